@@ -1,0 +1,302 @@
+"""`Cache`: a store with a prefix, its limits and its observers, which decorated functions share."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from memover.drivers.plan import new_nonce
+from memover.drivers.shared import Shared
+from memover.drivers.watch import Watch
+from memover.engine.generations import parse
+from memover.errors import ConfigurationError, InvalidationFailed, StoreError
+from memover.keys.naming import check_namespace, check_prefix, check_version, generation_key
+from memover.model import Event, Generation
+from memover.policy import Duration, seconds_of
+from memover.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from memover.codec.base import Codec
+    from memover.stores.base import AsyncStore, Store
+
+__all__ = ["Cache"]
+
+_REDIS_SCHEMES = tuple(
+    f"{family}{topology}://"
+    for family in ("redis", "rediss", "valkey", "valkeys")
+    for topology in ("", "+sentinel", "+cluster")
+) + ("unix://",)
+
+
+class Cache:
+    """A place where decorated functions keep their results: a store, a prefix, and what they share.
+
+    Constructing one opens no connection. Threads, event loops and forked children may use one object at the same time.
+
+    * `url`: `memory://`, `redis://host:port/db`, `rediss://…`, `unix:///path/redis.sock?db=0`,
+      `redis+cluster://h1:7000,h2:7001`, `redis+sentinel://h1:26379,h2:26379/service?db=0`; `valkey…` spellings are
+      synonyms. Credentials as in redis-py's URLs (`redis://user:password@host`); for Sentinel itself
+      `?sentinel_username=…&sentinel_password=…`.
+    * `prefix` keeps environments and projects apart in one Redis: letters, digits, `_ . -`.
+    * `version`: the default version of the key-value API; decorated functions state their own.
+    * `ttl`: for functions that state none: seconds, `timedelta`, `"1h30m"`, None for never.
+    * `codec`: for functions that state none: None for memover's own, or an object with `encode` and `decode`.
+    * `observers`: callables that take an `Event`; one that raises is logged once and breaks nothing.
+
+    Options, all keyword-only:
+
+    * `max_entries` (10,000): entries in a memory store; the least recently used leave first.
+    * `socket_timeout` (0.25 s): the longest any answer of the store is waited for; a call adds no more than this to
+      its function when the store is silent, and far less while the circuit is open.
+    * `socket_connect_timeout` (0.25 s): the longest a connection may take to be made.
+    * `max_connections` (64): connections per server and process, and per event loop.
+    * `breaker_first` (0.25 s), `breaker_last` (2 s): how long a silent store is left alone, at first and at most.
+    * `wait_timeout` (30 s): how long a call waits for another's load, and `lease_ttl` (10 s): how long a dead
+      loader holds others up; both can be set per function.
+    * `compress_from` (4,096 bytes): encoded results from this size on are compressed; None: never.
+    * `expanded_limit` (512 MiB): the greatest size in bytes that a compressed entry may come to.
+    * `on_unencodable` ("raise"): what happens to a result that cannot be kept faithfully: raise `UnencodableValue`,
+      or "return" it unstored, counted and warned of once per function.
+    * `enabled` (True, unless `MEMOVER_DISABLED=1`): False makes every call run its function; invalidations still reach
+      the store, because other processes may have caching on.
+
+    Raises `ConfigurationError` for what cannot be meant.
+    """
+
+    def __init__(
+        self,
+        url: str = "memory://",
+        *,
+        prefix: str = "memover",
+        version: int = 1,
+        ttl: Duration = 300,
+        codec: Codec | None = None,
+        observers: Iterable[Callable[[Event], object]] = (),
+        max_entries: int = 10_000,
+        socket_timeout: float = 0.25,
+        socket_connect_timeout: float = 0.25,
+        max_connections: int = 64,
+        breaker_first: Duration = 0.25,
+        breaker_last: Duration = 2.0,
+        wait_timeout: Duration = 30.0,
+        lease_ttl: Duration = 10.0,
+        compress_from: int | None = 4096,
+        expanded_limit: int = 512 * 1024 * 1024,
+        on_unencodable: Literal["raise", "return"] = "raise",
+        enabled: bool | None = None,
+    ) -> None:
+        self.prefix = check_prefix(prefix)
+        self.version = check_version(version)
+        self.ttl = seconds_of(ttl, "ttl")
+        self.codec = codec
+        self.wait_timeout = seconds_of(wait_timeout, "wait_timeout", zero=True, never=False)
+        self.lease_ttl = seconds_of(lease_ttl, "lease_ttl", never=False)
+        if on_unencodable not in ("raise", "return"):
+            raise ConfigurationError(f'on_unencodable={on_unencodable!r}: give "raise" or "return".')
+        observers = tuple(observers)
+        for observer in observers:
+            if not callable(observer):
+                raise ConfigurationError(f"The observer {observer!r} is not callable: give callables that take an Event.")
+        memory: MemoryStore | None = None
+        store: Store
+        async_store: AsyncStore | None = None
+        if not isinstance(url, str):
+            raise ConfigurationError(f"The store's URL must be text such as 'redis://localhost:6379/0', not {url!r}.")
+        if url.lower() in ("memory://", "memory:///"):
+            store = memory = MemoryStore(_positive(max_entries, "max_entries"))
+        elif url.lower().startswith(_REDIS_SCHEMES):
+            store, async_store = _redis_stores(
+                url,
+                socket_timeout=seconds_of(socket_timeout, "socket_timeout", never=False),
+                socket_connect_timeout=seconds_of(socket_connect_timeout, "socket_connect_timeout", never=False),
+                max_connections=_positive(max_connections, "max_connections"),
+                breaker_first_seconds=seconds_of(breaker_first, "breaker_first", never=False),
+                breaker_last_seconds=seconds_of(breaker_last, "breaker_last", never=False),
+            )
+        else:
+            scheme = url.partition("://")[0] if "://" in url else url[:20]
+            raise ConfigurationError(
+                f"No store for the scheme {scheme!r}: use memory://, redis://, rediss://, unix://, redis+sentinel:// or "
+                f"redis+cluster:// (or the valkey spellings)."
+            )
+        if enabled is None:
+            enabled = os.environ.get("MEMOVER_DISABLED", "").lower() not in ("1", "true", "yes", "on")
+        self._watch = Watch(observers, enabled=enabled)
+        self._shared = Shared(
+            prefix=self.prefix,
+            default_ttl=self.ttl,
+            wait_timeout=self.wait_timeout,
+            lease_ttl=self.lease_ttl,
+            watch=self._watch,
+            store=store,
+            async_store=async_store,
+            memory=memory,
+            max_entries=_positive(max_entries, "max_entries"),
+            compress_from_bytes=1 << 62 if compress_from is None else _positive(compress_from, "compress_from"),
+            expanded_bytes_limit=_positive(expanded_limit, "expanded_limit"),
+            on_unencodable=on_unencodable,
+        )
+
+    @property
+    def address(self) -> str:
+        """Where the store is, without credentials."""
+        return self._shared.store.address
+
+    def __repr__(self) -> str:
+        return f"<Cache {self.address} prefix={self.prefix!r}>"
+
+    # -- decorating -----------------------------------------------------------------------------------------------------
+
+    def versioned(self, **options: Any) -> Any:
+        """`versioned_cache(..., cache=self)`."""
+        from memover.decorator import versioned_cache
+
+        return versioned_cache(cache=self, **options)
+
+    # -- invalidating ---------------------------------------------------------------------------------------------------
+
+    def invalidate_namespace(self, name: str) -> Generation:
+        """Move a namespace to a new generation, whoever decorates with it: every entry, all versions. One round trip.
+
+        Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
+        key, nonce = self._generation_name(name), new_nonce()
+        shared = self._shared
+        try:
+            token = shared.store.bump(key, nonce, shared.witness.floor(key))
+        except StoreError as error:
+            raise self._owed(key, name, nonce) from error
+        return self._moved(key, token)
+
+    async def ainvalidate_namespace(self, name: str) -> Generation:
+        """`invalidate_namespace`, awaited."""
+        key, nonce = self._generation_name(name), new_nonce()
+        shared = self._shared
+        if shared.async_store is None:
+            return self.invalidate_namespace(name)
+        try:
+            token = await shared.async_store.bump(key, nonce, shared.witness.floor(key))
+        except StoreError as error:
+            raise self._owed(key, name, nonce) from error
+        return self._moved(key, token)
+
+    def _generation_name(self, name: str) -> bytes:
+        return generation_key(self.prefix, check_namespace(name)).encode()
+
+    def _moved(self, key: bytes, token: bytes) -> Generation:
+        shared = self._shared
+        shared.witness.trusts((key,), (token,))
+        shared.settled(key)
+        for plan in list(shared.plans):
+            if plan.generation_name == key:
+                plan.forget()
+        generation = parse(token)
+        return generation if generation is not None else Generation(0, token.decode("latin-1"))
+
+    def _owed(self, key: bytes, name: str, nonce: str) -> InvalidationFailed:
+        shared = self._shared
+        shared.owe(key, lambda: shared.witness.trusts((key,), (shared.store.bump(key, nonce, shared.witness.floor(key)),)))
+        return failed_invalidation(f"the namespace {name!r}", key, self.address)
+
+    # -- looking on -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def disabled(self) -> Generator[None, None, None]:
+        """Inside, every call of this context runs its function; nothing is read or written.
+
+        It holds for the current context (`contextvars`): the tasks and `asyncio.run` begun inside, not other threads."""
+        undo = self._watch.disable()
+        try:
+            yield
+        finally:
+            undo()
+
+    @contextmanager
+    def detect(self) -> Generator[list[Event], None, None]:
+        """Collect the lookups made inside: `Event`s with `namespace`, `key`, `source` and times, in order of completion.
+
+        It holds for the current context (`contextvars`), like `disabled`."""
+        lookups: list[Event] = []
+        undo = self._watch.record(lookups)
+        try:
+            yield lookups
+        finally:
+            undo()
+
+    # -- ending ---------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Repeat what invalidations are owed, then close the connections of this process's threads.
+
+        The cache may be used again afterwards; it opens what it needs. Raises `InvalidationFailed` if the store still
+        does not take an invalidation that it owes: those entries live on for other processes."""
+        shared = self._shared
+        try:
+            if not shared.settle():
+                names = tuple(name.decode() for name in shared.witness.owed)
+                raise InvalidationFailed(
+                    f"{self.address} has not acknowledged the invalidation of {', '.join(names)} by the time of close(): "
+                    f"other processes may serve old entries. Invalidate again when the store is back.",
+                    what=names,
+                    store=self.address,
+                )
+        finally:
+            shared.store.close()
+
+    async def aclose(self) -> None:
+        """`close`, and the connections of the running event loop too."""
+        try:
+            self.close()
+        finally:
+            if self._shared.async_store is not None:
+                await self._shared.async_store.close()
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Cache:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def failed_invalidation(what: str, name: bytes, address: str) -> InvalidationFailed:
+    """The error for an invalidation that was not acknowledged."""
+    return InvalidationFailed(
+        f"{address} did not acknowledge the invalidation of {what}. This process serves and stores nothing under it until a "
+        f"repeat is acknowledged; other processes may serve old entries until then. Nothing needs to be done when the "
+        f"store comes back while this process lives; otherwise invalidate again.",
+        what=(name.decode(),),
+        store=address,
+    )
+
+
+def _positive(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name}={value!r} must be a whole number of at least 1.")
+    return value
+
+
+def _redis_stores(url: str, **limits: Any) -> tuple[Store, AsyncStore]:
+    # Imported here so that `import memover` and the memory store need no redis-py.
+    from memover.stores.redis.aio import AsyncRedisStore
+    from memover.stores.redis.connect import parse_url
+    from memover.stores.redis.limits import Limits
+    from memover.stores.redis.sync import RedisStore
+
+    target = parse_url(url)
+    if limits["breaker_last_seconds"] < limits["breaker_first_seconds"] or math.isinf(limits["socket_timeout"]):
+        raise ConfigurationError("breaker_last= must not be less than breaker_first=.")
+    return RedisStore(target, Limits(**limits)), AsyncRedisStore(target, Limits(**limits))

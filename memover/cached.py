@@ -1,0 +1,344 @@
+"""The decorated function as its users meet it: the function itself, with helpers beside it.
+
+A face is a transparent proxy (wrapt) of the function: name, doc, signature, annotations and `iscoroutinefunction` are the
+function's own. On an instance or a class it becomes a bound face, whose helpers take the arguments without `self`.
+The two faces differ in who waits; what the helpers do is written once, in `core`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+
+from memover.core import Core, age_of
+from memover.drivers import aio, sync
+from memover.engine import flows
+from memover.keys.naming import check_version
+from memover.model import CacheInfo, Entry, Generation, Key
+
+if TYPE_CHECKING:
+    from memover.cache import Cache
+    from memover.policy import Duration
+
+    class Proxy:
+        """What type checkers are told of a transparent proxy."""
+
+        __wrapped__: Callable[..., Any]
+        __name__: str
+        __qualname__: str
+        __module__: str
+
+        def __init__(self, wrapped: Any) -> None: ...
+
+else:
+    from wrapt import BaseObjectProxy as Proxy
+
+__all__ = ["AsyncCachedFunction", "AsyncVersionView", "CachedFunction", "VersionView"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R", covariant=True)
+S = TypeVar("S")
+U = TypeVar("U")
+
+
+class Face(Proxy):
+    """What both faces share: everything that needs no store."""
+
+    _self_core: Core
+    _self_prefix: tuple[Any, ...]
+    _self_kind: str
+
+    def __init__(self, wrapped: Any, core: Core, prefix: tuple[Any, ...] = (), kind: str = "plain") -> None:
+        super().__init__(wrapped)
+        self._self_core = core
+        self._self_prefix = prefix
+        self._self_kind = kind
+
+    @property
+    def namespace(self) -> str:
+        """The namespace as declared."""
+        return self._self_core.policy.namespace
+
+    @property
+    def version(self) -> int:
+        """The version as declared."""
+        return self._self_core.policy.version
+
+    @property
+    def cache(self) -> Cache:
+        """The `Cache` that the function uses now."""
+        return self._self_core.cache
+
+    def cache_info(self) -> CacheInfo:
+        """The counters of this function in this process, on the cache it uses now; see `CacheInfo`. No round trip."""
+        return self._self_core.info()
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """The settings as declared, with the cache's defaults filled in. No round trip."""
+        return self._self_core.parameters()
+
+    def _self_site(self, kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # The site of a helper call: the key it is about, and the arguments should it have to load.
+        args = (*self._self_prefix, *args)
+        resident = self._self_core.now()
+        return kind(resident.plan, resident.lookup(*args, **kwargs), args, kwargs)
+
+    def _self_bound(self, face: Any, instance: Any, owner: Any) -> Any:
+        if self._self_kind == "static" or self._self_prefix:
+            return self
+        if self._self_kind == "class":
+            receiver = owner if owner is not None else type(instance)
+        elif instance is None or not hasattr(type(self.__wrapped__), "__get__"):
+            return self
+        else:
+            receiver = instance
+        return face(MethodType(self.__wrapped__, receiver), self._self_core, (receiver,), self._self_kind)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # As `functools.lru_cache`: by reference, so that the other process finds its own decorated function.
+        if self._self_prefix:
+            return getattr, (self._self_prefix[0], self.__name__)
+        return self.__qualname__
+
+    def __reduce__(self) -> Any:
+        return self.__reduce_ex__(2)
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<cached {self.__wrapped__!r} namespace={self.namespace!r} version={self.version}>"
+
+
+class CachedFunction(Face, Generic[P, R]):
+    """A decorated `def` function. Any thread may call anything here."""
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
+        result: R = self._self_core.call(*args, **kwargs)
+        return result
+
+    def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The entry's full key as stored. No round trip. Raises `UnkeyableArgument`."""
+        return self._self_core.now().lookup(*self._self_prefix, *args, **kwargs).text
+
+    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+        """The entry that a call would be answered from now, or None; the function is never run. One round trip.
+
+        A store failure reads as None, unless the function was declared with `on_store_error="raise"`."""
+        site = self._self_site(sync.SyncSite, args, kwargs)
+        return sync.run(self._self_core.peeking(site.plan, site.key), site)
+
+    def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function now, store what it returns, and return it. Two round trips.
+
+        A load under way elsewhere loses its lease, so that its older result cannot replace this one. When the store
+        cannot be reached the value is returned unstored, unless `on_store_error="raise"`."""
+        site = self._self_site(sync.SyncSite, args, kwargs)
+        if site.plan.watch.disabled():
+            bypassed: R = site.plan.function(*site.args, **site.kwargs)
+            return bypassed
+        result: R = sync.drive(flows.refresh(site.plan.terms(site.key)), site, perf_counter(), lookup=False)
+        return result
+
+    def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
+        """Store a value known from elsewhere as this call's result. Two round trips.
+
+        Raises `UnencodableValue`, and `StoreError` when the store did not take it: the old entry would live on."""
+        site = self._self_site(sync.SyncSite, args, kwargs)
+        sync.conclude(self._self_core.putting(site.plan, site.key, value), site)
+
+    def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """This call's entry is gone everywhere when it returns, and no load under way can bring it back. One round trip.
+
+        Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
+        site = self._self_site(sync.SyncSite, args, kwargs)
+        sync.conclude(self._self_core.invalidating(site.plan, site.key), site)
+
+    def invalidate_all(self) -> Generation:
+        """Every entry of the namespace, all versions, is invalid everywhere when it returns. One round trip at any size.
+
+        Returns the new `Generation`. Raises `InvalidationFailed` when the store does not acknowledge it; it is
+        then repeated until it does."""
+        plan = self._self_core.now().plan
+        return sync.conclude(self._self_core.moving(plan), sync.SyncSite(plan, Key("", plan.names), (), {}))
+
+    def cache_clear(self) -> None:
+        """`invalidate_all()`, by the name that `lru_cache` gives it."""
+        self.invalidate_all()
+
+    def max_age(self, seconds: Duration) -> Callable[P, R]:
+        """The call, accepting only an entry at most that old (seconds, `timedelta` or text); it loads otherwise."""
+        core, prefix, limit = self._self_core, self._self_prefix, age_of(seconds)
+
+        def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+            resident = core.now()
+            result: R = sync.general(resident.plan, resident.lookup, (*prefix, *args), kwargs, limit)
+            return result
+
+        return limited
+
+    def at(self, version: int) -> VersionView[P]:
+        """A view of another schema version of this function: `.key`, `.peek` and `.invalidate`."""
+        return VersionView(self._self_core, self._self_prefix, version)
+
+    def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The function itself: nothing is read or stored."""
+        result: R = self._self_core.function(*self._self_prefix, *args, **kwargs)
+        return result
+
+    @overload
+    def __get__(self, instance: None, owner: Any) -> CachedFunction[P, R]: ...
+    @overload
+    def __get__(self: CachedFunction[Concatenate[S, Q], U], instance: S, owner: Any) -> CachedFunction[Q, U]: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self._self_bound(BoundCachedFunction, instance, owner)
+
+
+class BoundCachedFunction(CachedFunction[P, R]):
+    """A decorated function on its instance or class."""
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = self._self_core.call(*self._self_prefix, *args, **kwargs)
+        return result
+
+
+class AsyncCachedFunction(Face, Generic[P, R]):
+    """A decorated `async def` function: as `CachedFunction`, awaited. Any event loop may call anything here."""
+
+    if TYPE_CHECKING:
+
+        async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
+            raise AssertionError
+
+    else:
+
+        def __call__(self, /, *args, **kwargs):
+            """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
+            return self._self_core.call(*args, **kwargs)
+
+    def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
+        """As `CachedFunction.key`; not awaited."""
+        return self._self_core.now().lookup(*self._self_prefix, *args, **kwargs).text
+
+    async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+        """As `CachedFunction.peek`."""
+        site = self._self_site(aio.AsyncSite, args, kwargs)
+        return await aio.run(self._self_core.peeking(site.plan, site.key), site)
+
+    async def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """As `CachedFunction.refresh`."""
+        site = self._self_site(aio.AsyncSite, args, kwargs)
+        if site.plan.watch.disabled():
+            bypassed: R = await site.plan.function(*site.args, **site.kwargs)
+            return bypassed
+        result: R = await aio.drive(flows.refresh(site.plan.terms(site.key)), site, perf_counter(), lookup=False)
+        return result
+
+    async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
+        """As `CachedFunction.set`."""
+        site = self._self_site(aio.AsyncSite, args, kwargs)
+        await aio.conclude(self._self_core.putting(site.plan, site.key, value), site)
+
+    async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """As `CachedFunction.invalidate`."""
+        site = self._self_site(aio.AsyncSite, args, kwargs)
+        await aio.conclude(self._self_core.invalidating(site.plan, site.key), site)
+
+    async def invalidate_all(self) -> Generation:
+        """As `CachedFunction.invalidate_all`."""
+        plan = self._self_core.now().plan
+        return await aio.conclude(self._self_core.moving(plan), aio.AsyncSite(plan, Key("", plan.names), (), {}))
+
+    async def cache_clear(self) -> None:
+        """`invalidate_all()`, by the name that `lru_cache` gives it."""
+        await self.invalidate_all()
+
+    def max_age(self, seconds: Duration) -> Callable[P, Any]:
+        """As `CachedFunction.max_age`; what it returns is awaited."""
+        core, prefix, limit = self._self_core, self._self_prefix, age_of(seconds)
+
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> Any:
+            resident = core.now()
+            return await aio.general(resident.plan, resident.lookup, (*prefix, *args), kwargs, limit)
+
+        return limited
+
+    def at(self, version: int) -> AsyncVersionView[P]:
+        """As `CachedFunction.at`; its `.peek` and `.invalidate` are awaited."""
+        return AsyncVersionView(self._self_core, self._self_prefix, version)
+
+    async def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The function itself: nothing is read or stored."""
+        result: R = await self._self_core.function(*self._self_prefix, *args, **kwargs)
+        return result
+
+    @overload
+    def __get__(self, instance: None, owner: Any) -> AsyncCachedFunction[P, R]: ...
+    @overload
+    def __get__(
+        self: AsyncCachedFunction[Concatenate[S, Q], U], instance: S, owner: Any
+    ) -> AsyncCachedFunction[Q, U]: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self._self_bound(BoundAsyncCachedFunction, instance, owner)
+
+
+class BoundAsyncCachedFunction(AsyncCachedFunction[P, R]):
+    """A decorated `async def` function on its instance or class."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(self, /, *args, **kwargs):
+            return self._self_core.call(*self._self_prefix, *args, **kwargs)
+
+
+class BaseView(Generic[P]):
+    """A function's entries under another schema version."""
+
+    def __init__(self, core: Core, prefix: tuple[Any, ...], version: int) -> None:
+        self._core = core
+        self._prefix = prefix
+        self.version = check_version(version)
+
+    def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The entry's full key under that version. No round trip."""
+        return self._key(args, kwargs).text
+
+    def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Key:
+        return self._core.key_at(self.version, (*self._prefix, *args), kwargs)
+
+
+class VersionView(BaseView[P]):
+    """What `f.at(version)` returns."""
+
+    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+        """The fresh entry of that version, or None. One round trip. Its value is decoded as this version's would be."""
+        site = sync.SyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
+        return sync.run(self._core.peeking(site.plan, site.key, self.version), site)
+
+    def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """That version's entry is gone everywhere when it returns. One round trip. Raises `InvalidationFailed`."""
+        site = sync.SyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
+        sync.conclude(self._core.invalidating(site.plan, site.key), site)
+
+
+class AsyncVersionView(BaseView[P]):
+    """What `f.at(version)` returns for an `async def` function."""
+
+    async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
+        """As `VersionView.peek`."""
+        site = aio.AsyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
+        return await aio.run(self._core.peeking(site.plan, site.key, self.version), site)
+
+    async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """As `VersionView.invalidate`."""
+        site = aio.AsyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
+        await aio.conclude(self._core.invalidating(site.plan, site.key), site)

@@ -1,0 +1,25 @@
+"""The two clocks. Freshness follows `time.time`, which a test may freeze; waiting, leases and timeouts follow a
+monotonic clock that a frozen test does not stop, or a waiter in such a test would wait for ever.
+
+freezegun replaces module attributes; a clock held as a default argument is out of its reach.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["monotonic", "wall"]
+
+
+def wall() -> float:
+    """Seconds since the epoch as the process sees them, looked up anew each time so that it can be frozen."""
+    return time.time()
+
+
+def monotonic(_clock: Callable[[], float] = time.monotonic) -> float:
+    """Seconds that only grow, frozen by nothing."""
+    return _clock()

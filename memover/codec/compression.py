@@ -1,0 +1,158 @@
+"""Payloads made smaller, from a size on, and never larger again than the reader allows.
+
+    flag  how
+    0     as it is
+    1     zlib (RFC 1950)
+    2     zstd (RFC 8878), one frame that says its content's size
+
+zstd comes from the standard library where it has it (Python 3.14), else from the `zstandard` package; without
+either, zlib is written.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from memover.errors import DamagedEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["NONE", "ZLIB", "ZSTD", "compress", "expand"]
+
+NONE, ZLIB, ZSTD = 0, 1, 2
+
+ZLIB_LEVEL = 1
+ZSTD_LEVEL = 1
+SAMPLE_BYTES = 16 * 1024
+SAMPLE_FROM_BYTES = 8 * SAMPLE_BYTES
+WINDOW_LIMIT_BYTES = 1 << 27
+
+
+def compress(payload: bytes, *, threshold_bytes: int = 4096, least_saving: float = 0.1) -> tuple[int, bytes]:
+    """Return the flag and the bytes to store for a payload.
+
+    Payloads shorter than `threshold_bytes` stay as they are, and so do those that compression would not make
+    shorter by the share `least_saving` (0 to 1); of large ones, samples are tried first. Raises nothing.
+    """
+    if len(payload) < threshold_bytes:
+        return NONE, payload
+    zstd = _zstd()
+    flag, squeeze = (ZLIB, _zlib_compress) if zstd is None else (ZSTD, zstd[0])
+    if len(payload) >= SAMPLE_FROM_BYTES:
+        middle = len(payload) // 2
+        sample = payload[:SAMPLE_BYTES] + payload[middle : middle + SAMPLE_BYTES] + payload[-SAMPLE_BYTES:]
+        if len(squeeze(sample)) > len(sample) * (1 - least_saving):
+            return NONE, payload
+    smaller = squeeze(payload)
+    return (flag, smaller) if len(smaller) <= len(payload) * (1 - least_saving) else (NONE, payload)
+
+
+def expand(flag: int, data: bytes | memoryview, *, limit_bytes: int) -> bytes | memoryview:
+    """Return the payload of stored bytes; one that was not compressed is handed back as it came.
+
+    Raises `DamagedEntry`: "too-large" when it has more than `limit_bytes` bytes (no more than that is ever made),
+    "no-zstd" when this process has no zstd, "compression" for anything that `compress` did not write.
+    """
+    if flag == NONE:
+        if len(data) > limit_bytes:
+            raise _too_large(limit_bytes)
+        return data
+    try:
+        if flag == ZLIB:
+            return _zlib_expand(data, limit_bytes)
+        if flag == ZSTD:
+            zstd = _zstd()
+            if zstd is None:
+                raise DamagedEntry(
+                    "The entry is compressed with zstd, which this process does not have. It counts as a miss; "
+                    "install the zstandard package (memover[zstd]) wherever entries are shared.",
+                    reason="no-zstd",
+                )
+            return zstd[1](data, limit_bytes)
+    except DamagedEntry:
+        raise
+    except Exception as error:
+        raise DamagedEntry(
+            f"The stored bytes do not expand: {error}. The entry counts as a miss.", reason="compression"
+        ) from error
+    raise DamagedEntry(
+        f"The entry is compressed in an unknown way ({flag!r}). It counts as a miss.", reason="compression"
+    )
+
+
+def _too_large(limit_bytes: int) -> DamagedEntry:
+    return DamagedEntry(
+        f"The entry expands to more than {limit_bytes:,} bytes. It counts as a miss; "
+        "raise the limit if results are that large.",
+        reason="too-large",
+    )
+
+
+def _zlib_compress(payload: bytes) -> bytes:
+    return zlib.compress(payload, ZLIB_LEVEL)
+
+
+def _zlib_expand(data: bytes | memoryview, limit_bytes: int) -> bytes:
+    stream = zlib.decompressobj()
+    payload = stream.decompress(data, limit_bytes + 1)
+    if len(payload) > limit_bytes:
+        raise _too_large(limit_bytes)
+    if not stream.eof or stream.unused_data:
+        raise ValueError("cut off, or followed by other bytes")
+    return payload
+
+
+@functools.lru_cache(maxsize=1)
+def _zstd() -> tuple[Callable[[bytes], bytes], Callable[[bytes | memoryview, int], bytes]] | None:
+    """Return the ways in and out of zstd that this process has."""
+    return _zstd_stdlib() or _zstd_package()
+
+
+def _zstd_stdlib() -> Any:
+    try:
+        from compression import zstd  # type: ignore[import-not-found]  # pyright: ignore
+    except ImportError:
+        return None
+
+    def squeeze(payload: bytes) -> bytes:
+        compressed: bytes = zstd.compress(payload, ZSTD_LEVEL)
+        return compressed
+
+    def unsqueeze(data: bytes | memoryview, limit_bytes: int) -> bytes:
+        stream = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 27})
+        payload: bytes = stream.decompress(data, limit_bytes + 1)
+        if len(payload) > limit_bytes:
+            raise _too_large(limit_bytes)
+        if not stream.eof or stream.unused_data:
+            raise ValueError("cut off, or followed by other bytes")
+        return payload
+
+    return squeeze, unsqueeze
+
+
+def _zstd_package() -> Any:
+    try:
+        import zstandard
+    except ImportError:
+        return None
+
+    def squeeze(payload: bytes) -> bytes:
+        # A compressor must not be used by two threads at once; making one costs little beside using it.
+        return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(payload)
+
+    def unsqueeze(data: bytes | memoryview, limit_bytes: int) -> bytes:
+        size = zstandard.frame_content_size(data)
+        if size < 0:
+            raise ValueError("a frame that does not say its content's size")
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT_BYTES)
+        payload = reader.decompress(data, max_output_size=limit_bytes, allow_extra_data=False)
+        if len(payload) != size:
+            raise ValueError("another size than the frame says")
+        return payload
+
+    return squeeze, unsqueeze

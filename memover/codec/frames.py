@@ -1,0 +1,166 @@
+"""pandas and polars frames and series, kept as Arrow streams (https://arrow.apache.org/docs/format/Columnar.html).
+
+Arrow's types are not pandas': what it would give back otherwise (a column of mixed objects, an index with a
+frequency) is found by reading the stream at once and comparing, and refused. That makes a store of a frame cost
+about one read more; a hit costs nothing more. Libraries are imported when a payload holds one of their values,
+under the names in this file.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING, Any
+
+from memover.codec import format as f
+from memover.codec.format import Refused, extension
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["build_frame", "writer_for"]
+
+_FRAME = extension(f.FRAME, b"")
+
+
+def writer_for(kind: type) -> Callable[[Any, Any], Any] | None:
+    """Return the function that writes instances of exactly this class, if it is a frame or series we keep."""
+    pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
+    if pandas is not None:
+        if kind in (pandas.DataFrame, pandas.Series):
+            return _write_pandas
+        if kind in (type(pandas.NA), type(pandas.NaT)):
+            return _write_pandas_constant
+    if polars is not None and kind in (polars.DataFrame, polars.Series):
+        return _write_polars
+    return None
+
+
+def _write_pandas_constant(value: Any, _: Any) -> Any:
+    import pandas
+
+    return extension(f.CONSTANT, b"\3" if value is pandas.NA else b"\4")
+
+
+def _write_pandas(value: Any, _: Any) -> list[Any]:
+    import pandas
+
+    try:
+        import pyarrow
+    except ImportError:
+        raise Refused("a pandas object, which is kept through pyarrow", "install pyarrow") from None
+    series = type(value) is pandas.Series
+    name = "pandas.Series" if series else "pandas.DataFrame"
+    extra = {"name": value.name} if series else {}
+    try:
+        table = pyarrow.Table.from_pandas(_named(value) if series else value, preserve_index=True)
+        sink = io.BytesIO()
+        with pyarrow.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        content = sink.getvalue()
+        again = _read_pandas(name, extra, content)
+        faithful = _same_pandas(value, again)
+    except Exception as error:
+        raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of one type each") from error
+    if not faithful:
+        raise Refused(
+            f"a {name} that Arrow would give back otherwise (mixed objects, or an index it has no type for)",
+            "give each column one type, reset_index(), or return builtins",
+        )
+    return [_FRAME, name, extra, content]
+
+
+def _named(series: Any) -> Any:
+    frame = series.to_frame(name="value")
+    frame.attrs = {}
+    return frame
+
+
+def _same_pandas(one: Any, other: Any) -> bool:
+    import pandas
+
+    if type(one) is not type(other) or one.flags.allows_duplicate_labels != other.flags.allows_duplicate_labels:
+        return False
+    compare: Any = pandas.testing.assert_series_equal
+    if type(one) is pandas.DataFrame:
+        compare = pandas.testing.assert_frame_equal
+        if type(one.columns) is not type(other.columns) or one.columns.dtype != other.columns.dtype:
+            return False
+    if type(one.index) is not type(other.index) or one.attrs != other.attrs:
+        return False
+    try:
+        compare(
+            one, other, check_dtype=True, check_index_type="equiv", check_exact=True, check_freq=True,
+            check_flags=True, check_names=True,
+        )  # fmt: skip
+    except AssertionError:
+        return False
+    columns = [(one, other)] if type(one) is pandas.Series else [(one[name], other[name]) for name in one.columns]
+    for mine, theirs in [*columns, (one.index, other.index)]:
+        # assert_*_equal takes 1 for True and None for nan in columns of objects.
+        if mine.dtype == object and [type(each) for each in mine] != [type(each) for each in theirs]:
+            return False
+    return True
+
+
+def _read_pandas(name: str, extra: dict[str, Any], content: bytes) -> Any:
+    import pyarrow
+
+    with pyarrow.ipc.open_stream(content) as stream:
+        table = stream.read_all()
+    table.validate(full=True)
+    frame = table.to_pandas()
+    if name == "pandas.DataFrame":
+        return frame
+    (column,) = frame.columns
+    series = frame[column]
+    series.name = extra["name"]
+    return series
+
+
+def _write_polars(value: Any, _: Any) -> list[Any]:
+    import polars
+
+    series = type(value) is polars.Series
+    name = "polars.Series" if series else "polars.DataFrame"
+    frame = value.to_frame() if series else value
+    try:
+        sink = io.BytesIO()
+        frame.write_ipc_stream(sink)
+        content = sink.getvalue()
+        again = polars.read_ipc_stream(io.BytesIO(content))
+        faithful = again.schema == frame.schema and again.equals(frame, null_equal=True)
+    except BaseException as error:
+        if _is_fatal(error):
+            raise
+        raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of Arrow's types") from error
+    if not faithful:
+        raise Refused(f"a {name} that Arrow would give back otherwise", "return columns of Arrow's types")
+    return [_FRAME, name, {}, content]
+
+
+def _is_fatal(error: BaseException) -> bool:
+    # A panic in polars' Rust code is raised as a BaseException.
+    return not isinstance(error, Exception) and type(error).__name__ != "PanicException"
+
+
+def build_frame(items: list[Any]) -> Any:
+    _, name, extra, content = items
+    if type(content) is not bytes or type(extra) is not dict:
+        raise ValueError("no Arrow stream where one belongs")
+    if name in ("pandas.DataFrame", "pandas.Series"):
+        return _read_pandas(name, extra, content)
+    if name not in ("polars.DataFrame", "polars.Series"):
+        raise ValueError("a frame of no known library")
+    import polars
+
+    try:
+        frame = polars.read_ipc_stream(io.BytesIO(content))
+    except BaseException as error:
+        if _is_fatal(error):
+            raise
+        raise ValueError(f"no Arrow stream: {error}") from error
+    if name == "polars.DataFrame":
+        return frame
+    (series,) = frame.get_columns()
+    return series

@@ -1,0 +1,146 @@
+"""`versioned_cache`: from a function and its options to a decorated function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+
+
+from memover.cached import AsyncCachedFunction, CachedFunction
+from memover.core import Core
+from memover.errors import ConfigurationError
+from memover.keys.binding import Binding
+from memover.keys.naming import check_namespace, check_version
+from memover.policy import Policy, seconds_of
+
+if TYPE_CHECKING:
+    from types import EllipsisType
+
+    from memover.cache import Cache
+    from memover.codec.base import Codec
+    from memover.model import Call
+    from memover.policy import Duration, OnStoreError
+
+__all__ = ["Decorator", "versioned_cache"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Decorator(Protocol):
+    """What `versioned_cache(...)` returns: it keeps the function's types, awaited ones included."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> AsyncCachedFunction[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> CachedFunction[P, T]: ...
+
+
+def versioned_cache(
+    *,
+    namespace: str,
+    version: int = 1,
+    ttl: Duration | EllipsisType | Callable[[Any, Call], Duration] = ...,
+    cache: Cache | None = None,
+    key: str | Callable[..., Any] | None = None,
+    ignore: Iterable[str] = (),
+    cache_if: Callable[[Any, Call], bool] | None = None,
+    jitter: float = 0.0,
+    on_store_error: OnStoreError = "load",
+    wait_timeout: Duration | EllipsisType = ...,
+    lease_ttl: Duration | EllipsisType = ...,
+    codec: Codec | str | None = None,
+) -> Decorator:
+    """Decorate a function so that equal calls share one result, in every process, until it is invalidated.
+
+    Arguments become a key under `prefix:version:namespace`; results live in the cache's store. `def` and `async def`
+    functions, methods, classmethods, staticmethods (in either order of decorators) and callables are decorated
+    alike; generators are refused. The decorated function keeps its types and gains the helpers of
+    `CachedFunction` or `AsyncCachedFunction`.
+
+    * `namespace`: letters, digits, `_ . - /`; one function per prefix and namespace.
+    * `version`: a positive int, raised when the meaning or the shape of the result changes.
+    * `ttl`: how long a result stays fresh: seconds, `timedelta`, `"1h30m"`, None for never, or a callable
+      `(result, call) -> ttl` that is asked after each load; 0 or less from it means "do not store". Default: the cache's.
+    * `cache`: the `Cache` to use; default: the one `configure` sets, now or later.
+    * `key`: what identifies a call instead of all its arguments: a template over parameter names
+      (`"{user_id}:{region}"`) or a callable that takes the function's own arguments.
+    * `ignore`: names of parameters left out of the key.
+    * `cache_if(result, call)`: store only when it answers true; None is a result like any other.
+    * `jitter`: the greatest share of the ttl, from 0 to below 1, by which it is shortened at random.
+    * `on_store_error`: when the store cannot be asked: "load" runs the function, "raise" raises `StoreError`, "stale" gives
+      this process's last answer of the current generation if it has one, and else runs the function.
+    * `wait_timeout`: how long to wait for another's load of the same call before running it oneself; default 30 s.
+    * `lease_ttl`: how long a loader that died holds others up; a long load renews its lease. Default 10 s.
+    * `codec`: an object with `encode` and `decode`; default: the cache's, and else memover's own, which keeps types.
+
+    Raises `ConfigurationError` at decoration for what cannot be meant, a namespace that is taken included. Calls raise
+    what the function raises, `UnkeyableArgument` and `UnencodableValue`, and nothing of the store's unless asked to.
+    """
+    declared = {
+        "namespace": check_namespace(namespace),
+        "version": check_version(version),
+        "ttl": ttl,
+        "key": key,
+        "ignore": (ignore,) if isinstance(ignore, str) else tuple(ignore),
+        "cache_if": cache_if,
+        "jitter": jitter,
+        "on_store_error": on_store_error,
+        "wait_timeout": wait_timeout,
+        "lease_ttl": lease_ttl,
+    }
+    policy = Policy(
+        namespace=namespace,
+        version=version,
+        ttl=_ttl(ttl),
+        cache_if=cache_if,
+        jitter=jitter,
+        on_store_error=on_store_error,
+        wait_timeout=None if wait_timeout is ... else seconds_of(wait_timeout, "wait_timeout", zero=True, never=False),
+        lease_ttl=None if lease_ttl is ... else seconds_of(lease_ttl, "lease_ttl", never=False),
+    )
+
+    def decorate(target: Any) -> Any:
+        kind = "class" if isinstance(target, classmethod) else "static" if isinstance(target, staticmethod) else "plain"
+        function = target if kind == "plain" else target.__func__
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        refuse(function, name)
+        is_async = inspect.iscoroutinefunction(function) or (
+            not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))
+        )
+        binding = Binding(function, key=key, ignore=declared["ignore"], name=name)
+        core = Core(
+            function, name, policy, binding, cache=cache, codec=codec, declared=declared, is_async=is_async
+        )
+        return (AsyncCachedFunction if is_async else CachedFunction)(function, core, (), kind)
+
+    return decorate
+
+
+def _ttl(ttl: Any) -> Any:
+    if ttl is ...:
+        return None
+    return ttl if callable(ttl) else seconds_of(ttl, "ttl")
+
+
+def refuse(function: Any, name: str) -> None:
+    """Raise `ConfigurationError` for what cannot be memoized."""
+    if isinstance(function, property):
+        raise ConfigurationError("A property cannot be decorated: put @property above @versioned_cache(...).")
+    if not callable(function):
+        raise ConfigurationError(f"{function!r} cannot be called, so it cannot be cached: decorate a function.")
+    if isinstance(function, type):
+        raise ConfigurationError(f"{name} is a class: decorate a function that makes its instances.")
+    inner = function if inspect.isroutine(function) else getattr(function, "func", getattr(type(function), "__call__", None))
+    for candidate in (function, inner):
+        if inspect.isgeneratorfunction(candidate):
+            raise ConfigurationError(
+                f"{name} is a generator function: what it returns can be consumed only once, so no later caller could have "
+                f"it. Return a list or a tuple of what it yields."
+            )
+        if inspect.isasyncgenfunction(candidate):
+            raise ConfigurationError(
+                f"{name} is an asynchronous generator function: what it returns can be consumed only once, so no later "
+                f"caller could have it. Make it a coroutine that returns a list or a tuple."
+            )

@@ -1,0 +1,299 @@
+"""One decorated function on one cache: everything a call needs that does not depend on its arguments."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from memover.clocks import monotonic, wall
+from memover.codec import codec_name
+from memover.codec.compression import compress, expand
+from memover.codec.envelope import Header, payload_of, read_header, seal
+from memover.drivers.watch import Counters
+from memover.engine.flows import Terms
+from memover.engine.ops import Outcome, Reading, Sealed
+from memover.errors import DamagedEntry, StoreError, UnencodableValue
+from memover.keys.naming import entry_key, generation_key
+from memover.model import Call, Event, Key, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from memover.drivers.shared import Shared
+    from memover.keys.binding import Binding
+    from memover.policy import Policy
+
+__all__ = ["Plan", "new_nonce"]
+
+logger = logging.getLogger("memover")
+
+
+def new_nonce(_random: Callable[[int], bytes] = os.urandom) -> str:
+    """16 hex digits that no other lease or bump will have, in this process or its forks."""
+    return _random(8).hex()
+
+
+class Plan:
+    """A function, its policy and its codec on a cache's shared parts."""
+
+    def __init__(
+        self, function: Callable[..., Any], name: str, policy: Policy, binding: Binding, codec: Any, shared: Shared
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.policy = policy
+        self.binding = binding
+        self.codec = codec
+        self.codec_name = codec_name(codec)
+        self.shared = shared
+        self.watch = shared.watch
+        self.witness = shared.witness
+        self.counters = Counters()
+        self.generation_name = generation_key(shared.prefix, policy.namespace).encode()
+        self.names = (self.generation_name,)
+        self.lease_seconds = shared.lease_ttl if policy.lease_ttl is None else policy.lease_ttl
+        self.wait_seconds = shared.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
+        self.lease_ms = max(1, round(self.lease_seconds * 1000))
+        self.last_known: OrderedDict[bytes, Reading] | None = (
+            OrderedDict() if policy.on_store_error == "stale" and shared.remote else None
+        )
+        self._underway: dict[object, tuple[Key, str, float]] = {}
+        self._renewing = False
+        self._lock = threading.Lock()
+        shared.plans.add(self)
+
+    def after_fork(self) -> None:
+        """In a child: no load of the parent is under way here."""
+        self._underway = {}
+        self._renewing = False
+        self._lock = threading.Lock()
+
+    def key(self, text: str, version: int | None = None) -> Key:
+        """The names in the store of a call whose arguments come to `text`."""
+        policy = self.policy
+        return Key(
+            entry_key(self.shared.prefix, policy.version if version is None else version, policy.namespace, text),
+            self.names,
+        )
+
+    def call(self, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        return Call(
+            args,
+            kwargs,
+            key=key.text,
+            namespace=self.policy.namespace,
+            version=self.policy.version,
+            bind=self.binding.arguments,
+        )
+
+    def terms(self, key: Key, max_age: float | None = None) -> Terms:
+        policy = self.policy
+        return Terms(
+            entry=key.entry,
+            names=key.names,
+            witness=self.witness,
+            on_store_error=policy.on_store_error,
+            wait_seconds=self.wait_seconds,
+            max_age=max_age,
+            now=wall,
+            monotonic=monotonic,
+            new_token=new_nonce,
+        )
+
+    # -- bytes to values and back ---------------------------------------------------------------------------------
+
+    def reading(
+        self, key: Key, tokens: Sequence[bytes | None], raw: bytes | None, lease: bytes | None = None
+    ) -> Reading:
+        """What was read, its header parsed; damage is counted and read as absence."""
+        header: Header | None = None
+        if raw is not None:
+            try:
+                header = read_header(raw, key.entry)
+            except DamagedEntry as error:
+                self.damaged(key, error)
+        return Reading(tokens, raw, header, lease)
+
+    def decode(self, raw: bytes, header: Header) -> Any:
+        """The value of an entry whose header was read; raises `DamagedEntry` and nothing else."""
+        if header.codec != self.codec_name:
+            raise DamagedEntry(f"written by the codec {header.codec!r}, not {self.codec_name!r}", reason="codec")
+        payload = payload_of(raw, header)
+        if header.compression:
+            payload = expand(header.compression, payload, limit_bytes=self.shared.expanded_bytes_limit)
+        try:
+            return self.codec.decode(payload)
+        except DamagedEntry:
+            raise
+        except Exception as error:
+            raise DamagedEntry(f"the codec cannot read it: {error!r}", reason="undecodable") from error
+
+    def outcome(self, key: Key, reading: Reading, source: Source) -> Outcome | None:
+        """A reading as an outcome, None when it is damaged after all."""
+        if reading.raw is None or reading.header is None:
+            return None
+        try:
+            value = self.decode(reading.raw, reading.header)
+        except DamagedEntry as error:
+            self.damaged(key, error)
+            return None
+        self.know(key, reading)
+        return Outcome(value, source=source, sealed=Sealed(reading.raw, header=reading.header))
+
+    def own_copy(self, outcome: Outcome) -> Any:
+        """A shared outcome's value for one more caller, who may change what it gets."""
+        sealed = outcome.sealed
+        try:
+            if sealed is not None and sealed.header is not None:
+                return self.decode(sealed.raw, sealed.header)
+            return self.codec.decode(self.codec.encode(outcome.value))
+        except Exception:
+            return outcome.value  # it was not to be stored, so it may be of any kind: shared, as a future would be
+
+    def sealed(
+        self, key: Key, outcome: Outcome, tokens: Sequence[bytes | None], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Sealed | None:
+        """A result as an entry stamped with the tokens read before its load; None when it is not to be stored."""
+        try:
+            fresh_for = self.policy.lifetime(
+                outcome.value, self.call(key, args, kwargs), self.shared.default_ttl, random.random()
+            )
+        except Exception as error:
+            return Sealed(error=error)
+        if fresh_for <= 0:
+            self.counters.refused_stores += 1
+            return None
+        try:
+            payload = self._encode(outcome.value)
+        except UnencodableValue as error:
+            self.counters.unencodable += 1
+            if self.shared.on_unencodable == "raise":
+                return Sealed(error=error)
+            self.emit("unencodable", key, error=error)
+            if self.counters.unencodable == 1:
+                logger.warning("%s: a result was not stored, and such results will not be: %s", self.name, error)
+            return None
+        compression, payload = compress(payload, threshold_bytes=self.shared.compress_from_bytes)
+        now = wall()
+        fresh_until = now + fresh_for
+        generation = tokens[0]
+        assert generation is not None, "a grant's tokens are all present"
+        raw = seal(
+            payload,
+            key=key.entry,
+            generation=generation,
+            codec=self.codec_name,
+            created_at=now,
+            load_time=outcome.load_time,
+            fresh_until=fresh_until,
+            usable_until=fresh_until,
+            compression=compression,
+        )
+        expire_ms = 0 if fresh_until == math.inf else max(1, min(math.ceil(fresh_for * 1000), 1 << 52))
+        return Sealed(raw, expire_ms, read_header(raw, key.entry), outcome.value)
+
+    def _encode(self, value: Any) -> bytes:
+        try:
+            encoded: bytes = self.codec.encode(value)
+        except UnencodableValue:
+            raise
+        except Exception as error:
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise UnencodableValue(
+                f"{self.name}: the codec {self.codec_name!r} cannot store a {kind}: {error!r}. Return something it can "
+                f"store, give the function another codec=, or leave it out with cache_if=.",
+                function=self.name,
+                kind=kind,
+            ) from error
+        return encoded
+
+    # -- what happened ----------------------------------------------------------------------------------------------
+
+    def emit(
+        self, name: str, key: Key | None, *, error: BaseException | None = None, detail: str = "", size: int = 0, load_time: float = 0.0
+    ) -> None:
+        """Tell the observers, if there are any."""
+        if self.watch.busy:
+            self.watch.emit(
+                Event(
+                    name,
+                    self.policy.namespace,
+                    "" if key is None else key.text,
+                    error=error,
+                    detail=detail,
+                    size=size,
+                    load_time=load_time,
+                )
+            )
+
+    def disabled(self) -> None:
+        """A call ran with caching turned off."""
+        self.counters.bypasses += 1
+        if self.watch.busy:
+            self.watch.emit(Event("lookup", self.policy.namespace, "", Source.BYPASSED))
+
+    def damaged(self, key: Key, error: DamagedEntry) -> None:
+        self.counters.damaged += 1
+        self.emit("damaged", key, error=error, detail=error.reason)
+
+    def store_failed(self, key: Key | None, error: StoreError) -> None:
+        self.counters.store_errors += 1
+        self.emit("store-error", key, error=error)
+
+    # -- the last answer, for those who would rather have it than a load ---------------------------------------------
+
+    def know(self, key: Key, reading: Reading) -> None:
+        """Keep an answer for the time when the store cannot be asked (`on_store_error="stale"` only)."""
+        known = self.last_known
+        if known is not None:
+            with self._lock:
+                known[key.entry] = reading
+                known.move_to_end(key.entry)
+                while len(known) > self.shared.max_entries:
+                    known.popitem(last=False)
+
+    def forget(self, entry: bytes | None = None) -> None:
+        """Drop the last answer for one entry, or all."""
+        if self.last_known is not None:
+            with self._lock:
+                if entry is None:
+                    self.last_known.clear()
+                else:
+                    self.last_known.pop(entry, None)
+
+    # -- leases of loads that take long -------------------------------------------------------------------------------
+
+    def hold(self, mark: object, key: Key, token: str) -> None:
+        """Keep a lease alive from now on, from the keeper's thread, until `let_go`."""
+        self._underway[mark] = (key, token, monotonic())
+        if not self._renewing:
+            with self._lock:
+                if not self._renewing:
+                    self._renewing = True
+                    self.shared.keeper.later(self.lease_seconds / 6, self._renew)
+
+    def let_go(self, mark: object) -> None:
+        self._underway.pop(mark, None)
+
+    def _renew(self) -> float | None:
+        # Twice per third of the lease, so that every lease is prolonged before a third of it is over.
+        with self._lock:
+            underway = list(self._underway.items())
+            if not underway:
+                self._renewing = False
+                return None
+        oldest = monotonic() - self.lease_seconds / 6
+        for mark, (key, token, since) in underway:
+            if since <= oldest and mark in self._underway:
+                try:
+                    self.shared.store.renew(key, token, self.lease_ms)
+                except StoreError as error:
+                    self.store_failed(key, error)
+                    break
+        return self.lease_seconds / 6
+

@@ -1,0 +1,261 @@
+"""The driver for `def` functions: flows are run in the caller's thread, which waits where it must.
+
+`shell` makes the cached call itself. A hit there is a read, a judgement and a decode, with no generator, lock or
+event; `drive` is reached only by what was not served at once. `engine.flows.get` says the same as the shell,
+and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from memover.clocks import monotonic, wall
+from memover.codec.envelope import read_header
+from memover.drivers.site import BaseSite, loading
+from memover.engine import flows
+from memover.engine.judge import FRESH, judge
+from memover.engine.ops import Flow, Grant, Outcome, Reading, Sealed
+from memover.errors import DamagedEntry, StoreError
+from memover.model import MISSING, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from memover.drivers.flights import Flight
+    from memover.drivers.plan import Plan
+    from memover.model import Key
+
+__all__ = ["SyncSite", "conclude", "drive", "run", "shell"]
+
+T = TypeVar("T")
+
+
+class SyncSite(BaseSite):
+    """A site whose answers are waited for by blocking the thread."""
+
+    __slots__ = ()
+
+    def read(self) -> Reading:
+        return self.reading(self.plan.shared.store.read(self.key))
+
+    def look(self) -> Reading:
+        return self.reading(self.plan.shared.store.look(self.key))
+
+    def acquire(self, token: str, force: bool) -> Grant:
+        self.open(token)
+        plan = self.plan
+        return self.granted(
+            plan.shared.store.acquire(self.key, token, plan.lease_ms, self.floors(), force)
+        )
+
+    def store(self, token: str, sealed: Sealed) -> bool:
+        memory = self.plan.shared.memory
+        if memory is not None:
+            assert sealed.header is not None
+            kept = memory.keep(self.key, token, sealed.raw, sealed.header, self.shareable(sealed.value))
+        else:
+            kept = self.plan.shared.store.store(self.key, token, sealed.raw, sealed.expire_ms)
+        return self.stored(kept, sealed)
+
+    def release(self, token: str, failed: bool) -> None:
+        self.plan.shared.store.release(self.key, token, failed)
+
+    def bump(self, nonce: str) -> bytes:
+        name = self.key.names[0]
+        return self.plan.shared.store.bump(name, nonce, self.plan.witness.floor(name))
+
+    def drop(self) -> None:
+        self.plan.shared.store.drop(self.key.entry, self.key.lease)
+
+    def load(self, token: str | None) -> Outcome:
+        plan = self.plan
+        if token is not None:
+            plan.hold(self, self.key, token)
+        mark = self.enter()
+        value, error = None, None
+        began = perf_counter()
+        try:
+            value = plan.function(*self.args, **self.kwargs)
+        except BaseException as raised:
+            error = raised
+        finally:
+            seconds = perf_counter() - began
+            self.leave(mark)
+            if token is not None:
+                plan.let_go(self)
+        return self.loaded(value, error, seconds)
+
+    def wait(self, holder: str, seconds: float, poll: float) -> Outcome | None:
+        flight = self.open(holder)
+        if flight is self.flight:
+            # Nobody in this process has that lease: look again after a while, and stand in for others who wait for it.
+            time.sleep(self.pause(poll))
+            return None
+        return self.shared_outcome(self._await(flight, seconds))
+
+    def ride(self, ticket: int, seconds: float) -> Outcome | bool | None:
+        trains = self.plan.shared.trains
+        until = monotonic() + seconds
+        while True:
+            flight = trains.depart(self.key.entry, self.flight)
+            if flight is self.flight:
+                self._train = True
+                return True
+            outcome = self._await(flight, until - monotonic())
+            if flight.number > ticket:
+                shared = self.shared_outcome(outcome)
+                if shared is not None:
+                    return shared
+            if monotonic() >= until:
+                return None
+
+    def _await(self, flight: Flight, seconds: float) -> Outcome | None:
+        landed = threading.Event()
+        if flight.board(landed.set):
+            try:
+                landed.wait(max(seconds, 0.0))
+            finally:
+                flight.leave(landed.set)
+        return flight.outcome if flight.landed else None
+
+
+def run(flow: Flow[T], site: SyncSite) -> T:
+    """Run a flow to its end. Store errors are thrown into it; what it does not catch comes out."""
+    answer: Any = None
+    failure: StoreError | None = None
+    while True:
+        try:
+            op = flow.send(answer) if failure is None else flow.throw(failure)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        answer = failure = None
+        try:
+            answer = op.on(site)
+        except StoreError as error:
+            site.plan.store_failed(site.key, error)
+            failure = error
+
+
+def conclude(flow: Flow[T], site: SyncSite) -> T:
+    """Run a helper's flow, and let go of who may have waited for it."""
+    try:
+        return run(flow, site)
+    finally:
+        site.finish(None)
+
+
+def drive(flow: Flow[Outcome], site: SyncSite, began: float, *, lookup: bool = True) -> Any:
+    """Run a call's flow, tell those who wait for it, and return or raise what it came to."""
+    outcome: Outcome | None = None
+    try:
+        outcome = run(flow, site)
+    finally:
+        site.finish(outcome)
+    if lookup:
+        site.looked_up(outcome, perf_counter() - began)
+    if outcome.error is not None:
+        try:
+            raise outcome.error
+        finally:
+            del outcome
+    return outcome.value
+
+
+def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
+    """The cached call of a `def` function."""
+    shared = plan.shared
+    watch = plan.watch
+    witness = plan.witness
+    counters = plan.counters
+    memory = shared.memory
+    generation_name = plan.generation_name
+    read = shared.store.read
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if watch.busy:
+            return general(plan, lookup, args, kwargs)
+        key = lookup(*args, **kwargs)
+        if memory is not None:
+            value = memory.value(key.text, generation_name)
+            if value is not MISSING:
+                counters.hits += 1
+                return value
+        if witness.owed:
+            return general(plan, lookup, args, kwargs)
+        began = perf_counter()
+        try:
+            tokens, raw, _ = read(key)
+        except StoreError as error:
+            plan.store_failed(key, error)
+            return absent(plan, key, args, kwargs, error, None, began)
+        header = None
+        if raw is not None:
+            try:
+                header = read_header(raw, key.entry)
+                if witness.trusts(key.names, tokens) and judge(header, key.names, tokens, wall()) is FRESH:
+                    value = plan.decode(raw, header)
+                    if plan.last_known is not None:
+                        plan.know(key, Reading(tokens, raw, header))
+                    counters.hits += 1
+                    return value
+            except DamagedEntry as error:
+                header = None
+                plan.damaged(key, error)
+        return absent(plan, key, args, kwargs, None, Reading(tokens, raw, header), began)
+
+    return call
+
+
+def absent(
+    plan: Plan,
+    key: Key,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    error: StoreError | None,
+    reading: Reading | None,
+    began: float,
+) -> Any:
+    """What follows a read that did not serve the call."""
+    site = SyncSite(plan, key, args, kwargs)
+    if loading(plan, key.entry):
+        return bypass(plan, site)
+    terms = plan.terms(key)
+    if error is not None:
+        return drive(flows.storeless(terms, error, site.board()), site, began)
+    return drive(flows.miss(terms, reading), site, began)
+
+
+def bypass(plan: Plan, site: SyncSite) -> Any:
+    """Run the function itself for a call whose key is known, and count it."""
+    began = perf_counter()
+    error = None
+    try:
+        return plan.function(*site.args, **site.kwargs)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        site.looked_up(Outcome(error=error, source=Source.BYPASSED), perf_counter() - began)
+
+
+def general(
+    plan: Plan,
+    lookup: Callable[..., Key],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    max_age: float | None = None,
+) -> Any:
+    """The call as one whole flow: observed, disabled, limited in age, or under an invalidation that is still owed."""
+    if plan.watch.disabled():
+        plan.disabled()
+        return plan.function(*args, **kwargs)
+    began = perf_counter()
+    key = lookup(*args, **kwargs)
+    site = SyncSite(plan, key, args, kwargs)
+    if loading(plan, key.entry):
+        return bypass(plan, site)
+    return drive(flows.get(plan.terms(key, max_age)), site, began)

@@ -1,0 +1,122 @@
+"""Every error memover raises, and the facts each one carries.
+
+    MemoverError
+    ├── ConfigurationError (ValueError)      your mistake, at decoration or construction
+    ├── UnkeyableArgument (TypeError)        an argument that cannot enter a key faithfully
+    ├── UnencodableValue (TypeError)         a result that cannot be stored faithfully
+    ├── StoreError                           the world's: the store did not do its part
+    │   ├── StoreUnavailable                 refused, cut, read-only, out of memory, circuit open
+    │   └── StoreTimeout                     no answer within the budget; it may have been applied
+    └── InvalidationFailed                   an invalidation that the store did not acknowledge
+
+A damaged, foreign or undecodable entry is none of these: it is a miss, counted and reported
+(`DamagedEntry` is how the codec tells the engine so, and never reaches a caller).
+
+Facts are keyword-only attributes, so that a handler need not parse a message; every error survives
+pickle with its facts, and every message ends with what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "ConfigurationError",
+    "DamagedEntry",
+    "InvalidationFailed",
+    "MemoverError",
+    "StoreError",
+    "StoreTimeout",
+    "StoreUnavailable",
+    "UnencodableValue",
+    "UnkeyableArgument",
+]
+
+
+def _rebuild(kind: type[MemoverError], message: str, facts: dict[str, Any]) -> MemoverError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.__dict__.update(facts)
+    return error
+
+
+class MemoverError(Exception):
+    """The root of every error that memover raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        message = self.args[0] if self.args else ""
+        return _rebuild, (type(self), message, dict(self.__dict__))
+
+
+class ConfigurationError(MemoverError, ValueError):
+    """A mistake in how memover was set up, found at decoration or construction."""
+
+
+class UnkeyableArgument(MemoverError, TypeError):
+    """An argument that cannot be turned into key bytes that mean the same in every process.
+
+    `function` is the qualified name, `parameter` the parameter's name, `path` the place inside it
+    (`user.friends[3]`), `kind` the qualified name of the offending type.
+    """
+
+    def __init__(
+        self, message: str, *, function: str = "", parameter: str = "", path: str = "", kind: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.function = function
+        self.parameter = parameter
+        self.path = path
+        self.kind = kind
+
+
+class UnencodableValue(MemoverError, TypeError):
+    """A result that would not come back as it was, so it is not stored.
+
+    `function` is the qualified name (or the namespace), `path` the place inside the result
+    (`$.friends[3].photo`), `kind` the qualified name of the offending type.
+    """
+
+    def __init__(
+        self, message: str, *, function: str = "", path: str = "$", kind: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.function = function
+        self.path = path
+        self.kind = kind
+
+
+class StoreError(MemoverError):
+    """The store did not do what was asked; `store` is its address without credentials."""
+
+    def __init__(self, message: str, *, store: str = "") -> None:
+        super().__init__(message)
+        self.store = store
+
+
+class StoreUnavailable(StoreError):
+    """The store refused, cut the connection, or is held back by the open circuit."""
+
+
+class StoreTimeout(StoreError):
+    """The store gave no answer within the budget; what was asked may still have been applied."""
+
+
+class InvalidationFailed(MemoverError):
+    """An invalidation that the store did not acknowledge.
+
+    `what` lists the names that are still to be invalidated. This process serves and stores nothing under
+    them until a repeat has been acknowledged; other processes may serve the old entries until then.
+    """
+
+    def __init__(self, message: str, *, what: tuple[str, ...] = (), store: str = "") -> None:
+        super().__init__(message)
+        self.what = what
+        self.store = store
+
+
+class DamagedEntry(MemoverError):
+    """Stored bytes that are not an entry of this key; `reason` is a short stable word for counting."""
+
+    def __init__(self, message: str, *, reason: str = "damaged") -> None:
+        super().__init__(message)
+        self.reason = reason

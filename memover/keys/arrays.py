@@ -1,0 +1,194 @@
+"""How numpy and pandas objects enter a key: by content, found without importing either.
+
+    label             parts
+    ----------------  --------------------------------------------------------------------------------
+    numpy.ndarray     dtype, shape, content
+    numpy.generic     dtype, content: a scalar differs from the Python number and from a 0-d array
+    numpy.dtype       dtype
+    pandas.Timestamp  unit, count of units since the epoch, fold, tzinfo or None
+    pandas.Timedelta  unit, count of units
+    pandas.NaT, NA    nothing
+    pandas.Interval, Period             left, right, closed; ordinal, frequency
+    pandas.Index, Series, DataFrame     class, names, dtypes, content, index; attrs
+
+dtype: its `str` ("<f8", "<M8[ns]", "<U5"), or for structured dtypes every field's name, offset, dtype and shape,
+and the item size. Byte order is part of it and is not normalised: ">i4" and "<i4" differ, and so do the keys of
+machines whose native orders differ. Strings of other widths differ.
+content: the items in C order, whatever the memory layout: their bytes, every nan made the same one; field by field
+for structured dtypes, so that padding does not count; item by item for objects. Long doubles, whose
+bytes hold padding, and other kinds of dtype are refused. Subclasses of arrays and frames are refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .canonical import Active, Refused, composite, encode_part, enter, step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .canonical import Encoder
+
+__all__ = ["find"]
+
+_BYTES_KINDS = "biufcmMSUV"
+
+
+def find(kind: type) -> Encoder | None:
+    """The encoder of a numpy or pandas type, or None."""
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None:
+        if kind is numpy.ndarray:
+            return _array
+        if issubclass(kind, numpy.dtype):
+            return lambda value, active: composite("numpy.dtype", _dtype(value, active))
+        if issubclass(kind, numpy.generic) and kind.__module__ == "numpy":
+            return lambda value, active: composite(
+                "numpy.generic", _dtype(value.dtype, active), _content(numpy.asarray(value), active)
+            )
+    pandas: Any = sys.modules.get("pandas")
+    if pandas is not None and kind.__module__.partition(".")[0] == "pandas":
+        for name, encoder in _PANDAS.items():
+            if kind is getattr(pandas, name) or kind is type(getattr(pandas, name)):
+                return encoder
+        if issubclass(kind, pandas.Index) and kind is getattr(pandas, kind.__name__, None):
+            return _index
+    return None
+
+
+# ------------------------------------------------------------------ numpy
+
+
+def _array(value: Any, active: Active) -> bytes:
+    enter(value, active)
+    try:
+        shape = encode_part(tuple(map(int, value.shape)), active)
+        return composite("numpy.ndarray", _dtype(value.dtype, active), shape, _content(value, active))
+    finally:
+        del active[id(value)]
+
+
+def _dtype(dtype: Any, active: Active) -> bytes:
+    if dtype.names is not None:
+        fields = [_field(name, dtype.fields[name], active) for name in dtype.names]
+        return composite("fields", encode_part(int(dtype.itemsize), active), *fields)
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return composite("subarray", _dtype(base, active), encode_part(tuple(map(int, shape)), active))
+    if dtype.kind not in _BYTES_KINDS + "O" or dtype.char in "gG":
+        raise Refused(
+            dtype, f"items of dtype {dtype} have no bytes that mean the same everywhere; use astype()"
+        )
+    return encode_part(dtype.str, active)
+
+
+def _field(name: str, field: Any, active: Active) -> bytes:
+    dtype, offset = field[:2]
+    return encode_part(name, active) + encode_part(int(offset), active) + _dtype(dtype, active)
+
+
+def _content(array: Any, active: Active) -> bytes:
+    """The items of an array in C order; the dtype has been through `_dtype`."""
+    dtype = array.dtype
+    if dtype.names is not None:
+        return composite("columns", *[_content(array[name], active) for name in dtype.names])
+    if dtype.kind == "O":
+        return encode_part(array.ravel(order="C").tolist(), active)
+    if dtype.kind in "fc":
+        array = _one_nan(array)
+    return encode_part(array.tobytes(order="C"), active)
+
+
+def _one_nan(array: Any) -> Any:
+    """The array with the one nan that numpy writes in the place of every nan, in either part of complex items."""
+    numpy = sys.modules["numpy"]
+    if not numpy.isnan(array).any():
+        return array
+    flat = array.flatten(order="C")
+    floats = flat.view(flat.real.dtype) if flat.dtype.kind == "c" else flat
+    floats[numpy.isnan(floats)] = numpy.nan
+    return flat
+
+
+# ------------------------------------------------------------------ pandas
+
+
+def _fields(label: str, fields: Callable[[Any], tuple[Any, ...]]) -> Encoder:
+    def encode_fields(value: Any, active: Active) -> bytes:
+        enter(value, active)
+        try:
+            return composite(label, *[encode_part(field, active) for field in fields(value)])
+        finally:
+            del active[id(value)]
+
+    return encode_fields
+
+
+def _column(column: Any, active: Active) -> bytes:
+    """The dtype and the items of a Series or a flat Index."""
+    if isinstance(column.dtype, sys.modules["numpy"].dtype):
+        return encode_part(column.to_numpy(), active)
+    if column.dtype.name == "category":
+        values = column.array
+        parts = (values.categories, bool(values.ordered), values.codes)
+        return composite("category", *[encode_part(part, active) for part in parts])
+    return composite("extension", encode_part(str(column.dtype), active), encode_part(list(column), active))
+
+
+def _index(value: Any, active: Active) -> bytes:
+    enter(value, active)
+    try:
+        names = encode_part(list(value.names), active)
+        levels = [_column(value.get_level_values(level), active) for level in range(value.nlevels)]
+        frequency = encode_part(getattr(value, "freqstr", None), active)
+        return composite(f"pandas.{type(value).__name__}", names, frequency, *levels)
+    finally:
+        del active[id(value)]
+
+
+def _series(value: Any, active: Active) -> bytes:
+    enter(value, active)
+    try:
+        parts = [encode_part(part, active) for part in (value.name, value.attrs, value.index)]
+        return composite("pandas.Series", *parts, _column(value, active))
+    finally:
+        del active[id(value)]
+
+
+def _frame(value: Any, active: Active) -> bytes:
+    enter(value, active)
+    try:
+        parts = [encode_part(part, active) for part in (value.attrs, value.columns, value.index)]
+        for position in range(value.shape[1]):
+            try:
+                parts.append(_column(value.iloc[:, position], active))
+            except Refused as refused:
+                refused.steps.append(step(value.columns[position]))
+                raise
+        return composite("pandas.DataFrame", *parts)
+    finally:
+        del active[id(value)]
+
+
+_PANDAS: dict[str, Encoder] = {
+    "DataFrame": _frame,
+    "Series": _series,
+    "NaT": lambda value, active: composite("pandas.NaT"),
+    "NA": lambda value, active: composite("pandas.NA"),
+    "Timestamp": _fields(
+        "pandas.Timestamp",
+        lambda value: (
+            getattr(value, "unit", "ns"),
+            int(value.asm8.astype("int64")),
+            value.fold,
+            value.tzinfo,
+        ),
+    ),
+    "Timedelta": _fields(
+        "pandas.Timedelta", lambda value: (getattr(value, "unit", "ns"), int(value.asm8.astype("int64")))
+    ),
+    "Interval": _fields("pandas.Interval", lambda value: (value.left, value.right, value.closed)),
+    "Period": _fields("pandas.Period", lambda value: (value.ordinal, value.freqstr)),
+}

@@ -1,0 +1,251 @@
+"""From a call to the text of its key, by a function compiled once per decorated function.
+
+Canonical bytes of a call, which the default text digests (blake2b, 128 bits, hex):
+
+    c <n> :  then for each parameter that counts, in the order of the signature
+    p <name as str> <value>       an ordinary parameter, however it was passed, its default applied
+    a <name as str> <tuple>       *args
+    k <name as str> <dict>        **kwargs
+
+Names are part of it, those of positional-only parameters too: renaming, adding, removing or reordering
+parameters makes every call a miss, and never reads an old entry under a new meaning. Only the values that
+`ignore=` names are left out, and with `key=` only what the key names counts.
+
+`compile` gives a function with exactly the wrapped function's signature, so that the interpreter binds the
+arguments, applies the defaults and complains in the function's own words. It keeps a bounded memo from calls to
+records. The memo holds only calls whose counting arguments are all exactly int, str, bytes, bool, None or
+float, and not long; it is looked up by the types first and the values then, because 1 == True == 1.0; zeros and
+nans of type float stay out, because 0.0 == -0.0. It needs no lock: each step is one operation of a dict, and a step lost
+to another thread costs one entry of the memo. Calls keyed by a callable are never in it: the callable may
+look at more than its arguments.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import ConfigurationError
+from . import human
+from .canonical import Refused, encode_part
+from .compiler import Compiler, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["Binding"]
+
+R = TypeVar("R")
+
+_LETTERS: dict[Any, bytes] = {inspect.Parameter.VAR_POSITIONAL: b"a", inspect.Parameter.VAR_KEYWORD: b"k"}
+
+
+class Binding:
+    """How the calls of one function become key texts.
+
+    `function` is anything callable with a signature; `name` is what messages call it. `key` is a template over
+    parameter names or a callable that takes the function's own arguments (or some of them, by name); `ignore` names
+    parameters that do not count. `ConfigurationError` for a name that is no parameter, a template that cannot
+    be read, a `key` callable that cannot take the arguments, or a function without a signature and without a
+    `key` callable.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        key: str | Callable[..., Any] | None = None,
+        ignore: Iterable[str] = (),
+        name: str | None = None,
+    ) -> None:
+        self.function = function
+        self.name = name or qualified_name(function)
+        self.signature = self._signature(key)
+        self.parameters = tuple(self.signature.parameters)
+        self.ignore = self._ignored(ignore, key)
+        self.key = key
+        self.template: human.Template | None = None
+        counting = tuple(name for name in self.parameters if name not in self.ignore)
+        if isinstance(key, str):
+            self.template = human.parse(key, counting, self.name)
+            named = self.template.names()
+            counting = tuple(name for name in counting if name in named)
+        elif key is not None and not callable(key):
+            raise ConfigurationError(
+                f"{self.name}: key= must be a template or a callable, not {key!r}; "
+                "write key='{user_id}', say"
+            )
+        self.counting = counting
+        """The parameters whose values make the key, in the order of the signature."""
+        self._heads = self._make_heads()
+        self._compiler = Compiler(self.signature, qualified_name(function), counting)
+        if callable(key):
+            self._key_call = self._compiler.call_of(self._key_arguments(key))
+
+    # -------------------------------------------------------------- construction
+
+    def _signature(self, key: object) -> inspect.Signature:
+        if not callable(self.function):
+            raise ConfigurationError(f"{self.function!r} is not callable; decorate a function")
+        try:
+            return _signature(self.function)
+        except (ValueError, TypeError) as error:
+            if callable(key):
+                return _signature(_any_arguments)
+            raise ConfigurationError(
+                f"{self.name} has no signature that Python can show ({error}), so its arguments have no "
+                "names; pass a callable as key=, or wrap it in a def"
+            ) from None
+
+    def _ignored(self, ignore: Iterable[str], key: object) -> frozenset[str]:
+        if isinstance(ignore, str):
+            raise ConfigurationError(f"{self.name}: ignore= takes names; write ignore=({ignore!r},)")
+        names = tuple(ignore)
+        for name in names:
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
+                raise ConfigurationError(
+                    f"{self.name}: ignore= names {name!r}, which is no parameter; the parameters are: {known}"
+                )
+        if names and callable(key):
+            raise ConfigurationError(
+                f"{self.name}: ignore= has no effect on a key= callable; let the callable leave it out"
+            )
+        return frozenset(names)
+
+    def _make_heads(self) -> tuple[bytes, ...]:
+        heads = []
+        for name in self.counting:
+            kind = _LETTERS.get(self.signature.parameters[name].kind, b"p")
+            heads.append(kind + encode_part(name, {}))
+        return tuple(heads)
+
+    def _key_arguments(self, key: Callable[..., Any]) -> tuple[str, ...] | None:
+        """None when the callable takes all arguments as the function does, else the names it asks for."""
+        try:
+            wanted = _signature(key)
+        except (ValueError, TypeError):
+            return None
+        args: list[object] = []
+        kwargs: dict[str, object] = {}
+        for parameter in self.signature.parameters.values():
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                args.append(None)
+            elif parameter.kind is parameter.KEYWORD_ONLY:
+                kwargs[parameter.name] = None
+        try:
+            wanted.bind(*args, **kwargs)
+        except TypeError:
+            names = tuple(wanted.parameters)
+            named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+            if (
+                all(p.name in self.parameters and p.kind in named for p in wanted.parameters.values())
+                and names
+            ):
+                return names
+            raise ConfigurationError(
+                f"{self.name}: the key= callable takes {wanted}, which the function's own arguments "
+                f"{self.signature} do not fit; give it the same parameters, or some of them by the same names"
+            ) from None
+        return None
+
+    # -------------------------------------------------------------- calls
+
+    def compile(self, make: Callable[[str], R], memo_size: int = 4096) -> Callable[..., R]:
+        """A function with the wrapped function's signature that returns `make(text)` for a call.
+
+        A repeated call of short simple arguments returns the record made before, without a digest; the memo
+        holds at most `memo_size` records (0: no memo) and is emptied when full. `make` must not return None.
+        May be called from any thread. Raises the `TypeError` of the function itself for wrong arguments,
+        `UnkeyableArgument`, and what a `__memover_key__()` or a `key=` callable raises.
+        """
+        if callable(self.key):
+            return self._compiler.keyed(make, self.key, self._key_call, self._key_text)
+        if self.template is not None:
+            return self._compiler.lookup(make, self._template_text(self.template), memo_size)
+        return self._compiler.lookup(make, self._inline_digest, memo_size, late=True)
+
+    @property
+    def text(self) -> Callable[..., str]:
+        """Called with the function's arguments: the last segment of the call's entry key, without a memo."""
+        text = self.__dict__.get("_text")
+        if text is None:
+            text = self.__dict__["_text"] = self.compile(_same, memo_size=0)
+        return text
+
+    @property
+    def canonical(self) -> Callable[..., bytes]:
+        """Called with the function's arguments: the canonical bytes of those that count."""
+        canonical = self.__dict__.get("_canonical")
+        if canonical is None:
+            canonical = self.__dict__["_canonical"] = self._compiler.values_to(self._bytes)
+        return canonical
+
+    def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameter name to bound value, defaults applied, ignored ones left out.
+
+        `*args` are under their parameter's name as a tuple, `**kwargs` as a dict.
+        """
+        bind = self.__dict__.get("_bind")
+        if bind is None:
+            names = tuple(name for name in self.parameters if name not in self.ignore)
+            bind = self.__dict__["_bind"] = self._compiler.dict_of(names)
+        arguments: dict[str, Any] = bind(*args, **kwargs)
+        return arguments
+
+    def _bytes(self, *values: Any) -> bytes:
+        parts = [b"c%d:" % len(values)]
+        for head, name, value in zip(self._heads, self.counting, values, strict=True):
+            parts.append(head)
+            try:
+                parts.append(encode_part(value, {}))
+            except Refused as refused:
+                raise refused.unkeyable(self.name, name) from refused.__cause__
+        return b"".join(parts)
+
+    def _digest(self, *values: Any) -> str:
+        """The default text the long way, for values of any type."""
+        return blake2b(self._bytes(*values), digest_size=16).hexdigest()
+
+    def _inline_digest(self) -> Callable[..., str]:
+        inline: Callable[..., str] | None = self.__dict__.get("_inline")
+        if inline is None:
+            inline = self.__dict__["_inline"] = digest(self._heads, self._digest)
+        return inline
+
+    def _template_text(self, template: human.Template) -> Callable[..., str]:
+        def text(*values: Any) -> str:
+            return template.text(dict(zip(self.counting, values, strict=True)), self.name)
+
+        return text
+
+    def _key_text(self, value: Any) -> str:
+        return human.whole(value, self.name)
+
+
+def qualified_name(function: Any) -> str:
+    """What Python's own messages call a callable: `Class.method`, and `Class.__call__` for an instance."""
+    name = getattr(function, "__qualname__", None)
+    if isinstance(name, str):
+        return name
+    if isinstance(function, partial):
+        return qualified_name(function.func)
+    return f"{type(function).__qualname__}.__call__"
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):  # annotations may name what is imported for type checkers only
+        from annotationlib import Format
+
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def _same(text: str) -> str:
+    return text
+
+
+def _any_arguments(*args: Any, **kwargs: Any) -> None: ...

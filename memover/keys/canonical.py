@@ -1,0 +1,316 @@
+"""Canonical bytes: one value, one byte string, in every process and for good.
+
+The encoding is injective: two values have the same bytes iff they are the same value of the same type, as
+the table says. It depends on nothing but the value: not on PYTHONHASHSEED, the order of a dict or set,
+the platform, or the Python version. **It never changes**: bytes of released versions are in the tests.
+
+    value                bytes
+    -------------------  ------------------------------------------------------------------------------
+    None, True, False    N  T  F
+    int                  i <hex(), like -0x1f> ;
+    float                f <float.hex()> ;                 nan equals nan; -0.0 and 0.0 differ
+    complex              j <real.hex()> , <imag.hex()> ;
+    str                  s <n> : <UTF-8>                   n counts code points; surrogates as "surrogatepass"
+    bytes                b <n> : <bytes>
+    tuple, list          t <n> : <items>    l <n> : <items>
+    set, frozenset       e <n> : <items>    z <n> : <items>     items sorted by their bytes
+    dict                 d <n> : <key><value>...                pairs sorted by their bytes
+    every other type     x <n> : <label as str> <n parts>       labels in known.py, records.py, arrays.py
+
+Numbers n are decimal. Every form ends where its length or `;` says, so a sequence of forms splits one way only.
+The type counts at every depth: `1`, `1.0`, `True` and `"1"` differ, as do a tuple and a list. A subclass
+never passes for its base: a subclass of a builtin is refused unless it is a kind of its own (an enum, a named
+tuple, ...), is registered, or has `__memover_key__()`. A class counts by its module and qualified name.
+
+Order in which a type is looked up: the table above; `register_key` of the very type; `__memover_key__()`;
+`register_key` of a base; the known types. What is none of these is refused. `repr`, `str`, `hash` and `id` of
+foreign objects are never used. Nesting beyond `DEPTH_LIMIT`, and structures that hold themselves, are refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError, UnkeyableArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["Refused", "encode", "register_key", "type_name"]
+
+DEPTH_LIMIT = 100
+"""How many containers may lie within each other; far below the interpreter's recursion limit."""
+
+Active = dict[int, Any]
+"""The containers under way by id, outermost first: what makes a cycle or absurd depth visible."""
+
+if TYPE_CHECKING:
+    Encoder = Callable[[Any, Active], bytes]
+
+
+class Refused(Exception):
+    """A value that has no canonical bytes, on its way up to where function and parameter are known.
+
+    `steps` is the path from the refused value outwards, so in reverse.
+    """
+
+    def __init__(self, value: Any, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = type_name(type(value))
+        self.steps: list[str] = []
+
+    def unkeyable(self, function: str, parameter: str) -> UnkeyableArgument:
+        """The error that a caller sees: function, parameter, path, type, reason and what to do."""
+        steps = self.steps[::-1]
+        if len(steps) > 20:
+            steps[10:-10] = ["..."]
+        path = parameter + "".join(steps)
+        at = f"{function}(): " if function else ""
+        if parameter == "self" and not self.steps:
+            todo = (
+                "give the class a __memover_key__() that returns what tells its objects apart, or leave it out "
+                'with ignore=("self",) if the result does not depend on it'
+            )
+        else:
+            todo = (
+                "give its class a __memover_key__(), teach memover its type with memover.register_key(type, fn), "
+                f"leave the parameter out with ignore=({parameter!r},), or make the key yourself with key="
+            )
+        message = f"{at}argument {path} of type {self.kind} cannot be part of a key: {self.reason}; {todo}"
+        return UnkeyableArgument(message, function=function, parameter=parameter, path=path, kind=self.kind)
+
+
+def encode(value: Any, parameter: str = "value", function: str = "") -> bytes:
+    """The canonical bytes of a value; `UnkeyableArgument` names `function`, `parameter` and the path inside it.
+
+    What a `__memover_key__()` or a registered function raises comes through as it is.
+    """
+    try:
+        return encode_part(value, {})
+    except Refused as refused:
+        raise refused.unkeyable(function, parameter) from refused.__cause__
+
+
+def encode_part(value: Any, active: Active) -> bytes:
+    """The canonical bytes of a value inside others; raises `Refused`."""
+    kind = type(value)
+    if kind is str:
+        return b"s%d:%b" % (len(value), value.encode("utf-8", "surrogatepass"))
+    if kind is int:
+        return b"i%b;" % hex(value).encode()
+    encoder = _encoders.get(kind)
+    if encoder is None:
+        encoder = _resolve(kind, value)
+    return encoder(value, active)
+
+
+def enter(value: Any, active: Active) -> None:
+    """Notes a container as under way; `Refused` if it already is, or lies too deep."""
+    if id(value) in active:
+        raise Refused(value, "it holds itself")
+    if len(active) >= DEPTH_LIMIT:
+        raise Refused(value, f"it is nested more than {DEPTH_LIMIT} deep")
+    active[id(value)] = value
+
+
+def step(value: Any) -> str:
+    """The path step to the value under a key: `['a']`, or `[...]` for a key that is not short and simple."""
+    if type(value) in (int, str, bool, bytes, float):
+        text = repr(value) if type(value) is not int or abs(value) < 2**64 else "..."
+        return f"[{text}]" if len(text) <= 40 else f"[{text[:37]}...]"
+    return "[...]"
+
+
+def type_name(kind: type) -> str:
+    """The class as `module.qualname`, without the module for builtins."""
+    module = getattr(kind, "__module__", None)
+    name = getattr(kind, "__qualname__", None) or type.__name__
+    return str(name) if module in (None, "builtins") else f"{module}.{name}"
+
+
+def composite(label: str, *parts: bytes) -> bytes:
+    """The form of every type outside the table: a label that names the type, then its parts."""
+    return b"x%d:s%d:%b%b" % (len(parts), len(label), label.encode(), b"".join(parts))
+
+
+def builtin_base(kind: type) -> type | None:
+    """The type of the table that a class derives from, if any: what it holds is more than its fields."""
+    return next((base for base in kind.__mro__[1:] if base in _TABLE), None)
+
+
+def class_part(kind: type) -> bytes:
+    """A class by its module and qualified name."""
+    return encode_part(f"{kind.__module__}:{kind.__qualname__}", {})
+
+
+# ------------------------------------------------------------------ the table
+
+
+def _sequence(head: bytes) -> Encoder:
+    def encode_sequence(value: Any, active: Active) -> bytes:
+        enter(value, active)
+        parts: list[bytes] = []
+        try:
+            for item in value:
+                parts.append(encode_part(item, active))
+        except Refused as refused:
+            refused.steps.append(f"[{len(parts)}]")
+            raise
+        finally:
+            del active[id(value)]
+        return b"%b%d:%b" % (head, len(parts), b"".join(parts))
+
+    return encode_sequence
+
+
+def _unordered(head: bytes) -> Encoder:
+    def encode_unordered(value: Any, active: Active) -> bytes:
+        enter(value, active)
+        try:
+            parts = sorted([encode_part(item, active) for item in value])
+        except Refused as refused:
+            refused.steps.append("{...}")
+            raise
+        finally:
+            del active[id(value)]
+        return b"%b%d:%b" % (head, len(parts), b"".join(parts))
+
+    return encode_unordered
+
+
+def pairs(items: Iterable[tuple[Any, Any]], active: Active) -> list[bytes]:
+    """Key and value of each item as bytes, joined, in the order given."""
+    parts: list[bytes] = []
+    for key, value in items:
+        try:
+            head = encode_part(key, active)
+        except Refused as refused:
+            refused.steps.append(".keys()")
+            raise
+        try:
+            parts.append(head + encode_part(value, active))
+        except Refused as refused:
+            refused.steps.append(step(key))
+            raise
+    return parts
+
+
+def _dict(value: Any, active: Active) -> bytes:
+    enter(value, active)
+    try:
+        parts = sorted(pairs(list(value.items()), active))
+    finally:
+        del active[id(value)]
+    return b"d%d:%b" % (len(parts), b"".join(parts))
+
+
+_TABLE: dict[type, Encoder] = {
+    type(None): lambda value, active: b"N",
+    bool: lambda value, active: b"T" if value else b"F",
+    int: lambda value, active: b"i%b;" % hex(value).encode(),
+    float: lambda value, active: b"f%b;" % value.hex().encode(),
+    complex: lambda value, active: b"j%b,%b;" % (value.real.hex().encode(), value.imag.hex().encode()),
+    str: lambda value, active: b"s%d:%b" % (len(value), value.encode("utf-8", "surrogatepass")),
+    bytes: lambda value, active: b"b%d:%b" % (len(value), value),
+    tuple: _sequence(b"t"),
+    list: _sequence(b"l"),
+    set: _unordered(b"e"),
+    frozenset: _unordered(b"z"),
+    dict: _dict,
+}
+
+_encoders: dict[type, Encoder] = dict(_TABLE)
+"""The encoder of every type seen so far."""
+
+_TYPES_LIMIT = 4096
+
+
+# ------------------------------------------------------------------ foreign types
+
+_registered: dict[type, Callable[[Any], Any]] = {}
+
+
+def register_key(kind: type, fn: Callable[[Any], Any], /) -> None:
+    """Teaches memover what tells the objects of a foreign type apart.
+
+    `fn(value)` returns something that can be part of a key, a tuple of its fields say. The qualified name of
+    the object's own class enters too, so that a subclass (which is covered as well) never shares with its
+    base. Registering a type again replaces what was registered. The types of the module's table cannot be
+    registered (`ConfigurationError`). Call it at import time, in every process alike.
+    """
+    if not isinstance(kind, type):
+        raise ConfigurationError(
+            f"register_key() takes a class first, not {kind!r}; write register_key(Cls, fn)"
+        )
+    if kind in _TABLE or kind is object:
+        raise ConfigurationError(
+            f"register_key() cannot change how {kind.__qualname__} enters a key; register a class of your own"
+        )
+    if not callable(fn):
+        raise ConfigurationError(f"register_key({kind.__qualname__}, fn) needs a callable, not {fn!r}")
+    _registered[kind] = fn
+    _forget()
+
+
+def _keyed(label: str, fn: Callable[[Any], Any], name: str) -> Encoder:
+    def encode_keyed(value: Any, active: Active) -> bytes:
+        enter(value, active)
+        try:
+            return composite(label, class_part(type(value)), encode_part(_told(fn, value, name), active))
+        except Refused as refused:
+            refused.steps.append(f".{name}()" if label == "key" else "")
+            raise
+        finally:
+            del active[id(value)]
+
+    return encode_keyed
+
+
+def _told(fn: Callable[[Any], Any], value: Any, name: str) -> Any:
+    try:
+        return fn(value)
+    except Exception as error:
+        if sys.version_info >= (3, 11):
+            error.add_note(f"raised by {name} of {type_name(type(value))} while memover was making a key")
+        raise
+
+
+def _call_key(value: Any) -> Any:
+    return value.__memover_key__()
+
+
+def _resolve(kind: type, value: Any) -> Encoder:
+    """Finds and keeps the encoder of a type that is not in the table; raises `Refused`."""
+    encoder = _find(kind, value)
+    if len(_encoders) >= _TYPES_LIMIT:  # classes made at run time, without end
+        _forget()
+    _encoders[kind] = encoder
+    return encoder
+
+
+def _forget() -> None:
+    for kind in list(_encoders):
+        if kind not in _TABLE:
+            _encoders.pop(kind, None)
+
+
+def _find(kind: type, value: Any) -> Encoder:
+    if kind in _registered:
+        return _keyed("registered", _registered[kind], "the registered key function")
+    if callable(getattr(kind, "__memover_key__", None)):
+        return _keyed("key", _call_key, "__memover_key__")
+    for base in kind.__mro__[1:]:
+        if base in _registered:
+            return _keyed("registered", _registered[base], "the registered key function")
+    # Imported here, once per type and not at import: these modules import this one, and most programs need few.
+    from . import arrays, known, records
+
+    encoder = known.find(kind) or records.find(kind) or arrays.find(kind)
+    if encoder is not None:
+        return encoder
+    builtin = builtin_base(kind)
+    if builtin is not None:
+        raise Refused(value, f"a subclass never passes for its base, {builtin.__qualname__}")
+    raise Refused(value, "memover knows nothing that tells its objects apart")

@@ -1,0 +1,254 @@
+"""The source of a binding's functions, generated and executed once per decorated function.
+
+Every function made here has the wrapped function's own parameters, its defaults being the same objects, and its
+qualified name, so that wrong arguments raise the interpreter's own `TypeError` in the function's own words.
+Names of the generated code begin with a prefix that no parameter begins with.
+
+What `lookup` makes for `def profile(user_id, region="eu")`, its names shortened:
+
+    def profile(user_id, region=default1):
+        try: known = memo.get((type(user_id), type(region)))
+        except Exception: known = None                       # a metaclass with a hash of its own
+        if known is not None:
+            record = known.get((user_id, region))
+            if record is not None: return record
+        return keep((type(user_id), type(region)), (user_id, region), (user_id, region),
+                    make(text(user_id, region)))
+
+`digest` makes the text, for as many values:
+
+    def digest(v0, v1):
+        kind = type(v0)
+        if kind is str: p0 = f"s{len(v0)}:{v0}"              # the simple rows of canonical's table as text,
+        elif kind is int: p0 = f"i{hex(v0)};"                # encoded once for all
+        elif v0 is None: p0 = "N"
+        elif kind is bool: p0 = "T" if v0 else "F"
+        elif kind is float: p0 = f"f{v0.hex()};"
+        else: return slow(v0, v1)
+        ...
+        data = f"c2:ps7:user_id{p0}ps6:region{p1}".encode("utf-8", "surrogatepass")
+        return blake2b(data, digest_size=16).hexdigest()
+
+It is generated at the first call that needs it: doing so takes longer than all the rest of a decoration.
+"""
+
+from __future__ import annotations
+
+import inspect
+from hashlib import blake2b
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Compiler", "digest"]
+
+R = TypeVar("R")
+
+_TYPES_LIMIT = 32
+"""How many combinations of argument types one memo holds; more are a sign of calls that do not repeat."""
+
+_LENGTH_LIMIT = 200
+"""Longer strings and bytes (characters, bytes) are not kept in the memo, nor are larger ints."""
+
+_INT_LIMIT = 2**60
+
+_STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+
+
+class Compiler:
+    """Writes functions with one signature and qualified name.
+
+    `counting` are the parameters whose values make the key.
+    """
+
+    def __init__(self, signature: inspect.Signature, name: str, counting: tuple[str, ...]) -> None:
+        self.parameters = tuple(signature.parameters.values())
+        self.name = name
+        self.counting = counting
+        prefix = "_m"
+        while any(parameter.name.startswith(prefix) for parameter in self.parameters):
+            prefix = "_" + prefix
+        self.prefix = prefix
+        self.args = next((p.name for p in self.parameters if p.kind is p.VAR_POSITIONAL), None)
+        self.kwargs = next((p.name for p in self.parameters if p.kind is p.VAR_KEYWORD), None)
+
+    # -------------------------------------------------------------- functions
+
+    def lookup(
+        self, make: Callable[[str], R], text: Callable[..., Any], memo_size: int, late: bool = False
+    ) -> Callable[..., R]:
+        """Returns `make(text(*values))` for the counting parameters' values, from the memo where it can.
+
+        With `late`, `text()` is called once, when it is first needed, and returns the function to use.
+        """
+        call = self._lookup(make, text, memo_size)
+        if late:
+            scope, name = call.__globals__, f"{self.prefix}text"
+
+            def first(*values: Any) -> str:
+                scope[name] = made = text()
+                return made(*values)  # type: ignore[no-any-return]
+
+            scope[name] = first
+        return call
+
+    def _lookup(self, make: Callable[[str], R], text: Callable[..., str], memo_size: int) -> Callable[..., R]:
+        p, values = self.prefix, ", ".join(self.counting)
+        if not memo_size:
+            return self._function([f"return {p}make({p}text({values}))"], make=make, text=text)
+        memo: dict[Any, dict[Any, R]] = {}
+        types, known = self._memo_keys()
+        body = [
+            f"try: {p}known = {p}memo.get({types})",
+            f"except {p}Exception: {p}known = None",
+            f"if {p}known is not None:",
+            f"    {p}record = {p}known.get({known})",
+            f"    if {p}record is not None: return {p}record",
+            f"return {p}keep({types}, {known}, {self._flat()}, {p}make({p}text({values})))",
+        ]
+        return self._function(body, make=make, text=text, memo=memo, keep=_keeper(memo, memo_size))
+
+    def values_to(self, use: Callable[..., R]) -> Callable[..., R]:
+        """Returns `use(*values)` for the counting parameters' values."""
+        p = self.prefix
+        return self._function([f"return {p}use({', '.join(self.counting)})"], use=use)
+
+    def keyed(
+        self, make: Callable[[str], R], key: Callable[..., Any], call: str, text: Callable[[Any], str]
+    ) -> Callable[..., R]:
+        """Returns `make(text(key(...)))`, where `call` is the source of the arguments (see `call_of`)."""
+        p = self.prefix
+        return self._function([f"return {p}make({p}text({p}key({call})))"], make=make, key=key, text=text)
+
+    def dict_of(self, names: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
+        """Returns the values of these parameters by name."""
+        return self._function(["return {" + ", ".join(f"{name!r}: {name}" for name in names) + "}"])
+
+    def call_of(self, names: tuple[str, ...] | None) -> str:
+        """The source of arguments that hand on all parameters, or these by name."""
+        if names is not None:
+            return ", ".join(f"{name}={name}" for name in names)
+        parts = []
+        for parameter in self.parameters:
+            stars = _STARS.get(parameter.kind, "")
+            named = f"{parameter.name}=" if parameter.kind is parameter.KEYWORD_ONLY else ""
+            parts.append(f"{stars}{named}{parameter.name}")
+        return ", ".join(parts)
+
+    # -------------------------------------------------------------- source
+
+    def _memo_keys(self) -> tuple[str, str]:
+        """The sources of the memo's two keys: types, then values; both hold the same shape for a call."""
+        p, types, values = self.prefix, [], []
+        for name in self.counting:
+            if name == self.args:
+                types.append(f"{p}tuple({p}map({p}type, {name})) if {name} else ()")
+                values.append(name)
+            elif name == self.kwargs:
+                types.append(f"{p}tuple({p}map({p}type, {name}.values())) if {name} else ()")
+                values.append(f"{p}tuple({name}.items()) if {name} else ()")
+            else:
+                types.append(f"{p}type({name})")
+                values.append(name)
+        if len(types) == 1:
+            return types[0], values[0]
+        return f"({', '.join(types)})", f"({', '.join(values)})"
+
+    def _flat(self) -> str:
+        parts = []
+        for name in self.counting:
+            star = {self.args: "*", self.kwargs: "*"}.get(name, "")
+            parts.append(f"{star}{name}{'.values()' if name == self.kwargs else ''}, ")
+        return "(" + "".join(parts) + ")"
+
+    def _function(self, body: list[str], **names: Any) -> Callable[..., Any]:
+        p, signature = self.prefix, []
+        scope = {f"{p}{name}": value for name, value in names.items()}
+        used: tuple[Any, ...] = (type, tuple, map, Exception)
+        scope |= {f"{p}{value.__name__}": value for value in used}
+        last: Any = None
+        for index, parameter in enumerate(self.parameters):
+            kind = parameter.kind
+            if last is parameter.POSITIONAL_ONLY and kind is not last:
+                signature.append("/")
+            if kind is parameter.KEYWORD_ONLY and last not in (kind, parameter.VAR_POSITIONAL):
+                signature.append("*")
+            stars = _STARS.get(kind, "")
+            default = ""
+            if parameter.default is not parameter.empty:
+                scope[f"{p}default{index}"] = parameter.default
+                default = f"={p}default{index}"
+            signature.append(f"{stars}{parameter.name}{default}")
+            last = kind
+        if last is inspect.Parameter.POSITIONAL_ONLY:
+            signature.append("/")
+        lines = [f"def {p}call({', '.join(signature)}):", *("    " + line for line in body)]
+        # The source is made of the parameters' names and this module's text; no value becomes code.
+        exec(compile("\n".join(lines), f"<memover binding of {self.name}>", "exec"), scope)  # noqa: S102
+        call: Any = scope[f"{p}call"]
+        call.__name__ = self.name.rpartition(".")[2]
+        call.__qualname__ = self.name
+        return call  # type: ignore[no-any-return]
+
+
+def _keeper(memo: dict[Any, dict[Any, Any]], size: int) -> Callable[[Any, Any, tuple[Any, ...], R], R]:
+    """The function that notes a record in the memo if the call may be in it, and returns it.
+
+    The memo is emptied at every `size`-th record noted, so it never holds more; counting is one atomic step.
+    """
+    ticks = count(1)
+
+    def keep(types: Any, values: Any, flat: tuple[Any, ...], record: R) -> R:
+        for value in flat:
+            kind = type(value)
+            if kind is str or kind is bytes:
+                if len(value) > _LENGTH_LIMIT:
+                    return record
+            elif kind is int:
+                if not -_INT_LIMIT < value < _INT_LIMIT:
+                    return record
+            elif kind is float:
+                if value != value or value == 0.0:
+                    return record
+            elif value is not None and kind is not bool:
+                return record
+        if not next(ticks) % size or len(memo) > _TYPES_LIMIT:
+            memo.clear()
+        known = memo.get(types)
+        if known is None:
+            known = memo.setdefault(types, {})
+        known[values] = record
+        return record
+
+    return keep
+
+
+def digest(heads: tuple[bytes, ...], slow: Callable[..., str]) -> Callable[..., str]:
+    """The function from the values of a call to its text; `slow` does the same for any values."""
+    names = [f"v{index}" for index in range(len(heads))]
+    slowly = f"return slow({', '.join(names)})"
+    body, text = [], f"c{len(heads)}:"
+    for index, (name, head) in enumerate(zip(names, heads, strict=True)):
+        text += head.decode("utf-8") + f"{{p{index}}}"
+        body += [
+            f"kind = type({name})",
+            f'if kind is str: p{index} = f"s{{len({name})}}:{{{name}}}"',
+            f'elif kind is int: p{index} = f"i{{hex({name})}};"',
+            f'elif {name} is None: p{index} = "N"',
+            f'elif kind is bool: p{index} = "T" if {name} else "F"',
+            f'elif kind is float: p{index} = f"f{{{name}.hex()}};"',
+        ]
+        if head.startswith((b"a", b"k")):  # *args and **kwargs, mostly empty
+            empty = "t0:" if head.startswith(b"a") else "d0:"
+            body += [f'elif not {name}: p{index} = "{empty}"']
+        body += [f"else: {slowly}"]
+    body += [
+        f'data = f"{text}".encode("utf-8", "surrogatepass")',
+        "return blake2b(data, digest_size=16).hexdigest()",
+    ]
+    scope: dict[str, Any] = {"slow": slow, "blake2b": blake2b}
+    source = "\n".join([f"def digest({', '.join(names)}):", *("    " + line for line in body)])
+    exec(compile(source, "<memover digest>", "exec"), scope)  # noqa: S102 - as above
+    return scope["digest"]  # type: ignore[no-any-return]

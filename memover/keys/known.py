@@ -1,0 +1,227 @@
+"""How the standard library's types enter a key; found by name, so that nothing is imported for their sake.
+
+    label                 parts
+    --------------------  ---------------------------------------------------------------------------
+    bytearray             its bytes
+    memoryview            format, shape, bytes in C order
+    array                 typecode, the items as a list
+    range, slice          start, stop, step, as written: range(0, 3, 2) and range(0, 4, 2) differ
+    Ellipsis, NotImplemented    nothing
+    date                  year, month, day
+    time                  hour, minute, second, microsecond, fold, tzinfo or None
+    datetime              year ... microsecond, fold, tzinfo or None
+    timedelta             days, seconds, microseconds
+    timezone              offset in microseconds, name
+    ZoneInfo              key
+    pytz, dateutil        what names the zone, and for pytz the offset in force
+    Decimal               sign, digits, exponent: 1.0 and 1.00 differ, every nan of one kind is equal
+    Fraction              numerator, denominator
+    UUID                  its integer
+    Path classes          class name, text: PurePosixPath("a") and PosixPath("a") differ
+    ipaddress classes     class name, text
+    re.Pattern            pattern, flags
+    deque                 maxlen, items
+    OrderedDict           pairs in their order
+    Counter               as a dict
+    defaultdict           default factory, as a dict
+    mappingproxy          as a dict
+    ChainMap              the maps
+    SimpleNamespace       its attributes as a dict
+    functools.partial     function, positional arguments, keyword arguments
+
+A datetime is its wall clock and its zone: the same instant in two zones makes two keys, because a function can
+see the difference. fold always counts. Convert to UTC before the call to share an entry across zones.
+`freezegun`'s stand-ins for date and datetime pass for the real ones, so that a test sees production's keys.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import qualified
+from .canonical import Active, Refused, composite, encode_part, enter, pairs, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .canonical import Encoder
+
+__all__ = ["find"]
+
+
+def find(kind: type) -> Encoder | None:
+    """The encoder of a type of the standard library, or None."""
+    encoder = _KNOWN.get(type_name(kind))
+    if encoder is None and kind.__module__.partition(".")[0] == "pytz" and hasattr(kind, "zone"):
+        return _pytz  # every zone has a class of its own
+    return encoder if encoder is not None else qualified.find(kind)
+
+
+def _fields(label: str, fields: Callable[[Any], tuple[Any, ...]]) -> Encoder:
+    """An encoder that encodes a tuple of plain values read off the object."""
+
+    def encode_fields(value: Any, active: Active) -> bytes:
+        enter(value, active)
+        try:
+            return composite(label, *[encode_part(field, active) for field in fields(value)])
+        finally:
+            del active[id(value)]
+
+    return encode_fields
+
+
+def _memoryview(value: Any, active: Active) -> bytes:
+    try:
+        if "P" in value.format or "O" in value.format:
+            raise Refused(value, "it holds pointers")
+        parts = (value.format, value.shape, value.tobytes())
+    except ValueError as error:
+        raise Refused(value, str(error)) from error
+    return composite("memoryview", *[encode_part(part, active) for part in parts])
+
+
+def _deque(value: Any, active: Active) -> bytes:
+    enter(value, active)
+    try:
+        return composite("deque", encode_part(value.maxlen, active), encode_part(list(value), active))
+    finally:
+        del active[id(value)]
+
+
+def _ordered(value: Any, active: Active) -> bytes:
+    enter(value, active)
+    try:
+        return composite("OrderedDict", *pairs(list(value.items()), active))
+    finally:
+        del active[id(value)]
+
+
+def _as_dict(label: str, head: Callable[[Any], tuple[Any, ...]] = lambda value: ()) -> Encoder:
+    def encode_mapping(value: Any, active: Active) -> bytes:
+        enter(value, active)
+        try:
+            parts = [encode_part(part, active) for part in head(value)]
+            parts.append(encode_part(dict(value.items()), active))
+        finally:
+            del active[id(value)]
+        return composite(label, *parts)
+
+    return encode_mapping
+
+
+def _partial(value: Any, active: Active) -> bytes:
+    enter(value, active)
+    try:
+        parts = []
+        for name in ("func", "args", "keywords"):
+            try:
+                parts.append(encode_part(getattr(value, name), active))
+            except Refused as refused:
+                refused.steps.append(f".{name}")
+                raise
+        return composite("partial", *parts)
+    finally:
+        del active[id(value)]
+
+
+def _micros(delta: Any) -> int | None:
+    return None if delta is None else (delta.days * 86400 + delta.seconds) * 10**6 + delta.microseconds
+
+
+def _zoneinfo(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value.key, str):
+        raise Refused(
+            value, "a ZoneInfo without a key has no name; open it by its name, like ZoneInfo('Europe/Rome')"
+        )
+    return (value.key,)
+
+
+def _pytz(value: Any, active: Active) -> bytes:
+    offset = getattr(value, "_utcoffset", None)
+    if value.zone is None:  # pytz.FixedOffset
+        offset = value.utcoffset(None)
+    parts = (
+        value.zone,
+        _micros(offset),
+        _micros(getattr(value, "_dst", None)),
+        getattr(value, "_tzname", None),
+    )
+    return composite("pytz", *[encode_part(part, active) for part in parts])
+
+
+def _dateutil_file(value: Any) -> tuple[Any, ...]:
+    name = getattr(value, "_filename", None)
+    if not isinstance(name, str):
+        raise Refused(
+            value, "a dateutil zone that was not read from a file has no name; use zoneinfo.ZoneInfo"
+        )
+    return (name,)
+
+
+def _date(value: Any) -> tuple[Any, ...]:
+    return (value.year, value.month, value.day)
+
+
+def _time(value: Any) -> tuple[Any, ...]:
+    return (value.hour, value.minute, value.second, value.microsecond, value.fold, value.tzinfo)
+
+
+def _path(value: Any) -> tuple[Any, ...]:
+    return (type(value).__name__, str(value))
+
+
+def _range(value: Any) -> tuple[Any, ...]:
+    return (value.start, value.stop, value.step)
+
+
+def _decimal(value: Any) -> tuple[Any, ...]:
+    sign, digits, exponent = value.as_tuple()
+    return (sign, "".join(map(str, digits)), exponent)
+
+
+_datetime = _fields("datetime", lambda value: (*_date(value), *_time(value)))
+_plain_date = _fields("date", _date)
+
+_KNOWN: dict[str, Encoder] = {
+    "bytearray": _fields("bytearray", lambda value: (bytes(value),)),
+    "memoryview": _memoryview,
+    "array.array": _fields("array", lambda value: (value.typecode, value.tolist())),
+    "range": _fields("range", _range),
+    "slice": _fields("slice", _range),
+    "ellipsis": _fields("Ellipsis", lambda value: ()),
+    "NotImplementedType": _fields("NotImplemented", lambda value: ()),
+    "datetime.date": _plain_date,
+    "freezegun.api.FakeDate": _plain_date,
+    "datetime.datetime": _datetime,
+    "freezegun.api.FakeDatetime": _datetime,
+    "datetime.time": _fields("time", _time),
+    "datetime.timedelta": _fields("timedelta", lambda value: (value.days, value.seconds, value.microseconds)),
+    "datetime.timezone": _fields(
+        "timezone", lambda value: (_micros(value.utcoffset(None)), value.tzname(None))
+    ),
+    "zoneinfo.ZoneInfo": _fields("ZoneInfo", _zoneinfo),
+    "dateutil.tz.tz.tzutc": _fields("dateutil.tzutc", lambda value: ()),
+    "dateutil.tz.tz.tzoffset": _fields(
+        "dateutil.tzoffset", lambda value: (_micros(value.utcoffset(None)), value.tzname(None))
+    ),
+    "dateutil.tz.tz.tzfile": _fields("dateutil.tzfile", _dateutil_file),
+    "decimal.Decimal": _fields("Decimal", _decimal),
+    "fractions.Fraction": _fields("Fraction", lambda value: (value.numerator, value.denominator)),
+    "uuid.UUID": _fields("UUID", lambda value: (value.int,)),
+    "re.Pattern": _fields("re.Pattern", lambda value: (value.pattern, int(value.flags))),
+    "collections.deque": _deque,
+    "collections.OrderedDict": _ordered,
+    "collections.Counter": _as_dict("Counter"),
+    "collections.defaultdict": _as_dict("defaultdict", lambda value: (value.default_factory,)),
+    "collections.ChainMap": _fields("ChainMap", lambda value: (value.maps,)),
+    "mappingproxy": _as_dict("mappingproxy"),
+    "types.SimpleNamespace": _fields("SimpleNamespace", lambda value: (vars(value),)),
+    "pydantic_core._pydantic_core.Url": _fields("pydantic_core.Url", lambda value: (str(value),)),
+    "pydantic_core._pydantic_core.MultiHostUrl": _fields("pydantic_core.Url", lambda value: (str(value),)),
+    "functools.partial": _partial,
+}
+for _module in ("pathlib", "pathlib._local"):  # 3.13 alone says the second
+    for _name in ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath"):
+        _KNOWN[f"{_module}.{_name}"] = _fields("Path", _path)
+for _name in ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network", "IPv4Interface", "IPv6Interface"):
+    _KNOWN[f"ipaddress.{_name}"] = _fields("ipaddress", _path)

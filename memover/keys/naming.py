@@ -1,0 +1,144 @@
+"""The names of everything memover keeps in a store: every key is made here, and parses one way only.
+
+    key         text                                    made by
+    ----------  --------------------------------------  ----------------
+    entry       {prefix}:{version}:{namespace}:{text}   `entry_key`
+    generation  {prefix}:gen:{namespace}                `generation_key`
+    tag         {prefix}:tag:{escaped tag}              `tag_key`
+    lease       {<entry key>}:lease, braces as written  `lease_key`
+
+    prefix     1 to 64 of   A-Z a-z 0-9 _ . -
+    namespace  1 to 200 of  A-Z a-z 0-9 _ . - /
+    version    decimal, from 1 to 2**63 - 1, no leading zero
+    text       32 lower-case hex digits, or a human key (`human.py`): 1 to 200 printable ASCII characters
+
+Why one way only: neither prefix, version nor namespace holds a colon, so the first three colons are the
+separators and the rest is the text; `gen` and `tag` are no versions. A lease begins with `{`, which begins
+no prefix. No part holds `{` or `}`, so the braces of a lease are a Redis Cluster hash tag around the whole
+entry key (Redis Cluster specification, "Hash tags"): the lease shares the slot of its entry and of nothing else.
+
+Escaping (`escape`), for tags and human keys: printable ASCII other than `%`, `{`, `}`, `~` stands for
+itself; every other character becomes `%XX` for each byte of its UTF-8 form (lone surrogates too, as
+CPython's "surrogatepass" writes them). The escaped text is thus one line of ASCII, and two texts never
+escape alike. `~` is kept for marks that no text can begin with; `~h` marks a digest of an over-long text.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from string import ascii_letters, digits
+from typing import Any
+
+from ..errors import ConfigurationError
+
+__all__ = [
+    "TEXT_LIMIT",
+    "check_namespace",
+    "check_prefix",
+    "check_version",
+    "entry_key",
+    "escape",
+    "generation_key",
+    "lease_key",
+    "shorten",
+    "tag_key",
+]
+
+PREFIX_LIMIT = 64
+NAMESPACE_LIMIT = 200
+VERSION_LIMIT = 2**63 - 1
+TEXT_LIMIT = 200
+"""The longest text of a human key or an escaped tag in characters; a longer one enters as a marked digest."""
+
+_PREFIX = frozenset(ascii_letters + digits + "_.-")
+_NAMESPACE = _PREFIX | {"/"}
+
+PLAIN = frozenset(map(chr, range(0x21, 0x7F))) - frozenset("%{}~")
+"""The characters that stand for themselves in an escaped text."""
+
+_PLAIN_BYTES = "".join(sorted(PLAIN)).encode()
+
+
+def _check_name(text: Any, what: str, allowed: frozenset[str], limit: int, marks: str) -> str:
+    if type(text) is not str:
+        raise ConfigurationError(f"{what} must be a str, not {type(text).__name__}; write {what}='shop', say")
+    if not text:
+        raise ConfigurationError(f"{what} must not be empty; write {what}='shop', say")
+    if len(text) > limit:
+        raise ConfigurationError(
+            f"{what} has {len(text)} characters, more than {limit}; choose a shorter one"
+        )
+    bad = next((char for char in text if char not in allowed), None)
+    if bad is not None:
+        raise ConfigurationError(f"{what} {text!r} holds {bad!r}; use only ASCII letters, digits and {marks}")
+    return text
+
+
+def check_prefix(text: Any) -> str:
+    """The prefix as given, or `ConfigurationError`: 1 to 64 ASCII letters, digits, `_ . -`."""
+    return _check_name(text, "prefix", _PREFIX, PREFIX_LIMIT, "_ . -")
+
+
+def check_namespace(text: Any) -> str:
+    """The namespace as given, or `ConfigurationError`: 1 to 200 ASCII letters, digits, `_ . - /`."""
+    return _check_name(text, "namespace", _NAMESPACE, NAMESPACE_LIMIT, "_ . - /")
+
+
+def check_version(value: Any) -> int:
+    """The version as given, or `ConfigurationError`: an int from 1 to 2**63 - 1, and not a bool."""
+    if type(value) is not int:
+        raise ConfigurationError(
+            f"version must be an int, not {value!r} ({type(value).__name__}); write version=1"
+        )
+    if not 1 <= value <= VERSION_LIMIT:
+        raise ConfigurationError(
+            "version must be from 1 to 2**63 - 1; begin with version=1 and add one at each change"
+        )
+    return value
+
+
+def entry_key(prefix: str, version: int, namespace: str, text: str) -> str:
+    """The key of one call's entry; prefix, version and namespace have been checked, text is a binding's."""
+    return f"{prefix}:{version}:{namespace}:{text}"
+
+
+def generation_key(prefix: str, namespace: str) -> str:
+    """The key of a namespace's generation, one for all its versions."""
+    return f"{prefix}:gen:{namespace}"
+
+
+def tag_key(prefix: str, tag: str) -> str:
+    """The key of a tag's token; the tag may be any text that is not empty (see the module on escaping).
+
+    Tags are compared as they are: case counts and Unicode is not normalised. `ConfigurationError` for
+    an empty tag or one that is no str.
+    """
+    if not isinstance(tag, str):
+        raise ConfigurationError(
+            f"a tag must be a str, not {tag!r} ({type(tag).__name__}); write f'user:{{id}}', say"
+        )
+    if not tag:
+        raise ConfigurationError("a tag must not be empty; write 'user:7', say")
+    return f"{prefix}:tag:{shorten(escape(tag))}"
+
+
+def lease_key(entry_key: str) -> str:
+    """The key of the lease on an entry, in the entry's Redis Cluster slot."""
+    return "{" + entry_key + "}:lease"
+
+
+def escape(text: str | bytes, also: str = "") -> str:
+    """Text as printable ASCII without `% { } ~` and the characters in `also`; different texts stay different."""
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if not data.translate(None, _PLAIN_BYTES) and not any(char in also for char in data.decode("ascii")):
+        return data.decode("ascii")
+    return "".join(
+        char if (char := chr(byte)) in PLAIN and char not in also else f"%{byte:02X}" for byte in data
+    )
+
+
+def shorten(text: str) -> str:
+    """An escaped text of at most 200 characters as it is, a longer one as `~h` and 128 bits of its digest."""
+    if len(text) <= TEXT_LIMIT:
+        return text
+    return "~h" + blake2b(text.encode("ascii"), digest_size=16).hexdigest()

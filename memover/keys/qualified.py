@@ -1,0 +1,104 @@
+"""How classes and functions enter a key: by the name under which every process finds the same one.
+
+    label       parts
+    ----------  ------------------------------------------------------------
+    class       "module:qualname"
+    function    "module:qualname", plain and builtin functions alike
+    method      "module:qualname" of the function, then `__self__`
+    descriptor  class, name: `str.upper`
+
+A name counts only if looking it up gives this very object. Lambdas, functions and classes made inside
+functions, and a function whose name now belongs to its decorated self are therefore refused: two closures
+have one name and two meanings.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import (
+    BuiltinFunctionType,
+    BuiltinMethodType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import TYPE_CHECKING, Any
+
+from .canonical import Active, Refused, class_part, composite, encode_part, enter
+
+if TYPE_CHECKING:
+    from .canonical import Encoder
+
+__all__ = ["find"]
+
+
+def find(kind: type) -> Encoder | None:
+    """The encoder of classes and functions, or None for another type."""
+    if issubclass(kind, type):
+        return _class
+    return _FUNCTIONS.get(kind)
+
+
+def _name(value: Any) -> bytes:
+    """The checked name of a class or function; raises `Refused` when it does not lead back to it."""
+    module, qualname = getattr(value, "__module__", None) or "builtins", value.__qualname__
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if found is not value and getattr(found, "__func__", None) is not value:
+        raise Refused(
+            value,
+            f"{module}.{qualname} is not found under its name, so other processes and other closures could mean "
+            "something else by it; define it at module level",
+        )
+    return encode_part(f"{module}:{qualname}", {})
+
+
+def _class(value: Any, active: Active) -> bytes:
+    return composite("class", _name(value))
+
+
+def _function(value: Any, active: Active) -> bytes:
+    return composite("function", _name(value))
+
+
+def _method(value: Any, active: Active) -> bytes:
+    enter(value, active)
+    try:
+        return composite("method", _name(value.__func__), encode_part(value.__self__, active))
+    except Refused as refused:
+        if refused.steps or refused.kind != "function":
+            refused.steps.append(".__self__")
+        raise
+    finally:
+        del active[id(value)]
+
+
+def _builtin(value: Any, active: Active) -> bytes:
+    owner = value.__self__
+    if owner is None or isinstance(owner, ModuleType):
+        return composite("function", _name(value))
+    enter(value, active)
+    try:
+        return composite("method", encode_part(value.__qualname__, active), encode_part(owner, active))
+    except Refused as refused:
+        refused.steps.append(".__self__")
+        raise
+    finally:
+        del active[id(value)]
+
+
+def _descriptor(value: Any, active: Active) -> bytes:
+    return composite("descriptor", class_part(value.__objclass__), encode_part(value.__name__, active))
+
+
+_FUNCTIONS: dict[type, Encoder] = {
+    FunctionType: _function,
+    MethodType: _method,
+    BuiltinFunctionType: _builtin,
+    BuiltinMethodType: _builtin,
+    MethodDescriptorType: _descriptor,
+    WrapperDescriptorType: _descriptor,
+}

@@ -1,0 +1,152 @@
+"""How objects with named fields enter a key: by class and fields, found by what their class says of itself.
+
+    label        parts
+    -----------  ----------------------------------------------------------------------------------
+    enum         class, member name: the value behind a name may change, the name is what the call says
+    flag         class, value: a combination of flags has no name of its own on every Python
+    namedtuple   class, then name and value of each field
+    dataclass    the same, every field: those with compare=False or init=False too, for the function sees them
+    attrs        the same
+    msgspec      the same, for Structs
+    pydantic     the same for v2 models, then extra and private attributes; which fields were set does not
+                 count, as it does not for pydantic's own ==
+    pydantic.Url class, text
+    mapping      class, as a dict: classes derived from collections.abc.Mapping that leave `items` to it.
+                 Others, multi-dicts among them, show less in `items` than they hold, and are refused
+
+A field that was never set counts as such. A class derived from a dataclass or attrs class without being
+decorated itself is refused, and so is a dataclass derived from a builtin such as str: either may hold more
+than its fields. A class is its module and qualified name.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .canonical import Active, Refused, builtin_base, class_part, composite, encode_part, enter, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .canonical import Encoder
+
+__all__ = ["find"]
+
+_UNSET = composite("unset")
+
+
+def find(kind: type) -> Encoder | None:
+    """The encoder of a class with named fields, or None."""
+    own = kind.__dict__
+    enum = sys.modules.get("enum")
+    if enum is not None and issubclass(kind, enum.Enum):
+        return _flag if issubclass(kind, enum.Flag) else _enum
+    names: Any = getattr(kind, "_fields", None)
+    if issubclass(kind, tuple) and isinstance(names, tuple) and callable(getattr(kind, "_make", None)):
+        return _namedtuple(names)
+    if builtin_base(kind) is not None:
+        return None
+    if "__dataclass_fields__" in own:
+        return _record("dataclass", [field.name for field in sys.modules["dataclasses"].fields(kind)])
+    if "__attrs_attrs__" in own:
+        return _record("attrs", [attribute.name for attribute in own["__attrs_attrs__"]])
+    if type(kind).__module__.partition(".")[0] == "msgspec" and hasattr(kind, "__struct_fields__"):
+        names = getattr(kind, "__struct_fields__")  # noqa: B009 - no class here is known to have it
+        return _record("msgspec", names)
+    if hasattr(kind, "__pydantic_core_schema__") and hasattr(kind, "model_fields"):
+        return _pydantic(kind)
+    if any(type_name(base) == "pydantic.networks._BaseUrl" for base in kind.__mro__):
+        return _url
+    abc = sys.modules.get("collections.abc")
+    if (
+        abc is not None
+        and issubclass(kind, abc.Mapping)
+        and getattr(kind, "items", None) is abc.Mapping.items
+    ):
+        return _mapping
+    return None
+
+
+def _enum(value: Any, active: Active) -> bytes:
+    if not isinstance(value._name_, str):
+        raise Refused(value, "an enum member without a name")
+    return composite("enum", class_part(type(value)), encode_part(value._name_, active))
+
+
+def _flag(value: Any, active: Active) -> bytes:
+    return composite("flag", class_part(type(value)), encode_part(value._value_, active))
+
+
+def _fields(value: Any, names: Sequence[str], active: Active) -> list[bytes]:
+    parts = []
+    for name in names:
+        parts.append(encode_part(name, active))
+        try:
+            field = getattr(value, name)
+        except AttributeError:
+            parts.append(_UNSET)
+            continue
+        try:
+            parts.append(encode_part(field, active))
+        except Refused as refused:
+            refused.steps.append(f".{name}")
+            raise
+    return parts
+
+
+def _record(
+    label: str, names: Sequence[str], rest: Callable[[Any, Active], list[bytes]] = lambda value, active: []
+) -> Encoder:
+    def encode_record(value: Any, active: Active) -> bytes:
+        enter(value, active)
+        try:
+            parts = _fields(value, names, active)
+            parts += rest(value, active)
+        finally:
+            del active[id(value)]
+        return composite(label, class_part(type(value)), *parts)
+
+    return encode_record
+
+
+def _namedtuple(names: tuple[str, ...]) -> Encoder:
+    def encode_namedtuple(value: Any, active: Active) -> bytes:
+        if getattr(value, "__dict__", None):
+            raise Refused(value, "a named tuple with attributes besides its fields")
+        enter(value, active)
+        parts = []
+        try:
+            for name, field in zip(names, tuple.__iter__(value), strict=True):
+                parts.append(encode_part(name, active))
+                try:
+                    parts.append(encode_part(field, active))
+                except Refused as refused:
+                    refused.steps.append(f".{name}")
+                    raise
+        finally:
+            del active[id(value)]
+        return composite("namedtuple", class_part(type(value)), *parts)
+
+    return encode_namedtuple
+
+
+def _pydantic(kind: Any) -> Encoder:
+    def rest(value: Any, active: Active) -> list[bytes]:
+        extra = getattr(value, "__pydantic_extra__", None)
+        private = getattr(value, "__pydantic_private__", None)
+        return [encode_part(extra, active), encode_part(private, active)]
+
+    return _record("pydantic", list(kind.model_fields), rest)
+
+
+def _url(value: Any, active: Active) -> bytes:
+    return composite("pydantic.Url", class_part(type(value)), encode_part(str(value), active))
+
+
+def _mapping(value: Any, active: Active) -> bytes:
+    enter(value, active)
+    try:
+        return composite("mapping", class_part(type(value)), encode_part(dict(value.items()), active))
+    finally:
+        del active[id(value)]

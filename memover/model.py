@@ -1,0 +1,160 @@
+"""The words of memover as data: no behaviour beyond what a value needs to be read.
+
+Instants are float seconds since the epoch on this process's clock; durations are float seconds; sizes are
+bytes. Nothing here imports more than `errors`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MISSING", "CacheInfo", "Call", "Entry", "Event", "Generation", "Key", "Missing", "Source"]
+
+
+class Missing(Enum):
+    """The absence of a value where None is one."""
+
+    MISSING = "missing"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING = Missing.MISSING
+
+
+class Source(str, Enum):
+    """Where the answer to a lookup came from."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    STALE_IF_ERROR = "stale-if-error"
+    WAITED = "waited"
+    LOADED = "loaded"
+    BYPASSED = "bypassed"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Key:
+    """The names one call has in the store, made once and remembered with the call's arguments.
+
+    `text` is the entry's key; `names` are the keys whose tokens an answer depends on, the generation first.
+    `packed` is the store's own: the read command for this key, ready to send.
+    """
+
+    __slots__ = ("entry", "lease", "names", "packed", "text")
+
+    def __init__(self, text: str, names: tuple[bytes, ...]) -> None:
+        self.text = text
+        self.entry = text.encode()
+        self.lease = b"{%b}:lease" % self.entry
+        self.names = names
+        self.packed: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Key {self.text}>"
+
+
+class Call:
+    """One call of a decorated function, as handed to `ttl=`, `cache_if=` and the like.
+
+    `arguments` maps parameter names to bound values with defaults applied, without what `ignore=` left out;
+    `args` and `kwargs` are the call as it was written (with `self` first for methods).
+    """
+
+    __slots__ = ("_bind", "args", "key", "kwargs", "namespace", "version")
+
+    def __init__(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, key: str, namespace: str, version: int, bind: Any
+    ) -> None:
+        self.args = args
+        self.kwargs = kwargs
+        self.key = key
+        self.namespace = namespace
+        self.version = version
+        self._bind = bind
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = self._bind(self.args, self.kwargs)
+        return arguments
+
+    def __repr__(self) -> str:
+        return f"<Call {self.key}>"
+
+
+class Generation(NamedTuple):
+    """The stored mark of a namespace: an entry is valid only under the generation it was loaded in.
+
+    `number` only grows (microseconds of the store's clock, or one more than the last); `nonce` tells two
+    bumps with one number apart.
+    """
+
+    number: int
+    nonce: str
+
+    def __str__(self) -> str:
+        return f"{self.number}-{self.nonce}"
+
+
+class Entry(NamedTuple):
+    """A stored result with what its header says of it; `size` is the whole entry as stored, in bytes."""
+
+    value: Any
+    key: str
+    namespace: str
+    version: int
+    generation: Generation
+    created_at: float
+    fresh_until: float
+    usable_until: float
+    tags: tuple[str, ...]
+    size: int
+
+
+class Event(NamedTuple):
+    """One lookup, or one thing an observer should know of; handed to every observer.
+
+    `name` is "lookup", "load", "store", "invalidate", "store-error", "damaged", ... `source` is set on lookups.
+    `elapsed` is the whole call and `load_time` the function alone (seconds); `size` is the stored bytes
+    read or written; `error` is what went wrong, if anything did.
+    """
+
+    name: str
+    namespace: str
+    key: str
+    source: Source | None = None
+    elapsed: float = 0.0
+    load_time: float = 0.0
+    size: int = 0
+    error: BaseException | None = None
+    detail: str = ""
+
+
+class CacheInfo(NamedTuple):
+    """The counters of one decorated function in this process since it was decorated."""
+
+    hits: int
+    misses: int
+    maxsize: int | None
+    currsize: int | None
+    loads: int
+    waits: int
+    stale: int
+    bypasses: int
+    load_errors: int
+    stores: int
+    refused_stores: int
+    store_errors: int
+    damaged: int
+    unencodable: int
+    invalidations: int

@@ -1,0 +1,101 @@
+"""What a decorated function asked for, checked once and kept as data.
+
+Durations come in four spellings: seconds (int or float), `timedelta`, text such as `"1h30m"` or `"250ms"`, and
+None for "never ends". Inside memover they are float seconds, infinity for never.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args
+
+from memover.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memover.model import Call
+
+__all__ = ["Duration", "OnStoreError", "Policy", "seconds_of"]
+
+Duration = Union[int, float, str, timedelta, None]
+OnStoreError = Literal["load", "raise", "stale"]
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|[smhdw])")
+_TEXT = re.compile(r"\s*(?:[0-9]+(?:\.[0-9]+)?\s*(?:ms|[smhdw])\s*)+\Z")
+_FORMS = 'seconds, a timedelta, text such as "1h30m", or None for never'
+
+
+def seconds_of(value: Duration, name: str, *, least: float = 0.0, zero: bool = False, never: bool = True) -> float:
+    """Seconds of a duration in any of its spellings; infinity for None.
+
+    `least` is exclusive unless `zero` allows it; `never=False` refuses None and infinity. Raises
+    `ConfigurationError` that names the option and the spellings.
+    """
+    seconds: float
+    if value is None:
+        seconds = math.inf
+    elif isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, str):
+        if not _TEXT.match(value):
+            raise ConfigurationError(f"{name}={value!r} is no duration: give {_FORMS} (units: {', '.join(_UNITS)}).")
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            seconds = float(value)
+        except OverflowError:
+            seconds = math.inf
+    else:
+        raise ConfigurationError(f"{name}={value!r} is no duration: give {_FORMS}.")
+    if math.isnan(seconds) or seconds < least or (seconds == least and not zero):
+        bound = "at least" if zero else "greater than"
+        raise ConfigurationError(f"{name}={value!r} must be {bound} {least:g} seconds; give {_FORMS}.")
+    if not never and math.isinf(seconds):
+        raise ConfigurationError(f"{name}={value!r} must end at some time: give seconds, a timedelta or text.")
+    return seconds
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The checked options of one decorated function; durations in seconds, infinity for never.
+
+    `ttl` is None where the cache's default applies, a float, or a callable `(result, call) -> duration`;
+    `wait_timeout` and `lease_ttl` are None where the cache's apply.
+    """
+
+    namespace: str
+    version: int
+    ttl: float | Callable[[Any, Call], Duration] | None
+    cache_if: Callable[[Any, Call], bool] | None
+    jitter: float
+    on_store_error: OnStoreError
+    wait_timeout: float | None
+    lease_ttl: float | None
+
+    def __post_init__(self) -> None:
+        if self.on_store_error not in get_args(OnStoreError):
+            raise ConfigurationError(f'on_store_error={self.on_store_error!r}: give "load", "raise" or "stale".')
+        if isinstance(self.jitter, bool) or not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter < 1:
+            raise ConfigurationError(f"jitter={self.jitter!r}: give the greatest share of the ttl to take away, 0 to below 1.")
+        if self.cache_if is not None and not callable(self.cache_if):
+            raise ConfigurationError("cache_if= takes a callable (result, call) -> bool.")
+
+    def lifetime(self, result: Any, call: Call, default: float, chance: float) -> float:
+        """Seconds for which this result stays fresh, 0 when it must not be stored. `chance` is in [0, 1)."""
+        if self.cache_if is not None and not self.cache_if(result, call):
+            return 0.0
+        ttl = self.ttl
+        if ttl is None:
+            fresh_for = default
+        elif callable(ttl):
+            fresh_for = seconds_of(ttl(result, call), f"ttl of {self.namespace!r}", least=-math.inf)
+        else:
+            fresh_for = ttl
+        if self.jitter and fresh_for < math.inf:
+            fresh_for *= 1 - self.jitter * chance
+        return max(fresh_for, 0.0)

@@ -1,0 +1,93 @@
+"""What a store does for the engine: bytes in, bytes out, each method one atomic step and one round trip.
+
+A store knows keys, tokens and leases; it never sees a value, a version or a clock of freshness. Every method may
+raise `StoreUnavailable` or `StoreTimeout` and nothing else. `AsyncStore` is the same with awaitables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from memover.model import Key
+
+__all__ = ["AsyncStore", "Granted", "Seen", "Store", "StoreFacts"]
+
+
+class Seen(NamedTuple):
+    """Tokens in the order of the key's names, the entry's bytes, and the lease's where it was asked for."""
+
+    tokens: Sequence[bytes | None]
+    raw: bytes | None
+    lease: bytes | None = None
+
+
+class Granted(NamedTuple):
+    """Whether the lease is ours, whose it is otherwise, and what was seen under it (every token present)."""
+
+    ours: bool
+    holder: str
+    seen: Seen
+
+
+class StoreFacts(Protocol):
+    """What is true of a store without asking it."""
+
+    address: str
+    """Where it is, without credentials; equal for two stores that share their entries."""
+    shared: bool
+    """Whether other processes see it."""
+
+
+class Store(StoreFacts, Protocol):
+    """A store as synchronous callers see it."""
+
+    def read(self, key: Key) -> Seen: ...
+
+    def look(self, key: Key) -> Seen:
+        """As `read`, with the lease."""
+        ...
+
+    def acquire(self, key: Key, token: str, lease_ms: int, floors: Sequence[int], force: bool) -> Granted:
+        """Put back tokens that are missing or below their floor, then take the lease unless it is held under the
+        very tokens now current; `force` takes it all the same."""
+        ...
+
+    def store(self, key: Key, token: str, raw: bytes, expire_ms: int) -> bool:
+        """Store the entry and give the lease back if `token` still holds it; 0 ms never expires."""
+        ...
+
+    def release(self, key: Key, token: str, failed: bool) -> None:
+        """Give the lease back if `token` still holds it, leaving a mark of failure for a moment if asked."""
+        ...
+
+    def renew(self, key: Key, token: str, lease_ms: int) -> bool:
+        """Prolong the lease if `token` still holds it."""
+        ...
+
+    def bump(self, name: bytes, nonce: str, floor: int) -> bytes:
+        """Move the token to a new one beyond the floor; the same nonce moves it once."""
+        ...
+
+    def drop(self, entry: bytes, lease: bytes) -> None:
+        """Remove entry and lease together."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class AsyncStore(StoreFacts, Protocol):
+    """A store as coroutines see it; see `Store`."""
+
+    def read(self, key: Key) -> Awaitable[Seen]: ...
+    def look(self, key: Key) -> Awaitable[Seen]: ...
+    def acquire(
+        self, key: Key, token: str, lease_ms: int, floors: Sequence[int], force: bool
+    ) -> Awaitable[Granted]: ...
+    def store(self, key: Key, token: str, raw: bytes, expire_ms: int) -> Awaitable[bool]: ...
+    def release(self, key: Key, token: str, failed: bool) -> Awaitable[None]: ...
+    def renew(self, key: Key, token: str, lease_ms: int) -> Awaitable[bool]: ...
+    def bump(self, name: bytes, nonce: str, floor: int) -> Awaitable[bytes]: ...
+    def drop(self, entry: bytes, lease: bytes) -> Awaitable[None]: ...
+    def close(self) -> Awaitable[None]: ...

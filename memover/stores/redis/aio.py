@@ -1,0 +1,307 @@
+"""The Redis store for coroutines: the same commands, pools per event loop and node.
+
+A connection belongs to the loop that opened it, so each running loop has pools of its own, made when first used there
+and closed when that loop shuts down (`asyncio.run` may be called any number of times, in any number of threads).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from memover.errors import StoreError
+from memover.stores.base import Granted, Seen
+from memover.stores.redis.breaker import Breaker
+from memover.stores.redis.cluster import Exchanges, Topology
+from memover.stores.redis.commands import Exchange, RedisCommands, scripted
+from memover.stores.redis.connect import Node, Target, lost, translated
+
+if sys.version_info >= (3, 11, 3):
+    from asyncio import timeout as time_limit
+else:
+    from async_timeout import timeout as time_limit  # redis-py's own dependency there
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+    from memover.model import Key
+    from memover.stores.redis.limits import Limits
+
+__all__ = ["AsyncPool", "AsyncRedisStore"]
+
+T = TypeVar("T")
+
+
+class AsyncPool:
+    """The connections of one event loop to one server; `make` answers a connection that is not open yet."""
+
+    def __init__(self, make: Callable[[], Awaitable[Any]], limits: Limits, breaker: Breaker) -> None:
+        self.breaker = breaker
+        self.idle: deque[Any] = deque()
+        self._make = make
+        self._limits = limits
+        self._open = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self) -> tuple[Any, bool]:
+        """A connection, and whether it was used before; waits for one when all are in use."""
+        while True:
+            try:
+                return self.idle.pop(), True
+            except IndexError:
+                pass
+            if self._open < self._limits.max_connections:
+                self._open += 1
+                try:
+                    return await self._make(), False
+                except BaseException:
+                    self._open -= 1
+                    self._notify()
+                    raise
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except BaseException:
+                if turn.done() and not turn.cancelled():
+                    self._notify()  # the turn came as we gave up: the next one's
+                raise
+
+    def give(self, connection: Any) -> None:
+        self.idle.append(connection)
+        if self._waiting:
+            self._notify()
+
+    async def discard(self, connection: Any) -> None:
+        self._open -= 1
+        self._notify()
+        await connection.disconnect(nowait=True)
+
+    def _notify(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    async def close(self) -> None:
+        """Close what is idle."""
+        while self.idle:
+            await self.discard(self.idle.pop())
+
+    async def exchange(self, packed: bytes, count: int) -> list[Any]:
+        """As `sync.Pool.exchange`; everything together within the budget."""
+        async with time_limit(self._limits.socket_timeout):
+            while True:
+                connection, used = await self.take()
+                try:
+                    answers = await _exchange(connection, packed, count)
+                except BaseException as error:
+                    await self.discard(connection)
+                    if not used or not lost(error):
+                        raise
+                    await self.close()
+                else:
+                    self.give(connection)
+                    return answers
+
+
+async def _exchange(connection: Any, packed: bytes, count: int) -> list[Any]:
+    await connection.send_packed_command((packed,), False)
+    answers: list[Any] = []
+    for _ in range(count):
+        try:
+            answers.append(await connection.read_response(True))
+        except ResponseError as error:
+            answers.append(error)
+    return answers
+
+
+class _Home:
+    """The pools of one event loop."""
+
+    def __init__(self) -> None:
+        self.pools: dict[Node | None, AsyncPool] = {}
+        self.closer: AsyncGenerator[None, None] | None = None
+
+    async def close(self) -> None:
+        for pool in self.pools.values():
+            await pool.close()
+
+    async def closing(self) -> AsyncGenerator[None, None]:
+        # A loop that shuts down closes its asynchronous generators while it can still run: the one hook it offers.
+        try:
+            yield
+        finally:
+            await self.close()
+
+
+class AsyncRedisStore(RedisCommands):
+    """Redis or Valkey for coroutines; see `memover.stores.base.AsyncStore`."""
+
+    shared = True
+
+    def __init__(self, target: Target, limits: Limits) -> None:
+        self.address = target.address
+        self.spread = target.kind == "cluster"
+        self._target = target
+        self._limits = limits
+        self._topology = Topology(target.nodes, target.address) if self.spread else None
+        self._known: set[bytes] = set()
+        self._primary: Node | None = None
+        self._breakers: dict[Node | None, Breaker] = {}
+        self._packer = target.connection(None, 1.0, 1.0)
+        self._homes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Home] = weakref.WeakKeyDictionary()
+
+    def after_fork(self) -> None:
+        self._homes = weakref.WeakKeyDictionary()
+        for breaker in self._breakers.values():
+            breaker.after_fork()
+
+    # -- the store ------------------------------------------------------------------------------------------------------
+
+    async def read(self, key: Key) -> Seen:
+        if self.spread:
+            return await self._run(self.reading(key))
+        packed = key.packed
+        if packed is None:
+            packed = key.packed = self._packed((b"MGET", *key.names, key.entry))
+        pool = await self._pool(None)
+        if pool.breaker.tripped:
+            return await self._run(self.reading(key))
+        try:
+            (answer,) = await pool.exchange(packed, 1)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise await self._failed(None, pool, error) from error
+        if isinstance(answer, Exception):
+            raise translated(answer, self.address) from answer
+        return Seen(answer[:-1], answer[-1])
+
+    async def look(self, key: Key) -> Seen:
+        return await self._run(self.looking(key))
+
+    async def acquire(self, key: Key, token: str, lease_ms: int, floors: Sequence[int], force: bool) -> Granted:
+        return await self._run(self.acquiring(key, token, lease_ms, floors, force))
+
+    async def store(self, key: Key, token: str, raw: bytes, expire_ms: int) -> bool:
+        return await self._run(self.storing(key, token, raw, expire_ms))
+
+    async def release(self, key: Key, token: str, failed: bool) -> None:
+        await self._run(self.releasing(key, token, failed))
+
+    async def renew(self, key: Key, token: str, lease_ms: int) -> bool:
+        return await self._run(self.renewing(key, token, lease_ms))
+
+    async def bump(self, name: bytes, nonce: str, floor: int) -> bytes:
+        return await self._run(self.bumping(name, nonce, floor), urgent=True)
+
+    async def drop(self, entry: bytes, lease: bytes) -> None:
+        await self._run(self.dropping(entry, lease), urgent=True)
+
+    async def close(self) -> None:
+        """Close the connections of the running loop."""
+        home = self._homes.pop(asyncio.get_running_loop(), None)
+        if home is not None and home.closer is not None:
+            await home.closer.aclose()
+
+    # -- from commands to bytes and back --------------------------------------------------------------------------------
+
+    async def _run(self, exchange: Exchange[T], *, urgent: bool = False) -> T:
+        wire = scripted(exchange, self._known)
+        try:
+            commands = next(wire)
+            while True:
+                commands = wire.send(await self._answers(commands, urgent))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except RedisError as error:
+            raise translated(error, self.address) from error
+
+    async def _answers(self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool) -> list[Any]:
+        if self._topology is None:
+            (answers,) = await self._exchange([(None, [args for _, args in commands])], urgent)
+            return answers
+        hops = self._topology.routed(commands)
+        try:
+            exchanges = next(hops)
+            while True:
+                exchanges = hops.send(await self._exchange(exchanges, urgent))
+        except StopIteration as stop:
+            answers = stop.value
+            return answers
+
+    async def _exchange(self, exchanges: Exchanges, urgent: bool) -> list[list[Any]]:
+        async def visit(node: Node | None, batch: list[tuple[bytes, ...]]) -> list[Any]:
+            try:
+                return await self._visit(node, batch, urgent)
+            except StoreError as error:
+                return [error] * len(batch)
+
+        if len(exchanges) == 1:
+            return [await visit(*exchanges[0])]
+        return list(await asyncio.gather(*(visit(node, batch) for node, batch in exchanges)))
+
+    async def _visit(self, node: Node | None, batch: list[tuple[bytes, ...]], urgent: bool) -> list[Any]:
+        pool = await self._pool(node)
+        breaker = pool.breaker
+        if breaker.tripped and not urgent:
+            breaker.check()
+        try:
+            answers = await pool.exchange(b"".join(map(self._packed, batch)), len(batch))
+        except StoreError:
+            raise
+        except Exception as error:
+            raise await self._failed(node, pool, error) from error
+        if breaker.tripped:
+            breaker.answered()
+        if self._primary is not None and any(isinstance(answer, ReadOnlyError) for answer in answers):
+            await self._lose_primary(pool)
+        return answers
+
+    async def _failed(self, node: Node | None, pool: AsyncPool, error: Exception) -> StoreError:
+        if isinstance(error, asyncio.TimeoutError):
+            error = RedisTimeoutError(f"{self._limits.socket_timeout:g} s")
+        failure = translated(error, self.address if node is None else f"{node[0]}:{node[1]}")
+        pool.breaker.failed(failure)
+        if self._topology is not None:
+            self._topology.forget()
+        await self._lose_primary(pool)
+        return failure
+
+    async def _lose_primary(self, pool: AsyncPool) -> None:
+        if self._target.kind == "sentinel":
+            self._primary = None
+            await pool.close()
+
+    def _packed(self, args: tuple[bytes, ...]) -> bytes:
+        return b"".join(self._packer.pack_command(*args))
+
+    async def _pool(self, node: Node | None) -> AsyncPool:
+        home = self._homes.get(asyncio.get_running_loop())
+        if home is None:
+            home = self._homes[asyncio.get_running_loop()] = _Home()
+            home.closer = home.closing()
+            await home.closer.__anext__()
+        pool = home.pools.get(node)
+        if pool is None:
+            address = self.address if node is None else f"{node[0]}:{node[1]}"
+            breaker = self._breakers.setdefault(node, self._limits.breaker(address))
+            pool = home.pools.setdefault(node, AsyncPool(lambda: self._connect(node), self._limits, breaker))
+        return pool
+
+    async def _connect(self, node: Node | None) -> Any:
+        limits = self._limits
+        if self._target.kind == "sentinel":
+            if self._primary is None:
+                self._primary = await self._target.async_primary(limits.socket_timeout / len(self._target.nodes))
+            node = self._primary
+        return self._target.async_connection(node, limits.socket_timeout, limits.socket_connect_timeout)

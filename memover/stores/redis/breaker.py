@@ -1,0 +1,74 @@
+"""Holds calls back from a store that does not answer, so that an outage costs one budget now and then, not one a call.
+
+    closed ──failure──▶ open ──after a while──▶ one call is let through ──answer──▶ closed
+                          ▲                                 │
+                          └───────── no answer ◀────────────┘   (and the while doubles, up to a bound)
+
+The call that is let through is an ordinary one: it reads generations with its entry, so nothing is trusted that was
+not read after the outage. Invalidations are never held back. One line is logged when it opens, one when it closes.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+
+from memover.clocks import monotonic
+from memover.errors import StoreError, StoreUnavailable
+
+__all__ = ["Breaker"]
+
+logger = logging.getLogger("memover")
+
+
+class Breaker:
+    """One per store address and process; `tripped` is all that a call looks at while the store is well."""
+
+    def __init__(self, address: str, *, first_seconds: float, last_seconds: float) -> None:
+        self.address = address
+        self.tripped = False
+        self._first = first_seconds
+        self._last = last_seconds
+        self._open_for = first_seconds
+        self._until = 0.0
+        self._cause: StoreError | None = None
+        self._lock = threading.Lock()
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Pass, as the one call that tries again, or raise `StoreUnavailable`. To be called only when tripped."""
+        with self._lock:
+            if not self.tripped:
+                return
+            now = monotonic()
+            if now >= self._until:
+                self._until = now + self._open_for  # the next try, should this one vanish without a word
+                return
+        raise StoreUnavailable(
+            f"{self.address} did not answer lately and is left alone for a moment: {self._cause}", store=self.address
+        )
+
+    def failed(self, error: StoreError) -> None:
+        with self._lock:
+            first = not self.tripped
+            self.tripped = True
+            self._open_for = self._first if first else min(self._open_for * 2, self._last)
+            self._until = monotonic() + self._open_for * (0.75 + random.random() / 4)
+            self._cause = error
+        if first:
+            logger.warning(
+                "%s does not answer (%s): functions run uncached, and invalidations fail, until it does",
+                self.address,
+                error,
+            )
+
+    def answered(self) -> None:
+        """To be called only when tripped."""
+        with self._lock:
+            if not self.tripped:
+                return
+            self.tripped = False
+        logger.warning("%s answers again", self.address)

@@ -1,0 +1,118 @@
+"""Which node of a Cluster answers for a key, and what to do when that changes. No I/O: generators of exchanges.
+
+An exchange is a list of (node, commands); the runner sends all of them before it reads, and answers in the same shape,
+errors as data. A node that says MOVED is believed at once; ASK sends this one command along; a node that is gone makes
+the map stale, so that the next call asks for it anew from whoever answers. Replicas are never asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from redis.crc import key_slot
+from redis.exceptions import ResponseError
+
+from memover.errors import StoreUnavailable
+from memover.stores.redis.connect import lost
+
+if TYPE_CHECKING:
+    from memover.stores.redis.connect import Node
+
+__all__ = ["Exchanges", "Hops", "Topology"]
+
+Exchanges = list[tuple["Node | None", list[tuple[bytes, ...]]]]
+Hops = Generator[Exchanges, list[list[Any]], list[Any]]
+
+_HOPS_LIMIT = 5
+_SLOTS = 16384
+
+
+class Topology:
+    """The slots as last heard of."""
+
+    def __init__(self, seeds: tuple[Node, ...], address: str) -> None:
+        self._seeds = seeds
+        self._address = address
+        self._owners: list[Node | None] = []
+        self._known: tuple[Node, ...] = ()
+
+    def forget(self) -> None:
+        """Ask for the map anew before the next command."""
+        self._owners = []
+
+    def routed(self, commands: list[tuple[bytes, tuple[bytes, ...]]]) -> Hops:
+        """Send each command to the node of its key and follow the nodes' directions."""
+        if not self._owners:
+            yield from self._discover()
+        answers: list[Any] = [None] * len(commands)
+        # place in `answers`, node, whether it is a visit by ASK
+        waiting: list[tuple[int, Node, bool]] = [(at, self._owner(route), False) for at, (route, _) in enumerate(commands)]
+        for _ in range(_HOPS_LIMIT):
+            visits: dict[Node, list[tuple[int, bool]]] = {}
+            for at, node, asked in waiting:
+                visits.setdefault(node, []).append((at, asked))
+            exchanges: Exchanges = []
+            for node, places in visits.items():
+                batch: list[tuple[bytes, ...]] = []
+                for at, asked in places:
+                    if asked:
+                        batch.append((b"ASKING",))
+                    batch.append(commands[at][1])
+                exchanges.append((node, batch))
+            replies = yield exchanges
+            waiting = []
+            for (node, places), answered in zip(visits.items(), replies):
+                left = iter(answered)
+                for at, asked in places:
+                    if asked:
+                        next(left)
+                    answer = next(left)
+                    directed = self._directed(answer, commands[at][0], node)
+                    if directed is None:
+                        answers[at] = answer
+                    else:
+                        waiting.append((at, *directed))
+            if not waiting:
+                return answers
+        raise StoreUnavailable(f"{self._address}: its nodes send commands in circles.", store=self._address)
+
+    def _directed(self, answer: Any, route: bytes, node: Node) -> tuple[Node, bool] | None:
+        if isinstance(answer, ResponseError):
+            word, _, rest = str(answer).partition(" ")
+            if word in ("MOVED", "ASK"):
+                _, _, where = rest.partition(" ")
+                host, _, port = where.rpartition(":")
+                there = (host or node[0], int(port))
+                if word == "ASK":
+                    return there, True
+                self._owners[key_slot(route)] = there
+                return there, False
+            if word in ("CLUSTERDOWN", "MASTERDOWN"):
+                self.forget()
+        elif isinstance(answer, Exception) and lost(answer):
+            self.forget()
+        return None
+
+    def _owner(self, route: bytes) -> Node:
+        owner = self._owners[key_slot(route)]
+        if owner is None:
+            self.forget()
+            raise StoreUnavailable(f"{self._address}: no node answers for the slot of {route!r}.", store=self._address)
+        return owner
+
+    def _discover(self) -> Hops:
+        cause: Any = None
+        for node in dict.fromkeys((*self._known, *self._seeds)):
+            ((answer,),) = yield [(node, [(b"CLUSTER", b"SLOTS")])]
+            if isinstance(answer, Exception):
+                cause = answer
+                continue
+            owners: list[Node | None] = [None] * _SLOTS
+            for first, last, primary, *_ in answer:
+                host = primary[0].decode() if primary[0] else node[0]
+                owners[first : last + 1] = [(host, int(primary[1]))] * (last - first + 1)
+            self._owners = owners
+            self._known = tuple(dict.fromkeys(owner for owner in owners if owner is not None))
+            return []
+        raise cause if isinstance(cause, Exception) else StoreUnavailable(f"{self._address}: no node to ask.")

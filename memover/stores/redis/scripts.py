@@ -1,0 +1,156 @@
+"""The Lua of memover. Each script is one atomic step on keys of one slot (one server: on any keys).
+
+Scripts are sent by EVALSHA, and whole by EVAL the first time and whenever the server says NOSCRIPT (restart,
+failover, SCRIPT FLUSH). Keys are read with MGET, which answers nil where GET would raise on another type:
+whatever a stranger left under our key is treated as absent and overwritten. Doubles count exactly to 2^53;
+tokens at or above 2^52 are nobody's (`engine.generations.GARBAGE`).
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from typing import NamedTuple
+
+__all__ = ["ACQUIRE", "BUMP", "LEASE", "RELEASE", "RENEW", "STORE", "TOKEN", "Script"]
+
+
+class Script(NamedTuple):
+    """Lua text with the name the server knows it by."""
+
+    text: bytes
+    sha: bytes
+
+
+def _script(*parts: str) -> Script:
+    text = "".join(parts).encode()
+    return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
+
+
+# token(key, nonce, floor, force): the current token, or a new one when there is none, when it is behind the floor
+# (the store lost a bump), or when forced. A token that carries our nonce is our own step, repeated: it stays.
+# The clock is the server's; max() keeps the order when it steps back. DEL where SET is refused for want of memory:
+# a token that is missing invalidates as well as a new one (P4).
+_TOKEN = """
+local function token(key, nonce, floor, force)
+  local current = redis.call('MGET', key)[1]
+  local n = 0
+  if current then
+    local digits, tail = string.match(current, '^(%d+)%-(%x+)$')
+    n = tonumber(digits or '0')
+    if not tail or #tail ~= 16 or #digits > 16 or n >= 4503599627370496 then
+      n = 0
+    elseif tail == nonce or (not force and n >= floor) then
+      return current
+    end
+  end
+  local t = redis.call('TIME')
+  local now = t[1] * 1000000 + t[2]
+  n = math.max(n, floor) + 1
+  if now > n then n = now end
+  local new = string.format('%.0f', n) .. '-' .. nonce
+  local done = redis.pcall('SET', key, new)
+  if type(done) == 'table' and done.err then
+    if not force or string.sub(done.err, 1, 3) ~= 'OOM' then return done end
+    redis.call('DEL', key)
+  end
+  return new
+end
+"""
+
+# lease(key, mine, ms, mode, under): 1 when it is ours now. mode: '0' take it unless it is held under these tokens,
+# '1' take it from anybody, '2' take it only when it is free. A slot of another type or a mark of failure is free.
+_LEASE = """
+local function lease(key, mine, ms, mode, under)
+  local current = redis.call('MGET', key)[1]
+  if current and mode ~= '1' then
+    local token, taken = string.match(current, '^L ([^ ]+) (.*)$')
+    if token and token ~= mine and (mode == '2' or taken == under) then return 0, current end
+  end
+  local done = redis.pcall('SET', key, 'L ' .. mine .. ' ' .. under, 'PX', ms)
+  if type(done) == 'table' and done.err then return done, current end
+  return 1, current
+end
+"""
+
+# mine(key, token): whether the lease is held by this token.
+_MINE = """
+local function mine(key, token)
+  local current = redis.call('MGET', key)[1]
+  return current and string.sub(current, 1, #token + 3) == 'L ' .. token .. ' '
+end
+"""
+
+BUMP = _script(
+    _TOKEN,
+    """
+return token(KEYS[1], ARGV[1], tonumber(ARGV[2]), true)
+""",
+)
+"""KEYS token · ARGV nonce, floor · answer: the new token. Repeated with the same nonce it answers the same."""
+
+TOKEN = _script(
+    _TOKEN,
+    """
+return token(KEYS[1], ARGV[1], tonumber(ARGV[2]), false)
+""",
+)
+"""KEYS token · ARGV nonce, floor · answer: the token, put back first when it is missing or behind the floor."""
+
+ACQUIRE = _script(
+    _TOKEN,
+    _LEASE,
+    """
+local tokens = {}
+for i = 3, #KEYS do
+  local t = token(KEYS[i], ARGV[1], tonumber(ARGV[i + 1]), false)
+  if type(t) == 'table' then return t end
+  tokens[i - 2] = t
+end
+local ours, held = lease(KEYS[1], ARGV[1], ARGV[2], ARGV[3], table.concat(tokens, ','))
+if type(ours) == 'table' then return ours end
+return {ours, held, redis.call('MGET', KEYS[2])[1], unpack(tokens)}
+""",
+)
+"""KEYS lease, entry, token... · ARGV lease token (also the nonce), lease ms, mode, floor... · answer: {1 ours or 0,
+lease before, entry, token...}. One step, so that tokens, lease and entry are of one moment."""
+
+LEASE = _script(
+    _LEASE,
+    """
+local ours, held = lease(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+if type(ours) == 'table' then return ours end
+return {ours, held, redis.call('MGET', KEYS[2])[1]}
+""",
+)
+"""KEYS lease, entry · ARGV lease token, lease ms, mode, tokens it is taken under · answer: {1 ours or 0, lease before,
+entry}. For Cluster, where the tokens live in other slots."""
+
+STORE = _script(
+    _MINE,
+    """
+if not mine(KEYS[1], ARGV[1]) then return 0 end
+if ARGV[3] == '0' then redis.call('SET', KEYS[2], ARGV[2]) else redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end
+redis.call('DEL', KEYS[1])
+return 1
+""",
+)
+"""KEYS lease, entry · ARGV lease token, entry's bytes, ms to live (0: for ever) · answer: 1 stored, 0 refused."""
+
+RELEASE = _script(
+    _MINE,
+    """
+if not mine(KEYS[1], ARGV[1]) then return 0 end
+if ARGV[2] == '0' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], 'F ' .. ARGV[1], 'PX', ARGV[2]) end
+return 1
+""",
+)
+"""KEYS lease · ARGV lease token, ms for which a mark of failure stays (0: none) · answer: 1 released, 0 not ours."""
+
+RENEW = _script(
+    _MINE,
+    """
+if not mine(KEYS[1], ARGV[1]) then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+""",
+)
+"""KEYS lease · ARGV lease token, lease ms · answer: 1 prolonged, 0 not ours."""

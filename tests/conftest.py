@@ -1,0 +1,52 @@
+"""Fixtures every test may use. One Redis serves the whole run; a test's keys are under a prefix of its own."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.servers import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import redis
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The Redis that tests share: read it, record it, but kill, freeze, flush or configure only one of your own."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_server: RedisServer) -> str:
+    return redis_server.url
+
+
+@pytest.fixture
+def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A plain client of the shared Redis, answers as bytes."""
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A key prefix that no other test has."""
+    return f"t{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def start_redis() -> Iterator[Callable[..., RedisServer]]:
+    """`start_redis(config={...})`: a Redis of the test's own, to be treated as badly as the test likes."""
+    with ExitStack() as stack:
+
+        def start(*args: Any, **options: Any) -> RedisServer:
+            return stack.enter_context(RedisServer(*args, **options))
+
+        yield start

@@ -1,0 +1,34 @@
+"""Real servers and processes for the tests: nothing in here imitates Redis.
+
+Everything is started by the test that needs it, waits for conditions and not for a time, and is gone when the test
+process is, however that ended.
+"""
+
+from __future__ import annotations
+
+from .cluster import RedisCluster
+from .processes import INDEX, Worker, WorkerFailed, hear, run_python, say, start_python
+from .proxy import FaultyProxy
+from .recording import Command, Recording
+from .redis import RedisServer, primary_with_replicas
+from .sentinel import SentinelGroup
+from .waiting import free_port, wait_until
+
+__all__ = [
+    "INDEX",
+    "Command",
+    "FaultyProxy",
+    "Recording",
+    "RedisCluster",
+    "RedisServer",
+    "SentinelGroup",
+    "Worker",
+    "WorkerFailed",
+    "free_port",
+    "hear",
+    "primary_with_replicas",
+    "run_python",
+    "say",
+    "start_python",
+    "wait_until",
+]
