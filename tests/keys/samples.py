@@ -93,6 +93,9 @@ def function() -> None: ...
 def other() -> None: ...
 
 
+def anything(*args: Any, **kwargs: Any) -> None: ...
+
+
 def distinct() -> list[Any]:
     """Values of which no two may share a key; new objects at each call."""
     values: list[Any] = [
@@ -205,7 +208,7 @@ def distinct() -> list[Any]:
             Keyed(2).method,
             dict.fromkeys,
         ),
-        *(functools.partial(function), functools.partial(function, 1), functools.partial(function, a=1)),
+        *(functools.partial(function), functools.partial(anything, 1), functools.partial(anything, a=1)),
         *(Keyed(1), Keyed("1"), KeyedToo(1), Keyed((1, [2])), Keyed(Keyed(1))),
     ]
     return values

@@ -88,8 +88,8 @@ GOLDEN: list[tuple[Any, bytes]] = [
     (types.MappingProxyType({1: 2}), b"x1:s12:mappingproxyd1:i0x1;i0x2;"),
     (types.SimpleNamespace(a=1), b"x1:s15:SimpleNamespaced1:s1:ai0x1;"),
     (
-        functools.partial(s.function, 1, a=2),
-        b"x3:s7:partialx1:s8:functions27:tests.keys.samples:functiont1:i0x1;d1:s1:ai0x2;",
+        functools.partial(s.anything, 1, a=2),
+        b"x3:s7:partialx1:s8:functions27:tests.keys.samples:anythingt1:i0x1;d1:s1:ai0x2;",
     ),
     (s.Color, b"x1:s5:classs24:tests.keys.samples:Color"),
     (len, b"x1:s8:functions12:builtins:len"),
@@ -149,7 +149,9 @@ def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, float):
-        return (math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b))
+        return bool(
+            (math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b))
+        )
     if isinstance(a, complex):
         return same(a.real, b.real) and same(a.imag, b.imag)
     if isinstance(a, decimal.Decimal):
@@ -395,13 +397,6 @@ def test_absurd_depth_is_refused(wrap: Any, depth: int) -> None:
     value = nested(depth, wrap)
     with pytest.raises(errors.UnkeyableArgument, match="nested more than 100 deep"):
         encode(value)
-    while value != () and depth:  # taken apart from outside, which needs no stack
-        inner = next(iter(value.values())) if isinstance(value, dict) else None
-        if inner is None:
-            inner = (
-                value[0] if isinstance(value, (list, tuple)) else getattr(value, "key", None) or value.friends
-            )
-        value, depth = inner, depth - 1
 
 
 def test_a_shared_part_is_no_cycle() -> None:
@@ -426,7 +421,7 @@ def test_depth_within_the_bound_is_encoded() -> None:
         (s.Client("a", [s.Client("b", [1, Plain()])]), "user.friends[0].friends[1]", "Plain"),  # type: ignore[list-item]
         (s.Point(1, Plain()), "user.y", "Plain"),  # type: ignore[arg-type]
         (s.Keyed([Plain()]), "user.__memover_key__()[0]", "Plain"),
-        (functools.partial(s.function, Plain()), "user.args[0]", "Plain"),
+        (functools.partial(s.anything, Plain()), "user.args[0]", "Plain"),
         ({"x" * 100: Plain()}, "user['" + "x" * 36 + "...]", "Plain"),
         (collections.deque([Plain()]), "user[0]", "Plain"),
     ],
