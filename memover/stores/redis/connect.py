@@ -30,7 +30,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from memover.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
 
-__all__ = ["Node", "Target", "lost", "parse_url", "translated"]
+__all__ = ["Node", "Target", "check_role", "lost", "parse_url", "translated"]
 
 Node = tuple[str, int]
 """Host and port of a server."""
@@ -228,6 +228,12 @@ def _node(text: str, default_port: int) -> Node:
 def lost(error: BaseException) -> bool:
     """Whether the connection itself is gone, as opposed to a server that answered with an error."""
     return isinstance(error, (RedisConnectionError, OSError)) and not isinstance(error, (BusyLoadingError, TimeoutError))
+
+
+def check_role(answer: Any, node: Node) -> None:
+    """Raise redis-py's `ConnectionError` unless ROLE was answered by a primary."""
+    if not isinstance(answer, list) or answer[0] != b"master":
+        raise RedisConnectionError(f"{node[0]}:{node[1]}, which Sentinel names as the primary, is none")
 
 
 def translated(error: BaseException, address: str) -> StoreError:

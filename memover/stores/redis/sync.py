@@ -17,7 +17,7 @@ from memover.stores.base import Granted, Seen
 from memover.stores.redis.breaker import Breaker
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted
-from memover.stores.redis.connect import Node, Target, lost, translated
+from memover.stores.redis.connect import Node, Target, check_role, lost, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,9 @@ __all__ = ["Pool", "RedisStore"]
 
 T = TypeVar("T")
 
+_PATIENCE = 20
+"""Budgets for which a call queues at most in a pool that is busy but moving."""
+
 
 class Pool:
     """The connections of this process's threads to one server; `make` opens nothing yet."""
@@ -37,6 +40,7 @@ class Pool:
         self.breaker = breaker
         self._make = make
         self._limits = limits
+        self._era = 0
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -45,8 +49,6 @@ class Pool:
         self._open = 0
         self._waiting = 0
         self._returned = 0
-        self._retired: set[Any] = set()
-        self._lent: set[Any] = set()
         self._room = threading.Condition(threading.Lock())
         self.breaker.after_fork()
 
@@ -64,11 +66,14 @@ class Pool:
                 except IndexError:
                     pass
             self._open += 1
+        era = self._era
         try:
-            return self._make(), False
+            connection = self._make()
         except BaseException:
             self._leave()
             raise
+        connection.memover_era = era
+        return connection, False
 
     def _await_room(self, urgent: bool) -> None:
         # A pool that is merely busy is waited for: to run functions because there are many callers would make more
@@ -89,7 +94,7 @@ class Pool:
         raise exhausted(self.breaker.address, limits)
 
     def give(self, connection: Any) -> None:
-        if self._retired and connection in self._retired:
+        if connection.memover_era != self._era:
             self.discard(connection)
             return
         self.idle.append(connection)
@@ -99,7 +104,6 @@ class Pool:
                 self._room.notify()
 
     def discard(self, connection: Any) -> None:
-        self._retired.discard(connection)
         try:
             connection.disconnect()
         finally:
@@ -118,6 +122,11 @@ class Pool:
                 self.discard(self.idle.pop())
             except IndexError:
                 return
+
+    def retire(self) -> None:
+        """Close what is idle, and what is in use when it comes back: another server is the right one now."""
+        self._era += 1
+        self.close()
 
     def begin(self, packed: bytes, urgent: bool = False) -> tuple[Any, bool]:
         """Send bytes; the answer is what `finish` needs. Raises redis-py's errors of transport."""
@@ -169,6 +178,20 @@ def _answers(connection: Any, count: int) -> list[Any]:
     return answers
 
 
+class _Visit:
+    """A batch on its way to one node: what was sent on which connection, or why it was not."""
+
+    __slots__ = ("begun", "count", "error", "node", "packed", "pool")
+
+    def __init__(self, node: Node | None, pool: Pool, packed: bytes, count: int) -> None:
+        self.node = node
+        self.pool = pool
+        self.packed = packed
+        self.count = count
+        self.begun: tuple[Any, bool] | None = None
+        self.error: StoreError | None = None
+
+
 class RedisStore(RedisCommands):
     """Redis or Valkey for threads; see `memover.stores.base.Store`. Each method is one round trip but where it says."""
 
@@ -199,7 +222,7 @@ class RedisStore(RedisCommands):
         packed = key.packed
         if packed is None:
             packed = key.packed = self._packed((b"MGET", *key.names, key.entry))
-        # The common case of `Pool.exchange`, spelled out: this is every hit.
+        # The common case of `begin` and `finish`, spelled out: this is every hit.
         pool = self._pools.get(None) or self._pool(None)
         if pool.breaker.tripped or not pool.idle:
             return self._run(self.reading(key))
@@ -248,7 +271,7 @@ class RedisStore(RedisCommands):
     def close(self) -> None:
         with self._lock:
             for pool in self._pools.values():
-                pool.close()
+                pool.retire()
             self._primary = None
 
     # -- from commands to bytes and back --------------------------------------------------------------------------------
@@ -279,27 +302,44 @@ class RedisStore(RedisCommands):
             return answers
 
     def _exchange(self, exchanges: Exchanges, urgent: bool) -> list[list[Any]]:
-        results: list[list[Any]] = []
-        for node, batch in exchanges:
-            try:
-                results.append(self._visit(node, batch, urgent))
-            except StoreError as error:
-                results.append([error] * len(batch))
-        return results
-
-    def _visit(self, node: Node | None, batch: list[tuple[bytes, ...]], urgent: bool) -> list[Any]:
-        pool = self._pools.get(node) or self._pool(node)
-        breaker = pool.breaker
-        if breaker.tripped and not urgent:
-            breaker.check()
+        # To all nodes before the first answer is read, so that several cost the time of one.
+        visits: list[_Visit] = []
         try:
-            answers = pool.exchange(b"".join(map(self._packed, batch)), len(batch))
-        except StoreError:
+            for node, batch in exchanges:
+                visits.append(self._begin(node, batch, urgent))
+            return [self._finish(visit, urgent) for visit in visits]
+        except BaseException:
+            for visit in visits:  # cut short (KeyboardInterrupt, say): nobody will read those answers
+                if visit.begun is not None:
+                    visit.pool.discard(visit.begun[0])
             raise
+
+    def _begin(self, node: Node | None, batch: list[tuple[bytes, ...]], urgent: bool) -> _Visit:
+        pool = self._pools.get(node) or self._pool(node)
+        visit = _Visit(node, pool, b"".join(map(self._packed, batch)), len(batch))
+        try:
+            if pool.breaker.tripped and not urgent:
+                pool.breaker.check()
+            visit.begun = pool.begin(visit.packed, urgent)
+        except StoreError as error:
+            visit.error = error
         except Exception as error:
-            raise self._failed(node, pool, error) from error
-        if breaker.tripped:
-            breaker.answered()
+            visit.error = self._failed(node, pool, error)
+        return visit
+
+    def _finish(self, visit: _Visit, urgent: bool) -> list[Any]:
+        begun, visit.begun = visit.begun, None
+        if begun is None:
+            return [visit.error] * visit.count
+        pool = visit.pool
+        try:
+            answers = pool.finish(begun, visit.packed, visit.count, urgent)
+        except StoreError as error:
+            return [error] * visit.count
+        except Exception as error:
+            return [self._failed(visit.node, pool, error)] * visit.count
+        if pool.breaker.tripped:
+            pool.breaker.answered()
         if self._primary is not None and any(isinstance(answer, ReadOnlyError) for answer in answers):
             self._lose_primary(pool)
         return answers
@@ -307,6 +347,8 @@ class RedisStore(RedisCommands):
     def _failed(self, node: Node | None, pool: Pool, error: Exception) -> StoreError:
         failure = translated(error, self.address if node is None else f"{node[0]}:{node[1]}")
         pool.breaker.failed(failure)
+        # Whatever silenced this connection may have silenced the idle ones, and each would cost a budget to find out.
+        pool.close()
         if self._topology is not None:
             self._topology.forget()
         self._lose_primary(pool)
@@ -315,7 +357,7 @@ class RedisStore(RedisCommands):
     def _lose_primary(self, pool: Pool) -> None:
         if self._target.kind == "sentinel":
             self._primary = None
-            pool.close()
+            pool.retire()
 
     def _packed(self, args: tuple[bytes, ...]) -> bytes:
         return b"".join(self._packer.pack_command(*args))
@@ -335,4 +377,15 @@ class RedisStore(RedisCommands):
             if self._primary is None:
                 self._primary = self._target.primary(limits.socket_timeout / len(self._target.nodes))
             node = self._primary
+            connection = self._target.connection(node, limits.socket_timeout, limits.socket_connect_timeout)
+            # Sentinels may not have heard yet, and a replica would answer reads (Redis docs, "Guidelines for Sentinel
+            # clients", step 3).
+            try:
+                connection.send_command("ROLE")
+                check_role(connection.read_response(True), node)
+            except BaseException:
+                self._primary = None
+                connection.disconnect()
+                raise
+            return connection
         return self._target.connection(node, limits.socket_timeout, limits.socket_connect_timeout)
