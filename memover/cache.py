@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from memover.codec.base import Codec
+    from memover.decorator import versioned_cache
     from memover.stores.base import AsyncStore, Store
 
 __all__ = ["Cache"]
@@ -156,11 +157,15 @@ class Cache:
 
     # -- decorating -----------------------------------------------------------------------------------------------------
 
-    def versioned(self, **options: Any) -> Any:
-        """`versioned_cache(..., cache=self)`."""
-        from memover.decorator import versioned_cache
+    if TYPE_CHECKING:
+        versioned = staticmethod(versioned_cache)  # typed exactly as it
+    else:
 
-        return versioned_cache(cache=self, **options)
+        def versioned(self, **options: Any) -> Any:
+            """`versioned_cache(..., cache=self)`."""
+            from memover.decorator import versioned_cache
+
+            return versioned_cache(cache=self, **options)
 
     # -- invalidating ---------------------------------------------------------------------------------------------------
 

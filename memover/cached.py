@@ -7,7 +7,7 @@ The two faces differ in who waits; what the helpers do is written once, in `core
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import perf_counter
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -198,10 +198,20 @@ class CachedFunction(Face, Generic[P, R]):
         result: R = self._self_core.function(*self._self_prefix, *args, **kwargs)
         return result
 
+    # A classmethod, a function on its class, a method, a staticmethod on an instance. `self` is a Callable because mypy tells
+    # the overloads apart by that, and not by its own parameters.
+    @overload
+    def __get__(
+        self: Callable[Concatenate[S, Q], U], instance: Any, owner: S
+    ) -> CachedFunction[Q, U]: ...
     @overload
     def __get__(self, instance: None, owner: Any) -> CachedFunction[P, R]: ...
     @overload
-    def __get__(self: CachedFunction[Concatenate[S, Q], U], instance: S, owner: Any) -> CachedFunction[Q, U]: ...
+    def __get__(
+        self: Callable[Concatenate[S, Q], U], instance: S, owner: Any
+    ) -> CachedFunction[Q, U]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any) -> CachedFunction[P, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self._self_bound(BoundCachedFunction, instance, owner)
 
@@ -267,13 +277,14 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
         await self.invalidate_all()
 
-    def max_age(self, seconds: Duration) -> Callable[P, Any]:
+    def max_age(self, seconds: Duration) -> Callable[P, Coroutine[Any, Any, R]]:
         """As `CachedFunction.max_age`; what it returns is awaited."""
         core, prefix, limit = self._self_core, self._self_prefix, age_of(seconds)
 
-        async def limited(*args: P.args, **kwargs: P.kwargs) -> Any:
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             resident = core.now()
-            return await aio.general(resident.plan, resident.lookup, (*prefix, *args), kwargs, limit)
+            result: R = await aio.general(resident.plan, resident.lookup, (*prefix, *args), kwargs, limit)
+            return result
 
         return limited
 
@@ -286,12 +297,20 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         result: R = await self._self_core.function(*self._self_prefix, *args, **kwargs)
         return result
 
+    # A classmethod, a function on its class, a method, a staticmethod on an instance. `self` is a Callable because mypy tells
+    # the overloads apart by that, and not by its own parameters.
+    @overload
+    def __get__(
+        self: Callable[Concatenate[S, Q], Coroutine[Any, Any, U]], instance: Any, owner: S
+    ) -> AsyncCachedFunction[Q, U]: ...
     @overload
     def __get__(self, instance: None, owner: Any) -> AsyncCachedFunction[P, R]: ...
     @overload
     def __get__(
-        self: AsyncCachedFunction[Concatenate[S, Q], U], instance: S, owner: Any
+        self: Callable[Concatenate[S, Q], Coroutine[Any, Any, U]], instance: S, owner: Any
     ) -> AsyncCachedFunction[Q, U]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any) -> AsyncCachedFunction[P, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self._self_bound(BoundAsyncCachedFunction, instance, owner)
 

@@ -32,8 +32,11 @@ T = TypeVar("T")
 class Decorator(Protocol):
     """What `versioned_cache(...)` returns: it keeps the function's types, awaited ones included."""
 
+    # Every coroutine function is a function too: the first that fits is meant.
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> AsyncCachedFunction[P, T]: ...
+    def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> AsyncCachedFunction[P, T]: ...
     @overload
     def __call__(self, function: Callable[P, T], /) -> CachedFunction[P, T]: ...
 
@@ -98,12 +101,13 @@ def versioned_cache(
     Raises `ConfigurationError` at decoration for what cannot be meant, a namespace that is taken included. Calls raise
     what the function raises, `UnkeyableArgument` and `UnencodableValue`, and nothing of the store's unless asked to.
     """
-    declared = {
+    ignored = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    declared: dict[str, Any] = {
         "namespace": check_namespace(namespace),
         "version": check_version(version),
         "ttl": ttl,
         "key": key,
-        "ignore": (ignore,) if isinstance(ignore, str) else tuple(ignore),
+        "ignore": ignored,
         "tags": tags,
         "cache_if": cache_if,
         "cache_errors": cache_errors,
@@ -138,13 +142,13 @@ def versioned_cache(
 
     def decorate(target: Any) -> Any:
         kind = "class" if isinstance(target, classmethod) else "static" if isinstance(target, staticmethod) else "plain"
-        function = target if kind == "plain" else target.__func__
+        function: Any = target if kind == "plain" else target.__func__
         name = getattr(function, "__qualname__", type(function).__qualname__)
         refuse(function, name)
         is_async = inspect.iscoroutinefunction(function) or (
             not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))
         )
-        binding = Binding(function, key=key, ignore=declared["ignore"], name=name)
+        binding = Binding(function, key=key, ignore=ignored, name=name)
         core = Core(
             function, name, policy, binding, tags=Tags(tags, binding, name), cache=cache, codec=codec, declared=declared, is_async=is_async
         )

@@ -44,80 +44,122 @@ class Pool:
         self.idle: deque[Any] = deque()
         self._open = 0
         self._waiting = 0
+        self._returned = 0
+        self._retired: set[Any] = set()
+        self._lent: set[Any] = set()
         self._room = threading.Condition(threading.Lock())
         self.breaker.after_fork()
 
-    def take(self) -> tuple[Any, bool]:
-        """A connection, and whether it was used before. Waits for one when all are in use, within the budget."""
+    def take(self, urgent: bool = False) -> tuple[Any, bool]:
+        """A connection, and whether it was used before. Waits for one while all are in use and keep coming back."""
         try:
             return self.idle.pop(), True
         except IndexError:
             pass
         with self._room:
-            if self._open < self._limits.max_connections:
-                self._open += 1
-                return self._make(), False
-            self._waiting += 1
-            try:
-                if self._room.wait_for(lambda: self.idle or self._open < self._limits.max_connections, self._limits.socket_timeout):
-                    try:
-                        return self.idle.pop(), True
-                    except IndexError:
-                        self._open += 1
-                        return self._make(), False
-            finally:
-                self._waiting -= 1
-        raise StoreUnavailable(
-            f"{self.breaker.address}: all {self._limits.max_connections} connections stayed in use for "
-            f"{self._limits.socket_timeout:g} s: raise max_connections.",
-            store=self.breaker.address,
-        )
+            if self._open >= self._limits.max_connections:
+                self._await_room(urgent)
+                try:
+                    return self.idle.pop(), True
+                except IndexError:
+                    pass
+            self._open += 1
+        try:
+            return self._make(), False
+        except BaseException:
+            self._leave()
+            raise
+
+    def _await_room(self, urgent: bool) -> None:
+        # A pool that is merely busy is waited for: to run functions because there are many callers would make more
+        # of the same. One budget without a single connection coming back means that the store is stuck.
+        limits = self._limits
+        self._waiting += 1
+        try:
+            for _ in range(_PATIENCE):
+                returned = self._returned
+                if self._room.wait_for(lambda: self.idle or self._open < limits.max_connections, limits.socket_timeout):
+                    if self.breaker.tripped and not urgent:
+                        self.breaker.check()  # it stopped answering while we queued
+                    return
+                if self._returned == returned:
+                    break
+        finally:
+            self._waiting -= 1
+        raise exhausted(self.breaker.address, limits)
 
     def give(self, connection: Any) -> None:
+        if self._retired and connection in self._retired:
+            self.discard(connection)
+            return
         self.idle.append(connection)
+        self._returned += 1
         if self._waiting:
             with self._room:
                 self._room.notify()
 
     def discard(self, connection: Any) -> None:
-        connection.disconnect()
+        self._retired.discard(connection)
+        try:
+            connection.disconnect()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
         with self._room:
             self._open -= 1
+            self._returned += 1
             self._room.notify()
 
     def close(self) -> None:
-        """Close what is idle; what is in use is closed when it comes back wrong, or goes on being used."""
+        """Close what is idle."""
         while True:
             try:
                 self.discard(self.idle.pop())
             except IndexError:
                 return
 
-    def exchange(self, packed: bytes, count: int) -> list[Any]:
-        """Send bytes and read `count` answers, the server's errors as answers. Raises redis-py's errors of transport."""
-        connection, used = self.take()
-        try:
-            answers = _exchange(connection, packed, count)
-        except BaseException as error:
-            self.discard(connection)
-            if not used or not lost(error):
-                raise
-        else:
-            self.give(connection)
-            return answers
-        self.close()
-        connection, _ = self.take()
-        try:
-            answers = _exchange(connection, packed, count)
-        except BaseException:
-            self.discard(connection)
-            raise
-        self.give(connection)
-        return answers
+    def begin(self, packed: bytes, urgent: bool = False) -> tuple[Any, bool]:
+        """Send bytes; the answer is what `finish` needs. Raises redis-py's errors of transport."""
+        while True:
+            connection, used = self.take(urgent)
+            try:
+                connection.send_packed_command((packed,), False)
+            except BaseException as error:
+                self.discard(connection)
+                if not used or not lost(error):
+                    raise
+                self.close()
+            else:
+                return connection, used
+
+    def finish(self, begun: tuple[Any, bool], packed: bytes, count: int, urgent: bool = False) -> list[Any]:
+        """Read `count` answers, the server's errors as answers."""
+        connection, used = begun
+        while True:
+            try:
+                answers = _answers(connection, count)
+            except BaseException as error:
+                self.discard(connection)
+                if not used or not lost(error):
+                    raise
+                self.close()
+            else:
+                self.give(connection)
+                return answers
+            connection, used = self.begin(packed, urgent)
 
 
-def _exchange(connection: Any, packed: bytes, count: int) -> list[Any]:
-    connection.send_packed_command((packed,), False)
+def exhausted(address: str, limits: Limits) -> StoreUnavailable:
+    """The error for a call that found all connections in use, and none that came back."""
+    return StoreUnavailable(
+        f"{address}: all {limits.max_connections} connections stayed in use for {limits.socket_timeout:g} s: raise "
+        f"max_connections.",
+        store=address,
+    )
+
+
+def _answers(connection: Any, count: int) -> list[Any]:
     answers: list[Any] = []
     for _ in range(count):
         try:

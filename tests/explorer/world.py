@@ -1,0 +1,633 @@
+"""The world of the explorer: from one moment, every next one.
+
+Processes whose calls share flights and trains, one store they all reach by commands, a truth that only counts up, and
+things that go wrong. Each operation that a flow yields is answered here as `drivers.site` and the stores answer it, at
+a moment of the explorer's choosing; `World.steps` lists the choices. What concerns the calling flow alone (decoding,
+sealing) is answered at once, since its moment makes no difference to anybody.
+
+Three things are left out because they lead nowhere new: a look by a waiter to whom nothing can have changed, the time
+between a call's beginning and its first operation, and that between an invalidation's last step and its return.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memover.engine.generations import Witness, parse
+from memover.engine.judge import FRESH, judge
+from tests.explorer.shelf import Shelf
+from tests.explorer.state import Actor, Held, Process, State, header_of, names_of
+from tests.explorer.threads import BROKEN, FAILURE, TIMEOUT, Knowledge, Threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import ModuleType
+
+    from memover.engine.ops import Outcome, Reading, Sealed
+
+__all__ = ["Player", "Rules", "Scenario", "Step", "World"]
+
+LAST_RESORT = "the lease runs out, since nothing else can happen"
+
+
+class Player(NamedTuple):
+    """Somebody whose flow is run: a name to print, a process (0, 1, ...), and a maker of the flow."""
+
+    name: str
+    process: int
+    make: Callable[[Any], Any]
+    reads: bool = True
+
+
+class Rules(NamedTuple):
+    """The protocol that is tried: the real one, or a mutant of it."""
+
+    flows: ModuleType
+    shelf: type[Shelf] = Shelf
+    witness: type[Witness] = Witness
+    desk: type[Desk] | None = None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Who acts, what may go wrong, and what must hold.
+
+    `faults` happen at most once each, at any moment: "expiry", "eviction", "flush", "failover", "death:<process>",
+    "cancel:<actor>"; "late" and "resent" befall any command, "timeout" any wait, "failure" any load. Processes in
+    `cut_off` never reach the store. `entry` says whether one is stored when it begins (None: try both). `spread` is a cluster: each key of a command is served at a moment of its own.
+    `loads` bounds the loads of a whole schedule, when nothing goes wrong that costs another.
+    """
+
+    name: str
+    promise: str
+    players: Callable[[ModuleType], tuple[Player, ...]]
+    faults: tuple[str, ...] = ()
+    entry: bool | None = None
+    names: int = 1
+    spread: bool = False
+    cut_off: frozenset[int] = frozenset()
+    loads: int | None = None
+
+
+class Step(NamedTuple):
+    """One choice: who, what it does, and the moment after."""
+
+    who: str
+    what: tuple[Any, ...]
+    after: State
+
+
+class World:
+    """One scenario under one set of rules."""
+
+    def __init__(self, scenario: Scenario, rules: Rules) -> None:
+        self.scenario = scenario
+        self.players = scenario.players(rules.flows)
+        self.names = names_of(scenario.names)
+        self.shelf = rules.shelf()
+        self.threads = Threads(
+            tuple(player.make for player in self.players), rules.flows.Terms, rules.witness, scenario.names
+        )
+        self.desk = rules.desk or Desk
+        self.witness = rules.witness
+        self.sharing = [
+            sum(other.process == player.process and other.reads for other in self.players) > 1 for player in self.players
+        ]
+        self._served: dict[Any, bool] = {}
+
+    @cached_property
+    def starts(self) -> list[State]:
+        """The first moments: nothing is stored yet, or an entry of the first truth (or only the one that is asked for)."""
+        first: tuple[bytes, ...] = tuple(b"1-%016x" % (0xA0 + at) for at in range(len(self.names)))
+        count = 1 + max(player.process for player in self.players)
+        start = State(
+            held=Held(first, None, None),
+            truth=1,
+            settled=1,
+            processes=(Process((None,) * len(self.names)),) * count,
+            actors=(Actor(),) * len(self.players),
+            lost=(False,) * len(self.names),
+            high=(1,) * len(self.names),
+            faults=self.scenario.faults,
+        )
+        stored = start._replace(held=start.held._replace(entry=(1, first)))
+        return {None: [start, stored], True: [stored], False: [start]}[self.scenario.entry]
+
+    # -- the choices ------------------------------------------------------------------------------------------------------
+
+    def steps(self, state: State) -> list[Step]:
+        """Every next moment; none when all is over."""
+        steps: list[Step] = []
+        for index, actor in enumerate(state.actors):
+            if not self.over(actor):
+                steps += self._act(state, index)
+        waiting = not steps and [self.players[at].name for at, actor in enumerate(state.actors) if not self.over(actor)]
+        if waiting and state.held.lease is not None:
+            steps.append(Step("time", (LAST_RESORT,), expired(state)))
+        elif waiting:
+            steps.append(Step("time", ("passes",), fallen(state, "P7", f"{' and '.join(waiting)} will wait for ever")))
+        steps += self._deliveries(state)
+        steps += self._accidents(state)
+        return steps
+
+    def over(self, actor: Actor) -> bool:
+        return actor.phase[:1] in (("gone",), ("ended",))
+
+    def _act(self, state: State, index: int) -> list[Step]:
+        actor = state.actors[index]
+        if actor.node < 0:
+            state = self._begin(state, index)
+            actor = state.actors[index]
+            if self.over(actor):
+                return [Step(self.players[index].name, ("does nothing",), state)]
+        desk = self.desk(self, state, index)
+        self.threads.nodes[actor.node].op.on(desk)
+        return desk.steps
+
+    def _begin(self, state: State, index: int) -> State:
+        player = self.players[index]
+        process = state.processes[player.process]
+        lost_here = any(state.lost) and not self._can_tell(state, process)
+        actor = Actor(
+            floor=max(state.settled, process.bound),
+            excused=lost_here,
+            healing=any(state.lost) and not lost_here and player.reads,
+        )
+        state = put_actor(state, index, actor)
+        node = self.threads.begin(index, Knowledge.of(process))
+        return self._onward(state, index, node)
+
+    def answered(self, state: State, index: int, answer: Any) -> State:
+        """The moment after a flow was answered: it goes on to its next operation that others have to do with."""
+        actor = state.actors[index]
+        process = state.processes[self.players[index].process]
+        return self._onward(state, index, self.threads.send(actor.node, answer, Knowledge.of(process)))
+
+    def _onward(self, state: State, index: int, node: Any) -> State:
+        player = self.players[index]
+        while True:
+            process = state.processes[player.process]
+            if node.known != (process.last, process.owed):
+                process = process._replace(last=node.known.last, owed=node.known.owed)
+                state = put_process(state, player.process, process)
+            state = put_actor(state, index, state.actors[index]._replace(node=node.number, phase=()))
+            if node.ended:
+                return self._end(state, index, node.result)
+            desk = self.desk(self, state, index, at_once=True)
+            node.op.on(desk)
+            if desk.reply is None:
+                return state
+            (answer,), state = desk.reply, desk.state
+            process = state.processes[player.process]
+            node = self.threads.send(node.number, answer, Knowledge.of(process))
+
+    def _end(self, state: State, index: int, result: Any) -> State:
+        """A flow has ended: its flights land, and what it came to is held against the promises."""
+        player, actor = self.players[index], state.actors[index]
+        state = put_actor(state, index, actor._replace(phase=("ended", result), seen=None))
+        state = self._land(state, index)
+        if not player.reads:
+            return state
+        value, error, source = result
+        if error is None and not actor.excused and value < actor.floor:
+            return fallen(
+                state,
+                self.scenario.promise,
+                f"{player.name} began when the invalidation of truth {actor.floor} had returned, and was answered "
+                f"with {value} ({source})",
+            )
+        if actor.healing and any(state.lost) and error is None:
+            return fallen(state, "P5", f"{player.name} had seen the bump that was lost, and did not put it back")
+        return state
+
+    def _land(self, state: State, index: int) -> State:
+        at = self.players[index].process
+        process = state.processes[at]
+        flights = frozenset(flight for flight in process.flights if flight[1] != index)
+        train = None if process.train is not None and process.train[0] == index else process.train
+        if flights == process.flights and train == process.train:
+            return state
+        return put_process(state, at, process._replace(flights=flights, train=train))
+
+    # -- what goes wrong ----------------------------------------------------------------------------------------------------
+
+    def _deliveries(self, state: State) -> Iterator[Step]:
+        for at, (index, command) in enumerate(state.network):
+            held, _ = self.shelf.perform(state.held, command)
+            rest = state.network[:at] + state.network[at + 1 :]
+            after = self._touched(state, held)._replace(network=rest)
+            yield Step("network", ("delivers late what was sent by", self.players[index].name, command), after)
+
+    def _accidents(self, state: State) -> Iterator[Step]:
+        held = state.held
+        for fault in dict.fromkeys(state.faults):
+            left = without(state, fault)
+            kind, _, which = fault.partition(":")
+            if kind == "expiry" and held.lease is not None:
+                yield Step("fault", ("the lease runs out",), expired(left))
+            elif kind == "eviction" and held.tokens[0] is not None:
+                after = left._replace(held=held._replace(tokens=(None, *held.tokens[1:])))
+                yield Step("fault", ("the generation is evicted",), after)
+            elif kind == "flush":
+                yield Step("fault", ("FLUSHALL",), left._replace(held=Held((None,) * len(held.tokens), None, None)))
+            elif kind == "failover":
+                yield Step("fault", ("the replica has everything until now",), left._replace(replica=held))
+            elif kind == "death":
+                process = state.processes[int(which)]
+                if process.alive and any(
+                    actor.node >= 0 and not self.over(actor) and player.process == int(which)
+                    for actor, player in zip(state.actors, self.players)
+                ):
+                    yield Step("fault", ("dies", chr(65 + int(which))), self._killed(left, int(which)))
+            elif kind == "cancel":
+                actor = state.actors[int(which)]
+                if actor.node >= 0 and not self.over(actor):
+                    after = put_actor(left, int(which), actor._replace(phase=("gone",), seen=None))
+                    yield Step("fault", ("is cancelled", self.players[int(which)].name), self._land(after, int(which)))
+        if state.replica is not None:
+            yield Step("fault", ("failover to what the replica has",), self._failed_over(state, state.replica))
+
+    def _killed(self, state: State, which: int) -> State:
+        for index, player in enumerate(self.players):
+            if player.process == which and not self.over(state.actors[index]):
+                state = put_actor(state, index, Actor(phase=("gone",)))
+        return put_process(state, which, Process((None,) * len(self.names), alive=False))
+
+    def _failed_over(self, state: State, replica: Held) -> State:
+        lost = tuple(high > number(token) for high, token in zip(state.high, replica.tokens))
+        state = state._replace(held=replica, replica=None, lost=lost)
+        for index, (actor, player) in enumerate(zip(state.actors, self.players)):
+            if any(lost) and actor.node >= 0 and not self._can_tell(state, state.processes[player.process]):
+                state = put_actor(state, index, state.actors[index]._replace(excused=True))
+        return state
+
+    def _can_tell(self, state: State, process: Process) -> bool:
+        """Whether this process has seen every bump that was lost, and so can tell that the store is behind."""
+        return all(
+            not lost or number(seen) > number(token)
+            for lost, seen, token in zip(state.lost, process.last, state.held.tokens)
+        )
+
+    def _touched(self, state: State, held: Held) -> State:
+        """The moment after a command: a token that has moved is lost no more."""
+        if held.tokens != state.held.tokens and "failover" in self.scenario.faults:
+            lost = tuple(was and before == now for was, before, now in zip(state.lost, state.held.tokens, held.tokens))
+            high = tuple(max(high, number(token)) for high, token in zip(state.high, held.tokens))
+            state = state._replace(lost=lost, high=high)
+        return state._replace(held=held)
+
+    # -- what holds at every moment --------------------------------------------------------------------------------------------
+
+    def check(self, state: State) -> State:
+        """The same moment, fallen if a call that began now would be served from the store what was invalidated."""
+        entry = state.held.entry
+        if entry is None or (entry[0] >= state.settled and not any(process.bound for process in state.processes)):
+            return state
+        stranger = Process((None,) * len(self.names))
+        for at, process in enumerate((*state.processes, stranger)):
+            floor = max(state.settled, process.bound)
+            if entry[0] >= floor or not process.alive or process.owed:
+                continue
+            if any(state.lost) and not self._can_tell(state, process):
+                continue
+            if self._would_serve(process.last, state.held):
+                where = "that has seen nothing" if process is stranger else chr(65 + at)
+                return fallen(
+                    state,
+                    self.scenario.promise,
+                    f"the invalidation of truth {floor} has returned, and a call that began now in a process {where} "
+                    f"would be served {entry[0]} from the store",
+                )
+        return state
+
+    def _would_serve(self, last: tuple[bytes | None, ...], held: Held) -> bool:
+        assert held.entry is not None
+        key = (last, held.tokens, held.entry[1])
+        served = self._served.get(key)
+        if served is None:
+            witness = self.witness()
+            for name, token in zip(self.names, last):
+                if token is not None:
+                    witness.trusts((name,), (token,))
+            served = witness.trusts(self.names, held.tokens) and (
+                judge(header_of(held.entry[1]), self.names, held.tokens, 0.0) is FRESH
+            )
+            self._served[key] = served
+        return served
+
+
+class Desk:
+    """Where the operations of one flow are answered, at one moment; a `Site` whose answers are choices.
+
+    With `at_once` only what concerns nobody else is answered (`reply` is then set), else every choice is in `steps`.
+    """
+
+    def __init__(self, world: World, state: State, index: int, *, at_once: bool = False) -> None:
+        self.world = world
+        self.state = state
+        self.index = index
+        self.at_once = at_once
+        self.actor = state.actors[index]
+        self.player = world.players[index]
+        self.process = state.processes[self.player.process]
+        self.reply: tuple[Any] | None = None
+        self.steps: list[Step] = []
+
+    # -- of nobody else's concern ----------------------------------------------------------------------------------------------
+
+    def decode(self, reading: Reading, source: Any) -> None:
+        assert reading.raw is not None, "nothing there to decode"
+        self.now(("outcome", int(reading.raw), None, source.value))
+
+    def seal(self, outcome: Outcome, tokens: Sequence[bytes | None]) -> None:
+        self.now(None if outcome.error else ("sealed", outcome.value, tuple(tokens)))
+
+    def last_known(self) -> None:
+        self.now(None)
+
+    def promise(self, truth: int, everywhere: bool) -> None:
+        """A writer's invalidation has returned, or failed loudly and so holds for its own process."""
+        if everywhere:
+            self.state = self.state._replace(settled=max(self.state.settled, truth))
+        else:
+            process = self.process._replace(bound=max(self.process.bound, truth))
+            self.state = put_process(self.state, self.player.process, process)
+        self.now(None)
+
+    def now(self, answer: Any) -> None:
+        if self.at_once:
+            self.reply = (answer,)
+
+    # -- the store ----------------------------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        self.look(slot_only=False)
+
+    def look(self, *, slot_only: bool = True) -> None:
+        actor = self.actor
+        if not actor.phase and actor.seen == self.state.held:
+            return  # it looked a moment ago, and nothing has changed since
+        if self.world.scenario.spread:
+            self.parts_in_any_order(lease=slot_only)
+        else:
+            self.command("looks" if slot_only else "reads", ("look",) if slot_only else ("read",))
+
+    def acquire(self, token: str, force: bool) -> None:
+        self.fly(token)
+        floors = self.floors()
+        if self.world.scenario.spread:
+            self.tokens_then_lease(token, force, floors)
+        else:
+            self.command("asks for the lease", ("acquire", token, force, floors))
+
+    def store(self, token: str, sealed: Sealed) -> None:
+        assert sealed.header is not None
+        stamp = (sealed.header.generation, *(mark for _, mark in sealed.header.marks))
+        self.command("stores", ("store", token, (sealed.value, stamp)))
+
+    def release(self, token: str, failed: bool) -> None:
+        self.command("releases", ("release", token, failed))
+
+    def bump(self, nonce: str) -> None:
+        self.bump_name(0, nonce)
+
+    def bump_name(self, at: int, nonce: str) -> None:
+        self.command("bumps", ("bump", at, nonce, self.floors()[at]))
+
+    def drop(self) -> None:
+        self.command("drops entry and lease", ("drop",))
+
+    def floors(self) -> tuple[int, ...]:
+        return tuple(number(token) for token in self.process.last)
+
+    def command(self, what: str, command: tuple[Any, ...], under: tuple[bytes | None, ...] | None = None) -> None:
+        """One command on the store, with all that can become of it."""
+        if self.at_once:
+            return
+        world, state = self.world, self.state
+        if self.player.process in world.scenario.cut_off:
+            self.step((what, "in vain: the store cannot be reached"), self.answer(state, FAILURE))
+            return
+        held, answer = world.shelf.perform(state.held, command)
+        after = world._touched(state, held)
+        saw = held if under is None else held._replace(tokens=under)
+        self.step((what, answer), self.answer(after, answer, saw=saw))
+        if "late" in state.faults:
+            given_up = without(state, "late")
+            given_up = given_up._replace(network=(*state.network, (self.index, command)))
+            self.step((what, "and gives up on the answer"), self.answer(given_up, FAILURE))
+        if "resent" in state.faults and under is None:
+            self.step((what, "and, the connection having died, will say it again"), without(after, "resent"))
+
+    def parts_in_any_order(self, *, lease: bool) -> None:
+        """A read in a cluster: each token, and the slot of entry and lease, at a moment of its own."""
+        if self.at_once:
+            return
+        phase = self.actor.phase if self.actor.phase[:1] == ("parts",) else ("parts",)
+        have = dict(phase[1:])
+        held = self.state.held
+        for at in (*range(len(held.tokens)), "slot"):
+            if at in have:
+                continue
+            part = (held.entry, held.lease if lease else None) if at == "slot" else held.tokens[at]  # type: ignore[call-overload]
+            got = {**have, at: part}
+            if len(got) <= len(held.tokens):
+                parts = ("parts", *sorted(got.items(), key=str))
+                self.step(("reads part of it:", at, part), self.enter(self.state, parts))
+            else:
+                entry, slot = got["slot"]
+                tokens = tuple(got[at] for at in range(len(held.tokens)))
+                answer = ("reading", tokens, entry, slot)
+                self.step(("reads the rest:", answer), self.answer(self.state, answer, saw=Held(tokens, entry, slot)))
+
+    def tokens_then_lease(self, token: str, force: bool, floors: tuple[int, ...]) -> None:
+        """Taking the lease in a cluster: the tokens first, then the slot that holds entry and lease."""
+        if self.at_once:
+            return
+        phase = self.actor.phase if self.actor.phase[:1] == ("tokens",) else ("tokens",)
+        have = dict(phase[1:])
+        world, state = self.world, self.state
+        if len(have) == len(floors):
+            under = tuple(have[at] for at in range(len(floors)))
+            self.command("asks for the lease", ("lease", token, force, under), under)
+            return
+        for at, floor in enumerate(floors):
+            if at not in have:
+                held, found = world.shelf.token(state.held, at, token, floor)
+                parts = ("tokens", *sorted({**have, at: found}.items()))
+                self.step(("fetches a token:", found), self.enter(world._touched(state, held), parts))
+
+    # -- the function --------------------------------------------------------------------------------------------------------
+
+    def change(self) -> None:
+        if not self.at_once:
+            truth = self.state.truth + 1
+            self.step(("changes the truth to", truth), self.answer(self.state._replace(truth=truth), truth))
+
+    def load(self, token: str | None) -> None:
+        if self.at_once:
+            return
+        state, actor = self.state, self.actor
+        if actor.phase[:1] == ("loading",):
+            value = actor.phase[1]
+            self.step(("has loaded", value), self.answer(state, ("outcome", value, None, "loaded")))
+            if "failure" in state.faults:
+                failed = self.answer(without(state, "failure"), ("outcome", None, BROKEN, "loaded"))
+                self.step(("fails to load",), failed)
+            return
+        if token is None and "timeout" not in self.world.scenario.faults:
+            for other, player in zip(state.actors, self.world.players):
+                if player.process == self.player.process and other.phase[:1] == ("loading",) and not other.phase[2]:
+                    state = fallen(
+                        state, "P6", f"{self.player.name} loads without a lease while {player.name} does, in one process"
+                    )
+        most = self.world.scenario.loads
+        if most is not None:
+            state = state._replace(loads=state.loads + 1)
+            if state.loads > most:
+                state = fallen(state, "P6", f"this is load number {state.loads}, where {most} would do")
+        began = self.enter(state, ("loading", state.truth, token or ""))
+        self.step(("begins to load, the truth being", state.truth), began)
+
+    # -- other callers ---------------------------------------------------------------------------------------------------------
+
+    def fly(self, token: str) -> int:
+        """Let other callers find this flow under a token; whoever was first is answered."""
+        for name, index in self.process.flights:
+            if name == token:
+                return index
+        self.process = self.process._replace(flights=self.process.flights | {(token, self.index)})
+        self.state = put_process(self.state, self.player.process, self.process)
+        return self.index
+
+    def wait(self, holder: str, seconds: float, poll: float) -> None:
+        actor, sharing = self.actor, self.world.sharing[self.index]
+        impatient = "timeout" in self.state.faults
+        if actor.phase[:1] == ("boarded",):
+            if self.at_once:
+                return
+            other = self.state.actors[actor.phase[1]]
+            if self.world.over(other):
+                self.step(("is told",), self.answer(self.state, shared(other)))
+            self.may_time_out(impatient)
+            return
+        if actor.phase[:1] == ("standing in",):
+            if self.at_once:
+                return
+            if actor.seen != self.state.held:
+                self.step(("wakes up",), self.answer(self.state, None, keep_seen=True))
+            self.may_time_out(impatient)
+            return
+        if self.at_once and (sharing or impatient):
+            return
+        if self.at_once:
+            self.now(None)
+            return
+        at = self.fly(holder)
+        if at != self.index:
+            self.step(
+                ("waits for", self.world.players[at].name), self.enter(self.state, ("boarded", at), forget=True)
+            )
+        else:
+            self.step(("waits for another process",), self.enter(self.state, ("standing in",)))
+
+    def may_time_out(self, impatient: bool) -> None:
+        if impatient:
+            self.step(("has waited long enough",), self.answer(without(self.state, "timeout"), TIMEOUT))
+
+    def board(self) -> None:
+        if self.at_once and self.world.sharing[self.index]:
+            return
+        process = self.process._replace(count=self.process.count + 1)
+        self.state = put_process(self.state, self.player.process, process)
+        if self.at_once:
+            self.now(process.count)
+        else:
+            self.step(("takes a ticket",), self.answer(self.state, process.count))
+
+    def ride(self, ticket: int, seconds: float) -> None:
+        if self.at_once:
+            return
+        phase = self.actor.phase
+        if phase[:1] == ("riding",):
+            _, index, flight = phase
+            other = self.state.actors[index]
+            if self.world.over(other):
+                outcome = shared(other)
+                if flight > ticket and outcome is not None:
+                    self.step(("is told",), self.answer(self.state, outcome))
+                else:
+                    self.depart()
+            self.may_time_out("timeout" in self.state.faults)
+        else:
+            self.depart()
+
+    def depart(self) -> None:
+        running = self.process.train
+        if running is None:
+            count = self.process.count + 1
+            process = self.process._replace(train=(self.index, count), count=count)
+            state = put_process(self.state, self.player.process, process)
+            self.step(("drives a load without a lease",), self.answer(state, True))
+        else:
+            self.step(
+                ("waits for the load of", self.world.players[running[0]].name),
+                self.enter(self.state, ("riding", *running)),
+            )
+
+    # -- what comes of it ------------------------------------------------------------------------------------------------------
+
+    def step(self, what: tuple[Any, ...], after: State) -> None:
+        self.steps.append(Step(self.player.name, what, after))
+
+    def enter(self, state: State, phase: tuple[Any, ...], *, forget: bool = False) -> State:
+        """The flow is further inside its operation."""
+        actor = state.actors[self.index]._replace(phase=phase)
+        return put_actor(state, self.index, actor._replace(seen=None) if forget else actor)
+
+    def answer(self, state: State, answer: Any, *, saw: Held | None = None, keep_seen: bool = False) -> State:
+        if not keep_seen:
+            state = put_actor(state, self.index, state.actors[self.index]._replace(seen=saw))
+        return self.world.answered(state, self.index, answer)
+
+
+# -- small changes of a moment -----------------------------------------------------------------------------------------------------
+
+
+def put_actor(state: State, index: int, actor: Actor) -> State:
+    actors = state.actors
+    return state._replace(actors=(*actors[:index], actor, *actors[index + 1 :]))
+
+
+def put_process(state: State, at: int, process: Process) -> State:
+    processes = state.processes
+    return state._replace(processes=(*processes[:at], process, *processes[at + 1 :]))
+
+
+def without(state: State, fault: str) -> State:
+    faults = list(state.faults)
+    faults.remove(fault)
+    return state._replace(faults=tuple(faults))
+
+
+def expired(state: State) -> State:
+    return state._replace(held=state.held._replace(lease=None))
+
+
+def fallen(state: State, promise: str, what: str) -> State:
+    return state._replace(fallen=(promise, what))
+
+
+def shared(other: Actor) -> Any:
+    """What a flight came to, as `BaseSite.shared_outcome` hands it on."""
+    if other.phase[0] != "ended":
+        return None
+    value, error, _ = other.phase[1]
+    return ("outcome", value, BROKEN if error else None, "waited")
+
+
+def number(token: bytes | None) -> int:
+    generation = parse(token)
+    return 0 if generation is None else generation.number
