@@ -11,6 +11,7 @@ from memover.cached import AsyncCachedFunction, CachedFunction
 from memover.codec import register_value
 from memover.config import configure, default_cache, using
 from memover.decorator import versioned_cache
+from memover.drivers.tracking import depends_on
 from memover.errors import (
     ConfigurationError,
     InvalidationFailed,
@@ -22,7 +23,7 @@ from memover.errors import (
     UnkeyableArgument,
 )
 from memover.keys.canonical import register_key
-from memover.model import CacheInfo, Call, Entry, Event, Generation, Source
+from memover.model import CacheInfo, Call, Entry, Event, Generation, NotCached, Source
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "Generation",
     "InvalidationFailed",
     "MemoverError",
+    "NotCached",
     "Source",
     "StoreError",
     "StoreTimeout",
@@ -45,6 +47,7 @@ __all__ = [
     "UnencodableValue",
     "UnkeyableArgument",
     "configure",
+    "depends_on",
     "default_cache",
     "register_key",
     "register_value",

@@ -134,7 +134,7 @@ class CachedFunction(Face, Generic[P, R]):
 
         A store failure reads as None, unless the function was declared with `on_store_error="raise"`."""
         site = self._self_site(sync.SyncSite, args, kwargs)
-        return sync.run(self._self_core.peeking(site.plan, site.key), site)
+        return sync.run(self._self_core.peeking(site), site)
 
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now, store what it returns, and return it. Two round trips.
@@ -145,7 +145,7 @@ class CachedFunction(Face, Generic[P, R]):
         if site.plan.watch.disabled():
             bypassed: R = site.plan.function(*site.args, **site.kwargs)
             return bypassed
-        result: R = sync.drive(flows.refresh(site.plan.terms(site.key)), site, perf_counter(), lookup=False)
+        result: R = sync.drive(flows.refresh(site.on_terms()), site, perf_counter(), lookup=False)
         return result
 
     def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
@@ -153,22 +153,26 @@ class CachedFunction(Face, Generic[P, R]):
 
         Raises `UnencodableValue`, and `StoreError` when the store did not take it: the old entry would live on."""
         site = self._self_site(sync.SyncSite, args, kwargs)
-        sync.conclude(self._self_core.putting(site.plan, site.key, value), site)
+        sync.conclude(self._self_core.putting(site, value), site)
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """This call's entry is gone everywhere when it returns, and no load under way can bring it back. One round trip.
 
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
         site = self._self_site(sync.SyncSite, args, kwargs)
-        sync.conclude(self._self_core.invalidating(site.plan, site.key), site)
+        sync.conclude(self._self_core.invalidating(site), site)
 
-    def invalidate_all(self) -> Generation:
+    def invalidate_all(self, *, soft: bool = False) -> Generation:
         """Every entry of the namespace, all versions, is invalid everywhere when it returns. One round trip at any size.
+
+        With `soft=True` entries become stale and not invalid: a function with stale windows may go on serving them
+        while they are refreshed. A function without such windows is invalidated as ever.
 
         Returns the new `Generation`. Raises `InvalidationFailed` when the store does not acknowledge it; it is
         then repeated until it does."""
         plan = self._self_core.now().plan
-        return sync.conclude(self._self_core.moving(plan), sync.SyncSite(plan, Key("", plan.names), (), {}))
+        site = sync.SyncSite(plan, Key("", plan.names), (), {})
+        return sync.conclude(self._self_core.moving(site, soft), site)
 
     def cache_clear(self) -> None:
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
@@ -242,7 +246,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
     async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """As `CachedFunction.peek`."""
         site = self._self_site(aio.AsyncSite, args, kwargs)
-        return await aio.run(self._self_core.peeking(site.plan, site.key), site)
+        return await aio.run(self._self_core.peeking(site), site)
 
     async def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """As `CachedFunction.refresh`."""
@@ -250,23 +254,24 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         if site.plan.watch.disabled():
             bypassed: R = await site.plan.function(*site.args, **site.kwargs)
             return bypassed
-        result: R = await aio.drive(flows.refresh(site.plan.terms(site.key)), site, perf_counter(), lookup=False)
+        result: R = await aio.drive(flows.refresh(site.on_terms()), site, perf_counter(), lookup=False)
         return result
 
     async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
         """As `CachedFunction.set`."""
         site = self._self_site(aio.AsyncSite, args, kwargs)
-        await aio.conclude(self._self_core.putting(site.plan, site.key, value), site)
+        await aio.conclude(self._self_core.putting(site, value), site)
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """As `CachedFunction.invalidate`."""
         site = self._self_site(aio.AsyncSite, args, kwargs)
-        await aio.conclude(self._self_core.invalidating(site.plan, site.key), site)
+        await aio.conclude(self._self_core.invalidating(site), site)
 
-    async def invalidate_all(self) -> Generation:
+    async def invalidate_all(self, *, soft: bool = False) -> Generation:
         """As `CachedFunction.invalidate_all`."""
         plan = self._self_core.now().plan
-        return await aio.conclude(self._self_core.moving(plan), aio.AsyncSite(plan, Key("", plan.names), (), {}))
+        site = aio.AsyncSite(plan, Key("", plan.names), (), {})
+        return await aio.conclude(self._self_core.moving(site, soft), site)
 
     async def cache_clear(self) -> None:
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
@@ -341,12 +346,12 @@ class VersionView(BaseView[P]):
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """The fresh entry of that version, or None. One round trip. Its value is decoded as this version's would be."""
         site = sync.SyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        return sync.run(self._core.peeking(site.plan, site.key, self.version), site)
+        return sync.run(self._core.peeking(site, self.version), site)
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """That version's entry is gone everywhere when it returns. One round trip. Raises `InvalidationFailed`."""
         site = sync.SyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        sync.conclude(self._core.invalidating(site.plan, site.key), site)
+        sync.conclude(self._core.invalidating(site), site)
 
 
 class AsyncVersionView(BaseView[P]):
@@ -355,9 +360,9 @@ class AsyncVersionView(BaseView[P]):
     async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """As `VersionView.peek`."""
         site = aio.AsyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        return await aio.run(self._core.peeking(site.plan, site.key, self.version), site)
+        return await aio.run(self._core.peeking(site, self.version), site)
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """As `VersionView.invalidate`."""
         site = aio.AsyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        await aio.conclude(self._core.invalidating(site.plan, site.key), site)
+        await aio.conclude(self._core.invalidating(site), site)

@@ -7,13 +7,15 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
+from memover.drivers.background import Background
 from memover.drivers.flights import Flights, Trains
 from memover.drivers.keeper import Keeper
 from memover.engine.generations import Witness
 from memover.errors import StoreError
+from memover.keys.naming import coarse_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from memover.drivers.plan import Plan
     from memover.drivers.watch import Watch
@@ -47,6 +49,7 @@ class Shared:
         compress_from_bytes: int,
         expanded_bytes_limit: int,
         on_unencodable: Literal["raise", "return"],
+        background_workers: int,
     ) -> None:
         self.prefix = prefix
         self.default_ttl = default_ttl
@@ -57,6 +60,9 @@ class Shared:
         self.async_store = async_store
         self.memory = memory
         self.remote = memory is None
+        self.home = (store.address, prefix)
+        self.coarse_name = coarse_key(prefix).encode()
+        self.background = Background(background_workers)
         self.max_entries = max_entries
         self.compress_from_bytes = compress_from_bytes
         self.expanded_bytes_limit = expanded_bytes_limit
@@ -92,6 +98,13 @@ class Shared:
 
             self.keeper.later(delay, attempt)
 
+    def bump(self, names: Sequence[bytes], nonce: str) -> list[bytes]:
+        """Move tokens in the caller's thread, and remember what they are now."""
+        floors = [self.witness.floor(name) for name in names]
+        tokens = self.store.bump(names, nonce, floors, (self.coarse_name,))
+        self.witness.trusts(names, tokens)
+        return tokens
+
     def settled(self, name: bytes) -> None:
         """The store has taken a later invalidation of the same name."""
         self.witness.owed.pop(name, None)
@@ -115,6 +128,7 @@ class Shared:
         """In a child: connections, threads and loads under way are the parent's; what is owed is owed by both."""
         self.flights = Flights()
         self.trains = Trains()
+        self.background.after_fork()
         for plan in list(self.plans):
             plan.after_fork()
         for store in (self.store, self.async_store):

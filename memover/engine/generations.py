@@ -38,16 +38,18 @@ class Witness:
     """What one process has seen of the generations and tags of one cache, and owes to them.
 
     `owed` maps names whose invalidation was not acknowledged to what repeats it: while a name is there, nothing
-    under it is served or stored in this process. Plain dict operations only, so any thread may call;
+    under it is served or stored in this process. `versions` are the schema versions in this process's source, by
+    mark. Plain dict operations only, so any thread may call;
     a floor lost to a race or to the bound costs the ability to heal, never a wrong answer.
     """
 
-    __slots__ = ("_limit", "_seen", "owed")
+    __slots__ = ("_limit", "_seen", "owed", "versions")
 
     def __init__(self, limit: int = 100_000) -> None:
         self._seen: OrderedDict[bytes, tuple[bytes, int]] = OrderedDict()
         self._limit = limit
         self.owed: dict[bytes, Callable[[], object]] = {}
+        self.versions: dict[bytes, bytes] = {}
 
     def trusts(self, names: Sequence[bytes], tokens: Sequence[bytes | None]) -> bool:
         """Whether every token read may be believed; what is newer than seen before is remembered."""

@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Acquire",
+    "Behind",
     "Board",
     "Bump",
     "Decode",
     "Drop",
+    "Ensure",
     "Flow",
     "Grant",
     "LastKnown",
+    "LateTags",
+    "Learn",
     "Load",
+    "Marks",
     "Look",
     "Op",
     "Outcome",
@@ -41,28 +46,44 @@ __all__ = [
 
 T = TypeVar("T")
 
+Marks = tuple[tuple[bytes, bytes], ...]
+"""Names with the tokens they had when something was read or loaded."""
+
 
 class Reading:
-    """One look at the store: the tokens in the order of the key's names, the entry, and the lease where asked for.
+    """One look at the store: names and their tokens, the entry, and the lease where asked for.
 
     `header` is None when there is no entry or it is damaged; `lease` is None or the bytes in the lease's slot.
     """
 
-    __slots__ = ("header", "lease", "raw", "tokens")
+    __slots__ = ("header", "lease", "names", "raw", "tokens")
 
     def __init__(
-        self, tokens: Sequence[bytes | None], raw: bytes | None, header: Header | None, lease: bytes | None = None
+        self,
+        names: Sequence[bytes],
+        tokens: Sequence[bytes | None],
+        raw: bytes | None,
+        header: Header | None,
+        lease: bytes | None = None,
     ) -> None:
+        self.names = names
         self.tokens = tokens
         self.raw = raw
         self.header = header
         self.lease = lease
 
+    def token(self, name: bytes) -> bytes | None:
+        """The token read under a name, None when there was none or it was not asked for."""
+        for known, token in zip(self.names, self.tokens):
+            if known == name:
+                return token
+        return None
+
 
 class Grant:
     """The answer to a request for the lease, with what was seen under it.
 
-    `holder` is the token of the load that has the lease ("" when it is ours). The reading's tokens are all
+    `holder` is the token of the load that has the lease ("" when it is ours). The required tokens are all
     present: what was missing or behind has been put back first.
     """
 
@@ -78,10 +99,12 @@ class Outcome:
     """What a call comes to: a value or an error, never both, and where it came from.
 
     `load_time` is the function's own seconds. `sealed` is the stored form, from which a caller that shares
-    this outcome takes a copy of its own.
+    this outcome takes a copy of its own. `marks` are the tokens it stands under, those of everything its load used
+    included; None when they are not known, so that whatever is made of it must not be stored. `keep` is False when
+    the function asked not to be cached this once; `declared` are the tags its load named by hand.
     """
 
-    __slots__ = ("error", "load_time", "sealed", "source", "value")
+    __slots__ = ("declared", "error", "keep", "load_time", "marks", "sealed", "source", "value")
 
     def __init__(
         self,
@@ -90,9 +113,13 @@ class Outcome:
         source: Source = Source.LOADED,
         load_time: float = 0.0,
         sealed: Sealed | None = None,
+        marks: Marks | None = None,
     ) -> None:
         self.value = value
         self.error = error
+        self.marks = marks
+        self.keep = True
+        self.declared: tuple[str, ...] = ()
         self.source = source
         self.load_time = load_time
         self.sealed = sealed
@@ -126,12 +153,16 @@ class Site(Protocol):
     def acquire(self, token: str, force: bool) -> Any: ...
     def wait(self, holder: str, seconds: float, poll: float) -> Any: ...
     def load(self, token: str | None) -> Any: ...
-    def seal(self, outcome: Outcome, tokens: Sequence[bytes | None]) -> Any: ...
+    def seal(self, outcome: Outcome, marks: Marks) -> Any: ...
     def decode(self, reading: Reading, source: Source) -> Any: ...
     def store(self, token: str, sealed: Sealed) -> Any: ...
     def release(self, token: str, failed: bool) -> Any: ...
-    def bump(self, nonce: str) -> Any: ...
-    def drop(self) -> Any: ...
+    def bump(self, names: Sequence[bytes], nonce: str) -> Any: ...
+    def drop(self, nonce: str) -> Any: ...
+    def learn(self, names: Sequence[bytes]) -> Any: ...
+    def ensure(self, names: Sequence[bytes]) -> Any: ...
+    def late_tags(self, outcome: Outcome) -> Any: ...
+    def behind(self, seconds: float, since: float) -> Any: ...
     def board(self) -> Any: ...
     def ride(self, ticket: int, seconds: float) -> Any: ...
     def last_known(self) -> Any: ...
@@ -188,13 +219,15 @@ class Load:
 
 @dataclass(slots=True)
 class Seal:
-    """Turn a result into an entry stamped with `tokens`. Answer: `Sealed`, None when it is not to be stored."""
+    """Turn a result into an entry stamped with `marks`, the generation first.
+
+    Answer: `Sealed`, None when it is not to be stored."""
 
     outcome: Outcome
-    tokens: Sequence[bytes | None]
+    marks: Marks
 
     def on(self, site: Site) -> Any:
-        return site.seal(self.outcome, self.tokens)
+        return site.seal(self.outcome, self.marks)
 
 
 @dataclass(slots=True)
@@ -232,20 +265,66 @@ class Release:
 
 @dataclass(slots=True)
 class Bump:
-    """Move the namespace to a new generation, once however often this nonce is sent. Answer: its token."""
+    """Move these names to new tokens, once however often this nonce is sent. Answer: the tokens."""
 
+    names: Sequence[bytes]
     nonce: str
 
     def on(self, site: Site) -> Any:
-        return site.bump(self.nonce)
+        return site.bump(self.names, self.nonce)
 
 
 @dataclass(slots=True)
 class Drop:
-    """Remove the entry and its lease in one step."""
+    """Remove the entry and its lease, and move the call's token so that what used its result goes too."""
+
+    nonce: str
 
     def on(self, site: Site) -> Any:
-        return site.drop()
+        return site.drop(self.nonce)
+
+
+@dataclass(slots=True)
+class Learn:
+    """From now on, read these tokens together with this key: its entries depend on them."""
+
+    names: Sequence[bytes]
+
+    def on(self, site: Site) -> Any:
+        return site.learn(self.names)
+
+
+@dataclass(slots=True)
+class Ensure:
+    """Answer: the tokens of these names, read in this order, put back where they are missing or behind."""
+
+    names: Sequence[bytes]
+
+    def on(self, site: Site) -> Any:
+        return site.ensure(self.names)
+
+
+@dataclass(slots=True)
+class LateTags:
+    """Answer: the names of the tags that were not known before the load, or the `Outcome` of asking for them."""
+
+    outcome: Outcome
+
+    def on(self, site: Site) -> Any:
+        return site.late_tags(self.outcome)
+
+
+@dataclass(slots=True)
+class Behind:
+    """Refresh the entry made at `since` behind the caller, who waits `seconds` for it at most.
+
+    Answer: its `Outcome`, True when it goes on without the caller, False when there is no room for it."""
+
+    seconds: float
+    since: float
+
+    def on(self, site: Site) -> Any:
+        return site.behind(self.seconds, self.since)
 
 
 @dataclass(slots=True)
@@ -278,6 +357,23 @@ class LastKnown:
 
 
 Op = Union[
-    Read, Look, Acquire, Wait, Load, Seal, Decode, Store, Release, Bump, Drop, Board, Ride, LastKnown
+    Read,
+    Look,
+    Acquire,
+    Wait,
+    Load,
+    Seal,
+    Decode,
+    Store,
+    Release,
+    Bump,
+    Drop,
+    Board,
+    Ride,
+    LastKnown,
+    Learn,
+    Ensure,
+    LateTags,
+    Behind,
 ]
 Flow = Generator[Op, Any, T]

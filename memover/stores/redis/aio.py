@@ -183,13 +183,18 @@ class AsyncRedisStore(RedisCommands):
             raise await self._failed(None, pool, error) from error
         if isinstance(answer, Exception):
             raise translated(answer, self.address) from answer
-        return Seen(answer[:-1], answer[-1])
+        return Seen(key.names, answer[:-1], answer[-1])
 
     async def look(self, key: Key) -> Seen:
         return await self._run(self.looking(key))
 
-    async def acquire(self, key: Key, token: str, lease_ms: int, floors: Sequence[int], force: bool) -> Granted:
-        return await self._run(self.acquiring(key, token, lease_ms, floors, force))
+    async def acquire(
+        self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
+    ) -> Granted:
+        return await self._run(self.acquiring(key, token, lease_ms, ensured, floors, force))
+
+    async def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> list[bytes]:
+        return await self._run(self.ensuring(names, floors, nonce))
 
     async def store(self, key: Key, token: str, raw: bytes, expire_ms: int) -> bool:
         return await self._run(self.storing(key, token, raw, expire_ms))
@@ -200,11 +205,13 @@ class AsyncRedisStore(RedisCommands):
     async def renew(self, key: Key, token: str, lease_ms: int) -> bool:
         return await self._run(self.renewing(key, token, lease_ms))
 
-    async def bump(self, name: bytes, nonce: str, floor: int) -> bytes:
-        return await self._run(self.bumping(name, nonce, floor), urgent=True)
+    async def bump(
+        self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
+    ) -> list[bytes]:
+        return await self._run(self.bumping(names, nonce, floors, along), urgent=True)
 
-    async def drop(self, entry: bytes, lease: bytes) -> None:
-        await self._run(self.dropping(entry, lease), urgent=True)
+    async def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> None:
+        await self._run(self.dropping(entry, lease, nonce, along), urgent=True)
 
     async def close(self) -> None:
         """Close the connections of the running loop."""

@@ -52,54 +52,59 @@ class RedisCommands:
     spread = False
 
     def reading(self, key: Key) -> Exchange[Seen]:
+        names = key.names
         if not self.spread:
-            (answer,) = yield [Command(key.entry, (b"MGET", *key.names, key.entry))]
-            return Seen(answer[:-1], answer[-1])
-        answers = yield [Command(name, (b"MGET", name)) for name in (*key.names, key.entry)]
-        return Seen([answer[0] for answer in answers[:-1]], answers[-1][0])
+            (answer,) = yield [Command(key.entry, (b"MGET", *names, key.entry))]
+            return Seen(names, answer[:-1], answer[-1])
+        answers = yield [Command(name, (b"MGET", name)) for name in (*names, key.entry)]
+        return Seen(names, [answer[0] for answer in answers[:-1]], answers[-1][0])
 
     def looking(self, key: Key) -> Exchange[Seen]:
+        names = key.names
         if not self.spread:
-            (answer,) = yield [Command(key.entry, (b"MGET", *key.names, key.entry, key.lease))]
-            return Seen(answer[:-2], answer[-2], answer[-1])
+            (answer,) = yield [Command(key.entry, (b"MGET", *names, key.entry, key.lease))]
+            return Seen(names, answer[:-2], answer[-2], answer[-1])
         answers = yield [
-            *(Command(name, (b"MGET", name)) for name in key.names),
+            *(Command(name, (b"MGET", name)) for name in names),
             Command(key.entry, (b"MGET", key.entry, key.lease)),
         ]
-        return Seen([answer[0] for answer in answers[:-1]], *answers[-1])
+        return Seen(names, [answer[0] for answer in answers[:-1]], *answers[-1])
 
     def acquiring(
-        self, key: Key, token: str, lease_ms: int, floors: Sequence[int], force: bool
+        self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
     ) -> Exchange[Granted]:
         mine, ms = token.encode(), b"%d" % lease_ms
-        if self.spread:
-            return (yield from self._acquiring_apart(key, mine, ms, floors, force))
         mode = _FROM_ANYBODY if force else _UNLESS_CURRENT
-        keys = (key.lease, key.entry, *key.names)
-        (answer,) = yield [_call(scripts.ACQUIRE, keys, mine, ms, mode, *(b"%d" % floor for floor in floors))]
+        required = key.required
+        names = (*key.names[:required], *ensured, *key.names[required:])
+        if self.spread:
+            return (yield from self._acquiring_apart(key, names, mine, ms, floors, mode))
+        counts = (b"%d" % required, b"%d" % len(floors), *(b"%d" % floor for floor in floors))
+        (answer,) = yield [_call(scripts.ACQUIRE, (key.lease, key.entry, *names), mine, ms, mode, *counts)]
         ours, held, raw, *tokens = answer
-        return self._granted(ours == 1, _bytes(held), Seen(tokens, _bytes(raw)))
+        return _granted(ours == 1, _bytes(held), Seen(names, tokens, _bytes(raw)), required)
 
     def _acquiring_apart(
-        self, key: Key, mine: bytes, ms: bytes, floors: Sequence[int], force: bool
+        self, key: Key, names: tuple[bytes, ...], mine: bytes, ms: bytes, floors: Sequence[int], mode: bytes
     ) -> Exchange[Granted]:
         # Tokens and lease are on different nodes, so of different moments. The tokens are read first: a lease is then
         # never taken under tokens older than those the load will be stamped with, and taking it from a holder whose
         # tokens differ from what has just been read can at worst cost that holder its store, never a wrong answer.
-        tokens = yield [_call(scripts.TOKEN, (name,), mine, b"%d" % floor) for name, floor in zip(key.names, floors)]
-        mode = _FROM_ANYBODY if force else _UNLESS_CURRENT
-        (answer,) = yield [_call(scripts.LEASE, (key.lease, key.entry), mine, ms, mode, leases.stamp(tokens))]
+        put_back = [_call(scripts.TOKEN, (name,), mine, b"%d" % floor) for name, floor in zip(names, floors)]
+        rest = [Command(name, (b"MGET", name)) for name in names[len(floors) :]]
+        answers = yield [*put_back, *rest]
+        tokens = [*answers[: len(put_back)], *(answer[0] for answer in answers[len(put_back) :])]
+        under = leases.stamp(tokens[: key.required])
+        (answer,) = yield [_call(scripts.LEASE, (key.lease, key.entry), mine, ms, mode, under)]
         ours, held, raw = answer
-        return self._granted(ours == 1, _bytes(held), Seen(tokens, _bytes(raw)))
+        return _granted(ours == 1, _bytes(held), Seen(names, tokens, _bytes(raw)), key.required)
 
-    @staticmethod
-    def _granted(ours: bool, held: bytes | None, seen: Seen) -> Granted:
-        return Granted(ours, "" if ours else leases.holder_of(held, leases.stamp(seen.tokens)), seen)
+    def ensuring(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> Exchange[list[bytes]]:
+        mine = nonce.encode()
+        return (yield [_call(scripts.TOKEN, (name,), mine, b"%d" % floor) for name, floor in zip(names, floors)])
 
     def storing(self, key: Key, token: str, raw: bytes, expire_ms: int) -> Exchange[bool]:
-        (answer,) = yield [
-            _call(scripts.STORE, (key.lease, key.entry), token.encode(), raw, b"%d" % expire_ms)
-        ]
+        (answer,) = yield [_call(scripts.STORE, (key.lease, key.entry), token.encode(), raw, b"%d" % expire_ms)]
         return bool(answer == 1)
 
     def releasing(self, key: Key, token: str, failed: bool) -> Exchange[None]:
@@ -109,14 +114,37 @@ class RedisCommands:
         (answer,) = yield [_call(scripts.RENEW, (key.lease,), token.encode(), b"%d" % lease_ms)]
         return bool(answer == 1)
 
-    def bumping(self, name: bytes, nonce: str, floor: int) -> Exchange[bytes]:
-        (answer,) = yield [_call(scripts.BUMP, (name,), nonce.encode(), b"%d" % floor)]
-        if not isinstance(answer, bytes):
-            raise StoreUnavailable(f"the server answered a bump of {name.decode()} with {answer!r}; is it a Redis?")
-        return answer
+    def bumping(
+        self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
+    ) -> Exchange[list[bytes]]:
+        mine = nonce.encode()
+        if self.spread:
+            answers = yield [
+                _call(scripts.BUMP, (name,), mine, b"1", b"%d" % floor) for name, floor in zip(names, floors)
+            ]
+            moved = [answer[0] for answer in answers]
+            yield [_call(scripts.MOVE, (name,), mine) for name in along]
+        else:
+            (moved,) = yield [
+                _call(scripts.BUMP, (*names, *along), mine, b"%d" % len(names), *(b"%d" % floor for floor in floors))
+            ]
+        if not all(isinstance(token, bytes) for token in moved):
+            raise StoreUnavailable(f"the server answered a bump of {names!r} with {moved!r}; is it a Redis?")
+        return list(moved)
 
-    def dropping(self, entry: bytes, lease: bytes) -> Exchange[None]:
-        yield [Command(entry, (b"DEL", entry, lease))]
+    def dropping(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Exchange[None]:
+        mine = nonce.encode()
+        if self.spread:
+            # In this order: a load that reads the call token first and the entry second can then never pair the new
+            # token with the old entry.
+            yield [Command(entry, (b"DEL", entry, lease))]
+            yield [_call(scripts.MOVE, (name,), mine) for name in along]
+        else:
+            yield [_call(scripts.DROP, (entry, lease, *along), mine)]
+
+
+def _granted(ours: bool, held: bytes | None, seen: Seen, required: int) -> Granted:
+    return Granted(ours, "" if ours else leases.holder_of(held, leases.stamp(seen.tokens[:required])), seen)
 
 
 Wire = Generator[list[tuple[bytes, tuple[bytes, ...]]], list[Any], T]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import NamedTuple
 
-__all__ = ["ACQUIRE", "BUMP", "LEASE", "RELEASE", "RENEW", "STORE", "TOKEN", "Script"]
+__all__ = ["ACQUIRE", "BUMP", "DROP", "LEASE", "MOVE", "RELEASE", "RENEW", "STORE", "TOKEN", "Script"]
 
 
 class Script(NamedTuple):
@@ -80,13 +80,56 @@ local function mine(key, token)
 end
 """
 
+_MOVE = """
+local function move(first, last, nonce)
+  for i = first, last do
+    if redis.call('EXISTS', KEYS[i]) == 1 then token(KEYS[i], nonce, 0, true) end
+  end
+end
+"""
+
 BUMP = _script(
     _TOKEN,
+    _MOVE,
     """
-return token(KEYS[1], ARGV[1], tonumber(ARGV[2]), true)
+local count = tonumber(ARGV[2])
+local moved = {}
+local floor = 0
+for i = 1, count do
+  local t = token(KEYS[i], ARGV[1], math.max(tonumber(ARGV[i + 2]), floor), true)
+  if type(t) == 'table' then return t end
+  if i == 1 then floor = tonumber(string.match(t, '^%d+')) - 1 end
+  moved[i] = t
+end
+move(count + 1, #KEYS, ARGV[1])
+return moved
 """,
 )
-"""KEYS token · ARGV nonce, floor · answer: the new token. Repeated with the same nonce it answers the same."""
+"""KEYS token..., then tokens that move only if they exist · ARGV nonce, how many of the former, floor... · answer: the
+new tokens. None of them is numbered below the first (the tag clock, where there is one). Repeated with the same nonce it
+answers the same."""
+
+DROP = _script(
+    _TOKEN,
+    _MOVE,
+    """
+redis.call('DEL', KEYS[1], KEYS[2])
+move(3, #KEYS, ARGV[1])
+return 1
+""",
+)
+"""KEYS entry, lease, then tokens that move only if they exist · ARGV nonce · answer: 1. What used the call's result
+carries one of those tokens, so it goes in the same step."""
+
+MOVE = _script(
+    _TOKEN,
+    _MOVE,
+    """
+move(1, #KEYS, ARGV[1])
+return 1
+""",
+)
+"""KEYS tokens that move only if they exist · ARGV nonce · answer: 1. For Cluster, where they are on other nodes."""
 
 TOKEN = _script(
     _TOKEN,
@@ -100,19 +143,29 @@ ACQUIRE = _script(
     _TOKEN,
     _LEASE,
     """
-local tokens = {}
-for i = 3, #KEYS do
-  local t = token(KEYS[i], ARGV[1], tonumber(ARGV[i + 1]), false)
-  if type(t) == 'table' then return t end
-  tokens[i - 2] = t
+local required, ensured = tonumber(ARGV[4]), tonumber(ARGV[5])
+local stamp = {}
+local answer = {}
+for i = 1, #KEYS - 2 do
+  local t
+  if i <= ensured then
+    t = token(KEYS[i + 2], ARGV[1], tonumber(ARGV[i + 5]), false)
+    if type(t) == 'table' then return t end
+    if i <= required then stamp[i] = t end
+  else
+    t = redis.call('MGET', KEYS[i + 2])[1]
+  end
+  answer[i + 3] = t
 end
-local ours, held = lease(KEYS[1], ARGV[1], ARGV[2], ARGV[3], table.concat(tokens, ','))
+local ours, held = lease(KEYS[1], ARGV[1], ARGV[2], ARGV[3], table.concat(stamp, ','))
 if type(ours) == 'table' then return ours end
-return {ours, held, redis.call('MGET', KEYS[2])[1], unpack(tokens)}
+answer[1], answer[2], answer[3] = ours, held, redis.call('MGET', KEYS[2])[1]
+return answer
 """,
 )
-"""KEYS lease, entry, token... · ARGV lease token (also the nonce), lease ms, mode, floor... · answer: {1 ours or 0,
-lease before, entry, token...}. One step, so that tokens, lease and entry are of one moment."""
+"""KEYS lease, entry, token... · ARGV lease token (also the nonce), lease ms, mode, how many tokens the lease is taken
+under, how many are put back when missing or behind, floor... of those · answer: {1 ours or 0, lease before, entry,
+token or nil...}. One step, so that tokens, lease and entry are of one moment."""
 
 LEASE = _script(
     _LEASE,

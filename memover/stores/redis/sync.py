@@ -245,13 +245,18 @@ class RedisStore(RedisCommands):
                 return self._run(self.reading(key))
             raise self._failed(None, pool, error) from error
         pool.give(connection)
-        return Seen(answer[:-1], answer[-1])
+        return Seen(key.names, answer[:-1], answer[-1])
 
     def look(self, key: Key) -> Seen:
         return self._run(self.looking(key))
 
-    def acquire(self, key: Key, token: str, lease_ms: int, floors: Sequence[int], force: bool) -> Granted:
-        return self._run(self.acquiring(key, token, lease_ms, floors, force))
+    def acquire(
+        self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
+    ) -> Granted:
+        return self._run(self.acquiring(key, token, lease_ms, ensured, floors, force))
+
+    def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> list[bytes]:
+        return self._run(self.ensuring(names, floors, nonce))
 
     def store(self, key: Key, token: str, raw: bytes, expire_ms: int) -> bool:
         return self._run(self.storing(key, token, raw, expire_ms))
@@ -262,11 +267,13 @@ class RedisStore(RedisCommands):
     def renew(self, key: Key, token: str, lease_ms: int) -> bool:
         return self._run(self.renewing(key, token, lease_ms))
 
-    def bump(self, name: bytes, nonce: str, floor: int) -> bytes:
-        return self._run(self.bumping(name, nonce, floor), urgent=True)
+    def bump(
+        self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
+    ) -> list[bytes]:
+        return self._run(self.bumping(names, nonce, floors, along), urgent=True)
 
-    def drop(self, entry: bytes, lease: bytes) -> None:
-        self._run(self.dropping(entry, lease), urgent=True)
+    def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> None:
+        self._run(self.dropping(entry, lease, nonce, along), urgent=True)
 
     def close(self) -> None:
         with self._lock:
