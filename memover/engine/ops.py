@@ -7,7 +7,6 @@ An operation is data with one line of behaviour: which method of the site answer
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
 from memover.model import Source
@@ -168,189 +167,221 @@ class Site(Protocol):
     def last_known(self) -> Any: ...
 
 
-@dataclass(slots=True)
 class Read:
     """Answer: `Reading`, in one round trip."""
+
+    __slots__ = ()
 
     def on(self, site: Site) -> Any:
         return site.read()
 
 
-@dataclass(slots=True)
 class Look:
     """Answer: `Reading` with the lease, in one round trip."""
+
+    __slots__ = ()
 
     def on(self, site: Site) -> Any:
         return site.look()
 
 
-@dataclass(slots=True)
 class Acquire:
     """Take the lease unless another holds it under the current tokens; `force` takes it from anybody. Answer: `Grant`."""
 
-    token: str
-    force: bool = False
+    __slots__ = ("force", "token")
+
+    def __init__(self, token: str, force: bool = False) -> None:
+        self.token = token
+        self.force = force
 
     def on(self, site: Site) -> Any:
         return site.acquire(self.token, self.force)
 
 
-@dataclass(slots=True)
 class Wait:
     """Wait for another's load: told when it is in this process, else for one poll. Answer: `Outcome` or None."""
 
-    holder: str
-    seconds: float
-    poll: float
+    __slots__ = ("holder", "poll", "seconds")
+
+    def __init__(self, holder: str, seconds: float, poll: float) -> None:
+        self.holder = holder
+        self.seconds = seconds
+        self.poll = poll
 
     def on(self, site: Site) -> Any:
         return site.wait(self.holder, self.seconds, self.poll)
 
 
-@dataclass(slots=True)
 class Load:
     """Run the function, keeping the lease `token` alive meanwhile (None: there is no lease). Answer: `Outcome`."""
 
-    token: str | None
+    __slots__ = ("token",)
+
+    def __init__(self, token: str | None) -> None:
+        self.token = token
 
     def on(self, site: Site) -> Any:
         return site.load(self.token)
 
 
-@dataclass(slots=True)
 class Seal:
     """Turn a result into an entry stamped with `marks`, the generation first.
 
     Answer: `Sealed`, None when it is not to be stored."""
 
-    outcome: Outcome
-    marks: Marks
+    __slots__ = ("marks", "outcome")
+
+    def __init__(self, outcome: Outcome, marks: Marks) -> None:
+        self.outcome = outcome
+        self.marks = marks
 
     def on(self, site: Site) -> Any:
         return site.seal(self.outcome, self.marks)
 
 
-@dataclass(slots=True)
 class Decode:
     """Answer: the `Outcome` of a stored entry, None when its payload is damaged."""
 
-    reading: Reading
-    source: Source
+    __slots__ = ("reading", "source")
+
+    def __init__(self, reading: Reading, source: Source) -> None:
+        self.reading = reading
+        self.source = source
 
     def on(self, site: Site) -> Any:
         return site.decode(self.reading, self.source)
 
 
-@dataclass(slots=True)
 class Store:
     """Store the entry and give the lease back, if `token` still holds it. Answer: whether it was stored."""
 
-    token: str
-    sealed: Sealed
+    __slots__ = ("sealed", "token")
+
+    def __init__(self, token: str, sealed: Sealed) -> None:
+        self.token = token
+        self.sealed = sealed
 
     def on(self, site: Site) -> Any:
         return site.store(self.token, self.sealed)
 
 
-@dataclass(slots=True)
 class Release:
     """Give the lease back, if `token` still holds it; `failed` leaves a mark for those who waited on it."""
 
-    token: str
-    failed: bool = False
+    __slots__ = ("failed", "token")
+
+    def __init__(self, token: str, failed: bool = False) -> None:
+        self.token = token
+        self.failed = failed
 
     def on(self, site: Site) -> Any:
         return site.release(self.token, self.failed)
 
 
-@dataclass(slots=True)
 class Bump:
     """Move these names to new tokens, once however often this nonce is sent. Answer: the tokens."""
 
-    names: Sequence[bytes]
-    nonce: str
+    __slots__ = ("names", "nonce")
+
+    def __init__(self, names: Sequence[bytes], nonce: str) -> None:
+        self.names = names
+        self.nonce = nonce
 
     def on(self, site: Site) -> Any:
         return site.bump(self.names, self.nonce)
 
 
-@dataclass(slots=True)
 class Drop:
     """Remove the entry and its lease, and move the call's token so that what used its result goes too."""
 
-    nonce: str
+    __slots__ = ("nonce",)
+
+    def __init__(self, nonce: str) -> None:
+        self.nonce = nonce
 
     def on(self, site: Site) -> Any:
         return site.drop(self.nonce)
 
 
-@dataclass(slots=True)
 class Learn:
     """From now on, read these tokens together with this key: its entries depend on them."""
 
-    names: Sequence[bytes]
+    __slots__ = ("names",)
+
+    def __init__(self, names: Sequence[bytes]) -> None:
+        self.names = names
 
     def on(self, site: Site) -> Any:
         return site.learn(self.names)
 
 
-@dataclass(slots=True)
 class Ensure:
     """Answer: the tokens of these names, read in this order, put back where they are missing or behind."""
 
-    names: Sequence[bytes]
+    __slots__ = ("names",)
+
+    def __init__(self, names: Sequence[bytes]) -> None:
+        self.names = names
 
     def on(self, site: Site) -> Any:
         return site.ensure(self.names)
 
 
-@dataclass(slots=True)
 class LateTags:
     """Answer: the names of the tags that were not known before the load, or the `Outcome` of asking for them."""
 
-    outcome: Outcome
+    __slots__ = ("outcome",)
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
 
     def on(self, site: Site) -> Any:
         return site.late_tags(self.outcome)
 
 
-@dataclass(slots=True)
 class Behind:
     """Refresh the entry made at `since` behind the caller, who waits `seconds` for it at most.
 
     Answer: its `Outcome`, True when it goes on without the caller, False when there is no room for it."""
 
-    seconds: float
-    since: float
+    __slots__ = ("seconds", "since")
+
+    def __init__(self, seconds: float, since: float) -> None:
+        self.seconds = seconds
+        self.since = since
 
     def on(self, site: Site) -> Any:
         return site.behind(self.seconds, self.since)
 
 
-@dataclass(slots=True)
 class Board:
     """Answer: a ticket that says which storeless loads of this process begin after now."""
+
+    __slots__ = ()
 
     def on(self, site: Site) -> Any:
         return site.board()
 
 
-@dataclass(slots=True)
 class Ride:
     """Share a storeless load of this process that began after the ticket.
 
     Answer: True to drive one, its `Outcome`, or None when `seconds` ran out."""
 
-    ticket: int
-    seconds: float
+    __slots__ = ("seconds", "ticket")
+
+    def __init__(self, ticket: int, seconds: float) -> None:
+        self.ticket = ticket
+        self.seconds = seconds
 
     def on(self, site: Site) -> Any:
         return site.ride(self.ticket, self.seconds)
 
 
-@dataclass(slots=True)
 class LastKnown:
     """Answer: the `Outcome` this process last had for the key, for `on_store_error="stale"`; or None."""
+
+    __slots__ = ()
 
     def on(self, site: Site) -> Any:
         return site.last_known()

@@ -258,7 +258,7 @@ class HistoryRun:
         try:
             for namespace in NAMESPACES:
                 name = generation_key(self.prefix, namespace).encode()
-                store.drop(name, name)
+                store.drop(name, name, "0" * 16, ())
         except StoreError:
             pass  # the store is gone, and they went with it
         finally:

@@ -178,6 +178,12 @@ def _answers(connection: Any, count: int) -> list[Any]:
     return answers
 
 
+def _by_node(exchange: tuple[Node | None, Any]) -> Node:
+    node, _ = exchange
+    assert node is not None, "only a Cluster has several"
+    return node
+
+
 class _Visit:
     """A batch on its way to one node: what was sent on which connection, or why it was not."""
 
@@ -310,13 +316,14 @@ class RedisStore(RedisCommands):
 
     def _exchange(self, exchanges: Exchanges, urgent: bool) -> list[list[Any]]:
         # To all nodes before the first answer is read, so that several cost the time of one.
-        visits: list[_Visit] = []
+        visits: dict[Node | None, _Visit] = {}
         try:
-            for node, batch in exchanges:
-                visits.append(self._begin(node, batch, urgent))
-            return [self._finish(visit, urgent) for visit in visits]
+            # In one order for all threads: each holds a connection while it takes the next, and small pools could lock.
+            for node, batch in exchanges if len(exchanges) == 1 else sorted(exchanges, key=_by_node):
+                visits[node] = self._begin(node, batch, urgent)
+            return [self._finish(visits[node], urgent) for node, _ in exchanges]
         except BaseException:
-            for visit in visits:  # cut short (KeyboardInterrupt, say): nobody will read those answers
+            for visit in visits.values():  # cut short (KeyboardInterrupt, say): nobody will read those answers
                 if visit.begun is not None:
                     visit.pool.discard(visit.begun[0])
             raise
