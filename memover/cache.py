@@ -58,6 +58,9 @@ class Cache:
     * `socket_connect_timeout` (0.25 s): the longest a connection may take to be made.
     * `max_connections` (64): connections per server and process, and per event loop.
     * `breaker_first` (0.25 s), `breaker_last` (2 s): how long a silent store is left alone, at first and at most.
+    * `wait_replicas` (0): how many replicas each invalidation waits for (Redis `WAIT`), within four fifths of
+      `socket_timeout`. `Generation.replicas` says how many had it; fewer than asked for is no error and is logged once.
+      It narrows the window in which a failover loses an invalidation, and does not close it.
     * `wait_timeout` (30 s): how long a call waits for another's load, and `lease_ttl` (10 s): how long a dead
       loader holds others up; both can be set per function.
     * `compress_from` (4,096 bytes): encoded results from this size on are compressed; None: never.
@@ -86,6 +89,7 @@ class Cache:
         max_connections: int = 64,
         breaker_first: Duration = 0.25,
         breaker_last: Duration = 2.0,
+        wait_replicas: int = 0,
         wait_timeout: Duration = 30.0,
         lease_ttl: Duration = 10.0,
         compress_from: int | None = 4096,
@@ -111,6 +115,10 @@ class Cache:
         async_store: AsyncStore | None = None
         if not isinstance(url, str):
             raise ConfigurationError(f"The store's URL must be text such as 'redis://localhost:6379/0', not {url!r}.")
+        if isinstance(wait_replicas, bool) or not isinstance(wait_replicas, int) or wait_replicas < 0:
+            raise ConfigurationError(f"wait_replicas={wait_replicas!r} must be a whole number of at least 0.")
+        if wait_replicas and not url.lower().startswith(_REDIS_SCHEMES):
+            raise ConfigurationError(f"wait_replicas={wait_replicas!r}: {url} has no replicas; leave it out.")
         if url.lower() in ("memory://", "memory:///"):
             store = memory = MemoryStore(_positive(max_entries, "max_entries"))
         elif url.lower().startswith(_REDIS_SCHEMES):
@@ -121,6 +129,7 @@ class Cache:
                 max_connections=_positive(max_connections, "max_connections"),
                 breaker_first_seconds=seconds_of(breaker_first, "breaker_first", never=False),
                 breaker_last_seconds=seconds_of(breaker_last, "breaker_last", never=False),
+                wait_replicas=wait_replicas,
             )
         else:
             scheme = url.partition("://")[0] if "://" in url else url[:20]
@@ -174,20 +183,22 @@ class Cache:
 
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
         key, nonce = self._generation_name(name), new_nonce()
+        before = self._shared.owing((key,))
         try:
             tokens = self._shared.bump((key,), nonce)
         except StoreError as error:
             raise self._owed((key,), f"the namespace {name!r}", nonce) from error
-        return self._moved((key,), tokens)
+        return self._moved((key,), tokens, before)
 
     async def ainvalidate_namespace(self, name: str) -> Generation:
         """`invalidate_namespace`, awaited."""
         key, nonce = self._generation_name(name), new_nonce()
+        before = self._shared.owing((key,))
         try:
             tokens = await self._abump((key,), nonce)
         except StoreError as error:
             raise self._owed((key,), f"the namespace {name!r}", nonce) from error
-        return self._moved((key,), tokens)
+        return self._moved((key,), tokens, before)
 
     def invalidate_tags(self, *tags: str) -> None:
         """Invalidate every result that carries one of these tags, across functions, versions and processes.
@@ -196,21 +207,23 @@ class Cache:
         acknowledge it, and repeats it until it does; `ConfigurationError` for a tag that is no text."""
         if names := self._tag_names(tags):
             nonce = new_nonce()
+            before = self._shared.owing(names)
             try:
                 tokens = self._shared.bump(names, nonce)
             except StoreError as error:
                 raise self._owed(names, f"the tags {', '.join(tags)}", nonce) from error
-            self._moved(names, tokens)
+            self._moved(names, tokens, before)
 
     async def ainvalidate_tags(self, *tags: str) -> None:
         """`invalidate_tags`, awaited."""
         if names := self._tag_names(tags):
             nonce = new_nonce()
+            before = self._shared.owing(names)
             try:
                 tokens = await self._abump(names, nonce)
             except StoreError as error:
                 raise self._owed(names, f"the tags {', '.join(tags)}", nonce) from error
-            self._moved(names, tokens)
+            self._moved(names, tokens, before)
 
     def _generation_name(self, name: str) -> bytes:
         return generation_key(self.prefix, check_namespace(name)).encode()
@@ -231,10 +244,11 @@ class Cache:
         shared.witness.trusts(names, tokens)
         return tokens
 
-    def _moved(self, names: tuple[bytes, ...], tokens: list[bytes]) -> Generation:
+    def _moved(
+        self, names: tuple[bytes, ...], tokens: list[bytes], before: dict[bytes, Callable[[], object]]
+    ) -> Generation:
         shared = self._shared
-        for name in names:
-            shared.settled(name)
+        shared.settled(before)
         for plan in list(shared.plans):
             if plan.generation_name in names or plan.tags.early or plan.tags.late:
                 plan.forget()

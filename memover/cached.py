@@ -7,17 +7,21 @@ The two faces differ in who waits; what the helpers do is written once, in `core
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from itertools import islice
 from time import perf_counter
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 
 from memover.core import Core, age_of
-from memover.drivers import aio, sync
+from memover.drivers import aio, batch, sync
+from memover.drivers.batch import CallArguments
 from memover.engine import flows
+from memover.engine.ops import Outcome
+from memover.errors import ConfigurationError
 from memover.keys.naming import check_version
-from memover.model import CacheInfo, Entry, Generation, Key
+from memover.model import CacheInfo, Entry, Generation, Key, Source
 
 if TYPE_CHECKING:
     from memover.cache import Cache
@@ -36,27 +40,26 @@ if TYPE_CHECKING:
 else:
     from wrapt import BaseObjectProxy as Proxy
 
-__all__ = ["AsyncCachedFunction", "AsyncVersionView", "CachedFunction", "VersionView"]
+__all__ = ["AsyncCachedFunction", "AsyncVersionView", "CachedFunction", "VersionView", "Warmed"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
 U = TypeVar("U")
+T = TypeVar("T")
+L = TypeVar("L", bound=Callable[..., Any])
 
 
 class Face(Proxy):
     """What both faces share: everything that needs no store."""
 
-    _self_core: Core
-    _self_prefix: tuple[Any, ...]
-    _self_kind: str
-
     def __init__(self, wrapped: Any, core: Core, prefix: tuple[Any, ...] = (), kind: str = "plain") -> None:
         super().__init__(wrapped)
-        self._self_core = core
-        self._self_prefix = prefix
-        self._self_kind = kind
+        # Annotated here and not in the class, whose own annotations would hide the function's.
+        self._self_core: Core = core
+        self._self_prefix: tuple[Any, ...] = prefix
+        self._self_kind: str = kind
 
     @property
     def namespace(self) -> str:
@@ -80,6 +83,22 @@ class Face(Proxy):
     def cache_parameters(self) -> dict[str, Any]:
         """The settings as declared, with the cache's defaults filled in. No round trip."""
         return self._self_core.parameters()
+
+    def batch_load(self, loader: L) -> L:
+        """Decorator: `loader(calls)` loads many calls at once, for `map` and `warm`; it is returned as it is.
+
+        It gets the `Call`s whose leases were taken (`call.arguments`; methods: `self` is among `call.args`) and returns a
+        mapping from calls to values, or, for a function of one argument, from that argument. It may leave some
+        out: those are loaded one by one. A sequence of as many values as there are calls will do too. What it raises
+        is the error of all its calls. For an `async def` function it may be `async def`."""
+        if not callable(loader):
+            raise ConfigurationError("batch_load decorates the function that loads many calls at once.")
+        self._self_core.loader = loader
+        return loader
+
+    def _self_calls(self, items: Iterable[Any]) -> Iterator[CallArguments]:
+        for item in items:
+            yield (*self._self_prefix, *(item if type(item) is tuple else (item,))), {}
 
     def _self_site(self, kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # The site of a helper call: the key it is about, and the arguments should it have to load.
@@ -177,6 +196,53 @@ class CachedFunction(Face, Generic[P, R]):
     def cache_clear(self) -> None:
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
         self.invalidate_all()
+
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 8,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: bool = False,
+    ) -> list[R]:
+        """The calls over the iterables side by side, as `map` makes them, answered together, in order.
+
+        One round trip for all the hits (one per node in Cluster); leases and loads only for the misses, by the bulk loader
+        if there is one (`batch_load`), else `concurrency` at a time in threads (1: in this one). Equal calls are loaded
+        once. `progress(n)` is told of each n calls that are done, as `tqdm.update` is. Every call is answered and
+        stored before the first error, in the order of the calls, is raised; `return_exceptions=True` returns errors in
+        place instead. A batch is not a snapshot: entries are read together, but each was loaded when it was."""
+        outcomes = self._self_answered(((*self._self_prefix, *args), {}) for args in zip(*iterables))(
+            concurrency, progress, True
+        )
+        return batch_values(outcomes, return_exceptions)
+
+    def warm(
+        self, iterable: Iterable[Any], *, concurrency: int = 8, progress: Callable[[int], object] | None = None
+    ) -> Warmed:
+        """Fill ahead: load what is not fresh, and return counts. Each item is an argument, or a tuple of arguments.
+
+        Works through the iterable in steps of 1,000 calls, each as `map`; errors of the function are counted, and reported
+        as events."""
+        counts = Warmed(0, 0, 0)
+        for chunk in chunks(self._self_calls(iterable)):
+            counts = counts.plus(self._self_answered(chunk)(concurrency, progress, False))
+        return counts
+
+    def _self_answered(self, calls: Iterable[CallArguments]) -> Callable[..., list[Outcome]]:
+        resident, loader, asked = self._self_core.now(), self._self_core.loader, list(calls)
+
+        def run(concurrency: int, progress: Any, wanted: bool) -> list[Outcome]:
+            return batch.answer_many(
+                resident.plan,
+                resident.lookup,
+                asked,
+                loader=loader,
+                concurrency=batch.limit(concurrency),
+                progress=progress,
+                wanted=wanted,
+            )
+
+        return run
 
     def max_age(self, seconds: Duration) -> Callable[P, R]:
         """The call, accepting only an entry at most that old (seconds, `timedelta` or text); it loads otherwise."""
@@ -277,6 +343,47 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
         await self.invalidate_all()
 
+    async def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 64,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: bool = False,
+    ) -> list[R]:
+        """As `CachedFunction.map`; misses are loaded in `concurrency` tasks at a time."""
+        outcomes = await self._self_answered(
+            [((*self._self_prefix, *args), {}) for args in zip(*iterables)], concurrency, progress, True
+        )
+        return batch_values(outcomes, return_exceptions)
+
+    async def warm(
+        self,
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        *,
+        concurrency: int = 64,
+        progress: Callable[[int], object] | None = None,
+    ) -> Warmed:
+        """As `CachedFunction.warm`; the iterable may be asynchronous, and is consumed step by step."""
+        counts = Warmed(0, 0, 0)
+        async for chunk in async_chunks(iterable):
+            calls = list(self._self_calls(chunk))
+            counts = counts.plus(await self._self_answered(calls, concurrency, progress, False))
+        return counts
+
+    async def _self_answered(
+        self, calls: Sequence[CallArguments], concurrency: int, progress: Any, wanted: bool
+    ) -> list[Outcome]:
+        resident = self._self_core.now()
+        return await batch.answer_many_async(
+            resident.plan,
+            resident.lookup,
+            calls,
+            loader=self._self_core.loader,
+            concurrency=batch.limit(concurrency),
+            progress=progress,
+            wanted=wanted,
+        )
+
     def max_age(self, seconds: Duration) -> Callable[P, Coroutine[Any, Any, R]]:
         """As `CachedFunction.max_age`; what it returns is awaited."""
         core, prefix, limit = self._self_core, self._self_prefix, age_of(seconds)
@@ -322,6 +429,56 @@ class BoundAsyncCachedFunction(AsyncCachedFunction[P, R]):
 
         def __call__(self, /, *args, **kwargs):
             return self._self_core.call(*self._self_prefix, *args, **kwargs)
+
+
+class Warmed(NamedTuple):
+    """What `warm` did: calls that were fresh already, that were loaded (or waited for), and that failed."""
+
+    fresh: int
+    loaded: int
+    failed: int
+
+    def plus(self, outcomes: Iterable[Outcome]) -> Warmed:
+        fresh, loaded, failed = self
+        for outcome in outcomes:
+            if outcome.error is not None:
+                failed += 1
+            elif outcome.source is Source.FRESH:
+                fresh += 1
+            else:
+                loaded += 1
+        return Warmed(fresh, loaded, failed)
+
+
+def batch_values(outcomes: list[Outcome], return_exceptions: bool) -> list[Any]:
+    """The values of a batch, or its first error."""
+    if return_exceptions:
+        return [outcome.value if outcome.error is None else outcome.error for outcome in outcomes]
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    return [outcome.value for outcome in outcomes]
+
+
+def chunks(items: Iterable[T], size: int = 1000) -> Iterator[list[T]]:
+    items = iter(items)
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
+async def async_chunks(items: Iterable[T] | AsyncIterable[T], size: int = 1000) -> AsyncIterator[list[T]]:
+    if not isinstance(items, AsyncIterable):
+        for chunk in chunks(items, size):
+            yield chunk
+        return
+    gathered: list[T] = []
+    async for item in items:
+        gathered.append(item)
+        if len(gathered) == size:
+            yield gathered
+            gathered = []
+    if gathered:
+        yield gathered
 
 
 class BaseView(Generic[P]):

@@ -70,6 +70,7 @@ class Core:
         self._cache = cache
         self._residents: weakref.WeakKeyDictionary[Cache, Resident] = weakref.WeakKeyDictionary()
         self._resident: Resident | None = None
+        self.loader: Callable[..., Any] | None = None
         self.call: Callable[..., Any] = self._first_call
         if cache is None:
             claim("the default cache", "", policy.namespace, function, self)
@@ -161,6 +162,7 @@ class Core:
         """Remove one call's entry everywhere, or raise `InvalidationFailed` and go on trying."""
         plan, key, nonce = site.plan, site.key, new_nonce()
         plan.forget(key.entry)
+        before = plan.shared.owing((key.entry,))
         try:
             yield from invalidate(nonce)
         except StoreError as error:
@@ -169,7 +171,7 @@ class Core:
             failure = failed_invalidation(f"one call of {self.name}", (key.entry,), shared.store.address)
             plan.emit("invalidate", key, error=failure)
             raise failure from error
-        plan.shared.settled(key.entry)
+        plan.shared.settled(before)
         plan.counters.invalidations += 1
         plan.emit("invalidate", key)
 
@@ -181,6 +183,7 @@ class Core:
         name = plan.soft_name if softly and plan.soft_name is not None else plan.generation_name
         if not softly:
             plan.forget()
+        before = shared.owing((name,))
         try:
             (token,) = yield from move((name,), nonce)
         except StoreError as error:
@@ -189,7 +192,7 @@ class Core:
             plan.emit("invalidate", None, error=failure)
             raise failure from error
         shared.witness.trusts((name,), (token,))
-        shared.settled(name)
+        shared.settled(before)
         plan.counters.invalidations += 1
         plan.emit("invalidate", None, detail="soft" if softly else "")
         generation = parse(token)

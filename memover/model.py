@@ -123,11 +123,13 @@ class Generation(NamedTuple):
     """The stored mark of a namespace: an entry is valid only under the generation it was loaded in.
 
     `number` only grows (microseconds of the store's clock, or one more than the last); `nonce` tells two
-    bumps with one number apart.
+    bumps with one number apart. `replicas` is how many replicas had acknowledged this bump when it returned, None
+    where nobody asked (`wait_replicas=`).
     """
 
     number: int
     nonce: str
+    replicas: int | None = None
 
     def __str__(self) -> str:
         return f"{self.number}-{self.nonce}"

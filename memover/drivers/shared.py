@@ -29,6 +29,8 @@ logger = logging.getLogger("memover")
 KEEPER = Keeper()
 REPEAT_FIRST_SECONDS = 0.1
 REPEAT_LAST_SECONDS = 2.0
+_FAILURES_A_ROUND = 3
+"""Each may take a whole budget of the keeper's time, or of `close()`."""
 
 
 class Shared:
@@ -73,6 +75,7 @@ class Shared:
         self.trains = Trains()
         self.plans: weakref.WeakSet[Plan] = weakref.WeakSet()
         self._repeating = False
+        self._rounds = 0
         _everyone.add(self)
 
     # -- invalidations the store has not acknowledged ---------------------------------------------------------------------
@@ -105,20 +108,36 @@ class Shared:
         self.witness.trusts(names, tokens)
         return tokens
 
-    def settled(self, name: bytes) -> None:
-        """The store has taken a later invalidation of the same name."""
-        self.witness.owed.pop(name, None)
+    def owing(self, names: Sequence[bytes]) -> dict[bytes, Callable[[], object]]:
+        """What is owed of these names now, for `settled`."""
+        owed = self.witness.owed
+        return {name: owed[name] for name in names if name in owed} if owed else {}
+
+    def settled(self, before: dict[bytes, Callable[[], object]]) -> None:
+        """The store has taken an invalidation that began when `before` was owed: what has come since is owed still."""
+        owed = self.witness.owed
+        for name, repeat in before.items():
+            if owed.get(name) is repeat:
+                owed.pop(name, None)
 
     def settle(self) -> bool:
         """Repeat what is owed, once each; whether nothing is left."""
         owed = self.witness.owed
-        for name, repeat in list(owed.items()):
+        failed = 0
+        waiting = list(owed.items())
+        # Not always the same first: where keys live on several nodes, only theirs may be down.
+        self._rounds += 1
+        start = self._rounds * _FAILURES_A_ROUND % max(len(waiting), 1)
+        for name, repeat in waiting[start:] + waiting[:start]:
             try:
                 repeat()
             except StoreError:
-                return False
+                failed += 1
+                if failed == _FAILURES_A_ROUND:
+                    break
+                continue
             if owed.get(name) is repeat:
-                del owed[name]
+                owed.pop(name, None)
             logger.warning("the invalidation of %s, which failed before, has been acknowledged", name.decode())
         return not owed
 

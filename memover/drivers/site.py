@@ -39,6 +39,19 @@ _REST_SECONDS = 1.0
 _RESTING_LIMIT = 1000
 
 
+def enter_many(items: Sequence[BaseSite]) -> tuple[Any, Any, Collector | None]:
+    """Mark this context as inside one load of several calls; `leave_many` takes it back."""
+    plan = items[0].plan
+    collector = Collector(plan.shared.home) if plan.policy.track_dependencies else None
+    inside = _LOADING.set((*_LOADING.get(), *((plan, item.key.entry) for item in items)))
+    return inside, COLLECTOR.set(collector), collector
+
+
+def leave_many(mark: tuple[Any, Any, Collector | None]) -> None:
+    _LOADING.reset(mark[0])
+    COLLECTOR.reset(mark[1])
+
+
 def loading(plan: Plan, entry: bytes) -> bool:
     """Whether this context is inside a load of the very same call: waiting for it would be waiting for oneself."""
     return (plan, entry) in _LOADING.get()
@@ -47,7 +60,20 @@ def loading(plan: Plan, entry: bytes) -> bool:
 class BaseSite:
     """One call of one function. `flight` is what other callers of this process may wait for."""
 
-    __slots__ = ("_train", "args", "collector", "flight", "key", "kwargs", "load_time", "opened", "plan", "terms")
+    __slots__ = (
+        "_train",
+        "args",
+        "collector",
+        "flight",
+        "key",
+        "kwargs",
+        "load_time",
+        "opened",
+        "outcome",
+        "plan",
+        "terms",
+        "token",
+    )
 
     def __init__(self, plan: Plan, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self.plan = plan
@@ -61,6 +87,9 @@ class BaseSite:
         collector = COLLECTOR.get()
         self.collector = collector if collector is not None and collector.home == plan.shared.home else None
         self.terms: Terms | None = None
+        # Filled in where the call is one of a batch.
+        self.outcome: Outcome | None = None
+        self.token = ""
 
     def on_terms(self, max_age: float | None = None) -> Terms:
         """What the flows of this call are told."""
@@ -190,14 +219,10 @@ class BaseSite:
 
     def enter(self) -> tuple[Any, Any, Collector | None]:
         """Mark this context as inside the load of this call, and begin to collect what it uses."""
-        plan = self.plan
-        collector = Collector(plan.shared.home) if plan.policy.track_dependencies else None
-        loading = _LOADING.set((*_LOADING.get(), (plan, self.key.entry)))
-        return loading, COLLECTOR.set(collector), collector
+        return enter_many((self,))
 
     def leave(self, mark: tuple[Any, Any, Collector | None]) -> None:
-        _LOADING.reset(mark[0])
-        COLLECTOR.reset(mark[1])
+        leave_many(mark)
 
     def hand_on(self, outcome: Outcome) -> None:
         """Tell the load that asked for this call what the answer stands under."""

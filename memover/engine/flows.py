@@ -206,9 +206,13 @@ def lead(terms: Terms, token: str, reading: Reading) -> Flow[Outcome]:
     """Load under the lease and store what came of it, stamped with what was read before and what the load used."""
     if terms.call_name:
         terms.call_token = reading.token(terms.call_name)
-    before: Marks = tuple((name, token or b"") for name, token in zip(reading.names, reading.tokens))
     done: Outcome = yield Load(token)
-    used, done.marks = done.marks, before[: terms.required]
+    return (yield from conclude(terms, token, reading, done))
+
+
+def conclude(terms: Terms, token: str, reading: Reading, done: Outcome) -> Flow[Outcome]:
+    """Store what a load came to, under the lease it was begun under, and give the lease back."""
+    used, done.marks = done.marks, captured(terms, reading)
     if done.error is not None and not terms.keeps(done.error):
         done.marks = together(done.marks, used)
         yield from give_back(token, failed=isinstance(done.error, Exception))
@@ -237,6 +241,11 @@ def lead(terms: Terms, token: str, reading: Reading) -> Flow[Outcome]:
     except StoreError:
         pass  # the lease ends by itself, and whoever waits takes over
     return done
+
+
+def captured(terms: Terms, reading: Reading) -> Marks:
+    """The required names with the tokens they had before the load."""
+    return tuple((name, token or b"") for name, token in zip(reading.names[: terms.required], reading.tokens))
 
 
 def together(required: Marks, used: Marks | None) -> Marks | None:
@@ -370,12 +379,12 @@ def put(terms: Terms, outcome: Outcome) -> Flow[bool]:
     token = terms.new_token()
     grant: Grant = yield Acquire(token, force=True)
     reading = grant.reading
-    marks: Marks | None = tuple((name, token or b"") for name, token in zip(reading.names, reading.tokens))
+    marks: Marks | None = None
     late = yield LateTags(outcome)
     if isinstance(late, Outcome):
-        outcome.error, marks = late.error, None
+        outcome.error = late.error
     else:
-        marks = yield from with_late(terms, reading, marks[: terms.required] if marks else None, late)
+        marks = yield from with_late(terms, reading, captured(terms, reading), late)
     sealed = None if marks is None else (yield Seal(outcome, marks))
     if sealed is None or sealed.error is not None or terms.closed():
         yield from give_back(token, failed=True)

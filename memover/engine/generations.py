@@ -22,6 +22,10 @@ __all__ = ["GARBAGE", "Witness", "parse"]
 GARBAGE = 1 << 52
 """Microseconds since the epoch reach this in the year 2112; doubles count exactly to twice as far (Lua's numbers)."""
 
+FLOOR_LIMIT = GARBAGE - (1 << 40)
+"""From here on a token is believed, being well-formed, and yet makes no floor: beyond a floor that is nearly garbage only
+garbage is left, while without one the next bump goes back to the server's clock."""
+
 _TOKEN = re.compile(rb"([0-9]{1,16})-([0-9a-f]{16})\Z")
 
 
@@ -31,7 +35,7 @@ def parse(token: bytes | None) -> Generation | None:
     if found is None:
         return None
     number = int(found[1])
-    return None if number >= GARBAGE else Generation(number, found[2].decode())
+    return None if number >= GARBAGE else Generation(number, found[2].decode(), getattr(token, "replicas", None))
 
 
 class Witness:
@@ -81,7 +85,9 @@ class Witness:
         return bool(owed) and (any(name in owed for name in names) or any(name in owed for name in more))
 
     def _remember(self, name: bytes, token: bytes, number: int) -> None:
-        self._seen[name] = (token, number)
+        if number >= FLOOR_LIMIT:
+            return
+        self._seen[name] = (bytes(token), number)
         while len(self._seen) > self._limit:
             try:
                 self._seen.popitem(last=False)

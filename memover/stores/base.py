@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from memover.model import Key
 
-__all__ = ["AsyncStore", "Granted", "Seen", "Store", "StoreFacts"]
+__all__ = ["AsyncStore", "Granted", "Replicated", "Request", "Seen", "Store", "StoreFacts"]
 
 
 class Seen(NamedTuple):
@@ -32,6 +32,16 @@ class Granted(NamedTuple):
     seen: Seen
 
 
+Request = tuple["Key", str, int, Sequence[bytes], Sequence[int]]
+"""A lease to be asked for: key, token, milliseconds, names to put back, floors; see `Store.acquire`."""
+
+
+class Replicated(bytes):
+    """A token that `bump` answers where replicas were waited for; `replicas` is how many acknowledged it in time."""
+
+    replicas: int
+
+
 class StoreFacts(Protocol):
     """What is true of a store without asking it."""
 
@@ -47,6 +57,18 @@ class Store(StoreFacts, Protocol):
     """A store as synchronous callers see it."""
 
     def read(self, key: Key) -> Seen: ...
+
+    def read_many(self, keys: Sequence[Key]) -> list[Seen]:
+        """As `read` for each; one round trip together (Cluster: one per node, side by side)."""
+        ...
+
+    def acquire_many(self, requests: Sequence[Request]) -> list[Granted]:
+        """As `acquire` for each, none forced; one round trip together."""
+        ...
+
+    def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> list[bool]:
+        """As `store` for each; one round trip together."""
+        ...
 
     def look(self, key: Key) -> Seen:
         """As `read`, with the lease."""
@@ -95,6 +117,9 @@ class AsyncStore(StoreFacts, Protocol):
 
     def read(self, key: Key) -> Awaitable[Seen]: ...
     def look(self, key: Key) -> Awaitable[Seen]: ...
+    def read_many(self, keys: Sequence[Key]) -> Awaitable[list[Seen]]: ...
+    def acquire_many(self, requests: Sequence[Request]) -> Awaitable[list[Granted]]: ...
+    def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> Awaitable[list[bool]]: ...
     def acquire(
         self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
     ) -> Awaitable[Granted]: ...

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from memover.clocks import monotonic
 from memover.model import MISSING
 from memover.stores import leases
-from memover.stores.base import Granted, Seen
+from memover.stores.base import Granted, Request, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +87,15 @@ class MemoryStore:
         except KeyError:
             pass
         return Seen(key.names, tokens, item.raw)
+
+    def read_many(self, keys: Sequence[Key]) -> list[Seen]:
+        return [self.read(key) for key in keys]
+
+    def acquire_many(self, requests: Sequence[Request]) -> list[Granted]:
+        return [self.acquire(key, token, ms, ensured, floors, False) for key, token, ms, ensured, floors in requests]
+
+    def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> list[bool]:
+        return [self.store(*entry) for entry in entries]
 
     def look(self, key: Key) -> Seen:
         with self._lock:

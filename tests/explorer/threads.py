@@ -13,14 +13,14 @@ from memover.engine import ops
 from memover.engine.generations import Witness
 from memover.errors import StoreError, StoreUnavailable
 from memover.model import Source
-from tests.explorer.state import ENTRY, header_of, names_of
+from tests.explorer.state import header_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from tests.explorer.state import Process
 
-__all__ = ["BROKEN", "FAILURE", "PATIENCE_SECONDS", "TIMEOUT", "Boom", "Knowledge", "Node", "Threads"]
+__all__ = ["BROKEN", "FAILURE", "PATIENCE_SECONDS", "TIMEOUT", "Boom", "Knowledge", "Means", "Node", "Threads"]
 
 FAILURE = ("store error",)
 """The answer of a store that fails: thrown into the flow."""
@@ -63,20 +63,18 @@ class Node:
 
 
 class Threads:
-    """All histories of all flows of one scenario. `makers` make the flow of each actor from its terms."""
+    """All histories of all flows of one scenario. `makers` make each actor's flow from its desk's `Means`."""
 
     def __init__(
         self,
-        makers: tuple[Callable[[Any], Generator[Any, Any, Any]], ...],
-        terms: Callable[..., Any],
+        makers: tuple[Callable[[Means], Generator[Any, Any, Any]], ...],
         witness: type[Witness],
-        names: int,
+        names: tuple[bytes, ...],
     ) -> None:
         self.nodes: list[Node] = []
         self._makers = makers
-        self._terms = terms
         self._witness = witness
-        self._names = names_of(names)
+        self._names = names
         self._next: dict[tuple[int, Answer, Knowledge], Node] = {}
 
     def begin(self, actor: int, knowledge: Knowledge) -> Node:
@@ -106,24 +104,13 @@ class Threads:
         return node
 
     def _replay(self, node: Node) -> None:
-        clock = Clock()
-        terms = self._terms(
-            entry=ENTRY,
-            names=self._names,
-            witness=self._witness(),
-            on_store_error="load",
-            wait_seconds=PATIENCE_SECONDS,
-            max_age=None,
-            now=lambda: 0.0,
-            monotonic=clock,
-            new_token=Nonces(node.maker),
-        )
-        flow = self._makers[node.maker](terms)
+        means = Means(node.maker, self._witness())
+        flow = self._makers[node.maker](means)
         try:
             for answer, knowledge in node.history:
-                terms.witness = self._know(knowledge)
+                self._know(knowledge, means.witness)
                 if answer == TIMEOUT:
-                    clock.seconds += 2 * PATIENCE_SECONDS
+                    means.seconds += 2 * PATIENCE_SECONDS
                     answer = None
                 if answer == FAILURE:
                     node.op = flow.throw(StoreUnavailable("the world's store failed; nothing needs to be done"))
@@ -136,40 +123,37 @@ class Threads:
         except StoreError:
             node.ended = True
             node.op = None
-            node.result = (None, "StoreError", "raised")
+            node.result = (None, "StoreError", "raised", None)
         finally:
             flow.close()
-        witness = terms.witness
+        witness = means.witness
         node.known = Knowledge(tuple(witness.last(name) for name in self._names), frozenset(witness.owed))
 
-    def _know(self, knowledge: Knowledge) -> Witness:
-        witness = self._witness()
+    def _know(self, knowledge: Knowledge, witness: Witness) -> None:
+        """Let the witness know just what its process knows by now."""
         for name, token in zip(self._names, knowledge.last):
-            if token is not None:
-                witness.trusts((name,), (token,))
+            if token is not None and witness.last(name) != token:
+                assert witness.trusts((name,), (token,)), "what a process believes only grows"
+        for name in witness.owed.keys() - knowledge.owed:
+            del witness.owed[name]
         for name in knowledge.owed:
-            witness.owed[name] = nothing
-        return witness
+            witness.owed.setdefault(name, nothing)
 
 
-class Clock:
-    """A monotonic clock of one call, which moves only when a wait of it runs out."""
+class Means:
+    """What one flow has beside the answers: a witness, a monotonic clock that moves only when a wait of it runs out,
+    and nonces that are the same in every replay."""
 
-    def __init__(self) -> None:
+    def __init__(self, actor: int, witness: Witness) -> None:
+        self.witness = witness
         self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-class Nonces:
-    """The lease tokens of one flow, the same ones in every replay."""
-
-    def __init__(self, actor: int) -> None:
         self._actor = actor
         self._count = 0
 
-    def __call__(self) -> str:
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def nonce(self) -> str:
         self._count += 1
         return f"{self._actor + 1:08x}{self._count:08x}"
 
@@ -184,26 +168,28 @@ def materialised(answer: Answer) -> Any:
         return answer
     kind, *rest = answer
     if kind == "reading":
-        tokens, entry, lease = rest
+        key, names, tokens, entry, lease = rest
         if entry is None:
-            return ops.Reading(tokens, None, None, lease)
-        value, stamp = entry
-        return ops.Reading(tokens, b"%d" % value, header_of(stamp), lease)
+            return ops.Reading(names, tokens, None, None, lease)
+        value, marks = entry
+        return ops.Reading(names, tokens, b"%d" % value, header_of(key, marks), lease)
     if kind == "grant":
         ours, holder, reading = rest
         return ops.Grant(ours, holder, materialised(reading))
     if kind == "outcome":
-        value, error, source = rest
-        return ops.Outcome(value, Boom(error) if error else None, Source(source))
+        value, error, source, marks = rest
+        return ops.Outcome(value, Boom(error) if error else None, Source(source), marks=marks)
     if kind == "sealed":
-        value, tokens = rest
-        return ops.Sealed(b"%d" % value, 0, header_of(tokens), value)
+        key, value, marks = rest
+        return ops.Sealed(b"%d" % value, 0, header_of(key, marks), value)
+    if kind == "list":
+        return list(rest[0])
     raise AssertionError(f"no such answer: {answer!r}")
 
 
 def result_of(value: Any) -> Any:
-    """What a flow came to, as a value that compares: (value, error, source)."""
+    """What a flow came to, as a value that compares: (value, error, source, marks)."""
     if isinstance(value, ops.Outcome):
         error = None if value.error is None else type(value.error).__name__
-        return (value.value, error, value.source.value)
-    return (value, None, "")
+        return (value.value, error, value.source.value, value.marks)
+    return (value, None, "", None)

@@ -15,19 +15,37 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memover.engine.generations import Witness, parse
-from memover.engine.judge import FRESH, judge
-from tests.explorer.shelf import Shelf
-from tests.explorer.state import Actor, Held, Process, State, header_of, names_of
+from memover.engine.generations import Witness
+from memover.engine.judge import FRESH, VERSION, judge
+from tests.explorer.shelf import Shelf, number, put
+from tests.explorer.state import (
+    CALL,
+    CHILD,
+    CLOCK,
+    COARSE,
+    GENERATION,
+    OUTER,
+    PARENT,
+    TAG,
+    Actor,
+    Held,
+    Marks,
+    Process,
+    Slot,
+    State,
+    header_of,
+)
 from tests.explorer.threads import BROKEN, FAILURE, TIMEOUT, Knowledge, Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from types import ModuleType
 
     from memover.engine.ops import Outcome, Reading, Sealed
 
 __all__ = ["Player", "Rules", "Scenario", "Step", "World"]
+
+Commands = tuple[tuple[Any, ...], ...]
 
 LAST_RESORT = "the lease runs out, since nothing else can happen"
 
@@ -38,6 +56,7 @@ class Player(NamedTuple):
     name: str
     process: int
     make: Callable[[Any], Any]
+    key: int = CHILD
     reads: bool = True
 
 
@@ -54,21 +73,39 @@ class Rules(NamedTuple):
 class Scenario:
     """Who acts, what may go wrong, and what must hold.
 
-    `faults` happen at most once each, at any moment: "expiry", "eviction", "flush", "failover", "death:<process>",
-    "cancel:<actor>"; "late" and "resent" befall any command, "timeout" any wait, "failure" any load. Processes in
-    `cut_off` never reach the store. `entry` says whether one is stored when it begins (None: try both). `spread` is a cluster: each key of a command is served at a moment of its own.
-    `loads` bounds the loads of a whole schedule, when nothing goes wrong that costs another.
+    `faults` happen at most once each, at any moment: "expiry", "eviction" (of the generation, "eviction:<n>" of another
+    token), "flush", "failover", "death:<process>", "cancel:<actor>"; "late" and "resent" befall any command, "timeout"
+    any wait, "failure" any load. Processes in `cut_off` never reach the store. `entry` says whether one is stored when
+    it begins (None: try both). `spread` is a cluster: each key of a command is served at a moment of its own. `tag` is
+    "known" when the function has one that its arguments tell, "late" when only its result tells it; `nested` adds a
+    second function that uses the first. `loads` bounds the loads of a whole schedule.
     """
 
     name: str
     promise: str
-    players: Callable[[ModuleType], tuple[Player, ...]]
+    players: Callable[[Scenario, ModuleType], tuple[Player, ...]]
     faults: tuple[str, ...] = ()
     entry: bool | None = None
-    names: int = 1
     spread: bool = False
+    tag: str = ""
+    nested: bool = False
     cut_off: frozenset[int] = frozenset()
     loads: int | None = None
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """All the names there are tokens of."""
+        tags = (TAG,) if self.tag and self.spread else (TAG, CLOCK) if self.tag else ()
+        return (GENERATION, *tags, *((CALL, OUTER, COARSE) if self.nested else ()))
+
+    def required(self, key: int) -> tuple[bytes, ...]:
+        """The names whose tokens every entry of a key carries."""
+        if key == PARENT:
+            return (OUTER,)
+        return (GENERATION, TAG) if self.tag == "known" else (GENERATION,)
+
+    def clock(self, key: int) -> bytes:
+        return CLOCK if self.tag == "late" and key == CHILD and not self.spread else b""
 
 
 class Step(NamedTuple):
@@ -84,12 +121,10 @@ class World:
 
     def __init__(self, scenario: Scenario, rules: Rules) -> None:
         self.scenario = scenario
-        self.players = scenario.players(rules.flows)
-        self.names = names_of(scenario.names)
-        self.shelf = rules.shelf()
-        self.threads = Threads(
-            tuple(player.make for player in self.players), rules.flows.Terms, rules.witness, scenario.names
-        )
+        self.players = scenario.players(scenario, rules.flows)
+        self.names = scenario.names
+        self.shelf = rules.shelf(self.names)
+        self.threads = Threads(tuple(player.make for player in self.players), rules.witness, self.names)
         self.desk = rules.desk or Desk
         self.witness = rules.witness
         self.sharing = [
@@ -100,20 +135,31 @@ class World:
     @cached_property
     def starts(self) -> list[State]:
         """The first moments: nothing is stored yet, or an entry of the first truth (or only the one that is asked for)."""
-        first: tuple[bytes, ...] = tuple(b"1-%016x" % (0xA0 + at) for at in range(len(self.names)))
+        keys = (CHILD, PARENT) if self.scenario.nested else (CHILD,)
+        # The call's token is there only once a load that used the call has asked for it, the coarse one when it is needed.
+        given = {name: b"1-%016x" % (0xA0 + at) for at, name in enumerate(self.names) if name not in (CALL, COARSE)}
+        tokens = tuple(given.get(name) for name in self.names)
         count = 1 + max(player.process for player in self.players)
         start = State(
-            held=Held(first, None, None),
+            held=Held(tokens, (Slot(),) * len(keys)),
             truth=1,
             settled=1,
-            processes=(Process((None,) * len(self.names)),) * count,
+            processes=(self.stranger,) * count,
             actors=(Actor(),) * len(self.players),
             lost=(False,) * len(self.names),
-            high=(1,) * len(self.names),
+            high=tuple(map(number, tokens)),
             faults=self.scenario.faults,
         )
-        stored = start._replace(held=start.held._replace(entry=(1, first)))
+        names = self.scenario.required(CHILD) + ((TAG,) if self.scenario.tag == "late" else ())
+        entry: tuple[int, Marks] = (1, tuple((name, given[name]) for name in names))
+        stored = start._replace(held=put(start.held, CHILD, Slot(entry)))
         return {None: [start, stored], True: [stored], False: [start]}[self.scenario.entry]
+
+    @cached_property
+    def stranger(self) -> Process:
+        """A process that has seen nothing."""
+        keys = 2 if self.scenario.nested else 1
+        return Process((None,) * len(self.names), ((),) * keys, (None,) * keys)
 
     # -- the choices ------------------------------------------------------------------------------------------------------
 
@@ -124,7 +170,7 @@ class World:
             if not self.over(actor):
                 steps += self._act(state, index)
         waiting = not steps and [self.players[at].name for at, actor in enumerate(state.actors) if not self.over(actor)]
-        if waiting and state.held.lease is not None:
+        if waiting and any(slot.lease is not None for slot in state.held.slots):
             steps.append(Step("time", (LAST_RESORT,), expired(state)))
         elif waiting:
             steps.append(Step("time", ("passes",), fallen(state, "P7", f"{' and '.join(waiting)} will wait for ever")))
@@ -190,7 +236,7 @@ class World:
         state = self._land(state, index)
         if not player.reads:
             return state
-        value, error, source = result
+        value, error, source, _ = result
         if error is None and not actor.excused and value < actor.floor:
             return fallen(
                 state,
@@ -206,10 +252,10 @@ class World:
         at = self.players[index].process
         process = state.processes[at]
         flights = frozenset(flight for flight in process.flights if flight[1] != index)
-        train = None if process.train is not None and process.train[0] == index else process.train
-        if flights == process.flights and train == process.train:
+        trains = tuple(None if train is not None and train[0] == index else train for train in process.trains)
+        if flights == process.flights and trains == process.trains:
             return state
-        return put_process(state, at, process._replace(flights=flights, train=train))
+        return put_process(state, at, process._replace(flights=flights, trains=trains))
 
     # -- what goes wrong ----------------------------------------------------------------------------------------------------
 
@@ -217,7 +263,7 @@ class World:
         for at, (index, command) in enumerate(state.network):
             held, _ = self.shelf.perform(state.held, command)
             rest = state.network[:at] + state.network[at + 1 :]
-            after = self._touched(state, held)._replace(network=rest)
+            after = self.touched(state, held)._replace(network=rest)
             yield Step("network", ("delivers late what was sent by", self.players[index].name, command), after)
 
     def _accidents(self, state: State) -> Iterator[Step]:
@@ -225,13 +271,16 @@ class World:
         for fault in dict.fromkeys(state.faults):
             left = without(state, fault)
             kind, _, which = fault.partition(":")
-            if kind == "expiry" and held.lease is not None:
+            if kind == "expiry" and any(slot.lease is not None for slot in held.slots):
                 yield Step("fault", ("the lease runs out",), expired(left))
-            elif kind == "eviction" and held.tokens[0] is not None:
-                after = left._replace(held=held._replace(tokens=(None, *held.tokens[1:])))
-                yield Step("fault", ("the generation is evicted",), after)
+            elif kind == "eviction" and held.tokens[int(which or 0)] is not None:
+                at = int(which or 0)
+                tokens = (*held.tokens[:at], None, *held.tokens[at + 1 :])
+                after = left._replace(held=held._replace(tokens=tokens))
+                yield Step("fault", ("is evicted:", self.names[at].decode()), after)
             elif kind == "flush":
-                yield Step("fault", ("FLUSHALL",), left._replace(held=Held((None,) * len(held.tokens), None, None)))
+                empty = Held((None,) * len(held.tokens), (Slot(),) * len(held.slots))
+                yield Step("fault", ("FLUSHALL",), left._replace(held=empty))
             elif kind == "failover":
                 yield Step("fault", ("the replica has everything until now",), left._replace(replica=held))
             elif kind == "death":
@@ -253,7 +302,7 @@ class World:
         for index, player in enumerate(self.players):
             if player.process == which and not self.over(state.actors[index]):
                 state = put_actor(state, index, Actor(phase=("gone",)))
-        return put_process(state, which, Process((None,) * len(self.names), alive=False))
+        return put_process(state, which, self.stranger._replace(alive=False))
 
     def _failed_over(self, state: State, replica: Held) -> State:
         lost = tuple(high > number(token) for high, token in zip(state.high, replica.tokens))
@@ -270,7 +319,7 @@ class World:
             for lost, seen, token in zip(state.lost, process.last, state.held.tokens)
         )
 
-    def _touched(self, state: State, held: Held) -> State:
+    def touched(self, state: State, held: Held) -> State:
         """The moment after a command: a token that has moved is lost no more."""
         if held.tokens != state.held.tokens and "failover" in self.scenario.faults:
             lost = tuple(was and before == now for was, before, now in zip(state.lost, state.held.tokens, held.tokens))
@@ -282,39 +331,44 @@ class World:
 
     def check(self, state: State) -> State:
         """The same moment, fallen if a call that began now would be served from the store what was invalidated."""
-        entry = state.held.entry
-        if entry is None or (entry[0] >= state.settled and not any(process.bound for process in state.processes)):
-            return state
-        stranger = Process((None,) * len(self.names))
-        for at, process in enumerate((*state.processes, stranger)):
-            floor = max(state.settled, process.bound)
-            if entry[0] >= floor or not process.alive or process.owed:
+        for key, slot in enumerate(state.held.slots):
+            entry = slot.entry
+            if entry is None or (entry[0] >= state.settled and not any(process.bound for process in state.processes)):
                 continue
-            if any(state.lost) and not self._can_tell(state, process):
-                continue
-            if self._would_serve(process.last, state.held):
-                where = "that has seen nothing" if process is stranger else chr(65 + at)
-                return fallen(
-                    state,
-                    self.scenario.promise,
-                    f"the invalidation of truth {floor} has returned, and a call that began now in a process {where} "
-                    f"would be served {entry[0]} from the store",
-                )
+            for at, process in enumerate((*state.processes, self.stranger)):
+                floor = max(state.settled, process.bound)
+                if entry[0] >= floor or not process.alive or process.owed:
+                    continue
+                if any(state.lost) and not self._can_tell(state, process):
+                    continue
+                if self._would_serve(process.last, state.held, key):
+                    where = chr(65 + at) if at < len(state.processes) else "that has seen nothing"
+                    return fallen(
+                        state,
+                        self.scenario.promise,
+                        f"the invalidation of truth {floor} has returned, and a call that began now in a process "
+                        f"{where} would be served {entry[0]} from the store",
+                    )
         return state
 
-    def _would_serve(self, last: tuple[bytes | None, ...], held: Held) -> bool:
-        assert held.entry is not None
-        key = (last, held.tokens, held.entry[1])
-        served = self._served.get(key)
+    def _would_serve(self, last: tuple[bytes | None, ...], held: Held, key: int) -> bool:
+        entry = held.slots[key].entry
+        assert entry is not None, "there is nothing to serve"
+        asked = (last, held.tokens, key, entry[1])
+        served = self._served.get(asked)
         if served is None:
             witness = self.witness()
             for name, token in zip(self.names, last):
                 if token is not None:
                     witness.trusts((name,), (token,))
-            served = witness.trusts(self.names, held.tokens) and (
-                judge(header_of(held.entry[1]), self.names, held.tokens, 0.0) is FRESH
+            required = self.scenario.required(key)
+            more = [name for name, _ in entry[1] if name not in required and not name.startswith(VERSION)]
+            names = (*required, *more)
+            tokens = self.shelf.tokens(held, names)
+            served = witness.trusts(names, tokens) and FRESH is judge(
+                header_of(key, entry[1]), names, tokens, 0.0, required=len(required)
             )
-            self._served[key] = served
+            self._served[asked] = served
         return served
 
 
@@ -332,20 +386,35 @@ class Desk:
         self.actor = state.actors[index]
         self.player = world.players[index]
         self.process = state.processes[self.player.process]
+        self.key = self.player.key
+        self.tracked = False
         self.reply: tuple[Any] | None = None
         self.steps: list[Step] = []
 
     # -- of nobody else's concern ----------------------------------------------------------------------------------------------
 
     def decode(self, reading: Reading, source: Any) -> None:
-        assert reading.raw is not None, "nothing there to decode"
-        self.now(("outcome", int(reading.raw), None, source.value))
+        header = reading.header
+        assert reading.raw is not None and header is not None, "nothing there to decode"
+        name = self.world.scenario.required(self.key)[0]
+        self.now(("outcome", int(reading.raw), None, source.value, ((name, header.generation), *header.marks)))
 
-    def seal(self, outcome: Outcome, tokens: Sequence[bytes | None]) -> None:
-        self.now(None if outcome.error else ("sealed", outcome.value, tuple(tokens)))
+    def seal(self, outcome: Outcome, marks: Marks) -> None:
+        self.now(None if outcome.error else ("sealed", self.key, outcome.value, marks))
 
     def last_known(self) -> None:
         self.now(None)
+
+    def learn(self, names: Sequence[bytes]) -> None:
+        learned = list(self.process.learned)
+        learned[self.key] = tuple(name for name in names if not name.startswith(VERSION))
+        self.process = self.process._replace(learned=tuple(learned))
+        self.state = put_process(self.state, self.player.process, self.process)
+        self.now(None)
+
+    def late_tags(self, outcome: Outcome) -> None:
+        late = self.world.scenario.tag == "late" and self.key == CHILD
+        self.now(("list", (TAG,) if late else ()))
 
     def promise(self, truth: int, everywhere: bool) -> None:
         """A writer's invalidation has returned, or failed loudly and so holds for its own process."""
@@ -362,102 +431,150 @@ class Desk:
 
     # -- the store ----------------------------------------------------------------------------------------------------------
 
-    def read(self) -> None:
-        self.look(slot_only=False)
+    def asked(self) -> tuple[bytes, ...]:
+        """The names to read with the key: the required ones, what was learned, and the call's own where it is wanted."""
+        first = self.world.scenario.required(self.key)
+        more = self.process.learned[self.key]
+        if self.tracked and not self.world.scenario.spread:
+            more = (*more, CALL)
+        return tuple(dict.fromkeys((*first, *more)))
 
-    def look(self, *, slot_only: bool = True) -> None:
-        actor = self.actor
-        if not actor.phase and actor.seen == self.state.held:
+    def read(self) -> None:
+        self.look("reads", lease=False)
+
+    def look(self, what: str = "looks", *, lease: bool = True) -> None:
+        key, names = self.key, self.asked()
+        if not self.actor.phase and self.actor.seen == self.sight():
             return  # it looked a moment ago, and nothing has changed since
-        if self.world.scenario.spread:
-            self.parts_in_any_order(lease=slot_only)
-        else:
-            self.command("looks" if slot_only else "reads", ("look",) if slot_only else ("read",))
+        if not self.world.scenario.spread:
+            self.command(what, ("look" if lease else "read", key, names))
+            return
+        # A cluster serves each token, and entry and lease together, at moments of their own.
+        self.exchange(what, (*(("token", name) for name in names), ("slot", key)), lambda got: (
+            "reading", key, names, got[:-1], got[-1].entry, got[-1].lease if lease else None
+        ))  # fmt: skip
 
     def acquire(self, token: str, force: bool) -> None:
         self.fly(token)
-        floors = self.floors()
-        if self.world.scenario.spread:
-            self.tokens_then_lease(token, force, floors)
+        scenario, key = self.world.scenario, self.key
+        required = scenario.required(key)
+        clock = scenario.clock(key)
+        ensured = (*required, *((CALL,) if self.tracked else ()), *((clock,) if clock else ()))
+        names = (*ensured, *(name for name in self.process.learned[key] if name not in required))
+        floors = self.floors(ensured)
+        if not scenario.spread:
+            self.command("asks for the lease", ("acquire", key, token, force, names, len(required), floors))
+            return
+        # The tokens first, then the slot that holds entry and lease.
+        tokens = (
+            *(("ensure", name, floor, token) for name, floor in zip(ensured, floors)),
+            *(("token", name) for name in names[len(ensured) :]),
+        )
+
+        def then(got: tuple[Any, ...]) -> Commands:
+            return (("lease", key, token, force, names, len(required), got),)
+
+        self.exchange("asks for the lease", tokens, lambda got: got[0], then)
+
+    def ensure(self, names: Sequence[bytes]) -> None:
+        commands = tuple(("ensure", name, floor, self.nonce()) for name, floor in zip(names, self.floors(names)))
+        if commands:
+            self.exchange("fetches tokens", commands, lambda got: ("list", got))
         else:
-            self.command("asks for the lease", ("acquire", token, force, floors))
+            self.now(("list", ()))
 
     def store(self, token: str, sealed: Sealed) -> None:
-        assert sealed.header is not None
-        stamp = (sealed.header.generation, *(mark for _, mark in sealed.header.marks))
-        self.command("stores", ("store", token, (sealed.value, stamp)))
+        header = sealed.header
+        assert header is not None, "it was sealed"
+        name = self.world.scenario.required(self.key)[0]
+        entry = (sealed.value, ((name, header.generation), *header.marks))
+        self.command("stores", ("store", self.key, token, entry))
 
     def release(self, token: str, failed: bool) -> None:
-        self.command("releases", ("release", token, failed))
+        self.command("releases", ("release", self.key, token, failed))
 
-    def bump(self, nonce: str) -> None:
-        self.bump_name(0, nonce)
+    def bump(self, names: Sequence[bytes], nonce: str) -> None:
+        names, floors, along = tuple(names), self.floors(names), self.along()
+        if not self.world.scenario.spread:
+            self.command("bumps", ("bump", names, nonce, floors, along))
+            return
+        commands = tuple(("bump", (name,), nonce, (floor,), ()) for name, floor in zip(names, floors))
+        self.exchange("bumps", commands, lambda got: ("list", tuple(token for (token,) in got)))
 
-    def bump_name(self, at: int, nonce: str) -> None:
-        self.command("bumps", ("bump", at, nonce, self.floors()[at]))
+    def drop(self, nonce: str) -> None:
+        key, along = self.key, self.along(CALL)
+        if not self.world.scenario.spread:
+            self.command("drops entry and lease", ("drop", key, nonce, along))
+        elif along:
+            self.exchange("drops", (("delete", key),), lambda _: None, lambda _: (("along", along, nonce),))
+        else:
+            self.exchange("drops entry and lease", (("delete", key),), lambda _: None)
 
-    def drop(self) -> None:
-        self.command("drops entry and lease", ("drop",))
+    def along(self, *names: bytes) -> tuple[bytes, ...]:
+        return tuple(name for name in (*names, COARSE) if name in self.world.shelf.at)
 
-    def floors(self) -> tuple[int, ...]:
-        return tuple(number(token) for token in self.process.last)
+    def floors(self, names: Sequence[bytes]) -> tuple[int, ...]:
+        return tuple(number(self.process.last[self.world.shelf.at[name]]) for name in names)
 
-    def command(self, what: str, command: tuple[Any, ...], under: tuple[bytes | None, ...] | None = None) -> None:
+    def nonce(self) -> str:
+        """A nonce that nobody else has, for a site that makes its own."""
+        return f"e{self.index:07x}{self.actor.node:08x}"
+
+    def sight(self) -> tuple[Any, ...]:
+        """All that a look at the key can show."""
+        return (self.world.shelf.tokens(self.state.held, self.asked()), self.state.held.slots[self.key])
+
+    def command(self, what: str, command: tuple[Any, ...]) -> None:
         """One command on the store, with all that can become of it."""
-        if self.at_once:
-            return
-        world, state = self.world, self.state
-        if self.player.process in world.scenario.cut_off:
-            self.step((what, "in vain: the store cannot be reached"), self.answer(state, FAILURE))
-            return
-        held, answer = world.shelf.perform(state.held, command)
-        after = world._touched(state, held)
-        saw = held if under is None else held._replace(tokens=under)
-        self.step((what, answer), self.answer(after, answer, saw=saw))
-        if "late" in state.faults:
-            given_up = without(state, "late")
-            given_up = given_up._replace(network=(*state.network, (self.index, command)))
-            self.step((what, "and gives up on the answer"), self.answer(given_up, FAILURE))
-        if "resent" in state.faults and under is None:
-            self.step((what, "and, the connection having died, will say it again"), without(after, "resent"))
+        self.exchange(what, (command,), lambda got: ("list", got[0]) if command[0] == "bump" else got[0])
+        if "resent" in self.state.faults and not self.at_once and self.player.process not in self.world.scenario.cut_off:
+            held, _ = self.world.shelf.perform(self.state.held, command)
+            after = without(self.world.touched(self.state, held), "resent")
+            self.step((what, "and, the connection having died, will say it again"), after)
 
-    def parts_in_any_order(self, *, lease: bool) -> None:
-        """A read in a cluster: each token, and the slot of entry and lease, at a moment of its own."""
+    def exchange(
+        self,
+        what: str,
+        commands: Commands,
+        answer: Callable[[tuple[Any, ...]], Any],
+        then: Callable[[tuple[Any, ...]], Commands] | None = None,
+    ) -> None:
+        """Commands that are served at moments of their own: in a cluster in any order, else in this one.
+
+        `then` makes the second round of them from what the first has brought."""
         if self.at_once:
             return
-        phase = self.actor.phase if self.actor.phase[:1] == ("parts",) else ("parts",)
-        have = dict(phase[1:])
-        held = self.state.held
-        for at in (*range(len(held.tokens)), "slot"):
-            if at in have:
+        world, state, scenario = self.world, self.state, self.world.scenario
+        phase = self.actor.phase if self.actor.phase[:1] == ("exchange",) else ("exchange", None, ())
+        _, first, have = phase
+        if first is not None:
+            assert then is not None, "there is a second round"
+            commands = then(first)
+        got = dict(have)
+        for at, command in enumerate(commands):
+            if at in got:
                 continue
-            part = (held.entry, held.lease if lease else None) if at == "slot" else held.tokens[at]  # type: ignore[call-overload]
-            got = {**have, at: part}
-            if len(got) <= len(held.tokens):
-                parts = ("parts", *sorted(got.items(), key=str))
-                self.step(("reads part of it:", at, part), self.enter(self.state, parts))
+            if self.player.process in scenario.cut_off:
+                self.step((what, "in vain: the store cannot be reached"), self.answer(state, FAILURE))
+                return
+            held, found = world.shelf.perform(state.held, command)
+            after = world.touched(state, held)
+            more = {**got, at: found}
+            said = (what, found) if len(commands) == 1 else (what, f"({at + 1} of {len(commands)}):", found)
+            if len(more) < len(commands):
+                self.step(said, self.enter(after, ("exchange", first, tuple(sorted(more.items())))))
+            elif then is not None and first is None:
+                brought = tuple(more[at] for at in range(len(commands)))
+                self.step(said, self.enter(after, ("exchange", brought, ())))
             else:
-                entry, slot = got["slot"]
-                tokens = tuple(got[at] for at in range(len(held.tokens)))
-                answer = ("reading", tokens, entry, slot)
-                self.step(("reads the rest:", answer), self.answer(self.state, answer, saw=Held(tokens, entry, slot)))
-
-    def tokens_then_lease(self, token: str, force: bool, floors: tuple[int, ...]) -> None:
-        """Taking the lease in a cluster: the tokens first, then the slot that holds entry and lease."""
-        if self.at_once:
-            return
-        phase = self.actor.phase if self.actor.phase[:1] == ("tokens",) else ("tokens",)
-        have = dict(phase[1:])
-        world, state = self.world, self.state
-        if len(have) == len(floors):
-            under = tuple(have[at] for at in range(len(floors)))
-            self.command("asks for the lease", ("lease", token, force, under), under)
-            return
-        for at, floor in enumerate(floors):
-            if at not in have:
-                held, found = world.shelf.token(state.held, at, token, floor)
-                parts = ("tokens", *sorted({**have, at: found}.items()))
-                self.step(("fetches a token:", found), self.enter(world._touched(state, held), parts))
+                whole = answer(tuple(more[at] for at in range(len(commands))))
+                self.step(said, self.answer(after, whole, saw=saw(whole, after.held)))
+            if "late" in state.faults:
+                given_up = without(state, "late")
+                given_up = given_up._replace(network=(*state.network, (self.index, command)))
+                self.step((what, "and gives up on the answer"), self.answer(given_up, FAILURE))
+            if not scenario.spread:
+                return
 
     # -- the function --------------------------------------------------------------------------------------------------------
 
@@ -472,9 +589,9 @@ class Desk:
         state, actor = self.state, self.actor
         if actor.phase[:1] == ("loading",):
             value = actor.phase[1]
-            self.step(("has loaded", value), self.answer(state, ("outcome", value, None, "loaded")))
+            self.step(("has loaded", value), self.answer(state, ("outcome", value, None, "loaded", ())))
             if "failure" in state.faults:
-                failed = self.answer(without(state, "failure"), ("outcome", None, BROKEN, "loaded"))
+                failed = self.answer(without(state, "failure"), ("outcome", None, BROKEN, "loaded", ()))
                 self.step(("fails to load",), failed)
             return
         if token is None and "timeout" not in self.world.scenario.faults:
@@ -516,7 +633,7 @@ class Desk:
         if actor.phase[:1] == ("standing in",):
             if self.at_once:
                 return
-            if actor.seen != self.state.held:
+            if actor.seen != self.sight():
                 self.step(("wakes up",), self.answer(self.state, None, keep_seen=True))
             self.may_time_out(impatient)
             return
@@ -565,10 +682,12 @@ class Desk:
             self.depart()
 
     def depart(self) -> None:
-        running = self.process.train
+        running = self.process.trains[self.key]
         if running is None:
             count = self.process.count + 1
-            process = self.process._replace(train=(self.index, count), count=count)
+            trains = list(self.process.trains)
+            trains[self.key] = (self.index, count)
+            process = self.process._replace(trains=tuple(trains), count=count)
             state = put_process(self.state, self.player.process, process)
             self.step(("drives a load without a lease",), self.answer(state, True))
         else:
@@ -587,7 +706,7 @@ class Desk:
         actor = state.actors[self.index]._replace(phase=phase)
         return put_actor(state, self.index, actor._replace(seen=None) if forget else actor)
 
-    def answer(self, state: State, answer: Any, *, saw: Held | None = None, keep_seen: bool = False) -> State:
+    def answer(self, state: State, answer: Any, *, saw: tuple[Any, ...] | None = None, keep_seen: bool = False) -> State:
         if not keep_seen:
             state = put_actor(state, self.index, state.actors[self.index]._replace(seen=saw))
         return self.world.answered(state, self.index, answer)
@@ -613,7 +732,7 @@ def without(state: State, fault: str) -> State:
 
 
 def expired(state: State) -> State:
-    return state._replace(held=state.held._replace(lease=None))
+    return state._replace(held=state.held._replace(slots=tuple(Slot(slot.entry, None) for slot in state.held.slots)))
 
 
 def fallen(state: State, promise: str, what: str) -> State:
@@ -624,10 +743,15 @@ def shared(other: Actor) -> Any:
     """What a flight came to, as `BaseSite.shared_outcome` hands it on."""
     if other.phase[0] != "ended":
         return None
-    value, error, _ = other.phase[1]
-    return ("outcome", value, BROKEN if error else None, "waited")
+    value, error, _, marks = other.phase[1]
+    return ("outcome", value, BROKEN if error else None, "waited", marks)
 
 
-def number(token: bytes | None) -> int:
-    generation = parse(token)
-    return 0 if generation is None else generation.number
+def saw(answer: Any, held: Held) -> tuple[Any, ...] | None:
+    """What a waiter knows of the key after an answer, as `Desk.sight` would show it."""
+    if type(answer) is tuple and answer[0] == "grant":
+        answer = answer[3]
+    if type(answer) is not tuple or answer[0] != "reading":
+        return None
+    _, key, _, tokens, entry, _ = answer
+    return (tokens, Slot(entry, held.slots[key].lease))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from memover.drivers.shared import Shared
 from memover.engine import flows
-from memover.engine.ops import Acquire, Load, Look, Outcome, Seal, Store, Wait
+from memover.engine.ops import Acquire, Load, Look, Outcome, Seal, Wait
+from memover.errors import StoreError
 from memover.stores.redis.commands import Command, RedisCommands
 
 if TYPE_CHECKING:
@@ -15,16 +16,26 @@ if TYPE_CHECKING:
 
 def stamp_after_load(index: int) -> None:
     """The tokens in an entry are those read after its load."""
+    real = flows.lead
 
-    def lead(terms: Any, token: str, tokens: Any, *_: Any, **__: Any) -> Any:
-        done = yield Load(token)
-        if done.error is not None:
-            return done
-        reading = yield Look()
-        sealed = yield Seal(done, reading.tokens)
-        if sealed is not None and sealed.error is None:
-            yield Store(token, sealed)
-        return done
+    def lead(*args: Any) -> Any:
+        flow = real(*args)
+        after: Any = None
+        op = next(flow)
+        while True:
+            if isinstance(op, Seal) and after is not None:
+                op.marks = tuple((name, after.token(name) or token) for name, token in op.marks)
+            try:
+                try:
+                    answer = yield op
+                except StoreError as error:
+                    op = flow.throw(error)
+                    continue
+                if isinstance(op, Load):
+                    after = yield Look()
+                op = flow.send(answer)
+            except StopIteration as stop:
+                return stop.value
 
     flows.lead = lead
 
@@ -43,7 +54,7 @@ def store_without_the_lease(index: int) -> None:
 def invalidate_the_entry_alone(index: int) -> None:
     """Invalidating a call leaves the lease of a load under way."""
 
-    def dropping(self: Any, entry: bytes, lease: bytes) -> Exchange[None]:
+    def dropping(self: Any, entry: bytes, *_: Any) -> Exchange[None]:
         yield [Command(entry, (b"DEL", entry))]
 
     RedisCommands.dropping = dropping  # type: ignore[method-assign]
@@ -65,8 +76,11 @@ def flight_by_key(index: int) -> None:
 def everybody_loads(index: int) -> None:
     """The lease is taken from whoever has it."""
 
+    real = Acquire.on
+
     def on(self: Any, site: Any) -> Any:
-        return site.acquire(self.token, True)
+        self.force = True
+        return real(self, site)
 
     Acquire.on = on  # type: ignore[method-assign]
 

@@ -16,10 +16,10 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from memover.errors import StoreError
-from memover.stores.base import Granted, Seen
+from memover.stores.base import Granted, Request, Seen
 from memover.stores.redis.breaker import Breaker
 from memover.stores.redis.cluster import Exchanges, Topology
-from memover.stores.redis.commands import Exchange, RedisCommands, scripted
+from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
 from memover.stores.redis.connect import Node, Target, check_role, lost, translated
 from memover.stores.redis.sync import _PATIENCE, exhausted
 
@@ -221,6 +221,8 @@ class AsyncRedisStore(RedisCommands):
     def __init__(self, target: Target, limits: Limits) -> None:
         self.address = target.address
         self.spread = target.kind == "cluster"
+        self.wait_replicas = limits.wait_replicas
+        self.replicas_ms = limits.replicas_ms
         self._target = target
         self._limits = limits
         self._topology = Topology(target.nodes, target.address) if self.spread else None
@@ -266,6 +268,17 @@ class AsyncRedisStore(RedisCommands):
         self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
     ) -> Granted:
         return await self._run(self.acquiring(key, token, lease_ms, ensured, floors, force))
+
+    async def read_many(self, keys: Sequence[Key]) -> list[Seen]:
+        return await self._run(self.reading_many(keys))
+
+    async def acquire_many(self, requests: Sequence[Request]) -> list[Granted]:
+        return await self._run(
+            side_by_side([self.acquiring(key, token, ms, ensured, floors, False) for key, token, ms, ensured, floors in requests])
+        )
+
+    async def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> list[bool]:
+        return await self._run(side_by_side([self.storing(*entry) for entry in entries]))
 
     async def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> list[bytes]:
         return await self._run(self.ensuring(names, floors, nonce))

@@ -6,23 +6,26 @@ the list of answers back in. An answer that is an error is raised by the runner 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, TryAgainError
 
 from memover.errors import StoreUnavailable
 from memover.stores import leases
-from memover.stores.base import Granted, Seen
+from memover.stores.base import Granted, Replicated, Seen
 from memover.stores.redis import scripts
 
 if TYPE_CHECKING:
     from memover.model import Key
     from memover.stores.redis.scripts import Script
 
-__all__ = ["Command", "Exchange", "RedisCommands", "Wire", "scripted"]
+__all__ = ["Command", "Exchange", "RedisCommands", "Wire", "scripted", "side_by_side"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("memover")
 
 _FREE_ONLY, _FROM_ANYBODY, _UNLESS_CURRENT = b"2", b"1", b"0"
 
@@ -50,6 +53,9 @@ class RedisCommands:
     """What to send, and what the answers mean. `spread` is true where keys live on different nodes."""
 
     spread = False
+    wait_replicas = 0
+    replicas_ms = 0
+    _short_of_replicas = False
 
     def reading(self, key: Key) -> Exchange[Seen]:
         names = key.names
@@ -58,6 +64,20 @@ class RedisCommands:
             return Seen(names, answer[:-1], answer[-1])
         answers = yield [Command(name, (b"MGET", name)) for name in (*names, key.entry)]
         return Seen(names, [answer[0] for answer in answers[:-1]], answers[-1][0])
+
+    def reading_many(self, keys: Sequence[Key]) -> Exchange[list[Seen]]:
+        if self.spread:
+            return (yield from side_by_side([self.reading(key) for key in keys]))
+        places: dict[bytes, int] = {}
+        for key in keys:
+            for name in key.names:
+                places.setdefault(name, len(places))
+        (answer,) = yield [Command(keys[0].entry, (b"MGET", *places, *(key.entry for key in keys)))]
+        raws = iter(answer[len(places) :])
+        if len(places) == 1:
+            names, tokens = keys[0].names, answer[:1]
+            return [Seen(names, tokens, raw) for raw in raws]
+        return [Seen(key.names, [answer[places[name]] for name in key.names], next(raws)) for key in keys]
 
     def looking(self, key: Key) -> Exchange[Seen]:
         names = key.names
@@ -119,15 +139,20 @@ class RedisCommands:
     ) -> Exchange[list[bytes]]:
         mine = nonce.encode()
         if self.spread:
-            answers = yield [
-                _call(scripts.BUMP, (name,), mine, b"1", b"%d" % floor) for name, floor in zip(names, floors)
-            ]
-            moved = [answer[0] for answer in answers]
+            calls = [_call(scripts.BUMP, (name,), mine, b"1", b"%d" % floor) for name, floor in zip(names, floors)]
+            moved: list[Any] = []
+            if self.wait_replicas:
+                for call in calls:
+                    answer, replicas = yield self._awaited(call)
+                    moved.append(self._replicated(answer[0], replicas))
+            else:
+                moved += [answer[0] for answer in (yield calls)]
             yield [_call(scripts.MOVE, (name,), mine) for name in along]
         else:
-            (moved,) = yield [
-                _call(scripts.BUMP, (*names, *along), mine, b"%d" % len(names), *(b"%d" % floor for floor in floors))
-            ]
+            call = _call(scripts.BUMP, (*names, *along), mine, b"%d" % len(names), *(b"%d" % floor for floor in floors))
+            moved, *replicas = yield self._awaited(call)
+            if replicas:
+                moved = [self._replicated(token, replicas[0]) for token in moved]
         if not all(isinstance(token, bytes) for token in moved):
             raise StoreUnavailable(f"the server answered a bump of {names!r} with {moved!r}; is it a Redis?")
         return list(moved)
@@ -137,10 +162,58 @@ class RedisCommands:
         if self.spread:
             # In this order: a load that reads the call token first and the entry second can then never pair the new
             # token with the old entry.
-            yield [Command(entry, (b"DEL", entry, lease))]
+            try:
+                _, *replicas = yield self._awaited(Command(entry, (b"DEL", entry, lease)))
+            except TryAgainError:
+                # Their slot is on its way to another node and only one of the two is there. One after the other, the
+                # lease first: a load under way can then not store behind the removal of its entry.
+                yield [Command(lease, (b"DEL", lease))]
+                _, *replicas = yield self._awaited(Command(entry, (b"DEL", entry)))
             yield [_call(scripts.MOVE, (name,), mine) for name in along]
         else:
-            yield [_call(scripts.DROP, (entry, lease, *along), mine)]
+            _, *replicas = yield self._awaited(_call(scripts.DROP, (entry, lease, *along), mine))
+        for reached in replicas:
+            self._replicated(b"", reached)
+
+    def _awaited(self, command: Command) -> list[Command]:
+        # WAIT is about what its own connection has written, so it travels in the same batch. The script goes whole,
+        # because one that is sent again after NOSCRIPT would come after the WAIT.
+        if not self.wait_replicas:
+            return [command]
+        if command.script is not None:
+            command = Command(command.route, (b"EVAL", command.script.text, *command.args))
+        return [command, Command(command.route, (b"WAIT", b"%d" % self.wait_replicas, b"%d" % self.replicas_ms))]
+
+    def _replicated(self, token: Any, reached: int) -> Any:
+        if reached < self.wait_replicas and not self._short_of_replicas:
+            logger.warning(
+                "an invalidation reached %d replicas in %d ms, not the %d asked for: a failover now may lose it",
+                reached,
+                self.replicas_ms,
+                self.wait_replicas,
+            )
+        self._short_of_replicas = reached < self.wait_replicas
+        if not isinstance(token, bytes):
+            return token
+        replicated = Replicated(token)
+        replicated.replicas = reached
+        return replicated
+
+
+def side_by_side(exchanges: Sequence[Exchange[T]]) -> Exchange[list[T]]:
+    """Run exchanges in step, all their commands of one step in one batch."""
+    results: dict[int, T] = {}
+    waiting = {at: (exchange, next(exchange)) for at, exchange in enumerate(exchanges)}
+    while waiting:
+        answers = iter((yield [command for _, batch in waiting.values() for command in batch]))
+        following = {}
+        for at, (exchange, batch) in waiting.items():
+            try:
+                following[at] = (exchange, exchange.send([next(answers) for _ in batch]))
+            except StopIteration as stop:
+                results[at] = stop.value
+        waiting = following
+    return [results[at] for at in range(len(exchanges))]
 
 
 def _granted(ours: bool, held: bytes | None, seen: Seen, required: int) -> Granted:
@@ -169,12 +242,9 @@ def scripted(exchange: Exchange[T], known: set[bytes]) -> Wire[T]:
             again = yield [(batch[at].route, _arguments(batch[at], known)) for at in forgotten]
             for at, answer in zip(forgotten, again):
                 answers[at] = answer
-        for answer in answers:
-            if isinstance(answer, Exception):
-                exchange.close()
-                raise answer
+        failure = next((answer for answer in answers if isinstance(answer, Exception)), None)
         try:
-            batch = exchange.send(answers)
+            batch = exchange.send(answers) if failure is None else exchange.throw(failure)
         except StopIteration as stop:
             result: T = stop.value
             return result

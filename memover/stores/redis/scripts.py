@@ -3,7 +3,7 @@
 Scripts are sent by EVALSHA, and whole by EVAL the first time and whenever the server says NOSCRIPT (restart,
 failover, SCRIPT FLUSH). Keys are read with MGET, which answers nil where GET would raise on another type:
 whatever a stranger left under our key is treated as absent and overwritten. Doubles count exactly to 2^53;
-tokens at or above 2^52 are nobody's (`engine.generations.GARBAGE`).
+tokens at or above 2^52 are nobody's (`engine.generations.GARBAGE`), and the last below is not built upon.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def _script(*parts: str) -> Script:
 
 # token(key, nonce, floor, force): the current token, or a new one when there is none, when it is behind the floor
 # (the store lost a bump), or when forced. A token that carries our nonce is our own step, repeated: it stays.
+# It is written once more, so that a WAIT behind it on this connection has something to wait for.
 # The clock is the server's; max() keeps the order when it steps back. DEL where SET is refused for want of memory:
 # a token that is missing invalidates as well as a new one (P4).
 _TOKEN = """
@@ -37,9 +38,12 @@ local function token(key, nonce, floor, force)
   if current then
     local digits, tail = string.match(current, '^(%d+)%-(%x+)$')
     n = tonumber(digits or '0')
-    if not tail or #tail ~= 16 or #digits > 16 or n >= 4503599627370496 then
+    if not tail or #tail ~= 16 or #digits > 16 or n >= 4503599627370495 then
       n = 0
-    elseif tail == nonce or (not force and n >= floor) then
+    elseif tail == nonce then
+      if force then redis.pcall('SET', key, current) end
+      return current
+    elseif not force and n >= floor then
       return current
     end
   end
@@ -58,13 +62,16 @@ end
 """
 
 # lease(key, mine, ms, mode, under): 1 when it is ours now. mode: '0' take it unless it is held under these tokens,
-# '1' take it from anybody, '2' take it only when it is free. A slot of another type or a mark of failure is free.
+# '1' take it from anybody, '2' take it only when it is free. A slot of another type, a mark of failure, or a lease that
+# never ends (no script of ours takes one) is free.
 _LEASE = """
 local function lease(key, mine, ms, mode, under)
   local current = redis.call('MGET', key)[1]
   if current and mode ~= '1' then
     local token, taken = string.match(current, '^L ([^ ]+) (.*)$')
-    if token and token ~= mine and (mode == '2' or taken == under) then return 0, current end
+    if token and token ~= mine and (mode == '2' or taken == under) and redis.call('PTTL', key) >= 0 then
+      return 0, current
+    end
   end
   local done = redis.pcall('SET', key, 'L ' .. mine .. ' ' .. under, 'PX', ms)
   if type(done) == 'table' and done.err then return done, current end

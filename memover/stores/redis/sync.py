@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from memover.errors import StoreError, StoreUnavailable
-from memover.stores.base import Granted, Seen
+from memover.stores.base import Granted, Request, Seen
 from memover.stores.redis.breaker import Breaker
 from memover.stores.redis.cluster import Exchanges, Topology
-from memover.stores.redis.commands import Exchange, RedisCommands, scripted
+from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
 from memover.stores.redis.connect import Node, Target, check_role, lost, translated
 
 if TYPE_CHECKING:
@@ -206,6 +206,8 @@ class RedisStore(RedisCommands):
     def __init__(self, target: Target, limits: Limits) -> None:
         self.address = target.address
         self.spread = target.kind == "cluster"
+        self.wait_replicas = limits.wait_replicas
+        self.replicas_ms = limits.replicas_ms
         self._target = target
         self._limits = limits
         self._topology = Topology(target.nodes, target.address) if self.spread else None
@@ -260,6 +262,17 @@ class RedisStore(RedisCommands):
         self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
     ) -> Granted:
         return self._run(self.acquiring(key, token, lease_ms, ensured, floors, force))
+
+    def read_many(self, keys: Sequence[Key]) -> list[Seen]:
+        return self._run(self.reading_many(keys))
+
+    def acquire_many(self, requests: Sequence[Request]) -> list[Granted]:
+        return self._run(
+            side_by_side([self.acquiring(key, token, ms, ensured, floors, False) for key, token, ms, ensured, floors in requests])
+        )
+
+    def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> list[bool]:
+        return self._run(side_by_side([self.storing(*entry) for entry in entries]))
 
     def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> list[bytes]:
         return self._run(self.ensuring(names, floors, nonce))
