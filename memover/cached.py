@@ -211,7 +211,7 @@ class CachedFunction(Face, Generic[P, R]):
         once. `progress(n)` is told of each n calls that are done, as `tqdm.update` is. Every call is answered and
         stored before the first error, in the order of the calls, is raised; `return_exceptions=True` returns errors in
         place instead. A batch is not a snapshot: entries are read together, but each was loaded when it was."""
-        outcomes = self._self_answered(((*self._self_prefix, *args), {}) for args in zip(*iterables))(
+        outcomes = self._self_answered([((*self._self_prefix, *args), {}) for args in zip(*iterables)])(
             concurrency, progress, True
         )
         return batch_values(outcomes, return_exceptions)

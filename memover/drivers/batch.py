@@ -14,26 +14,38 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec.envelope import read_header
+from memover.codec.envelope import read_plain
 from memover.drivers import aio, sync
 from memover.drivers.plan import new_nonce
 from memover.drivers.site import BaseSite, enter_many, leave_many, loading
 from memover.drivers.tracking import COLLECTOR
-from memover.engine.judge import FRESH, judge
 from memover.engine.many import gather
 from memover.engine.ops import Outcome
-from memover.errors import ConfigurationError, DamagedEntry, StoreError
+from memover.errors import ConfigurationError, StoreError
 from memover.model import Call, Source
+from memover.stores.base import Seen
 
 if TYPE_CHECKING:
     from memover.drivers.plan import Plan
     from memover.engine.ops import Flow, Grant, Reading, Sealed
     from memover.model import Key
-    from memover.stores.base import Request, Seen
+    from memover.stores.base import Request, SeenMany
 
-__all__ = ["CallArguments", "answer_many", "answer_many_async"]
+__all__ = ["CallArguments", "Hit", "answer_many", "answer_many_async"]
 
 CallArguments = tuple[tuple[Any, ...], Mapping[str, Any]]
+
+
+class Hit:
+    """An outcome with nothing to say but its value."""
+
+    __slots__ = ("value",)
+
+    error = None
+    source = Source.FRESH
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class Batch:
@@ -46,13 +58,16 @@ class Batch:
         self._places: list[int] = []
         known: dict[str, int] = {}
         for call in calls:
-            key = lookup(*call[0], **call[1])
-            place = known.setdefault(key.text, len(known))
-            if place == len(self.keys):
+            args, kwargs = call
+            key = lookup(*args, **kwargs) if kwargs else lookup(*args)
+            text = key.text
+            place = known.get(text)
+            if place is None:
+                place = known[text] = len(known)
                 self.keys.append(plan.known_key(key) if plan.learned else key)
                 self.calls.append(call)
             self._places.append(place)
-        self.outcomes: list[Outcome | None] = [None] * len(self.keys)
+        self.outcomes: list[Outcome | Hit | None] = [None] * len(self.keys)
         self.readings: list[Reading] | None = None
 
     def plain(self) -> bool:
@@ -68,30 +83,31 @@ class Batch:
             and COLLECTOR.get() is None
         )
 
-    def serve(self, seens: Sequence[Seen], wanted: bool) -> int:
-        """Answer the hits among plain calls, and keep what was read for the others; the number of hits."""
-        plan, outcomes, now = self.plan, self.outcomes, wall()
-        versions = plan.witness.versions
-        trusted = plan.witness.trusts(seens[0].names, seens[0].tokens)
+    def serve(self, seens: SeenMany, wanted: bool) -> int:
+        """Answer the hits among plain calls, and keep what was read for the others; the number of hits.
+
+        An entry without marks is fresh as `judge` has it: its generation is current and its instant is not reached."""
+        plan, outcomes, now, keys = self.plan, self.outcomes, wall(), self.keys
+        names, tokens, raws = seens
+        trusted, current = plan.witness.trusts(names, tokens), tokens[0]
+        decode, codec = plan.codec.decode, plan.codec_name
         readings: list[Reading] = []
-        hits = 0
-        for at, (key, (names, tokens, raw, _)) in enumerate(zip(self.keys, seens)):
+        for at, raw in enumerate(raws):
             if raw is not None and trusted:
-                try:
-                    header = read_header(raw, key.entry)
-                    if not header.kind and judge(header, names, tokens, now, versions=versions) is FRESH:
-                        value = plan.decode(raw, header) if wanted else None
-                        outcomes[at] = Outcome(value, None, Source.FRESH)
-                        hits += 1
+                plain = read_plain(raw, keys[at].entry)
+                if plain is not None and plain[0] == current and now < plain[1] and plain[2] == codec:
+                    try:
+                        outcomes[at] = Hit(decode(plain[3]) if wanted else None)
                         continue
-                except DamagedEntry:
-                    pass  # `plan.reading` counts it
-            readings.append(plan.reading(key, seens[at]))
+                    except Exception:
+                        pass  # the ordinary way finds out once more, and counts it
+            readings.append(plan.reading(keys[at], Seen(names, tokens, raw)))
+        hits = len(keys) - len(readings)
         plan.counters.hits += hits
         self.readings = readings
         return hits
 
-    def results(self) -> list[Outcome]:
+    def results(self) -> list[Outcome | Hit]:
         """The outcomes in the order of the calls."""
         outcomes = self.outcomes
         return [outcome for place in self._places if (outcome := outcomes[place]) is not None]
@@ -267,14 +283,14 @@ def answer_many(
     concurrency: int,
     progress: Callable[[int], object] | None,
     wanted: bool = True,
-) -> list[Outcome]:
+) -> list[Outcome | Hit]:
     """Answer calls together, in their order. One round trip for all the hits; see `CachedFunction.map`."""
     if plan.watch.disabled():
         return [_disabled(plan, args, kwargs) for args, kwargs in calls]
     batch, began = Batch(plan, lookup, calls), perf_counter()
     if batch.plain():
         try:
-            hits = batch.serve(plan.shared.store.read_many(batch.keys), wanted)
+            hits = batch.serve(plan.shared.store.read_plain(batch.keys), wanted)
         except StoreError as error:
             plan.store_failed(None, error)
         else:
@@ -392,7 +408,7 @@ async def answer_many_async(
     concurrency: int,
     progress: Callable[[int], object] | None,
     wanted: bool = True,
-) -> list[Outcome]:
+) -> list[Outcome | Hit]:
     """As `answer_many`, awaited."""
     if plan.watch.disabled():
         return [await _disabled_async(plan, args, kwargs) for args, kwargs in calls]
@@ -401,7 +417,7 @@ async def answer_many_async(
         store = shared.async_store
         try:
             keys = batch.keys
-            seens = shared.store.read_many(keys) if store is None else await store.read_many(keys)
+            seens = shared.store.read_plain(keys) if store is None else await store.read_plain(keys)
         except StoreError as error:
             plan.store_failed(None, error)
         else:

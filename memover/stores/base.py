@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from memover.model import Key
 
-__all__ = ["AsyncStore", "Granted", "Replicated", "Request", "Seen", "Store", "StoreFacts"]
+__all__ = ["AsyncStore", "Granted", "Replicated", "Request", "Seen", "SeenMany", "Store", "StoreFacts"]
 
 
 class Seen(NamedTuple):
@@ -31,6 +31,9 @@ class Granted(NamedTuple):
     holder: str
     seen: Seen
 
+
+SeenMany = tuple[tuple[bytes, ...], Sequence["bytes | None"], Sequence["bytes | None"]]
+"""Names, their tokens, and the entries' bytes in the order of the keys."""
 
 Request = tuple["Key", str, int, Sequence[bytes], Sequence[int]]
 """A lease to be asked for: key, token, milliseconds, names to put back, floors; see `Store.acquire`."""
@@ -57,6 +60,10 @@ class Store(StoreFacts, Protocol):
     """A store as synchronous callers see it."""
 
     def read(self, key: Key) -> Seen: ...
+
+    def read_plain(self, keys: Sequence[Key]) -> SeenMany:
+        """As `read_many`, for keys that all have one and the same name."""
+        ...
 
     def read_many(self, keys: Sequence[Key]) -> list[Seen]:
         """As `read` for each; one round trip together (Cluster: one per node, side by side)."""
@@ -117,6 +124,7 @@ class AsyncStore(StoreFacts, Protocol):
 
     def read(self, key: Key) -> Awaitable[Seen]: ...
     def look(self, key: Key) -> Awaitable[Seen]: ...
+    def read_plain(self, keys: Sequence[Key]) -> Awaitable[SeenMany]: ...
     def read_many(self, keys: Sequence[Key]) -> Awaitable[list[Seen]]: ...
     def acquire_many(self, requests: Sequence[Request]) -> Awaitable[list[Granted]]: ...
     def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> Awaitable[list[bool]]: ...

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from memover.clocks import monotonic
 from memover.model import MISSING
 from memover.stores import leases
-from memover.stores.base import Granted, Request, Seen
+from memover.stores.base import Granted, Request, Seen, SeenMany
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +87,10 @@ class MemoryStore:
         except KeyError:
             pass
         return Seen(key.names, tokens, item.raw)
+
+    def read_plain(self, keys: Sequence[Key]) -> SeenMany:
+        seens = self.read_many(keys)
+        return keys[0].names, seens[0].tokens, [seen.raw for seen in seens]
 
     def read_many(self, keys: Sequence[Key]) -> list[Seen]:
         return [self.read(key) for key in keys]

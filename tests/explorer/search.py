@@ -28,7 +28,7 @@ class Violation(NamedTuple):
         seed = "" if self.seed is None else f" (seed {self.seed})"
         wide = max((len(step.who) for step in self.steps), default=0)
         lines = [f"{at:3}  {step.who:{wide}}  {spoken(step.what)}" for at, step in enumerate(self.steps, 1)]
-        begin = f"     at first: entry {_entry(self.start.held.entry)}, the truth is {self.start.truth}"
+        begin = f"     at first: entry {_entry(self.start.held.slots[0].entry)}, the truth is {self.start.truth}"
         return "\n".join([f"{self.promise} does not hold{seed}: {self.what}", begin, *lines])
 
 
@@ -124,7 +124,7 @@ def _word(part: Any) -> str:
         return str(part)
     kind = part[0] if part and isinstance(part[0], str) else ""
     if kind == "reading":
-        _, tokens, entry, lease = part
+        _, _, _, tokens, entry, lease = part
         said = f"[tokens {', '.join(map(_word, tokens))} | entry {_entry(entry)}"
         return said + (f" | lease {_lease(lease)}]" if lease is not None else "]")
     if kind == "grant":
@@ -143,7 +143,7 @@ def _nonce(nonce: str) -> str:
 
 
 def _entry(entry: Any) -> str:
-    return "none" if entry is None else f"{entry[0]} of {', '.join(map(_token, entry[1]))}"
+    return "none" if entry is None else f"{entry[0]} under {', '.join(_token(token) for _, token in entry[1])}"
 
 
 def _lease(lease: bytes) -> str:

@@ -131,7 +131,7 @@ def helpers() -> None:
     price.set("2.5", "tea")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     price.set(2.5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     price.invalidate(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    price.invalidate_all("tea")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    price.cache_clear("tea")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     price.max_age()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     price.max_age(10)(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     price.at("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -16,7 +16,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from memover.errors import StoreError
-from memover.stores.base import Granted, Request, Seen
+from memover.stores.base import Granted, Request, Seen, SeenMany
 from memover.stores.redis.breaker import Breaker
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
@@ -268,6 +268,9 @@ class AsyncRedisStore(RedisCommands):
         self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
     ) -> Granted:
         return await self._run(self.acquiring(key, token, lease_ms, ensured, floors, force))
+
+    async def read_plain(self, keys: Sequence[Key]) -> SeenMany:
+        return await self._run(self.reading_plain(keys))
 
     async def read_many(self, keys: Sequence[Key]) -> list[Seen]:
         return await self._run(self.reading_many(keys))

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, TryAgainError
 
 from memover.errors import StoreUnavailable
 from memover.stores import leases
-from memover.stores.base import Granted, Replicated, Seen
+from memover.stores.base import Granted, Replicated, Seen, SeenMany
 from memover.stores.redis import scripts
 
 if TYPE_CHECKING:
@@ -65,6 +65,14 @@ class RedisCommands:
         answers = yield [Command(name, (b"MGET", name)) for name in (*names, key.entry)]
         return Seen(names, [answer[0] for answer in answers[:-1]], answers[-1][0])
 
+    def reading_plain(self, keys: Sequence[Key]) -> Exchange[SeenMany]:
+        names = keys[0].names
+        if not self.spread:
+            (answer,) = yield [Command(keys[0].entry, (b"MGET", *names, *[key.entry for key in keys]))]
+            return names, answer[:1], answer[1:]
+        tokens, *raws = yield [Command(name, (b"MGET", name)) for name in (*names, *(key.entry for key in keys))]
+        return names, tokens, [raw[0] for raw in raws]
+
     def reading_many(self, keys: Sequence[Key]) -> Exchange[list[Seen]]:
         if self.spread:
             return (yield from side_by_side([self.reading(key) for key in keys]))
@@ -74,9 +82,6 @@ class RedisCommands:
                 places.setdefault(name, len(places))
         (answer,) = yield [Command(keys[0].entry, (b"MGET", *places, *(key.entry for key in keys)))]
         raws = iter(answer[len(places) :])
-        if len(places) == 1:
-            names, tokens = keys[0].names, answer[:1]
-            return [Seen(names, tokens, raw) for raw in raws]
         return [Seen(key.names, [answer[places[name]] for name in key.names], next(raws)) for key in keys]
 
     def looking(self, key: Key) -> Exchange[Seen]:

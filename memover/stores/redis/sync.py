@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from memover.errors import StoreError, StoreUnavailable
-from memover.stores.base import Granted, Request, Seen
+from memover.stores.base import Granted, Request, Seen, SeenMany
 from memover.stores.redis.breaker import Breaker
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
@@ -262,6 +262,9 @@ class RedisStore(RedisCommands):
         self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
     ) -> Granted:
         return self._run(self.acquiring(key, token, lease_ms, ensured, floors, force))
+
+    def read_plain(self, keys: Sequence[Key]) -> SeenMany:
+        return self._run(self.reading_plain(keys))
 
     def read_many(self, keys: Sequence[Key]) -> list[Seen]:
         return self._run(self.reading_many(keys))
