@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSp
 
 from memover.core import Core, age_of
 from memover.drivers import aio, batch, sync
-from memover.drivers.batch import CallArguments
+from memover.drivers.batch import CallArguments, Hit
 from memover.engine import flows
 from memover.engine.ops import Outcome
 from memover.errors import ConfigurationError
@@ -211,8 +211,8 @@ class CachedFunction(Face, Generic[P, R]):
         once. `progress(n)` is told of each n calls that are done, as `tqdm.update` is. Every call is answered and
         stored before the first error, in the order of the calls, is raised; `return_exceptions=True` returns errors in
         place instead. A batch is not a snapshot: entries are read together, but each was loaded when it was."""
-        outcomes = self._self_answered([((*self._self_prefix, *args), {}) for args in zip(*iterables)])(
-            concurrency, progress, True
+        outcomes = self._self_answered(
+            [((*self._self_prefix, *args), {}) for args in zip(*iterables)], concurrency, progress, True
         )
         return batch_values(outcomes, return_exceptions)
 
@@ -225,24 +225,22 @@ class CachedFunction(Face, Generic[P, R]):
         as events."""
         counts = Warmed(0, 0, 0)
         for chunk in chunks(self._self_calls(iterable)):
-            counts = counts.plus(self._self_answered(chunk)(concurrency, progress, False))
+            counts = counts.plus(self._self_answered(chunk, concurrency, progress, False))
         return counts
 
-    def _self_answered(self, calls: Iterable[CallArguments]) -> Callable[..., list[Outcome]]:
-        resident, loader, asked = self._self_core.now(), self._self_core.loader, list(calls)
-
-        def run(concurrency: int, progress: Any, wanted: bool) -> list[Outcome]:
-            return batch.answer_many(
-                resident.plan,
-                resident.lookup,
-                asked,
-                loader=loader,
-                concurrency=batch.limit(concurrency),
-                progress=progress,
-                wanted=wanted,
-            )
-
-        return run
+    def _self_answered(
+        self, calls: Sequence[CallArguments], concurrency: int, progress: Any, wanted: bool
+    ) -> list[Outcome | Hit]:
+        resident = self._self_core.now()
+        return batch.answer_many(
+            resident.plan,
+            resident.lookup,
+            calls,
+            loader=self._self_core.loader,
+            concurrency=batch.limit(concurrency),
+            progress=progress,
+            wanted=wanted,
+        )
 
     def max_age(self, seconds: Duration) -> Callable[P, R]:
         """The call, accepting only an entry at most that old (seconds, `timedelta` or text); it loads otherwise."""
@@ -372,7 +370,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
 
     async def _self_answered(
         self, calls: Sequence[CallArguments], concurrency: int, progress: Any, wanted: bool
-    ) -> list[Outcome]:
+    ) -> list[Outcome | Hit]:
         resident = self._self_core.now()
         return await batch.answer_many_async(
             resident.plan,
@@ -438,7 +436,7 @@ class Warmed(NamedTuple):
     loaded: int
     failed: int
 
-    def plus(self, outcomes: Iterable[Outcome]) -> Warmed:
+    def plus(self, outcomes: Iterable[Outcome | Hit]) -> Warmed:
         fresh, loaded, failed = self
         for outcome in outcomes:
             if outcome.error is not None:
@@ -450,7 +448,7 @@ class Warmed(NamedTuple):
         return Warmed(fresh, loaded, failed)
 
 
-def batch_values(outcomes: list[Outcome], return_exceptions: bool) -> list[Any]:
+def batch_values(outcomes: list[Outcome | Hit], return_exceptions: bool) -> list[Any]:
     """The values of a batch, or its first error."""
     if return_exceptions:
         return [outcome.value if outcome.error is None else outcome.error for outcome in outcomes]

@@ -121,7 +121,8 @@ class Core:
         if plan.watch.disabled():
             return None
         try:
-            found = yield from flows.peek(plan.terms(key))
+            terms = site.on_terms()
+            found = yield from flows.peek(terms)
         except StoreError:
             if plan.policy.on_store_error == "raise":
                 raise
@@ -129,6 +130,9 @@ class Core:
         if found is None:
             return None
         reading, outcome = found
+        if terms.call_name:
+            terms.call_token = reading.token(terms.call_name)
+            site.hand_on(outcome)
         header = reading.header
         assert header is not None, "an answer was decoded from it"
         generation = parse(header.generation)

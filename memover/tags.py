@@ -47,7 +47,10 @@ class Tags:
                 roots |= self._check(tag, binding)
                 self._templates.append(tag)
             elif callable(tag):
-                (self._late if _positional(tag) >= 2 else self._early).append(tag)
+                if _positional(tag) >= 2:
+                    self._late.append(tag)
+                else:
+                    self._early.append(tag)
             else:
                 raise ConfigurationError(
                     f"{function}: tags= takes templates such as 'user:{{user_id}}' and callables, not {tag!r}."
@@ -116,7 +119,7 @@ class _Plain(dict[str, Any]):
     def __getitem__(self, name: str) -> Any:
         value = super().__getitem__(name)
         kind = type(value)
-        if kind.__str__ is object.__str__ and kind.__format__ is object.__format__ and kind.__repr__ is object.__repr__:
+        if all(getattr(kind, name) is getattr(object, name) for name in ("__str__", "__format__", "__repr__")):
             return _Unwritable(value, name, *self._where)
         return value
 

@@ -190,9 +190,13 @@ class AsyncSite(BaseSite):
         loop = asyncio.get_running_loop()
         landed: asyncio.Future[None] = loop.create_future()
 
+        def wake() -> None:
+            if not landed.done():
+                landed.set_result(None)
+
         def tell() -> None:
             try:
-                loop.call_soon_threadsafe(lambda: landed.done() or landed.set_result(None))
+                loop.call_soon_threadsafe(wake)
             except RuntimeError:
                 pass  # that loop was closed meanwhile: nobody waits there any more
 
@@ -261,6 +265,8 @@ def settle(outcome: Outcome, site: AsyncSite, began: float, *, lookup: bool = Tr
     """Count the lookup, and return or raise what it came to."""
     if lookup:
         site.looked_up(outcome, perf_counter() - began)
+    else:
+        site.hand_on(outcome)
     if outcome.error is not None:
         try:
             raise outcome.error

@@ -156,12 +156,13 @@ def loaded(
         item.plan.let_go(item)
     if error is None:
         try:
-            values = matched(calls, answered)
+            return [
+                item.loaded(value[0], None, seconds, mark[2]) if value else None
+                for item, value in zip(items, matched(calls, answered))
+            ]
         except Exception as mistake:
             error = mistake
-    if error is not None:
-        return [item.loaded(None, error, seconds, mark[2]) for item in items]
-    return [item.loaded(value[0], None, seconds, mark[2]) if value else None for item, value in zip(items, values)]
+    return [item.loaded(None, error, seconds, mark[2]) for item in items]
 
 
 def matched(calls: Sequence[Call], answered: Any) -> list[tuple[Any, ...]]:

@@ -181,7 +181,7 @@ class BaseSite:
     def loaded(self, value: Any, error: BaseException | None, seconds: float, collector: Collector | None) -> Outcome:
         plan = self.plan
         keep = True
-        if isinstance(value, NotCached):
+        if isinstance(value, NotCached):  # type: ignore[arg-type]  # to checkers it is a function
             value, keep = value.value, False
         plan.counters.loads += 1
         self.load_time = seconds
@@ -270,8 +270,7 @@ class BaseSite:
     def looked_up(self, outcome: Outcome, elapsed: float) -> None:
         """Count a lookup and tell the observers of it."""
         plan = self.plan
-        if self.collector is not None:
-            self.hand_on(outcome)
+        self.hand_on(outcome)
         plan.counters.looked_up(outcome.source)
         if plan.watch.busy:
             plan.watch.emit(

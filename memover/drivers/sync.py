@@ -183,18 +183,20 @@ def conclude(flow: Flow[T], site: SyncSite) -> T:
 
 def drive(flow: Flow[Outcome], site: SyncSite, began: float, *, lookup: bool = True) -> Any:
     """Run a call's flow, tell those who wait for it, and return or raise what it came to."""
-    outcome: Outcome | None = None
+    done: Outcome | None = None
     try:
-        outcome = run(flow, site)
+        outcome = done = run(flow, site)
     finally:
-        site.finish(outcome)
+        site.finish(done)
     if lookup:
         site.looked_up(outcome, perf_counter() - began)
+    else:
+        site.hand_on(outcome)
     if outcome.error is not None:
         try:
             raise outcome.error
         finally:
-            del outcome
+            del outcome, done
     return outcome.value
 
 

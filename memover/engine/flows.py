@@ -22,7 +22,7 @@ from __future__ import annotations
 from math import log
 from typing import TYPE_CHECKING
 
-from memover.engine.judge import FRESH, STALE, UNKNOWN, judge
+from memover.engine.judge import FRESH, STALE, UNKNOWN
 from memover.engine.ops import (
     Acquire,
     Behind,
@@ -403,14 +403,13 @@ def peek(terms: Terms) -> Flow[tuple[Reading, Outcome] | None]:
         if not terms.witness.trusts(reading.names, reading.tokens):
             return None
         verdict = terms.judge(reading)
-        if verdict is not UNKNOWN:
-            break
-        assert reading.header is not None, "there is no such verdict on nothing"
+        if verdict is FRESH:
+            outcome: Outcome | None = yield Decode(reading, Source.FRESH)
+            return None if outcome is None else (reading, outcome)
+        if verdict is not UNKNOWN or reading.header is None:
+            return None
         yield Learn([name for name, _ in reading.header.marks])
-    if verdict is not FRESH:
-        return None
-    outcome: Outcome | None = yield Decode(reading, Source.FRESH)
-    return None if outcome is None else (reading, outcome)
+    return None
 
 
 def give_back(token: str, *, failed: bool = False) -> Flow[None]:
