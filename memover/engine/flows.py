@@ -364,13 +364,20 @@ def renew(terms: Terms, since: float) -> Flow[Outcome | None]:
 
 def refresh(terms: Terms) -> Flow[Outcome]:
     """Run the function now and store what it returns, whatever is stored or under way."""
+    unstored: Outcome
     if terms.closed():
-        return (yield Load(None))
+        unstored = yield Load(None)
+        unstored.marks = None
+        return unstored
     token = terms.new_token()
     try:
         grant: Grant = yield Acquire(token, force=True)
     except StoreError as error:
-        return Outcome(error=error) if terms.on_store_error == "raise" else (yield Load(None))
+        if terms.on_store_error == "raise":
+            return Outcome(error=error)
+        unstored = yield Load(None)
+        unstored.marks = None
+        return unstored
     return (yield from lead(terms, token, grant.reading))
 
 

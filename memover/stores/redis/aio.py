@@ -23,10 +23,10 @@ from memover.stores.redis.commands import Exchange, RedisCommands, scripted, sid
 from memover.stores.redis.connect import Node, Target, check_role, lost, translated
 from memover.stores.redis.sync import _PATIENCE, exhausted
 
-if sys.version_info >= (3, 11, 3):
-    from asyncio import timeout as time_limit
+if TYPE_CHECKING or sys.version_info >= (3, 11, 3):
+    from asyncio import timeout as time_limit  # type: ignore[attr-defined]  # checkers look at 3.10
 else:
-    from async_timeout import timeout as time_limit  # redis-py's own dependency there
+    from async_timeout import timeout as time_limit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -333,8 +333,8 @@ class AsyncRedisStore(RedisCommands):
             while True:
                 exchanges = hops.send(await self._exchange(exchanges, urgent))
         except StopIteration as stop:
-            answers = stop.value
-            return answers
+            result: list[Any] = stop.value
+            return result
 
     async def _exchange(self, exchanges: Exchanges, urgent: bool) -> list[list[Any]]:
         async def visit(node: Node | None, batch: list[tuple[bytes, ...]]) -> list[Any]:

@@ -327,8 +327,8 @@ class RedisStore(RedisCommands):
             while True:
                 exchanges = hops.send(self._exchange(exchanges, urgent))
         except StopIteration as stop:
-            answers = stop.value
-            return answers
+            result: list[Any] = stop.value
+            return result
 
     def _exchange(self, exchanges: Exchanges, urgent: bool) -> list[list[Any]]:
         # To all nodes before the first answer is read, so that several cost the time of one.
