@@ -58,7 +58,7 @@ class Cache:
     * `socket_connect_timeout` (0.25 s): the longest a connection may take to be made.
     * `max_connections` (64): connections per server and process, and per event loop.
     * `breaker_first` (0.25 s), `breaker_last` (2 s): how long a silent store is left alone, at first and at most.
-    * `wait_replicas` (0): how many replicas each invalidation waits for (Redis `WAIT`), within four fifths of
+    * `wait_replicas` (0): how many replicas each invalidation waits for (Redis `WAIT`), within three fifths of
       `socket_timeout`. `Generation.replicas` says how many had it; fewer than asked for is no error and is logged once.
       It narrows the window in which a failover loses an invalidation, and does not close it.
     * `wait_timeout` (30 s): how long a call waits for another's load, and `lease_ttl` (10 s): how long a dead
@@ -101,6 +101,10 @@ class Cache:
         self.prefix = check_prefix(prefix)
         self.version = check_version(version)
         self.ttl = seconds_of(ttl, "ttl")
+        if codec is not None:
+            from memover.codec import resolve_codec
+
+            resolve_codec(codec)  # so that a wrong one is refused here, and not at the first decoration
         self.codec = codec
         self.wait_timeout = seconds_of(wait_timeout, "wait_timeout", zero=True, never=False)
         self.lease_ttl = seconds_of(lease_ttl, "lease_ttl", never=False)

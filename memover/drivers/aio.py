@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.clocks import monotonic, wall
 from memover.codec.envelope import read_header
-from memover.drivers.site import BaseSite, loading
+from memover.drivers.site import BaseSite, enter, leave, loading
 from memover.engine import flows
 from memover.drivers.plan import new_nonce
-from memover.drivers.tracking import COLLECTOR
+from memover.drivers.tracking import INSIDE
 from memover.engine.judge import FRESH, judge
 from memover.engine.ops import Flow, Grant, Outcome, Reading, Sealed
 from memover.errors import DamagedEntry, StoreError
@@ -117,7 +117,7 @@ class AsyncSite(BaseSite):
         plan = self.plan
         if token is not None:
             plan.hold(self, self.key, token)
-        mark = self.enter()
+        mark = enter((self,))
         value, error = None, None
         began = perf_counter()
         try:
@@ -126,10 +126,10 @@ class AsyncSite(BaseSite):
             error = raised
         finally:
             seconds = perf_counter() - began
-            self.leave(mark)
+            leave(mark)
             if token is not None:
                 plan.let_go(self)
-        return self.loaded(value, error, seconds, mark[2])
+        return self.loaded(value, error, seconds, mark[0].collector)
 
     async def wait(self, holder: str, seconds: float, poll: float) -> Outcome | None:
         flight = self.open(holder)
@@ -167,7 +167,7 @@ class AsyncSite(BaseSite):
 
         async def work() -> Outcome | None:
             outcome: Outcome | None = None
-            COLLECTOR.set(None)
+            INSIDE.set(None)
             try:
                 outcome = await run(flows.renew(site.on_terms(), since), site)
             except StoreError:
@@ -291,7 +291,7 @@ def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
     witness = plan.witness
     counters = plan.counters
     memory = shared.memory if plan.simple else None
-    collecting = COLLECTOR.get
+    inside = INSIDE.get
     generation_name = plan.generation_name
     soft = plan.soft_name
     versions = witness.versions
@@ -300,7 +300,7 @@ def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
     read = None if store is None else store.read
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        if watch.busy or collecting() is not None:
+        if watch.busy or inside() is not None:
             return await general(plan, lookup, args, kwargs)
         key = lookup(*args, **kwargs)
         if memory is not None:

@@ -17,8 +17,8 @@ from memover.clocks import wall
 from memover.codec.envelope import read_plain
 from memover.drivers import aio, sync
 from memover.drivers.plan import new_nonce
-from memover.drivers.site import BaseSite, enter_many, leave_many, loading
-from memover.drivers.tracking import COLLECTOR
+from memover.drivers.site import BaseSite, enter, leave, loading
+from memover.drivers.tracking import INSIDE
 from memover.engine.many import gather
 from memover.engine.ops import Outcome
 from memover.errors import ConfigurationError, StoreError
@@ -80,7 +80,7 @@ class Batch:
             and not plan.learned
             and not plan.witness.owed
             and plan.last_known is None
-            and COLLECTOR.get() is None
+            and INSIDE.get() is None
         )
 
     def serve(self, seens: SeenMany, wanted: bool) -> int:
@@ -157,12 +157,12 @@ def loaded(
     if error is None:
         try:
             return [
-                item.loaded(value[0], None, seconds, mark[2]) if value else None
+                item.loaded(value[0], None, seconds, mark[0].collector) if value else None
                 for item, value in zip(items, matched(calls, answered))
             ]
         except Exception as mistake:
             error = mistake
-    return [item.loaded(None, error, seconds, mark[2]) for item in items]
+    return [item.loaded(None, error, seconds, mark[0].collector) for item in items]
 
 
 def matched(calls: Sequence[Call], answered: Any) -> list[tuple[Any, ...]]:
@@ -223,14 +223,14 @@ class SyncBatchSite:
     def load_many(self, items: Sequence[sync.SyncSite]) -> list[Outcome | None]:
         if not items or self._loader is None:
             return [None] * len(items)
-        calls, mark = bulk_calls(items), enter_many(items)
+        calls, mark = bulk_calls(items), enter(items)
         answered, error, began = None, None, perf_counter()
         try:
             answered = self._loader(calls)
         except BaseException as raised:
             error = raised
         finally:
-            leave_many(mark)
+            leave(mark)
         return loaded(items, calls, answered, error, began, mark)
 
     def store_many(self, stored: Sequence[tuple[sync.SyncSite, Sealed]]) -> None:
@@ -352,7 +352,7 @@ class AsyncBatchSite:
     async def load_many(self, items: Sequence[aio.AsyncSite]) -> list[Outcome | None]:
         if not items or self._loader is None:
             return [None] * len(items)
-        calls, mark = bulk_calls(items), enter_many(items)
+        calls, mark = bulk_calls(items), enter(items)
         answered, error, began = None, None, perf_counter()
         try:
             answered = self._loader(calls)
@@ -361,7 +361,7 @@ class AsyncBatchSite:
         except BaseException as raised:
             error = raised
         finally:
-            leave_many(mark)
+            leave(mark)
         return loaded(items, calls, answered, error, began, mark)
 
     async def store_many(self, stored: Sequence[tuple[aio.AsyncSite, Sealed]]) -> None:

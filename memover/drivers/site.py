@@ -9,14 +9,13 @@ from __future__ import annotations
 import inspect
 import math
 import random
-from contextvars import ContextVar
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from memover.codec import shareable
 from memover.clocks import monotonic
 from memover.drivers.flights import Flight
-from memover.drivers.tracking import COLLECTOR, Collector
+from memover.drivers.tracking import INSIDE, Collector, Inside, collecting
 from memover.engine.ops import Grant, Outcome, Reading, Sealed
 from memover.errors import UnencodableValue
 from memover.model import MISSING, Event, NotCached, Source
@@ -32,29 +31,28 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseSite", "loading"]
 
-_LOADING: ContextVar[tuple[tuple[Plan, bytes], ...]] = ContextVar("memover-loading", default=())
-
-
 _REST_SECONDS = 1.0
 _RESTING_LIMIT = 1000
 
 
-def enter_many(items: Sequence[BaseSite]) -> tuple[Any, Any, Collector | None]:
-    """Mark this context as inside one load of several calls; `leave_many` takes it back."""
+def enter(items: Sequence[BaseSite]) -> tuple[Inside, Any]:
+    """Mark this context as inside one load of these calls; `leave` takes it back."""
     plan = items[0].plan
     collector = Collector(plan.shared.home) if plan.policy.track_dependencies else None
-    inside = _LOADING.set((*_LOADING.get(), *((plan, item.key.entry) for item in items)))
-    return inside, COLLECTOR.set(collector), collector
+    inside = Inside(tuple((plan, item.key.entry) for item in items), collector, INSIDE.get())
+    return inside, INSIDE.set(inside)
 
 
-def leave_many(mark: tuple[Any, Any, Collector | None]) -> None:
-    _LOADING.reset(mark[0])
-    COLLECTOR.reset(mark[1])
+def leave(mark: tuple[Inside, Any]) -> None:
+    """The load is over, in this context and in those it began."""
+    mark[0].over = True
+    INSIDE.reset(mark[1])
 
 
 def loading(plan: Plan, entry: bytes) -> bool:
     """Whether this context is inside a load of the very same call: waiting for it would be waiting for oneself."""
-    return (plan, entry) in _LOADING.get()
+    inside = INSIDE.get()
+    return inside is not None and inside.loads(plan, entry)
 
 
 class BaseSite:
@@ -84,7 +82,7 @@ class BaseSite:
         self.opened: list[str] = []
         self.load_time = 0.0
         self._train = False
-        collector = COLLECTOR.get()
+        collector = collecting()
         self.collector = collector if collector is not None and collector.home == plan.shared.home else None
         self.terms: Terms | None = None
         # Filled in where the call is one of a batch.
@@ -216,13 +214,6 @@ class BaseSite:
     def pause(self, poll: float) -> float:
         """Seconds to the next look, so that many waiters do not look in step."""
         return poll * (0.75 + random.random() / 2)
-
-    def enter(self) -> tuple[Any, Any, Collector | None]:
-        """Mark this context as inside the load of this call, and begin to collect what it uses."""
-        return enter_many((self,))
-
-    def leave(self, mark: tuple[Any, Any, Collector | None]) -> None:
-        leave_many(mark)
 
     def hand_on(self, outcome: Outcome) -> None:
         """Tell the load that asked for this call what the answer stands under."""

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.clocks import monotonic, wall
 from memover.codec.envelope import read_header
-from memover.drivers.site import BaseSite, loading
+from memover.drivers.site import BaseSite, enter, leave, loading
 from memover.engine import flows
 from memover.drivers.plan import new_nonce
-from memover.drivers.tracking import COLLECTOR
+from memover.drivers.tracking import INSIDE
 from memover.engine.judge import FRESH, judge
 from memover.engine.ops import Flow, Grant, Outcome, Reading, Sealed
 from memover.errors import DamagedEntry, StoreError
@@ -79,7 +79,7 @@ class SyncSite(BaseSite):
         plan = self.plan
         if token is not None:
             plan.hold(self, self.key, token)
-        mark = self.enter()
+        mark = enter((self,))
         value, error = None, None
         began = perf_counter()
         try:
@@ -88,10 +88,10 @@ class SyncSite(BaseSite):
             error = raised
         finally:
             seconds = perf_counter() - began
-            self.leave(mark)
+            leave(mark)
             if token is not None:
                 plan.let_go(self)
-        return self.loaded(value, error, seconds, mark[2])
+        return self.loaded(value, error, seconds, mark[0].collector)
 
     def wait(self, holder: str, seconds: float, poll: float) -> Outcome | None:
         flight = self.open(holder)
@@ -127,7 +127,7 @@ class SyncSite(BaseSite):
 
         def work() -> None:
             nonlocal outcome
-            COLLECTOR.set(None)
+            INSIDE.set(None)
             try:
                 outcome = run(flows.renew(site.on_terms(), since), site)
             except StoreError:
@@ -207,14 +207,14 @@ def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
     witness = plan.witness
     counters = plan.counters
     memory = shared.memory if plan.simple else None
-    collecting = COLLECTOR.get
+    inside = INSIDE.get
     generation_name = plan.generation_name
     soft = plan.soft_name
     versions = witness.versions
     read = shared.store.read
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if watch.busy or collecting() is not None:
+        if watch.busy or inside() is not None:
             return general(plan, lookup, args, kwargs)
         key = lookup(*args, **kwargs)
         if memory is not None:

@@ -14,7 +14,7 @@ from memover.errors import ConfigurationError
 if TYPE_CHECKING:
     from memover.engine.ops import Marks
 
-__all__ = ["COLLECTOR", "Collector", "depends_on"]
+__all__ = ["INSIDE", "Collector", "Inside", "collecting", "depends_on"]
 
 
 class Collector:
@@ -44,7 +44,37 @@ class Collector:
         return None if self.spoiled else tuple(self.marks.items())
 
 
-COLLECTOR: ContextVar[Collector | None] = ContextVar("memover-collector", default=None)
+class Inside:
+    """A load under way, as the contexts it runs in know it: its calls, what it collects, and the load it is part of.
+
+    A task that a load began may outlive it, with the load still in its context: `over` says that it means nothing any
+    more."""
+
+    __slots__ = ("calls", "collector", "outer", "over")
+
+    def __init__(self, calls: tuple[tuple[object, bytes], ...], collector: Collector | None, outer: Inside | None) -> None:
+        self.calls = calls
+        self.collector = collector
+        self.outer = outer
+        self.over = False
+
+    def loads(self, plan: object, entry: bytes) -> bool:
+        """Whether this very call is being loaded in this context."""
+        inside: Inside | None = self
+        while inside is not None:
+            if not inside.over and any(whose is plan and what == entry for whose, what in inside.calls):
+                return True
+            inside = inside.outer
+        return False
+
+
+INSIDE: ContextVar[Inside | None] = ContextVar("memover-inside", default=None)
+
+
+def collecting() -> Collector | None:
+    """The collector of the load that this context is in, None when there is none or it does not track."""
+    inside = INSIDE.get()
+    return None if inside is None or inside.over else inside.collector
 
 
 def depends_on(*tags: str) -> None:
@@ -52,7 +82,7 @@ def depends_on(*tags: str) -> None:
 
     No round trip. Outside a load that is being cached it does nothing. Raises `ConfigurationError` for a tag that
     is no text."""
-    collector = COLLECTOR.get()
+    collector = collecting()
     for tag in tags:
         if not isinstance(tag, str) or not tag:
             raise ConfigurationError(f"depends_on() takes tags, which are text such as 'user:7', not {tag!r}.")

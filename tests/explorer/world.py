@@ -75,7 +75,7 @@ class Scenario:
 
     `faults` happen at most once each, at any moment: "expiry", "eviction" (of the generation, "eviction:<n>" of another
     token), "flush", "failover", "death:<process>", "cancel:<actor>"; "late" and "resent" befall any command, "timeout"
-    any wait, "failure" any load. Processes in `cut_off` never reach the store. `entry` says whether one is stored when
+    any wait, "failure" any load (or only those of one actor: "late:<actor>"). Processes in `cut_off` never reach the store. `entry` says whether one is stored when
     it begins (None: try both). `spread` is a cluster: each key of a command is served at a moment of its own. `tag` is
     "known" when the function has one that its arguments tell, "late" when only its result tells it; `nested` adds a
     second function that uses the first. `loads` bounds the loads of a whole schedule.
@@ -527,9 +527,10 @@ class Desk:
     def command(self, what: str, command: tuple[Any, ...]) -> None:
         """One command on the store, with all that can become of it."""
         self.exchange(what, (command,), lambda got: ("list", got[0]) if command[0] == "bump" else got[0])
-        if "resent" in self.state.faults and not self.at_once and self.player.process not in self.world.scenario.cut_off:
+        resent = self.may("resent")
+        if resent and not self.at_once and self.player.process not in self.world.scenario.cut_off:
             held, _ = self.world.shelf.perform(self.state.held, command)
-            after = without(self.world.touched(self.state, held), "resent")
+            after = without(self.world.touched(self.state, held), resent)
             self.step((what, "and, the connection having died, will say it again"), after)
 
     def exchange(
@@ -569,8 +570,8 @@ class Desk:
             else:
                 whole = answer(tuple(more[at] for at in range(len(commands))))
                 self.step(said, self.answer(after, whole, saw=saw(whole, after.held)))
-            if "late" in state.faults:
-                given_up = without(state, "late")
+            if late := self.may("late"):
+                given_up = without(state, late)
                 given_up = given_up._replace(network=(*state.network, (self.index, command)))
                 self.step((what, "and gives up on the answer"), self.answer(given_up, FAILURE))
             if not scenario.spread:
@@ -590,11 +591,11 @@ class Desk:
         if actor.phase[:1] == ("loading",):
             value = actor.phase[1]
             self.step(("has loaded", value), self.answer(state, ("outcome", value, None, "loaded", ())))
-            if "failure" in state.faults:
-                failed = self.answer(without(state, "failure"), ("outcome", None, BROKEN, "loaded", ()))
+            if failure := self.may("failure"):
+                failed = self.answer(without(state, failure), ("outcome", None, BROKEN, "loaded", ()))
                 self.step(("fails to load",), failed)
             return
-        if token is None and "timeout" not in self.world.scenario.faults:
+        if token is None and not any(fault.startswith("timeout") for fault in self.world.scenario.faults):
             for other, player in zip(state.actors, self.world.players):
                 if player.process == self.player.process and other.phase[:1] == ("loading",) and not other.phase[2]:
                     state = fallen(
@@ -621,23 +622,22 @@ class Desk:
 
     def wait(self, holder: str, seconds: float, poll: float) -> None:
         actor, sharing = self.actor, self.world.sharing[self.index]
-        impatient = "timeout" in self.state.faults
         if actor.phase[:1] == ("boarded",):
             if self.at_once:
                 return
             other = self.state.actors[actor.phase[1]]
             if self.world.over(other):
                 self.step(("is told",), self.answer(self.state, shared(other)))
-            self.may_time_out(impatient)
+            self.may_time_out()
             return
         if actor.phase[:1] == ("standing in",):
             if self.at_once:
                 return
             if actor.seen != self.sight():
                 self.step(("wakes up",), self.answer(self.state, None, keep_seen=True))
-            self.may_time_out(impatient)
+            self.may_time_out()
             return
-        if self.at_once and (sharing or impatient):
+        if self.at_once and (sharing or self.may("timeout")):
             return
         if self.at_once:
             self.now(None)
@@ -650,9 +650,14 @@ class Desk:
         else:
             self.step(("waits for another process",), self.enter(self.state, ("standing in",)))
 
-    def may_time_out(self, impatient: bool) -> None:
-        if impatient:
-            self.step(("has waited long enough",), self.answer(without(self.state, "timeout"), TIMEOUT))
+    def may_time_out(self) -> None:
+        if fault := self.may("timeout"):
+            self.step(("has waited long enough",), self.answer(without(self.state, fault), TIMEOUT))
+
+    def may(self, kind: str) -> str:
+        """The fault of this kind that may befall this flow now, "" when there is none left."""
+        own = f"{kind}:{self.index}"
+        return own if own in self.state.faults else kind if kind in self.state.faults else ""
 
     def board(self) -> None:
         if self.at_once and self.world.sharing[self.index]:
@@ -677,7 +682,7 @@ class Desk:
                     self.step(("is told",), self.answer(self.state, outcome))
                 else:
                     self.depart()
-            self.may_time_out("timeout" in self.state.faults)
+            self.may_time_out()
         else:
             self.depart()
 

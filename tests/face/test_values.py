@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import threading
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from memover import UnencodableValue
+from memover.drivers.aio import AsyncSite
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -174,8 +178,6 @@ def test_an_exception_is_shared_by_those_who_waited_for_it(sync_way: Way) -> Non
 
 def waiting(thread: threading.Thread) -> bool:
     """Whether a thread waits for another's load."""
-    import sys
-
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
         if frame.f_code.co_name == "_await":
@@ -184,16 +186,24 @@ def waiting(thread: threading.Thread) -> bool:
     return False
 
 
-def test_tasks_share_an_exception_too(async_way: Way) -> None:
+def test_tasks_share_an_exception_too(async_way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """asyncio.gather of a failing call: one run, every caller told."""
     runs = []
+    waiting: list[Any] = []
+    really_await = AsyncSite._await
+
+    async def counted(site: AsyncSite, *args: Any) -> Any:
+        waiting.append(site)
+        return await really_await(site, *args)
+
+    monkeypatch.setattr(AsyncSite, "_await", counted)
 
     @async_way.cached()
     def failing() -> Any:
         runs.append(1)
 
         async def later() -> int:
-            for _ in range(20):
+            while len(waiting) < 4:
                 await asyncio.sleep(0)
             raise LookupError("nothing there")
 
@@ -240,27 +250,50 @@ def test_exceptions_that_are_none_of_the_functions_are_not_shared(sync_way: Way)
 
 
 def test_a_codec_of_ones_own_is_used(way: Way) -> None:
-    """codec= with encode and decode: its bytes are stored, what it cannot decode is a miss."""
+    """codec= with encode and decode: its bytes are stored, and another codec's bytes are a miss."""
+    encoded, decoded = [], []
 
-    class Shout:
-        def encode(self, value: str) -> bytes:
-            return value.upper().encode()
+    class Json:
+        def encode(self, value: Any) -> bytes:
+            encoded.append(value)
+            return json.dumps(value).encode()
 
-        def decode(self, data: bytes) -> str:
-            return data.decode()
+        def decode(self, data: bytes) -> Any:
+            decoded.append(data)
+            return json.loads(data)
 
     runs = []
 
-    def greet(name: str) -> str:
+    def greet(name: str) -> dict[str, str]:
         runs.append(name)
-        return f"hello {name}"
+        return {"hello": name}
 
-    f = way.cached("codec", codec=Shout())(greet)
-    assert way.run(f("tea")) == "hello tea"
-    assert way.run(f("tea")) == "HELLO TEA"
-    # Another codec does not read what the first wrote.
+    f = way.cached("codec", codec=Json())(greet)
+    assert way.run(f("tea")) == way.run(f("tea")) == {"hello": "tea"}
+    assert encoded == [{"hello": "tea"}]
+    assert decoded == [b'{"hello": "tea"}']
     g = way.cached("codec")(greet)
-    assert way.run(g("tea")) == "hello tea"
-    assert way.run(g("tea")) == "hello tea"
+    assert way.run(g("tea")) == way.run(g("tea")) == {"hello": "tea"}
     assert runs == ["tea", "tea"]
-    assert g.cache_info().damaged == 1
+    assert g.cache_info().damaged > 0
+    assert len(decoded) == 1
+
+
+def test_what_a_codec_cannot_encode_is_refused(way: Way) -> None:
+    """Its error becomes an UnencodableValue that names the function and has the codec's error as its cause."""
+
+    class Json:
+        def encode(self, value: Any) -> bytes:
+            return json.dumps(value).encode()
+
+        def decode(self, data: bytes) -> Any:
+            return json.loads(data)
+
+    @way.cached(codec=Json())
+    def f() -> Any:
+        return {1, 2}
+
+    with pytest.raises(UnencodableValue, match="codec") as caught:
+        way.run(f())
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert caught.value.kind == "builtins.set"

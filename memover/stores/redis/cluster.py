@@ -11,7 +11,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from redis.crc import key_slot
-from redis.exceptions import ResponseError
+from redis.exceptions import AskError, ClusterDownError, MasterDownError, MovedError
 
 from memover.errors import StoreTimeout, StoreUnavailable
 from memover.stores.redis.connect import lost
@@ -85,18 +85,14 @@ class Topology:
     def _directed(
         self, owners: list[Node | None], answer: Any, route: bytes, node: Node
     ) -> tuple[Node, bool] | None:
-        if isinstance(answer, ResponseError):
-            word, _, rest = str(answer).partition(" ")
-            if word in ("MOVED", "ASK"):
-                _, _, where = rest.partition(" ")
-                host, _, port = where.rpartition(":")
-                there = (host or node[0], int(port))
-                if word == "ASK":
-                    return there, True
-                owners[key_slot(route)] = there
-                return there, False
-            if word in ("CLUSTERDOWN", "MASTERDOWN"):
-                self.forget()
+        if isinstance(answer, AskError):  # MovedError is one too
+            there = (answer.host or node[0], answer.port)
+            if not isinstance(answer, MovedError):
+                return there, True
+            owners[key_slot(route)] = there
+            return there, False
+        if isinstance(answer, (ClusterDownError, MasterDownError)):
+            self.forget()
         elif isinstance(answer, Exception) and lost(answer):
             self.forget()
         return None

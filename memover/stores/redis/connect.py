@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis.asyncio.connection as aio_connection
 import redis.asyncio.sentinel as aio_sentinel
@@ -146,8 +146,8 @@ def parse_url(url: str) -> Target:
                 f"The store's URL has the unknown scheme {scheme!r}: write redis+sentinel:// or redis+cluster://."
             )
         return _several(family, topology, netloc, path, query)
-    plain = urlunsplit((family, netloc, path, query, ""))
-    options = _plain_options(plain)
+    # Not by urlunsplit, which writes unix:/path where there is no host.
+    options = _plain_options(f"{family}://{netloc}{path}" + (f"?{query}" if query else ""))
     if family == "unix":
         where = options.get("path")
         if not where:

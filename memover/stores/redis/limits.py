@@ -25,7 +25,7 @@ class Limits:
     @property
     def replicas_ms(self) -> int:
         """For how long the server may wait for replicas: what remains of the budget is for its answer."""
-        return max(1, int(self.socket_timeout * 800))
+        return max(1, int(self.socket_timeout * 600))
 
     def breaker(self, address: str) -> Breaker:
         return Breaker(address, first_seconds=self.breaker_first_seconds, last_seconds=self.breaker_last_seconds)
