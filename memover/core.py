@@ -6,6 +6,8 @@ is written once here, for `def` and `async def` functions alike.
 
 from __future__ import annotations
 
+import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,6 +35,18 @@ if TYPE_CHECKING:
     from memover.tags import Tags
 
 __all__ = ["Core", "Resident"]
+
+
+_moving = threading.RLock()
+
+
+def _after_fork_in_child() -> None:
+    global _moving  # noqa: PLW0603  # whoever held it in the parent is not here
+    _moving = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Resident(NamedTuple):
@@ -88,11 +102,12 @@ class Core:
         resident = self._resident
         if resident is None:
             cache = self.cache
-            resident = self._residents.get(cache)
-            if resident is None:
-                resident = self._residents[cache] = self._move_in(cache)
-            self._resident = resident
-            self.call = resident.call
+            with _moving:
+                resident = self._residents.get(cache)
+                if resident is None:
+                    resident = self._residents[cache] = self._move_in(cache)
+                self._resident = resident
+                self.call = resident.call
         return resident
 
     def let_go(self) -> None:
