@@ -19,7 +19,7 @@ from memover.drivers import aio, batch, sync
 from memover.drivers.batch import CallArguments, Hit
 from memover.engine import flows
 from memover.engine.ops import Outcome
-from memover.errors import ConfigurationError
+from memover.errors import ConfigurationError, UnkeyableArgument
 from memover.keys.naming import check_version
 from memover.model import CacheInfo, Entry, Generation, Key, Source
 
@@ -98,11 +98,26 @@ class Face(Proxy):
 
     def _self_calls(self, items: Iterable[Any]) -> Iterator[CallArguments]:
         for item in items:
-            yield (*self._self_prefix, *(item if type(item) is tuple else (item,))), {}
+            yield self._self_whole(item if type(item) is tuple else (item,)), {}
+
+    def _self_whole(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        # The arguments as the function takes them. From Python 3.13 on, a classmethod around a face makes a plain method of
+        # it, which hands on the helpers without the class; to guess the class would be to guess wrong for subclasses.
+        args = (*self._self_prefix, *args)
+        if self._self_core.takes_class and not (args and isinstance(args[0], type)):
+            name = self._self_core.name
+            raise UnkeyableArgument(
+                f"{name}: this helper was not given the class. From Python 3.13 on, @classmethod hides it from what it "
+                f"wraps: put @versioned_cache(...) above @classmethod.",
+                function=name,
+                parameter="cls",
+                path="cls",
+            )
+        return args
 
     def _self_site(self, kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # The site of a helper call: the key it is about, and the arguments should it have to load.
-        args = (*self._self_prefix, *args)
+        args = self._self_whole(args)
         resident = self._self_core.now()
         return kind(resident.plan, resident.lookup(*args, **kwargs), args, kwargs)
 
@@ -146,7 +161,7 @@ class CachedFunction(Face, Generic[P, R]):
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """The entry's full key as stored. No round trip. Raises `UnkeyableArgument`."""
-        return self._self_core.now().lookup(*self._self_prefix, *args, **kwargs).text
+        return self._self_core.now().lookup(*self._self_whole(args), **kwargs).text
 
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """The entry that a call would be answered from now, or None; the function is never run. One round trip.
@@ -212,7 +227,7 @@ class CachedFunction(Face, Generic[P, R]):
         stored before the first error, in the order of the calls, is raised; `return_exceptions=True` returns errors in
         place instead. A batch is not a snapshot: entries are read together, but each was loaded when it was."""
         outcomes = self._self_answered(
-            [((*self._self_prefix, *args), {}) for args in zip(*iterables)], concurrency, progress, True
+            [(self._self_whole(args), {}) for args in zip(*iterables)], concurrency, progress, True
         )
         return batch_values(outcomes, return_exceptions)
 
@@ -305,7 +320,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """As `CachedFunction.key`; not awaited."""
-        return self._self_core.now().lookup(*self._self_prefix, *args, **kwargs).text
+        return self._self_core.now().lookup(*self._self_whole(args), **kwargs).text
 
     async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """As `CachedFunction.peek`."""
@@ -350,7 +365,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
     ) -> list[R]:
         """As `CachedFunction.map`; misses are loaded in `concurrency` tasks at a time."""
         outcomes = await self._self_answered(
-            [((*self._self_prefix, *args), {}) for args in zip(*iterables)], concurrency, progress, True
+            [(self._self_whole(args), {}) for args in zip(*iterables)], concurrency, progress, True
         )
         return batch_values(outcomes, return_exceptions)
 

@@ -72,6 +72,7 @@ class Core:
         codec: Any,
         declared: Mapping[str, Any],
         is_async: bool,
+        kind: str = "plain",
     ) -> None:
         self.function = function
         self.name = name
@@ -84,6 +85,7 @@ class Core:
         self._cache = cache
         self._residents: weakref.WeakKeyDictionary[Cache, Resident] = weakref.WeakKeyDictionary()
         self._resident: Resident | None = None
+        self.takes_class = kind == "plain" and next(iter(binding.parameters), "") == "cls"
         self.loader: Callable[..., Any] | None = None
         self.call: Callable[..., Any] = self._first_call
         if cache is None:

@@ -150,7 +150,16 @@ def versioned_cache(
         )
         binding = Binding(function, key=key, ignore=ignored, name=name)
         core = Core(
-            function, name, policy, binding, tags=Tags(tags, binding, name), cache=cache, codec=codec, declared=declared, is_async=is_async
+            function,
+            name,
+            policy,
+            binding,
+            tags=Tags(tags, binding, name),
+            cache=cache,
+            codec=codec,
+            declared=declared,
+            is_async=is_async,
+            kind=kind,
         )
         return (AsyncCachedFunction if is_async else CachedFunction)(function, core, (), kind)
 

@@ -108,7 +108,7 @@ def answer(terms: Terms, reading: Reading, source: Source) -> Flow[Outcome | Non
     """What a reading says if it may be trusted and is fresh, decoded; else None, and what is usable is noted."""
     for _ in range(_LESSONS_LIMIT):
         header = reading.header
-        if not terms.witness.trusts(reading.names, reading.tokens):
+        if terms.owing(reading) or not terms.witness.trusts(reading.names, reading.tokens):
             return None
         verdict = terms.judge(reading)
         if verdict is UNKNOWN:
@@ -233,7 +233,7 @@ def conclude(terms: Terms, token: str, reading: Reading, done: Outcome) -> Flow[
     if sealed is None or sealed.error is not None or terms.closed():
         yield from give_back(token, failed=True)
         if sealed is not None and sealed.error is not None:
-            return Outcome(error=sealed.error, load_time=done.load_time)
+            return Outcome(error=sealed.error, load_time=done.load_time, marks=done.marks)
         return done
     done.sealed = sealed
     try:
@@ -300,7 +300,7 @@ def follow(terms: Terms, grant: Grant, deadline: float, ticket: int) -> Flow[Out
         if left <= 0:
             return (yield from alone(terms, ticket))
         shared: Outcome | None = yield Wait(grant.holder, left, min(poll, left))
-        if shared is not None:
+        if shared is not None and (yield from stands(terms, grant.reading, shared.marks)):
             return shared
         reading: Reading = yield Look()
         found = yield from answer(terms, reading, Source.WAITED)
@@ -312,6 +312,20 @@ def follow(terms: Terms, grant: Grant, deadline: float, ticket: int) -> Flow[Out
         if reading.lease is None or not reading.lease.startswith(HELD + holder + b" "):
             return None
         poll = min(poll * 2, POLL_LAST_SECONDS)
+
+
+def stands(terms: Terms, reading: Reading, marks: Marks | None) -> Flow[bool]:
+    """Whether a shared outcome stands under the tokens this caller has read, and under those of what its load used.
+
+    The lease was taken under the required tokens alone: an invalidation of what the load used, or of a tag known only
+    from its result, has not ended it. And the flight of a holder who has lost the store may have come to anything."""
+    if marks is None or tuple(reading.tokens[: terms.required]) != tuple(token for _, token in marks[: terms.required]):
+        return False
+    more = [mark for mark in marks[terms.required :] if not terms.is_version(mark[0])]
+    if not more:
+        return True
+    tokens: list[bytes] = yield Ensure([name for name, _ in more])
+    return all(token == now for (_, token), now in zip(more, tokens))
 
 
 def storeless(terms: Terms, error: StoreError, ticket: int) -> Flow[Outcome]:
@@ -407,7 +421,7 @@ def peek(terms: Terms) -> Flow[tuple[Reading, Outcome] | None]:
         return None
     for _ in range(_LESSONS_LIMIT):
         reading: Reading = yield Read()
-        if not terms.witness.trusts(reading.names, reading.tokens):
+        if terms.owing(reading) or not terms.witness.trusts(reading.names, reading.tokens):
             return None
         verdict = terms.judge(reading)
         if verdict is FRESH:

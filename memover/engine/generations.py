@@ -87,6 +87,7 @@ class Witness:
     def _remember(self, name: bytes, token: bytes, number: int) -> None:
         if number >= FLOOR_LIMIT:
             return
+        self._seen.pop(name, None)  # to the young end: what is in use is forgotten last
         self._seen[name] = (bytes(token), number)
         while len(self._seen) > self._limit:
             try:

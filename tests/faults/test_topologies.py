@@ -70,10 +70,12 @@ def test_wait_replicas_reports_how_many_had_it(
     caplog.set_level(logging.WARNING, "memover")
     with (
         primary_with_replicas(2) as (primary, replicas),
-        way_to(primary.url, flavour, prefix, wait_replicas=2) as way,
+        way_to(primary.url, flavour, prefix, wait_replicas=2, socket_timeout=0.5) as way,
     ):
         f, loads = counted(way)
         way.run(f(1))
+        wait_until(lambda: way.run(f.invalidate_all()).replicas == 2, "both replicas to be there")
+        caplog.clear()
         generation = way.run(f.invalidate_all())
         assert generation.replicas == 2
         name = f"{prefix}:gen:{f.namespace}"
