@@ -183,12 +183,15 @@ class Core:
         """Remove one call's entry everywhere, or raise `InvalidationFailed` and go on trying."""
         plan, key, nonce = site.plan, site.key, new_nonce()
         plan.forget(key.entry)
-        before = plan.shared.owing((key.entry,))
+        # Under the call's own token too, which closes what used its result.
+        owed = (key.entry, plan.call_name(key))
+        before = plan.shared.owing(owed)
         try:
             yield from invalidate(nonce)
         except StoreError as error:
             shared, along = plan.shared, plan.along(key)
-            shared.owe(key.entry, lambda: shared.store.drop(key.entry, key.lease, nonce, along))
+            for name in owed:
+                shared.owe(name, lambda: shared.store.drop(key.entry, key.lease, nonce, along))
             failure = failed_invalidation(f"one call of {self.name}", (key.entry,), shared.store.address)
             plan.emit("invalidate", key, error=failure)
             raise failure from error

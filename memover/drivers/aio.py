@@ -280,8 +280,29 @@ async def _fly(flow: Flow[Outcome], site: AsyncSite) -> Outcome:
     try:
         outcome = await run(flow, site)
         return outcome
+    except asyncio.CancelledError:
+        relinquish(site)
+        raise
     finally:
         site.finish(outcome)
+
+
+def relinquish(site: AsyncSite) -> None:
+    """Give back, from the keeper's thread, the lease that a cancelled call has or may have been given unheard.
+
+    Else everybody would wait for a load that nobody runs, until the lease ends."""
+    shared, key = site.plan.shared, site.key
+    if shared.async_store is None or not site.opened:
+        return
+    token = site.opened[0]  # its own; behind it are those it waited for
+
+    def give_back() -> None:
+        try:
+            shared.store.release(key, token, False)
+        except StoreError:
+            pass  # the lease ends by itself
+
+    shared.keeper.later(0.0, give_back)
 
 
 def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:

@@ -149,7 +149,7 @@ class SyncSite(BaseSite):
         landed = threading.Event()
         if flight.board(landed.set):
             try:
-                landed.wait(max(seconds, 0.0))
+                landed.wait(min(max(seconds, 0.0), threading.TIMEOUT_MAX))
             finally:
                 flight.leave(landed.set)
         return flight.outcome if flight.landed else None

@@ -108,7 +108,7 @@ def answer(terms: Terms, reading: Reading, source: Source) -> Flow[Outcome | Non
     """What a reading says if it may be trusted and is fresh, decoded; else None, and what is usable is noted."""
     for _ in range(_LESSONS_LIMIT):
         header = reading.header
-        if terms.owing(reading) or not terms.witness.trusts(reading.names, reading.tokens):
+        if terms.owing(reading.names) or not terms.witness.trusts(reading.names, reading.tokens):
             return None
         verdict = terms.judge(reading)
         if verdict is UNKNOWN:
@@ -221,6 +221,7 @@ def conclude(terms: Terms, token: str, reading: Reading, done: Outcome) -> Flow[
     try:
         late = yield LateTags(done)
         if isinstance(late, Outcome):
+            late.marks = marks
             yield from give_back(token, failed=True)
             return late
         marks = yield from with_late(terms, reading, marks, late)
@@ -324,7 +325,10 @@ def stands(terms: Terms, reading: Reading, marks: Marks | None) -> Flow[bool]:
     more = [mark for mark in marks[terms.required :] if not terms.is_version(mark[0])]
     if not more:
         return True
-    tokens: list[bytes] = yield Ensure([name for name, _ in more])
+    names = [name for name, _ in more]
+    if terms.owing(names):
+        return False
+    tokens: list[bytes] = yield Ensure(names)
     return all(token == now for (_, token), now in zip(more, tokens))
 
 
@@ -421,7 +425,7 @@ def peek(terms: Terms) -> Flow[tuple[Reading, Outcome] | None]:
         return None
     for _ in range(_LESSONS_LIMIT):
         reading: Reading = yield Read()
-        if terms.owing(reading) or not terms.witness.trusts(reading.names, reading.tokens):
+        if terms.owing(reading.names) or not terms.witness.trusts(reading.names, reading.tokens):
             return None
         verdict = terms.judge(reading)
         if verdict is FRESH:

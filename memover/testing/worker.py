@@ -213,6 +213,8 @@ class Callers:
         while any(thread.is_alive() for thread in threads):
             time.sleep(FLUSH_SECONDS)
             self.flush(self.told["records"])
+        for function in (self.by_thread, self.by_task):
+            self.records.append(function.cache_info().store_errors)
         self.flush(self.told["records"])
 
 

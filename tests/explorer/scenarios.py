@@ -142,7 +142,7 @@ def change_all(scenario: Scenario, flows: ModuleType, means: Means) -> Writing:
 def change_one(scenario: Scenario, flows: ModuleType, means: Means) -> Writing:
     """Change the truth, then invalidate the call."""
     nonce = means.nonce()
-    return changing(means, (ENTRIES[CHILD],), (), lambda: invalidate.invalidate(nonce))
+    return changing(means, (ENTRIES[CHILD], CALL), (), lambda: invalidate.invalidate(nonce))
 
 
 def change_tagged(scenario: Scenario, flows: ModuleType, means: Means) -> Writing:

@@ -126,9 +126,14 @@ def test_an_event_loop_that_ends_without_closing_leaves_no_trouble(redis_url: st
 
 def test_an_exception_in_the_block_comes_through(redis_url: str, prefix: str) -> None:
     """with and async with close and let it pass."""
-    with pytest.raises(LookupError), Cache(redis_url, prefix=prefix) as cache:
-        decorated(cache)(1)
-        raise LookupError
+
+    def plain() -> None:
+        with Cache(redis_url, prefix=prefix) as cache:
+            decorated(cache)(1)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        plain()
 
     async def whole() -> None:
         async with Cache(redis_url, prefix=prefix) as cache:
