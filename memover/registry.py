@@ -9,20 +9,43 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from memover.errors import ConfigurationError
 
-__all__ = ["claim"]
+__all__ = ["Claim", "claim", "survey"]
+
+
+class Claim(NamedTuple):
+    """Who asked for a namespace where: `identity` is equal for one function decorated again."""
+
+    store: str
+    prefix: str
+    namespace: str
+    function: Callable[..., Any]
+    owner: Any
+    identity: str
+
 
 _owners: dict[tuple[str, str, str], tuple[Any, str]] = {}
 _lock = threading.Lock()
+_claims: list[Claim] | None = None
+
+
+def survey() -> list[Claim]:
+    """From now on collect every claim in the list answered, and refuse none: for a process that only looks on."""
+    global _claims
+    _claims = []
+    return _claims
 
 
 def claim(store: str, prefix: str, namespace: str, function: Callable[..., Any], owner: object) -> None:
     """Give the namespace to `owner`, the decorated form of `function`. Raises `ConfigurationError` if it is taken."""
     place = (store, prefix, namespace)
     identity = _identity(function)
+    if _claims is not None:
+        _claims.append(Claim(store, prefix, namespace, function, owner, identity))
+        return
     with _lock:
         known = _owners.get(place)
         if known is not None and known[0]() is not None and known[1] != identity:

@@ -13,7 +13,7 @@ import inspect
 import sys
 import tokenize
 import types
-from functools import lru_cache
+from functools import cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ def node_of(function: Any) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambd
     return fitting[0] if len(fitting) == 1 else None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _index(path: str) -> dict[int, list[Any]]:
     try:
         with tokenize.open(path) as file:

@@ -29,7 +29,7 @@ _DEFINITIONS_LIMIT = 2000
 """A generic class that contains itself with ever longer arguments would have no end."""
 
 _TRANSPARENT = ("Annotated", "Final", "ClassVar", "Required", "NotRequired", "ReadOnly", "Unpack")
-_BARE = {
+_BARE: dict[Any, str] = {
     list: "list[Any]",
     set: "set[Any]",
     frozenset: "frozenset[Any]",

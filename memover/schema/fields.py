@@ -195,8 +195,8 @@ def _model(cls: Any) -> Iterator[Part]:
 def _plain(cls: type, named: dict[str, tuple[Any, type]]) -> Iterator[Part]:
     """What can be known of a class that says nothing: its annotations, slots, and what `__init__` keeps of its own."""
     found = {name: each for name, each in named.items() if not _is_class_variable(each[0])}
-    init = cls.__init__ if isinstance(cls.__init__, types.FunctionType) else None
-    if init is not None:
+    init: Any = getattr(cls, "__init__", None)
+    if isinstance(init, types.FunctionType):
         kept = set(init.__code__.co_names)
         for name in init.__code__.co_varnames[1 : init.__code__.co_argcount + init.__code__.co_kwonlyargcount]:
             if name in kept and name not in found:

@@ -35,7 +35,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["FORMAT", "Accepted", "Block", "Lock", "read_lock"]
+__all__ = ["FORMAT", "Accepted", "Block", "Lock", "block_of", "read_lock", "tomllib"]
 
 FORMAT = 1
 _HEAD = "# What each function decorated with memover stores. Written by `memover lock`; commit it, and review its diff.\n"
@@ -111,14 +111,14 @@ def read_lock(text: str, name: str = "memover.lock") -> Lock:
             f"wrote it, or run `memover lock` to write it anew."
         )
     try:
-        functions = {each: _block(facts) for each, facts in whole.get("functions", {}).items()}
+        functions = {each: block_of(facts) for each, facts in whole.get("functions", {}).items()}
         removed = {each: int(version) for each, version in whole.get("removed", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"{name} was changed by hand: {error!r}; run `memover lock`.") from None
     return Lock(functions, removed)
 
 
-def _block(facts: dict[str, Any]) -> Block:
+def block_of(facts: dict[str, Any]) -> Block:
     return Block(
         function=facts["function"],
         version=int(facts["version"]),

@@ -228,9 +228,7 @@ def _key(name: str, each: Found, old: Block) -> list[Finding]:
                 fixes=(f"memover bump {name}", f'memover lock --accept MV005 {name} --reason "..."'),
             )
         ]
-    if old.key == new.key and old.key:
-        effect = ""
-    elif (old.parameters, old.key) == (new.parameters, new.key):
+    if (old.key == new.key and old.key) or (old.parameters, old.key) == (new.parameters, new.key):
         effect = ""
     else:
         effect = "; entries stored before will not be found"
