@@ -43,6 +43,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
 U = TypeVar("U")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Face(Proxy):
@@ -80,6 +81,24 @@ class Face(Proxy):
     def cache_parameters(self) -> dict[str, Any]:
         """The settings as declared, with the cache's defaults filled in. No round trip."""
         return self._self_core.parameters()
+
+    def upgrade(self, from_version: int) -> Callable[[F], F]:
+        """Decorate what turns an entry of an older version into this one's: it is called on a miss, instead of a load.
+
+        It takes the older result as plain builtins (instances as dicts of their fields, enum members as their names;
+        with a codec of your own, what that decodes) and returns what the function returns. From several versions the
+        steps are taken one after another, each to the next one that has an upgrade. What comes of it is stored with the
+        time that was left and under the generation captured before; an exception in it is counted
+        (`cache_info().upgrade_errors`), and the function runs. An `async def` function may have an `async def` upgrade.
+
+        A miss costs one more round trip for each such version; `invalidate`, `set` and `refresh` remove the older
+        versions' entries too. Raises `ConfigurationError` for a version that is not older, or has an upgrade already."""
+
+        def decorate(function: F) -> F:
+            self._self_core.add_upgrade(from_version, function)
+            return function
+
+        return decorate
 
     def _self_site(self, kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # The site of a helper call: the key it is about, and the arguments should it have to load.

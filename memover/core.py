@@ -6,6 +6,7 @@ is written once here, for `def` and `async def` functions alike.
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,10 +16,11 @@ from memover.cache import failed_invalidation
 from memover.codec import resolve_codec
 from memover.drivers import aio, sync
 from memover.drivers.plan import Plan, new_nonce
+from memover.drivers.upgrades import older_keys
 from memover.engine import flows
 from memover.engine.generations import parse
 from memover.engine.ops import Outcome
-from memover.errors import StoreError
+from memover.errors import ConfigurationError, StoreError
 from memover.keys.naming import check_version
 from memover.model import CacheInfo, Entry, Generation, Key
 from memover.policy import Duration, Policy, seconds_of
@@ -61,6 +63,7 @@ class Core:
         self.binding = binding
         self.is_async = is_async
         self.declared = declared
+        self.upgrades: dict[int, Callable[[Any], Any]] = {}
         self._codec = codec
         self._cache = cache
         self._residents: weakref.WeakKeyDictionary[Cache, Resident] = weakref.WeakKeyDictionary()
@@ -101,9 +104,24 @@ class Core:
         claim(cache.address, cache.prefix, self.policy.namespace, self.function, self)
         codec = resolve_codec(self._codec if self._codec is not None else cache.codec, self.function)
         plan = Plan(self.function, self.name, self.policy, self.binding, codec, cache._shared)
+        plan.upgrades = self.upgrades
         lookup = self.binding.compile(plan.key)
         shell = aio.shell if self.is_async else sync.shell
         return Resident(plan, lookup, shell(plan, lookup))
+
+    def add_upgrade(self, version: int, upgrade: Any) -> None:
+        """Take a function that turns an entry of an older version into this one's. Raises `ConfigurationError`."""
+        if not callable(upgrade):
+            raise ConfigurationError(f"{self.name}: upgrade(from_version={version!r}) decorates a function, not {upgrade!r}.")
+        if check_version(version) >= self.policy.version:
+            raise ConfigurationError(
+                f"{self.name} has version {self.policy.version}: upgrade(from_version={version}) must name an older one."
+            )
+        if self.upgrades.get(version, upgrade) is not upgrade and not same_function(self.upgrades[version], upgrade):
+            raise ConfigurationError(f"{self.name} has an upgrade from version {version} already: there can be one.")
+        if inspect.iscoroutinefunction(upgrade) and not self.is_async:
+            raise ConfigurationError(f"{self.name} is no coroutine function, so its upgrade cannot be one: make it a def.")
+        self.upgrades[version] = upgrade
 
     # -- what the helpers do, as flows --------------------------------------------------------------------------------------
 
@@ -151,10 +169,11 @@ class Core:
         """Remove one call's entry everywhere, or raise `InvalidationFailed` and go on trying."""
         plan.forget(key.entry)
         try:
-            yield from flows.invalidate()
+            yield from flows.invalidate(older=bool(plan.upgrades))
         except StoreError as error:
             shared = plan.shared
-            shared.owe(key.entry, lambda: shared.store.drop(key.entry, key.lease))
+            gone = (*older_keys(plan, key), key)
+            shared.owe(key.entry, lambda: [shared.store.drop(each.entry, each.lease) for each in gone])
             failure = failed_invalidation(f"one call of {self.name}", key.entry, shared.store.address)
             plan.emit("invalidate", key, error=failure)
             raise failure from error
@@ -206,6 +225,9 @@ class Core:
             damaged=counters.damaged,
             unencodable=counters.unencodable,
             invalidations=counters.invalidations,
+            other_shape=counters.other_shape,
+            upgrades=counters.upgrades,
+            upgrade_errors=counters.upgrade_errors,
         )
 
     def parameters(self) -> dict[str, Any]:
@@ -221,3 +243,9 @@ class Core:
 def age_of(seconds: Duration) -> float:
     """The checked limit of `max_age`."""
     return seconds_of(seconds, "max_age", zero=True)
+
+
+def same_function(one: Any, other: Any) -> bool:
+    """Whether two functions are one source, decorated again by a reload."""
+    names = ("__module__", "__qualname__")
+    return all(getattr(one, name, one) == getattr(other, name, other) for name in names)

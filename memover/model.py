@@ -38,6 +38,7 @@ class Source(str, Enum):
     STALE_IF_ERROR = "stale-if-error"
     WAITED = "waited"
     LOADED = "loaded"
+    UPGRADED = "upgraded"
     BYPASSED = "bypassed"
 
     def __str__(self) -> str:
@@ -158,3 +159,6 @@ class CacheInfo(NamedTuple):
     damaged: int
     unencodable: int
     invalidations: int
+    other_shape: int
+    upgrades: int
+    upgrade_errors: int

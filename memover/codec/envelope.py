@@ -41,7 +41,7 @@ import msgpack
 
 from memover.errors import DamagedEntry
 
-__all__ = ["FORMAT", "HEAD_BYTES", "KIND_ERROR", "KIND_VALUE", "Header", "payload_of", "read_header", "seal"]
+__all__ = ["FORMAT", "HEAD_BYTES", "KIND_ERROR", "KIND_VALUE", "NO_FINGERPRINT", "Header", "payload_of", "read_header", "seal"]
 
 MAGIC = b"mvr"
 FORMAT = 1

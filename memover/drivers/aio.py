@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memover.clocks import monotonic, wall
 from memover.codec.envelope import read_header
 from memover.drivers.site import BaseSite, loading
+from memover.drivers.upgrades import chain, failed, older_keys, steps, usable
 from memover.engine import flows
 from memover.engine.judge import FRESH, judge
 from memover.engine.ops import Flow, Grant, Outcome, Reading, Sealed
@@ -21,7 +22,7 @@ from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from memover.drivers.flights import Flight
     from memover.drivers.plan import Plan
@@ -88,6 +89,37 @@ class AsyncSite(BaseSite):
             shared.store.drop(self.key.entry, self.key.lease)
         else:
             await shared.async_store.drop(self.key.entry, self.key.lease)
+
+    async def drop_older(self) -> None:
+        shared = self.plan.shared
+        for key in older_keys(self.plan, self.key):
+            if shared.async_store is None:
+                shared.store.drop(key.entry, key.lease)
+            else:
+                await shared.async_store.drop(key.entry, key.lease)
+
+    async def upgrade(self, token: str, tokens: Sequence[bytes | None], max_age: float | None) -> Outcome | None:
+        plan, store = self.plan, self.plan.shared.async_store
+        for version, key in zip(chain(plan), older_keys(plan, self.key)):
+            seen = plan.shared.store.read(key) if store is None else await store.read(key)
+            old = usable(plan, key, seen, tokens, max_age)
+            if old is None:
+                continue
+            plan.hold(self, self.key, token)
+            try:
+                value = old.value
+                for step in steps(plan, version):
+                    value = step.function(step.plain(value))
+                    if hasattr(value, "__await__"):
+                        value = await value
+            except Exception as error:
+                return failed(plan, self.key, version, error)
+            except BaseException as error:
+                return Outcome(error=error)
+            finally:
+                plan.let_go(self)
+            return self.upgraded(version, old, value)
+        return None
 
     async def load(self, token: str | None) -> Outcome:
         plan = self.plan

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.codec import shareable
 from memover.drivers.flights import Flight
+from memover.drivers.upgrades import upgraded
 from memover.engine.ops import Grant, Outcome, Reading, Sealed
 from memover.errors import UnencodableValue
 from memover.model import MISSING, Event, Source
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from memover.drivers.plan import Plan
+    from memover.drivers.upgrades import Old
     from memover.model import Key
     from memover.stores.base import Granted, Seen
 
@@ -69,6 +71,10 @@ class BaseSite:
         if reading.header.generation != self.plan.witness.last(self.key.names[0]):
             return None
         return self.plan.outcome(self.key, reading, Source.STALE_IF_ERROR)
+
+    def upgraded(self, version: int, old: Old, value: Any) -> Outcome | None:
+        """The result of an upgrade as an outcome, sealed; None when it cannot be kept, which is told."""
+        return upgraded(self.plan, self.key, version, old, value)
 
     # -- parts of the answers that wait ---------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memover.clocks import monotonic, wall
 from memover.codec.envelope import read_header
 from memover.drivers.site import BaseSite, loading
+from memover.drivers.upgrades import chain, failed, older_keys, steps, usable
 from memover.engine import flows
 from memover.engine.judge import FRESH, judge
 from memover.engine.ops import Flow, Grant, Outcome, Reading, Sealed
@@ -22,7 +23,7 @@ from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from memover.drivers.flights import Flight
     from memover.drivers.plan import Plan
@@ -69,6 +70,30 @@ class SyncSite(BaseSite):
 
     def drop(self) -> None:
         self.plan.shared.store.drop(self.key.entry, self.key.lease)
+
+    def drop_older(self) -> None:
+        for key in older_keys(self.plan, self.key):
+            self.plan.shared.store.drop(key.entry, key.lease)
+
+    def upgrade(self, token: str, tokens: Sequence[bytes | None], max_age: float | None) -> Outcome | None:
+        plan = self.plan
+        for version, key in zip(chain(plan), older_keys(plan, self.key)):
+            old = usable(plan, key, plan.shared.store.read(key), tokens, max_age)
+            if old is None:
+                continue
+            plan.hold(self, self.key, token)
+            try:
+                value = old.value
+                for step in steps(plan, version):
+                    value = step.function(step.plain(value))
+            except Exception as error:
+                return failed(plan, self.key, version, error)
+            except BaseException as error:
+                return Outcome(error=error)
+            finally:
+                plan.let_go(self)
+            return self.upgraded(version, old, value)
+        return None
 
     def load(self, token: str | None) -> Outcome:
         plan = self.plan

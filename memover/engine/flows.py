@@ -23,6 +23,7 @@ from memover.engine.ops import (
     Bump,
     Decode,
     Drop,
+    DropOlder,
     Flow,
     Grant,
     LastKnown,
@@ -35,6 +36,7 @@ from memover.engine.ops import (
     Ride,
     Seal,
     Store,
+    Upgrade,
     Wait,
 )
 from memover.errors import StoreError
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from memover.engine.generations import Witness
     from memover.policy import OnStoreError
 
-__all__ = ["FAILED", "HELD", "Terms", "get", "invalidate", "invalidate_all", "miss", "peek", "put", "refresh"]
+__all__ = ["FAILED", "HELD", "Terms", "get", "invalidate", "invalidate_all", "miss", "peek", "put", "refresh", "upgrade"]
 
 HELD = b"L "
 """A lease slot reads `L <token> <tokens it was taken under>` while a load is under way ..."""
@@ -60,7 +62,7 @@ POLL_LAST_SECONDS = 0.1
 class Terms:
     """What the flows of one call are told: its names, its limits, its clocks. Data and three callables."""
 
-    __slots__ = ("entry", "max_age", "monotonic", "names", "new_token", "now", "on_store_error", "wait_seconds", "witness")
+    __slots__ = ("entry", "max_age", "monotonic", "names", "new_token", "now", "on_store_error", "upgrades", "wait_seconds", "witness")
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class Terms:
         now: Callable[[], float],
         monotonic: Callable[[], float],
         new_token: Callable[[], str],
+        upgrades: bool = False,
     ) -> None:
         self.entry = entry
         self.names = names
@@ -84,6 +87,7 @@ class Terms:
         self.now = now
         self.monotonic = monotonic
         self.new_token = new_token
+        self.upgrades = upgrades
 
     def closed(self) -> bool:
         """Whether an invalidation that would concern this call is still owed to the store."""
@@ -134,7 +138,33 @@ def miss(terms: Terms, reading: Reading | None) -> Flow[Outcome]:
                 return outcome
     except StoreError as error:
         return (yield from storeless(terms, error, ticket, reading))
+    if terms.upgrades:
+        upgraded = yield from upgrade(terms, token, grant.reading.tokens)
+        if upgraded is not None:
+            return upgraded
     return (yield from lead(terms, token, grant.reading.tokens))
+
+
+def upgrade(terms: Terms, token: str, tokens: Sequence[bytes | None]) -> Flow[Outcome | None]:
+    """Instead of a load: what an older version stored, made into this one's. None: load after all.
+
+    It stands where the load stands, between the lease and the store, so the rules above hold for it as they do for a
+    load: the older entry must be valid under the tokens captured with the lease, and is stamped with them."""
+    try:
+        done: Outcome | None = yield Upgrade(token, tokens, terms.max_age)
+    except StoreError:
+        return None
+    if done is None:
+        return None
+    if done.error is not None or terms.closed():
+        yield from give_back(token, failed=isinstance(done.error, Exception))
+        return done if done.error is not None else None
+    assert done.sealed is not None, "what was upgraded was sealed"
+    try:
+        yield Store(token, done.sealed)
+    except StoreError:
+        pass  # as after a load
+    return done
 
 
 def lead(terms: Terms, token: str, tokens: Sequence[bytes | None]) -> Flow[Outcome]:
@@ -218,6 +248,9 @@ def refresh(terms: Terms) -> Flow[Outcome]:
     token = terms.new_token()
     try:
         grant: Grant = yield Acquire(token, force=True)
+        if terms.upgrades:
+            # Else an upgrade could bring back what was there before, once this result has expired.
+            yield DropOlder()
     except StoreError as error:
         return Outcome(error=error) if terms.on_store_error == "raise" else (yield Load(None))
     return (yield from lead(terms, token, grant.reading.tokens))
@@ -227,6 +260,8 @@ def put(terms: Terms, outcome: Outcome) -> Flow[bool]:
     """Store a value known from elsewhere. A store failure is thrown on: the old entry would live on unnoticed."""
     token = terms.new_token()
     grant: Grant = yield Acquire(token, force=True)
+    if terms.upgrades:
+        yield DropOlder()
     sealed = yield Seal(outcome, grant.reading.tokens)
     if sealed is None or sealed.error is not None or terms.closed():
         yield from give_back(token, failed=True)
@@ -251,8 +286,12 @@ def invalidate_all(nonce: str) -> Flow[bytes]:
     return token
 
 
-def invalidate() -> Flow[None]:
-    """Remove this call's entry, and its lease with it, so that no load under way can store."""
+def invalidate(*, older: bool = False) -> Flow[None]:
+    """Remove this call's entry, and its lease with it, so that no load under way can store.
+
+    Entries it could be upgraded from go first: after the last step nothing is left to make it from."""
+    if older:
+        yield DropOlder()
     yield Drop()
 
 

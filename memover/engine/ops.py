@@ -21,6 +21,7 @@ __all__ = [
     "Bump",
     "Decode",
     "Drop",
+    "DropOlder",
     "Flow",
     "Grant",
     "LastKnown",
@@ -36,6 +37,7 @@ __all__ = [
     "Sealed",
     "Site",
     "Store",
+    "Upgrade",
     "Wait",
 ]
 
@@ -132,6 +134,8 @@ class Site(Protocol):
     def release(self, token: str, failed: bool) -> Any: ...
     def bump(self, nonce: str) -> Any: ...
     def drop(self) -> Any: ...
+    def drop_older(self) -> Any: ...
+    def upgrade(self, token: str, tokens: Sequence[bytes | None], max_age: float | None) -> Any: ...
     def board(self) -> Any: ...
     def ride(self, ticket: int, seconds: float) -> Any: ...
     def last_known(self) -> Any: ...
@@ -249,6 +253,28 @@ class Drop:
 
 
 @dataclass(slots=True)
+class DropOlder:
+    """Remove this call's entries of the versions it is upgraded from, with their leases."""
+
+    def on(self, site: Site) -> Any:
+        return site.drop_older()
+
+
+@dataclass(slots=True)
+class Upgrade:
+    """Make an entry out of an older version's, if one is valid under `tokens`, keeping the lease alive meanwhile.
+
+    Answer: an `Outcome` with its `sealed` form, None when there is nothing to upgrade."""
+
+    token: str
+    tokens: Sequence[bytes | None]
+    max_age: float | None
+
+    def on(self, site: Site) -> Any:
+        return site.upgrade(self.token, self.tokens, self.max_age)
+
+
+@dataclass(slots=True)
 class Board:
     """Answer: a ticket that says which storeless loads of this process begin after now."""
 
@@ -278,6 +304,6 @@ class LastKnown:
 
 
 Op = Union[
-    Read, Look, Acquire, Wait, Load, Seal, Decode, Store, Release, Bump, Drop, Board, Ride, LastKnown
+    Read, Look, Acquire, Wait, Load, Seal, Decode, Store, Release, Bump, Drop, DropOlder, Upgrade, Board, Ride, LastKnown
 ]
 Flow = Generator[Op, Any, T]

@@ -23,7 +23,7 @@ from memover.schema.shape import ORDERED, UNNAMED, Definition, Field, Shape
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["annotation_shape", "result_class", "shape_of"]
+__all__ = ["annotation_shape", "result_class", "shape_of", "split"]
 
 _DEFINITIONS_LIMIT = 2000
 """A generic class that contains itself with ever longer arguments would have no end."""
@@ -180,9 +180,9 @@ class Reader:
         flat: dict[str, None] = {}
         literals: dict[str, None] = {}
         for member in members:
-            for each in _split(member):
+            for each in split(member):
                 if each.startswith("Literal[") and each.endswith("]"):
-                    literals.update(dict.fromkeys(_split(each[8:-1], ", ")))
+                    literals.update(dict.fromkeys(split(each[8:-1], ", ")))
                 else:
                     flat[each] = None
         none = flat.pop("None", _MISSING) is None
@@ -352,7 +352,7 @@ def _is_named(annotation: Any, name: str) -> bool:
     return getattr(annotation, "_name", None) == name and type(annotation).__module__ in ("typing", "typing_extensions")
 
 
-def _split(text: str, separator: str = " | ") -> list[str]:
+def split(text: str, separator: str = " | ") -> list[str]:
     """The members of a union's text: the separators outside brackets and quotes."""
     parts, depth, start, at = [], 0, 0, 0
     quote = ""
