@@ -173,7 +173,12 @@ class Core:
         except StoreError as error:
             shared = plan.shared
             gone = (*older_keys(plan, key), key)
-            shared.owe(key.entry, lambda: [shared.store.drop(each.entry, each.lease) for each in gone])
+
+            def drop_again() -> None:
+                for each in gone:
+                    shared.store.drop(each.entry, each.lease)
+
+            shared.owe(key.entry, drop_again)
             failure = failed_invalidation(f"one call of {self.name}", key.entry, shared.store.address)
             plan.emit("invalidate", key, error=failure)
             raise failure from error

@@ -62,8 +62,8 @@ class Project:
             if "memover" in tool:
                 nearest, settings = directory, tool["memover"]
                 break
-        settings = {name: value for name, value in {**settings, **overrides}.items() if value is not None}
-        return cls(nearest or here)._with(settings)
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return cls(nearest or here)._with({**settings, **given})
 
     def _with(self, settings: dict[str, Any]) -> Project:
         made: dict[str, Any] = {}

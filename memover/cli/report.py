@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from memover.schema.rules import Finding
 
-__all__ = ["FORMATS", "on_terminal", "summary"]
+__all__ = ["FORMATS", "as_text", "on_terminal", "summary"]
 
 
 def summary(findings: Sequence[Finding], functions: str = "") -> str:
@@ -58,6 +58,11 @@ def _plain(finding: Finding) -> str:
     head = finding.message if finding.code == "MV008" else f"{finding.namespace}: {finding.message}"
     fixes = ["fix: " + " or: ".join(finding.fixes)] if finding.fixes else []
     return "\n".join([head, *finding.details, *fixes])
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    """What `on_terminal` shows, without colour."""
+    return "\n".join([f"{place(each)}: {each.code} {_plain(each)}" for each in findings] + [summary(findings)])
 
 
 def github(findings: Sequence[Finding]) -> str:

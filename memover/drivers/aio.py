@@ -113,7 +113,8 @@ class AsyncSite(BaseSite):
                     if hasattr(value, "__await__"):
                         value = await value
             except Exception as error:
-                return failed(plan, self.key, version, error)
+                failed(plan, self.key, version, error)
+                return None
             except BaseException as error:
                 return Outcome(error=error)
             finally:

@@ -87,7 +87,8 @@ class SyncSite(BaseSite):
                 for step in steps(plan, version):
                     value = step.function(step.plain(value))
             except Exception as error:
-                return failed(plan, self.key, version, error)
+                failed(plan, self.key, version, error)
+                return None
             except BaseException as error:
                 return Outcome(error=error)
             finally:

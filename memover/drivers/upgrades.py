@@ -51,9 +51,12 @@ def chain(plan: Plan) -> list[int]:
 
 
 def older_keys(plan: Plan, key: Key) -> list[Key]:
-    """The names of the same call under each of these versions, in the order of `chain`."""
+    """The names of the same call under each of these versions, in the order of `chain`; none for another version's key."""
     policy, prefix = plan.policy, plan.shared.prefix
-    text = key.text[len(entry_key(prefix, policy.version, policy.namespace, "")) :]
+    own = entry_key(prefix, policy.version, policy.namespace, "")
+    if not key.text.startswith(own):
+        return []
+    text = key.text[len(own) :]
     return [Key(entry_key(prefix, version, policy.namespace, text), key.names) for version in chain(plan)]
 
 
@@ -102,7 +105,8 @@ def upgraded(plan: Plan, key: Key, version: int, old: Old, value: Any) -> Outcom
         _check(plan, value)
         payload = plan.encode(value)
     except Exception as error:
-        return failed(plan, key, version, error)
+        failed(plan, key, version, error)
+        return None
     compression, payload = compress(payload, threshold_bytes=plan.shared.compress_from_bytes)
     raw = seal(
         payload,

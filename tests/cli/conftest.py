@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,8 +54,6 @@ class App:
 
     def run(self, *args: str, status: int | None = 0, env: dict[str, str] | None = None) -> str:
         """The `memover` command; its stdout, or stderr where there is none."""
-        import os
-
         ended = subprocess.run(
             [sys.executable, "-m", "memover", *args],
             cwd=self.root,

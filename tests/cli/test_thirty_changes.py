@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-if TYPE_CHECKING:
-    from .conftest import App
+from .conftest import App
 
 MODELS = '''\
 from __future__ import annotations
@@ -213,10 +210,19 @@ def build(app: App) -> None:
     app.write(R, RATES)
 
 
-@pytest.fixture
-def shop(app: App) -> App:
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The lock of the application as it is above: written once."""
+    app = App(tmp_path_factory.mktemp("locked"))
     build(app)
     app.lock()
+    return app.read("memover.lock")
+
+
+@pytest.fixture
+def shop(app: App, locked: str) -> App:
+    build(app)
+    app.write("memover.lock", locked)
     return app
 
 

@@ -209,6 +209,19 @@ class RedisStore(RedisCommands):
                 pool.close()
             self._primary = None
 
+    # -- node by node, for those who look through the whole store ------------------------------------------------------
+
+    def nodes(self) -> list[Node | None]:
+        """The primaries, each of which has keys of its own; None for the one there is. Raises `StoreError`."""
+        if self._topology is None:
+            return [None]
+        self._answers([(b"", (b"PING",))], False)
+        return list(self._topology.primaries())
+
+    def visit(self, node: Node | None, commands: list[tuple[bytes, ...]]) -> list[Any]:
+        """The answers of one node to a pipeline of commands, errors as answers. One round trip. Raises `StoreError`."""
+        return self._visit(node, commands, False)
+
     # -- from commands to bytes and back --------------------------------------------------------------------------------
 
     def _run(self, exchange: Exchange[T], *, urgent: bool = False) -> T:
