@@ -5,6 +5,7 @@ Exit status: 0 all in order · 1 findings · 2 it could not run.
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ class Commands(click.Group):
 @click.version_option(package.__version__, prog_name="memover")
 def memover() -> None:
     """Review what your cached functions store, and look after running caches."""
+    # What goes wrong is said once, by the command.
+    logging.getLogger("memover").addHandler(logging.NullHandler())
 
 
 def _list(text: str | None) -> list[str] | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from memover.schema.rules import Found
+    from memover.schema.rules import Finding, Found
 
 __all__ = ["Bumped", "Edit", "bump", "edit_of"]
 
@@ -52,7 +52,7 @@ def bump(project: Project, names: Sequence[str], to: int | None = None) -> list[
     """
     seen = survey(project)
     current = names_of(seen.functions)
-    chosen = [_named(each, current) for each in names]
+    chosen = [_named(each, current, seen.failures) for each in names]
     lock = project.lock()
     done: list[Bumped] = []
     before: dict[Path, bytes] = {}
@@ -85,7 +85,7 @@ def bump(project: Project, names: Sequence[str], to: int | None = None) -> list[
     return done
 
 
-def _named(text: str, current: dict[str, Found]) -> str:
+def _named(text: str, current: dict[str, Found], failures: Sequence[Finding]) -> str:
     if text in current:
         return text
     fitting = [
@@ -97,7 +97,9 @@ def _named(text: str, current: dict[str, Found]) -> str:
         return fitting[0]
     if fitting:
         raise CannotRun(f"{text!r} is the name of several functions; say which namespace: {', '.join(sorted(fitting))}.")
-    raise CannotRun(f"No cached function is called {text!r}: there are {', '.join(sorted(current)) or 'none'}.")
+    known = ", ".join(sorted(current)) or "none"
+    unseen = "".join(f" {each.message}." for each in failures)
+    raise CannotRun(f"No cached function is called {text!r}: there are {known}.{unseen}")
 
 
 def _edit(path: Path, found: Found, new: int) -> int:

@@ -95,12 +95,11 @@ def upgraded(plan: Plan, key: Key, version: int, old: Old, value: Any) -> Outcom
     ttl = plan.policy.ttl
     if ttl is None:
         ttl = plan.shared.default_ttl
-    limit = math.inf if callable(ttl) else header.created_at + ttl
-    fresh_until, usable_until = min(header.fresh_until, limit), min(header.usable_until, max(limit, header.fresh_until))
-    usable_until = max(fresh_until, usable_until)
+    fresh_until = min(header.fresh_until, math.inf if callable(ttl) else header.created_at + ttl)
+    stale_window = 0.0 if header.fresh_until == math.inf else header.usable_until - header.fresh_until
+    usable_until = fresh_until + stale_window
     if fresh_until <= now:
         return None
-    generation = header.generation
     try:
         _check(plan, value)
         payload = plan.encode(value)
@@ -111,7 +110,7 @@ def upgraded(plan: Plan, key: Key, version: int, old: Old, value: Any) -> Outcom
     raw = seal(
         payload,
         key=key.entry,
-        generation=generation,
+        generation=header.generation,
         codec=plan.codec_name,
         created_at=header.created_at,
         load_time=header.load_time,

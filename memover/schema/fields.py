@@ -53,7 +53,9 @@ def _foreign(top: str) -> bool:
 
 def kind_of(cls: type) -> str:
     """How instances of a class are stored: a kind of `shape`, or "known" for a name without parts."""
-    if cls.__module__ != "__main__" and _foreign(cls.__module__.partition(".")[0]):
+    # Before Python 3.12 whatever make_dataclass makes says that it is from `types`.
+    made = cls.__module__ == "types" and not hasattr(types, cls.__name__)
+    if not made and cls.__module__ != "__main__" and _foreign(cls.__module__.partition(".")[0]):
         return "known"
     registration = registered(cls)
     if registration is not None and registration.encode is not None:
