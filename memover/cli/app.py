@@ -80,7 +80,7 @@ def lock_command(targets: Sequence[str], lockfile: str | None, accept: str | Non
     functions = f"{written.functions} function{'' if written.functions == 1 else 's'}"
     console.print(f"{project.lockfile}: {functions}", highlight=False)
     if written.refused:
-        console.print("Not written, because a reviewer would not see it:", style="bold")
+        console.print("Not written, until it is put right:", style="bold")
         on_terminal(written.refused, console)
         sys.exit(1)
 

@@ -63,8 +63,9 @@ def collect(
         count: Counter[tuple[str, int]] = Counter()
         size: Counter[tuple[str, int]] = Counter()
         bar = Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=Console(stderr=True), transient=True)
+        total_keys = max(1, keys_in_all(store))
         with bar:
-            task = bar.add_task("looking" if dry_run else "removing", total=max(1, keys_in_all(store)))
+            task = bar.add_task("looking" if dry_run else "removing", total=total_keys)
             for swept in sweep(store, prefix, unwanted_by(lock, prefix), step=step, remove=not dry_run):
                 for key, taken in swept.entries:
                     _, version, namespace, _ = key.decode("latin-1").split(":", 3)

@@ -31,6 +31,8 @@ __all__ = ["main"]
 
 _IGNORE = re.compile(r"#\s*memover:\s*ignore(?:\[([^\]]*)\])?")
 EVERYTHING = "MV"
+_STDLIB = os.path.dirname(os.__file__)
+_MEMOVER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def main(results: str) -> None:
@@ -47,9 +49,11 @@ def main(results: str) -> None:
 
         claims = _disarm()
         sys.path[:0] = order["paths"]
+        failed: set[str] = set()
         for target in order["targets"]:
-            _visit(target, order, say)
-        say(functions=_facts(claims, order["targets"]))
+            _visit(target, order, say, failed)
+        # What a module decorated before it failed is not all it decorates.
+        say(functions=_facts([each for each in claims if getattr(each.function, "__module__", "") not in failed], order["targets"]))
         # An application may have threads that would keep this process.
         file.flush()
         os._exit(0)
@@ -73,7 +77,7 @@ def _disarm() -> list[Claim]:
     return registry.survey()
 
 
-def _visit(name: str, order: dict[str, Any], say: Callable[..., None]) -> None:
+def _visit(name: str, order: dict[str, Any], say: Callable[..., None], failed: set[str]) -> None:
     """Import a module and, if it is a package, what is in it."""
     if name in order["skip"]:
         return
@@ -84,6 +88,7 @@ def _visit(name: str, order: dict[str, Any], say: Callable[..., None]) -> None:
         raise
     except BaseException as error:
         path, line = _blame(error)
+        failed.add(name)
         say(failed=name, error=_told(error), path=path, line=line)
         return
     file = getattr(module, "__file__", None)
@@ -92,21 +97,23 @@ def _visit(name: str, order: dict[str, Any], say: Callable[..., None]) -> None:
         return
     for found in pkgutil.iter_modules(getattr(module, "__path__", None) or (), f"{name}."):
         if not found.name.endswith(".__main__"):
-            _visit(found.name, order, say)
+            _visit(found.name, order, say, failed)
 
 
 def _told(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(type(error), error)).strip()
+    # One line: some libraries add a page of advice.
+    lines = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()
+    return lines[-1].strip() if isinstance(error, SyntaxError) else lines[0]
 
 
 def _blame(error: BaseException) -> tuple[str, int]:
-    """The place where an import went wrong: a syntax error's own, else the last frame outside the import system."""
+    """The place where an import went wrong: a syntax error's own, else the last line that is the application's."""
     if isinstance(error, SyntaxError) and error.filename:
         return error.filename, error.lineno or 0
     place = ("", 0)
     for frame, line in traceback.walk_tb(error.__traceback__):
         name = frame.f_code.co_filename
-        if os.path.exists(name) and os.path.dirname(os.__file__) not in name and "memover" not in name.split(os.sep)[-2:]:
+        if os.path.exists(name) and not name.startswith((_STDLIB, _MEMOVER)) and "-packages" not in name:
             place = (name, line)
     return place
 
