@@ -60,7 +60,7 @@ def _empty(cache: Cache) -> None:
 @pytest.fixture(name="assert_cached")
 def _assert_cached() -> Any:
     """`assert_cached(function, *args)`: fails unless the call would be answered from the cache."""
-    from memover.testing import assert_cached
+    from memover.testing.assertions import assert_cached
 
     return assert_cached
 
@@ -68,7 +68,7 @@ def _assert_cached() -> Any:
 @pytest.fixture(name="assert_loads")
 def _assert_loads() -> Any:
     """`with assert_loads(n, *functions):` fails unless exactly so many loads are done inside."""
-    from memover.testing import assert_loads
+    from memover.testing.assertions import assert_loads
 
     return assert_loads
 

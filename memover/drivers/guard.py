@@ -14,15 +14,20 @@ from memover.codec.envelope import KIND_VALUE, NO_FINGERPRINT
 from memover.keys.naming import entry_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from memover.codec.envelope import Header
     from memover.policy import Policy
     from memover.schema.shape import Shape
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "chain"]
 
 logger = logging.getLogger("memover")
+
+
+def chain(upgrades: Mapping[int, object]) -> tuple[int, ...]:
+    """The versions that can be upgraded from, the newest first."""
+    return tuple(sorted(upgrades, reverse=True)) if upgrades else ()
 
 
 class Guard:

@@ -323,7 +323,7 @@ def test_what_was_replaced_does_not_come_back(both: Releases, write: str) -> Non
     new.f.upgrade(from_version=1)(lambda old: new.kind(**old, c="old"))
     both.run(new.f.set(new.kind(1, "set"), 7) if write == "set" else new.f.refresh(7))
     key = new.f.key(7).encode()
-    both.cache._shared.store.drop(key, b"{%b}:lease" % key)
+    both.cache._shared.store.drop(key, b"{%b}:lease" % key, "0" * 16, ())
     new.loads.clear()
     assert both.run(new.f(7)) == new.kind(7, 7)
     assert new.loads == [7]
