@@ -34,7 +34,7 @@ _claims: list[Claim] | None = None
 
 def survey() -> list[Claim]:
     """From now on collect every claim in the list answered, and refuse none: for a process that only looks on."""
-    global _claims
+    global _claims  # noqa: PLW0603  # a process looks on or does not
     _claims = []
     return _claims
 

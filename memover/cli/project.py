@@ -186,7 +186,7 @@ def survey(project: Project, targets: Sequence[str] = (), *, revision: Path | No
 def _ask(order: dict[str, Any], root: Path) -> tuple[list[dict[str, Any]], int, str]:
     with tempfile.TemporaryDirectory(prefix="memover-") as directory:
         results = Path(directory) / "results"
-        ended = subprocess.run(
+        ended = subprocess.run(  # noqa: S603  # this interpreter, and a module of ours
             [sys.executable, "-m", "memover.cli.probe", str(results)],
             input=json.dumps(order),
             cwd=root,

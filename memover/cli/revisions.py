@@ -78,7 +78,7 @@ class Repository:
 
     def _git(self, *args: str, cwd: Path | None = None) -> bytes:
         try:
-            ended = subprocess.run(["git", *args], cwd=cwd or self.root, capture_output=True, check=False)
+            ended = subprocess.run(["git", *args], cwd=cwd or self.root, capture_output=True, check=False)  # noqa: S603, S607
         except FileNotFoundError:
             raise CannotRun("--against needs git, which is not installed here.") from None
         if ended.returncode:

@@ -177,7 +177,10 @@ def lead_many(items: Sequence[Item]) -> BatchFlow:
             ours.append((item, grant))
     upgradable = [(item, grant) for item, grant in ours if item.terms.upgrades]
     if upgradable:
-        yield Each([(item, upgrade(item.terms, item.token, grant.reading)) for item, grant in upgradable])
+        upgrades: list[tuple[Item, Any]] = []
+        for item, grant in upgradable:
+            upgrades.append((item, upgrade(item.terms, item.token, grant.reading)))
+        yield Each(upgrades)
         ours = [(item, grant) for item, grant in ours if item.outcome is None]
     loaded = yield LoadMany([item for item, _ in ours])
     stored: list[tuple[Item, Sealed]] = []

@@ -34,10 +34,10 @@ class Unresolved:
         return self
 
     def __or__(self, other: Any) -> Any:
-        return typing.Union[_held(self), other]
+        return typing.Union[_held(self), other]  # noqa: UP007  # it is no type
 
     def __ror__(self, other: Any) -> Any:
-        return typing.Union[other, _held(self)]
+        return typing.Union[other, _held(self)]  # noqa: UP007
 
     def __call__(self, *_: Any, **__: Any) -> Unresolved:
         return self
@@ -78,7 +78,7 @@ class _Lookup(dict[str, Any]):
 def evaluate(text: str, scope: Scope) -> Any:
     """What a string annotation means, `Unresolved` where it means nothing here."""
     try:
-        return eval(text, {"__builtins__": {}}, _Lookup(scope))  # the program's own source text
+        return eval(text, {"__builtins__": {}}, _Lookup(scope))  # noqa: S307  # the program's own source text
     except Exception:
         return Unresolved(text)
 
@@ -103,7 +103,7 @@ def own_annotations(owner: Any) -> dict[str, Any]:
 
             return dict(annotationlib.get_annotations(owner, format=annotationlib.Format.FORWARDREF))
         if isinstance(owner, type):
-            return dict(owner.__dict__.get("__annotations__") or {})
+            return dict(owner.__dict__.get("__annotations__") or {})  # noqa: RUF063  # must not evaluate
         return dict(getattr(owner, "__annotations__", None) or {})
     except Exception:
         return {}

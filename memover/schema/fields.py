@@ -124,7 +124,7 @@ def parts_of(cls: type, kind: str) -> list[Part]:
         types_ = {each.name: each.type for each in cls.__attrs_attrs__}
         names = types_
     else:
-        types_ = {each.name: each.type for each in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        types_ = {each.name: each.type for each in dataclasses.fields(cls)}
         names = types_
     return [Part(name, *named.get(name, (_type(types_.get(name)), cls))) for name in names]
 

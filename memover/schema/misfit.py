@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.schema.derive import split
-from memover.schema.shape import Definition, Shape
+
+if TYPE_CHECKING:
+    from memover.schema.shape import Definition, Shape
 
 __all__ = ["Stored", "misfit"]
 
@@ -53,7 +55,7 @@ def _member(value: Any, expression: str, definitions: dict[str, Definition], whe
         return _instance(value, definition, definitions, where, depth, wrong)
     if name in _SCALARS:
         here = "None" if value is None else type(value).__name__
-        return "" if here == name or here not in _SCALARS and not isinstance(value, (Stored, *_CONTAINERS.values())) else wrong
+        return "" if here == name or (here not in _SCALARS and not isinstance(value, (Stored, *_CONTAINERS.values()))) else wrong
     if name == "Literal":
         return "" if any("." in each for each in arguments) or repr(value) in arguments else wrong
     kind = _CONTAINERS.get(name)

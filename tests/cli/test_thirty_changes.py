@@ -125,6 +125,15 @@ RATES = "def rate(user_id):\n    return user_id * 2\n"
 
 M, V, R = "shop/models.py", "shop/views.py", "shop/rates.py"
 
+OTHER = """\
+    @pydantic.computed_field
+    @property
+    def other(self) -> int:
+        return 1
+
+    @pydantic.computed_field
+    @property
+    def label"""
 NOTHING: list[str] = []
 SHAPE, REUSED, CLASH, STALE, MEANING, BODY, UNKNOWN = (f"MV00{n}" for n in range(1, 8))
 
@@ -167,9 +176,8 @@ CHANGES = {
     "a new type becomes its base": (M, "    id: UserId", "    id: int", NOTHING),
     "an alias changes": (M, '"orderNumber"', '"order_number"', NOTHING),
     "a computed field is added": (
-        M, "    @pydantic.computed_field\n    @property\n    def label", 
-        "    @pydantic.computed_field\n    @property\n    def other(self) -> int:\n        return 1\n\n"
-        "    @pydantic.computed_field\n    @property\n    def label", NOTHING,
+        M, "    @pydantic.computed_field\n    @property\n    def label",
+        OTHER, NOTHING,
     ),
     "an enum is reordered": (M, '    ACTIVE = "a"\n    GONE = "g"', '    GONE = "g"\n    ACTIVE = "a"', NOTHING),
     "the ttl changes": (V, "ttl=60", "ttl=3600", NOTHING),

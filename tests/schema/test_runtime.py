@@ -398,3 +398,86 @@ def test_a_version_has_one_upgrade(releases: Releases) -> None:
     new.upgrade(from_version=1)(upgrade)
     with pytest.raises(ConfigurationError, match="already"):
         new.upgrade(from_version=1)(other)
+
+
+# Together with what else there is
+
+
+def test_a_batch_is_upgraded_too(both: Releases) -> None:
+    """`map` upgrades what it can and loads the rest, singly or in bulk."""
+    old = both.deploy(1, A)
+    for n in (1, 2):
+        both.run(old.f(n))
+    new = both.deploy(2, A, C)
+    new.f.upgrade(from_version=1)(lambda old: new.kind(**old, c="old"))
+    assert both.run(new.f.map([1, 3])) == [new.kind(1, "old"), new.kind(3, 3)]
+    assert new.loads == [3]
+    asked: list[Any] = []
+
+    @new.f.batch_load
+    def load(calls: Any) -> Any:
+        asked.extend(call.arguments["n"] for call in calls)
+        return {call: new.kind(0, "bulk") for call in calls}
+
+    assert both.run(new.f.map([2, 4, 1])) == [new.kind(2, "old"), new.kind(0, "bulk"), new.kind(1, "old")]
+    assert asked == [4]
+    assert both.run(new.f.map([2, 4])) == [new.kind(2, "old"), new.kind(0, "bulk")]
+    assert new.f.cache_info().upgrades == 2
+
+
+def test_a_batch_finds_entries_of_another_shape(both: Releases) -> None:
+    """The short way of a batch compares fingerprints as well."""
+    old = both.deploy(1, A)
+    both.run(old.f(1))
+    new = both.deploy(1, A, C)
+    both.run(new.f(5))
+    assert both.run(new.f.map([1, 5])) == [new.kind(1, 1), new.kind(5, 5)]
+    assert new.loads == [5, 1]
+    assert new.f.cache_info().other_shape == 1
+
+
+def test_tags_of_the_older_entry_still_count(both: Releases) -> None:
+    """An entry whose tag was invalidated is not upgraded, and one that was upgraded goes with its tag."""
+    tags = ("made:{n}",)
+    for n in (1, 2):
+        old = both.deploy(1, A, tags=tags)
+        both.run(old.f(n))
+    both.cache.invalidate_tags("made:2")
+    new = both.deploy(2, A, C, tags=tags)
+    new.f.upgrade(from_version=1)(lambda old: new.kind(**old, c="old"))
+    assert [both.run(new.f(n)) for n in (1, 2)] == [new.kind(1, "old"), new.kind(2, 2)]
+    both.cache.invalidate_tags("made:1")
+    assert both.run(new.f(1)) == new.kind(1, 1)
+
+
+def test_what_the_older_load_used_still_counts(cache: Cache) -> None:
+    """An upgraded entry goes when something goes that its older load, or the upgrade itself, depended on."""
+    values = {"rate": 1, "bonus": 10}
+
+    @cache.versioned(namespace="rate")
+    def rate() -> int:
+        return values["rate"]
+
+    @cache.versioned(namespace="bonus")
+    def bonus() -> int:
+        return values["bonus"]
+
+    def release(version: int) -> Any:
+        @cache.versioned(namespace="price", version=version)
+        def price(n: int) -> int:
+            return n * rate() + (bonus() if version > 1 else 0)
+
+        return price
+
+    old, new = release(1), release(2)
+    new.upgrade(from_version=1)(lambda value: value + bonus())
+    for changed in ("rate", "bonus"):
+        old.refresh(5)
+        key = new.key(5).encode()
+        cache._shared.store.drop(key, b"{%b}:lease" % key, "0" * 16, ())
+        before = new.cache_info().upgrades
+        assert new(5) == 5 * values["rate"] + values["bonus"]
+        assert new.cache_info().upgrades == before + 1
+        values[changed] += 1
+        {"rate": rate, "bonus": bonus}[changed].invalidate_all()
+        assert new(5) == 5 * values["rate"] + values["bonus"]

@@ -314,7 +314,7 @@ class RedisStore(RedisCommands):
 
     def visit(self, node: Node | None, commands: list[tuple[bytes, ...]]) -> list[Any]:
         """The answers of one node to a pipeline of commands, errors as answers. One round trip. Raises `StoreError`."""
-        return self._visit(node, commands, False)
+        return self._finish(self._begin(node, commands, False), False)
 
     # -- from commands to bytes and back --------------------------------------------------------------------------------
 
