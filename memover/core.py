@@ -21,6 +21,7 @@ from memover.drivers.plan import Plan, new_nonce
 from memover.drivers.upgrades import older_keys
 from memover.engine import flows
 from memover.engine.generations import parse
+from memover.engine.judge import VERSION
 from memover.engine.invalidate import invalidate, move
 from memover.engine.ops import Outcome
 from memover.errors import ConfigurationError, StoreError
@@ -40,6 +41,8 @@ __all__ = ["Core", "Resident"]
 
 
 _moving = threading.RLock()
+_declared: weakref.WeakSet[Cache] = weakref.WeakSet()
+"""The caches that know of the versions of all functions on the default cache."""
 
 
 def _after_fork_in_child() -> None:
@@ -94,6 +97,9 @@ class Core:
         if cache is None:
             claim("the default cache", "", policy.namespace, function, self)
             config.follow(self)
+            for known in list(_declared):
+                known._shared.witness.versions.pop(VERSION + policy.namespace.encode(), None)
+                self._declare(known)
         else:
             self.now()
 
@@ -130,6 +136,11 @@ class Core:
         )
         plan = Plan(self.function, self.name, self.policy, self.binding, codec, self.tags, cache._shared)
         plan.upgrades = self.upgrades
+        if self._cache is None and cache not in _declared:
+            # Those that have not been called too: an entry made of an older version of theirs is not to be served.
+            _declared.add(cache)
+            for other in config.followers():
+                other._declare(cache)
         lookup = plan.lookup()
         shell = aio.shell if self.is_async else sync.shell
         return Resident(plan, lookup, shell(plan, lookup))
@@ -147,6 +158,10 @@ class Core:
         if inspect.iscoroutinefunction(upgrade) and not self.is_async:
             raise ConfigurationError(f"{self.name} is no coroutine function, so its upgrade cannot be one: make it a def.")
         self.upgrades[version] = upgrade
+
+    def _declare(self, cache: Cache) -> None:
+        mark = VERSION + self.policy.namespace.encode()
+        cache._shared.witness.versions.setdefault(mark, b"%d" % self.policy.version)
 
     # -- what the helpers do, as flows --------------------------------------------------------------------------------------
 
@@ -166,7 +181,6 @@ class Core:
             return None
         reading, outcome = found
         if terms.call_name:
-            terms.call_token = reading.token(terms.call_name)
             site.hand_on(outcome)
         header = reading.header
         assert header is not None, "an answer was decoded from it"
@@ -220,6 +234,7 @@ class Core:
             failure = failed_invalidation(f"one call of {self.name}", (key.entry,), shared.store.address)
             plan.emit("invalidate", key, error=failure)
             raise failure from error
+        plan.witness.doubt(*plan.along(key))
         plan.shared.settled(before)
         plan.counters.invalidations += 1
         plan.emit("invalidate", key)
@@ -241,6 +256,7 @@ class Core:
             plan.emit("invalidate", None, error=failure)
             raise failure from error
         shared.witness.trusts((name,), (token,))
+        shared.witness.doubt(shared.coarse_name)
         shared.settled(before)
         plan.counters.invalidations += 1
         plan.emit("invalidate", None, detail="soft" if softly else "")
@@ -272,6 +288,7 @@ class Core:
             other_shape=counters.other_shape,
             upgrades=counters.upgrades,
             upgrade_errors=counters.upgrade_errors,
+            coarse=counters.coarse,
         )
 
     def parameters(self) -> dict[str, Any]:

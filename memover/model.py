@@ -193,6 +193,7 @@ class CacheInfo(NamedTuple):
     damaged: int
     unencodable: int
     invalidations: int
-    other_shape: int
-    upgrades: int
-    upgrade_errors: int
+    coarse: int = 0
+    other_shape: int = 0
+    upgrades: int = 0
+    upgrade_errors: int = 0

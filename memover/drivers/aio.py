@@ -192,21 +192,28 @@ class AsyncSite(BaseSite):
         site = AsyncSite(self.plan, self.key, self.args, self.kwargs)
         site.collector = None
 
+        outcome: Outcome | None = None
+
         async def work() -> Outcome | None:
-            outcome: Outcome | None = None
+            nonlocal outcome
             INSIDE.set(None)
             try:
                 outcome = await run(flows.renew(site.on_terms(), since), site)
             except StoreError:
                 pass  # counted by `run`; the stale entry stays in use
-            finally:
-                site.finish(outcome)
-                self.rested(outcome)
-                background.leave()
             return outcome
+
+        def over(done: asyncio.Task[Outcome | None]) -> None:
+            # Not in `work`: a task that is cancelled before its first step never comes to its `finally`.
+            if done.cancelled():
+                relinquish(site)
+            site.finish(outcome)
+            self.rested(outcome)
+            background.leave()
 
         task = asyncio.get_running_loop().create_task(work())
         keep(task, self.plan.shared)
+        task.add_done_callback(over)
         if seconds:
             await asyncio.wait({task}, timeout=seconds)
             if task.done() and not task.cancelled():
@@ -407,6 +414,11 @@ async def absent(
 
 async def bypass(plan: Plan, site: AsyncSite) -> Any:
     """Run the function itself for a call whose key is known, and count it."""
+    if names := site.within():
+        try:
+            site.bypassed(names, await site.ensure(names))
+        except StoreError:
+            site.bypassed(names, None)
     began = perf_counter()
     error = None
     try:

@@ -95,8 +95,9 @@ class Plan:
         shared.plans.add(self)
 
     def after_fork(self) -> None:
-        """In a child: no load of the parent is under way here."""
+        """In a child: no load or refresh of the parent is under way here."""
         self._underway = {}
+        self.refreshing = {}
         self._renewing = False
         self._lock = threading.Lock()
 

@@ -25,6 +25,7 @@ class Counters:
 
     __slots__ = (
         "bypasses",
+        "coarse",
         "damaged",
         "hits",
         "invalidations",
@@ -47,6 +48,7 @@ class Counters:
             setattr(self, name, 0)
 
     bypasses: int
+    coarse: int
     damaged: int
     hits: int
     invalidations: int

@@ -20,6 +20,7 @@ An invalidation that was not acknowledged may or may not have happened, so it bo
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
@@ -137,8 +138,10 @@ class Report:
         lines = [
             f"history of {self.store}: {self.processes} processes, {self.seconds:.1f} s",
             f"  operations     {self.operations:,}",
-            f"  reads          {self.reads:,} ({self.hits:,} from the store, {self.loads:,} loaded, "
-            f"{self.shared:,} shared a load)",
+            (
+                f"  reads          {self.reads:,} ({self.hits:,} from the store, {self.loads:,} loaded, "
+                f"{self.shared:,} shared a load)"
+            ),
             f"  writes         {self.writes:,}",
             f"  invalidations  {kinds}; {self.unacknowledged:,} not acknowledged",
             f"  loads          at most {self.most_loads} of one key between two invalidations of it",
@@ -310,7 +313,7 @@ def _single_load(found: _Findings, key: int, loads: list[Read], about: list[Inva
     for one in begins:
         latest.append(max(one.returned, latest[-1] if latest else 0))
     run = most = 1 if loads else 0
-    for before, load in zip(loads, loads[1:]):
+    for before, load in itertools.pairwise(loads):
         at = bisect_left(instants, load.load_began)
         if at and latest[at - 1] > min(before.began, load.began):
             run = 1

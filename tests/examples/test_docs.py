@@ -41,3 +41,13 @@ def test_every_release_says_what_becomes_of_entries_and_keys() -> None:
     for release in releases:
         assert re.search(r"^Stored format: .", release, re.MULTILINE), release.partition("\n")[0]
         assert re.search(r"^Keys: .", release, re.MULTILINE), release.partition("\n")[0]
+
+
+def test_every_promise_is_linked_to_its_tests() -> None:
+    """The README has one row for each promise, and each file of tests/promises is linked from the row of its number."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| P(\d+) \|(.*)$", readme, re.MULTILINE))
+    assert [int(number) for number in rows] == list(range(1, 14))
+    for tests in sorted((ROOT / "tests" / "promises").glob("test_p*.py")):
+        number = str(int(tests.name[len("test_p") :][:2]))
+        assert f"({tests.relative_to(ROOT)})" in rows[number], f"P{number} does not link {tests.name}"

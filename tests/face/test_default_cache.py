@@ -160,7 +160,7 @@ def test_memover_disabled_turns_caching_off(redis_url: str, redis_client: Any, p
 def test_memover_disabled_can_be_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """MEMOVER_DISABLED=0 leaves caching on; enabled= decides over it."""
     monkeypatch.setenv("MEMOVER_DISABLED", value)
-    f, runs = decorated("not-disabled")
+    f, _ = decorated("not-disabled")
     assert f(1) == f(1) == [1, 1]
     monkeypatch.setenv("MEMOVER_DISABLED", "1")
     g, _ = decorated("enabled", cache=Cache(enabled=True))

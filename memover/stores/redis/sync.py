@@ -314,7 +314,10 @@ class RedisStore(RedisCommands):
 
     def visit(self, node: Node | None, commands: list[tuple[bytes, ...]]) -> list[Any]:
         """The answers of one node to a pipeline of commands, errors as answers. One round trip. Raises `StoreError`."""
-        return self._finish(self._begin(node, commands, False), False)
+        answers = self._finish(self._begin(node, commands, False), False)
+        if answers and isinstance(answers[0], StoreError):
+            raise answers[0]
+        return answers
 
     # -- from commands to bytes and back --------------------------------------------------------------------------------
 
