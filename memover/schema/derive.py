@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import re
 import types
 import typing
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from memover.codec.known import innermost
 from memover.schema import fields
 from memover.schema.annotations import Scope, Unresolved, closure_of, evaluate, own_annotations
+from memover.schema.names import numbered, plain, settled, split
 from memover.schema.shape import ORDERED, UNNAMED, Definition, Field, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["annotation_shape", "result_class", "shape_of", "split"]
+__all__ = ["annotation_shape", "result_class", "shape_of"]
 
 _DEFINITIONS_LIMIT = 2000
 """A generic class that contains itself with ever longer arguments would have no end."""
@@ -90,7 +90,7 @@ class Reader:
             root = self.text(annotation, scope)
         except RecursionError:
             return Shape("?")
-        return _settled(root, self._definitions)
+        return settled(root, self._definitions)
 
     # -- expressions ------------------------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Reader:
         # What an order may depend on: a typed dict's name may change without changing the shape, and so the order.
         for name, signature in self._signatures.items():
             text = text.replace(name, signature)
-        return re.sub(r"⟦\d+⟧", "", text)
+        return plain(text)
 
     def _alias(self, alias: Any, args: tuple[str, ...], scope: Scope) -> str:
         key = (id(alias), args)
@@ -305,75 +305,12 @@ class Reader:
 
     def _new_name(self, name: str, args: tuple[str, ...], kind: str, parts: Iterable[str]) -> str:
         # Numbered until all are known: two classes may have one name.
-        shown = f"{name}⟦{self._counter}⟧" + (f"[{', '.join(args)}]" if args else "")
+        shown = numbered(name, self._counter) + (f"[{', '.join(args)}]" if args else "")
         self._counter += 1
         if kind in UNNAMED:
             self._signatures[shown] = "{" + ",".join(sorted(parts)) + "}"
         return shown
 
 
-def _settled(root: str, definitions: Mapping[str, Definition]) -> Shape:
-    """The shape under final names: equal classes of one name become one, others are told apart by a number."""
-    plain = re.compile(r"⟦\d+⟧")
-    reachable: dict[str, Definition] = {}
-    pending = [root]
-    while pending:
-        text = pending.pop()
-        for name, each in definitions.items():
-            if name not in reachable and name in text:
-                reachable[name] = each
-                pending.extend(field.type for field in each.fields)
-    by_name: dict[str, dict[str, list[str]]] = {}
-    for name, each in reachable.items():
-        by_name.setdefault(plain.sub("", name), {}).setdefault(plain.sub("", each.text()), []).append(name)
-    final: dict[str, str] = {}
-    for name, variants in by_name.items():
-        for number, (_, same) in enumerate(sorted(variants.items()), 1):
-            final.update(dict.fromkeys(same, name if number == 1 else f"{name}#{number}"))
-
-    def rename(text: str) -> str:
-        # Longest first: the names of generic classes contain others.
-        for name in sorted(final, key=len, reverse=True):
-            text = text.replace(name, final[name])
-        return plain.sub("", text)
-
-    settled = {
-        final[name]: Definition(
-            each.kind,
-            final[name],
-            tuple(Field(f.name, f.type if each.kind == "enum" else rename(f.type), f.optional) for f in each.fields),
-        )
-        for name, each in reachable.items()
-    }
-    return Shape(rename(root), tuple(sorted(settled.values(), key=lambda each: each.name)))
-
-
 def _is_named(annotation: Any, name: str) -> bool:
     return getattr(annotation, "_name", None) == name and type(annotation).__module__ in ("typing", "typing_extensions")
-
-
-def split(text: str, separator: str = " | ") -> list[str]:
-    """The members of a union's text: the separators outside brackets and quotes."""
-    parts, depth, start, at = [], 0, 0, 0
-    quote = ""
-    while at < len(text):
-        char = text[at]
-        if quote:
-            if char == "\\":
-                at += 1
-            elif char == quote:
-                quote = ""
-        elif char in "'\"":
-            quote = char
-        elif char in "[(":
-            depth += 1
-        elif char in "])":
-            depth -= 1
-        elif depth == 0 and text.startswith(separator, at):
-            parts.append(text[start:at])
-            at += len(separator)
-            start = at
-            continue
-        at += 1
-    parts.append(text[start:])
-    return parts
