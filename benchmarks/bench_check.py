@@ -69,7 +69,11 @@ def generate(root: Path) -> None:
     (root / "pyproject.toml").write_text('[tool.memover]\ntargets = ["app"]\n')
     for m in range(MODULES):
         parts = [
-            FUNCTION.format(m=m, n=n, base="BaseModel") if n % 2 else FUNCTION.format(m=m, n=n, base="").replace("class Whole", "@dataclass\nclass Whole").replace("():", ":")
+            FUNCTION.format(m=m, n=n, base="BaseModel")
+            if n % 2
+            else FUNCTION.format(m=m, n=n, base="")
+            .replace("class Whole", "@dataclass\nclass Whole")
+            .replace("():", ":")
             for n in range(FUNCTIONS)
         ]
         (root / "app" / f"views_{m}.py").write_text(HEAD + "".join(parts))
@@ -78,7 +82,9 @@ def generate(root: Path) -> None:
 def seconds(root: Path, *args: str) -> float:
     """The time of one command; its exit status must be 0."""
     began = perf_counter()
-    ended = subprocess.run([sys.executable, "-m", "memover", *args], cwd=root, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-m", "memover", *args], cwd=root, capture_output=True, text=True, check=False
+    )
     taken = perf_counter() - began
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return taken
@@ -92,8 +98,12 @@ def main(runs: int) -> None:
         lines = len((root / "memover.lock").read_text().splitlines())
         taken = [seconds(root, "check") for _ in range(runs)]
     print(f"memover lock, first run  {locked:6.2f} s   ({MODULES * FUNCTIONS} functions, {lines} lines)")
-    print(f"memover check            median {median(taken):6.2f} s   best {min(taken):6.2f} s   worst {max(taken):6.2f} s")
-    print(f"(target: median below {TARGET_SECONDS:g} s: {'met' if median(taken) < TARGET_SECONDS else 'MISSED'}; {runs} runs)")
+    print(
+        f"memover check            median {median(taken):6.2f} s   best {min(taken):6.2f} s   worst {max(taken):6.2f} s"
+    )
+    print(
+        f"(target: median below {TARGET_SECONDS:g} s: {'met' if median(taken) < TARGET_SECONDS else 'MISSED'}; {runs} runs)"
+    )
 
 
 if __name__ == "__main__":

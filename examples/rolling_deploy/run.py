@@ -84,4 +84,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--release"]:
         release(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
     else:
-        main(sys.argv[1] if len(sys.argv) > 1 else "redis://localhost:6379/0", int(sys.argv[2]) if len(sys.argv) > 2 else 100)
+        main(
+            sys.argv[1] if len(sys.argv) > 1 else "redis://localhost:6379/0",
+            int(sys.argv[2]) if len(sys.argv) > 2 else 100,
+        )

@@ -143,9 +143,17 @@ def bump_command(names: Sequence[str], to: int | None, lockfile: str | None) -> 
 
 @memover.command("gc")
 @click.option("--url", envvar="MEMOVER_URL", help="The Redis, as in Cache(url). Default: MEMOVER_URL.")
-@click.option("--prefix", envvar="MEMOVER_PREFIX", default="memover", show_default=True, help="The prefix, as in Cache(prefix=...).")
+@click.option(
+    "--prefix",
+    envvar="MEMOVER_PREFIX",
+    default="memover",
+    show_default=True,
+    help="The prefix, as in Cache(prefix=...).",
+)
 @click.option("--dry-run", is_flag=True, help="Count, and remove nothing.")
-@click.option("--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys looked at per command.")
+@click.option(
+    "--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys looked at per command."
+)
 @click.option("--pause", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds between two steps.")
 @click.option("--lockfile", help="The lock, if not memover.lock.")
 def gc_command(url: str | None, prefix: str, dry_run: bool, step: int, pause: float, lockfile: str | None) -> None:

@@ -61,7 +61,9 @@ def bump(project: Project, names: Sequence[str], to: int | None = None) -> list[
             found = current[name]
             last = found.block.version
             if lock is not None:
-                last = max(last, lock.removed.get(name, 0), lock.functions[name].version if name in lock.functions else 0)
+                last = max(
+                    last, lock.removed.get(name, 0), lock.functions[name].version if name in lock.functions else 0
+                )
             new = last + 1 if to is None else to
             if new <= last:
                 raise CannotRun(f"{name} has had version {last} already: --to must be at least {last + 1}.")
@@ -96,7 +98,9 @@ def _named(text: str, current: dict[str, Found], failures: Sequence[Finding]) ->
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise CannotRun(f"{text!r} is the name of several functions; say which namespace: {', '.join(sorted(fitting))}.")
+        raise CannotRun(
+            f"{text!r} is the name of several functions; say which namespace: {', '.join(sorted(fitting))}."
+        )
     known = ", ".join(sorted(current)) or "none"
     unseen = "".join(f" {each.message}." for each in failures)
     raise CannotRun(f"No cached function is called {text!r}: there are {known}.{unseen}")
@@ -159,7 +163,9 @@ def edit_of(text: str, namespace: str, old: int, new: int, *, path: str = "", ne
     if not (isinstance(written, ast.Constant) and type(written.value) is int):
         raise CannotRun(f"{path}:{written.lineno}: version={ast.unparse(written)} is computed: change it by hand.")
     if written.value != old:
-        raise CannotRun(f"{path}:{written.lineno}: version={written.value} is written here, but the function has {old}.")
+        raise CannotRun(
+            f"{path}:{written.lineno}: version={written.value} is written here, but the function has {old}."
+        )
     start = _column(lines, written.lineno, written.col_offset)
     end = _column(lines, written.end_lineno or 0, written.end_col_offset or 0)
     return Edit(written.lineno, start, end, str(new))

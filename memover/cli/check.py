@@ -25,7 +25,9 @@ def check(project: Project, targets: Sequence[str] = (), against: str | None = N
         return _against(project, targets, against)
     lock = project.lock()
     if lock is None:
-        raise CannotRun(f"There is no {project.lockfile} in {project.root}: write it with `memover lock`, and commit it.")
+        raise CannotRun(
+            f"There is no {project.lockfile} in {project.root}: write it with `memover lock`, and commit it."
+        )
     seen = survey(project, targets)
     return project.reported(findings_of(project, seen, lock, whole=not targets), seen.functions)
 

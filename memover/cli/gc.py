@@ -45,9 +45,7 @@ def unwanted_by(lock: Lock, prefix: str) -> Callable[[bytes], bool]:
     return unwanted
 
 
-def collect(
-    project: Project, url: str | None, prefix: str, *, dry_run: bool, step: int, pause: float
-) -> Iterator[str]:
+def collect(project: Project, url: str | None, prefix: str, *, dry_run: bool, step: int, pause: float) -> Iterator[str]:
     """Remove them, with a progress bar on stderr, and say what came free, a line for each version."""
     lock = project.lock()
     if lock is None:
@@ -62,7 +60,13 @@ def collect(
             raise CannotRun(f"{cache.address} is no Redis: only there old entries stay behind.")
         count: Counter[tuple[str, int]] = Counter()
         size: Counter[tuple[str, int]] = Counter()
-        bar = Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=Console(stderr=True), transient=True)
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
         total_keys = max(1, keys_in_all(store))
         with bar:
             task = bar.add_task("looking" if dry_run else "removing", total=total_keys)

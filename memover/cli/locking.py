@@ -125,6 +125,8 @@ def _check(accept: Acceptance | None, current: dict[str, Found]) -> None:
     if accept.code not in ACCEPTABLE:
         raise CannotRun(f"{accept.code} cannot be accepted, it has to be mended; these can: {', '.join(ACCEPTABLE)}.")
     if accept.name not in current:
-        raise CannotRun(f"There is no function in the namespace {accept.name!r}: there are {', '.join(sorted(current)) or 'none'}.")
+        raise CannotRun(
+            f"There is no function in the namespace {accept.name!r}: there are {', '.join(sorted(current)) or 'none'}."
+        )
     if not accept.reason.strip():
         raise CannotRun('Say why, for the reviewer: --reason "...".')

@@ -53,7 +53,11 @@ def main(results: str) -> None:
         for target in order["targets"]:
             _visit(target, order, say, failed)
         # What a module decorated before it failed is not all it decorates.
-        say(functions=_facts([each for each in claims if getattr(each.function, "__module__", "") not in failed], order["targets"]))
+        say(
+            functions=_facts(
+                [each for each in claims if getattr(each.function, "__module__", "") not in failed], order["targets"]
+            )
+        )
         # An application may have threads that would keep this process.
         file.flush()
         os._exit(0)
@@ -93,7 +97,12 @@ def _visit(name: str, order: dict[str, Any], say: Callable[..., None], failed: s
         return
     file = getattr(module, "__file__", None)
     if order["under"] and file and not os.path.realpath(file).startswith(os.path.realpath(order["under"]) + os.sep):
-        say(failed=name, error=f"it was imported from {file}, which is not the revision to compare with", path="", line=0)
+        say(
+            failed=name,
+            error=f"it was imported from {file}, which is not the revision to compare with",
+            path="",
+            line=0,
+        )
         return
     for found in pkgutil.iter_modules(getattr(module, "__path__", None) or (), f"{name}."):
         if not found.name.endswith(".__main__"):

@@ -164,7 +164,9 @@ def survey(project: Project, targets: Sequence[str] = (), *, revision: Path | No
                 last = answer["importing"]
             elif "functions" in answer:
                 functions = answer["functions"]
-        failures += [(each["failed"], each["error"], each["path"], each["line"]) for each in answers if "failed" in each]
+        failures += [
+            (each["failed"], each["error"], each["path"], each["line"]) for each in answers if "failed" in each
+        ]
         if functions is not None:
             break
         if not last or last in skip:

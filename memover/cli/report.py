@@ -22,7 +22,11 @@ def summary(findings: Sequence[Finding], functions: str = "") -> str:
     """One line on the whole."""
     errors = sum(each.level == "error" for each in findings)
     warnings = len(findings) - errors
-    parts = [f"{count} {word}{'' if count == 1 else 's'}" for count, word in ((errors, "error"), (warnings, "warning")) if count]
+    parts = [
+        f"{count} {word}{'' if count == 1 else 's'}"
+        for count, word in ((errors, "error"), (warnings, "warning"))
+        if count
+    ]
     return ", ".join(parts) if parts else "no findings"
 
 
@@ -51,7 +55,9 @@ def on_terminal(findings: Sequence[Finding], console: Console) -> None:
             lines.append(Text("  fix: " if at == 0 else "   or: ", style="dim").append(fix, style="green"))
         for line in lines:
             console.print(line, soft_wrap=True, highlight=False)
-    console.print(summary(findings), style="red" if any(each.level == "error" for each in findings) else "green", highlight=False)
+    console.print(
+        summary(findings), style="red" if any(each.level == "error" for each in findings) else "green", highlight=False
+    )
 
 
 def _plain(finding: Finding) -> str:
@@ -136,9 +142,7 @@ def sarif(findings: Sequence[Finding]) -> str:
             "partialFingerprints": {"memover/v1": f"{each.code} {each.namespace}"},
         }
 
-    rules = [
-        {"id": code, "name": rule.name, "shortDescription": {"text": rule.about}} for code, rule in RULES.items()
-    ]
+    rules = [{"id": code, "name": rule.name, "shortDescription": {"text": rule.about}} for code, rule in RULES.items()]
     run = {
         "tool": {"driver": {"name": "memover", "version": __version__, "rules": rules}},
         "results": [result(each) for each in findings],

@@ -1,12 +1,12 @@
 """Stored instances as plain builtins, without their classes: for upgrades from older versions, and for messages.
 
-    fields, open, struct     a dict of the fields (open: of the attributes)
-    model, modelstate        a dict of the fields, extra and private attributes included
-    namedtuple               a dict of the fields
-    enum                     the member's name, or the value of a combined flag
-    exception                a dict: "args", and the attributes
-    subclass                 the content of the builtin
-    registered               what the registered `encode` returned
+fields, open, struct     a dict of the fields (open: of the attributes)
+model, modelstate        a dict of the fields, extra and private attributes included
+namedtuple               a dict of the fields
+enum                     the member's name, or the value of a combined flag
+exception                a dict: "args", and the attributes
+subclass                 the content of the builtin
+registered               what the registered `encode` returned
 """
 
 from __future__ import annotations

@@ -66,7 +66,9 @@ def _definition(old: Definition, new: Definition) -> list[Change]:
         old_text = "" if before is None else before.type + (" (may be absent)" if before.optional else "")
         new_text = "" if after is None else after.type + (" (may be absent)" if after.optional else "")
         if before is not None and after is not None and before.type == after.type:
-            old_text, new_text = (("may be absent", "always there") if before.optional else ("always there", "may be absent"))
+            old_text, new_text = (
+                ("may be absent", "always there") if before.optional else ("always there", "may be absent")
+            )
         found.append(Change(f"{new.name}.{name}" if name else new.name, old_text, new_text))
     common = [name for name in was if name in is_]
     if new.kind in ORDERED and common != [name for name in is_ if name in was]:

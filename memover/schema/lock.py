@@ -38,7 +38,9 @@ else:
 __all__ = ["FORMAT", "Accepted", "Block", "Lock", "block_of", "read_lock", "tomllib"]
 
 FORMAT = 1
-_HEAD = "# What each function decorated with memover stores. Written by `memover lock`; commit it, and review its diff.\n"
+_HEAD = (
+    "# What each function decorated with memover stores. Written by `memover lock`; commit it, and review its diff.\n"
+)
 
 
 @dataclass(frozen=True)

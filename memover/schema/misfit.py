@@ -14,7 +14,21 @@ __all__ = ["Stored", "misfit"]
 
 _DEPTH_LIMIT = 60
 _SCALARS = frozenset(
-    {"int", "str", "float", "bool", "bytes", "None", "datetime", "date", "time", "timedelta", "Decimal", "UUID", "complex"}
+    {
+        "int",
+        "str",
+        "float",
+        "bool",
+        "bytes",
+        "None",
+        "datetime",
+        "date",
+        "time",
+        "timedelta",
+        "Decimal",
+        "UUID",
+        "complex",
+    }
 )
 _CONTAINERS = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple, "dict": dict}
 
@@ -55,7 +69,11 @@ def _member(value: Any, expression: str, definitions: dict[str, Definition], whe
         return _instance(value, definition, definitions, where, depth, wrong)
     if name in _SCALARS:
         here = "None" if value is None else type(value).__name__
-        return "" if here == name or (here not in _SCALARS and not isinstance(value, (Stored, *_CONTAINERS.values()))) else wrong
+        return (
+            ""
+            if here == name or (here not in _SCALARS and not isinstance(value, (Stored, *_CONTAINERS.values())))
+            else wrong
+        )
     if name == "Literal":
         return "" if any("." in each for each in arguments) or repr(value) in arguments else wrong
     kind = _CONTAINERS.get(name)
@@ -94,7 +112,9 @@ def _instance(
         content = value.content
     if definition.kind == "enum":
         known = {field.name for field in definition.fields}
-        return "" if content in known or not isinstance(content, str) else f"{own}.{content} is in it, and no member now"
+        return (
+            "" if content in known or not isinstance(content, str) else f"{own}.{content} is in it, and no member now"
+        )
     if definition.kind in ("subclass", "registered", "plain"):
         return ""
     if not isinstance(content, dict):

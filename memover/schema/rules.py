@@ -114,7 +114,9 @@ def unknowns(each: Found) -> list[Finding]:
         return [_finding("MV007", each, f"the result's type is not known: {shape.root} says nothing of what is stored")]
     names = ", ".join(name.lstrip("?") for name in shape.unknown if name != "?")
     what = f"{names} cannot be resolved at run time" if names else "a part of it has no annotation"
-    return [_finding("MV007", each, f"the result's type is only partly known: {what}", details=(f"it reads {shape.root}",))]
+    return [
+        _finding("MV007", each, f"the result's type is only partly known: {what}", details=(f"it reads {shape.root}",))
+    ]
 
 
 def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: Iterable[str] = ()) -> list[Finding]:
@@ -137,7 +139,9 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
                 )
             )
         else:
-            found.append(_finding("MV004", each, f"{each.block.function} is new and not in the lock", fixes=("memover lock",)))
+            found.append(
+                _finding("MV004", each, f"{each.block.function} is new and not in the lock", fixes=("memover lock",))
+            )
     if whole:
         blind = tuple(spared)
         for name, block in lock.functions.items():
@@ -145,7 +149,13 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
             if name in current or any(module == each or module.startswith(f"{each}.") for each in blind):
                 continue
             found.append(
-                Finding("MV004", name, f"{block.function} is gone, but still in the lock", fixes=("memover lock",), path="memover.lock")
+                Finding(
+                    "MV004",
+                    name,
+                    f"{block.function} is gone, but still in the lock",
+                    fixes=("memover lock",),
+                    path="memover.lock",
+                )
             )
     return found
 
@@ -260,7 +270,9 @@ def _meaning_changed(old: Block, new: Block) -> str:
     named = set(re.findall(r"\{(\w+)", new.key))
     blind = [each for each in new.parameters if each not in old_names and each.lstrip("*") not in named]
     if blind:
-        return f"{_list(blind)} is new and not in the key {new.key!r}: entries made without it would answer calls with it"
+        return (
+            f"{_list(blind)} is new and not in the key {new.key!r}: entries made without it would answer calls with it"
+        )
     return ""
 
 

@@ -50,7 +50,9 @@ def assert_loads(expected: int, /, *functions: Any) -> Generator[None, None, Non
 def _found(function: Any, entry: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if entry is None:
         written = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
-        raise AssertionError(f"{function.__qualname__}({written}) is not cached, under {function.key(*args, **kwargs)!r}")
+        raise AssertionError(
+            f"{function.__qualname__}({written}) is not cached, under {function.key(*args, **kwargs)!r}"
+        )
     return entry
 
 

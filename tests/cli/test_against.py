@@ -129,4 +129,6 @@ def test_a_revision_that_is_not_there_is_status_two(shop: App) -> None:
 def test_outside_a_repository_is_status_two(app: App) -> None:
     """git's own words."""
     app.write("shop/__init__.py", "")
-    assert "git" in app.run("check", "--against", "main", status=2, env={"GIT_CEILING_DIRECTORIES": str(app.root.parent)})
+    assert "git" in app.run(
+        "check", "--against", "main", status=2, env={"GIT_CEILING_DIRECTORIES": str(app.root.parent)}
+    )

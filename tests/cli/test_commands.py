@@ -178,7 +178,9 @@ def test_a_target_that_does_not_import_is_a_finding_and_the_others_are_checked(c
     assert (found["MV008"].path, found["MV008"].line) == ("shop/broken.py", 1)
 
 
-@pytest.mark.parametrize("end", ["import sys; sys.exit(3)", "import os; os._exit(3)", "import os; os.kill(os.getpid(), 9)"])
+@pytest.mark.parametrize(
+    "end", ["import sys; sys.exit(3)", "import os; os._exit(3)", "import os; os.kill(os.getpid(), 9)"]
+)
 def test_a_module_that_ends_the_process_is_a_finding_too(changed: App, end: str) -> None:
     """The others are imported by another process."""
     changed.write("shop/ends.py", end + "\n")
@@ -278,7 +280,12 @@ def test_json_says_everything(changed: App) -> None:
     (found,) = report["findings"]
     assert report["failed"] is True
     assert found["details"] == ["Profile.email is new: str | None"]
-    assert (found["code"], found["namespace"], found["path"], found["line"]) == ("MV001", "profiles", "shop/views.py", 14)
+    assert (found["code"], found["namespace"], found["path"], found["line"]) == (
+        "MV001",
+        "profiles",
+        "shop/views.py",
+        14,
+    )
 
 
 def test_sarif_is_sarif(changed: App) -> None:
@@ -324,7 +331,9 @@ def test_without_the_extra_help_says_what_to_install(tmp_path: Path) -> None:
         (lib / path.name).symlink_to(path)
     env = {**os.environ, "PYTHONPATH": str(lib)}
     for arguments, status in ((["--help"], 0), ([], 0), (["check"], 2)):
-        ended = subprocess.run([inside, "-m", "memover", *arguments], env=env, capture_output=True, text=True, check=False)
+        ended = subprocess.run(
+            [inside, "-m", "memover", *arguments], env=env, capture_output=True, text=True, check=False
+        )
         assert ended.returncode == status, ended.stderr
         assert 'pip install "memover[cli]"' in ended.stdout + ended.stderr
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache
+from tests.servers import RedisCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +23,7 @@ SOURCE = "from memover import versioned_cache\n"
 
 def block(namespace: str, version: int, extra: str = "") -> str:
     name = namespace.replace("/", "_")
-    return (
-        f"@versioned_cache(namespace={namespace!r}, version={version})\ndef {name}(n: int) -> int:\n    return n\n{extra}"
-    )
+    return f"@versioned_cache(namespace={namespace!r}, version={version})\ndef {name}(n: int) -> int:\n    return n\n{extra}"
 
 
 def fill(url: str, prefix: str, namespace: str, version: int, count: int = 3) -> list[str]:
@@ -113,3 +112,14 @@ def test_a_redis_that_is_not_there_is_status_two(shop: App) -> None:
     told = shop.run("gc", "--url", "redis://localhost:1/0", status=2)
     assert told.startswith("memover: ")
     assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_every_primary_of_a_cluster_is_gone_through(shop: App, prefix: str) -> None:
+    """Each node's own keys, and only once."""
+    with RedisCluster(3) as cluster, cluster.client() as client:
+        gone = fill(cluster.url, prefix, "profiles", 1, count=30)
+        kept = fill(cluster.url, prefix, "profiles", 3, count=30)
+        assert "30 entries" in shop.run("gc", "--url", cluster.url, "--prefix", prefix)
+        assert [client.exists(key) for key in gone] == [0] * 30
+        assert [client.exists(key) for key in kept] == [1] * 30

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from .conftest import App
 
 ROOT = Path(__file__).resolve().parents[2]
-VIEWS = "from memover import versioned_cache\n\n\n@versioned_cache(namespace='n')\ndef f(n: int) -> int:\n    return n\n"
+VIEWS = (
+    "from memover import versioned_cache\n\n\n@versioned_cache(namespace='n')\ndef f(n: int) -> int:\n    return n\n"
+)
 
 
 @pytest.fixture

@@ -285,5 +285,7 @@ def test_a_changed_body_counts_as_configured(
 
 def test_comments_and_layout_are_no_change_of_a_body(shop: App) -> None:
     """Only what runs counts."""
-    shop.change(V, "    return load(helper(user_id))", "    # as before\n    return load(\n        helper(user_id),\n    )")
+    shop.change(
+        V, "    return load(helper(user_id))", "    # as before\n    return load(\n        helper(user_id),\n    )"
+    )
     assert shop.check(body="error") == []

@@ -83,7 +83,10 @@ CASES: list[tuple[Any, Any]] = [
     (date(2026, 1, 2), date(2026, 1, 2)),
     (Leaf(1), {"value": 1}),
     (opened(), {"value": 1, "extra": 2}),
-    (Tree([Leaf(1), Leaf(2)], {"x": Leaf(3)}), {"leaves": [{"value": 1}, {"value": 2}], "by_name": {"x": {"value": 3}}}),
+    (
+        Tree([Leaf(1), Leaf(2)], {"x": Leaf(3)}),
+        {"leaves": [{"value": 1}, {"value": 2}], "by_name": {"x": {"value": 3}}},
+    ),
     (Point(1), {"x": 1}),
     (Event("e"), {"name": "e"}),
     (Order(item="i", more=[1]), {"item": "i", "more": [1], "_note": "private"}),

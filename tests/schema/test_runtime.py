@@ -53,7 +53,9 @@ class Releases:
         function = amake if self.is_async else make
         function.__qualname__ = function.__name__ = "make"
         function.__annotations__["return"] = kind
-        return Deployed(self.cache.versioned(namespace="made", version=version, ttl=ttl, **options)(function), kind, loads)
+        return Deployed(
+            self.cache.versioned(namespace="made", version=version, ttl=ttl, **options)(function), kind, loads
+        )
 
     def run(self, answer: Any) -> Any:
         return asyncio.run(_awaited(answer)) if self.is_async else answer

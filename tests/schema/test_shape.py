@@ -355,7 +355,11 @@ def test_fingerprints_do_not_depend_on_the_process() -> None:
     )
     for seed in ("1", "2"):
         ended = subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PATH": ""}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert json.loads(ended.stdout) == GOLDEN
 

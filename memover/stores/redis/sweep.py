@@ -45,10 +45,14 @@ def sweep(
 def _entries(store: RedisStore, node: Node | None, keys: list[bytes], remove: bool) -> Iterator[tuple[bytes, int]]:
     if not keys:
         return
-    asked: list[tuple[bytes, ...]] = [each for key in keys for each in ((b"GETRANGE", key, b"0", b"2"), (b"MEMORY", b"USAGE", key))]
+    asked: list[tuple[bytes, ...]] = [
+        each for key in keys for each in ((b"GETRANGE", key, b"0", b"2"), (b"MEMORY", b"USAGE", key))
+    ]
     answers = store.visit(node, asked)
     sizes = {
-        key: size for key, magic, size in zip(keys, answers[::2], answers[1::2]) if magic == MAGIC and isinstance(size, int)
+        key: size
+        for key, magic, size in zip(keys, answers[::2], answers[1::2])
+        if magic == MAGIC and isinstance(size, int)
     }
     # One command for each: in a cluster the keys of one node are in many slots.
     gone = store.visit(node, [(b"UNLINK", key) for key in sizes]) if remove and sizes else [1] * len(sizes)
