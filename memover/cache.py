@@ -14,6 +14,7 @@ from memover.drivers.watch import Watch
 from memover.engine.generations import parse
 from memover.errors import ConfigurationError, InvalidationFailed, StoreError
 from memover.keys.naming import check_namespace, check_prefix, check_version, generation_key
+from memover.keyvalue import Entries, KeyValueFace
 from memover.model import Event, Generation
 from memover.policy import Duration, seconds_of
 from memover.stores.memory import MemoryStore
@@ -33,7 +34,7 @@ _REDIS_SCHEMES = tuple(
 ) + ("unix://",)
 
 
-class Cache:
+class Cache(KeyValueFace):
     """A place where decorated functions keep their results: a store, a prefix, and what they share.
 
     Constructing one opens no connection. Threads, event loops and forked children may use one object at the same time.
@@ -64,6 +65,8 @@ class Cache:
       or "return" it unstored, counted and warned of once per function.
     * `enabled` (True, unless `MEMOVER_DISABLED=1`): False makes every call run its function; invalidations still reach
       the store, because other processes may have caching on.
+    * `key_function` (None): for the key-value API, a callable `(key, prefix, version) -> str` that makes the stored key
+      instead of `prefix:version:key`, as Django's KEY_FUNCTION.
 
     Raises `ConfigurationError` for what cannot be meant.
     """
@@ -89,8 +92,9 @@ class Cache:
         expanded_limit: int = 512 * 1024 * 1024,
         on_unencodable: Literal["raise", "return"] = "raise",
         enabled: bool | None = None,
+        key_function: Callable[[str, str, int], str] | None = None,
     ) -> None:
-        self.prefix = check_prefix(prefix)
+        self.prefix = self._check_prefix(prefix)
         self.version = check_version(version)
         self.ttl = seconds_of(ttl, "ttl")
         self.codec = codec
@@ -141,6 +145,13 @@ class Cache:
             expanded_bytes_limit=_positive(expanded_limit, "expanded_limit"),
             on_unencodable=on_unencodable,
         )
+
+        if key_function is not None and not callable(key_function):
+            raise ConfigurationError("key_function= takes a callable (key, prefix, version) -> str.")
+        self._key_function = key_function
+        self._entries = Entries(self._shared, codec)
+
+    _check_prefix = staticmethod(check_prefix)
 
     @property
     def address(self) -> str:

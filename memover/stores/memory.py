@@ -16,6 +16,7 @@ from memover.clocks import monotonic
 from memover.model import MISSING
 from memover.stores import leases
 from memover.stores.base import Granted, Seen
+from memover.stores.memory_keyvalue import MemoryKeyValues
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ class Item:
         self.value = value
 
 
-class MemoryStore:
+class MemoryStore(MemoryKeyValues):
     """A bounded store in this process, for threads and event loops alike; `max_entries` bounds the entries."""
 
     shared = False

@@ -21,6 +21,7 @@ from memover.stores.redis.breaker import Breaker
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted
 from memover.stores.redis.connect import Node, Target, lost, translated
+from memover.stores.redis.keyvalue import AsyncRedisKeyValues
 
 if sys.version_info >= (3, 11, 3):
     from asyncio import timeout as time_limit
@@ -95,21 +96,33 @@ class AsyncPool:
         while self.idle:
             await self.discard(self.idle.pop())
 
-    async def exchange(self, packed: bytes, count: int) -> list[Any]:
+    async def exchange(self, packed: bytes, count: int, once: bool = False) -> list[Any]:
         """As `sync.Pool.exchange`; everything together within the budget."""
         async with time_limit(self._limits.socket_timeout):
             while True:
                 connection, used = await self.take()
+                if once and used and await _hung_up(connection):
+                    await self.discard(connection)
+                    continue
                 try:
                     answers = await _exchange(connection, packed, count)
                 except BaseException as error:
                     await self.discard(connection)
-                    if not used or not lost(error):
+                    if once or not used or not lost(error):
                         raise
                     await self.close()
                 else:
                     self.give(connection)
                     return answers
+
+
+async def _hung_up(connection: Any) -> bool:
+    # redis-py 8 has another name for it.
+    look = getattr(connection, "can_read", None) or connection.can_read_destructive
+    try:
+        return bool(await look())
+    except Exception:
+        return True
 
 
 async def _exchange(connection: Any, packed: bytes, count: int) -> list[Any]:
@@ -142,7 +155,7 @@ class _Home:
             await self.close()
 
 
-class AsyncRedisStore(RedisCommands):
+class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
     """Redis or Valkey for coroutines; see `memover.stores.base.AsyncStore`."""
 
     shared = True
@@ -214,35 +227,37 @@ class AsyncRedisStore(RedisCommands):
 
     # -- from commands to bytes and back --------------------------------------------------------------------------------
 
-    async def _run(self, exchange: Exchange[T], *, urgent: bool = False) -> T:
+    async def _run(self, exchange: Exchange[T], *, urgent: bool = False, once: bool = False) -> T:
         wire = scripted(exchange, self._known)
         try:
             commands = next(wire)
             while True:
-                commands = wire.send(await self._answers(commands, urgent))
+                commands = wire.send(await self._answers(commands, urgent, once))
         except StopIteration as stop:
             result: T = stop.value
             return result
         except RedisError as error:
             raise translated(error, self.address) from error
 
-    async def _answers(self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool) -> list[Any]:
+    async def _answers(
+        self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool, once: bool
+    ) -> list[Any]:
         if self._topology is None:
-            (answers,) = await self._exchange([(None, [args for _, args in commands])], urgent)
+            (answers,) = await self._exchange([(None, [args for _, args in commands])], urgent, once)
             return answers
         hops = self._topology.routed(commands)
         try:
             exchanges = next(hops)
             while True:
-                exchanges = hops.send(await self._exchange(exchanges, urgent))
+                exchanges = hops.send(await self._exchange(exchanges, urgent, once))
         except StopIteration as stop:
             answers = stop.value
             return answers
 
-    async def _exchange(self, exchanges: Exchanges, urgent: bool) -> list[list[Any]]:
+    async def _exchange(self, exchanges: Exchanges, urgent: bool, once: bool) -> list[list[Any]]:
         async def visit(node: Node | None, batch: list[tuple[bytes, ...]]) -> list[Any]:
             try:
-                return await self._visit(node, batch, urgent)
+                return await self._visit(node, batch, urgent, once)
             except StoreError as error:
                 return [error] * len(batch)
 
@@ -250,13 +265,13 @@ class AsyncRedisStore(RedisCommands):
             return [await visit(*exchanges[0])]
         return list(await asyncio.gather(*(visit(node, batch) for node, batch in exchanges)))
 
-    async def _visit(self, node: Node | None, batch: list[tuple[bytes, ...]], urgent: bool) -> list[Any]:
+    async def _visit(self, node: Node | None, batch: list[tuple[bytes, ...]], urgent: bool, once: bool) -> list[Any]:
         pool = await self._pool(node)
         breaker = pool.breaker
         if breaker.tripped and not urgent:
             breaker.check()
         try:
-            answers = await pool.exchange(b"".join(map(self._packed, batch)), len(batch))
+            answers = await pool.exchange(b"".join(map(self._packed, batch)), len(batch), once)
         except StoreError:
             raise
         except Exception as error:

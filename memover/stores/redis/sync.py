@@ -1,7 +1,7 @@
 """The Redis store for threads: a pool of connections per node, and one exchange of bytes at a time on each.
 
 A connection that was used before may have died in the meantime, which shows only when it is used: what was sent on it
-is sent once more on a new one, every command of ours being safe to repeat. Nothing else is ever repeated here.
+is sent once more on a new one, unless it must be applied once only. Nothing else is ever repeated here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from memover.stores.redis.breaker import Breaker
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted
 from memover.stores.redis.connect import Node, Target, lost, translated
+from memover.stores.redis.keyvalue import RedisKeyValues
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,14 +94,19 @@ class Pool:
             except IndexError:
                 return
 
-    def exchange(self, packed: bytes, count: int) -> list[Any]:
-        """Send bytes and read `count` answers, the server's errors as answers. Raises redis-py's errors of transport."""
+    def exchange(self, packed: bytes, count: int, once: bool = False) -> list[Any]:
+        """Send bytes and read `count` answers, the server's errors as answers. Raises redis-py's errors of transport.
+
+        `once`: never sent again, so an idle connection is first looked at for whether the server has hung up."""
         connection, used = self.take()
+        while once and used and _hung_up(connection):
+            self.discard(connection)
+            connection, used = self.take()
         try:
             answers = _exchange(connection, packed, count)
         except BaseException as error:
             self.discard(connection)
-            if not used or not lost(error):
+            if once or not used or not lost(error):
                 raise
         else:
             self.give(connection)
@@ -116,6 +122,14 @@ class Pool:
         return answers
 
 
+def _hung_up(connection: Any) -> bool:
+    # Whatever can be read on an idle connection is the end of it, or an answer that nobody waits for.
+    try:
+        return bool(connection.can_read(timeout=0))
+    except Exception:
+        return True
+
+
 def _exchange(connection: Any, packed: bytes, count: int) -> list[Any]:
     connection.send_packed_command((packed,), False)
     answers: list[Any] = []
@@ -127,7 +141,7 @@ def _exchange(connection: Any, packed: bytes, count: int) -> list[Any]:
     return answers
 
 
-class RedisStore(RedisCommands):
+class RedisStore(RedisKeyValues, RedisCommands):
     """Redis or Valkey for threads; see `memover.stores.base.Store`. Each method is one round trip but where it says."""
 
     shared = True
@@ -211,47 +225,49 @@ class RedisStore(RedisCommands):
 
     # -- from commands to bytes and back --------------------------------------------------------------------------------
 
-    def _run(self, exchange: Exchange[T], *, urgent: bool = False) -> T:
+    def _run(self, exchange: Exchange[T], *, urgent: bool = False, once: bool = False) -> T:
         wire = scripted(exchange, self._known)
         try:
             commands = next(wire)
             while True:
-                commands = wire.send(self._answers(commands, urgent))
+                commands = wire.send(self._answers(commands, urgent, once))
         except StopIteration as stop:
             result: T = stop.value
             return result
         except RedisError as error:
             raise translated(error, self.address) from error
 
-    def _answers(self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool) -> list[Any]:
+    def _answers(
+        self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool, once: bool
+    ) -> list[Any]:
         if self._topology is None:
-            (answers,) = self._exchange([(None, [args for _, args in commands])], urgent)
+            (answers,) = self._exchange([(None, [args for _, args in commands])], urgent, once)
             return answers
         hops = self._topology.routed(commands)
         try:
             exchanges = next(hops)
             while True:
-                exchanges = hops.send(self._exchange(exchanges, urgent))
+                exchanges = hops.send(self._exchange(exchanges, urgent, once))
         except StopIteration as stop:
             answers = stop.value
             return answers
 
-    def _exchange(self, exchanges: Exchanges, urgent: bool) -> list[list[Any]]:
+    def _exchange(self, exchanges: Exchanges, urgent: bool, once: bool) -> list[list[Any]]:
         results: list[list[Any]] = []
         for node, batch in exchanges:
             try:
-                results.append(self._visit(node, batch, urgent))
+                results.append(self._visit(node, batch, urgent, once))
             except StoreError as error:
                 results.append([error] * len(batch))
         return results
 
-    def _visit(self, node: Node | None, batch: list[tuple[bytes, ...]], urgent: bool) -> list[Any]:
+    def _visit(self, node: Node | None, batch: list[tuple[bytes, ...]], urgent: bool, once: bool) -> list[Any]:
         pool = self._pools.get(node) or self._pool(node)
         breaker = pool.breaker
         if breaker.tripped and not urgent:
             breaker.check()
         try:
-            answers = pool.exchange(b"".join(map(self._packed, batch)), len(batch))
+            answers = pool.exchange(b"".join(map(self._packed, batch)), len(batch), once)
         except StoreError:
             raise
         except Exception as error:
