@@ -233,10 +233,12 @@ REMOVE = _script(
 local head = redis.pcall('GETRANGE', KEYS[1], 0, 63)
 if type(head) == 'string' and #head == 64 then
   local c, g, k, m = struct.unpack('<BBHH', head, 59)
-  head = redis.call('GETRANGE', KEYS[1], 0, 63 + c + g + k + m)
+  local at = 64 + c + g + k + m
+  local whole = redis.call('STRLEN', KEYS[1]) == at + struct.unpack('<I4', head, 13)
+  head = whole and redis.call('GETRANGE', KEYS[1], 0, at - 1)
 end
 redis.call('DEL', KEYS[1], KEYS[2])
 return type(head) == 'string' and head
 """,
 )
-"""KEYS entry, lease · answer: the header of what was removed, "" or nil when nothing was."""
+"""KEYS entry, lease · answer: the header of what was removed; nil, or anything else, when that was no whole entry."""
