@@ -50,7 +50,7 @@ class Core:
         policy: Policy,
         binding: Binding,
         *,
-        cache: Cache | None,
+        cache: Cache | str | None,
         codec: Any,
         declared: Mapping[str, Any],
         is_async: bool,
@@ -66,8 +66,9 @@ class Core:
         self._residents: weakref.WeakKeyDictionary[Cache, Resident] = weakref.WeakKeyDictionary()
         self._resident: Resident | None = None
         self.call: Callable[..., Any] = self._first_call
-        if cache is None:
-            claim("the default cache", "", policy.namespace, function, self)
+        self.alias = cache if isinstance(cache, str) else None
+        if cache is None or self.alias is not None:
+            claim("the default cache" if cache is None else f"the alias {cache}", "", policy.namespace, function, self)
             config.follow(self)
         else:
             self.now()
@@ -75,6 +76,8 @@ class Core:
     @property
     def cache(self) -> Cache:
         """The cache this function uses now."""
+        if isinstance(self._cache, str):
+            return config.named(self._cache)
         return config.default_cache() if self._cache is None else self._cache
 
     def now(self) -> Resident:
