@@ -119,6 +119,9 @@ class AsyncPool:
 async def _hung_up(connection: Any) -> bool:
     # redis-py 8 has another name for it.
     look = getattr(connection, "can_read", None) or connection.can_read_destructive
+    # The end of a connection is known when the loop has asked for it (one turn) and handled the answer (another).
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
     try:
         return bool(await look())
     except Exception:

@@ -98,7 +98,8 @@ local function live(key, generation, now)
 end
 """
 
-# lay(entry, lease, raw, ms, generation): store under this generation, whichever it was sealed with.
+# lay(entry, lease, raw, ms, generation): store under this generation, whichever it was sealed with. SET goes before DEL:
+# a full server refuses the first write of a script, and lets pass what follows one that it took.
 _LAY = """
 local function lay(key, lease, raw, ms, generation)
   if ms == '-1' then
@@ -109,8 +110,8 @@ local function lay(key, lease, raw, ms, generation)
   if string.sub(raw, 65 + c, 64 + c + g) ~= generation then
     raw = sealed(raw, open(raw, key), {generation = generation})
   end
-  redis.call('DEL', lease)
   if ms == '0' then redis.call('SET', key, raw) else redis.call('SET', key, raw, 'PX', ms) end
+  redis.call('DEL', lease)
 end
 """
 
