@@ -16,6 +16,8 @@ def cache_of(alias: str) -> Cache:
     try:
         backend = caches[alias]
     except InvalidCacheBackendError as error:
+        if isinstance(error, ConfigurationError):
+            raise
         raise ConfigurationError(f"cache={alias!r} names no alias of Django's CACHES: {error}") from None
     if not isinstance(backend, MemoverCache):
         raise ConfigurationError(

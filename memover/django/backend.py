@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheBackendError
 
 from memover.django.caches import DjangoCache, shared_cache
 from memover.errors import ConfigurationError
@@ -19,9 +19,13 @@ from memover.keys.keyvalue import check_stored
 from memover.keyvalue import KeyValueFace
 from memover.policy import seconds_of
 
-__all__ = ["MemoverCache"]
+__all__ = ["InvalidMemoverCache", "MemoverCache"]
 
-_DJANGOS_OWN = ("MAX_ENTRIES", "CULL_FREQUENCY")
+_DJANGOS_OWN = ("MAX_ENTRIES", "CULL_FREQUENCY", "cull_frequency")
+
+
+class InvalidMemoverCache(ConfigurationError, InvalidCacheBackendError):
+    """A `ConfigurationError` in CACHES, which Django knows as its own."""
 
 
 class MemoverCache(KeyValueFace, BaseCache):  # type: ignore[misc]  # parameters are called timeout, as Django does
@@ -34,20 +38,23 @@ class MemoverCache(KeyValueFace, BaseCache):  # type: ignore[misc]  # parameters
       value that pickle takes, signed with SECRET_KEY and verified with SECRET_KEY_FALLBACKS too), "msgpack" (memover's own:
       no code in stored bytes, values it knows), or the dotted path of a codec.
 
-    Raises `ConfigurationError` for what cannot be meant. Threads have backends of their own that share one connection pool.
+    Raises `InvalidMemoverCache` (a `ConfigurationError`) for what cannot be meant. Threads have backends of their own that share one connection pool.
     """
 
     def __init__(self, server: str, params: dict[str, Any]) -> None:
         super().__init__(params)
-        options = {name: value for name, value in params.get("OPTIONS", {}).items() if name not in _DJANGOS_OWN}
-        if "max_entries" in params.get("OPTIONS", {}) or "MAX_ENTRIES" in params.get("OPTIONS", {}):
+        given = params.get("OPTIONS", {})
+        options = {name: value for name, value in given.items() if name not in _DJANGOS_OWN}
+        if "MAX_ENTRIES" in given or "max_entries" in given:
             options["max_entries"] = self._max_entries
-        options.pop("cull_frequency", None)
         if not isinstance(server, str):
-            raise ConfigurationError(
+            raise InvalidMemoverCache(
                 f"LOCATION={server!r}: give one URL. Several servers are redis+sentinel://host,host/service or redis+cluster://host,host."
             )
-        self.cache: DjangoCache = shared_cache(server or "memory://", self.key_prefix, options)
+        try:
+            self.cache: DjangoCache = shared_cache(server or "memory://", self.key_prefix, options)
+        except ConfigurationError as error:
+            raise InvalidMemoverCache(str(error)) from error
         self._entries = self.cache._entries
         self.prefix = self.key_prefix
 

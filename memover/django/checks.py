@@ -1,11 +1,13 @@
 """System checks: what `manage.py check` says of the caches and of the functions that use them.
 
-    memover.E001  a cache of memover's cannot be made as it is configured
-    memover.E002  a decorated function cannot have the namespace it asks for on the cache it names
+    memover.E001  a decorated function cannot have the cache it names, or its namespace there
     memover.W001  the server evicts generations (`--deploy` only: it asks the server)
     memover.W002  the server refuses writes when it is full (`--deploy` only)
     memover.W003  the server could not be asked (`--deploy` only)
     memover.W004  no KEY_PREFIX on a store that others can reach (`--deploy` only)
+
+A cache that cannot be made as it is configured needs no check of ours: Django's own make every cache, and raise
+`InvalidMemoverCache`.
 """
 
 from __future__ import annotations
@@ -21,20 +23,7 @@ from memover.django.backend import MemoverCache
 from memover.errors import ConfigurationError, StoreError
 from memover.registry import owners
 
-__all__ = ["check_caches", "check_functions", "check_servers"]
-
-
-def check_caches(app_configs: Any, **_: Any) -> list[CheckMessage]:
-    """Whether every cache of memover's in CACHES can be made. No connection is opened."""
-    found: list[CheckMessage] = []
-    for alias in settings.CACHES:
-        try:
-            caches[alias]
-        except ConfigurationError as error:
-            found.append(Error(f"The cache {alias!r}: {error}", id="memover.E001"))
-        except Exception:  # noqa: BLE001, S112  # another backend's own trouble is another's to report
-            continue
-    return found
+__all__ = ["check_functions", "check_servers"]
 
 
 def check_functions(app_configs: Any, **_: Any) -> list[CheckMessage]:
@@ -47,7 +36,7 @@ def check_functions(app_configs: Any, **_: Any) -> list[CheckMessage]:
         try:
             owner.now()
         except ConfigurationError as error:
-            found.append(Error(str(error), obj=owner.name, id="memover.E002"))
+            found.append(Error(str(error), obj=owner.name, id="memover.E001"))
     return found
 
 
@@ -57,7 +46,7 @@ def check_servers(app_configs: Any, **_: Any) -> list[CheckMessage]:
     for alias in settings.CACHES:
         try:
             backend = caches[alias]
-        except Exception:  # noqa: BLE001, S112  # reported by check_caches, or not ours
+        except Exception:  # noqa: BLE001, S112  # Django's own checks raise it
             continue
         if isinstance(backend, MemoverCache) and backend.cache._shared.remote:
             found += _server(alias, backend)
