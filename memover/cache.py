@@ -67,6 +67,9 @@ class Cache(KeyValueFace):
       the store, because other processes may have caching on.
     * `key_function` (None): for the key-value API, a callable `(key, prefix, version) -> str` that makes the stored key
       instead of `prefix:version:key`, as Django's KEY_FUNCTION.
+    * `on_set_error` ("raise"): what `set` and `set_many` do when the store has not acknowledged them: raise `StoreError`,
+      or "forget" the value: this process then serves nothing under the key, and what was stored before is removed as
+      soon as the store is back. Right for pages and fragments, wrong for sessions.
 
     Raises `ConfigurationError` for what cannot be meant.
     """
@@ -93,6 +96,7 @@ class Cache(KeyValueFace):
         on_unencodable: Literal["raise", "return"] = "raise",
         enabled: bool | None = None,
         key_function: Callable[[str, str, int], str] | None = None,
+        on_set_error: Literal["raise", "forget"] = "raise",
     ) -> None:
         self.prefix = self._check_prefix(prefix)
         self.version = check_version(version)
@@ -149,7 +153,9 @@ class Cache(KeyValueFace):
         if key_function is not None and not callable(key_function):
             raise ConfigurationError("key_function= takes a callable (key, prefix, version) -> str.")
         self._key_function = key_function
-        self._entries = Entries(self._shared, codec)
+        if on_set_error not in ("raise", "forget"):
+            raise ConfigurationError(f'on_set_error={on_set_error!r}: give "raise" or "forget".')
+        self._entries = Entries(self._shared, codec, forget_failed_sets=on_set_error == "forget")
 
     _check_prefix = staticmethod(check_prefix)
 

@@ -42,9 +42,9 @@ class _AsyncSite(Kept, aio.AsyncSite):
 class Entries:
     """The key-value entries of one cache by stored text, times to live in seconds: what the faces call."""
 
-    def __init__(self, shared: Shared, codec: Any) -> None:
-        self.plan = KeyValues(shared, codec, compute)
-        self.aplan = KeyValues(shared, codec, acompute)
+    def __init__(self, shared: Shared, codec: Any, *, forget_failed_sets: bool) -> None:
+        self.plan = KeyValues(shared, codec, compute, forget_failed_sets=forget_failed_sets)
+        self.aplan = KeyValues(shared, codec, acompute, forget_failed_sets=forget_failed_sets)
         self._shared = shared
         self._generation_name = self.plan.generation_name
 
@@ -145,7 +145,8 @@ class KeyValueFace:
     def set(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> None:
         """Store a value. One round trip.
 
-        Raises `UnencodableValue`, and `StoreError` when the store has not acknowledged it: an older value may live on."""
+        Raises `UnencodableValue`, and `StoreError` when the store has not acknowledged it: an older value may live on
+        (unless the cache was made with `on_set_error="forget"`)."""
         fresh_for = self._fresh_for(ttl)
         self._entries.run(self._entries.plan.set_many({self._text(key, version): value}, fresh_for))
 

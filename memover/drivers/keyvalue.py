@@ -7,7 +7,8 @@ When the store cannot be asked:
 
 * reads (`get`, `get_many`, `has_key`) find nothing, and `get_or_set` computes: they fail open;
 * `set`, `add`, `touch`, `incr`, `incr_version` and their kin raise `StoreError`: they promise something of what others will
-  read, so that silence would be a lie. What timed out may have been applied;
+  read, so that silence would be a lie. What timed out may have been applied. With `on_set_error="forget"`, `set` and
+  `set_many` return instead, and what was there before is removed as by a `delete` that failed;
 * `delete`, `delete_many` and `clear` raise `InvalidationFailed`, and go on until the store has taken them; meanwhile this
   process serves nothing under those names.
 """
@@ -51,6 +52,8 @@ Asking = Generator[Ask, Any, T]
 
 _DIGITS = re.compile(rb"-?[0-9]{1,16}\Z")
 _LIMIT_MS = 1 << 52
+_OWED_LIMIT = 1000
+"""How many removals may be owed one by one before it is simpler to owe a clear: it removes more, and is one step."""
 
 
 def run(flow: Asking[T], store: KeyValueStore) -> T:
@@ -96,7 +99,7 @@ class KeyValues(Plan):
     the caller's default.
     """
 
-    def __init__(self, shared: Shared, codec: Any, function: Callable[..., Any]) -> None:
+    def __init__(self, shared: Shared, codec: Any, function: Callable[..., Any], *, forget_failed_sets: bool) -> None:
         policy = Policy(
             namespace=NAMESPACE,
             version=1,
@@ -112,6 +115,7 @@ class KeyValues(Plan):
         super().__init__(function, "get_or_set", policy, binding, resolved, shared)
         # A codec of the user's may hide or sign what it stores, so it gets to see integers as well.
         self.plain_integers = isinstance(resolved, (ValueCodec, PickleCodec))
+        self.forget_failed_sets = forget_failed_sets
         self._spread = bool(getattr(shared.store, "spread", False))
 
     def named(self, text: str) -> Name:
@@ -277,12 +281,15 @@ class KeyValues(Plan):
         keys = {text: self.named(text) for text in values}
         if not keys or self.watch.disabled():
             return
-        stamp = yield from self._stamp()
-        parcels = [self._parcel(keys[text], value, fresh_for, stamp) for text, value in values.items()]
         try:
+            stamp = yield from self._stamp()
+            parcels = [self._parcel(keys[text], value, fresh_for, stamp) for text, value in values.items()]
             generation = yield lambda store: store.put(parcels, stamp)
         except StoreError as error:
-            self.store_failed(parcels[0].key, error)
+            self.store_failed(None, error)
+            if self.forget_failed_sets:
+                self._owe_removal(list(keys.values()))
+                return
             raise
         self._changed(Change(True, generation), *(parcel.key for parcel in parcels))
         self.counters.stores += len(parcels)
@@ -391,14 +398,10 @@ class KeyValues(Plan):
     def clear(self) -> Asking[None]:
         """Move the key-value entries, all versions, to a new generation."""
         name, nonce, shared = self.generation_name, new_nonce(), self.shared
-
-        def again() -> None:
-            shared.witness.trusts((name,), (shared.store.bump(name, nonce, shared.witness.floor(name)),))
-
         try:
             token = yield lambda store: store.bump(name, nonce, shared.witness.floor(name))
         except StoreError as error:
-            shared.owe(name, again)
+            self._owe_clear(nonce)
             raise self._failed((name,), "the key-value entries", None, error) from error
         self._learn(token)
         shared.settled(name)
@@ -412,10 +415,25 @@ class KeyValues(Plan):
             self.emit("invalidate", key)
 
     def _owing(self, keys: Sequence[Key], what: str, error: StoreError) -> InvalidationFailed:
+        self._owe_removal(keys)
+        return self._failed(tuple(key.entry for key in keys), what, keys[0], error)
+
+    def _owe_removal(self, keys: Sequence[Key]) -> None:
         store: Any = self.shared.store
+        if len(self.witness.owed) + len(keys) > _OWED_LIMIT:
+            self._owe_clear(new_nonce())
+            return
         for key in keys:
             self.shared.owe(key.entry, lambda key=key: store.remove_many([key]))
-        return self._failed(tuple(key.entry for key in keys), what, keys[0], error)
+
+    def _owe_clear(self, nonce: str) -> None:
+        name, shared = self.generation_name, self.shared
+
+        def again() -> None:
+            shared.witness.trusts((name,), (shared.store.bump(name, nonce, shared.witness.floor(name)),))
+
+        if name not in self.witness.owed:
+            shared.owe(name, again)
 
     def _failed(self, names: Sequence[bytes], what: str, key: Key | None, error: StoreError) -> InvalidationFailed:
         from memover.cache import failed_invalidation

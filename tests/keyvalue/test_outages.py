@@ -232,3 +232,40 @@ def test_a_write_to_a_replica_raises(make: Callable[..., Cache]) -> None:
             cache.clear()
         replica.replicate(None)
         cache.clear()
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_forgotten_set_leaves_no_old_value(
+    awaited: bool, make: Callable[..., Cache], redis_url: str, proxy: FaultyProxy
+) -> None:
+    """With `on_set_error="forget"` a set in an outage returns, and what was there before is removed when it is over."""
+    cache, other = make(proxy.url, on_set_error="forget", **QUICK), make(redis_url)
+    other.set_many({"k": "old", "l": "old", "m": "kept"})
+    wait_until(lambda: cache.get("k") == "old", "a first read")
+    proxy.refuse()
+    if awaited:
+        asyncio.run(cache.aset("k", "new"))
+        assert asyncio.run(cache.aset_many({"l": "new"})) == []
+    else:
+        cache.set("k", "new")
+        assert cache.set_many({"l": "new"}) == []
+    assert cache.get("k") is None
+    proxy.restore()
+    wait_until(lambda: other.get_many(["k", "l", "m"]) == {"m": "kept"}, "the removals")
+    wait_until(lambda: not cache._shared.witness.owed, "their acknowledgement")
+    cache.set("k", "new")
+    assert other.get("k") == "new"
+
+
+def test_very_many_failed_removals_become_one_clear(make: Callable[..., Cache], redis_url: str, proxy: FaultyProxy) -> None:
+    """An outage does not pile up removals without bound: beyond a thousand one step removes all."""
+    cache, other = make(proxy.url, **QUICK), make(redis_url)
+    other.set("k", "old")
+    wait_until(lambda: cache.get("k") == "old", "a first read")
+    proxy.refuse()
+    for part in range(3):
+        with pytest.raises(InvalidationFailed):
+            cache.delete_many([f"x{part}-{number}" for number in range(600)])
+    assert len(cache._shared.witness.owed) <= 1001
+    proxy.restore()
+    wait_until(lambda: other.get("k") is None, "the clear")
