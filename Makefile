@@ -39,7 +39,7 @@ format: ## Rewrite the code as `make lint` wants it
 
 bench: ## Every benchmark, each with its target
 	@scripts/bootstrap test
-	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(PY) $$bench || exit 1; done
+	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; PYTHONPATH=. $(PY) $$bench || exit 1; done
 
 clean: ## Remove what the other targets made, .venv included
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,25 +6,61 @@
     def profile(user_id: int) -> Profile: ...
 """
 
-from memover.cache import Cache
-from memover.cached import AsyncCachedFunction, CachedFunction
-from memover.codec import register_value
-from memover.config import configure, default_cache, using
-from memover.decorator import versioned_cache
-from memover.errors import (
-    ConfigurationError,
-    InvalidationFailed,
-    MemoverError,
-    StoreError,
-    StoreTimeout,
-    StoreUnavailable,
-    UnencodableValue,
-    UnkeyableArgument,
-)
-from memover.keys.canonical import register_key
-from memover.model import CacheInfo, Call, Entry, Event, Generation, Source
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memover.cache import Cache
+    from memover.cached import AsyncCachedFunction, CachedFunction
+    from memover.codec import register_value
+    from memover.config import configure, default_cache, using
+    from memover.decorator import versioned_cache
+    from memover.drivers.tracking import depends_on
+    from memover.errors import (
+        ConfigurationError,
+        InvalidationFailed,
+        MemoverError,
+        StoreError,
+        StoreTimeout,
+        StoreUnavailable,
+        UnencodableValue,
+        UnkeyableArgument,
+    )
+    from memover.keys.canonical import register_key
+    from memover.model import CacheInfo, Call, Entry, Event, Generation, NotCached, Source
 
 __version__ = "0.1.0"
+
+# Names are loaded when first asked for: a program that imports memover pays for what it uses of it.
+_HOMES = {
+    "AsyncCachedFunction": "memover.cached",
+    "Cache": "memover.cache",
+    "CacheInfo": "memover.model",
+    "CachedFunction": "memover.cached",
+    "Call": "memover.model",
+    "ConfigurationError": "memover.errors",
+    "Entry": "memover.model",
+    "Event": "memover.model",
+    "Generation": "memover.model",
+    "InvalidationFailed": "memover.errors",
+    "MemoverError": "memover.errors",
+    "NotCached": "memover.model",
+    "Source": "memover.model",
+    "StoreError": "memover.errors",
+    "StoreTimeout": "memover.errors",
+    "StoreUnavailable": "memover.errors",
+    "UnencodableValue": "memover.errors",
+    "UnkeyableArgument": "memover.errors",
+    "configure": "memover.config",
+    "default_cache": "memover.config",
+    "depends_on": "memover.drivers.tracking",
+    "register_key": "memover.keys.canonical",
+    "register_value": "memover.codec",
+    "using": "memover.config",
+    "versioned_cache": "memover.decorator",
+}
 
 __all__ = [
     "AsyncCachedFunction",
@@ -38,6 +74,7 @@ __all__ = [
     "Generation",
     "InvalidationFailed",
     "MemoverError",
+    "NotCached",
     "Source",
     "StoreError",
     "StoreTimeout",
@@ -45,9 +82,22 @@ __all__ = [
     "UnencodableValue",
     "UnkeyableArgument",
     "configure",
+    "depends_on",
     "default_cache",
     "register_key",
     "register_value",
     "using",
     "versioned_cache",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'memover' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

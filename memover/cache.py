@@ -8,12 +8,13 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from memover.drivers.aio import drain
 from memover.drivers.plan import new_nonce
 from memover.drivers.shared import Shared
 from memover.drivers.watch import Watch
 from memover.engine.generations import parse
 from memover.errors import ConfigurationError, InvalidationFailed, StoreError
-from memover.keys.naming import check_namespace, check_prefix, check_version, generation_key
+from memover.keys.naming import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
 from memover.keyvalue import Entries, KeyValueFace
 from memover.model import Event, Generation
 from memover.policy import Duration, seconds_of
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from memover.codec.base import Codec
+    from memover.decorator import versioned_cache
     from memover.stores.base import AsyncStore, Store
 
 __all__ = ["Cache"]
@@ -57,12 +59,16 @@ class Cache(KeyValueFace):
     * `socket_connect_timeout` (0.25 s): the longest a connection may take to be made.
     * `max_connections` (64): connections per server and process, and per event loop.
     * `breaker_first` (0.25 s), `breaker_last` (2 s): how long a silent store is left alone, at first and at most.
+    * `wait_replicas` (0): how many replicas each invalidation waits for (Redis `WAIT`), within three fifths of
+      `socket_timeout`. `Generation.replicas` says how many had it; fewer than asked for is no error and is logged once.
+      It narrows the window in which a failover loses an invalidation, and does not close it.
     * `wait_timeout` (30 s): how long a call waits for another's load, and `lease_ttl` (10 s): how long a dead
       loader holds others up; both can be set per function.
     * `compress_from` (4,096 bytes): encoded results from this size on are compressed; None: never.
     * `expanded_limit` (512 MiB): the greatest size in bytes that a compressed entry may come to.
     * `on_unencodable` ("raise"): what happens to a result that cannot be kept faithfully: raise `UnencodableValue`,
       or "return" it unstored, counted and warned of once per function.
+    * `background_workers` (4): refreshes that run behind their callers at a time; as many again wait for their turn.
     * `enabled` (True, unless `MEMOVER_DISABLED=1`): False makes every call run its function; invalidations still reach
       the store, because other processes may have caching on.
     * `key_function` (None): for the key-value API, a callable `(key, prefix, version) -> str` that makes the stored key
@@ -89,11 +95,13 @@ class Cache(KeyValueFace):
         max_connections: int = 64,
         breaker_first: Duration = 0.25,
         breaker_last: Duration = 2.0,
+        wait_replicas: int = 0,
         wait_timeout: Duration = 30.0,
         lease_ttl: Duration = 10.0,
         compress_from: int | None = 4096,
         expanded_limit: int = 512 * 1024 * 1024,
         on_unencodable: Literal["raise", "return"] = "raise",
+        background_workers: int = 4,
         enabled: bool | None = None,
         key_function: Callable[[str, str, int], str] | None = None,
         on_set_error: Literal["raise", "forget"] = "raise",
@@ -101,6 +109,10 @@ class Cache(KeyValueFace):
         self.prefix = self._check_prefix(prefix)
         self.version = check_version(version)
         self.ttl = seconds_of(ttl, "ttl")
+        if codec is not None:
+            from memover.codec import resolve_codec
+
+            resolve_codec(codec)  # so that a wrong one is refused here, and not at the first decoration
         self.codec = codec
         self.wait_timeout = seconds_of(wait_timeout, "wait_timeout", zero=True, never=False)
         self.lease_ttl = seconds_of(lease_ttl, "lease_ttl", never=False)
@@ -115,6 +127,10 @@ class Cache(KeyValueFace):
         async_store: AsyncStore | None = None
         if not isinstance(url, str):
             raise ConfigurationError(f"The store's URL must be text such as 'redis://localhost:6379/0', not {url!r}.")
+        if isinstance(wait_replicas, bool) or not isinstance(wait_replicas, int) or wait_replicas < 0:
+            raise ConfigurationError(f"wait_replicas={wait_replicas!r} must be a whole number of at least 0.")
+        if wait_replicas and not url.lower().startswith(_REDIS_SCHEMES):
+            raise ConfigurationError(f"wait_replicas={wait_replicas!r}: {url} has no replicas; leave it out.")
         if url.lower() in ("memory://", "memory:///"):
             store = memory = MemoryStore(_positive(max_entries, "max_entries"))
         elif url.lower().startswith(_REDIS_SCHEMES):
@@ -125,6 +141,7 @@ class Cache(KeyValueFace):
                 max_connections=_positive(max_connections, "max_connections"),
                 breaker_first_seconds=seconds_of(breaker_first, "breaker_first", never=False),
                 breaker_last_seconds=seconds_of(breaker_last, "breaker_last", never=False),
+                wait_replicas=wait_replicas,
             )
         else:
             scheme = url.partition("://")[0] if "://" in url else url[:20]
@@ -148,6 +165,7 @@ class Cache(KeyValueFace):
             compress_from_bytes=1 << 62 if compress_from is None else _positive(compress_from, "compress_from"),
             expanded_bytes_limit=_positive(expanded_limit, "expanded_limit"),
             on_unencodable=on_unencodable,
+            background_workers=_positive(background_workers, "background_workers"),
         )
 
         if key_function is not None and not callable(key_function):
@@ -169,11 +187,15 @@ class Cache(KeyValueFace):
 
     # -- decorating -----------------------------------------------------------------------------------------------------
 
-    def versioned(self, **options: Any) -> Any:
-        """`versioned_cache(..., cache=self)`."""
-        from memover.decorator import versioned_cache
+    if TYPE_CHECKING:
+        versioned = staticmethod(versioned_cache)  # typed exactly as it
+    else:
 
-        return versioned_cache(cache=self, **options)
+        def versioned(self, **options: Any) -> Any:
+            """`versioned_cache(..., cache=self)`."""
+            from memover.decorator import versioned_cache
+
+            return versioned_cache(cache=self, **options)
 
     # -- invalidating ---------------------------------------------------------------------------------------------------
 
@@ -182,42 +204,83 @@ class Cache(KeyValueFace):
 
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
         key, nonce = self._generation_name(name), new_nonce()
-        shared = self._shared
+        before = self._shared.owing((key,))
         try:
-            token = shared.store.bump(key, nonce, shared.witness.floor(key))
+            tokens = self._shared.bump((key,), nonce)
         except StoreError as error:
-            raise self._owed(key, name, nonce) from error
-        return self._moved(key, token)
+            raise self._owed((key,), f"the namespace {name!r}", nonce) from error
+        return self._moved((key,), tokens, before)
 
     async def ainvalidate_namespace(self, name: str) -> Generation:
         """`invalidate_namespace`, awaited."""
         key, nonce = self._generation_name(name), new_nonce()
-        shared = self._shared
-        if shared.async_store is None:
-            return self.invalidate_namespace(name)
+        before = self._shared.owing((key,))
         try:
-            token = await shared.async_store.bump(key, nonce, shared.witness.floor(key))
+            tokens = await self._abump((key,), nonce)
         except StoreError as error:
-            raise self._owed(key, name, nonce) from error
-        return self._moved(key, token)
+            raise self._owed((key,), f"the namespace {name!r}", nonce) from error
+        return self._moved((key,), tokens, before)
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """Invalidate every result that carries one of these tags, across functions, versions and processes.
+
+        One round trip (Cluster: one per node, side by side). Raises `InvalidationFailed` when the store does not
+        acknowledge it, and repeats it until it does; `ConfigurationError` for a tag that is no text."""
+        if names := self._tag_names(tags):
+            nonce = new_nonce()
+            before = self._shared.owing(names)
+            try:
+                tokens = self._shared.bump(names, nonce)
+            except StoreError as error:
+                raise self._owed(names, f"the tags {', '.join(tags)}", nonce) from error
+            self._moved(names, tokens, before)
+
+    async def ainvalidate_tags(self, *tags: str) -> None:
+        """`invalidate_tags`, awaited."""
+        if names := self._tag_names(tags):
+            nonce = new_nonce()
+            before = self._shared.owing(names)
+            try:
+                tokens = await self._abump(names, nonce)
+            except StoreError as error:
+                raise self._owed(names, f"the tags {', '.join(tags)}", nonce) from error
+            self._moved(names, tokens, before)
 
     def _generation_name(self, name: str) -> bytes:
         return generation_key(self.prefix, check_namespace(name)).encode()
 
-    def _moved(self, key: bytes, token: bytes) -> Generation:
-        shared = self._shared
-        shared.witness.trusts((key,), (token,))
-        shared.settled(key)
-        for plan in list(shared.plans):
-            if plan.generation_name == key:
-                plan.forget()
-        generation = parse(token)
-        return generation if generation is not None else Generation(0, token.decode("latin-1"))
+    def _tag_names(self, tags: tuple[str, ...]) -> tuple[bytes, ...]:
+        names = tuple(dict.fromkeys(tag_key(self.prefix, tag).encode() for tag in tags))
+        if not names or self._shared.store.spread:
+            return names
+        # The clock moves first, so that no tag is numbered below it; on Cluster it would be on another node.
+        return (tag_clock_key(self.prefix).encode(), *names)
 
-    def _owed(self, key: bytes, name: str, nonce: str) -> InvalidationFailed:
+    async def _abump(self, names: tuple[bytes, ...], nonce: str) -> list[bytes]:
         shared = self._shared
-        shared.owe(key, lambda: shared.witness.trusts((key,), (shared.store.bump(key, nonce, shared.witness.floor(key)),)))
-        return failed_invalidation(f"the namespace {name!r}", key, self.address)
+        if shared.async_store is None:
+            return shared.bump(names, nonce)
+        floors = [shared.witness.floor(name) for name in names]
+        tokens = await shared.async_store.bump(names, nonce, floors, (shared.coarse_name,))
+        shared.witness.trusts(names, tokens)
+        return tokens
+
+    def _moved(
+        self, names: tuple[bytes, ...], tokens: list[bytes], before: dict[bytes, Callable[[], object]]
+    ) -> Generation:
+        shared = self._shared
+        shared.settled(before)
+        for plan in list(shared.plans):
+            if plan.generation_name in names or plan.tags.early or plan.tags.late:
+                plan.forget()
+        generation = parse(tokens[0])
+        return generation if generation is not None else Generation(0, tokens[0].decode("latin-1"))
+
+    def _owed(self, names: tuple[bytes, ...], what: str, nonce: str) -> InvalidationFailed:
+        shared = self._shared
+        for name in names:
+            shared.owe(name, lambda: shared.bump(names, nonce))
+        return failed_invalidation(what, names, self.address)
 
     # -- looking on -----------------------------------------------------------------------------------------------------
 
@@ -247,11 +310,12 @@ class Cache(KeyValueFace):
     # -- ending ---------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Repeat what invalidations are owed, then close the connections of this process's threads.
+        """Wait for refreshes under way, repeat what invalidations are owed, then close the connections of this process's threads.
 
         The cache may be used again afterwards; it opens what it needs. Raises `InvalidationFailed` if the store still
         does not take an invalidation that it owes: those entries live on for other processes."""
         shared = self._shared
+        shared.background.drain()
         try:
             if not shared.settle():
                 names = tuple(name.decode() for name in shared.witness.owed)
@@ -266,6 +330,7 @@ class Cache(KeyValueFace):
 
     async def aclose(self) -> None:
         """`close`, and the connections of the running event loop too."""
+        await drain(self._shared)
         try:
             self.close()
         finally:
@@ -289,13 +354,13 @@ class Cache(KeyValueFace):
         await self.aclose()
 
 
-def failed_invalidation(what: str, name: bytes, address: str) -> InvalidationFailed:
+def failed_invalidation(what: str, names: tuple[bytes, ...], address: str) -> InvalidationFailed:
     """The error for an invalidation that was not acknowledged."""
     return InvalidationFailed(
         f"{address} did not acknowledge the invalidation of {what}. This process serves and stores nothing under it until a "
         f"repeat is acknowledged; other processes may serve old entries until then. Nothing needs to be done when the "
         f"store comes back while this process lives; otherwise invalidate again.",
-        what=(name.decode(),),
+        what=tuple(name.decode() for name in names),
         store=address,
     )
 

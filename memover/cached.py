@@ -7,17 +7,21 @@ The two faces differ in who waits; what the helpers do is written once, in `core
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from itertools import islice
 from time import perf_counter
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 
 from memover.core import Core, age_of
-from memover.drivers import aio, sync
+from memover.drivers import aio, batch, sync
+from memover.drivers.batch import CallArguments, Hit
 from memover.engine import flows
+from memover.engine.ops import Outcome
+from memover.errors import ConfigurationError, UnkeyableArgument
 from memover.keys.naming import check_version
-from memover.model import CacheInfo, Entry, Generation, Key
+from memover.model import CacheInfo, Entry, Generation, Key, Source
 
 if TYPE_CHECKING:
     from memover.cache import Cache
@@ -36,27 +40,26 @@ if TYPE_CHECKING:
 else:
     from wrapt import BaseObjectProxy as Proxy
 
-__all__ = ["AsyncCachedFunction", "AsyncVersionView", "CachedFunction", "VersionView"]
+__all__ = ["AsyncCachedFunction", "AsyncVersionView", "CachedFunction", "VersionView", "Warmed"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
 U = TypeVar("U")
+T = TypeVar("T")
+L = TypeVar("L", bound=Callable[..., Any])
 
 
 class Face(Proxy):
     """What both faces share: everything that needs no store."""
 
-    _self_core: Core
-    _self_prefix: tuple[Any, ...]
-    _self_kind: str
-
     def __init__(self, wrapped: Any, core: Core, prefix: tuple[Any, ...] = (), kind: str = "plain") -> None:
         super().__init__(wrapped)
-        self._self_core = core
-        self._self_prefix = prefix
-        self._self_kind = kind
+        # Annotated here and not in the class, whose own annotations would hide the function's.
+        self._self_core: Core = core
+        self._self_prefix: tuple[Any, ...] = prefix
+        self._self_kind: str = kind
 
     @property
     def namespace(self) -> str:
@@ -81,9 +84,40 @@ class Face(Proxy):
         """The settings as declared, with the cache's defaults filled in. No round trip."""
         return self._self_core.parameters()
 
+    def batch_load(self, loader: L) -> L:
+        """Decorator: `loader(calls)` loads many calls at once, for `map` and `warm`; it is returned as it is.
+
+        It gets the `Call`s whose leases were taken (`call.arguments`; methods: `self` is among `call.args`) and returns a
+        mapping from calls to values, or, for a function of one argument, from that argument. It may leave some
+        out: those are loaded one by one. A sequence of as many values as there are calls will do too. What it raises
+        is the error of all its calls. For an `async def` function it may be `async def`."""
+        if not callable(loader):
+            raise ConfigurationError("batch_load decorates the function that loads many calls at once.")
+        self._self_core.loader = loader
+        return loader
+
+    def _self_calls(self, items: Iterable[Any]) -> Iterator[CallArguments]:
+        for item in items:
+            yield self._self_whole(item if type(item) is tuple else (item,)), {}
+
+    def _self_whole(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        # The arguments as the function takes them. From Python 3.13 on, a classmethod around a face makes a plain method of
+        # it, which hands on the helpers without the class; to guess the class would be to guess wrong for subclasses.
+        args = (*self._self_prefix, *args)
+        if self._self_core.takes_class and not (args and isinstance(args[0], type)):
+            name = self._self_core.name
+            raise UnkeyableArgument(
+                f"{name}: this helper was not given the class. From Python 3.13 on, @classmethod hides it from what it "
+                f"wraps: put @versioned_cache(...) above @classmethod.",
+                function=name,
+                parameter="cls",
+                path="cls",
+            )
+        return args
+
     def _self_site(self, kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # The site of a helper call: the key it is about, and the arguments should it have to load.
-        args = (*self._self_prefix, *args)
+        args = self._self_whole(args)
         resident = self._self_core.now()
         return kind(resident.plan, resident.lookup(*args, **kwargs), args, kwargs)
 
@@ -127,14 +161,14 @@ class CachedFunction(Face, Generic[P, R]):
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """The entry's full key as stored. No round trip. Raises `UnkeyableArgument`."""
-        return self._self_core.now().lookup(*self._self_prefix, *args, **kwargs).text
+        return self._self_core.now().lookup(*self._self_whole(args), **kwargs).text
 
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """The entry that a call would be answered from now, or None; the function is never run. One round trip.
 
         A store failure reads as None, unless the function was declared with `on_store_error="raise"`."""
         site = self._self_site(sync.SyncSite, args, kwargs)
-        return sync.run(self._self_core.peeking(site.plan, site.key), site)
+        return sync.run(self._self_core.peeking(site), site)
 
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now, store what it returns, and return it. Two round trips.
@@ -145,7 +179,7 @@ class CachedFunction(Face, Generic[P, R]):
         if site.plan.watch.disabled():
             bypassed: R = site.plan.function(*site.args, **site.kwargs)
             return bypassed
-        result: R = sync.drive(flows.refresh(site.plan.terms(site.key)), site, perf_counter(), lookup=False)
+        result: R = sync.drive(flows.refresh(site.on_terms()), site, perf_counter(), lookup=False)
         return result
 
     def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
@@ -153,26 +187,75 @@ class CachedFunction(Face, Generic[P, R]):
 
         Raises `UnencodableValue`, and `StoreError` when the store did not take it: the old entry would live on."""
         site = self._self_site(sync.SyncSite, args, kwargs)
-        sync.conclude(self._self_core.putting(site.plan, site.key, value), site)
+        sync.conclude(self._self_core.putting(site, value), site)
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """This call's entry is gone everywhere when it returns, and no load under way can bring it back. One round trip.
 
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
         site = self._self_site(sync.SyncSite, args, kwargs)
-        sync.conclude(self._self_core.invalidating(site.plan, site.key), site)
+        sync.conclude(self._self_core.invalidating(site), site)
 
-    def invalidate_all(self) -> Generation:
+    def invalidate_all(self, *, soft: bool = False) -> Generation:
         """Every entry of the namespace, all versions, is invalid everywhere when it returns. One round trip at any size.
+
+        With `soft=True` entries become stale and not invalid: a function with stale windows may go on serving them
+        while they are refreshed. A function without such windows is invalidated as ever.
 
         Returns the new `Generation`. Raises `InvalidationFailed` when the store does not acknowledge it; it is
         then repeated until it does."""
         plan = self._self_core.now().plan
-        return sync.conclude(self._self_core.moving(plan), sync.SyncSite(plan, Key("", plan.names), (), {}))
+        site = sync.SyncSite(plan, Key("", plan.names), (), {})
+        return sync.conclude(self._self_core.moving(site, soft), site)
 
     def cache_clear(self) -> None:
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
         self.invalidate_all()
+
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 8,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: bool = False,
+    ) -> list[R]:
+        """The calls over the iterables side by side, as `map` makes them, answered together, in order.
+
+        One round trip for all the hits (one per node in Cluster); leases and loads only for the misses, by the bulk loader
+        if there is one (`batch_load`), else `concurrency` at a time in threads (1: in this one). Equal calls are loaded
+        once. `progress(n)` is told of each n calls that are done, as `tqdm.update` is. Every call is answered and
+        stored before the first error, in the order of the calls, is raised; `return_exceptions=True` returns errors in
+        place instead. A batch is not a snapshot: entries are read together, but each was loaded when it was."""
+        outcomes = self._self_answered(
+            [(self._self_whole(args), {}) for args in zip(*iterables)], concurrency, progress, True
+        )
+        return batch_values(outcomes, return_exceptions)
+
+    def warm(
+        self, iterable: Iterable[Any], *, concurrency: int = 8, progress: Callable[[int], object] | None = None
+    ) -> Warmed:
+        """Fill ahead: load what is not fresh, and return counts. Each item is an argument, or a tuple of arguments.
+
+        Works through the iterable in steps of 1,000 calls, each as `map`; errors of the function are counted, and reported
+        as events."""
+        counts = Warmed(0, 0, 0)
+        for chunk in chunks(self._self_calls(iterable)):
+            counts = counts.plus(self._self_answered(chunk, concurrency, progress, False))
+        return counts
+
+    def _self_answered(
+        self, calls: Sequence[CallArguments], concurrency: int, progress: Any, wanted: bool
+    ) -> list[Outcome | Hit]:
+        resident = self._self_core.now()
+        return batch.answer_many(
+            resident.plan,
+            resident.lookup,
+            calls,
+            loader=self._self_core.loader,
+            concurrency=batch.limit(concurrency),
+            progress=progress,
+            wanted=wanted,
+        )
 
     def max_age(self, seconds: Duration) -> Callable[P, R]:
         """The call, accepting only an entry at most that old (seconds, `timedelta` or text); it loads otherwise."""
@@ -194,10 +277,20 @@ class CachedFunction(Face, Generic[P, R]):
         result: R = self._self_core.function(*self._self_prefix, *args, **kwargs)
         return result
 
+    # A classmethod, a function on its class, a method, a staticmethod on an instance. `self` is a Callable because mypy tells
+    # the overloads apart by that, and not by its own parameters.
+    @overload
+    def __get__(
+        self: Callable[Concatenate[S, Q], U], instance: Any, owner: S
+    ) -> CachedFunction[Q, U]: ...
     @overload
     def __get__(self, instance: None, owner: Any) -> CachedFunction[P, R]: ...
     @overload
-    def __get__(self: CachedFunction[Concatenate[S, Q], U], instance: S, owner: Any) -> CachedFunction[Q, U]: ...
+    def __get__(
+        self: Callable[Concatenate[S, Q], U], instance: S, owner: Any
+    ) -> CachedFunction[Q, U]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any) -> CachedFunction[P, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self._self_bound(BoundCachedFunction, instance, owner)
 
@@ -227,12 +320,12 @@ class AsyncCachedFunction(Face, Generic[P, R]):
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """As `CachedFunction.key`; not awaited."""
-        return self._self_core.now().lookup(*self._self_prefix, *args, **kwargs).text
+        return self._self_core.now().lookup(*self._self_whole(args), **kwargs).text
 
     async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """As `CachedFunction.peek`."""
         site = self._self_site(aio.AsyncSite, args, kwargs)
-        return await aio.run(self._self_core.peeking(site.plan, site.key), site)
+        return await aio.run(self._self_core.peeking(site), site)
 
     async def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """As `CachedFunction.refresh`."""
@@ -240,35 +333,78 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         if site.plan.watch.disabled():
             bypassed: R = await site.plan.function(*site.args, **site.kwargs)
             return bypassed
-        result: R = await aio.drive(flows.refresh(site.plan.terms(site.key)), site, perf_counter(), lookup=False)
+        result: R = await aio.drive(flows.refresh(site.on_terms()), site, perf_counter(), lookup=False)
         return result
 
     async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
         """As `CachedFunction.set`."""
         site = self._self_site(aio.AsyncSite, args, kwargs)
-        await aio.conclude(self._self_core.putting(site.plan, site.key, value), site)
+        await aio.conclude(self._self_core.putting(site, value), site)
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """As `CachedFunction.invalidate`."""
         site = self._self_site(aio.AsyncSite, args, kwargs)
-        await aio.conclude(self._self_core.invalidating(site.plan, site.key), site)
+        await aio.conclude(self._self_core.invalidating(site), site)
 
-    async def invalidate_all(self) -> Generation:
+    async def invalidate_all(self, *, soft: bool = False) -> Generation:
         """As `CachedFunction.invalidate_all`."""
         plan = self._self_core.now().plan
-        return await aio.conclude(self._self_core.moving(plan), aio.AsyncSite(plan, Key("", plan.names), (), {}))
+        site = aio.AsyncSite(plan, Key("", plan.names), (), {})
+        return await aio.conclude(self._self_core.moving(site, soft), site)
 
     async def cache_clear(self) -> None:
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
         await self.invalidate_all()
 
-    def max_age(self, seconds: Duration) -> Callable[P, Any]:
+    async def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 64,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: bool = False,
+    ) -> list[R]:
+        """As `CachedFunction.map`; misses are loaded in `concurrency` tasks at a time."""
+        outcomes = await self._self_answered(
+            [(self._self_whole(args), {}) for args in zip(*iterables)], concurrency, progress, True
+        )
+        return batch_values(outcomes, return_exceptions)
+
+    async def warm(
+        self,
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        *,
+        concurrency: int = 64,
+        progress: Callable[[int], object] | None = None,
+    ) -> Warmed:
+        """As `CachedFunction.warm`; the iterable may be asynchronous, and is consumed step by step."""
+        counts = Warmed(0, 0, 0)
+        async for chunk in async_chunks(iterable):
+            calls = list(self._self_calls(chunk))
+            counts = counts.plus(await self._self_answered(calls, concurrency, progress, False))
+        return counts
+
+    async def _self_answered(
+        self, calls: Sequence[CallArguments], concurrency: int, progress: Any, wanted: bool
+    ) -> list[Outcome | Hit]:
+        resident = self._self_core.now()
+        return await batch.answer_many_async(
+            resident.plan,
+            resident.lookup,
+            calls,
+            loader=self._self_core.loader,
+            concurrency=batch.limit(concurrency),
+            progress=progress,
+            wanted=wanted,
+        )
+
+    def max_age(self, seconds: Duration) -> Callable[P, Coroutine[Any, Any, R]]:
         """As `CachedFunction.max_age`; what it returns is awaited."""
         core, prefix, limit = self._self_core, self._self_prefix, age_of(seconds)
 
-        async def limited(*args: P.args, **kwargs: P.kwargs) -> Any:
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             resident = core.now()
-            return await aio.general(resident.plan, resident.lookup, (*prefix, *args), kwargs, limit)
+            result: R = await aio.general(resident.plan, resident.lookup, (*prefix, *args), kwargs, limit)
+            return result
 
         return limited
 
@@ -281,12 +417,20 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         result: R = await self._self_core.function(*self._self_prefix, *args, **kwargs)
         return result
 
+    # A classmethod, a function on its class, a method, a staticmethod on an instance. `self` is a Callable because mypy tells
+    # the overloads apart by that, and not by its own parameters.
+    @overload
+    def __get__(
+        self: Callable[Concatenate[S, Q], Coroutine[Any, Any, U]], instance: Any, owner: S
+    ) -> AsyncCachedFunction[Q, U]: ...
     @overload
     def __get__(self, instance: None, owner: Any) -> AsyncCachedFunction[P, R]: ...
     @overload
     def __get__(
-        self: AsyncCachedFunction[Concatenate[S, Q], U], instance: S, owner: Any
+        self: Callable[Concatenate[S, Q], Coroutine[Any, Any, U]], instance: S, owner: Any
     ) -> AsyncCachedFunction[Q, U]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any) -> AsyncCachedFunction[P, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self._self_bound(BoundAsyncCachedFunction, instance, owner)
 
@@ -298,6 +442,56 @@ class BoundAsyncCachedFunction(AsyncCachedFunction[P, R]):
 
         def __call__(self, /, *args, **kwargs):
             return self._self_core.call(*self._self_prefix, *args, **kwargs)
+
+
+class Warmed(NamedTuple):
+    """What `warm` did: calls that were fresh already, that were loaded (or waited for), and that failed."""
+
+    fresh: int
+    loaded: int
+    failed: int
+
+    def plus(self, outcomes: Iterable[Outcome | Hit]) -> Warmed:
+        fresh, loaded, failed = self
+        for outcome in outcomes:
+            if outcome.error is not None:
+                failed += 1
+            elif outcome.source is Source.FRESH:
+                fresh += 1
+            else:
+                loaded += 1
+        return Warmed(fresh, loaded, failed)
+
+
+def batch_values(outcomes: list[Outcome | Hit], return_exceptions: bool) -> list[Any]:
+    """The values of a batch, or its first error."""
+    if return_exceptions:
+        return [outcome.value if outcome.error is None else outcome.error for outcome in outcomes]
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    return [outcome.value for outcome in outcomes]
+
+
+def chunks(items: Iterable[T], size: int = 1000) -> Iterator[list[T]]:
+    items = iter(items)
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
+async def async_chunks(items: Iterable[T] | AsyncIterable[T], size: int = 1000) -> AsyncIterator[list[T]]:
+    if not isinstance(items, AsyncIterable):
+        for chunk in chunks(items, size):
+            yield chunk
+        return
+    gathered: list[T] = []
+    async for item in items:
+        gathered.append(item)
+        if len(gathered) == size:
+            yield gathered
+            gathered = []
+    if gathered:
+        yield gathered
 
 
 class BaseView(Generic[P]):
@@ -322,12 +516,12 @@ class VersionView(BaseView[P]):
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """The fresh entry of that version, or None. One round trip. Its value is decoded as this version's would be."""
         site = sync.SyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        return sync.run(self._core.peeking(site.plan, site.key, self.version), site)
+        return sync.run(self._core.peeking(site, self.version), site)
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """That version's entry is gone everywhere when it returns. One round trip. Raises `InvalidationFailed`."""
         site = sync.SyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        sync.conclude(self._core.invalidating(site.plan, site.key), site)
+        sync.conclude(self._core.invalidating(site), site)
 
 
 class AsyncVersionView(BaseView[P]):
@@ -336,9 +530,9 @@ class AsyncVersionView(BaseView[P]):
     async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """As `VersionView.peek`."""
         site = aio.AsyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        return await aio.run(self._core.peeking(site.plan, site.key, self.version), site)
+        return await aio.run(self._core.peeking(site, self.version), site)
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """As `VersionView.invalidate`."""
         site = aio.AsyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        await aio.conclude(self._core.invalidating(site.plan, site.key), site)
+        await aio.conclude(self._core.invalidating(site), site)

@@ -6,6 +6,8 @@ is written once here, for `def` and `async def` functions alike.
 
 from __future__ import annotations
 
+import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +19,7 @@ from memover.drivers import aio, sync
 from memover.drivers.plan import Plan, new_nonce
 from memover.engine import flows
 from memover.engine.generations import parse
+from memover.engine.invalidate import invalidate, move
 from memover.engine.ops import Outcome
 from memover.errors import StoreError
 from memover.keys.naming import check_version
@@ -26,10 +29,24 @@ from memover.registry import claim
 
 if TYPE_CHECKING:
     from memover.cache import Cache
+    from memover.drivers.site import BaseSite
     from memover.engine.ops import Flow
     from memover.keys.binding import Binding
+    from memover.tags import Tags
 
 __all__ = ["Core", "Resident"]
+
+
+_moving = threading.RLock()
+
+
+def _after_fork_in_child() -> None:
+    global _moving  # noqa: PLW0603  # whoever held it in the parent is not here
+    _moving = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Resident(NamedTuple):
@@ -50,21 +67,26 @@ class Core:
         policy: Policy,
         binding: Binding,
         *,
+        tags: Tags,
         cache: Cache | str | None,
         codec: Any,
         declared: Mapping[str, Any],
         is_async: bool,
+        kind: str = "plain",
     ) -> None:
         self.function = function
         self.name = name
         self.policy = policy
         self.binding = binding
+        self.tags = tags
         self.is_async = is_async
         self.declared = declared
         self._codec = codec
         self._cache = cache
         self._residents: weakref.WeakKeyDictionary[Cache, Resident] = weakref.WeakKeyDictionary()
         self._resident: Resident | None = None
+        self.takes_class = kind == "plain" and next(iter(binding.parameters), "") == "cls"
+        self.loader: Callable[..., Any] | None = None
         self.call: Callable[..., Any] = self._first_call
         self.alias = cache if isinstance(cache, str) else None
         if cache is None or self.alias is not None:
@@ -85,11 +107,12 @@ class Core:
         resident = self._resident
         if resident is None:
             cache = self.cache
-            resident = self._residents.get(cache)
-            if resident is None:
-                resident = self._residents[cache] = self._move_in(cache)
-            self._resident = resident
-            self.call = resident.call
+            with _moving:
+                resident = self._residents.get(cache)
+                if resident is None:
+                    resident = self._residents[cache] = self._move_in(cache)
+                self._resident = resident
+                self.call = resident.call
         return resident
 
     def let_go(self) -> None:
@@ -102,20 +125,24 @@ class Core:
 
     def _move_in(self, cache: Cache) -> Resident:
         claim(cache.address, cache.prefix, self.policy.namespace, self.function, self)
-        codec = resolve_codec(self._codec if self._codec is not None else cache.codec, self.function)
-        plan = Plan(self.function, self.name, self.policy, self.binding, codec, cache._shared)
-        lookup = self.binding.compile(plan.key)
+        codec = resolve_codec(
+            self._codec if self._codec is not None else cache.codec, self.function, types=self.policy.cache_errors
+        )
+        plan = Plan(self.function, self.name, self.policy, self.binding, codec, self.tags, cache._shared)
+        lookup = plan.lookup()
         shell = aio.shell if self.is_async else sync.shell
         return Resident(plan, lookup, shell(plan, lookup))
 
     # -- what the helpers do, as flows --------------------------------------------------------------------------------------
 
-    def peeking(self, plan: Plan, key: Key, version: int | None = None) -> Flow[Entry | None]:
+    def peeking(self, site: BaseSite, version: int | None = None) -> Flow[Entry | None]:
         """The entry a call would be answered from, or None."""
+        plan, key = site.plan, site.key
         if plan.watch.disabled():
             return None
         try:
-            found = yield from flows.peek(plan.terms(key))
+            terms = site.on_terms()
+            found = yield from flows.peek(terms)
         except StoreError:
             if plan.policy.on_store_error == "raise":
                 raise
@@ -123,13 +150,17 @@ class Core:
         if found is None:
             return None
         reading, outcome = found
+        if terms.call_name:
+            terms.call_token = reading.token(terms.call_name)
+            site.hand_on(outcome)
         header = reading.header
         assert header is not None, "an answer was decoded from it"
         generation = parse(header.generation)
         assert generation is not None, "it was trusted"
-        prefix = len(plan.shared.prefix) + len(":tag:")
+        tag = f"{plan.shared.prefix}:tag:"
+        names = [name.decode() for name, _ in header.marks]
         return Entry(
-            outcome.value,
+            outcome.value if outcome.error is None else outcome.error,
             key.text,
             plan.policy.namespace,
             plan.policy.version if version is None else version,
@@ -137,53 +168,57 @@ class Core:
             header.created_at,
             header.fresh_until,
             header.usable_until,
-            tuple(name.decode()[prefix:] for name, _ in header.marks),
+            tuple(name[len(tag) :] for name in names if name.startswith(tag)),
             header.size,
+            tuple(name for name in names if not name.startswith(tag) and name.encode() != plan.soft_name),
         )
 
-    def putting(self, plan: Plan, key: Key, value: Any) -> Flow[None]:
+    def putting(self, site: BaseSite, value: Any) -> Flow[None]:
         """Store a value known from elsewhere."""
-        if plan.watch.disabled():
+        if site.plan.watch.disabled():
             return
         outcome = Outcome(value)
-        yield from flows.put(plan.terms(key), outcome)
+        yield from flows.put(site.on_terms(), outcome)
         if outcome.error is not None:
             raise outcome.error
 
-    def invalidating(self, plan: Plan, key: Key) -> Flow[None]:
+    def invalidating(self, site: BaseSite) -> Flow[None]:
         """Remove one call's entry everywhere, or raise `InvalidationFailed` and go on trying."""
+        plan, key, nonce = site.plan, site.key, new_nonce()
         plan.forget(key.entry)
+        before = plan.shared.owing((key.entry,))
         try:
-            yield from flows.invalidate()
+            yield from invalidate(nonce)
         except StoreError as error:
-            shared = plan.shared
-            shared.owe(key.entry, lambda: shared.store.drop(key.entry, key.lease))
-            failure = failed_invalidation(f"one call of {self.name}", key.entry, shared.store.address)
+            shared, along = plan.shared, plan.along(key)
+            shared.owe(key.entry, lambda: shared.store.drop(key.entry, key.lease, nonce, along))
+            failure = failed_invalidation(f"one call of {self.name}", (key.entry,), shared.store.address)
             plan.emit("invalidate", key, error=failure)
             raise failure from error
-        plan.shared.settled(key.entry)
+        plan.shared.settled(before)
         plan.counters.invalidations += 1
         plan.emit("invalidate", key)
 
-    def moving(self, plan: Plan) -> Flow[Generation]:
-        """Move the namespace to a new generation, or raise `InvalidationFailed` and go on trying."""
-        plan.forget()
-        shared, name, nonce = plan.shared, plan.generation_name, new_nonce()
-
-        def bump_again() -> None:
-            shared.witness.trusts((name,), (shared.store.bump(name, nonce, shared.witness.floor(name)),))
-
+    def moving(self, site: BaseSite, soft: bool) -> Flow[Generation]:
+        """Move the namespace to a new generation (softly: its soft mark), or raise `InvalidationFailed` and go on trying."""
+        plan, nonce = site.plan, new_nonce()
+        shared = plan.shared
+        softly = soft and plan.soft_name is not None
+        name = plan.soft_name if softly and plan.soft_name is not None else plan.generation_name
+        if not softly:
+            plan.forget()
+        before = shared.owing((name,))
         try:
-            token = yield from flows.invalidate_all(nonce)
+            (token,) = yield from move((name,), nonce)
         except StoreError as error:
-            shared.owe(name, bump_again)
-            failure = failed_invalidation(f"the namespace {plan.policy.namespace!r}", name, shared.store.address)
+            shared.owe(name, lambda: shared.bump((name,), nonce))
+            failure = failed_invalidation(f"the namespace {plan.policy.namespace!r}", (name,), shared.store.address)
             plan.emit("invalidate", None, error=failure)
             raise failure from error
         shared.witness.trusts((name,), (token,))
-        shared.settled(name)
+        shared.settled(before)
         plan.counters.invalidations += 1
-        plan.emit("invalidate", None)
+        plan.emit("invalidate", None, detail="soft" if softly else "")
         generation = parse(token)
         assert generation is not None, "the script writes no other"
         return generation
@@ -218,7 +253,7 @@ class Core:
 
     def key_at(self, version: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:
         """The names of a call under another version."""
-        return self.now().plan.key(self.binding.text(*args, **kwargs), check_version(version))
+        return self.now().plan.lookup(check_version(version))(*args, **kwargs)
 
 
 def age_of(seconds: Duration) -> float:

@@ -13,6 +13,7 @@ from memover.errors import ConfigurationError
 from memover.keys.binding import Binding
 from memover.keys.naming import check_namespace, check_version
 from memover.policy import Policy, seconds_of
+from memover.tags import Tags
 
 if TYPE_CHECKING:
     from types import EllipsisType
@@ -31,8 +32,11 @@ T = TypeVar("T")
 class Decorator(Protocol):
     """What `versioned_cache(...)` returns: it keeps the function's types, awaited ones included."""
 
+    # Every coroutine function is a function too: the first that fits is meant.
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> AsyncCachedFunction[P, T]: ...
+    def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> AsyncCachedFunction[P, T]: ...
     @overload
     def __call__(self, function: Callable[P, T], /) -> CachedFunction[P, T]: ...
 
@@ -45,12 +49,20 @@ def versioned_cache(
     cache: Cache | str | None = None,
     key: str | Callable[..., Any] | None = None,
     ignore: Iterable[str] = (),
+    tags: str | Callable[..., Iterable[str]] | Iterable[str | Callable[..., Iterable[str]]] = (),
     cache_if: Callable[[Any, Call], bool] | None = None,
+    cache_errors: type[Exception] | Iterable[type[Exception]] = (),
+    error_ttl: Duration = 10.0,
     jitter: float = 0.0,
+    stale_while_revalidate: Duration = 0,
+    stale_if_error: Duration = 0,
+    early_refresh: bool | float = False,
+    soft_timeout: Duration = None,
     on_store_error: OnStoreError = "load",
     wait_timeout: Duration | EllipsisType = ...,
     lease_ttl: Duration | EllipsisType = ...,
     codec: Codec | str | None = None,
+    track_dependencies: bool = True,
 ) -> Decorator:
     """Decorate a function so that equal calls share one result, in every process, until it is invalidated.
 
@@ -68,7 +80,18 @@ def versioned_cache(
     * `key`: what identifies a call instead of all its arguments: a template over parameter names
       (`"{user_id}:{region}"`) or a callable that takes the function's own arguments.
     * `ignore`: names of parameters left out of the key.
+    * `tags`: what else invalidates a result: templates over parameter names (`"user:{user_id}"`), callables
+      `(call) -> Iterable[str]`, or callables `(call, result) -> Iterable[str]` for tags known only from the result. At most 16
+      on one result. On Redis Cluster, a result whose late tags are new to this process is stored from its second load on.
     * `cache_if(result, call)`: store only when it answers true; None is a result like any other.
+    * `cache_errors`: classes of exceptions that are results too: cached for `error_ttl` (10 s) and raised again, in kind.
+    * `stale_while_revalidate`: how long after its ttl an entry is still served while one caller's refresh runs behind.
+    * `stale_if_error`: how long after its ttl an entry is still served when the function raises.
+    * `early_refresh`: True, or a beta: some reader refreshes a hot entry behind the others before it ends, the earlier the
+      longer the load takes (XFetch), so that nobody waits when it ends.
+    * `soft_timeout`: how long a call waits for a load while it has a stale entry (within `stale_if_error`) to serve instead;
+      the load goes on and is stored. None: as long as it takes.
+    * `track_dependencies`: whether cached results used by a load invalidate its result too when they are invalidated.
     * `jitter`: the greatest share of the ttl, from 0 to below 1, by which it is shortened at random.
     * `on_store_error`: when the store cannot be asked: "load" runs the function, "raise" raises `StoreError`, "stale" gives
       this process's last answer of the current generation if it has one, and else runs the function.
@@ -79,14 +102,23 @@ def versioned_cache(
     Raises `ConfigurationError` at decoration for what cannot be meant, a namespace that is taken included. Calls raise
     what the function raises, `UnkeyableArgument` and `UnencodableValue`, and nothing of the store's unless asked to.
     """
-    declared = {
+    ignored = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    declared: dict[str, Any] = {
         "namespace": check_namespace(namespace),
         "version": check_version(version),
         "ttl": ttl,
         "key": key,
-        "ignore": (ignore,) if isinstance(ignore, str) else tuple(ignore),
+        "ignore": ignored,
+        "tags": tags,
         "cache_if": cache_if,
+        "cache_errors": cache_errors,
+        "error_ttl": error_ttl,
         "jitter": jitter,
+        "stale_while_revalidate": stale_while_revalidate,
+        "stale_if_error": stale_if_error,
+        "early_refresh": early_refresh,
+        "soft_timeout": soft_timeout,
+        "track_dependencies": track_dependencies,
         "on_store_error": on_store_error,
         "wait_timeout": wait_timeout,
         "lease_ttl": lease_ttl,
@@ -100,19 +132,35 @@ def versioned_cache(
         on_store_error=on_store_error,
         wait_timeout=None if wait_timeout is ... else seconds_of(wait_timeout, "wait_timeout", zero=True, never=False),
         lease_ttl=None if lease_ttl is ... else seconds_of(lease_ttl, "lease_ttl", never=False),
+        stale_while_revalidate=seconds_of(stale_while_revalidate, "stale_while_revalidate", zero=True),
+        stale_if_error=seconds_of(stale_if_error, "stale_if_error", zero=True),
+        beta=_beta(early_refresh),
+        soft_timeout=None if soft_timeout is None else seconds_of(soft_timeout, "soft_timeout", never=False),
+        cache_errors=(cache_errors,) if isinstance(cache_errors, type) else tuple(cache_errors),
+        error_ttl=seconds_of(error_ttl, "error_ttl"),
+        track_dependencies=bool(track_dependencies),
     )
 
     def decorate(target: Any) -> Any:
         kind = "class" if isinstance(target, classmethod) else "static" if isinstance(target, staticmethod) else "plain"
-        function = target if kind == "plain" else target.__func__
+        function: Any = target if kind == "plain" else target.__func__
         name = getattr(function, "__qualname__", type(function).__qualname__)
         refuse(function, name)
         is_async = inspect.iscoroutinefunction(function) or (
             not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))
         )
-        binding = Binding(function, key=key, ignore=declared["ignore"], name=name)
+        binding = Binding(function, key=key, ignore=ignored, name=name)
         core = Core(
-            function, name, policy, binding, cache=cache, codec=codec, declared=declared, is_async=is_async
+            function,
+            name,
+            policy,
+            binding,
+            tags=Tags(tags, binding, name),
+            cache=cache,
+            codec=codec,
+            declared=declared,
+            is_async=is_async,
+            kind=kind,
         )
         return (AsyncCachedFunction if is_async else CachedFunction)(function, core, (), kind)
 
@@ -123,6 +171,14 @@ def _ttl(ttl: Any) -> Any:
     if ttl is ...:
         return None
     return ttl if callable(ttl) else seconds_of(ttl, "ttl")
+
+
+def _beta(early_refresh: Any) -> float:
+    if isinstance(early_refresh, bool):
+        return 1.0 if early_refresh else 0.0
+    if not isinstance(early_refresh, (int, float)) or not 0 < early_refresh < 100:
+        raise ConfigurationError(f"early_refresh={early_refresh!r}: give True, or a beta above 0; 1 is the usual.")
+    return float(early_refresh)
 
 
 def refuse(function: Any, name: str) -> None:

@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.drivers import aio, sync
+from memover.drivers.site import loading
 from memover.drivers.keyvalue import KeyValues, Kept, acompute, arun, compute, run
 from memover.engine import flows
 from memover.keys.keyvalue import check_stored, stored_key
@@ -70,9 +71,10 @@ class Entries:
             return compute(default, 0.0)
         key = plan.named(text)
         site = _SyncSite(plan, key, (default, fresh_for), {})
-        if sync.loading(plan, key.entry):
+        site.collector = None
+        if loading(plan, key.entry):
             return sync.bypass(plan, site)
-        value = sync.drive(flows.get(plan.terms(key)), site, began)
+        value = sync.drive(flows.get(site.on_terms()), site, began)
         # Somebody stored while we computed, so that ours was refused: everybody gets what is stored.
         return self.run(plan.get(text, value)) if site.refused_store else value
 
@@ -83,9 +85,10 @@ class Entries:
             return await acompute(default, 0.0)
         key = plan.named(text)
         site = _AsyncSite(plan, key, (default, fresh_for), {})
-        if aio.loading(plan, key.entry):
+        site.collector = None
+        if loading(plan, key.entry):
             return await aio.bypass(plan, site)
-        value = await aio.drive(flows.get(plan.terms(key)), site, began)
+        value = await aio.drive(flows.get(site.on_terms()), site, began)
         return await self.arun(plan.get(text, value)) if site.refused_store else value
 
 
@@ -137,7 +140,9 @@ class KeyValueFace:
 
         The call is made once, however many threads and processes ask at the same time (under a lease, as for decorated
         functions); what is set, added or deleted meanwhile is not overwritten. Raises what the call raises. One round trip
-        for a value that is there, three otherwise. A store that cannot be asked means a call, and nothing is stored."""
+        for a value that is there, three otherwise. A store that cannot be asked means a call, and nothing is stored. Keys
+        and values take no part in the dependencies of decorated functions: one that reads here does not follow what
+        becomes of it."""
         return self._entries.get_or_set(self._text(key, version), default, self._fresh_for(ttl))
 
     # -- writing --------------------------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ bytes. Nothing here imports more than `errors`.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MISSING", "CacheInfo", "Call", "Entry", "Event", "Generation", "Key", "Missing", "Source"]
+T = TypeVar("T")
+
+__all__ = ["MISSING", "CacheInfo", "Call", "Entry", "Event", "Generation", "Key", "Missing", "NotCached", "Source"]
 
 
 class Missing(Enum):
@@ -28,6 +30,23 @@ class Missing(Enum):
 
 
 MISSING = Missing.MISSING
+
+
+if TYPE_CHECKING:
+
+    def NotCached(value: T) -> T:  # noqa: N802  # to a type checker it is what it carries
+        """Return `memover.NotCached(value)` from a cached function to have this one result returned and not stored."""
+        raise AssertionError
+
+else:
+
+    class NotCached:
+        """Return `memover.NotCached(value)` from a cached function to have this one result returned and not stored."""
+
+        __slots__ = ("value",)
+
+        def __init__(self, value):
+            self.value = value
 
 
 class Source(str, Enum):
@@ -47,18 +66,26 @@ class Source(str, Enum):
 class Key:
     """The names one call has in the store, made once and remembered with the call's arguments.
 
-    `text` is the entry's key; `names` are the keys whose tokens an answer depends on, the generation first.
-    `packed` is the store's own: the read command for this key, ready to send.
+    `text` is the entry's key; `names` are the keys whose tokens are read with it, the generation first. The first
+    `required` of them (generation, soft mark, tags known from the arguments) are stamped into every entry; the rest
+    were learned from the entry last seen (what its load depended on). `packed` is the store's own: the read command
+    for this key, ready to send.
     """
 
-    __slots__ = ("entry", "lease", "names", "packed", "text")
+    __slots__ = ("entry", "lease", "names", "packed", "required", "text")
 
-    def __init__(self, text: str, names: tuple[bytes, ...]) -> None:
+    def __init__(self, text: str, names: tuple[bytes, ...], required: int | None = None) -> None:
         self.text = text
         self.entry = text.encode()
         self.lease = b"{%b}:lease" % self.entry
         self.names = names
+        self.required = len(names) if required is None else required
         self.packed: Any = None
+
+    def asking(self, names: tuple[bytes, ...]) -> Key:
+        """The same key, read together with these tokens besides the required ones."""
+        first = self.names[: self.required]
+        return Key(self.text, (*first, *(name for name in names if name not in first)), self.required)
 
     def __repr__(self) -> str:
         return f"<Key {self.text}>"
@@ -96,18 +123,24 @@ class Generation(NamedTuple):
     """The stored mark of a namespace: an entry is valid only under the generation it was loaded in.
 
     `number` only grows (microseconds of the store's clock, or one more than the last); `nonce` tells two
-    bumps with one number apart.
+    bumps with one number apart. `replicas` is how many replicas had acknowledged this bump when it returned, None
+    where nobody asked (`wait_replicas=`).
     """
 
     number: int
     nonce: str
+    replicas: int | None = None
 
     def __str__(self) -> str:
         return f"{self.number}-{self.nonce}"
 
 
 class Entry(NamedTuple):
-    """A stored result with what its header says of it; `size` is the whole entry as stored, in bytes."""
+    """A stored result with what its header says of it; `size` is the whole entry as stored, in bytes.
+
+    `value` is the exception itself where an error was cached. `dependencies` are the names of the tokens of what its
+    load used: generations and call tokens of other namespaces, tags not among its own, and their versions.
+    """
 
     value: Any
     key: str
@@ -119,6 +152,7 @@ class Entry(NamedTuple):
     usable_until: float
     tags: tuple[str, ...]
     size: int
+    dependencies: tuple[str, ...] = ()
 
 
 class Event(NamedTuple):

@@ -76,14 +76,33 @@ class Policy:
     on_store_error: OnStoreError
     wait_timeout: float | None
     lease_ttl: float | None
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    beta: float = 0.0
+    soft_timeout: float | None = None
+    cache_errors: tuple[type[Exception], ...] = ()
+    error_ttl: float = 10.0
+    track_dependencies: bool = True
 
     def __post_init__(self) -> None:
         if self.on_store_error not in get_args(OnStoreError):
             raise ConfigurationError(f'on_store_error={self.on_store_error!r}: give "load", "raise" or "stale".')
         if isinstance(self.jitter, bool) or not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter < 1:
             raise ConfigurationError(f"jitter={self.jitter!r}: give the greatest share of the ttl to take away, 0 to below 1.")
+        for kind in self.cache_errors:
+            if not (isinstance(kind, type) and issubclass(kind, Exception)):
+                raise ConfigurationError(f"cache_errors= takes classes of exceptions, not {kind!r}.")
         if self.cache_if is not None and not callable(self.cache_if):
             raise ConfigurationError("cache_if= takes a callable (result, call) -> bool.")
+
+    @property
+    def stale_window(self) -> float:
+        """Seconds for which an entry may be of use after it was fresh."""
+        return max(self.stale_while_revalidate, self.stale_if_error)
+
+    def keeps(self, error: BaseException) -> bool:
+        """Whether this error is a result to be cached."""
+        return isinstance(error, self.cache_errors)
 
     def lifetime(self, result: Any, call: Call, default: float, chance: float) -> float:
         """Seconds for which this result stays fresh, 0 when it must not be stored. `chance` is in [0, 1)."""

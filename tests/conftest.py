@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.servers import RedisServer
+from tests.servers import RedisCluster, RedisServer, SentinelGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +33,20 @@ def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
     """A plain client of the shared Redis, answers as bytes."""
     with redis_server.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A cluster of three primaries that tests share, on the same terms as `redis_server`."""
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def sentinel_group() -> Iterator[SentinelGroup]:
+    """A primary, two replicas and three sentinels that tests share, on the same terms as `redis_server`."""
+    with SentinelGroup() as group:
+        yield group
 
 
 @pytest.fixture

@@ -17,7 +17,11 @@ __all__ = ["Codec", "ValueCodec", "codec_name", "register_value", "resolve_codec
 
 
 def resolve_codec(
-    spec: Any, function: Callable[..., Any] | None = None, *, types: Iterable[type] = (), name_for_errors: str = ""
+    spec: Any,
+    function: Callable[..., Any] | None = None,
+    *,
+    types: Iterable[type] = (),
+    name_for_errors: str = "",
 ) -> Codec:
     """Return the codec that a `codec=` option asks for.
 
@@ -33,9 +37,9 @@ def resolve_codec(
         )
     if isinstance(spec, type):
         raise ConfigurationError(f"codec= takes an object, not the class {spec.__qualname__}; call it first.")
-    if not (callable(getattr(spec, "encode", None)) and callable(getattr(spec, "decode", None))) or isinstance(
-        spec, str
-    ):
+    if not (
+        callable(getattr(spec, "encode", None)) and callable(getattr(spec, "decode", None))
+    ) or isinstance(spec, str):
         raise ConfigurationError(
             f"codec={spec!r} is no codec: give None, 'msgpack', or an object with the methods "
             "encode(value) -> bytes and decode(data) -> value."

@@ -43,45 +43,58 @@ def writer_for(kind: type) -> Callable[[Any, Any], Any] | None:
 
 
 def _dtype_text(dtype: Any) -> Any:
-    """Return a dtype as text or nested arrays of plain builtins, refusing those that would not come back."""
-    import numpy
+    """Return a dtype in plain builtins, refusing one that would not come back: text, or fields as described there.
 
-    if dtype.metadata is None and dtype.names is None and dtype.subdtype is None and SIMPLE.match(dtype.str):
-        return dtype.str
-    if dtype.metadata is None and dtype.names is not None and not dtype.hasobject:
-        text = _plain(dtype.descr)
-        try:
-            again = _dtype(text)
-        except Exception:
-            again = None
-        if again == dtype and again.isalignedstruct == dtype.isalignedstruct and type(again) is type(dtype):
-            return text
+    A structured dtype is an array of `[name or [title, name], dtype, shape]`, or a map `{"aligned": that}`.
+    """
+    text: Any = None
+    if dtype.metadata is None and not dtype.hasobject:
+        text = _described(dtype)
+        for form in (text, {"aligned": text}):
+            try:
+                again = _dtype(form)
+            except (ValueError, TypeError):
+                continue
+            if again == dtype and again.str == dtype.str and again.isalignedstruct == dtype.isalignedstruct:
+                return form
     raise Refused(
-        f"a numpy value of dtype {dtype!r}", "convert it to a dtype of numbers, text, bytes or dates (or objects)"
-    ) from None if numpy is None else None
+        f"a numpy value of dtype {dtype!r}",
+        "convert it to a dtype of numbers, text, bytes or dates, or of objects",
+    )
 
 
-def _plain(descr: Any) -> Any:
-    return [_plain(each) for each in descr] if isinstance(descr, (list, tuple)) else descr
+def _described(dtype: Any) -> Any:
+    if dtype.names is None:
+        return dtype.str
+    fields = []
+    for name in dtype.names:
+        kind, _, *title = dtype.fields[name]
+        base, shape = kind.subdtype or (kind, ())
+        fields.append([[*title, name] if title else name, _described(base), list(shape)])
+    return fields
 
 
-def _dtype(text: Any, depth: int = 0) -> Any:
-    """Return the dtype of stored text; only what `_dtype_text` writes is let through to numpy's parser."""
+def _dtype(form: Any, aligned: bool = False, depth: int = 0) -> Any:
+    """Return the dtype of its stored form; only what is written is let through to numpy's parser."""
     import numpy
 
-    if type(text) is str:
-        if not SIMPLE.match(text):
+    if type(form) is str:
+        if not SIMPLE.match(form):
             raise ValueError("a dtype that is never written")
-        return numpy.dtype(text)
-    if type(text) is not list or depth > 20:
+        return numpy.dtype(form)
+    if type(form) is dict and not depth:
+        return _dtype(form["aligned"], True, 1)
+    if type(form) is not list or depth > 20:
         raise ValueError("a dtype that is never written")
     fields: list[Any] = []
-    for name, kind, *shape in text:
-        names = tuple(name) if type(name) is list else name
-        if not all(type(each) is str for each in (names if type(names) is tuple else (names,))):
-            raise ValueError("a dtype with a field of no name")
-        fields.append((names, _dtype(kind, depth + 1), *(_shape(each) for each in shape)))
-    return numpy.dtype(fields)
+    for name, kind, shape in form:
+        names = name if type(name) is list else [name]
+        if not 1 <= len(names) <= 2 or any(type(each) is not str for each in names):
+            raise ValueError("a field of no name")
+        fields.append(
+            (tuple(names) if len(names) == 2 else name, _dtype(kind, aligned, depth + 1), _shape(shape))
+        )
+    return numpy.dtype(fields, align=aligned)
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
@@ -127,8 +140,10 @@ def build_array(items: list[Any], buffers: list[memoryview]) -> Any:
     buffer: Any = buffers[content] if type(content) is int and content >= 0 else content
     if type(buffer) not in (bytes, memoryview) or len(buffer) != math.prod(shape) * dtype.itemsize:
         raise ValueError("an array of another size than its shape")
-    order = "F" if flags & FORTRAN else "C"
-    array = numpy.ndarray(shape, dtype, buffer, order=order) if len(buffer) else numpy.empty(shape, dtype, order)
+    order: Any = "F" if flags & FORTRAN else "C"
+    array: Any = (
+        numpy.ndarray(shape, dtype, buffer, order=order) if len(buffer) else numpy.empty(shape, dtype, order)
+    )
     _check(array)
     if flags & WRITABLE:
         return array.copy(order) if len(buffer) else array
@@ -150,10 +165,6 @@ def _check(array: Any) -> None:
         points = array.reshape(-1) if array.flags.c_contiguous else array.copy().reshape(-1)
         if points.view(code).max() > 0x10FFFF:
             raise ValueError("a character that is none")
-
-
-def _write_objects_label(place: int) -> str:
-    return f"[{place - 3}]"
 
 
 def build_objects(items: list[Any]) -> Any:

@@ -36,7 +36,8 @@ def slots_of(cls: type) -> dict[str, Any]:
     """Return the descriptors of all slots by attribute name, those of bases included."""
     slots: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        if not base.__flags__ & HEAP_TYPE:
+        # A builtin's own members are its content, and some builtins are heap types in newer versions.
+        if base in CONTENT or not base.__flags__ & HEAP_TYPE:
             continue
         for name, each in base.__dict__.items():
             if type(each) is types.MemberDescriptorType and name not in ("__dict__", "__weakref__"):
@@ -123,7 +124,10 @@ CONTENT: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
     ),
     OrderedDict: (_pairs, _make_ordereddict),
     list: (lambda value: list(list.__iter__(value)), _make_list),
-    tuple: (lambda value: list(tuple.__iter__(value)), lambda cls, content: tuple.__new__(cls, _array(content))),
+    tuple: (
+        lambda value: list(tuple.__iter__(value)),
+        lambda cls, content: tuple.__new__(cls, _array(content)),
+    ),
     set: (lambda value: list(set.__iter__(value)), _make_set),
     frozenset: (
         lambda value: list(frozenset.__iter__(value)),

@@ -108,12 +108,14 @@ def _zlib_expand(data: bytes | memoryview, limit_bytes: int) -> bytes:
 @functools.lru_cache(maxsize=1)
 def _zstd() -> tuple[Callable[[bytes], bytes], Callable[[bytes | memoryview, int], bytes]] | None:
     """Return the ways in and out of zstd that this process has."""
-    return _zstd_stdlib() or _zstd_package()
+    found: tuple[Callable[[bytes], bytes], Callable[[bytes | memoryview, int], bytes]] | None
+    found = _zstd_stdlib() or _zstd_package()
+    return found
 
 
 def _zstd_stdlib() -> Any:
     try:
-        from compression import zstd  # type: ignore[import-not-found]  # pyright: ignore
+        from compression import zstd  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
 

@@ -41,12 +41,13 @@ _FACTORIES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def factory_name(factory: Any) -> Any:
+def factory_name(factory: Any) -> str | list[Any] | None:
     """Return the stored name of a defaultdict's factory; refuses all but builtins and partials of defaultdict."""
     if factory is None:
         return None
-    if isinstance(factory, type) and _FACTORIES.get(factory.__name__) is factory:
-        return factory.__name__
+    name: str = getattr(factory, "__name__", "")
+    if name in _FACTORIES and _FACTORIES[name] is factory:
+        return name
     if getattr(factory, "func", None) is defaultdict and len(factory.args) == 1 and not factory.keywords:
         return ["defaultdict", factory_name(factory.args[0])]
     raise Refused(
@@ -163,7 +164,11 @@ def _build_namespace(items: list[Any]) -> types.SimpleNamespace:
 
 def _build_aware(items: list[Any]) -> dt.time | dt.datetime:
     _, naive, zone = items
-    if not isinstance(naive, (dt.time, dt.datetime)) or naive.tzinfo is not None or not isinstance(zone, dt.tzinfo):
+    if (
+        not isinstance(naive, (dt.time, dt.datetime))
+        or naive.tzinfo is not None
+        or not isinstance(zone, dt.tzinfo)
+    ):
         raise ValueError("no naive time, or no zone")
     return naive.replace(tzinfo=zone)
 

@@ -55,7 +55,7 @@ never begin with a mark and no mark stands elsewhere, so nothing is mistaken for
     -50   slice           start · stop · step
     -51   SimpleNamespace a map of its attributes
     -52   aware time      naive time or datetime · tzinfo of another kind (a registered one)
-    -53   numpy array     dtype (text, or its numpy descr as nested arrays) · shape (array) ·
+    -53   numpy array     dtype (`dtype.str`; structured: see `arrays._dtype_text`) · shape (array) ·
                           flags (1 Fortran order · 2 writable) · bin, or the index of a buffer
     -54   numpy objects   shape · flags · items in C order
     -55   frame           library and kind ("pandas.DataFrame", ...) · extra (a map) · bin (Arrow IPC stream)

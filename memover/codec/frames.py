@@ -51,9 +51,17 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
         raise Refused("a pandas object, which is kept through pyarrow", "install pyarrow") from None
     series = type(value) is pandas.Series
     name = "pandas.Series" if series else "pandas.DataFrame"
-    extra = {"name": value.name} if series else {}
+    # What Arrow has no place for goes beside it: a series' name, attributes, and columns numbered by a RangeIndex.
+    extra: dict[str, Any] = {"name": value.name} if series else {}
+    if value.attrs:
+        extra["attrs"] = value.attrs
+    frame = value.to_frame(name="value") if series else value.copy(deep=False)
+    frame.attrs = {}
+    if type(frame.columns) is pandas.RangeIndex:
+        extra["columns"] = [frame.columns.start, frame.columns.stop, frame.columns.step, frame.columns.name]
+        frame.columns = [str(place) for place in range(len(frame.columns))]
     try:
-        table = pyarrow.Table.from_pandas(_named(value) if series else value, preserve_index=True)
+        table = pyarrow.Table.from_pandas(frame)
         sink = io.BytesIO()
         with pyarrow.ipc.new_stream(sink, table.schema) as stream:
             stream.write_table(table)
@@ -61,7 +69,9 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
         again = _read_pandas(name, extra, content)
         faithful = _same_pandas(value, again)
     except Exception as error:
-        raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of one type each") from error
+        raise Refused(
+            f"a {name} that Arrow cannot hold ({error})", "return columns of one type each"
+        ) from error
     if not faithful:
         raise Refused(
             f"a {name} that Arrow would give back otherwise (mixed objects, or an index it has no type for)",
@@ -70,23 +80,20 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
     return [_FRAME, name, extra, content]
 
 
-def _named(series: Any) -> Any:
-    frame = series.to_frame(name="value")
-    frame.attrs = {}
-    return frame
-
-
 def _same_pandas(one: Any, other: Any) -> bool:
     import pandas
 
-    if type(one) is not type(other) or one.flags.allows_duplicate_labels != other.flags.allows_duplicate_labels:
+    if (
+        type(one) is not type(other)
+        or one.flags.allows_duplicate_labels != other.flags.allows_duplicate_labels
+    ):
         return False
     compare: Any = pandas.testing.assert_series_equal
     if type(one) is pandas.DataFrame:
         compare = pandas.testing.assert_frame_equal
         if type(one.columns) is not type(other.columns) or one.columns.dtype != other.columns.dtype:
             return False
-    if type(one.index) is not type(other.index) or one.attrs != other.attrs:
+    if type(one.index) is not type(other.index):
         return False
     try:
         compare(
@@ -95,7 +102,9 @@ def _same_pandas(one: Any, other: Any) -> bool:
         )  # fmt: skip
     except AssertionError:
         return False
-    columns = [(one, other)] if type(one) is pandas.Series else [(one[name], other[name]) for name in one.columns]
+    columns = (
+        [(one, other)] if type(one) is pandas.Series else [(one[name], other[name]) for name in one.columns]
+    )
     for mine, theirs in [*columns, (one.index, other.index)]:
         # assert_*_equal takes 1 for True and None for nan in columns of objects.
         if mine.dtype == object and [type(each) for each in mine] != [type(each) for each in theirs]:
@@ -110,12 +119,19 @@ def _read_pandas(name: str, extra: dict[str, Any], content: bytes) -> Any:
         table = stream.read_all()
     table.validate(full=True)
     frame = table.to_pandas()
+    if "columns" in extra:
+        import pandas
+
+        start, stop, step, label = extra["columns"]
+        frame.columns = pandas.RangeIndex(start, stop, step, name=label)
     if name == "pandas.DataFrame":
-        return frame
-    (column,) = frame.columns
-    series = frame[column]
-    series.name = extra["name"]
-    return series
+        value = frame
+    else:
+        (column,) = frame.columns
+        value = frame[column]
+        value.name = extra["name"]
+    value.attrs = extra.get("attrs", {})
+    return value
 
 
 def _write_polars(value: Any, _: Any) -> list[Any]:
@@ -133,7 +149,9 @@ def _write_polars(value: Any, _: Any) -> list[Any]:
     except BaseException as error:
         if _is_fatal(error):
             raise
-        raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of Arrow's types") from error
+        raise Refused(
+            f"a {name} that Arrow cannot hold ({error})", "return columns of Arrow's types"
+        ) from error
     if not faithful:
         raise Refused(f"a {name} that Arrow would give back otherwise", "return columns of Arrow's types")
     return [_FRAME, name, {}, content]

@@ -44,7 +44,7 @@ def innermost(function: Any) -> Any:
             break
     if isinstance(function, (types.FunctionType, types.BuiltinFunctionType, type)):
         return function
-    call = getattr(type(function), "__call__", None)
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - the function is wanted, not the answer
     return call if isinstance(call, types.FunctionType) else function
 
 
@@ -104,13 +104,14 @@ class KnownClasses:
 
 def _look_up(module: types.ModuleType | None, qualname: str) -> type | None:
     namespace: Any = None if module is None else vars(module)
-    found: Any = None
+    found: type | None = None
     for part in qualname.split("."):
         if namespace is None:
             return None
-        found = namespace.get(part)
-        if not isinstance(found, type):
+        candidate = namespace.get(part)
+        if not isinstance(candidate, type):
             return None
+        found = candidate
         namespace = type.__dict__["__dict__"].__get__(found)
     return found
 
@@ -146,7 +147,7 @@ class _Reader:
         if isinstance(annotation, str):
             try:
                 annotation = self._evaluate(annotation, module)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever the program's source text does
                 self.complete = False
                 return
             if isinstance(annotation, str):
@@ -168,7 +169,7 @@ class _Reader:
             if not isinstance(annotation, type) or attribute == "__origin__":
                 try:
                     inner = getattr(annotation, attribute, None)
-                except Exception:  # a lazily evaluated alias to something that is not there yet
+                except Exception:  # noqa: BLE001 - a lazily evaluated alias of what is not there yet
                     self.complete = False
                     continue
                 if inner is not None:
@@ -200,7 +201,7 @@ class _Reader:
     def _evaluate(self, text: str, module: str) -> Any:
         namespace = vars(sys.modules[module]) if module in sys.modules else {}
         known = {each.__name__: each for each in self.found}
-        return eval(text, dict(namespace), {**known, **self._locals})  # the program's own source text
+        return eval(text, dict(namespace), {**known, **self._locals})  # noqa: S307 - the program's own source text
 
 
 def _closure(function: Any) -> Iterator[tuple[str, Any]]:
@@ -215,7 +216,7 @@ def _closure(function: Any) -> Iterator[tuple[str, Any]]:
 def _annotations(owner: Any) -> dict[str, Any]:
     try:
         if isinstance(owner, type):
-            found = owner.__dict__.get("__annotations__")
+            found = owner.__dict__.get("__annotations__")  # noqa: RUF063 - inspect is slow to import
             if found is None and sys.version_info >= (3, 14):
                 import annotationlib
 
@@ -223,7 +224,7 @@ def _annotations(owner: Any) -> dict[str, Any]:
         else:
             found = owner.__annotations__
         return dict(found or {})
-    except Exception:
+    except Exception:  # noqa: BLE001 - an owner that has none, or computes them
         return {}
 
 

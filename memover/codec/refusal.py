@@ -5,6 +5,8 @@ from __future__ import annotations
 import types
 from typing import TYPE_CHECKING, Any
 
+import msgpack
+
 from memover.codec.format import Refused
 from memover.errors import UnencodableValue
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["explain", "refusal_of"]
 
-DEPTH_LIMIT = 500
+DEPTH_LIMIT = 1024  # msgpack's own is this, or less in older versions
 
 _HINTS: dict[type, tuple[str, str]] = {
     memoryview: ("a memoryview, a window on memory that another object owns", "return bytes(it)"),
@@ -25,6 +27,10 @@ _HINTS: dict[type, tuple[str, str]] = {
     types.CoroutineType: ("a coroutine that nobody awaited", "await it"),
     type: ("a class", "return its name, and look the class up by it"),
 }
+
+
+_LEAVES = (bool, int, float, str, bytes, bytearray, msgpack.ExtType, msgpack.Timestamp)
+_TOO_DEEP = Refused("a value nested deeper than msgpack takes", "return a flatter one")
 
 
 def refusal_of(kind: type) -> Refused:
@@ -57,6 +63,7 @@ def explain(
             made = _parts(current, children)
             kept.append(made)
             stack.append(made)
+            step = None
             while stack:
                 step = next(stack[-1], None)
                 if step is not None:
@@ -64,7 +71,7 @@ def explain(
                 stack.pop()
                 above.pop()
                 path.pop()
-            else:
+            if step is None:
                 break
             label, current = step
             path.append(label)
@@ -72,13 +79,16 @@ def explain(
                 raise Refused("an object that contains itself", "return a value without cycles")
             above.append(id(current))
             if len(above) > DEPTH_LIMIT:
-                raise Refused(f"a value nested deeper than {DEPTH_LIMIT} levels", "return a flatter one")
+                raise _TOO_DEEP
     except Refused as refused:
         return _error("".join(path), refused, type(current), function)
-    except Exception as other:
+    except Exception as other:  # noqa: BLE001 - the message of a refusal must not fail
         error = other
-    refused = Refused(f"an object on which encoding failed with {error!r}", "return builtins or a dataclass")
-    return _error("".join(path) or "$", refused, type(current), function)
+    if isinstance(error, RecursionError) or (isinstance(error, ValueError) and "recursion" in str(error)):
+        why = _TOO_DEEP
+    else:
+        why = Refused(f"an object on which encoding failed with {error!r}", "return builtins or a dataclass")
+    return _error("".join(path) or "$", why, type(current), function)
 
 
 def _error(path: str, refused: Refused, kind: type, function: str) -> UnencodableValue:
@@ -103,7 +113,7 @@ def _parts(
         return iter(
             [part for key, each in value.items() for part in ((f"{_key(key)}<key>", key), (_key(key), each))]
         )
-    if value is None or kind in (bool, int, float, str, bytes, bytearray):
+    if value is None or kind in _LEAVES:
         return iter(())
     if kind is memoryview:
         raise refusal_of(memoryview)

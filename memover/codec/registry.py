@@ -10,12 +10,35 @@ from memover.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Registration", "class_name", "module_name", "register_value", "registered", "registered_name", "stamp"]
+__all__ = [
+    "Registration",
+    "class_name",
+    "module_name",
+    "register_value",
+    "registered",
+    "registered_name",
+    "stamp",
+]
 
 T = TypeVar("T")
 
 KEPT_AS_THEY_ARE = frozenset(
-    {type(None), bool, int, float, complex, str, bytes, bytearray, memoryview, list, dict, tuple, set, frozenset}
+    {
+        type(None),
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        bytearray,
+        memoryview,
+        list,
+        dict,
+        tuple,
+        set,
+        frozenset,
+    }
 )
 
 
@@ -63,14 +86,16 @@ def register_value(
 
     Raises `ConfigurationError` for builtins, and when only one of the two functions is given.
     """
-    global _stamp
+    global _stamp  # noqa: PLW0603
     if not isinstance(type, _TYPE):
         raise ConfigurationError(f"register_value() takes a class, not {type!r}; pass the class itself.")
     if type in KEPT_AS_THEY_ARE:
         raise ConfigurationError(
             f"{type.__qualname__} is stored as it is and cannot be registered; wrap the value in a class of yours."
         )
-    if (encode is None) != (decode is None) or not (encode is None or (callable(encode) and callable(decode))):
+    if (encode is None) != (decode is None) or not (
+        encode is None or (callable(encode) and callable(decode))
+    ):
         raise ConfigurationError(
             f"register_value({type.__qualname__}) needs both encode and decode, as functions, or neither."
         )

@@ -7,7 +7,6 @@ are in this file, never in stored bytes.
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 import re
 import struct
@@ -15,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from memover.codec import format as f
+from memover.codec import moments
 from memover.codec.format import Refused, extension
 
 if TYPE_CHECKING:
@@ -26,15 +26,8 @@ __all__ = ["DECODERS", "encoder_for"]
 
 GCD_LIMIT_BITS = 100_000
 PATTERN_LIMIT_CHARS = 10_000
-ZONE_KEY = re.compile(r"[A-Za-z0-9_+\-]{1,40}(/[A-Za-z0-9_+\-]{1,40}){0,3}\Z")
 
-_DATE = struct.Struct(">HBB")
-_TIME = struct.Struct(">BBBIB")
-_DELTA = struct.Struct(">iii")
 _COMPLEX = struct.Struct(">dd")
-
-# The real classes, whatever a test's frozen clock has put in their place.
-_real = {name: getattr(dt, name) for name in ("date", "datetime", "time")}
 
 
 def _text(data: bytes) -> str:
@@ -65,120 +58,6 @@ def decode_complex(data: bytes) -> complex:
 
 def encode_bytearray(value: bytearray, _: Any = None) -> ExtType:
     return extension(f.BYTEARRAY, bytes(value))
-
-
-# Dates and times
-
-
-def _delta_bytes(value: dt.timedelta) -> bytes:
-    return _DELTA.pack(value.days, value.seconds, value.microseconds)
-
-
-def decode_timedelta(data: bytes) -> dt.timedelta:
-    days, seconds, microseconds = _DELTA.unpack(data)
-    if not (0 <= seconds < 86_400 and 0 <= microseconds < 1_000_000):
-        raise ValueError("a timedelta out of its normal form")
-    return dt.timedelta(days, seconds, microseconds)
-
-
-def _is_zoneinfo(kind: type) -> bool:
-    module = sys.modules.get("zoneinfo")
-    return module is not None and kind is module.ZoneInfo
-
-
-def zone_bytes(zone: dt.tzinfo | None) -> bytes | None:
-    """Return the bytes of a zone, or None for one of a class that is not ours to know."""
-    if zone is None:
-        return b"\0"
-    if zone is dt.timezone.utc:
-        return b"\1"
-    if type(zone) is dt.timezone:
-        arguments: tuple[Any, ...] = zone.__getinitargs__()  # type: ignore[attr-defined]
-        offset = _delta_bytes(arguments[0])
-        return b"\2" + offset if len(arguments) == 1 else b"\3" + offset + arguments[1].encode("utf-8", "surrogatepass")
-    if _is_zoneinfo(type(zone)):
-        key: str | None = zone.key  # type: ignore[attr-defined]
-        if key is None or not ZONE_KEY.match(key):
-            raise Refused("a ZoneInfo without a key of the time zone database", "build it as ZoneInfo(key)")
-        return b"\4" + key.encode("ascii")
-    return None
-
-
-def decode_zone(data: bytes) -> dt.tzinfo | None:
-    kind, rest = data[0], data[1:]
-    if kind == 0 and not rest:
-        return None
-    if kind == 1 and not rest:
-        return dt.timezone.utc
-    if kind == 2:
-        return dt.timezone(decode_timedelta(rest))
-    if kind == 3:
-        return dt.timezone(decode_timedelta(rest[:12]), _text(rest[12:]))
-    if kind == 4:
-        from zoneinfo import ZoneInfo
-
-        key = rest.decode("ascii")
-        if not ZONE_KEY.match(key):
-            raise ValueError("no key of the time zone database")
-        return ZoneInfo(key)
-    raise ValueError("an unknown kind of time zone")
-
-
-def encode_tzinfo(value: dt.tzinfo, _: Any) -> ExtType:
-    data = zone_bytes(value)
-    assert data is not None
-    return extension(f.TZINFO, data)
-
-
-def decode_tzinfo(data: bytes) -> dt.tzinfo:
-    zone = decode_zone(data)
-    if zone is None:
-        raise ValueError("no zone")
-    return zone
-
-
-def encode_date(value: dt.date, _: Any) -> ExtType:
-    return extension(f.DATE, _DATE.pack(value.year, value.month, value.day))
-
-
-def decode_date(data: bytes) -> dt.date:
-    return dt.date(*_DATE.unpack(data))
-
-
-def _time_bytes(value: dt.time | dt.datetime) -> bytes:
-    return _TIME.pack(value.hour, value.minute, value.second, value.microsecond, value.fold)
-
-
-def _aware(value: dt.time | dt.datetime) -> list[Any]:
-    # A zone of another class is a value of its own: a registered class, or refused at `.tzinfo`.
-    return [extension(f.AWARE, b""), value.replace(tzinfo=None), value.tzinfo]
-
-
-def encode_time(value: dt.time, _: Any) -> ExtType | list[Any]:
-    zone = zone_bytes(value.tzinfo)
-    return _aware(value) if zone is None else extension(f.TIME, _time_bytes(value) + zone)
-
-
-def decode_time(data: bytes) -> dt.time:
-    hour, minute, second, microsecond, fold = _TIME.unpack(data[:8])
-    return dt.time(hour, minute, second, microsecond, decode_zone(data[8:]), fold=fold)
-
-
-def encode_datetime(value: dt.datetime, _: Any) -> ExtType | list[Any]:
-    zone = zone_bytes(value.tzinfo)
-    if zone is None:
-        return _aware(value)
-    return extension(f.DATETIME, _DATE.pack(value.year, value.month, value.day) + _time_bytes(value) + zone)
-
-
-def decode_datetime(data: bytes) -> dt.datetime:
-    year, month, day = _DATE.unpack(data[:4])
-    hour, minute, second, microsecond, fold = _TIME.unpack(data[4:12])
-    return dt.datetime(year, month, day, hour, minute, second, microsecond, decode_zone(data[12:]), fold=fold)
-
-
-def encode_timedelta(value: dt.timedelta, _: Any) -> ExtType:
-    return extension(f.TIMEDELTA, _delta_bytes(value))
 
 
 # Numbers and names of the standard library
@@ -251,7 +130,9 @@ def decode_path(data: bytes) -> Any:
 
 
 def encode_address(value: Any, _: Any) -> ExtType:
-    return extension(f.IPADDRESS, bytes((ADDRESSES.index(type(value).__name__),)) + str(value).encode("ascii"))
+    return extension(
+        f.IPADDRESS, bytes((ADDRESSES.index(type(value).__name__),)) + str(value).encode("ascii")
+    )
 
 
 def decode_address(data: bytes) -> Any:
@@ -306,7 +187,7 @@ def decode_array(data: bytes) -> Any:
 
 
 def encode_constant(value: Any, _: Any) -> ExtType:
-    return extension(f.CONSTANT, bytes((0 if value is Ellipsis else 1,)))
+    return extension(f.CONSTANT, b"\0" if value is Ellipsis else b"\1" if value is NotImplemented else b"\2")
 
 
 def decode_constant(data: bytes) -> Any:
@@ -326,15 +207,11 @@ def decode_constant(data: bytes) -> Any:
 
 
 DECODERS: dict[int, Callable[[bytes], Any]] = {
+    **moments.DECODERS,
     f.CONSTANT: decode_constant,
     f.INT: decode_int,
     f.COMPLEX: decode_complex,
     f.BYTEARRAY: bytearray,
-    f.DATE: decode_date,
-    f.TIME: decode_time,
-    f.DATETIME: decode_datetime,
-    f.TIMEDELTA: decode_timedelta,
-    f.TZINFO: decode_tzinfo,
     f.DECIMAL: decode_decimal,
     f.FRACTION: decode_fraction,
     f.UUID: decode_uuid,
@@ -345,14 +222,10 @@ DECODERS: dict[int, Callable[[bytes], Any]] = {
 }
 
 _EXACT: dict[type, Callable[..., Any]] = {
+    **moments.ENCODERS,
     int: encode_int,
     complex: encode_complex,
     bytearray: encode_bytearray,
-    _real["date"]: encode_date,
-    _real["time"]: encode_time,
-    _real["datetime"]: encode_datetime,
-    dt.timedelta: encode_timedelta,
-    dt.timezone: encode_tzinfo,
     re.Pattern: encode_pattern,
     type(Ellipsis): encode_constant,
     type(NotImplemented): encode_constant,
@@ -363,11 +236,12 @@ _NAMED: dict[tuple[str, str], Callable[..., Any]] = {
     ("decimal", "Decimal"): encode_decimal,
     ("fractions", "Fraction"): encode_fraction,
     ("uuid", "UUID"): encode_uuid,
-    ("zoneinfo", "ZoneInfo"): encode_tzinfo,
+    ("zoneinfo", "ZoneInfo"): moments.encode_tzinfo,
     ("array", "array"): encode_array,
+    ("msgspec", "UnsetType"): encode_constant,
     # A frozen test clock's datetimes are datetimes: read back under the same clock they have its class again.
-    ("freezegun.api", "FakeDatetime"): encode_datetime,
-    ("freezegun.api", "FakeDate"): encode_date,
+    ("freezegun.api", "FakeDatetime"): moments.encode_datetime,
+    ("freezegun.api", "FakeDate"): moments.encode_date,
     **{("pathlib", name): encode_path for name in PATHS},
     **{("ipaddress", name): encode_address for name in ADDRESSES},
 }

@@ -84,11 +84,11 @@ def _shareable(value: Any, depth: int) -> bool:
         if attributes and not attributes.keys() <= set(verdict):
             return False
         return all(_shareable(getattr(value, name), depth + 1) for name in verdict)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a property or a lacking attribute: in doubt
         return False
 
 
-def _judge(kind: type) -> bool | tuple[str, ...]:
+def _judge(kind: Any) -> bool | tuple[str, ...]:
     if isinstance(kind, enum.EnumMeta):
         return True
     module = kind.__module__.partition(".")[0]
@@ -113,7 +113,7 @@ def _judge(kind: type) -> bool | tuple[str, ...]:
         return tuple(each.name for each in attrs_fields) if frozen and _laid_on_object(kind) else False
     config = getattr(kind, "__struct_config__", None)
     if config is not None:
-        return tuple(kind.__struct_fields__) if config.frozen and not config.dict else False  # type: ignore[attr-defined]
+        return tuple(kind.__struct_fields__) if config.frozen and not config.dict else False
     return False
 
 
@@ -125,4 +125,6 @@ def _laid_on_object(kind: type) -> bool:
 
 
 def _has_cache(kind: type) -> bool:
-    return any(isinstance(each, functools.cached_property) for base in kind.__mro__ for each in vars(base).values())
+    return any(
+        isinstance(each, functools.cached_property) for base in kind.__mro__ for each in vars(base).values()
+    )

@@ -8,7 +8,7 @@ What is decided here once for all kinds:
 
 * An object that occurs twice in a value is stored twice, and comes back as two equal objects. A value that
   contains itself is refused.
-* A value nested deeper than about 500 levels is refused.
+* A value nested deeper than msgpack's packer takes (511 levels, 1,024 in newer versions) is refused.
 * A subclass never passes for its base: it comes back as itself, or it is refused.
 """
 
@@ -22,7 +22,7 @@ from memover.codec import arrays, containers, frames, registry
 from memover.codec import format as f
 from memover.codec.format import Mark, Refused
 from memover.codec.known import KnownClasses, innermost
-from memover.codec.records import Plan, plan_for
+from memover.codec.records import plan_for
 from memover.codec.refusal import explain, refusal_of
 from memover.codec.scalars import DECODERS, encoder_for
 from memover.codec.writer import KEEP_LIMIT_BYTES, Writer, open_buffers
@@ -30,6 +30,8 @@ from memover.errors import DamagedEntry, UnencodableValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from memover.codec.plans import Plan
 
 __all__ = ["ValueCodec"]
 

@@ -10,6 +10,7 @@ it writes a bytearray or memoryview as bytes, and it fails on lone surrogates.
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -41,7 +42,17 @@ class Writer:
     holds the large arrays that go behind the body.
     """
 
-    __slots__ = ("_careful", "_find", "_packer", "_parts", "_unsure", "_wide", "buffers", "marked", "references")
+    __slots__ = (
+        "_careful",
+        "_find",
+        "_packer",
+        "_parts",
+        "_unsure",
+        "_wide",
+        "buffers",
+        "marked",
+        "references",
+    )
 
     def __init__(self, find: Callable[[type], Callable[[Any, Writer], Any]], handlers: Any) -> None:
         self._find = find
@@ -107,35 +118,36 @@ class Writer:
                 return b"\xc1\x00" + body  # type: ignore[no-any-return]
             views = [memoryview(each) for each in self.buffers]
             lengths = b"".join(view.nbytes.to_bytes(8, "big") for view in views)
-            return b"".join((bytes((f.MARKED, len(views))), lengths, len(body).to_bytes(8, "big"), body, *views))
+            return b"".join(
+                (bytes((f.MARKED, len(views))), lengths, len(body).to_bytes(8, "big"), body, *views)
+            )
         finally:
             self._reset()
 
     def _look_at_parts(self) -> None:
-        self._unsure = self._unsure or any(map(_hides, self._parts))
-        self._parts.clear()
+        self._unsure = self._unsure or _hides(self._parts)
+        self._parts = []
 
     def _hides_buffers(self, value: Any) -> bool:
         self._look_at_parts()
-        return self._unsure or (type(value) not in _HARMLESS and _hides([value]))
+        return self._unsure or (type(value) not in _HARMLESS and _hides([[value]]))
 
 
-def _hides(items: Any) -> bool:
-    """Say whether a bytearray or memoryview is among these items or in plain containers below them."""
-    pending = [items]
-    while pending:
-        items = pending.pop()
-        if _HARMLESS.issuperset(map(type, items)):
-            continue
-        for each in items:
+def _hides(level: list[Any]) -> bool:
+    """Say whether a bytearray or memoryview is in these lists, or in the plain containers they hold.
+
+    Asking the garbage collector for all that a level of containers refers to is the fastest walk there is: floats
+    and names of the world's languages have the bytes of `bin` too, so that this runs for many a value.
+    """
+    while level:
+        deeper = []
+        for each in [each for each in gc.get_referents(*level) if type(each) not in _HARMLESS]:
             kind = type(each)
-            if kind is list:
-                pending.append(each)
-            elif kind is dict:
-                pending.append(each.values())
-                pending.append(each.keys())
+            if kind is list or kind is dict:
+                deeper.append(each)
             elif kind is bytearray or kind is memoryview:
                 return True
+        level = deeper
     return False
 
 

@@ -13,26 +13,44 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.clocks import monotonic, wall
 from memover.codec.envelope import read_header
-from memover.drivers.site import BaseSite, loading
+from memover.drivers.site import BaseSite, enter, leave, loading
 from memover.engine import flows
+from memover.drivers.plan import new_nonce
+from memover.drivers.tracking import INSIDE
 from memover.engine.judge import FRESH, judge
 from memover.engine.ops import Flow, Grant, Outcome, Reading, Sealed
 from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from memover.drivers.flights import Flight
     from memover.drivers.plan import Plan
+    from memover.drivers.shared import Shared
     from memover.model import Key
+    from memover.stores.base import Seen
 
-__all__ = ["AsyncSite", "conclude", "drive", "run", "shell"]
+__all__ = ["AsyncSite", "conclude", "drain", "drive", "run", "shell"]
 
 T = TypeVar("T")
 
-_tasks: set[asyncio.Task[Any]] = set()
+_tasks: dict[asyncio.Task[Any], Shared] = {}
 """The loop keeps only weak references to tasks, and a load may outlive the caller who began it."""
+
+
+def keep(task: asyncio.Task[Any], shared: Shared) -> None:
+    """Hold on to a task until it is done."""
+    _tasks[task] = shared
+    task.add_done_callback(lambda done: _tasks.pop(done, None))
+
+
+async def drain(shared: Shared) -> None:
+    """Wait for what the running loop still does for a cache."""
+    loop, current = asyncio.get_running_loop(), asyncio.current_task()
+    mine = [task for task, owner in list(_tasks.items()) if owner is shared and task.get_loop() is loop]
+    if waiting := [task for task in mine if task is not current]:
+        await asyncio.wait(waiting)
 
 
 class AsyncSite(BaseSite):
@@ -42,21 +60,28 @@ class AsyncSite(BaseSite):
 
     async def read(self) -> Reading:
         shared = self.plan.shared
-        store = shared.async_store
-        return self.reading(shared.store.read(self.key) if store is None else await store.read(self.key))
+        store, key = shared.async_store, self.asked()
+        return self.reading(shared.store.read(key) if store is None else await store.read(key))
 
     async def look(self) -> Reading:
         shared = self.plan.shared
-        store = shared.async_store
-        return self.reading(shared.store.look(self.key) if store is None else await store.look(self.key))
+        store, key = shared.async_store, self.asked()
+        return self.reading(shared.store.look(key) if store is None else await store.look(key))
 
     async def acquire(self, token: str, force: bool) -> Grant:
         self.open(token)
-        shared, lease_ms, floors = self.plan.shared, self.plan.lease_ms, self.floors()
-        store = shared.async_store
+        key, plan, ensured = self.key, self.plan, self.ensured()
+        floors = self.floors((*key.names[: key.required], *ensured))
+        store = plan.shared.async_store
         if store is None:
-            return self.granted(shared.store.acquire(self.key, token, lease_ms, floors, force))
-        return self.granted(await store.acquire(self.key, token, lease_ms, floors, force))
+            return self.granted(plan.shared.store.acquire(key, token, plan.lease_ms, ensured, floors, force))
+        return self.granted(await store.acquire(key, token, plan.lease_ms, ensured, floors, force))
+
+    async def ensure(self, names: Sequence[bytes]) -> list[bytes]:
+        shared, floors, nonce = self.plan.shared, self.floors(names), new_nonce()
+        if shared.async_store is None:
+            return shared.store.ensure(names, floors, nonce)
+        return await shared.async_store.ensure(names, floors, nonce)
 
     async def store(self, token: str, sealed: Sealed) -> bool:
         memory, store = self.plan.shared.memory, self.plan.shared.async_store
@@ -75,25 +100,24 @@ class AsyncSite(BaseSite):
         else:
             await shared.async_store.release(self.key, token, failed)
 
-    async def bump(self, nonce: str) -> bytes:
-        shared, name = self.plan.shared, self.key.names[0]
-        floor = self.plan.witness.floor(name)
+    async def bump(self, names: Sequence[bytes], nonce: str) -> list[bytes]:
+        shared, floors, along = self.plan.shared, self.floors(names), self.plan.along()
         if shared.async_store is None:
-            return shared.store.bump(name, nonce, floor)
-        return await shared.async_store.bump(name, nonce, floor)
+            return shared.store.bump(names, nonce, floors, along)
+        return await shared.async_store.bump(names, nonce, floors, along)
 
-    async def drop(self) -> None:
-        shared = self.plan.shared
+    async def drop(self, nonce: str) -> None:
+        shared, key, along = self.plan.shared, self.key, self.plan.along(self.key)
         if shared.async_store is None:
-            shared.store.drop(self.key.entry, self.key.lease)
+            shared.store.drop(key.entry, key.lease, nonce, along)
         else:
-            await shared.async_store.drop(self.key.entry, self.key.lease)
+            await shared.async_store.drop(key.entry, key.lease, nonce, along)
 
     async def load(self, token: str | None) -> Outcome:
         plan = self.plan
         if token is not None:
             plan.hold(self, self.key, token)
-        mark = self.enter()
+        mark = enter((self,))
         value, error = None, None
         began = perf_counter()
         try:
@@ -102,10 +126,10 @@ class AsyncSite(BaseSite):
             error = raised
         finally:
             seconds = perf_counter() - began
-            self.leave(mark)
+            leave(mark)
             if token is not None:
                 plan.let_go(self)
-        return self.loaded(value, error, seconds)
+        return self.loaded(value, error, seconds, mark[0].collector)
 
     async def wait(self, holder: str, seconds: float, poll: float) -> Outcome | None:
         flight = self.open(holder)
@@ -131,13 +155,48 @@ class AsyncSite(BaseSite):
             if monotonic() >= until:
                 return None
 
+    async def behind(self, seconds: float, since: float) -> Outcome | bool:
+        background = self.plan.shared.background
+        if self.rest():
+            return True
+        if not background.enter():
+            self.rested(None)
+            return False
+        site = AsyncSite(self.plan, self.key, self.args, self.kwargs)
+        site.collector = None
+
+        async def work() -> Outcome | None:
+            outcome: Outcome | None = None
+            INSIDE.set(None)
+            try:
+                outcome = await run(flows.renew(site.on_terms(), since), site)
+            except StoreError:
+                pass  # counted by `run`; the stale entry stays in use
+            finally:
+                site.finish(outcome)
+                self.rested(outcome)
+                background.leave()
+            return outcome
+
+        task = asyncio.get_running_loop().create_task(work())
+        keep(task, self.plan.shared)
+        if seconds:
+            await asyncio.wait({task}, timeout=seconds)
+            if task.done() and not task.cancelled():
+                return self.shared_outcome(task.result()) or True
+        return True
+
     async def _await(self, flight: Flight, seconds: float) -> Outcome | None:
         loop = asyncio.get_running_loop()
         landed: asyncio.Future[None] = loop.create_future()
 
+        def wake() -> None:
+            if not landed.done():
+                landed.set_result(None)
+
         def tell() -> None:
             try:
-                loop.call_soon_threadsafe(lambda: landed.done() or landed.set_result(None))
+                loop.call_soon_threadsafe(wake)
             except RuntimeError:
                 pass  # that loop was closed meanwhile: nobody waits there any more
 
@@ -182,8 +241,7 @@ async def drive(flow: Flow[Outcome], site: AsyncSite, began: float, *, lookup: b
     """Run a call's flow in a task of its own and return or raise what it came to."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(_fly(flow, site))
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
+    keep(task, site.plan.shared)
 
     def abandon() -> None:
         try:
@@ -200,13 +258,20 @@ async def drive(flow: Flow[Outcome], site: AsyncSite, began: float, *, lookup: b
             # The function may have something to clean up; its caller goes on when it has, as without a cache.
             await asyncio.wait({task})
         raise
+    return settle(outcome, site, began, lookup=lookup)
+
+
+def settle(outcome: Outcome, site: AsyncSite, began: float, *, lookup: bool = True) -> Any:
+    """Count the lookup, and return or raise what it came to."""
     if lookup:
         site.looked_up(outcome, perf_counter() - began)
+    else:
+        site.hand_on(outcome)
     if outcome.error is not None:
         try:
             raise outcome.error
         finally:
-            del outcome, task
+            del outcome
     return outcome.value
 
 
@@ -225,14 +290,17 @@ def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
     watch = plan.watch
     witness = plan.witness
     counters = plan.counters
-    memory = shared.memory
+    memory = shared.memory if plan.simple else None
+    inside = INSIDE.get
     generation_name = plan.generation_name
+    soft = plan.soft_name
+    versions = witness.versions
     inline = shared.store.read
     store = shared.async_store
     read = None if store is None else store.read
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        if watch.busy:
+        if watch.busy or inside() is not None:
             return await general(plan, lookup, args, kwargs)
         key = lookup(*args, **kwargs)
         if memory is not None:
@@ -240,28 +308,31 @@ def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
             if value is not MISSING:
                 counters.hits += 1
                 return value
-        if witness.owed:
+        if witness.owed or plan.policy.beta:
             return await general(plan, lookup, args, kwargs)
+        if plan.learned:
+            key = plan.known_key(key)
         began = perf_counter()
         try:
-            tokens, raw, _ = inline(key) if read is None else await read(key)
+            seen = inline(key) if read is None else await read(key)
         except StoreError as error:
             plan.store_failed(key, error)
             return await absent(plan, key, args, kwargs, error, None, began)
-        header = None
-        if raw is not None:
+        names, tokens, raw, _ = seen
+        if raw is not None and witness.trusts(names, tokens):
             try:
                 header = read_header(raw, key.entry)
-                if witness.trusts(key.names, tokens) and judge(header, key.names, tokens, wall()) is FRESH:
+                if not header.kind and FRESH is judge(
+                    header, names, tokens, wall(), required=key.required, soft=soft, versions=versions
+                ):
                     value = plan.decode(raw, header)
                     if plan.last_known is not None:
-                        plan.know(key, Reading(tokens, raw, header))
+                        plan.know(key, Reading(names, tokens, raw, header))
                     counters.hits += 1
                     return value
-            except DamagedEntry as error:
-                header = None
-                plan.damaged(key, error)
-        return await absent(plan, key, args, kwargs, None, Reading(tokens, raw, header), began)
+            except DamagedEntry:
+                pass  # `absent` reads the header once more, and counts it there
+        return await absent(plan, key, args, kwargs, None, seen, began)
 
     return call
 
@@ -272,17 +343,18 @@ async def absent(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     error: StoreError | None,
-    reading: Reading | None,
+    seen: Seen | None,
     began: float,
 ) -> Any:
     """What follows a read that did not serve the call."""
     site = AsyncSite(plan, key, args, kwargs)
     if loading(plan, key.entry):
         return await bypass(plan, site)
-    terms = plan.terms(key)
-    if error is not None:
+    terms = site.on_terms()
+    if error is not None or seen is None:
+        assert error is not None, "there is an answer or an error"
         return await drive(flows.storeless(terms, error, site.board()), site, began)
-    return await drive(flows.miss(terms, reading), site, began)
+    return await drive(flows.resolve(terms, site.reading(seen)), site, began)
 
 
 async def bypass(plan: Plan, site: AsyncSite) -> Any:
@@ -315,16 +387,13 @@ async def general(
     if loading(plan, key.entry):
         return await bypass(plan, site)
     # As `flows.get`, but only what is not served at once is worth a task.
-    terms = plan.terms(key, max_age)
+    terms = site.on_terms(max_age)
     if terms.closed():
         return await drive(flows.alone(terms, site.board()), site, began)
     try:
-        reading = await site.read()
+        found = await run(flows.served(terms), site)
     except StoreError as error:
-        plan.store_failed(key, error)
         return await drive(flows.storeless(terms, error, site.board()), site, began)
-    found = await run(flows.answer(terms, reading, Source.FRESH), site)
     if found is None:
-        return await drive(flows.miss(terms, reading), site, began)
-    site.looked_up(found, perf_counter() - began)
-    return found.value
+        return await drive(flows.miss(terms), site, began)
+    return settle(found, site, began)

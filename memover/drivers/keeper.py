@@ -79,7 +79,7 @@ class Keeper:
                 due, _, task = self._heap[0]
                 wait = due - monotonic()
                 if wait > 0:
-                    self._wake.wait(timeout=wait)
+                    self._wake.wait(timeout=min(wait, threading.TIMEOUT_MAX))
                     continue
                 heapq.heappop(self._heap)
             if task.cancelled:

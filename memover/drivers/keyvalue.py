@@ -31,15 +31,18 @@ from memover.drivers.plan import Plan, new_nonce
 from memover.engine.judge import FRESH, judge
 from memover.engine.ops import Outcome, Sealed
 from memover.errors import DamagedEntry, InvalidationFailed, StoreError, StoreTimeout, UnencodableValue
+from memover.keys.binding import Binding
 from memover.keys.keyvalue import NAMESPACE, Name
 from memover.model import MISSING, Event, Source
 from memover.policy import Policy
+from memover.tags import Tags
 from memover.stores.keyvalue import INTEGER, INTEGER_LIMIT, Change, Parcel, Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memover.drivers.shared import Shared
+    from memover.engine.ops import Marks
     from memover.model import Key
     from memover.stores.keyvalue import AsyncKeyValueStore, KeyValueStore
 
@@ -109,18 +112,18 @@ class KeyValues(Plan):
             on_store_error="load",
             wait_timeout=None,
             lease_ttl=None,
+            track_dependencies=False,
         )
         resolved = resolve_codec(codec, name_for_errors="the key-value API")
-        binding: Any = None  # keys are given, not made of arguments
-        super().__init__(function, "get_or_set", policy, binding, resolved, shared)
+        binding = Binding(function, key=None, ignore=(), name="get_or_set")
+        super().__init__(function, "get_or_set", policy, binding, resolved, Tags((), binding, "get_or_set"), shared)
         # A codec of the user's may hide or sign what it stores, so it gets to see integers as well.
         self.plain_integers = isinstance(resolved, (ValueCodec, PickleCodec))
         self.forget_failed_sets = forget_failed_sets
-        self._spread = bool(getattr(shared.store, "spread", False))
 
     def named(self, text: str) -> Name:
         """The names of an entry in the store."""
-        return Name(text, self.names, spread=self._spread)
+        return Name(text, self.names, spread=self.shared.store.spread)
 
     # -- values to bytes and back -----------------------------------------------------------------------------------------
 
@@ -163,16 +166,14 @@ class KeyValues(Plan):
         return super().decode(raw, header)
 
     def sealed(
-        self, key: Key, outcome: Outcome, tokens: Sequence[bytes | None], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, key: Key, outcome: Outcome, marks: Marks, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Sealed | None:
         """As `Plan.sealed`, for `get_or_set`: the time to live is the call's own."""
         _, fresh_for = args
-        if fresh_for <= 0:
+        if fresh_for <= 0 or outcome.error is not None:
             return None
-        generation = tokens[0]
-        assert generation is not None, "a grant's tokens are all present"
         try:
-            raw, expire_ms = self.pack(key, outcome.value, fresh_for, generation, outcome.load_time)
+            raw, expire_ms = self.pack(key, outcome.value, fresh_for, marks[0][1], outcome.load_time)
         except UnencodableValue as error:
             if self.shared.on_unencodable == "raise":
                 return Sealed(error=error)
@@ -232,12 +233,12 @@ class KeyValues(Plan):
         if not keys or self.watch.disabled():
             return found
         try:
-            generation, raws = yield lambda store: store.read_many(tuple(keys.values()))
+            _, tokens, raws = yield lambda store: store.read_plain(tuple(keys.values()))
         except StoreError as error:
             self.store_failed(None, error)
             return found
         for (called, key), raw in zip(keys.items(), raws):
-            value = self._value(key, generation, raw)
+            value = self._value(key, tokens[0], raw)
             self._looked_up(key, value)
             if value is not MISSING:
                 found[called] = value
@@ -260,21 +261,24 @@ class KeyValues(Plan):
         name, witness = self.generation_name, self.witness
         if name in witness.owed:
             # A clear() that nobody has acknowledged would end whatever is stored now: it goes first.
-            token = yield lambda store: store.bump(name, new_nonce(), witness.floor(name))
+            before = self.shared.owing((name,))
+            (token,) = yield lambda store: store.bump((name,), new_nonce(), (witness.floor(name),), ())
             self._learn(token)
-            self.shared.settled(name)
+            self.shared.settled(before)
         return Stamp(name, witness.last(name) or b"", witness.floor(name), new_nonce())
 
     def _learn(self, generation: bytes) -> None:
         self.witness.trusts(self.names, (generation,))
 
-    def _changed(self, change: Change, *keys: Key) -> Change:
+    def _changed(self, change: Change, before: Mapping[bytes, Any]) -> Change:
         self._learn(change.generation)
         if change.done:
-            for key in keys:
-                # What was owed to this entry was its removal: it has been replaced.
-                self.shared.settled(key.entry)
+            # What was owed to these entries was their removal: they have been replaced.
+            self.shared.settled(dict(before))
         return change
+
+    def _owing_now(self, *keys: Key) -> dict[bytes, Any]:
+        return self.shared.owing([key.entry for key in keys])
 
     def set_many(self, values: Mapping[str, Any], fresh_for: float) -> Asking[None]:
         """Store values by text, all in one step (Cluster: one per entry, sent together)."""
@@ -284,6 +288,7 @@ class KeyValues(Plan):
         try:
             stamp = yield from self._stamp()
             parcels = [self._parcel(keys[text], value, fresh_for, stamp) for text, value in values.items()]
+            before = self._owing_now(*keys.values())
             generation = yield lambda store: store.put(parcels, stamp)
         except StoreError as error:
             self.store_failed(None, error)
@@ -291,7 +296,7 @@ class KeyValues(Plan):
                 self._owe_removal(list(keys.values()))
                 return
             raise
-        self._changed(Change(True, generation), *(parcel.key for parcel in parcels))
+        self._changed(Change(True, generation), before)
         self.counters.stores += len(parcels)
         if self.watch.busy:
             for parcel in parcels:
@@ -303,13 +308,13 @@ class KeyValues(Plan):
             return True
         stamp = yield from self._stamp()
         parcel = self._parcel(key, value, fresh_for, stamp)
-        if key.entry in self.witness.owed:
+        if before := self._owing_now(key):
             # Its removal is owed: what is there still is not there.
             generation = yield lambda store: store.put([parcel], stamp)
-            self._changed(Change(True, generation), key)
+            self._changed(Change(True, generation), before)
             return True
         change = yield lambda store: store.add(parcel, stamp, wall())
-        return self._changed(change, key).done
+        return self._changed(change, {}).done
 
     def touch(self, text: str, fresh_for: float) -> Asking[bool]:
         key = self.named(text)
@@ -319,7 +324,7 @@ class KeyValues(Plan):
         now = wall()
         parcel = Parcel(key, b"", -1 if fresh_for <= 0 else limit_ms(fresh_for), MISSING)
         change = yield lambda store: store.touch(parcel, now + fresh_for, stamp, now)
-        return self._changed(change, key).done
+        return self._changed(change, {}).done
 
     def incr(self, text: str, delta: Any) -> Asking[Any]:
         """The new value; MISSING when there is nothing to add to."""
@@ -329,7 +334,7 @@ class KeyValues(Plan):
         if type(delta) is int and -INTEGER_LIMIT < delta < INTEGER_LIMIT:
             stamp = yield from self._stamp()
             change = yield lambda store: store.increment(key, delta, stamp, wall())
-            self._changed(change, key)
+            self._changed(change, {})
             if change.detail is not False:
                 return change.detail if change.done else MISSING
         return (yield from self._add_up(key, delta))
@@ -370,47 +375,51 @@ class KeyValues(Plan):
         if key.entry == other.entry:
             seen = yield lambda store: store.read(key)
             return self._live(key, seen.tokens[0], seen.raw) is not None
+        before = self._owing_now(other)
         change = yield lambda store: store.move(key, other, stamp, wall())
-        return self._changed(change, other).done
+        return self._changed(change, before).done
 
     # -- removing: loud when not acknowledged, and repeated until it is ------------------------------------------------------
 
     def delete(self, text: str) -> Asking[bool]:
         key = self.named(text)
+        before = self._owing_now(key)
         try:
             generation, head = yield lambda store: store.remove(key)
         except StoreError as error:
             raise self._owing([key], f"the key {text!r}", error) from error
         was_there = self._live(key, generation, head, whole=False) is not None
-        self._removed([key])
+        self._removed([key], before)
         return was_there
 
     def delete_many(self, texts: Iterable[str]) -> Asking[None]:
         keys = [self.named(text) for text in texts]
         if not keys:
             return
+        before = self._owing_now(*keys)
         try:
             yield lambda store: store.remove_many(keys)
         except StoreError as error:
             raise self._owing(keys, f"{len(keys)} keys", error) from error
-        self._removed(keys)
+        self._removed(keys, before)
 
     def clear(self) -> Asking[None]:
         """Move the key-value entries, all versions, to a new generation."""
         name, nonce, shared = self.generation_name, new_nonce(), self.shared
+        before = shared.owing((name,))
         try:
-            token = yield lambda store: store.bump(name, nonce, shared.witness.floor(name))
+            (token,) = yield lambda store: store.bump((name,), nonce, (shared.witness.floor(name),), ())
         except StoreError as error:
             self._owe_clear(nonce)
             raise self._failed((name,), "the key-value entries", None, error) from error
         self._learn(token)
-        shared.settled(name)
+        shared.settled(before)
         self.counters.invalidations += 1
         self.emit("invalidate", None)
 
-    def _removed(self, keys: Sequence[Key]) -> None:
+    def _removed(self, keys: Sequence[Key], before: dict[bytes, Any]) -> None:
+        self.shared.settled(before)
         for key in keys:
-            self.shared.settled(key.entry)
             self.counters.invalidations += 1
             self.emit("invalidate", key)
 
@@ -429,18 +438,14 @@ class KeyValues(Plan):
     def _owe_clear(self, nonce: str) -> None:
         name, shared = self.generation_name, self.shared
 
-        def again() -> None:
-            shared.witness.trusts((name,), (shared.store.bump(name, nonce, shared.witness.floor(name)),))
-
         if name not in self.witness.owed:
-            shared.owe(name, again)
+            shared.owe(name, lambda: shared.bump((name,), nonce))
 
     def _failed(self, names: Sequence[bytes], what: str, key: Key | None, error: StoreError) -> InvalidationFailed:
         from memover.cache import failed_invalidation
 
         self.store_failed(key, error)
-        failure = failed_invalidation(what, names[0], self.shared.store.address)
-        failure.what = tuple(name.decode() for name in names)
+        failure = failed_invalidation(what, tuple(names), self.shared.store.address)
         self.emit("invalidate", key, error=failure)
         return failure
 

@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING, Any
 from memover.clocks import monotonic, wall
 from memover.codec import codec_name
 from memover.codec.compression import compress, expand
-from memover.codec.envelope import Header, payload_of, read_header, seal
+from memover.codec.envelope import KIND_ERROR, KIND_VALUE, Header, payload_of, read_header, seal
 from memover.drivers.watch import Counters
-from memover.engine.flows import Terms
+from memover.engine.judge import VERSION
 from memover.engine.ops import Outcome, Reading, Sealed
+from memover.engine.terms import Terms
 from memover.errors import DamagedEntry, StoreError, UnencodableValue
-from memover.keys.naming import entry_key, generation_key
-from memover.model import Call, Event, Key, Source
+from memover.keys.naming import coarse_key, entry_key, generation_key, soft_key, stripe_key, tag_clock_key
+from memover.model import MISSING, Call, Event, Key, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from memover.drivers.shared import Shared
+    from memover.engine.ops import Marks
     from memover.keys.binding import Binding
     from memover.policy import Policy
+    from memover.stores.base import Seen
+    from memover.tags import Tags
 
 __all__ = ["Plan", "new_nonce"]
 
@@ -42,7 +46,14 @@ class Plan:
     """A function, its policy and its codec on a cache's shared parts."""
 
     def __init__(
-        self, function: Callable[..., Any], name: str, policy: Policy, binding: Binding, codec: Any, shared: Shared
+        self,
+        function: Callable[..., Any],
+        name: str,
+        policy: Policy,
+        binding: Binding,
+        codec: Any,
+        tags: Tags,
+        shared: Shared,
     ) -> None:
         self.function = function
         self.name = name
@@ -55,7 +66,19 @@ class Plan:
         self.witness = shared.witness
         self.counters = Counters()
         self.generation_name = generation_key(shared.prefix, policy.namespace).encode()
-        self.names = (self.generation_name,)
+        prefix, namespace = shared.prefix, policy.namespace
+        self.soft_name = soft_key(prefix, namespace).encode() if policy.stale_window > 0 else None
+        self.names: tuple[bytes, ...] = (self.generation_name,)
+        if self.soft_name is not None:
+            self.names = (*self.names, self.soft_name)
+        self.version_mark = (VERSION + namespace.encode(), b"%d" % policy.version)
+        shared.witness.versions[self.version_mark[0]] = self.version_mark[1]
+        self.tags = tags
+        self.late = tags.late or "depends_on" in names_in(function)
+        self.learned: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
+        self.simple = self.soft_name is None and not tags.early and not policy.beta
+        """Whether an entry can be served from one generation alone, without asking who else wants to know."""
+        self.refreshing: dict[bytes, float] = {}
         self.lease_seconds = shared.lease_ttl if policy.lease_ttl is None else policy.lease_ttl
         self.wait_seconds = shared.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
         self.lease_ms = max(1, round(self.lease_seconds * 1000))
@@ -81,6 +104,50 @@ class Plan:
             self.names,
         )
 
+    def lookup(self, version: int | None = None) -> Callable[..., Key]:
+        """The way from a call's arguments to its key: bound, digested, tagged, and remembered where that is safe."""
+        tags = self.tags
+        if not tags.early and version is None:
+            return self.binding.compile(self.key)
+        plain = self.binding.compile(lambda text: self.key(text, version))
+        prefix, arguments = self.shared.prefix, self.binding.arguments
+
+        def tagged(*args: Any, **kwargs: Any) -> Key:
+            key = plain(*args, **kwargs)
+            if len(key.names) > len(self.names) or not tags.early:
+                return key
+            names = tags.early_names(prefix, self.call(key, args, kwargs), arguments(args, kwargs))
+            full = Key(key.text, (*self.names, *names))
+            if tags.stable:  # the record is in the binding's memo: what is written twice is the same
+                key.required, key.names = full.required, full.names
+            return full
+
+        return tagged
+
+    def call_name(self, key: Key) -> bytes:
+        """The token that stands for this call in entries whose load used its result."""
+        return stripe_key(self.shared.prefix, self.policy.namespace, key.text.split(":", 3)[3]).encode()
+
+    def along(self, key: Key | None = None) -> tuple[bytes, ...]:
+        """The tokens that move, if they exist, when the namespace or one call of it is invalidated."""
+        coarse = coarse_key(self.shared.prefix).encode()
+        return (coarse,) if key is None else (self.call_name(key), coarse)
+
+    def known_key(self, key: Key) -> Key:
+        """The key with what was learned of its entry."""
+        names = self.learned.get(key.text)
+        return key if names is None else key.asking(names)
+
+    def learn(self, key: Key, names: Sequence[bytes]) -> Key:
+        """Read these tokens with this key from now on."""
+        wanted = tuple(name for name in names if not name.startswith(VERSION))
+        with self._lock:
+            self.learned[key.text] = wanted
+            self.learned.move_to_end(key.text)
+            while len(self.learned) > self.shared.max_entries:
+                self.learned.popitem(last=False)
+        return key.asking(wanted)
+
     def call(self, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         return Call(
             args,
@@ -91,11 +158,23 @@ class Plan:
             bind=self.binding.arguments,
         )
 
-    def terms(self, key: Key, max_age: float | None = None) -> Terms:
-        policy = self.policy
+    def terms(self, key: Key, max_age: float | None = None, *, tracked: bool = False) -> Terms:
+        """What the flows of a call are told; `tracked` when a load that collects what it uses asks."""
+        policy, shared = self.policy, self.shared
         return Terms(
             entry=key.entry,
-            names=key.names,
+            names=key.names[: key.required],
+            soft=self.soft_name,
+            call_name=self.call_name(key) if tracked else b"",
+            clock_name=tag_clock_key(shared.prefix).encode() if self.late and not shared.store.spread else b"",
+            coarse_name=coarse_key(shared.prefix).encode(),
+            spread=shared.store.spread,
+            beta=policy.beta,
+            stale_while_revalidate=policy.stale_while_revalidate,
+            stale_if_error=policy.stale_if_error,
+            soft_timeout=policy.soft_timeout,
+            chance=random.random,
+            keeps=policy.keeps,
             witness=self.witness,
             on_store_error=policy.on_store_error,
             wait_seconds=self.wait_seconds,
@@ -107,17 +186,15 @@ class Plan:
 
     # -- bytes to values and back ---------------------------------------------------------------------------------
 
-    def reading(
-        self, key: Key, tokens: Sequence[bytes | None], raw: bytes | None, lease: bytes | None = None
-    ) -> Reading:
+    def reading(self, key: Key, seen: Seen) -> Reading:
         """What was read, its header parsed; damage is counted and read as absence."""
         header: Header | None = None
-        if raw is not None:
+        if seen.raw is not None:
             try:
-                header = read_header(raw, key.entry)
+                header = read_header(seen.raw, key.entry)
             except DamagedEntry as error:
                 self.damaged(key, error)
-        return Reading(tokens, raw, header, lease)
+        return Reading(seen.names, seen.tokens, seen.raw, header, seen.lease)
 
     def decode(self, raw: bytes, header: Header) -> Any:
         """The value of an entry whose header was read; raises `DamagedEntry` and nothing else."""
@@ -143,7 +220,15 @@ class Plan:
             self.damaged(key, error)
             return None
         self.know(key, reading)
-        return Outcome(value, source=source, sealed=Sealed(reading.raw, header=reading.header))
+        header = reading.header
+        marks = ((self.generation_name, header.generation), *header.marks)
+        sealed = Sealed(reading.raw, header=header)
+        if header.kind == KIND_ERROR:
+            if not isinstance(value, Exception):
+                self.damaged(key, DamagedEntry("an error that is none", reason="undecodable"))
+                return None
+            return Outcome(error=value, source=source, sealed=sealed, marks=marks)
+        return Outcome(value, source=source, sealed=sealed, marks=marks)
 
     def own_copy(self, outcome: Outcome) -> Any:
         """A shared outcome's value for one more caller, who may change what it gets."""
@@ -156,20 +241,25 @@ class Plan:
             return outcome.value  # it was not to be stored, so it may be of any kind: shared, as a future would be
 
     def sealed(
-        self, key: Key, outcome: Outcome, tokens: Sequence[bytes | None], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, key: Key, outcome: Outcome, marks: Marks, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Sealed | None:
-        """A result as an entry stamped with the tokens read before its load; None when it is not to be stored."""
-        try:
-            fresh_for = self.policy.lifetime(
-                outcome.value, self.call(key, args, kwargs), self.shared.default_ttl, random.random()
-            )
-        except Exception as error:
-            return Sealed(error=error)
+        """A result as an entry stamped with what was read before its load; None when it is not to be stored."""
+        result = outcome.value if outcome.error is None else outcome.error
+        stale_for = self.policy.stale_window
+        if outcome.error is not None:
+            fresh_for, stale_for = self.policy.error_ttl, 0.0
+        else:
+            try:
+                fresh_for = self.policy.lifetime(
+                    result, self.call(key, args, kwargs), self.shared.default_ttl, random.random()
+                )
+            except Exception as error:
+                return Sealed(error=error)
         if fresh_for <= 0:
             self.counters.refused_stores += 1
             return None
         try:
-            payload = self._encode(outcome.value)
+            payload = self._encode(result)
         except UnencodableValue as error:
             self.counters.unencodable += 1
             if self.shared.on_unencodable == "raise":
@@ -181,21 +271,22 @@ class Plan:
         compression, payload = compress(payload, threshold_bytes=self.shared.compress_from_bytes)
         now = wall()
         fresh_until = now + fresh_for
-        generation = tokens[0]
-        assert generation is not None, "a grant's tokens are all present"
         raw = seal(
             payload,
             key=key.entry,
-            generation=generation,
+            generation=marks[0][1],
+            marks=marks[1:],
+            kind=KIND_VALUE if outcome.error is None else KIND_ERROR,
             codec=self.codec_name,
             created_at=now,
             load_time=outcome.load_time,
             fresh_until=fresh_until,
-            usable_until=fresh_until,
+            usable_until=fresh_until + stale_for,
             compression=compression,
         )
-        expire_ms = 0 if fresh_until == math.inf else max(1, min(math.ceil(fresh_for * 1000), 1 << 52))
-        return Sealed(raw, expire_ms, read_header(raw, key.entry), outcome.value)
+        expire_ms = 0 if fresh_until == math.inf else max(1, min(math.ceil((fresh_for + stale_for) * 1000), 1 << 52))
+        shared_value = MISSING if outcome.error is not None else outcome.value
+        return Sealed(raw, expire_ms, read_header(raw, key.entry), shared_value)
 
     def _encode(self, value: Any) -> bytes:
         try:
@@ -297,3 +388,9 @@ class Plan:
                     break
         return self.lease_seconds / 6
 
+
+
+def names_in(function: Any) -> tuple[str, ...]:
+    """The names that a function's code uses, as far as can be seen."""
+    code = getattr(function, "__code__", None)
+    return () if code is None else tuple(code.co_names)

@@ -7,13 +7,15 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
+from memover.drivers.background import Background
 from memover.drivers.flights import Flights, Trains
 from memover.drivers.keeper import Keeper
 from memover.engine.generations import Witness
 from memover.errors import StoreError
+from memover.keys.naming import coarse_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from memover.drivers.plan import Plan
     from memover.drivers.watch import Watch
@@ -27,6 +29,8 @@ logger = logging.getLogger("memover")
 KEEPER = Keeper()
 REPEAT_FIRST_SECONDS = 0.1
 REPEAT_LAST_SECONDS = 2.0
+_FAILURES_A_ROUND = 3
+"""Each may take a whole budget of the keeper's time, or of `close()`."""
 
 
 class Shared:
@@ -47,6 +51,7 @@ class Shared:
         compress_from_bytes: int,
         expanded_bytes_limit: int,
         on_unencodable: Literal["raise", "return"],
+        background_workers: int,
     ) -> None:
         self.prefix = prefix
         self.default_ttl = default_ttl
@@ -57,6 +62,9 @@ class Shared:
         self.async_store = async_store
         self.memory = memory
         self.remote = memory is None
+        self.home = (store.address, prefix)
+        self.coarse_name = coarse_key(prefix).encode()
+        self.background = Background(background_workers)
         self.max_entries = max_entries
         self.compress_from_bytes = compress_from_bytes
         self.expanded_bytes_limit = expanded_bytes_limit
@@ -67,6 +75,7 @@ class Shared:
         self.trains = Trains()
         self.plans: weakref.WeakSet[Plan] = weakref.WeakSet()
         self._repeating = False
+        self._rounds = 0
         _everyone.add(self)
 
     # -- invalidations the store has not acknowledged ---------------------------------------------------------------------
@@ -92,20 +101,43 @@ class Shared:
 
             self.keeper.later(delay, attempt)
 
-    def settled(self, name: bytes) -> None:
-        """The store has taken a later invalidation of the same name."""
-        self.witness.owed.pop(name, None)
+    def bump(self, names: Sequence[bytes], nonce: str) -> list[bytes]:
+        """Move tokens in the caller's thread, and remember what they are now."""
+        floors = [self.witness.floor(name) for name in names]
+        tokens = self.store.bump(names, nonce, floors, (self.coarse_name,))
+        self.witness.trusts(names, tokens)
+        return tokens
+
+    def owing(self, names: Sequence[bytes]) -> dict[bytes, Callable[[], object]]:
+        """What is owed of these names now, for `settled`."""
+        owed = self.witness.owed
+        return {name: owed[name] for name in names if name in owed} if owed else {}
+
+    def settled(self, before: dict[bytes, Callable[[], object]]) -> None:
+        """The store has taken an invalidation that began when `before` was owed: what has come since is owed still."""
+        owed = self.witness.owed
+        for name, repeat in before.items():
+            if owed.get(name) is repeat:
+                owed.pop(name, None)
 
     def settle(self) -> bool:
         """Repeat what is owed, once each; whether nothing is left."""
         owed = self.witness.owed
-        for name, repeat in list(owed.items()):
+        failed = 0
+        waiting = list(owed.items())
+        # Not always the same first: where keys live on several nodes, only theirs may be down.
+        self._rounds += 1
+        start = self._rounds * _FAILURES_A_ROUND % max(len(waiting), 1)
+        for name, repeat in waiting[start:] + waiting[:start]:
             try:
                 repeat()
             except StoreError:
-                return False
+                failed += 1
+                if failed == _FAILURES_A_ROUND:
+                    break
+                continue
             if owed.get(name) is repeat:
-                del owed[name]
+                owed.pop(name, None)
             logger.warning("the invalidation of %s, which failed before, has been acknowledged", name.decode())
         return not owed
 
@@ -115,6 +147,7 @@ class Shared:
         """In a child: connections, threads and loads under way are the parent's; what is owed is owed by both."""
         self.flights = Flights()
         self.trains = Trains()
+        self.background.after_fork()
         for plan in list(self.plans):
             plan.after_fork()
         for store in (self.store, self.async_store):

@@ -7,53 +7,116 @@ served at once; a hit makes none.
 from __future__ import annotations
 
 import inspect
+import math
 import random
-from contextvars import ContextVar
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from memover.codec import shareable
+from memover.clocks import monotonic
 from memover.drivers.flights import Flight
+from memover.drivers.tracking import INSIDE, Collector, Inside, collecting
 from memover.engine.ops import Grant, Outcome, Reading, Sealed
 from memover.errors import UnencodableValue
-from memover.model import MISSING, Event, Source
+from memover.model import MISSING, Event, NotCached, Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from memover.drivers.plan import Plan
+    from memover.engine.ops import Marks
+    from memover.engine.terms import Terms
     from memover.model import Key
     from memover.stores.base import Granted, Seen
 
 __all__ = ["BaseSite", "loading"]
 
-_LOADING: ContextVar[tuple[tuple[Plan, bytes], ...]] = ContextVar("memover-loading", default=())
+_REST_SECONDS = 1.0
+_RESTING_LIMIT = 1000
+
+
+def enter(items: Sequence[BaseSite]) -> tuple[Inside, Any]:
+    """Mark this context as inside one load of these calls; `leave` takes it back."""
+    plan = items[0].plan
+    collector = Collector(plan.shared.home) if plan.policy.track_dependencies else None
+    inside = Inside(tuple((plan, item.key.entry) for item in items), collector, INSIDE.get())
+    return inside, INSIDE.set(inside)
+
+
+def leave(mark: tuple[Inside, Any]) -> None:
+    """The load is over, in this context and in those it began."""
+    mark[0].over = True
+    INSIDE.reset(mark[1])
 
 
 def loading(plan: Plan, entry: bytes) -> bool:
     """Whether this context is inside a load of the very same call: waiting for it would be waiting for oneself."""
-    return (plan, entry) in _LOADING.get()
+    inside = INSIDE.get()
+    return inside is not None and inside.loads(plan, entry)
 
 
 class BaseSite:
     """One call of one function. `flight` is what other callers of this process may wait for."""
 
-    __slots__ = ("_train", "args", "flight", "key", "kwargs", "load_time", "opened", "plan")
+    __slots__ = (
+        "_train",
+        "args",
+        "collector",
+        "flight",
+        "key",
+        "kwargs",
+        "load_time",
+        "opened",
+        "outcome",
+        "plan",
+        "terms",
+        "token",
+    )
 
     def __init__(self, plan: Plan, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self.plan = plan
-        self.key = key
+        self.key = plan.known_key(key) if plan.learned else key
         self.args = args
         self.kwargs = kwargs
         self.flight = Flight()
         self.opened: list[str] = []
         self.load_time = 0.0
         self._train = False
+        collector = collecting()
+        self.collector = collector if collector is not None and collector.home == plan.shared.home else None
+        self.terms: Terms | None = None
+        # Filled in where the call is one of a batch.
+        self.outcome: Outcome | None = None
+        self.token = ""
+
+    def on_terms(self, max_age: float | None = None) -> Terms:
+        """What the flows of this call are told."""
+        self.terms = self.plan.terms(self.key, max_age, tracked=self.collector is not None)
+        return self.terms
 
     # -- answers that need no waiting ---------------------------------------------------------------------------------
 
-    def seal(self, outcome: Outcome, tokens: Sequence[bytes | None]) -> Sealed | None:
-        return self.plan.sealed(self.key, outcome, tokens, self.args, self.kwargs)
+    def seal(self, outcome: Outcome, marks: Marks) -> Sealed | None:
+        return self.plan.sealed(self.key, outcome, marks, self.args, self.kwargs)
+
+    def learn(self, names: Sequence[bytes]) -> None:
+        self.key = self.plan.learn(self.key, names)
+
+    def late_tags(self, outcome: Outcome) -> list[bytes] | Outcome:
+        plan = self.plan
+        prefix = plan.shared.prefix
+        names: list[bytes] = []
+        if outcome.declared:
+            plan.late = True
+            names.extend(plan.tags.names(prefix, outcome.declared))
+        if plan.tags.late and outcome.error is None:
+            try:
+                names.extend(
+                    plan.tags.late_names(prefix, plan.call(self.key, self.args, self.kwargs), outcome.value)
+                )
+            except Exception as error:
+                return Outcome(error=error, load_time=outcome.load_time)
+        return names
 
     def decode(self, reading: Reading, source: Source) -> Outcome | None:
         return self.plan.outcome(self.key, reading, source)
@@ -73,7 +136,21 @@ class BaseSite:
     # -- parts of the answers that wait ---------------------------------------------------------------------------------
 
     def reading(self, seen: Seen) -> Reading:
-        return self.plan.reading(self.key, seen.tokens, seen.raw, seen.lease)
+        return self.plan.reading(self.key, seen)
+
+    def asked(self) -> Key:
+        """The key to read: with the call's own token, where a load that tracks what it uses waits for the answer."""
+        terms = self.terms
+        if terms is None or not terms.call_name or terms.spread:
+            return self.key
+        return self.key.asking((*self.key.names, terms.call_name))
+
+    def ensured(self) -> tuple[bytes, ...]:
+        """The tokens to put back along with the required ones before a load."""
+        terms = self.terms
+        if terms is None:
+            return ()
+        return tuple(name for name in (terms.call_name, terms.clock_name) if name)
 
     def open(self, token: str) -> Flight:
         """Let other callers of this process find this call under a lease token; whoever was first is answered."""
@@ -82,8 +159,8 @@ class BaseSite:
             self.opened.append(token)
         return flight
 
-    def floors(self) -> list[int]:
-        return [self.plan.witness.floor(name) for name in self.key.names]
+    def floors(self, names: Sequence[bytes]) -> list[int]:
+        return [self.plan.witness.floor(name) for name in names]
 
     def granted(self, granted: Granted) -> Grant:
         # The script has just put back what was behind, so what it answers is what is current, below a floor or not.
@@ -96,11 +173,14 @@ class BaseSite:
         if outcome.error is not None:
             if not isinstance(outcome.error, Exception):
                 return None
-            return Outcome(error=outcome.error, source=Source.WAITED)
-        return Outcome(self.plan.own_copy(outcome), source=Source.WAITED)
+            return Outcome(error=outcome.error, source=Source.WAITED, marks=outcome.marks)
+        return Outcome(self.plan.own_copy(outcome), source=Source.WAITED, marks=outcome.marks)
 
-    def loaded(self, value: Any, error: BaseException | None, seconds: float) -> Outcome:
+    def loaded(self, value: Any, error: BaseException | None, seconds: float, collector: Collector | None) -> Outcome:
         plan = self.plan
+        keep = True
+        if isinstance(value, NotCached):  # type: ignore[arg-type]  # to checkers it is a function
+            value, keep = value.value, False
         plan.counters.loads += 1
         self.load_time = seconds
         if error is None and isinstance(value, (CoroutineType, GeneratorType, AsyncGeneratorType)):
@@ -108,7 +188,11 @@ class BaseSite:
         if error is not None:
             plan.counters.load_errors += 1
         plan.emit("load", self.key, error=error, load_time=seconds)
-        return Outcome(None, error) if error is not None else Outcome(value, load_time=seconds)
+        outcome = Outcome(None if error is not None else value, error, load_time=seconds)
+        outcome.keep = keep
+        outcome.marks = () if collector is None else collector.result()
+        outcome.declared = () if collector is None else tuple(collector.tags)
+        return outcome
 
     def stored(self, kept: bool, sealed: Sealed) -> bool:
         plan = self.plan
@@ -116,7 +200,7 @@ class BaseSite:
             plan.counters.stores += 1
             if plan.last_known is not None:
                 assert sealed.header is not None
-                plan.know(self.key, Reading((sealed.header.generation,), sealed.raw, sealed.header))
+                plan.know(self.key, Reading((), (), sealed.raw, sealed.header))
             plan.emit("store", self.key, size=len(sealed.raw))
         else:
             plan.counters.refused_stores += 1
@@ -131,12 +215,36 @@ class BaseSite:
         """Seconds to the next look, so that many waiters do not look in step."""
         return poll * (0.75 + random.random() / 2)
 
-    def enter(self) -> Any:
-        """Mark this context as inside the load of this call."""
-        return _LOADING.set((*_LOADING.get(), (self.plan, self.key.entry)))
+    def hand_on(self, outcome: Outcome) -> None:
+        """Tell the load that asked for this call what the answer stands under."""
+        collector, terms = self.collector, self.terms
+        if collector is None or terms is None:
+            return
+        stale = outcome.source is Source.STALE or outcome.source is Source.STALE_IF_ERROR
+        if outcome.marks is None or stale or terms.call_token is None:
+            collector.use(None)
+        else:
+            collector.use((*outcome.marks, (terms.call_name, terms.call_token), self.plan.version_mark))
 
-    def leave(self, mark: Any) -> None:
-        _LOADING.reset(mark)
+    def rest(self) -> bool:
+        """Whether a refresh of this entry is under way here, or failed a moment ago; it is marked as begun if not."""
+        refreshing, entry = self.plan.refreshing, self.key.entry
+        if refreshing.get(entry, 0.0) > monotonic():
+            return True
+        refreshing[entry] = math.inf
+        return False
+
+    def rested(self, outcome: Outcome | None) -> None:
+        """A refresh is over; after a failure nobody tries again for a moment, or a dead origin would be hit by every call."""
+        refreshing, entry = self.plan.refreshing, self.key.entry
+        if outcome is not None and outcome.error is not None:
+            if len(refreshing) > _RESTING_LIMIT:
+                now = monotonic()
+                for other in [other for other, until in list(refreshing.items()) if until <= now]:
+                    refreshing.pop(other, None)
+            refreshing[entry] = monotonic() + _REST_SECONDS
+        else:
+            refreshing.pop(entry, None)
 
     def finish(self, outcome: Outcome | None) -> None:
         """The call is over: whoever waited for it is told. Called exactly once, whatever happened."""
@@ -153,6 +261,7 @@ class BaseSite:
     def looked_up(self, outcome: Outcome, elapsed: float) -> None:
         """Count a lookup and tell the observers of it."""
         plan = self.plan
+        self.hand_on(outcome)
         plan.counters.looked_up(outcome.source)
         if plan.watch.busy:
             plan.watch.emit(

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import threading
 import time
+from contextvars import copy_context
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.clocks import monotonic, wall
 from memover.codec.envelope import read_header
-from memover.drivers.site import BaseSite, loading
+from memover.drivers.site import BaseSite, enter, leave, loading
 from memover.engine import flows
+from memover.drivers.plan import new_nonce
+from memover.drivers.tracking import INSIDE
 from memover.engine.judge import FRESH, judge
 from memover.engine.ops import Flow, Grant, Outcome, Reading, Sealed
 from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from memover.drivers.flights import Flight
     from memover.drivers.plan import Plan
     from memover.model import Key
+    from memover.stores.base import Seen
 
 __all__ = ["SyncSite", "conclude", "drive", "run", "shell"]
 
@@ -39,17 +43,19 @@ class SyncSite(BaseSite):
     __slots__ = ()
 
     def read(self) -> Reading:
-        return self.reading(self.plan.shared.store.read(self.key))
+        return self.reading(self.plan.shared.store.read(self.asked()))
 
     def look(self) -> Reading:
-        return self.reading(self.plan.shared.store.look(self.key))
+        return self.reading(self.plan.shared.store.look(self.asked()))
 
     def acquire(self, token: str, force: bool) -> Grant:
         self.open(token)
-        plan = self.plan
-        return self.granted(
-            plan.shared.store.acquire(self.key, token, plan.lease_ms, self.floors(), force)
-        )
+        key, plan, ensured = self.key, self.plan, self.ensured()
+        floors = self.floors((*key.names[: key.required], *ensured))
+        return self.granted(plan.shared.store.acquire(key, token, plan.lease_ms, ensured, floors, force))
+
+    def ensure(self, names: Sequence[bytes]) -> list[bytes]:
+        return self.plan.shared.store.ensure(names, self.floors(names), new_nonce())
 
     def store(self, token: str, sealed: Sealed) -> bool:
         memory = self.plan.shared.memory
@@ -63,18 +69,17 @@ class SyncSite(BaseSite):
     def release(self, token: str, failed: bool) -> None:
         self.plan.shared.store.release(self.key, token, failed)
 
-    def bump(self, nonce: str) -> bytes:
-        name = self.key.names[0]
-        return self.plan.shared.store.bump(name, nonce, self.plan.witness.floor(name))
+    def bump(self, names: Sequence[bytes], nonce: str) -> list[bytes]:
+        return self.plan.shared.store.bump(names, nonce, self.floors(names), self.plan.along())
 
-    def drop(self) -> None:
-        self.plan.shared.store.drop(self.key.entry, self.key.lease)
+    def drop(self, nonce: str) -> None:
+        self.plan.shared.store.drop(self.key.entry, self.key.lease, nonce, self.plan.along(self.key))
 
     def load(self, token: str | None) -> Outcome:
         plan = self.plan
         if token is not None:
             plan.hold(self, self.key, token)
-        mark = self.enter()
+        mark = enter((self,))
         value, error = None, None
         began = perf_counter()
         try:
@@ -83,10 +88,10 @@ class SyncSite(BaseSite):
             error = raised
         finally:
             seconds = perf_counter() - began
-            self.leave(mark)
+            leave(mark)
             if token is not None:
                 plan.let_go(self)
-        return self.loaded(value, error, seconds)
+        return self.loaded(value, error, seconds, mark[0].collector)
 
     def wait(self, holder: str, seconds: float, poll: float) -> Outcome | None:
         flight = self.open(holder)
@@ -111,6 +116,34 @@ class SyncSite(BaseSite):
                     return shared
             if monotonic() >= until:
                 return None
+
+    def behind(self, seconds: float, since: float) -> Outcome | bool:
+        if self.rest():
+            return True
+        site = SyncSite(self.plan, self.key, self.args, self.kwargs)
+        site.collector = None
+        landed = threading.Event()
+        outcome: Outcome | None = None
+
+        def work() -> None:
+            nonlocal outcome
+            INSIDE.set(None)
+            try:
+                outcome = run(flows.renew(site.on_terms(), since), site)
+            except StoreError:
+                pass  # counted by `run`; the stale entry stays in use
+            finally:
+                site.finish(outcome)
+                self.rested(outcome)
+                landed.set()
+
+        context = copy_context()
+        if not self.plan.shared.background.submit(lambda: context.run(work)):
+            self.rested(None)
+            return False
+        if seconds and landed.wait(seconds):
+            return self.shared_outcome(outcome) or True
+        return True
 
     def _await(self, flight: Flight, seconds: float) -> Outcome | None:
         landed = threading.Event()
@@ -150,18 +183,20 @@ def conclude(flow: Flow[T], site: SyncSite) -> T:
 
 def drive(flow: Flow[Outcome], site: SyncSite, began: float, *, lookup: bool = True) -> Any:
     """Run a call's flow, tell those who wait for it, and return or raise what it came to."""
-    outcome: Outcome | None = None
+    done: Outcome | None = None
     try:
-        outcome = run(flow, site)
+        outcome = done = run(flow, site)
     finally:
-        site.finish(outcome)
+        site.finish(done)
     if lookup:
         site.looked_up(outcome, perf_counter() - began)
+    else:
+        site.hand_on(outcome)
     if outcome.error is not None:
         try:
             raise outcome.error
         finally:
-            del outcome
+            del outcome, done
     return outcome.value
 
 
@@ -171,12 +206,15 @@ def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
     watch = plan.watch
     witness = plan.witness
     counters = plan.counters
-    memory = shared.memory
+    memory = shared.memory if plan.simple else None
+    inside = INSIDE.get
     generation_name = plan.generation_name
+    soft = plan.soft_name
+    versions = witness.versions
     read = shared.store.read
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if watch.busy:
+        if watch.busy or inside() is not None:
             return general(plan, lookup, args, kwargs)
         key = lookup(*args, **kwargs)
         if memory is not None:
@@ -184,28 +222,31 @@ def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
             if value is not MISSING:
                 counters.hits += 1
                 return value
-        if witness.owed:
+        if witness.owed or plan.policy.beta:
             return general(plan, lookup, args, kwargs)
+        if plan.learned:
+            key = plan.known_key(key)
         began = perf_counter()
         try:
-            tokens, raw, _ = read(key)
+            seen = read(key)
         except StoreError as error:
             plan.store_failed(key, error)
             return absent(plan, key, args, kwargs, error, None, began)
-        header = None
-        if raw is not None:
+        names, tokens, raw, _ = seen
+        if raw is not None and witness.trusts(names, tokens):
             try:
                 header = read_header(raw, key.entry)
-                if witness.trusts(key.names, tokens) and judge(header, key.names, tokens, wall()) is FRESH:
+                if not header.kind and FRESH is judge(
+                    header, names, tokens, wall(), required=key.required, soft=soft, versions=versions
+                ):
                     value = plan.decode(raw, header)
                     if plan.last_known is not None:
-                        plan.know(key, Reading(tokens, raw, header))
+                        plan.know(key, Reading(names, tokens, raw, header))
                     counters.hits += 1
                     return value
-            except DamagedEntry as error:
-                header = None
-                plan.damaged(key, error)
-        return absent(plan, key, args, kwargs, None, Reading(tokens, raw, header), began)
+            except DamagedEntry:
+                pass  # `absent` reads the header once more, and counts it there
+        return absent(plan, key, args, kwargs, None, seen, began)
 
     return call
 
@@ -216,17 +257,18 @@ def absent(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     error: StoreError | None,
-    reading: Reading | None,
+    seen: Seen | None,
     began: float,
 ) -> Any:
     """What follows a read that did not serve the call."""
     site = SyncSite(plan, key, args, kwargs)
     if loading(plan, key.entry):
         return bypass(plan, site)
-    terms = plan.terms(key)
-    if error is not None:
+    terms = site.on_terms()
+    if error is not None or seen is None:
+        assert error is not None, "there is an answer or an error"
         return drive(flows.storeless(terms, error, site.board()), site, began)
-    return drive(flows.miss(terms, reading), site, began)
+    return drive(flows.resolve(terms, site.reading(seen)), site, began)
 
 
 def bypass(plan: Plan, site: SyncSite) -> Any:
@@ -258,4 +300,4 @@ def general(
     site = SyncSite(plan, key, args, kwargs)
     if loading(plan, key.entry):
         return bypass(plan, site)
-    return drive(flows.get(plan.terms(key, max_age)), site, began)
+    return drive(flows.get(site.on_terms(max_age)), site, began)

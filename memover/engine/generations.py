@@ -22,6 +22,10 @@ __all__ = ["GARBAGE", "Witness", "parse"]
 GARBAGE = 1 << 52
 """Microseconds since the epoch reach this in the year 2112; doubles count exactly to twice as far (Lua's numbers)."""
 
+FLOOR_LIMIT = GARBAGE - (1 << 40)
+"""From here on a token is believed, being well-formed, and yet makes no floor: beyond a floor that is nearly garbage only
+garbage is left, while without one the next bump goes back to the server's clock."""
+
 _TOKEN = re.compile(rb"([0-9]{1,16})-([0-9a-f]{16})\Z")
 
 
@@ -31,23 +35,25 @@ def parse(token: bytes | None) -> Generation | None:
     if found is None:
         return None
     number = int(found[1])
-    return None if number >= GARBAGE else Generation(number, found[2].decode())
+    return None if number >= GARBAGE else Generation(number, found[2].decode(), getattr(token, "replicas", None))
 
 
 class Witness:
     """What one process has seen of the generations and tags of one cache, and owes to them.
 
     `owed` maps names whose invalidation was not acknowledged to what repeats it: while a name is there, nothing
-    under it is served or stored in this process. Plain dict operations only, so any thread may call;
+    under it is served or stored in this process. `versions` are the schema versions in this process's source, by
+    mark. Plain dict operations only, so any thread may call;
     a floor lost to a race or to the bound costs the ability to heal, never a wrong answer.
     """
 
-    __slots__ = ("_limit", "_seen", "owed")
+    __slots__ = ("_limit", "_seen", "owed", "versions")
 
     def __init__(self, limit: int = 100_000) -> None:
         self._seen: OrderedDict[bytes, tuple[bytes, int]] = OrderedDict()
         self._limit = limit
         self.owed: dict[bytes, Callable[[], object]] = {}
+        self.versions: dict[bytes, bytes] = {}
 
     def trusts(self, names: Sequence[bytes], tokens: Sequence[bytes | None]) -> bool:
         """Whether every token read may be believed; what is newer than seen before is remembered."""
@@ -79,7 +85,10 @@ class Witness:
         return bool(owed) and (any(name in owed for name in names) or any(name in owed for name in more))
 
     def _remember(self, name: bytes, token: bytes, number: int) -> None:
-        self._seen[name] = (token, number)
+        if number >= FLOOR_LIMIT:
+            return
+        self._seen.pop(name, None)  # to the young end: what is in use is forgotten last
+        self._seen[name] = (bytes(token), number)
         while len(self._seen) > self._limit:
             try:
                 self._seen.popitem(last=False)

@@ -14,10 +14,10 @@ parameters makes every call a miss, and never reads an old entry under a new mea
 `compile` gives a function with exactly the wrapped function's signature, so that the interpreter binds the
 arguments, applies the defaults and complains in the function's own words. It keeps a bounded memo from calls to
 records. The memo holds only calls whose counting arguments are all exactly int, str, bytes, bool, None or
-float, and not long; it is looked up by the types first and the values then, because 1 == True == 1.0; zeros and
-nans of type float stay out, because 0.0 == -0.0. It needs no lock: each step is one operation of a dict, and a step lost
-to another thread costs one entry of the memo. Calls keyed by a callable are never in it: the callable may
-look at more than its arguments.
+float, and not long; it is looked up by the types first and the values then, because 1 == True == 1.0; zeros
+and nans of type float stay out, because 0.0 == -0.0. It needs no lock: each step is one operation of a dict,
+and a step lost to another thread costs one entry of the memo. Calls keyed by a callable are never in it: the
+callable may look at more than its arguments.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ConfigurationError
 from . import human
-from .canonical import Refused, encode_part
+from .canonical import encode
 from .compiler import Compiler, digest
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Binding:
         heads = []
         for name in self.counting:
             kind = _LETTERS.get(self.signature.parameters[name].kind, b"p")
-            heads.append(kind + encode_part(name, {}))
+            heads.append(kind + encode(name))
         return tuple(heads)
 
     def _key_arguments(self, key: Callable[..., Any]) -> tuple[str, ...] | None:
@@ -141,10 +141,8 @@ class Binding:
         except TypeError:
             names = tuple(wanted.parameters)
             named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-            if (
-                all(p.name in self.parameters and p.kind in named for p in wanted.parameters.values())
-                and names
-            ):
+            fits = all(p.name in self.parameters and p.kind in named for p in wanted.parameters.values())
+            if fits and names:
                 return names
             raise ConfigurationError(
                 f"{self.name}: the key= callable takes {wanted}, which the function's own arguments "
@@ -199,11 +197,7 @@ class Binding:
     def _bytes(self, *values: Any) -> bytes:
         parts = [b"c%d:" % len(values)]
         for head, name, value in zip(self._heads, self.counting, values, strict=True):
-            parts.append(head)
-            try:
-                parts.append(encode_part(value, {}))
-            except Refused as refused:
-                raise refused.unkeyable(self.name, name) from refused.__cause__
+            parts += (head, encode(value, name, self.name))
         return b"".join(parts)
 
     def _digest(self, *values: Any) -> str:

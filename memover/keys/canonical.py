@@ -61,24 +61,33 @@ class Refused(Exception):
         self.kind = type_name(type(value))
         self.steps: list[str] = []
 
-    def unkeyable(self, function: str, parameter: str) -> UnkeyableArgument:
-        """The error that a caller sees: function, parameter, path, type, reason and what to do."""
+    def unkeyable(self, function: str, parameter: str, place: str = "") -> UnkeyableArgument:
+        """The error that a caller sees: function, parameter, path, type, reason and what to do.
+
+        `place` is where in the parameter the value came from, if not the parameter itself.
+        """
         steps = self.steps[::-1]
         if len(steps) > 20:
             steps[10:-10] = ["..."]
-        path = parameter + "".join(steps)
+        path = (place or parameter) + "".join(steps)
         at = f"{function}(): " if function else ""
         if parameter == "self" and not self.steps:
             todo = (
                 "give the class a __memover_key__() that returns what tells its objects apart, or leave it out "
                 'with ignore=("self",) if the result does not depend on it'
             )
-        else:
+        elif parameter:
             todo = (
                 "give its class a __memover_key__(), teach memover its type with memover.register_key(type, fn), "
                 f"leave the parameter out with ignore=({parameter!r},), or make the key yourself with key="
             )
-        message = f"{at}argument {path} of type {self.kind} cannot be part of a key: {self.reason}; {todo}"
+        else:
+            todo = (
+                "return a str, a number or a tuple of them, give its class a __memover_key__(), or teach memover "
+                "its type with memover.register_key(type, fn)"
+            )
+        what = f"argument {path}" if parameter else path
+        message = f"{at}{what} of type {self.kind} cannot be part of a key: {self.reason}; {todo}"
         return UnkeyableArgument(message, function=function, parameter=parameter, path=path, kind=self.kind)
 
 
@@ -88,9 +97,17 @@ def encode(value: Any, parameter: str = "value", function: str = "") -> bytes:
     What a `__memover_key__()` or a registered function raises comes through as it is.
     """
     try:
-        return encode_part(value, {})
+        return encode_whole(value)
     except Refused as refused:
         raise refused.unkeyable(function, parameter) from refused.__cause__
+
+
+def encode_whole(value: Any) -> bytes:
+    """The canonical bytes of a value that is inside no other; raises `Refused`."""
+    try:
+        return encode_part(value, {})
+    except RecursionError as error:  # within the limit, but the caller had used up the stack
+        raise Refused(value, "it is nested too deep for what is left of the stack") from error
 
 
 def encode_part(value: Any, active: Active) -> bytes:
@@ -254,11 +271,13 @@ def register_key(kind: type, fn: Callable[[Any], Any], /) -> None:
     _forget()
 
 
-def _keyed(label: str, fn: Callable[[Any], Any], name: str) -> Encoder:
+def _keyed(kind: type, label: str, fn: Callable[[Any], Any], name: str) -> Encoder:
+    head = class_part(kind)
+
     def encode_keyed(value: Any, active: Active) -> bytes:
         enter(value, active)
         try:
-            return composite(label, class_part(type(value)), encode_part(_told(fn, value, name), active))
+            return composite(label, head, encode_part(_told(fn, value, name), active))
         except Refused as refused:
             refused.steps.append(f".{name}()" if label == "key" else "")
             raise
@@ -298,12 +317,12 @@ def _forget() -> None:
 
 def _find(kind: type, value: Any) -> Encoder:
     if kind in _registered:
-        return _keyed("registered", _registered[kind], "the registered key function")
+        return _keyed(kind, "registered", _registered[kind], "the registered key function")
     if callable(getattr(kind, "__memover_key__", None)):
-        return _keyed("key", _call_key, "__memover_key__")
+        return _keyed(kind, "key", _call_key, "__memover_key__")
     for base in kind.__mro__[1:]:
         if base in _registered:
-            return _keyed("registered", _registered[base], "the registered key function")
+            return _keyed(kind, "registered", _registered[base], "the registered key function")
     # Imported here, once per type and not at import: these modules import this one, and most programs need few.
     from . import arrays, known, records
 

@@ -196,7 +196,8 @@ class Compiler:
 def _keeper(memo: dict[Any, dict[Any, Any]], size: int) -> Callable[[Any, Any, tuple[Any, ...], R], R]:
     """The function that notes a record in the memo if the call may be in it, and returns it.
 
-    The memo is emptied at every `size`-th record noted, so it never holds more; counting is one atomic step.
+    The memo is emptied at every `size`-th record noted, so it never holds more. Without the GIL a tick may be lost,
+    which lets it grow to the next multiple.
     """
     ticks = count(1)
 

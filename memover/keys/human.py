@@ -7,14 +7,14 @@ the values that the template names are the same, type included.
     ---------------------------  -----------------------------------------------------------------
     int below 2**64              its decimal digits: 7
     True, False, None            True, False, None
-    str                          itself, escaped; `~s` in front when it is empty or would read as one of the above
+    str                          itself, escaped; with `~s` in front if it is empty or reads as one of the above
     float                        ~f and its repr: ~f1.5
     bytes                        ~b and itself, escaped
     UUID, date                   ~u and ~d and their usual text
     anything else                ~x and 32 hex digits: the digest of its canonical bytes
     a text over 200 characters   ~h and 32 hex digits, in place of the whole text
 
-Escaping is `naming.escape`'s: printable ASCII other than `%{}~` stands for itself, everything else is percent-encoded.
+Escaping is `naming.escape`'s: printable ASCII other than `%{}~` stands for itself, the rest is percent-encoded.
 In a template with several fields one character of each text between two fields is its separator, and is
 percent-encoded in values as well: `"{a}:{b}"` of ("x:y", "z") is `x%3Ay:z`. So a reader meets the first
 separator where the first value ends, and the text splits one way only. The separator is the first character
@@ -29,7 +29,7 @@ from string import Formatter
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError
-from .canonical import Refused, encode_part, type_name
+from .canonical import Refused, encode_whole, type_name
 from .naming import PLAIN, escape, shorten
 
 __all__ = ["Template", "parse", "whole"]
@@ -63,7 +63,7 @@ class Template(NamedTuple):
             try:
                 parts.append(render(_walk(arguments[field.name], field), self.separators))
             except Refused as refused:
-                raise refused.unkeyable(function, field.source) from refused.__cause__
+                raise refused.unkeyable(function, field.name, field.source) from refused.__cause__
             parts.append(literal)
         return shorten("".join(parts))
 
@@ -97,19 +97,17 @@ def render(value: Any, separators: str = "") -> str:
         return "~u" + escape(str(value), separators)
     if type_name(kind) in ("datetime.date", "freezegun.api.FakeDate"):
         return "~d" + escape(value.isoformat(), separators)
-    return "~x" + blake2b(encode_part(value, {}), digest_size=16).hexdigest()
+    return "~x" + blake2b(encode_whole(value), digest_size=16).hexdigest()
 
 
 def whole(value: Any, function: str) -> str:
     """What a `key=` callable returned, as the last segment of the entry key; raises `UnkeyableArgument`."""
-    if value is None:
-        raise Refused(value, "key= returned None; return a str, an int or a tuple of them").unkeyable(
-            function, "key()"
-        )
     try:
+        if value is None:
+            raise Refused(value, "it looks like a forgotten return")
         return shorten(render(value))
     except Refused as refused:
-        raise refused.unkeyable(function, "key()") from refused.__cause__
+        raise refused.unkeyable(function, "", "what key= returned") from refused.__cause__
 
 
 def parse(template: str, parameters: tuple[str, ...], function: str) -> Template:

@@ -4,6 +4,10 @@
     ----------  --------------------------------------  ----------------
     entry       {prefix}:{version}:{namespace}:{text}   `entry_key`
     generation  {prefix}:gen:{namespace}                `generation_key`
+    soft mark   {prefix}:gen:{namespace}@soft           `soft_key`
+    call token  {prefix}:gen:{namespace}@call{0..1023}  `stripe_key`
+    tag clock   {prefix}:gen:@tags                      `tag_clock_key`
+    coarse      {prefix}:gen:@all                       `coarse_key`
     tag         {prefix}:tag:{escaped tag}              `tag_key`
     lease       {<entry key>}:lease, braces as written  `lease_key`
 
@@ -13,7 +17,7 @@
     text       32 lower-case hex digits, or a human key (`human.py`): 1 to 200 printable ASCII characters
 
 Why one way only: neither prefix, version nor namespace holds a colon, so the first three colons are the
-separators and the rest is the text; `gen` and `tag` are no versions. A lease begins with `{`, which begins
+separators and the rest is the text; `gen` and `tag` are no versions, and `@` is in no namespace. A lease begins with `{`, which begins
 no prefix. No part holds `{` or `}`, so the braces of a lease are a Redis Cluster hash tag around the whole
 entry key (Redis Cluster specification, "Hash tags"): the lease shares the slot of its entry and of nothing else.
 
@@ -28,6 +32,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from string import ascii_letters, digits
 from typing import Any
+from zlib import crc32
 
 from ..errors import ConfigurationError
 
@@ -36,14 +41,19 @@ __all__ = [
     "check_namespace",
     "check_prefix",
     "check_version",
+    "coarse_key",
     "entry_key",
     "escape",
     "generation_key",
     "lease_key",
+    "soft_key",
+    "stripe_key",
+    "tag_clock_key",
     "shorten",
     "tag_key",
 ]
 
+STRIPES = 1024
 PREFIX_LIMIT = 64
 NAMESPACE_LIMIT = 200
 VERSION_LIMIT = 2**63 - 1
@@ -105,6 +115,28 @@ def entry_key(prefix: str, version: int, namespace: str, text: str) -> str:
 def generation_key(prefix: str, namespace: str) -> str:
     """The key of a namespace's generation, one for all its versions."""
     return f"{prefix}:gen:{namespace}"
+
+
+def soft_key(prefix: str, namespace: str) -> str:
+    """The key of a namespace's soft mark: moved by `invalidate_all(soft=True)`, it makes entries stale, not dead."""
+    return f"{prefix}:gen:{namespace}@soft"
+
+
+def stripe_key(prefix: str, namespace: str, text: str) -> str:
+    """The key of the call token that this call shares with about a thousandth of the namespace's calls.
+
+    It stands for the call in entries whose load used the call's result, and moves when such a call is invalidated."""
+    return f"{prefix}:gen:{namespace}@call{crc32(text.encode()) % STRIPES}"
+
+
+def tag_clock_key(prefix: str) -> str:
+    """The key of the token that moves with every tag, so that a load can tell whether any tag moved meanwhile."""
+    return f"{prefix}:gen:@tags"
+
+
+def coarse_key(prefix: str) -> str:
+    """The key of the token that moves with every invalidation: for entries that depend on too many to list."""
+    return f"{prefix}:gen:@all"
 
 
 def tag_key(prefix: str, tag: str) -> str:

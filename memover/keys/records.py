@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["find"]
 
 _UNSET = composite("unset")
+_MISSING = object()
 
 
 def find(kind: type) -> Encoder | None:
@@ -41,19 +42,19 @@ def find(kind: type) -> Encoder | None:
     own = kind.__dict__
     enum = sys.modules.get("enum")
     if enum is not None and issubclass(kind, enum.Enum):
-        return _flag if issubclass(kind, enum.Flag) else _enum
+        return _flag(kind) if issubclass(kind, enum.Flag) else _enum(kind)
     names: Any = getattr(kind, "_fields", None)
     if issubclass(kind, tuple) and isinstance(names, tuple) and callable(getattr(kind, "_make", None)):
-        return _namedtuple(names)
+        return _namedtuple(kind, names)
     if builtin_base(kind) is not None:
         return None
     if "__dataclass_fields__" in own:
-        return _record("dataclass", [field.name for field in sys.modules["dataclasses"].fields(kind)])
+        return _record("dataclass", kind, [field.name for field in sys.modules["dataclasses"].fields(kind)])
     if "__attrs_attrs__" in own:
-        return _record("attrs", [attribute.name for attribute in own["__attrs_attrs__"]])
+        return _record("attrs", kind, [attribute.name for attribute in own["__attrs_attrs__"]])
     if type(kind).__module__.partition(".")[0] == "msgspec" and hasattr(kind, "__struct_fields__"):
         names = getattr(kind, "__struct_fields__")  # noqa: B009 - no class here is known to have it
-        return _record("msgspec", names)
+        return _record("msgspec", kind, names)
     if hasattr(kind, "__pydantic_core_schema__") and hasattr(kind, "model_fields"):
         return _pydantic(kind)
     if any(type_name(base) == "pydantic.networks._BaseUrl" for base in kind.__mro__):
@@ -68,57 +69,63 @@ def find(kind: type) -> Encoder | None:
     return None
 
 
-def _enum(value: Any, active: Active) -> bytes:
-    if not isinstance(value._name_, str):
-        raise Refused(value, "an enum member without a name")
-    return composite("enum", class_part(type(value)), encode_part(value._name_, active))
+def _enum(kind: type) -> Encoder:
+    head = class_part(kind)
+
+    def encode_enum(value: Any, active: Active) -> bytes:
+        if not isinstance(value._name_, str):
+            raise Refused(value, "an enum member without a name")
+        return composite("enum", head, encode_part(value._name_, active))
+
+    return encode_enum
 
 
-def _flag(value: Any, active: Active) -> bytes:
-    return composite("flag", class_part(type(value)), encode_part(value._value_, active))
-
-
-def _fields(value: Any, names: Sequence[str], active: Active) -> list[bytes]:
-    parts = []
-    for name in names:
-        parts.append(encode_part(name, active))
-        try:
-            field = getattr(value, name)
-        except AttributeError:
-            parts.append(_UNSET)
-            continue
-        try:
-            parts.append(encode_part(field, active))
-        except Refused as refused:
-            refused.steps.append(f".{name}")
-            raise
-    return parts
+def _flag(kind: type) -> Encoder:
+    head = class_part(kind)
+    return lambda value, active: composite("flag", head, encode_part(value._value_, active))
 
 
 def _record(
-    label: str, names: Sequence[str], rest: Callable[[Any, Active], list[bytes]] = lambda value, active: []
+    label: str,
+    kind: type,
+    names: Sequence[str],
+    rest: Callable[[Any, Active], list[bytes]] = lambda value, active: [],
 ) -> Encoder:
+    head = class_part(kind)
+    fields = [(name, encode_part(name, {})) for name in names]
+
     def encode_record(value: Any, active: Active) -> bytes:
         enter(value, active)
+        parts = [head]
         try:
-            parts = _fields(value, names, active)
+            for name, part in fields:
+                parts.append(part)
+                field = getattr(value, name, _MISSING)
+                try:
+                    parts.append(_UNSET if field is _MISSING else encode_part(field, active))
+                except Refused as refused:
+                    refused.steps.append(f".{name}")
+                    raise
             parts += rest(value, active)
         finally:
             del active[id(value)]
-        return composite(label, class_part(type(value)), *parts)
+        return composite(label, *parts)
 
     return encode_record
 
 
-def _namedtuple(names: tuple[str, ...]) -> Encoder:
+def _namedtuple(kind: type, names: tuple[str, ...]) -> Encoder:
+    head = class_part(kind)
+    fields = [(name, encode_part(name, {})) for name in names]
+
     def encode_namedtuple(value: Any, active: Active) -> bytes:
         if getattr(value, "__dict__", None):
             raise Refused(value, "a named tuple with attributes besides its fields")
         enter(value, active)
-        parts = []
+        parts = [head]
         try:
-            for name, field in zip(names, tuple.__iter__(value), strict=True):
-                parts.append(encode_part(name, active))
+            for (name, part), field in zip(fields, tuple.__iter__(value), strict=True):
+                parts.append(part)
                 try:
                     parts.append(encode_part(field, active))
                 except Refused as refused:
@@ -126,7 +133,7 @@ def _namedtuple(names: tuple[str, ...]) -> Encoder:
                     raise
         finally:
             del active[id(value)]
-        return composite("namedtuple", class_part(type(value)), *parts)
+        return composite("namedtuple", *parts)
 
     return encode_namedtuple
 
@@ -137,7 +144,7 @@ def _pydantic(kind: Any) -> Encoder:
         private = getattr(value, "__pydantic_private__", None)
         return [encode_part(extra, active), encode_part(private, active)]
 
-    return _record("pydantic", list(kind.model_fields), rest)
+    return _record("pydantic", kind, list(kind.model_fields), rest)
 
 
 def _url(value: Any, active: Active) -> bytes:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from memover.clocks import monotonic
 from memover.model import MISSING
 from memover.stores import leases
-from memover.stores.base import Granted, Seen
+from memover.stores.base import Granted, Request, Seen, SeenMany
 from memover.stores.memory_keyvalue import MemoryKeyValues
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class MemoryStore(MemoryKeyValues):
     """A bounded store in this process, for threads and event loops alike; `max_entries` bounds the entries."""
 
     shared = False
+    spread = False
 
     def __init__(self, max_entries: int) -> None:
         self.address = f"memory://{id(self):x}"
@@ -51,6 +52,8 @@ class MemoryStore(MemoryKeyValues):
         self.tokens: dict[bytes, bytes] = {}
         self._leases: dict[bytes, tuple[bytes, float]] = {}
         self._lock = threading.Lock()
+        # Tags make tokens without end; every entry may carry a few of its own before the oldest give way.
+        self._max_tokens = max(100_000, 8 * max_entries)
 
     def after_fork(self) -> None:
         """Forget what belonged to threads that did not come along."""
@@ -79,30 +82,50 @@ class MemoryStore(MemoryKeyValues):
         tokens = [self.tokens.get(name) for name in key.names]
         item = self.items.get(key.text)
         if item is None:
-            return Seen(tokens, None)
+            return Seen(key.names, tokens, None)
         try:
             self.items.move_to_end(key.text)
         except KeyError:
             pass
-        return Seen(tokens, item.raw)
+        return Seen(key.names, tokens, item.raw)
+
+    def read_plain(self, keys: Sequence[Key]) -> SeenMany:
+        seens = self.read_many(keys)
+        return keys[0].names, seens[0].tokens, [seen.raw for seen in seens]
+
+    def read_many(self, keys: Sequence[Key]) -> list[Seen]:
+        return [self.read(key) for key in keys]
+
+    def acquire_many(self, requests: Sequence[Request]) -> list[Granted]:
+        return [self.acquire(key, token, ms, ensured, floors, False) for key, token, ms, ensured, floors in requests]
+
+    def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> list[bool]:
+        return [self.store(*entry) for entry in entries]
 
     def look(self, key: Key) -> Seen:
         with self._lock:
             seen = self.read(key)
-            return Seen(seen.tokens, seen.raw, self._lease(key.lease))
+            return Seen(seen.names, seen.tokens, seen.raw, self._lease(key.lease))
 
-    def acquire(self, key: Key, token: str, lease_ms: int, floors: Sequence[int], force: bool) -> Granted:
+    def acquire(
+        self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
+    ) -> Granted:
+        required = key.required
+        names = (*key.names[:required], *ensured, *key.names[required:])
         with self._lock:
-            for name, floor in zip(key.names, floors):
-                if name not in self.tokens:
-                    self.tokens[name] = self._new_token(name, token, floor)
-            seen = self.read(key)
-            under = leases.stamp(seen.tokens)
+            for name, floor in zip(names, floors):
+                self._ensure(name, token, floor)
+            seen = Seen(names, [self.tokens.get(name) for name in names], self.read(key).raw)
+            under = leases.stamp(seen.tokens[:required])
             holder = "" if force else leases.holder_of(self._lease(key.lease), under)
             if holder and holder != token:
                 return Granted(False, holder, seen)
             self._leases[key.lease] = (leases.held(token, under), monotonic() + lease_ms / 1000)
             return Granted(True, "", seen)
+
+    def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> list[bytes]:
+        with self._lock:
+            return [self._ensure(name, nonce, floor) for name, floor in zip(names, floors)]
 
     def store(self, key: Key, token: str, raw: bytes, expire_ms: int) -> bool:
         raise TypeError("the memory store keeps objects beside their bytes: use keep()")
@@ -137,25 +160,44 @@ class MemoryStore(MemoryKeyValues):
             self._leases[key.lease] = (lease, monotonic() + lease_ms / 1000)
             return True
 
-    def bump(self, name: bytes, nonce: str, floor: int) -> bytes:
+    def bump(
+        self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
+    ) -> list[bytes]:
         with self._lock:
-            current = self.tokens.get(name)
-            if current is None or not current.endswith(nonce.encode()):
-                self.tokens[name] = self._new_token(name, nonce, floor)
-            return self.tokens[name]
+            floor = 0
+            moved = []
+            for name, own in zip(names, floors):
+                moved.append(self._move(name, nonce, max(own, floor)))
+                floor = floor or int(moved[0].partition(b"-")[0]) - 1
+            self._move_along(along, nonce)
+            return moved
 
-    def drop(self, entry: bytes, lease: bytes) -> None:
+    def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> None:
         with self._lock:
             self.items.pop(entry.decode(), None)
             self._leases.pop(lease, None)
+            self._move_along(along, nonce)
 
     def close(self) -> None:
         """Nothing is open; entries stay until the store goes."""
 
-    def _new_token(self, name: bytes, nonce: str, floor: int) -> bytes:
+    def _ensure(self, name: bytes, nonce: str, floor: int) -> bytes:
+        return self.tokens.get(name) or self._move(name, nonce, floor)
+
+    def _move(self, name: bytes, nonce: str, floor: int) -> bytes:
         current = self.tokens.get(name)
+        if current is not None and current.endswith(nonce.encode()):
+            return current
         number = max(int(current.partition(b"-")[0]) if current else 0, floor) + 1
-        return b"%d-%b" % (max(number, time.time_ns() // 1000), nonce.encode())
+        self.tokens[name] = b"%d-%b" % (max(number, time.time_ns() // 1000), nonce.encode())
+        while len(self.tokens) > self._max_tokens:
+            del self.tokens[next(iter(self.tokens))]  # the oldest; losing it can only cause misses
+        return self.tokens[name]
+
+    def _move_along(self, names: Sequence[bytes], nonce: str) -> None:
+        for name in names:
+            if name in self.tokens:
+                self._move(name, nonce, 0)
 
     def _lease(self, name: bytes) -> bytes | None:
         lease, ends = self._leases.get(name, (None, 0.0))

@@ -21,10 +21,6 @@ __all__ = ["MemoryKeyValues"]
 class MemoryKeyValues:
     """What `MemoryStore` inherits; see `memover.stores.keyvalue.KeyValueStore`."""
 
-    def read_many(self: MemoryStore, keys: Sequence[Key]) -> tuple[bytes | None, list[bytes | None]]:
-        seen = [self.read(key) for key in keys]
-        return (seen[0].tokens[0] if seen else None), [each.raw for each in seen]
-
     def put(self: MemoryStore, parcels: Sequence[Parcel], stamp: Stamp) -> bytes:
         with self._lock:
             generation = self._under(stamp)
@@ -105,9 +101,7 @@ class MemoryKeyValues:
     # -- inside the lock ------------------------------------------------------------------------------------------------
 
     def _under(self: MemoryStore, stamp: Stamp) -> bytes:
-        if stamp.name not in self.tokens:
-            self.tokens[stamp.name] = self._new_token(stamp.name, stamp.nonce, stamp.floor)
-        return self.tokens[stamp.name]
+        return self._ensure(stamp.name, stamp.nonce, stamp.floor)
 
     def _live(self: MemoryStore, key: Key, generation: bytes, now: float) -> tuple[bytes, Header] | None:
         item = self.items.get(key.text)

@@ -109,4 +109,6 @@ def _same_numpy(one: Any, other: Any) -> bool:
             return False
         if one.dtype == object:
             return all(map(same, one.flat, other.flat))
+        if one.dtype.isalignedstruct:
+            return bool((one == other).all())  # what is between the fields is no value
     return bool(one.tobytes() == other.tobytes())

@@ -35,7 +35,7 @@ def test_comes_back_as_it_was(name: str) -> None:
     assert same(there_and_back(t.Friend("x", value)), t.Friend("x", value))
 
 
-def test_the_helper_tells_values_apart() -> None:
+def test_the_comparison_tells_values_apart() -> None:
     """The comparison these tests rest on is not fooled by what Python calls equal."""
     pairs = [(1, True), (1, 1.0), (0.0, -0.0), ((1,), [1]), ({1: 1}, {True: 1}), (t.Level.LOW, 1)]
     pairs += [({"a": 1, "b": 2}, {"b": 2, "a": 1}), (t.Friend("x"), t.attribute(t.Friend("x"), y=1))]
@@ -64,7 +64,9 @@ def test_another_process_reads_the_same() -> None:
         "print('read')"
     )
     lines = "\n".join(CODEC.encode(VALUES[name]).hex() for name in names)
-    done = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=lines, capture_output=True, text=True, check=False
+    )
     assert (done.stdout, done.stderr) == ("read\n", "")
 
 

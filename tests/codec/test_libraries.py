@@ -74,12 +74,12 @@ class TestNumpy:
 
     def values(self) -> list[Any]:
         np = self.np
-        frozen = np.arange(5000)
+        frozen = np.arange(600)
         frozen.flags.writeable = False
         return [
             np.arange(10),
             np.arange(100_000, dtype="f8"),
-            np.asfortranarray(np.arange(6000).reshape(60, 100)),
+            np.asfortranarray(np.arange(600).reshape(20, 30)),
             np.arange(24).reshape(2, 3, 4).transpose(1, 0, 2),
             np.arange(20)[::2],
             np.array(5),
@@ -137,7 +137,9 @@ class TestNumpy:
             np.zeros(2).view(np.recarray),
             np.zeros(2, dtype=np.dtype("f8", metadata={"a": 1})),
             np.zeros(2, dtype=[("a", object)]),
-            np.longlong(1) if np.dtype("q") == np.dtype("l") and np.longlong is not np.int64 else np.ma.array([1]),
+            np.longlong(1)
+            if np.dtype("q") == np.dtype("l") and np.longlong is not np.int64
+            else np.ma.array([1]),
         ]:
             with pytest.raises(UnencodableValue) as caught:
                 CODEC.encode({"a": value})
@@ -178,7 +180,9 @@ class TestPandas:
         ]:
             back = there_and_back({"k": value})["k"]
             assert type(back) is type(value)
-            getattr(pd.testing, f"assert_{type(value).__name__.lower().replace('data', '')}_equal")(back, value)
+            getattr(pd.testing, f"assert_{type(value).__name__.lower().replace('data', '')}_equal")(
+                back, value
+            )
         assert there_and_back([pd.NA, pd.NaT])[0] is pd.NA
         assert there_and_back([pd.NA, pd.NaT])[1] is pd.NaT
 

@@ -14,7 +14,7 @@ RUNS: list[str] = []
 class Colour(enum.Enum):
     RED = 1
     GREEN = "g"
-    CRIMSON = 1
+    CRIMSON = 1  # noqa: PIE796
 
 
 class Level(enum.IntEnum):
@@ -129,7 +129,7 @@ class Pair(NamedTuple):
     right: Any = None
 
 
-OldPair = namedtuple("OldPair", "left right")  # noqa: PYI024
+OldPair = namedtuple("OldPair", "left right")
 
 
 class Row(TypedDict):

@@ -102,8 +102,12 @@ GOLDEN: list[tuple[Any, bytes]] = [
     (s.KeyedToo((1, "a")), b"x2:s3:keys27:tests.keys.samples:KeyedToot2:i0x1;s1:a"),
 ]
 
+# The package's own __init__ imports what another interpreter may not have installed, so a bare one stands in for it.
 CHILD = """
+import sys, types
 from hashlib import blake2b
+sys.modules["memover"] = package = types.ModuleType("memover")
+package.__path__ = ["memover"]
 from memover.keys import encode
 from tests.keys.samples import distinct
 print(blake2b(b"".join(encode(value) for value in distinct())).hexdigest())
@@ -165,7 +169,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, s.Client):
         return same(vars(a), vars(b))
     if isinstance(a, (dt.datetime, dt.time)):
-        return a == b and a.fold == b.fold
+        return bool(a == b and a.fold == b.fold)
     return bool(a == b)
 
 
@@ -286,7 +290,7 @@ class MyDict(dict): ...  # type: ignore[type-arg]
 class Undecorated(s.Client): ...
 
 
-class Tuple(collections.namedtuple("Tuple", "a")): ...  # noqa: PYI024, SLOT002 - attributes are the point
+class Tuple(collections.namedtuple("Tuple", "a")): ...
 
 
 def extended_tuple() -> Tuple:
@@ -435,3 +439,22 @@ def test_the_error_names_the_place(value: Any, path: str, kind: str) -> None:
     assert error.kind.endswith(kind)
     for part in ("load()", path, kind, "__memover_key__", "memover.register_key", "ignore=('user',)", "key="):
         assert part in str(error)
+
+
+def test_a_stack_nearly_used_up_is_no_recursion_error() -> None:
+    """A nesting that is allowed, met deep in the caller's own recursion, is refused like one that is not."""
+    value = nested(99, lambda v: [v])
+
+    def deeper(left: int) -> bytes:
+        return encode(value) if left == 0 else deeper(left - 1)
+
+    outcomes = []
+    for depth in range(0, sys.getrecursionlimit(), 20):
+        try:
+            outcomes.append(deeper(depth)[:4].decode())
+        except errors.UnkeyableArgument as error:
+            outcomes.append(str(error))
+        except RecursionError:
+            break  # the recursion of this test itself
+    assert outcomes[0] == "l1:l"
+    assert "what is left of the stack" in outcomes[-1]

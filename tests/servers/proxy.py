@@ -40,6 +40,7 @@ class _Connection:
         self.client = client
         self.server: asyncio.StreamWriter | None = None
         self.lost_bytes = False
+        self.stranded = False
 
     def reset(self) -> None:
         """Close both ends with RST: what a crashed host or an impatient firewall sends."""
@@ -118,6 +119,17 @@ class FaultyProxy:
     def partition(self) -> None:
         """Hold both directions, as TCP does while packets are lost: `restore()` delivers everything, late."""
         self._set(_Flow.HOLD, _Flow.HOLD)
+
+    def strand(self) -> None:
+        """Swallow, for ever, what goes over the connections that are open now; new ones are served.
+
+        What a client sees when its peer's machine was replaced, or a firewall forgot its connections."""
+
+        def change() -> None:
+            for connection in self._open:
+                connection.stranded = True
+
+        self._call(change)
 
     def cut(self) -> None:
         """Reset every open connection; new ones are served."""
@@ -256,6 +268,8 @@ class FaultyProxy:
         while chunk := await reader.read(_CHUNK):
             while self._requests is _Flow.HOLD:
                 await self._changed.wait()
+            if connection.stranded:
+                continue
             if self._requests is _Flow.SWALLOW:
                 connection.lost_bytes = True
                 continue
@@ -269,6 +283,8 @@ class FaultyProxy:
                 await asyncio.sleep(self._delay)
             while self._answers is _Flow.HOLD:
                 await self._changed.wait()
+            if connection.stranded:
+                continue
             if self._answers is _Flow.SWALLOW:
                 connection.lost_bytes = True
                 continue

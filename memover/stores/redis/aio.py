@@ -16,17 +16,18 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from memover.errors import StoreError
-from memover.stores.base import Granted, Seen
+from memover.stores.base import Granted, Request, Seen, SeenMany
 from memover.stores.redis.breaker import Breaker
 from memover.stores.redis.cluster import Exchanges, Topology
-from memover.stores.redis.commands import Exchange, RedisCommands, scripted
-from memover.stores.redis.connect import Node, Target, lost, translated
+from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
+from memover.stores.redis.connect import Node, Target, check_role, lost, translated
 from memover.stores.redis.keyvalue import AsyncRedisKeyValues
+from memover.stores.redis.sync import _PATIENCE, exhausted
 
-if sys.version_info >= (3, 11, 3):
-    from asyncio import timeout as time_limit
+if TYPE_CHECKING or sys.version_info >= (3, 11, 3):
+    from asyncio import timeout as time_limit  # type: ignore[attr-defined]  # checkers look at 3.10
 else:
-    from async_timeout import timeout as time_limit  # redis-py's own dependency there
+    from async_timeout import timeout as time_limit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -38,6 +39,11 @@ __all__ = ["AsyncPool", "AsyncRedisStore"]
 
 T = TypeVar("T")
 
+_EXTENSIONS = 2
+"""How often a timeout that the loop came to late is not taken for one."""
+_LATENESS = 0.2
+"""From which share of the budget a timer is late."""
+
 
 class AsyncPool:
     """The connections of one event loop to one server; `make` answers a connection that is not open yet."""
@@ -48,41 +54,50 @@ class AsyncPool:
         self._make = make
         self._limits = limits
         self._open = 0
+        self._era = 0
+        self._returned = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def take(self) -> tuple[Any, bool]:
-        """A connection, and whether it was used before; waits for one when all are in use."""
-        while True:
-            try:
-                return self.idle.pop(), True
-            except IndexError:
-                pass
-            if self._open < self._limits.max_connections:
-                self._open += 1
-                try:
-                    return await self._make(), False
-                except BaseException:
-                    self._open -= 1
-                    self._notify()
-                    raise
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def room(self, urgent: bool = False) -> None:
+        """Return when a connection is idle or may be opened. A pool that is merely busy is waited for; see `sync.Pool`."""
+        limits = self._limits
+        loop = asyncio.get_running_loop()
+        for _ in range(_PATIENCE):
+            turn: asyncio.Future[None] = loop.create_future()
             self._waiting.append(turn)
+            returned, due = self._returned, loop.time() + limits.socket_timeout
             try:
-                await turn
+                await asyncio.wait({turn}, timeout=limits.socket_timeout)
             except BaseException:
-                if turn.done() and not turn.cancelled():
+                if turn.done():
                     self._notify()  # the turn came as we gave up: the next one's
                 raise
+            finally:
+                turn.cancel()
+            if self.idle or self._open < limits.max_connections:
+                if self.breaker.tripped and not urgent:
+                    self.breaker.check()  # it stopped answering while we queued
+                return
+            if self._returned == returned and not _late(loop, due, limits):
+                break
+        raise exhausted(self.breaker.address, limits)
 
     def give(self, connection: Any) -> None:
-        self.idle.append(connection)
-        if self._waiting:
-            self._notify()
+        if connection.memover_era == self._era:
+            self.idle.append(connection)
+            self._returned += 1
+            if self._waiting:
+                self._notify()
+        else:
+            self._let_go(connection)
 
-    async def discard(self, connection: Any) -> None:
+    def _let_go(self, connection: Any) -> None:
         self._open -= 1
+        self._returned += 1
         self._notify()
-        await connection.disconnect(nowait=True)
+        close(connection)
+
+    discard = _let_go
 
     def _notify(self) -> None:
         while self._waiting:
@@ -91,29 +106,81 @@ class AsyncPool:
                 turn.set_result(None)
                 return
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close what is idle."""
         while self.idle:
-            await self.discard(self.idle.pop())
+            self.discard(self.idle.pop())
 
-    async def exchange(self, packed: bytes, count: int, once: bool = False) -> list[Any]:
-        """As `sync.Pool.exchange`; everything together within the budget."""
-        async with time_limit(self._limits.socket_timeout):
-            while True:
-                connection, used = await self.take()
-                if once and used and await _hung_up(connection):
-                    await self.discard(connection)
-                    continue
-                try:
+    def retire(self) -> None:
+        """Close what is idle, and what is in use when it comes back: another server is the right one now."""
+        self._era += 1
+        self.close()
+
+    async def exchange(self, packed: bytes, count: int, urgent: bool = False, once: bool = False) -> list[Any]:
+        """Send bytes and read `count` answers, the server's errors as answers. Raises redis-py's errors of transport.
+
+        One budget for making a connection, sending and reading together; queueing for a connection is apart."""
+        loop = asyncio.get_running_loop()
+        limits = self._limits
+        extensions = _EXTENSIONS
+        while True:
+            while not self.idle and self._open >= limits.max_connections:
+                await self.room(urgent)
+            connection: Any = None
+            used = bool(self.idle)
+            due = loop.time() + limits.socket_timeout
+            try:
+                async with time_limit(limits.socket_timeout):
+                    connection = self.idle.pop() if used else await self._new()
+                    if once and used and await _hung_up(connection):
+                        self.discard(connection)
+                        continue
                     answers = await _exchange(connection, packed, count)
-                except BaseException as error:
-                    await self.discard(connection)
-                    if once or not used or not lost(error):
-                        raise
-                    await self.close()
-                else:
-                    self.give(connection)
-                    return answers
+            except BaseException as error:
+                if connection is not None:
+                    self.discard(connection)
+                if isinstance(error, asyncio.TimeoutError) and extensions and not once and _late(loop, due, limits):
+                    # The loop was held up by something else, so the store may well have answered: that is no evidence
+                    # against it, and all but what must be applied once may be sent twice.
+                    extensions -= 1
+                    continue
+                if once or not used or not lost(error):
+                    raise
+                self.close()
+            else:
+                self.give(connection)
+                return answers
+
+    async def _new(self) -> Any:
+        self._open += 1
+        era = self._era
+        try:
+            connection = await self._make()
+        except BaseException:
+            self._open -= 1
+            self._returned += 1
+            self._notify()
+            raise
+        connection.memover_era = era
+        return connection
+
+
+def close(connection: Any) -> None:
+    """Close a connection now. Told not to wait, redis-py's coroutine ends at its first step."""
+    step = connection.disconnect(nowait=True)
+    try:
+        step.send(None)
+    except StopIteration:
+        pass
+    except (RedisError, OSError, RuntimeError):
+        pass  # it was closed already, or its loop was
+    finally:
+        step.close()
+
+
+def _late(loop: asyncio.AbstractEventLoop, due: float, limits: Limits) -> bool:
+    """Whether the loop came to a timer so late that it must have been held up."""
+    return loop.time() - due > limits.socket_timeout * _LATENESS
 
 
 async def _hung_up(connection: Any) -> bool:
@@ -146,16 +213,20 @@ class _Home:
         self.pools: dict[Node | None, AsyncPool] = {}
         self.closer: AsyncGenerator[None, None] | None = None
 
-    async def close(self) -> None:
+    def close(self) -> None:
         for pool in self.pools.values():
-            await pool.close()
+            pool.retire()
 
     async def closing(self) -> AsyncGenerator[None, None]:
         # A loop that shuts down closes its asynchronous generators while it can still run: the one hook it offers.
         try:
             yield
         finally:
-            await self.close()
+            self.close()
+
+
+_left_behind: list[Any] = []
+"""In a forked child: what belongs to its parent's event loops."""
 
 
 class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
@@ -166,6 +237,8 @@ class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
     def __init__(self, target: Target, limits: Limits) -> None:
         self.address = target.address
         self.spread = target.kind == "cluster"
+        self.wait_replicas = limits.wait_replicas
+        self.replicas_ms = limits.replicas_ms
         self._target = target
         self._limits = limits
         self._topology = Topology(target.nodes, target.address) if self.spread else None
@@ -176,6 +249,9 @@ class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
         self._homes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Home] = weakref.WeakKeyDictionary()
 
     def after_fork(self) -> None:
+        # The parent's connections are not closed here, nor collected: their transports would tell a selector that parent
+        # and child share to forget them.
+        _left_behind.append(self._homes)
         self._homes = weakref.WeakKeyDictionary()
         for breaker in self._breakers.values():
             breaker.after_fork()
@@ -196,16 +272,35 @@ class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
         except StoreError:
             raise
         except Exception as error:
-            raise await self._failed(None, pool, error) from error
+            raise self._failed(None, pool, error) from error
         if isinstance(answer, Exception):
             raise translated(answer, self.address) from answer
-        return Seen(answer[:-1], answer[-1])
+        return Seen(key.names, answer[:-1], answer[-1])
 
     async def look(self, key: Key) -> Seen:
         return await self._run(self.looking(key))
 
-    async def acquire(self, key: Key, token: str, lease_ms: int, floors: Sequence[int], force: bool) -> Granted:
-        return await self._run(self.acquiring(key, token, lease_ms, floors, force))
+    async def acquire(
+        self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
+    ) -> Granted:
+        return await self._run(self.acquiring(key, token, lease_ms, ensured, floors, force))
+
+    async def read_plain(self, keys: Sequence[Key]) -> SeenMany:
+        return await self._run(self.reading_plain(keys))
+
+    async def read_many(self, keys: Sequence[Key]) -> list[Seen]:
+        return await self._run(self.reading_many(keys))
+
+    async def acquire_many(self, requests: Sequence[Request]) -> list[Granted]:
+        return await self._run(
+            side_by_side([self.acquiring(key, token, ms, ensured, floors, False) for key, token, ms, ensured, floors in requests])
+        )
+
+    async def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> list[bool]:
+        return await self._run(side_by_side([self.storing(*entry) for entry in entries]))
+
+    async def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> list[bytes]:
+        return await self._run(self.ensuring(names, floors, nonce))
 
     async def store(self, key: Key, token: str, raw: bytes, expire_ms: int) -> bool:
         return await self._run(self.storing(key, token, raw, expire_ms))
@@ -216,11 +311,13 @@ class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
     async def renew(self, key: Key, token: str, lease_ms: int) -> bool:
         return await self._run(self.renewing(key, token, lease_ms))
 
-    async def bump(self, name: bytes, nonce: str, floor: int) -> bytes:
-        return await self._run(self.bumping(name, nonce, floor), urgent=True)
+    async def bump(
+        self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
+    ) -> list[bytes]:
+        return await self._run(self.bumping(names, nonce, floors, along), urgent=True)
 
-    async def drop(self, entry: bytes, lease: bytes) -> None:
-        await self._run(self.dropping(entry, lease), urgent=True)
+    async def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> None:
+        await self._run(self.dropping(entry, lease, nonce, along), urgent=True)
 
     async def close(self) -> None:
         """Close the connections of the running loop."""
@@ -254,8 +351,8 @@ class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
             while True:
                 exchanges = hops.send(await self._exchange(exchanges, urgent, once))
         except StopIteration as stop:
-            answers = stop.value
-            return answers
+            result: list[Any] = stop.value
+            return result
 
     async def _exchange(self, exchanges: Exchanges, urgent: bool, once: bool) -> list[list[Any]]:
         async def visit(node: Node | None, batch: list[tuple[bytes, ...]]) -> list[Any]:
@@ -274,31 +371,32 @@ class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
         if breaker.tripped and not urgent:
             breaker.check()
         try:
-            answers = await pool.exchange(b"".join(map(self._packed, batch)), len(batch), once)
+            answers = await pool.exchange(b"".join(map(self._packed, batch)), len(batch), urgent, once)
         except StoreError:
             raise
         except Exception as error:
-            raise await self._failed(node, pool, error) from error
+            raise self._failed(node, pool, error) from error
         if breaker.tripped:
             breaker.answered()
         if self._primary is not None and any(isinstance(answer, ReadOnlyError) for answer in answers):
-            await self._lose_primary(pool)
+            self._lose_primary(pool)
         return answers
 
-    async def _failed(self, node: Node | None, pool: AsyncPool, error: Exception) -> StoreError:
+    def _failed(self, node: Node | None, pool: AsyncPool, error: Exception) -> StoreError:
         if isinstance(error, asyncio.TimeoutError):
             error = RedisTimeoutError(f"{self._limits.socket_timeout:g} s")
         failure = translated(error, self.address if node is None else f"{node[0]}:{node[1]}")
         pool.breaker.failed(failure)
+        pool.close()  # see `RedisStore._failed`
         if self._topology is not None:
             self._topology.forget()
-        await self._lose_primary(pool)
+        self._lose_primary(pool)
         return failure
 
-    async def _lose_primary(self, pool: AsyncPool) -> None:
+    def _lose_primary(self, pool: AsyncPool) -> None:
         if self._target.kind == "sentinel":
             self._primary = None
-            await pool.close()
+            pool.retire()
 
     def _packed(self, args: tuple[bytes, ...]) -> bytes:
         return b"".join(self._packer.pack_command(*args))
@@ -322,4 +420,13 @@ class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
             if self._primary is None:
                 self._primary = await self._target.async_primary(limits.socket_timeout / len(self._target.nodes))
             node = self._primary
+            connection = self._target.async_connection(node, limits.socket_timeout, limits.socket_connect_timeout)
+            try:
+                await connection.send_command("ROLE")
+                check_role(await connection.read_response(True), node)
+            except BaseException:
+                self._primary = None
+                close(connection)
+                raise
+            return connection
         return self._target.async_connection(node, limits.socket_timeout, limits.socket_connect_timeout)

@@ -33,6 +33,7 @@ class Breaker:
         self._open_for = first_seconds
         self._until = 0.0
         self._cause: StoreError | None = None
+        self._probing = False
         self._lock = threading.Lock()
 
     def after_fork(self) -> None:
@@ -46,18 +47,23 @@ class Breaker:
             now = monotonic()
             if now >= self._until:
                 self._until = now + self._open_for  # the next try, should this one vanish without a word
+                self._probing = True
                 return
         raise StoreUnavailable(
             f"{self.address} did not answer lately and is left alone for a moment: {self._cause}", store=self.address
         )
 
     def failed(self, error: StoreError) -> None:
+        """Open, or stay open for longer if it was the probe that failed: the many calls that were under way when the
+        store fell silent, and invalidations, which pass at any time, fail together and say nothing new."""
         with self._lock:
             first = not self.tripped
-            self.tripped = True
-            self._open_for = self._first if first else min(self._open_for * 2, self._last)
-            self._until = monotonic() + self._open_for * (0.75 + random.random() / 4)
             self._cause = error
+            if first or self._probing:
+                self.tripped = True
+                self._probing = False
+                self._open_for = self._first if first else min(self._open_for * 2, self._last)
+                self._until = monotonic() + self._open_for * (0.75 + random.random() / 4)
         if first:
             logger.warning(
                 "%s does not answer (%s): functions run uncached, and invalidations fail, until it does",
@@ -70,5 +76,5 @@ class Breaker:
         with self._lock:
             if not self.tripped:
                 return
-            self.tripped = False
+            self.tripped = self._probing = False
         logger.warning("%s answers again", self.address)

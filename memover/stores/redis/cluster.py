@@ -11,9 +11,9 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from redis.crc import key_slot
-from redis.exceptions import ResponseError
+from redis.exceptions import AskError, ClusterDownError, MasterDownError, MovedError
 
-from memover.errors import StoreUnavailable
+from memover.errors import StoreTimeout, StoreUnavailable
 from memover.stores.redis.connect import lost
 
 if TYPE_CHECKING:
@@ -43,11 +43,13 @@ class Topology:
 
     def routed(self, commands: list[tuple[bytes, tuple[bytes, ...]]]) -> Hops:
         """Send each command to the node of its key and follow the nodes' directions."""
-        if not self._owners:
-            yield from self._discover()
+        # One map for the whole journey: another thread, or a node that fails on the way, may have it forgotten meanwhile.
+        owners = self._owners or (yield from self._discover())
         answers: list[Any] = [None] * len(commands)
         # place in `answers`, node, whether it is a visit by ASK
-        waiting: list[tuple[int, Node, bool]] = [(at, self._owner(route), False) for at, (route, _) in enumerate(commands)]
+        waiting: list[tuple[int, Node, bool]] = [
+            (at, self._owner(owners, route), False) for at, (route, _) in enumerate(commands)
+        ]
         for _ in range(_HOPS_LIMIT):
             visits: dict[Node, list[tuple[int, bool]]] = {}
             for at, node, asked in waiting:
@@ -64,11 +66,14 @@ class Topology:
             waiting = []
             for (node, places), answered in zip(visits.items(), replies):
                 left = iter(answered)
+                directed: tuple[Node, bool] | None = None
                 for at, asked in places:
                     if asked:
                         next(left)
                     answer = next(left)
-                    directed = self._directed(answer, commands[at][0], node)
+                    # WAIT has no key: it goes wherever the command before it is sent on to.
+                    if commands[at][1][0] != b"WAIT":
+                        directed = self._directed(owners, answer, commands[at][0], node)
                     if directed is None:
                         answers[at] = answer
                     else:
@@ -77,34 +82,34 @@ class Topology:
                 return answers
         raise StoreUnavailable(f"{self._address}: its nodes send commands in circles.", store=self._address)
 
-    def _directed(self, answer: Any, route: bytes, node: Node) -> tuple[Node, bool] | None:
-        if isinstance(answer, ResponseError):
-            word, _, rest = str(answer).partition(" ")
-            if word in ("MOVED", "ASK"):
-                _, _, where = rest.partition(" ")
-                host, _, port = where.rpartition(":")
-                there = (host or node[0], int(port))
-                if word == "ASK":
-                    return there, True
-                self._owners[key_slot(route)] = there
-                return there, False
-            if word in ("CLUSTERDOWN", "MASTERDOWN"):
-                self.forget()
+    def _directed(
+        self, owners: list[Node | None], answer: Any, route: bytes, node: Node
+    ) -> tuple[Node, bool] | None:
+        if isinstance(answer, AskError):  # MovedError is one too
+            there = (answer.host or node[0], answer.port)
+            if not isinstance(answer, MovedError):
+                return there, True
+            owners[key_slot(route)] = there
+            return there, False
+        if isinstance(answer, (ClusterDownError, MasterDownError)):
+            self.forget()
         elif isinstance(answer, Exception) and lost(answer):
             self.forget()
         return None
 
-    def _owner(self, route: bytes) -> Node:
-        owner = self._owners[key_slot(route)]
+    def _owner(self, owners: list[Node | None], route: bytes) -> Node:
+        owner = owners[key_slot(route)]
         if owner is None:
             self.forget()
             raise StoreUnavailable(f"{self._address}: no node answers for the slot of {route!r}.", store=self._address)
         return owner
 
-    def _discover(self) -> Hops:
+    def _discover(self) -> Generator[Exchanges, list[list[Any]], list[Node | None]]:
         cause: Any = None
         for node in dict.fromkeys((*self._known, *self._seeds)):
             ((answer,),) = yield [(node, [(b"CLUSTER", b"SLOTS")])]
+            if isinstance(answer, StoreTimeout):
+                raise answer  # one budget a call; the next call finds this node's circuit open and asks another
             if isinstance(answer, Exception):
                 cause = answer
                 continue
@@ -114,5 +119,5 @@ class Topology:
                 owners[first : last + 1] = [(host, int(primary[1]))] * (last - first + 1)
             self._owners = owners
             self._known = tuple(dict.fromkeys(owner for owner in owners if owner is not None))
-            return []
+            return owners
         raise cause if isinstance(cause, Exception) else StoreUnavailable(f"{self._address}: no node to ask.")

@@ -11,10 +11,8 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-import redis
-import redis.asyncio
 import redis.asyncio.connection as aio_connection
 import redis.asyncio.sentinel as aio_sentinel
 import redis.connection as sync_connection
@@ -27,10 +25,11 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 
 from memover.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
 
-__all__ = ["Node", "Target", "lost", "parse_url", "translated"]
+__all__ = ["Node", "Target", "check_role", "lost", "parse_url", "translated"]
 
 Node = tuple[str, int]
 """Host and port of a server."""
@@ -58,7 +57,7 @@ class Target:
 
     def connection(self, node: Node | None, timeout: float, connect_timeout: float) -> Any:
         """A connection for threads, not yet opened; `node` overrides the URL's host and port."""
-        kind = sync_connection.Connection
+        kind: Any = sync_connection.Connection
         if self.unix:
             kind = sync_connection.UnixDomainSocketConnection
         elif self.tls:
@@ -67,7 +66,7 @@ class Target:
 
     def async_connection(self, node: Node | None, timeout: float, connect_timeout: float) -> Any:
         """A connection for the running event loop, not yet opened; whoever uses it sets the time limit."""
-        kind = aio_connection.Connection
+        kind: Any = aio_connection.Connection
         if self.unix:
             kind = aio_connection.UnixDomainSocketConnection
         elif self.tls:
@@ -105,7 +104,7 @@ class Target:
             **self.sentinel_options,
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
-            "retry": redis.retry.Retry(NoBackoff(), 0),
+            "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
         }
 
@@ -119,7 +118,7 @@ def _arguments(
         "socket_connect_timeout": connect_timeout,
         "decode_responses": False,
         "health_check_interval": 0,
-        "retry": redis.retry.Retry(NoBackoff(), 0),
+        "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
     # Telling the server our library's name is one more round trip per connection, or two; each release of redis-py
@@ -147,8 +146,8 @@ def parse_url(url: str) -> Target:
                 f"The store's URL has the unknown scheme {scheme!r}: write redis+sentinel:// or redis+cluster://."
             )
         return _several(family, topology, netloc, path, query)
-    plain = urlunsplit((family, netloc, path, query, ""))
-    options = _plain_options(plain)
+    # Not by urlunsplit, which writes unix:/path where there is no host.
+    options = _plain_options(f"{family}://{netloc}{path}" + (f"?{query}" if query else ""))
     if family == "unix":
         where = options.get("path")
         if not where:
@@ -230,6 +229,12 @@ def lost(error: BaseException) -> bool:
     return isinstance(error, (RedisConnectionError, OSError)) and not isinstance(error, (BusyLoadingError, TimeoutError))
 
 
+def check_role(answer: Any, node: Node) -> None:
+    """Raise redis-py's `ConnectionError` unless ROLE was answered by a primary."""
+    if not isinstance(answer, list) or answer[0] != b"master":
+        raise RedisConnectionError(f"{node[0]}:{node[1]}, which Sentinel names as the primary, is none")
+
+
 def translated(error: BaseException, address: str) -> StoreError:
     """redis-py's error as memover's: the one place where this is decided."""
     if isinstance(error, StoreError):
@@ -241,5 +246,5 @@ def translated(error: BaseException, address: str) -> StoreError:
             f"{address} is a read-only replica: point the URL at the primary, or use redis+sentinel://.", store=address
         )
     if isinstance(error, (RedisError, OSError)):
-        return StoreUnavailable(f"{address}: {error or type(error).__name__}", store=address)
+        return StoreUnavailable(f"{address}: {str(error) or type(error).__name__}", store=address)
     return StoreUnavailable(f"{address}: {error!r}", store=address)

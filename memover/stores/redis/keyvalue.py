@@ -31,14 +31,6 @@ class KeyValueCommands:
 
     spread: bool
 
-    def reading_many(self, keys: Sequence[Key]) -> Exchange[tuple[bytes | None, list[bytes | None]]]:
-        name = keys[0].names[0]
-        if not self.spread:
-            (answer,) = yield [Command(name, (b"MGET", name, *(key.entry for key in keys)))]
-            return answer[0], answer[1:]
-        answers = yield [Command(text, (b"MGET", text)) for text in (name, *(key.entry for key in keys))]
-        return answers[0][0], [answer[0] for answer in answers[1:]]
-
     def putting(self, parcels: Sequence[Parcel], stamp: Stamp) -> Exchange[bytes]:
         said = [(parcel.key, (parcel.raw, b"%d" % parcel.expire_ms)) for parcel in parcels]
         answers = yield from self._under(scripts.PUT, said, stamp)
@@ -142,10 +134,6 @@ class RedisKeyValues(KeyValueCommands):
 
     _run: Callable[..., Any]
 
-    def read_many(self, keys: Sequence[Key]) -> tuple[bytes | None, list[bytes | None]]:
-        answer: tuple[bytes | None, list[bytes | None]] = self._run(self.reading_many(keys))
-        return answer
-
     def put(self, parcels: Sequence[Parcel], stamp: Stamp) -> bytes:
         generation: bytes = self._run(self.putting(parcels, stamp))
         return generation
@@ -181,10 +169,6 @@ class AsyncRedisKeyValues(KeyValueCommands):
     """What `AsyncRedisStore` inherits; see `memover.stores.keyvalue.AsyncKeyValueStore`."""
 
     _run: Callable[..., Any]
-
-    async def read_many(self, keys: Sequence[Key]) -> tuple[bytes | None, list[bytes | None]]:
-        answer: tuple[bytes | None, list[bytes | None]] = await self._run(self.reading_many(keys))
-        return answer
 
     async def put(self, parcels: Sequence[Parcel], stamp: Stamp) -> bytes:
         generation: bytes = await self._run(self.putting(parcels, stamp))

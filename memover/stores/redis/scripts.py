@@ -3,7 +3,7 @@
 Scripts are sent by EVALSHA, and whole by EVAL the first time and whenever the server says NOSCRIPT (restart,
 failover, SCRIPT FLUSH). Keys are read with MGET, which answers nil where GET would raise on another type:
 whatever a stranger left under our key is treated as absent and overwritten. Doubles count exactly to 2^53;
-tokens at or above 2^52 are nobody's (`engine.generations.GARBAGE`).
+tokens at or above 2^52 are nobody's (`engine.generations.GARBAGE`), and the last below is not built upon.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import NamedTuple
 
-__all__ = ["ACQUIRE", "BUMP", "LEASE", "RELEASE", "RENEW", "STORE", "TOKEN", "Script"]
+__all__ = ["ACQUIRE", "BUMP", "DROP", "LEASE", "MOVE", "RELEASE", "RENEW", "STORE", "TOKEN", "Script"]
 
 
 class Script(NamedTuple):
@@ -28,6 +28,7 @@ def _script(*parts: str) -> Script:
 
 # token(key, nonce, floor, force): the current token, or a new one when there is none, when it is behind the floor
 # (the store lost a bump), or when forced. A token that carries our nonce is our own step, repeated: it stays.
+# It is written once more, so that a WAIT behind it on this connection has something to wait for.
 # The clock is the server's; max() keeps the order when it steps back. DEL where SET is refused for want of memory:
 # a token that is missing invalidates as well as a new one (P4).
 _TOKEN = """
@@ -37,9 +38,12 @@ local function token(key, nonce, floor, force)
   if current then
     local digits, tail = string.match(current, '^(%d+)%-(%x+)$')
     n = tonumber(digits or '0')
-    if not tail or #tail ~= 16 or #digits > 16 or n >= 4503599627370496 then
+    if not tail or #tail ~= 16 or #digits > 16 or n >= 4503599627370495 then
       n = 0
-    elseif tail == nonce or (not force and n >= floor) then
+    elseif tail == nonce then
+      if force then redis.pcall('SET', key, current) end
+      return current
+    elseif not force and n >= floor then
       return current
     end
   end
@@ -58,13 +62,16 @@ end
 """
 
 # lease(key, mine, ms, mode, under): 1 when it is ours now. mode: '0' take it unless it is held under these tokens,
-# '1' take it from anybody, '2' take it only when it is free. A slot of another type or a mark of failure is free.
+# '1' take it from anybody, '2' take it only when it is free. A slot of another type, a mark of failure, or a lease that
+# never ends (no script of ours takes one) is free.
 _LEASE = """
 local function lease(key, mine, ms, mode, under)
   local current = redis.call('MGET', key)[1]
   if current and mode ~= '1' then
     local token, taken = string.match(current, '^L ([^ ]+) (.*)$')
-    if token and token ~= mine and (mode == '2' or taken == under) then return 0, current end
+    if token and token ~= mine and (mode == '2' or taken == under) and redis.call('PTTL', key) >= 0 then
+      return 0, current
+    end
   end
   local done = redis.pcall('SET', key, 'L ' .. mine .. ' ' .. under, 'PX', ms)
   if type(done) == 'table' and done.err then return done, current end
@@ -80,13 +87,56 @@ local function mine(key, token)
 end
 """
 
+_MOVE = """
+local function move(first, last, nonce)
+  for i = first, last do
+    if redis.call('EXISTS', KEYS[i]) == 1 then token(KEYS[i], nonce, 0, true) end
+  end
+end
+"""
+
 BUMP = _script(
     _TOKEN,
+    _MOVE,
     """
-return token(KEYS[1], ARGV[1], tonumber(ARGV[2]), true)
+local count = tonumber(ARGV[2])
+local moved = {}
+local floor = 0
+for i = 1, count do
+  local t = token(KEYS[i], ARGV[1], math.max(tonumber(ARGV[i + 2]), floor), true)
+  if type(t) == 'table' then return t end
+  if i == 1 then floor = tonumber(string.match(t, '^%d+')) - 1 end
+  moved[i] = t
+end
+move(count + 1, #KEYS, ARGV[1])
+return moved
 """,
 )
-"""KEYS token · ARGV nonce, floor · answer: the new token. Repeated with the same nonce it answers the same."""
+"""KEYS token..., then tokens that move only if they exist · ARGV nonce, how many of the former, floor... · answer: the
+new tokens. None of them is numbered below the first (the tag clock, where there is one). Repeated with the same nonce it
+answers the same."""
+
+DROP = _script(
+    _TOKEN,
+    _MOVE,
+    """
+redis.call('DEL', KEYS[1], KEYS[2])
+move(3, #KEYS, ARGV[1])
+return 1
+""",
+)
+"""KEYS entry, lease, then tokens that move only if they exist · ARGV nonce · answer: 1. What used the call's result
+carries one of those tokens, so it goes in the same step."""
+
+MOVE = _script(
+    _TOKEN,
+    _MOVE,
+    """
+move(1, #KEYS, ARGV[1])
+return 1
+""",
+)
+"""KEYS tokens that move only if they exist · ARGV nonce · answer: 1. For Cluster, where they are on other nodes."""
 
 TOKEN = _script(
     _TOKEN,
@@ -100,19 +150,29 @@ ACQUIRE = _script(
     _TOKEN,
     _LEASE,
     """
-local tokens = {}
-for i = 3, #KEYS do
-  local t = token(KEYS[i], ARGV[1], tonumber(ARGV[i + 1]), false)
-  if type(t) == 'table' then return t end
-  tokens[i - 2] = t
+local required, ensured = tonumber(ARGV[4]), tonumber(ARGV[5])
+local stamp = {}
+local answer = {}
+for i = 1, #KEYS - 2 do
+  local t
+  if i <= ensured then
+    t = token(KEYS[i + 2], ARGV[1], tonumber(ARGV[i + 5]), false)
+    if type(t) == 'table' then return t end
+    if i <= required then stamp[i] = t end
+  else
+    t = redis.call('MGET', KEYS[i + 2])[1]
+  end
+  answer[i + 3] = t
 end
-local ours, held = lease(KEYS[1], ARGV[1], ARGV[2], ARGV[3], table.concat(tokens, ','))
+local ours, held = lease(KEYS[1], ARGV[1], ARGV[2], ARGV[3], table.concat(stamp, ','))
 if type(ours) == 'table' then return ours end
-return {ours, held, redis.call('MGET', KEYS[2])[1], unpack(tokens)}
+answer[1], answer[2], answer[3] = ours, held, redis.call('MGET', KEYS[2])[1]
+return answer
 """,
 )
-"""KEYS lease, entry, token... · ARGV lease token (also the nonce), lease ms, mode, floor... · answer: {1 ours or 0,
-lease before, entry, token...}. One step, so that tokens, lease and entry are of one moment."""
+"""KEYS lease, entry, token... · ARGV lease token (also the nonce), lease ms, mode, how many tokens the lease is taken
+under, how many are put back when missing or behind, floor... of those · answer: {1 ours or 0, lease before, entry,
+token or nil...}. One step, so that tokens, lease and entry are of one moment."""
 
 LEASE = _script(
     _LEASE,

@@ -1,0 +1,90 @@
+"""What a load uses: the tokens of every cached result that is asked for while it runs.
+
+A context variable holds the collector of the load under way, so what runs in tasks, in `asyncio.to_thread` or under
+`copy_context` begun by the load is seen too; a bare `threading.Thread` starts with an empty context and is not.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from memover.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from memover.engine.ops import Marks
+
+__all__ = ["INSIDE", "Collector", "Inside", "collecting", "depends_on"]
+
+
+class Collector:
+    """The marks of one load. `home` is the store and prefix they must be of: others cannot be read in the same step.
+
+    `spoiled` is True once something was used that cannot be tracked: the result is then returned and not stored."""
+
+    __slots__ = ("home", "marks", "spoiled", "tags")
+
+    def __init__(self, home: tuple[str, str]) -> None:
+        self.home = home
+        self.marks: dict[bytes, bytes] = {}
+        self.tags: dict[str, None] = {}
+        self.spoiled = False
+
+    def use(self, marks: Marks | None) -> None:
+        """Something that stands under these marks was used; None when that is not known.
+
+        Of two tokens under one name the first stays: the entry is then born invalid, as it should be."""
+        if marks is None:
+            self.spoiled = True
+            return
+        for name, token in marks:
+            self.marks.setdefault(name, token)
+
+    def result(self) -> Marks | None:
+        return None if self.spoiled else tuple(self.marks.items())
+
+
+class Inside:
+    """A load under way, as the contexts it runs in know it: its calls, what it collects, and the load it is part of.
+
+    A task that a load began may outlive it, with the load still in its context: `over` says that it means nothing any
+    more."""
+
+    __slots__ = ("calls", "collector", "outer", "over")
+
+    def __init__(self, calls: tuple[tuple[object, bytes], ...], collector: Collector | None, outer: Inside | None) -> None:
+        self.calls = calls
+        self.collector = collector
+        self.outer = outer
+        self.over = False
+
+    def loads(self, plan: object, entry: bytes) -> bool:
+        """Whether this very call is being loaded in this context."""
+        inside: Inside | None = self
+        while inside is not None:
+            if not inside.over and any(whose is plan and what == entry for whose, what in inside.calls):
+                return True
+            inside = inside.outer
+        return False
+
+
+INSIDE: ContextVar[Inside | None] = ContextVar("memover-inside", default=None)
+
+
+def collecting() -> Collector | None:
+    """The collector of the load that this context is in, None when there is none or it does not track."""
+    inside = INSIDE.get()
+    return None if inside is None or inside.over else inside.collector
+
+
+def depends_on(*tags: str) -> None:
+    """Declare, inside a cached function, that its result depends on these tags: when one is invalidated, so is it.
+
+    No round trip. Outside a load that is being cached it does nothing. Raises `ConfigurationError` for a tag that
+    is no text."""
+    collector = collecting()
+    for tag in tags:
+        if not isinstance(tag, str) or not tag:
+            raise ConfigurationError(f"depends_on() takes tags, which are text such as 'user:7', not {tag!r}.")
+        if collector is not None:
+            collector.tags[tag] = None

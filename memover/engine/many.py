@@ -1,0 +1,208 @@
+"""The flow of a batch: one read for all the calls, leases and loads for those that it does not serve.
+
+A batch is not a snapshot: its entries are read together, but each was loaded when it was. Leases are asked for and
+never waited for while others are held, so two batches cannot block each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Union
+
+from memover.engine.flows import (
+    MARKS_LIMIT,
+    answer,
+    captured,
+    conclude,
+    get,
+    give_back,
+    lead,
+    resolve,
+    together,
+)
+from memover.engine.judge import FRESH, STALE, UNKNOWN
+from memover.engine.ops import Outcome
+from memover.errors import StoreError
+from memover.model import Source
+
+if TYPE_CHECKING:
+    from memover.engine.ops import Flow, Grant, Reading, Sealed
+    from memover.engine.terms import Terms
+
+__all__ = ["AcquireMany", "BatchOp", "BatchSite", "Each", "Item", "LoadMany", "ReadMany", "StoreMany", "gather"]
+
+
+class Item(Protocol):
+    """One call of a batch; `outcome` is filled in by the flow."""
+
+    terms: Terms
+    token: str
+    outcome: Outcome | None
+
+    def seal(self, outcome: Outcome, marks: Any) -> Sealed | None: ...
+
+
+class BatchSite(Protocol):
+    """Where the operations of a batch are answered."""
+
+    def read_many(self, items: Sequence[Item]) -> Any: ...
+    def acquire_many(self, items: Sequence[Item]) -> Any: ...
+    def load_many(self, items: Sequence[Item]) -> Any: ...
+    def store_many(self, stored: Sequence[tuple[Item, Sealed]]) -> Any: ...
+    def each(self, flows: Sequence[tuple[Item, Flow[Outcome]]]) -> Any: ...
+
+
+class ReadMany:
+    """Answer: for each item its `Outcome` if it is served, else its `Reading`; one round trip, one per node in Cluster."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = items
+
+    def on(self, site: BatchSite) -> Any:
+        return site.read_many(self.items)
+
+
+class AcquireMany:
+    """Answer: a `Grant` for each item, asked for under its token; one round trip."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = items
+
+    def on(self, site: BatchSite) -> Any:
+        return site.acquire_many(self.items)
+
+
+class LoadMany:
+    """Answer: an `Outcome` for each item that the bulk loader had a value for, None for the others."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = items
+
+    def on(self, site: BatchSite) -> Any:
+        return site.load_many(self.items)
+
+
+class StoreMany:
+    """Store entries under their leases; one round trip. Answer: None."""
+
+    __slots__ = ("stored",)
+
+    def __init__(self, stored: Sequence[tuple[Item, Sealed]]) -> None:
+        self.stored = stored
+
+    def on(self, site: BatchSite) -> Any:
+        return site.store_many(self.stored)
+
+
+class Each:
+    """Run a flow of its own for each item, a bounded number at a time, and note its outcome. Answer: None."""
+
+    __slots__ = ("flows",)
+
+    def __init__(self, flows: Sequence[tuple[Item, Flow[Outcome]]]) -> None:
+        self.flows = flows
+
+    def on(self, site: BatchSite) -> Any:
+        return site.each(self.flows)
+
+
+BatchOp = Union[ReadMany, AcquireMany, LoadMany, StoreMany, Each]
+BatchFlow = Generator[BatchOp, Any, None]
+
+
+def gather(items: Sequence[Item], readings: Sequence[Reading] | None, bulk: bool) -> BatchFlow:
+    """Answer every item. `readings` are what was read for them and found wanting, None to read first; `bulk` says
+    that there is a bulk loader."""
+    missing: list[tuple[Item, Reading]] = []
+    if readings is not None:
+        missing = list(zip(items, readings))
+    else:
+        try:
+            answers = yield ReadMany(items)
+        except StoreError:
+            yield Each([(item, get(item.terms)) for item in items])
+            return
+        for item, answer in zip(items, answers):
+            if isinstance(answer, Outcome):
+                item.outcome = answer
+            else:
+                missing.append((item, answer))
+    singly = missing
+    if bulk:
+        # What has yet to be learned of, or may be served stale, is not a load yet.
+        singly = [(item, reading) for item, reading in missing if undecided(item.terms, reading)]
+        known = {id(item) for item, _ in singly}
+        yield from lead_many([item for item, _ in missing if id(item) not in known])
+    yield Each([(item, resolve(item.terms, reading)) for item, reading in singly])
+
+
+def undecided(terms: Terms, reading: Reading) -> bool:
+    """Whether more than a load may come of this reading."""
+    if terms.closed():
+        return True
+    if not terms.witness.trusts(reading.names, reading.tokens):
+        return False
+    verdict = terms.judge(reading)
+    return verdict is UNKNOWN or verdict is FRESH or (verdict is STALE and terms.soft is not None)
+
+
+def lead_many(items: Sequence[Item]) -> BatchFlow:
+    """Take what leases there are, load those calls in bulk, and leave the rest to their own flows."""
+    if not items:
+        return
+    try:
+        grants = yield AcquireMany(items)
+    except StoreError:
+        yield Each([(item, get(item.terms)) for item in items])
+        return
+    ours: list[tuple[Item, Grant]] = []
+    holding: list[tuple[Item, Flow[Outcome]]] = []
+    others: list[tuple[Item, Flow[Outcome]]] = []
+    for item, grant in zip(items, grants):
+        terms, reading = item.terms, grant.reading
+        if not grant.ours:
+            others.append((item, get(terms)))
+        elif terms.witness.trusts(reading.names, reading.tokens) and terms.judge(reading) is FRESH:
+            holding.append((item, filled(terms, item.token, reading)))
+        else:
+            if terms.call_name:
+                terms.call_token = reading.token(terms.call_name)
+            ours.append((item, grant))
+    loaded = yield LoadMany([item for item, _ in ours])
+    stored: list[tuple[Item, Sealed]] = []
+    for (item, grant), done in zip(ours, loaded):
+        terms, reading = item.terms, grant.reading
+        if done is None:
+            holding.append((item, lead(terms, item.token, reading)))
+            continue
+        marks = together(captured(terms, reading), done.marks)
+        plain = done.error is None and done.keep and not done.declared and not terms.clock_name
+        sealed = None
+        if plain and marks is not None and len(marks) <= MARKS_LIMIT and not terms.closed():
+            sealed = item.seal(done, marks)
+        if sealed is None or sealed.error is not None:
+            holding.append((item, conclude(terms, item.token, reading, done)))
+        else:
+            done.marks, done.sealed, item.outcome = marks, sealed, done
+            stored.append((item, sealed))
+    if stored:
+        try:
+            yield StoreMany(stored)
+        except StoreError:
+            pass  # the leases end by themselves, and whoever waits takes over
+    # Those that hold a lease first: nobody waits for another while others wait for it.
+    yield Each(holding)
+    yield Each(others)
+
+
+def filled(terms: Terms, token: str, reading: Reading) -> Flow[Outcome]:
+    """Serve what was stored between the read and the lease, and give the lease back."""
+    found = yield from answer(terms, reading, Source.WAITED)
+    yield from give_back(token)
+    return found if found is not None else (yield from get(terms))

@@ -1,0 +1,123 @@
+"""The observer for the standard library's logging.
+
+    | event                                    | level   | limited |
+    |------------------------------------------|---------|---------|
+    | lookup, load, store, store-refused       | DEBUG   | no      |
+    | invalidate                               | INFO    | no      |
+    | damaged, store-error, unencodable, other | WARNING | yes     |
+    | invalidate that was not acknowledged     | ERROR   | no      |
+
+What a function raises is its caller's business, so a load that failed is no warning. What is limited is logged when it
+first happens and then at most once in `repeat_after` seconds per event name and namespace, with the number of
+those left out: a store that is down would otherwise log as often as it is asked.
+
+Each record carries what it says as attributes too, for formatters that write JSON: `memover_event`,
+`memover_namespace`, `memover_key`, `memover_source` (text), `memover_elapsed` and `memover_load_time` (seconds),
+`memover_size` (bytes), `memover_detail`, `memover_error` (the exception or None), `memover_left_out`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from memover.clocks import monotonic
+
+if TYPE_CHECKING:
+    from memover.model import Event
+
+__all__ = ["LoggingObserver"]
+
+_QUIET = frozenset(("lookup", "load", "store", "store-refused"))
+
+
+class LoggingObserver:
+    """Logs events: `Cache(..., observers=[LoggingObserver()])`. Any thread and event loop may call it.
+
+    * `logger`: a logger or the name of one; default "memover.events".
+    * `repeat_after`: seconds for which the same warning of the same namespace is only counted; 0: none is left out.
+    """
+
+    def __init__(self, logger: logging.Logger | str = "memover.events", *, repeat_after: float = 60.0) -> None:
+        self.logger = logging.getLogger(logger) if isinstance(logger, str) else logger
+        self.repeat_after = repeat_after
+        self._warned: dict[tuple[str, str], tuple[float, int]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        level = level_of(event)
+        if not self.logger.isEnabledFor(level):
+            return
+        left_out = 0
+        if level == logging.WARNING:
+            counted = self._due(event)
+            if counted is None:
+                return
+            left_out = counted
+        self.logger.log(
+            level,
+            "%s",
+            Sentence(event, left_out),
+            extra={
+                "memover_event": event.name,
+                "memover_namespace": event.namespace,
+                "memover_key": event.key,
+                "memover_source": None if event.source is None else str(event.source),
+                "memover_elapsed": event.elapsed,
+                "memover_load_time": event.load_time,
+                "memover_size": event.size,
+                "memover_detail": event.detail,
+                "memover_error": event.error,
+                "memover_left_out": left_out,
+            },
+        )
+
+    def _due(self, event: Event) -> int | None:
+        """How many like it were left out since the last that was logged; None if it is left out itself."""
+        about = (event.name, event.namespace)
+        now = monotonic()
+        with self._lock:
+            since, left_out = self._warned.get(about, (now - self.repeat_after, 0))
+            if now - since < self.repeat_after:
+                self._warned[about] = (since, left_out + 1)
+                return None
+            self._warned[about] = (now, 0)
+            return left_out
+
+
+def level_of(event: Event) -> int:
+    """The level of the table above."""
+    if event.name in _QUIET:
+        return logging.DEBUG
+    if event.name == "invalidate":
+        return logging.INFO if event.error is None else logging.ERROR
+    return logging.WARNING
+
+
+class Sentence:
+    """An event as one line of text, made when a handler wants it."""
+
+    def __init__(self, event: Event, left_out: int) -> None:
+        self._event = event
+        self._left_out = left_out
+
+    def __str__(self) -> str:
+        event = self._event
+        words = [event.name, event.key or event.namespace]
+        if event.source is not None:
+            words.append(str(event.source))
+        if event.elapsed:
+            words.append(f"in {event.elapsed * 1e3:.3f} ms")
+        if event.load_time:
+            words.append(f"load {event.load_time * 1e3:.3f} ms")
+        if event.size:
+            words.append(f"{event.size} bytes")
+        if event.detail:
+            words.append(event.detail)
+        text = " ".join(words)
+        if event.error is not None:
+            text += f": {event.error!r}"
+        if self._left_out:
+            text += f" ({self._left_out} more were not logged)"
+        return text

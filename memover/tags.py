@@ -1,0 +1,160 @@
+"""Tags of a decorated function: from templates and callables to the names they have in the store.
+
+A template such as `"user:{user_id}"` takes parameter names, with attributes and items (`{user.id}`); a callable takes the
+`Call` and, if it has a second parameter, the result. What a template inserts must have a text of its own: an object
+that only has `object`'s would put its address into the tag.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from string import Formatter
+from typing import TYPE_CHECKING, Any
+
+from memover.errors import ConfigurationError, UnkeyableArgument
+from memover.keys.naming import tag_key
+
+if TYPE_CHECKING:
+    from memover.keys.binding import Binding
+    from memover.model import Call
+
+__all__ = ["TAGS_LIMIT", "Tags"]
+
+TAGS_LIMIT = 16
+"""Tags of one entry; each is one more token in every read."""
+
+_FORMATTER = Formatter()
+
+
+class Tags:
+    """What a function declared as `tags=`.
+
+    `early` are known from the arguments, `late` only from the result. `stable` is True when equal keys have equal
+    early tags, so that they can be remembered with the key. Raises `ConfigurationError` for what cannot be meant.
+    """
+
+    def __init__(self, declared: Any, binding: Binding, function: str) -> None:
+        self._function = function
+        self._templates: list[str] = []
+        self._early: list[Callable[[Call], Iterable[str]]] = []
+        self._late: list[Callable[[Call, Any], Iterable[str]]] = []
+        roots: set[str] = set()
+        if isinstance(declared, str) or callable(declared):
+            declared = (declared,)
+        for tag in declared:
+            if isinstance(tag, str):
+                roots |= self._check(tag, binding)
+                self._templates.append(tag)
+            elif callable(tag):
+                if _positional(tag) >= 2:
+                    self._late.append(tag)
+                else:
+                    self._early.append(tag)
+            else:
+                raise ConfigurationError(
+                    f"{function}: tags= takes templates such as 'user:{{user_id}}' and callables, not {tag!r}."
+                )
+        if len(self._templates) > TAGS_LIMIT:
+            raise ConfigurationError(f"{function}: {len(self._templates)} tags are more than {TAGS_LIMIT}; declare fewer.")
+        self.early = bool(self._templates or self._early)
+        self.late = bool(self._late)
+        self.stable = not self._early and roots <= set(binding.counting) and not callable(binding.key)
+
+    def _check(self, template: str, binding: Binding) -> set[str]:
+        roots = set()
+        try:
+            for _, field, _, _ in _FORMATTER.parse(template):
+                if field is not None:
+                    roots.add(field.partition(".")[0].partition("[")[0])
+        except ValueError as error:
+            raise ConfigurationError(f"{self._function}: the tag {template!r} cannot be read: {error}.") from None
+        unknown = roots - set(binding.parameters)
+        if unknown or not template:
+            known = ", ".join(binding.parameters) or "none"
+            raise ConfigurationError(
+                f"{self._function}: the tag {template!r} names {sorted(unknown)}; the parameters are: {known}."
+            )
+        return roots
+
+    def early_names(self, prefix: str, call: Call, arguments: Mapping[str, Any]) -> tuple[bytes, ...]:
+        """The store's names of the tags known from the arguments."""
+        tags = [self._fill(template, arguments) for template in self._templates]
+        for callback in self._early:
+            tags.extend(self._answered(callback(call)))
+        return self.names(prefix, tags)
+
+    def late_names(self, prefix: str, call: Call, result: Any) -> tuple[bytes, ...]:
+        """The store's names of the tags known only from the result."""
+        tags: list[str] = []
+        for callback in self._late:
+            tags.extend(self._answered(callback(call, result)))
+        return self.names(prefix, tags)
+
+    def names(self, prefix: str, tags: Iterable[str]) -> tuple[bytes, ...]:
+        names = tuple(dict.fromkeys(tag_key(prefix, tag).encode() for tag in tags))
+        if len(names) > TAGS_LIMIT:
+            raise ConfigurationError(
+                f"{self._function}: {len(names)} tags on one result are more than {TAGS_LIMIT}: tag what is invalidated "
+                f"together with one common tag."
+            )
+        return names
+
+    def _answered(self, tags: Any) -> Iterable[str]:
+        if isinstance(tags, str):
+            return (tags,)
+        return tags or ()
+
+    def _fill(self, template: str, arguments: Mapping[str, Any]) -> str:
+        return _FORMATTER.vformat(template, (), _Plain(arguments, self._function, template))
+
+
+class _Plain(dict[str, Any]):
+    """Arguments that refuse to be written by `object.__str__`."""
+
+    def __init__(self, arguments: Mapping[str, Any], function: str, template: str) -> None:
+        super().__init__(arguments)
+        self._where = (function, template)
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        kind = type(value)
+        if all(getattr(kind, name) is getattr(object, name) for name in ("__str__", "__format__", "__repr__")):
+            return _Unwritable(value, name, *self._where)
+        return value
+
+
+class _Unwritable:
+    """An argument of which only attributes and items may be written."""
+
+    def __init__(self, value: Any, name: str, function: str, template: str) -> None:
+        self._value = value
+        self._error = UnkeyableArgument(
+            f"{function}: the tag {template!r} would write {name!r} as an address, because {type(value).__qualname__} has no "
+            f"text of its own: name an attribute of it ({{{name}.id}}), or give tags= a callable.",
+            function=function,
+            parameter=name,
+            path=name,
+            kind=f"{type(value).__module__}.{type(value).__qualname__}",
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._value, name)
+
+    def __getitem__(self, name: Any) -> Any:
+        return self._value[name]
+
+    def __format__(self, spec: str) -> str:
+        raise self._error
+
+    __str__ = __repr__ = lambda self: self.__format__("")
+
+
+def _positional(callback: Callable[..., Any]) -> int:
+    try:
+        parameters = inspect.signature(callback).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    return sum(
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters
+    )

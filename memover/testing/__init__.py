@@ -1,0 +1,21 @@
+"""For users' tests and deployments: the history checker.
+
+`check_history(url)` runs processes full of sync and async callers over sources that only count up, invalidates by
+key and by namespace all the while, and looks afterwards for a call that was answered with something older than an
+invalidation before it allowed. The same from a shell: `python -m memover.testing redis://localhost:6379/0`.
+"""
+
+from __future__ import annotations
+
+from memover.testing.history import RULES, Report, Violation, judge_history
+from memover.testing.workload import HistoryRun, check_history, start_history
+
+__all__ = [
+    "RULES",
+    "HistoryRun",
+    "Report",
+    "Violation",
+    "check_history",
+    "judge_history",
+    "start_history",
+]

@@ -1,0 +1,325 @@
+"""Histories: what callers did and saw, and the rules that no history may break. Pure: no I/O, no clock.
+
+Every source is a counter that only grows, so "older" is a comparison of two integers. Every instant is of one
+monotonic clock (one machine), taken before a call is made and after it has returned. With that, no search for an
+order is needed; each rule is one sweep.
+
+| rule        | no history may hold                                                                              |
+|-------------|--------------------------------------------------------------------------------------------------|
+| fresh       | a read that began after an acknowledged invalidation returned, with a value older than what the  |
+|             | source held when that invalidation began (P1, P2)                                                |
+| closed      | the same after an invalidation that failed, in the process that was told so (P8)                 |
+| no-future   | a value that its source had not reached when the read returned                                   |
+| monotonic   | an answer from the store older than another answer from the store that had returned before       |
+| single-load | a load while an entry or another load was good: no invalidation lies between the two (P6)        |
+| error       | a read that raised (sources never do), or an invalidation that raised other than as documented   |
+
+An invalidation that was not acknowledged may or may not have happened, so it bounds nothing outside its process.
+"monotonic" and "single-load" suppose that the store forgets nothing and answers: they are for runs without faults.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["RULES", "Failure", "Invalidation", "Read", "Report", "Violation", "judge_history"]
+
+RULES = ("fresh", "closed", "no-future", "monotonic", "single-load", "error")
+SHOWN = 20
+"""Violations kept in a report; all are counted."""
+
+
+class Read(NamedTuple):
+    """One call: who made it, for which source, what it got, when (ns), and what the source held when it returned.
+
+    `load` names the load that the value came from; `loaded` says that it was this very call's, and `load_began` when
+    (ns). A value is what the source held at some moment of its load.
+    """
+
+    process: int
+    client: int
+    key: int
+    value: int
+    load: str
+    loaded: bool
+    load_began: int
+    began: int
+    returned: int
+    source: int
+
+
+class Invalidation(NamedTuple):
+    """One invalidation: of one key, or of all that `floors` names; what each source held when it began.
+
+    `acknowledged` is False when it raised `InvalidationFailed`.
+    """
+
+    process: int
+    client: int
+    what: str
+    floors: dict[int, int]
+    began: int
+    returned: int
+    acknowledged: bool
+
+
+class Failure(NamedTuple):
+    """A call that raised what it must not."""
+
+    process: int
+    client: int
+    what: str
+    error: str
+    at: int
+
+
+class Violation(NamedTuple):
+    """One breach of a rule; `text` says it in a sentence."""
+
+    rule: str
+    key: int
+    process: int
+    client: int
+    text: str
+
+
+@dataclass
+class Report:
+    """What was done and what was found. `str(report)` is for people, `as_dict()` for machines.
+
+    `ok`: no violation, and the run tried something: reads were answered from the store and invalidations
+    were acknowledged. A run that could not reach its store is not ok, it is `inconclusive`.
+    """
+
+    store: str = ""
+    processes: int = 0
+    seconds: float = 0.0
+    reads: int = 0
+    hits: int = 0
+    loads: int = 0
+    shared: int = 0
+    writes: int = 0
+    invalidations: dict[str, int] = field(default_factory=dict)
+    unacknowledged: int = 0
+    most_loads: int = 0
+    """The most loads of one key between two invalidations that concern it; 1 in a run without faults."""
+    violations: dict[str, int] = field(default_factory=dict)
+    examples: list[Violation] = field(default_factory=list)
+
+    @property
+    def operations(self) -> int:
+        return self.reads + self.writes + sum(self.invalidations.values()) + self.unacknowledged
+
+    @property
+    def inconclusive(self) -> bool:
+        return self.hits == 0 or sum(self.invalidations.values()) == 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.violations and not self.inconclusive
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain data, ready for JSON."""
+        plain = asdict(self)
+        plain["examples"] = [violation._asdict() for violation in self.examples]
+        return {**plain, "operations": self.operations, "inconclusive": self.inconclusive, "ok": self.ok}
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count:,} by {what}" for what, count in sorted(self.invalidations.items())) or "none"
+        lines = [
+            f"history of {self.store}: {self.processes} processes, {self.seconds:.1f} s",
+            f"  operations     {self.operations:,}",
+            f"  reads          {self.reads:,} ({self.hits:,} from the store, {self.loads:,} loaded, "
+            f"{self.shared:,} shared a load)",
+            f"  writes         {self.writes:,}",
+            f"  invalidations  {kinds}; {self.unacknowledged:,} not acknowledged",
+            f"  loads          at most {self.most_loads} of one key between two invalidations of it",
+        ]
+        if self.violations:
+            found = ", ".join(f"{rule} {count:,}" for rule, count in self.violations.items())
+            lines.append(f"  VIOLATIONS     {found}")
+            lines += [f"    {violation.rule}: {violation.text}" for violation in self.examples]
+        elif self.inconclusive:
+            lines.append("  INCONCLUSIVE   nothing was answered from the store, or no invalidation was acknowledged")
+        else:
+            lines.append("  violations     none")
+        return "\n".join(lines)
+
+
+def judge_history(
+    reads: Iterable[Read],
+    invalidations: Iterable[Invalidation],
+    failures: Iterable[Failure] = (),
+    *,
+    rules: Iterable[str] = RULES,
+    max_staleness: float = 0.0,
+) -> Report:
+    """Look for breaches of `rules`. `max_staleness` (seconds) is what a near cache was allowed, 0 without one."""
+    found = _Findings(set(rules))
+    by_key: dict[int, list[Read]] = defaultdict(list)
+    concerning: dict[int, list[Invalidation]] = defaultdict(list)
+    report = Report()
+    done_at: dict[str, int] = {}
+    for read in reads:
+        by_key[read.key].append(read)
+        if read.loaded:
+            done_at[read.load] = read.returned
+    kinds: Counter[str] = Counter()
+    for invalidation in invalidations:
+        if invalidation.acknowledged:
+            kinds[invalidation.what] += 1
+        else:
+            report.unacknowledged += 1
+        for key in invalidation.floors:
+            concerning[key].append(invalidation)
+    report.invalidations = dict(kinds)
+    for key, own in sorted(by_key.items()):
+        own.sort(key=lambda read: read.began)
+        about = sorted(concerning[key], key=lambda one: one.returned)
+        # What a read may have had from the store: it began when the load was over, so it cannot have shared it.
+        stored = [read for read in own if not read.loaded and read.began > done_at.get(read.load, 1 << 63)]
+        loads = [read for read in own if read.loaded]
+        report.reads += len(own)
+        report.loads += len(loads)
+        report.hits += len(stored)
+        report.shared += len(own) - len(loads) - len(stored)
+        if "fresh" in found.rules:
+            _fresh(found, key, own, about, round(max_staleness * 1e9))
+        if "closed" in found.rules:
+            _closed(found, key, own, about)
+        if "no-future" in found.rules:
+            _no_future(found, own)
+        if "monotonic" in found.rules:
+            _monotonic(found, stored)
+        report.most_loads = max(report.most_loads, _single_load(found, key, loads, about))
+    if "error" in found.rules:
+        for failure in failures:
+            found.add("error", -1, failure.process, failure.client, f"{failure.what} raised {failure.error}")
+    if report.inconclusive:
+        found.leave_out("single-load")  # without the store every call loads, as it should
+    report.violations = dict(found.counts)
+    report.examples = found.examples
+    return report
+
+
+class _Findings:
+    def __init__(self, rules: set[str]) -> None:
+        assert rules <= set(RULES), f"no such rules: {rules - set(RULES)}"
+        self.rules = rules
+        self.counts: Counter[str] = Counter()
+        self.examples: list[Violation] = []
+
+    def add(self, rule: str, key: int, process: int, client: int, text: str) -> None:
+        self.counts[rule] += 1
+        if self.counts[rule] <= SHOWN:
+            self.examples.append(Violation(rule, key, process, client, text))
+
+    def leave_out(self, rule: str) -> None:
+        self.counts.pop(rule, None)
+        self.examples = [violation for violation in self.examples if violation.rule != rule]
+
+
+def _bounds(key: int, invalidations: list[Invalidation]) -> tuple[list[int], list[int]]:
+    # The instants at which the least allowed value rises, and what it then is.
+    instants: list[int] = []
+    least: list[int] = []
+    highest = -1
+    for one in invalidations:
+        highest = max(highest, one.floors[key])
+        instants.append(one.returned)
+        least.append(highest)
+    return instants, least
+
+
+def _too_old(found: _Findings, rule: str, read: Read, least: int, why: str) -> None:
+    found.add(
+        rule,
+        read.key,
+        read.process,
+        read.client,
+        f"process {read.process} client {read.client} read {read.value} of source {read.key} (load {read.load}) at "
+        f"{read.began / 1e9:.6f} s, after {why} at {least} had returned",
+    )
+
+
+def _fresh(found: _Findings, key: int, reads: list[Read], about: list[Invalidation], allowance_ns: int) -> None:
+    instants, least = _bounds(key, [one for one in about if one.acknowledged])
+    for read in reads:
+        at = bisect_left(instants, read.began - allowance_ns)
+        if at and read.value < least[at - 1]:
+            _too_old(found, "fresh", read, least[at - 1], "an invalidation")
+
+
+def _closed(found: _Findings, key: int, reads: list[Read], about: list[Invalidation]) -> None:
+    for process in {one.process for one in about if not one.acknowledged}:
+        instants, least = _bounds(key, [one for one in about if one.process == process and not one.acknowledged])
+        for read in reads:
+            if read.process == process:
+                at = bisect_left(instants, read.began)
+                if at and read.value < least[at - 1]:
+                    _too_old(found, "closed", read, least[at - 1], "a failed invalidation of its own process")
+
+
+def _no_future(found: _Findings, reads: list[Read]) -> None:
+    for read in reads:
+        if read.value > read.source:
+            found.add(
+                "no-future",
+                read.key,
+                read.process,
+                read.client,
+                f"process {read.process} read {read.value} of source {read.key}, which had only reached {read.source}",
+            )
+
+
+def _monotonic(found: _Findings, stored: list[Read]) -> None:
+    returned = sorted(stored, key=lambda read: read.returned)
+    passed, highest, by = 0, -1, None
+    for read in stored:
+        while passed < len(returned) and returned[passed].returned < read.began:
+            if returned[passed].value > highest:
+                highest, by = returned[passed].value, returned[passed]
+            passed += 1
+        if by is not None and read.value < highest:
+            found.add(
+                "monotonic",
+                read.key,
+                read.process,
+                read.client,
+                f"process {read.process} had {read.value} of source {read.key} from the store (load {read.load}) after "
+                f"process {by.process} had had {highest} (load {by.load})",
+            )
+
+
+def _single_load(found: _Findings, key: int, loads: list[Read], about: list[Invalidation]) -> int:
+    # A load is explained by an invalidation that may have taken effect after the previous one's call had begun.
+    loads = sorted(loads, key=lambda read: read.load_began)
+    begins = sorted(about, key=lambda one: one.began)
+    instants = [one.began for one in begins]
+    latest: list[int] = []
+    for one in begins:
+        latest.append(max(one.returned, latest[-1] if latest else 0))
+    run = most = 1 if loads else 0
+    for before, load in zip(loads, loads[1:]):
+        at = bisect_left(instants, load.load_began)
+        if at and latest[at - 1] > before.began:
+            run = 1
+            continue
+        run += 1
+        most = max(most, run)
+        if "single-load" in found.rules:
+            found.add(
+                "single-load",
+                key,
+                load.process,
+                load.client,
+                f"process {load.process} loaded source {key} (load {load.load}) though process {before.process} had "
+                f"(load {before.load}) and nothing had been invalidated since",
+            )
+    return most

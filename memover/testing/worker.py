@@ -1,0 +1,239 @@
+"""One process of a history: callers in threads and on event loops, each recording what it did and saw.
+
+Started by `workload`, told by a line of JSON on its standard input what to do, and ended by a second line or by the end of
+its input. What it records goes to its file every few milliseconds, so that a process which is killed leaves a history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import mmap
+import os
+import pickle
+import random
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+from memover.cache import Cache
+from memover.errors import InvalidationFailed
+from memover.testing.history import Failure, Invalidation, Read
+
+__all__ = ["NAMESPACES", "main"]
+
+NAMESPACES = ("threads", "tasks")
+"""The namespace of the `def` function, and of the `async def` one. Each has `keys` sources of its own."""
+
+FLUSH_SECONDS = 0.05
+_MARK: ContextVar[list[Any]] = ContextVar("memover-history-mark")
+
+
+class Sources:
+    """The counters all processes share: eight bytes each, read and written whole. A source is written by one process."""
+
+    def __init__(self, path: str) -> None:
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 0)
+        self._cells = memoryview(self._map).cast("q")
+        self._lock = threading.Lock()
+
+    def __getitem__(self, key: int) -> int:
+        return int(self._cells[key])
+
+    def count_up(self, key: int) -> None:
+        with self._lock:
+            self._cells[key] += 1
+
+
+class Callers:
+    """All callers of this process: the two functions, and one loop of calls per client."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.index: int = told["index"]
+        self.processes: int = told["processes"]
+        self.keys: int = told["keys"]
+        self.seed: int = told["seed"]
+        self.told = told
+        self.sources = Sources(told["sources"])
+        self.records: deque[Any] = deque()
+        self.stopping = threading.Event()
+        self.cache = Cache(told["url"], prefix=told["prefix"], **told["options"])
+        self._serial = 0
+        options = told["function_options"]
+
+        @self.cache.versioned(namespace=NAMESPACES[0], **options)
+        def by_thread(key: int) -> list[Any]:
+            load = self._begin()
+            time.sleep(self._nap())
+            value = self.sources[key]
+            time.sleep(self._nap())
+            return [value, load]
+
+        @self.cache.versioned(namespace=NAMESPACES[1], **options)
+        async def by_task(key: int) -> list[Any]:
+            load = self._begin()
+            await asyncio.sleep(self._nap())
+            value = self.sources[key]
+            await asyncio.sleep(self._nap())
+            return [value, load]
+
+        self.by_thread, self.by_task = by_thread, by_task
+
+    # -- the sources, as the functions see them ---------------------------------------------------------------------
+
+    def _begin(self) -> str:
+        self._serial += 1
+        load = f"{os.getpid()}.{threading.get_ident() % 997}.{self._serial}"
+        mark = _MARK.get(None)
+        if mark is not None:
+            mark[:] = [load, time.monotonic_ns()]
+        return load
+
+    def _nap(self) -> float:
+        chance = random.random()
+        slowest: float = self.told["slowest_load"]
+        return 0.0 if chance < 0.5 else slowest * random.random() * (0.05 if chance < 0.9 else 1.0)
+
+    # -- one step of a client ---------------------------------------------------------------------------------------
+
+    def step(self, rng: random.Random, home: int) -> tuple[str, int, dict[int, int]]:
+        """What a client does next: its word, the source, and what the sources it concerns hold now."""
+        key = home * self.keys + rng.randrange(self.keys)
+        chance = rng.random()
+        told = self.told
+        if chance >= told["changes"]:
+            return "read", key, {}
+        kind = rng.choices(("write", "key", "namespace", "other-namespace"), told["kinds"])[0]
+        if key % self.processes == self.index:
+            self.sources.count_up(key)
+        elif kind == "write":
+            return "read", key, {}
+        if kind == "write":
+            self.records.append("write")
+            return kind, key, {}
+        if kind == "key":
+            return kind, key, {key: self.sources[key]}
+        concerned = home if kind == "namespace" else 1 - home
+        first = concerned * self.keys
+        return kind, key, {one: self.sources[one] for one in range(first, first + self.keys)}
+
+    def read(self, client: int, key: int, began: int, result: Any, mark: list[Any]) -> None:
+        returned = time.monotonic_ns()
+        value, load = result
+        loaded = bool(mark) and mark[0] == load
+        self.records.append(
+            Read(
+                self.index, client, key, value, load, loaded, mark[1] if loaded else 0, began, returned, self.sources[key]
+            )
+        )
+
+    def invalidated(self, client: int, kind: str, floors: dict[int, int], began: int, acknowledged: bool) -> None:
+        returned = time.monotonic_ns()
+        what = "key" if kind == "key" else "namespace"
+        self.records.append(Invalidation(self.index, client, what, floors, began, returned, acknowledged))
+
+    def failed(self, client: int, what: str, error: BaseException) -> None:
+        self.records.append(Failure(self.index, client, what, repr(error), time.monotonic_ns()))
+
+    # -- clients ----------------------------------------------------------------------------------------------------
+
+    def thread(self, client: int) -> None:
+        rng = random.Random(f"{self.seed}-{self.index}-{client}")
+        while not self.stopping.is_set():
+            kind, key, floors = self.step(rng, 0)
+            began = time.monotonic_ns()
+            try:
+                if kind == "read":
+                    mark: list[Any] = []
+                    _MARK.set(mark)
+                    self.read(client, key, began, self.by_thread(key), mark)
+                elif kind == "key":
+                    self.by_thread.invalidate(key)
+                elif kind == "namespace":
+                    self.by_thread.invalidate_all()
+                elif kind == "other-namespace":
+                    self.cache.invalidate_namespace(NAMESPACES[1])
+                if floors:
+                    self.invalidated(client, kind, floors, began, True)
+            except InvalidationFailed:
+                self.invalidated(client, kind, floors, began, False)
+            except Exception as error:
+                self.failed(client, kind, error)
+            time.sleep(self.told["pause"] * rng.random())
+
+    async def task(self, client: int) -> None:
+        rng = random.Random(f"{self.seed}-{self.index}-{client}")
+        while not self.stopping.is_set():
+            kind, key, floors = self.step(rng, 1)
+            began = time.monotonic_ns()
+            try:
+                if kind == "read":
+                    mark: list[Any] = []
+                    _MARK.set(mark)
+                    self.read(client, key, began, await self.by_task(key), mark)
+                elif kind == "key":
+                    await self.by_task.invalidate(key)
+                elif kind == "namespace":
+                    await self.by_task.invalidate_all()
+                elif kind == "other-namespace":
+                    await self.cache.ainvalidate_namespace(NAMESPACES[0])
+                if floors:
+                    self.invalidated(client, kind, floors, began, True)
+            except InvalidationFailed:
+                self.invalidated(client, kind, floors, began, False)
+            except Exception as error:
+                self.failed(client, kind, error)
+            await asyncio.sleep(self.told["pause"] * rng.random())
+
+    async def loop(self, first: int) -> None:
+        await asyncio.gather(*(self.task(first + number) for number in range(self.told["tasks"])))
+
+    def flush(self, path: str) -> None:
+        """Append what was recorded since the last time."""
+        records = [self.records.popleft() for _ in range(len(self.records))]
+        if records:
+            with open(path, "ab") as file:
+                pickle.dump(records, file)
+
+    def run(self) -> None:
+        threads = [
+            threading.Thread(target=self.thread, args=(number,), daemon=True) for number in range(self.told["threads"])
+        ]
+        for number in range(self.told["loops"]):
+            first = 1000 * (number + 1)
+            threads.append(threading.Thread(target=lambda n=first: asyncio.run(self.loop(n)), daemon=True))
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            time.sleep(FLUSH_SECONDS)
+            self.flush(self.told["records"])
+        self.flush(self.told["records"])
+
+
+def main() -> None:
+    """The whole life of a worker."""
+    told = json.loads(sys.stdin.readline())
+    sys.path[:0] = [entry for entry in told["path"] if entry not in sys.path]
+    if told["setup"]:
+        module, _, name = told["setup"].partition(":")
+        getattr(importlib.import_module(module), name)(told["index"])
+    callers = Callers(told)
+    print("ready", flush=True)  # noqa: T201 - said to the parent
+    sys.stdin.readline()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.readline()
+        callers.stopping.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    callers.run()
+    with suppress(InvalidationFailed):
+        callers.cache.close()
+    print("done", flush=True)  # noqa: T201
+    os._exit(0)  # the thread that reads standard input cannot be joined

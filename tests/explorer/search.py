@@ -1,0 +1,154 @@
+"""Going through the schedules of a world: all of them, or as many as one likes at random."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.explorer.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.explorer.world import Step, World
+
+__all__ = ["Report", "Violation", "explore", "wander"]
+
+
+class Violation(NamedTuple):
+    """A promise that fell, and the schedule under which it did."""
+
+    promise: str
+    what: str
+    start: State
+    steps: Sequence[Step]
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        seed = "" if self.seed is None else f" (seed {self.seed})"
+        wide = max((len(step.who) for step in self.steps), default=0)
+        lines = [f"{at:3}  {step.who:{wide}}  {spoken(step.what)}" for at, step in enumerate(self.steps, 1)]
+        begin = f"     at first: entry {_entry(self.start.held.slots[0].entry)}, the truth is {self.start.truth}"
+        return "\n".join([f"{self.promise} does not hold{seed}: {self.what}", begin, *lines])
+
+
+class Report(NamedTuple):
+    """What was gone through: distinct moments, the schedules they make up, and the first promise that fell."""
+
+    moments: int
+    schedules: int
+    violation: Violation | None
+
+
+def explore(world: World, *, most: int = 2_000_000) -> Report:
+    """Every schedule, the shortest first; it ends at the first violation, which is therefore a shortest one.
+
+    Schedules that lead to the same moment go on as one: what was done in another order, without anybody having seen
+    a difference, is gone through once. Raises when there are more than `most` moments.
+    """
+    came: dict[State, tuple[State, Step] | None] = dict.fromkeys(world.starts)
+    layer: dict[State, int] = dict.fromkeys(world.starts, 1)
+    schedules = 0
+    while layer:
+        following: dict[State, int] = {}
+        for state, ways in layer.items():
+            steps = world.steps(state)
+            if not steps:
+                schedules += ways
+            for step in steps:
+                after = step.after
+                if after not in following:
+                    following[after] = 0
+                    if after not in came:
+                        came[after] = (state, step)
+                        checked = after if after.fallen else world.check(after)
+                        if checked.fallen:
+                            return Report(len(came), schedules, _violation(came, after, checked.fallen))
+                following[after] += ways
+        if len(came) > most:
+            raise RuntimeError(f"{world.scenario.name}: more than {most} moments; make the scenario smaller")
+        layer = following
+    return Report(len(came), schedules, None)
+
+
+def _violation(
+    came: dict[State, tuple[State, Step] | None], state: State, fallen: tuple[str, str]
+) -> Violation:
+    steps: list[Step] = []
+    while (before := came[state]) is not None:
+        state, step = before
+        steps.append(step)
+    return Violation(*fallen, state, steps[::-1])
+
+
+def wander(world: World, seed: int) -> tuple[int, Violation | None]:
+    """One schedule, chosen by a seed: how many steps it had, and the promise that fell in it.
+
+    Every actor, and every way of going wrong, has a weight of its own, so that some are far ahead of others: evenly
+    drawn schedules hardly ever leave a slow load behind.
+    """
+    chance = random.Random(seed)
+    weights: dict[Any, float] = {}
+    state = start = chance.choice(world.starts)
+    path: list[Step] = []
+    while steps := world.steps(state):
+        drawn = []
+        for step in steps:
+            kind = (step.who, step.what[0])
+            if kind not in weights:
+                weights[kind] = 10.0 ** chance.uniform(-2, 0)
+            drawn.append(weights[kind])
+        (step,) = chance.choices(steps, drawn)
+        path.append(step)
+        checked = step.after if step.after.fallen else world.check(step.after)
+        if checked.fallen:
+            return len(path), Violation(*checked.fallen, start, path, seed)
+        state = step.after
+    return len(path), None
+
+
+# -- in words ---------------------------------------------------------------------------------------------------------------
+
+
+def spoken(what: tuple[Any, ...]) -> str:
+    """A step as one reads it."""
+    return " ".join(part if isinstance(part, str) else _word(part) for part in what)
+
+
+def _word(part: Any) -> str:
+    if part is None:
+        return "-"
+    if isinstance(part, bytes):
+        return _token(part)
+    if not isinstance(part, tuple):
+        return str(part)
+    kind = part[0] if part and isinstance(part[0], str) else ""
+    if kind == "reading":
+        _, _, _, tokens, entry, lease = part
+        said = f"[tokens {', '.join(map(_word, tokens))} | entry {_entry(entry)}"
+        return said + (f" | lease {_lease(lease)}]" if lease is not None else "]")
+    if kind == "grant":
+        _, ours, holder, reading = part
+        return f"{'granted' if ours else f'held by {_nonce(holder)}'} {_word(reading)}"
+    return "(" + ", ".join(each if isinstance(each, str) else _word(each) for each in part) + ")"
+
+
+def _token(token: bytes) -> str:
+    number, _, nonce = token.decode().partition("-")
+    return f"{number}-{_nonce(nonce)}"
+
+
+def _nonce(nonce: str) -> str:
+    return nonce.lstrip("0") or "0"
+
+
+def _entry(entry: Any) -> str:
+    return "none" if entry is None else f"{entry[0]} under {', '.join(_token(token) for _, token in entry[1])}"
+
+
+def _lease(lease: bytes) -> str:
+    kind, _, rest = lease.decode().partition(" ")
+    token, _, under = rest.partition(" ")
+    return f"{kind} {_nonce(token)}" + (f" under {','.join(_token(each.encode()) for each in under.split(','))}" if under else "")
+
+

@@ -1,0 +1,75 @@
+"""Fixtures of the interface's tests: each test runs in every way of using memover that it asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memover import config
+from tests.face.ways import Way
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def _way(request: pytest.FixtureRequest, prefix: str, store: str, flavour: str) -> Way:
+    url = "memory://" if store == "memory" else request.getfixturevalue("redis_url")
+    return Way(url, is_async=flavour == "async", prefix=prefix)
+
+
+@pytest.fixture(params=["memory-sync", "memory-async", "redis-sync", "redis-async"])
+def way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
+    """All four."""
+    way = _way(request, prefix, *request.param.split("-"))
+    yield way
+    way.close()
+
+
+@pytest.fixture(params=["redis-sync", "redis-async"])
+def redis_way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
+    way = _way(request, prefix, *request.param.split("-"))
+    yield way
+    way.close()
+
+
+@pytest.fixture(params=["memory-sync", "redis-sync"])
+def sync_way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
+    way = _way(request, prefix, *request.param.split("-"))
+    yield way
+    way.close()
+
+
+@pytest.fixture(params=["memory-async", "redis-async"])
+def async_way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
+    way = _way(request, prefix, *request.param.split("-"))
+    yield way
+    way.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def way_of(request: pytest.FixtureRequest, prefix: str) -> Iterator[Callable[[str], Way]]:
+    """`way_of(url)`: a way in both flavours on a store of the test's own."""
+    made: list[Way] = []
+
+    def make(url: str) -> Way:
+        made.append(Way(url, is_async=request.param == "async", prefix=prefix))
+        return made[-1]
+
+    yield make
+    for way in made:
+        way.close()
+
+
+@pytest.fixture
+def no_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A process in which nobody has configured a default cache yet; what a test configures is closed after it."""
+    for name in ("URL", "PREFIX", "VERSION", "TTL", "DISABLED"):
+        monkeypatch.delenv(f"MEMOVER_{name}", raising=False)
+    monkeypatch.setattr(config, "_configured", None)
+    config._changed()
+    yield config
+    if config._configured is not None:
+        config._configured.close()
+    monkeypatch.undo()
+    config._changed()

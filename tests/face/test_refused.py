@@ -1,0 +1,129 @@
+"""What cannot be memoized is refused, with an error that says why and what to do instead."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import memover
+from memover import ConfigurationError, UnencodableValue
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterator
+
+
+def decorate(function: Any) -> Any:
+    return memover.versioned_cache(namespace="refused", cache=memover.Cache())(function)
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+class GeneratorCallable:
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+
+class AsyncGeneratorCallable:
+    async def __call__(self) -> AsyncIterator[int]:
+        yield 1
+
+
+class Thing:
+    @property
+    def size(self) -> int:
+        return 1
+
+    def gen(self) -> Iterator[int]:
+        yield 1
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (generator, r"generator.*consumed only once.*list"),
+        (async_generator, r"asynchronous generator.*consumed only once.*list"),
+        (GeneratorCallable(), r"generator.*consumed only once"),
+        (AsyncGeneratorCallable(), r"asynchronous generator.*consumed only once"),
+        (classmethod(generator), r"generator"),
+        (staticmethod(async_generator), r"asynchronous generator"),
+        (Thing().gen, r"generator"),
+        (Thing, r"Thing is a class.*function"),
+        (Thing.__dict__["size"], r"property.*@property above"),
+        (5, r"cannot be called"),
+        (None, r"cannot be called"),
+        ("name", r"cannot be called"),
+    ],
+    ids=repr,
+)
+def test_what_cannot_be_memoized_is_refused_at_decoration(target: Any, message: str) -> None:
+    """Generators, classes, properties and what is no function."""
+    with pytest.raises(ConfigurationError, match=f"(?s){message}"):
+        decorate(target)
+
+
+def test_a_function_that_hides_a_coroutine_is_refused_at_the_call() -> None:
+    """A `def` that returns a coroutine: its promise would be cached, not its result. The coroutine is closed."""
+
+    async def inner() -> int:
+        raise AssertionError("it must not run")
+
+    def outer() -> Coroutine[Any, Any, int]:
+        return inner()
+
+    cached = decorate(outer)
+    for _ in range(2):
+        with pytest.raises(UnencodableValue, match=r"(?s)outer returned a coroutine.*async def"):
+            cached()
+    assert cached.peek() is None
+    with pytest.raises(UnencodableValue, match="coroutine"):
+        cached.refresh()
+
+
+def test_a_function_that_hides_a_generator_is_refused_at_the_call() -> None:
+    """A `def` that returns a generator or an asynchronous one, and an `async def` that returns either."""
+
+    def hides_generator() -> Iterator[int]:
+        return generator()
+
+    def hides_async_generator() -> AsyncIterator[int]:
+        return async_generator()
+
+    async def async_hides() -> Iterator[int]:
+        return generator()
+
+    for function in (hides_generator, hides_async_generator):
+        with pytest.raises(UnencodableValue, match=r"(?s)returned a generator.*list"):
+            decorate(function)()
+    with pytest.raises(UnencodableValue, match=r"(?s)returned a generator.*list"):
+        asyncio.run(decorate(async_hides)())
+
+
+def test_a_result_that_cannot_be_kept_faithfully_is_refused() -> None:
+    """UnencodableValue names the function and the path; on_unencodable="return" lets it through, unstored."""
+
+    class Photo:
+        pass
+
+    def profile() -> Any:
+        return {"friends": [1, {"photo": Photo()}]}
+
+    with pytest.raises(UnencodableValue) as caught:
+        decorate(profile)()
+    assert "friends" in caught.value.path
+    assert "photo" in caught.value.path
+    assert caught.value.path.startswith("$")
+    assert "Photo" in caught.value.kind
+    assert caught.value.function.endswith("profile")
+
+    lenient = memover.versioned_cache(namespace="lenient", cache=memover.Cache(on_unencodable="return"))(profile)
+    assert isinstance(lenient()["friends"][1]["photo"], Photo)
+    assert lenient.peek() is None
+    assert lenient.cache_info().unencodable == 1

@@ -1,0 +1,81 @@
+"""The four ways of using memover: `def` and `async def` functions, on the memory store and on a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from memover import Cache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Way"]
+
+
+class Way:
+    """One way: a cache, and decorators that make of each `def` function what the way is about.
+
+    `run` turns what a call or a helper gives into its result, so that one test is written for all the ways:
+    `run(f(1))`, `run(f.peek(1))`. Its event loop is one for the whole test.
+    """
+
+    def __init__(self, url: str, *, is_async: bool, prefix: str) -> None:
+        self.url = url
+        self.prefix = prefix
+        self.is_async = is_async
+        self.is_redis = not url.startswith("memory:")
+        self.loop = asyncio.new_event_loop() if is_async else None
+        self._caches: list[Cache] = []
+        self.cache = self.new_cache()
+
+    def new_cache(self, **options: Any) -> Cache:
+        """Another cache on the same Redis and prefix; on the memory store, one of its own."""
+        cache = Cache(self.url, **{"prefix": self.prefix, **options})
+        self._caches.append(cache)
+        return cache
+
+    def cached(self, namespace: str | None = None, **options: Any) -> Callable[[Any], Any]:
+        """`versioned_cache(...)` on this way's cache, over the function in its flavour."""
+        options = {"cache": self.cache, "namespace": namespace or f"n{secrets.token_hex(4)}", **options}
+        from memover import versioned_cache
+
+        decorate = versioned_cache(**options)
+        return lambda function: decorate(self.flavoured(function))
+
+    def flavoured(self, function: Any) -> Any:
+        """The function itself, or a coroutine function that does the same."""
+        if not self.is_async:
+            return function
+        if isinstance(function, (classmethod, staticmethod)):
+            return type(function)(self.flavoured(function.__func__))
+
+        @functools.wraps(function)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            return await result if inspect.isawaitable(result) else result
+
+        return awaited
+
+    def run(self, value: Any) -> Any:
+        """The result of a call or helper, awaited if it must be."""
+        if not inspect.isawaitable(value):
+            return value
+        assert self.loop is not None, "a `def` function's helper gave something to await"
+
+        async def whole() -> Any:
+            return await value
+
+        return self.loop.run_until_complete(whole())
+
+    def close(self) -> None:
+        for cache in self._caches:
+            if self.loop is not None:
+                self.loop.run_until_complete(cache.aclose())
+            else:
+                cache.close()
+        if self.loop is not None:
+            self.loop.close()

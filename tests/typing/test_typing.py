@@ -1,0 +1,124 @@
+"""mypy --strict and pyright see exactly the types of the functions that were decorated."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+API = Path(__file__).with_name("api.py")
+
+WRONG = '''
+import memover
+
+@memover.versioned_cache(namespace="n")
+def price(sku: str) -> float:
+    return 1.0
+
+async def wrong() -> None:
+    price(3)
+    price.invalidate()
+    price("tea").upper()
+    await price("tea")
+    price("tea")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+'''
+WRONG_LINES = {9, 10, 11, 12, 13}
+
+
+def mypy(*files: Path, cache: Path) -> dict[tuple[str, int], str]:
+    """The errors of mypy by file and line."""
+    command = ["-m", "mypy", "--strict", "--warn-unused-ignores", "--python-version=3.10", "--no-error-summary"]
+    command += ["--config-file", str(ROOT / "pyproject.toml"), "--follow-imports=silent", f"--cache-dir={cache}"]
+    ended = run([*command, "--output=json", *map(str, files)])
+    assert ended.returncode in (0, 1), ended.stdout + ended.stderr
+    found = [json.loads(line) for line in ended.stdout.splitlines()]
+    return {(Path(one["file"]).name, one["line"]): one["message"] for one in found if one["severity"] == "error"}
+
+
+def pyright(*files: Path, cache: Path) -> dict[tuple[str, int], str]:
+    """The errors of pyright by file and line. Here mypy's ignores mean nothing to it, unlike elsewhere."""
+    config = {
+        "include": [file.name for file in files],  # beside the configuration, which must be
+        "extraPaths": [str(ROOT)],
+        "pythonVersion": "3.10",
+        "typeCheckingMode": "strict",
+        "enableTypeIgnoreComments": False,
+        "reportUnnecessaryTypeIgnoreComment": "error",
+        # Not about memover: its callers may leave lambdas and results as they are.
+        "reportUnknownArgumentType": False,
+        "reportUnknownLambdaType": False,
+        "reportUnknownMemberType": False,
+        "reportUnusedFunction": False,
+    }
+    cache.mkdir(exist_ok=True)
+    for file in files:
+        shutil.copy(file, cache)
+    (cache / "pyrightconfig.json").write_text(json.dumps(config))
+    ended = run(["-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "-p", str(cache)])
+    assert ended.returncode in (0, 1), ended.stdout + ended.stderr
+    told = json.loads(ended.stdout)
+    assert told["summary"]["filesAnalyzed"] == len(files), told["summary"]
+    return {
+        (Path(one["file"]).name, one["range"]["start"]["line"] + 1): one["message"]
+        for one in told["generalDiagnostics"]
+        if one["severity"] == "error"
+    }
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def checkers() -> list[object]:
+    """Both checkers; one that is not installed (`make lint` installs them) is skipped, and says so."""
+    return [
+        pytest.param(
+            checker,
+            id=checker.__name__,
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(importlib.util.find_spec(checker.__name__) is None, reason="needs memover[lint]"),
+            ],
+        )
+        for checker in (mypy, pyright)
+    ]
+
+
+@pytest.mark.parametrize("check", checkers())
+def test_a_decorated_function_keeps_its_types_and_wrong_calls_are_errors(
+    check: Callable[..., dict[tuple[str, int], str]], tmp_path: Path
+) -> None:
+    """Every right line of api.py is accepted, and every wrong one is refused for the reason that it says."""
+    assert check(API, cache=tmp_path / "cache") == {}
+
+
+@pytest.mark.parametrize("check", checkers())
+def test_the_check_of_types_can_fail(check: Callable[..., dict[tuple[str, int], str]], tmp_path: Path) -> None:
+    """A file of wrong calls, and of a right call called wrong, is refused line by line."""
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(WRONG)
+    found = check(wrong, cache=tmp_path / "cache")
+    assert {line for _, line in found} == WRONG_LINES, found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="needs memover[lint]")
+def test_the_examples_are_typed(tmp_path: Path) -> None:
+    """What users copy from examples/ is accepted by mypy --strict."""
+    examples = sorted((ROOT / "examples").glob("*.py"))
+    assert examples
+    assert mypy(*examples, cache=tmp_path) == {}
