@@ -15,8 +15,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.drivers import aio, sync
+from memover.drivers.keyvalue import Kept, KeyValues, acompute, arun, compute, run
 from memover.drivers.site import loading
-from memover.drivers.keyvalue import KeyValues, Kept, acompute, arun, compute, run
 from memover.engine import flows
 from memover.keys.keyvalue import check_stored, stored_key
 from memover.keys.naming import check_version
@@ -133,9 +133,7 @@ class KeyValueFace:
     def __contains__(self, key: str) -> bool:
         return self.has_key(key)
 
-    def get_or_set(
-        self, key: str, default: Any, ttl: Duration | EllipsisType = ..., version: int | None = None
-    ) -> Any:
+    def get_or_set(self, key: str, default: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> Any:
         """The value under a key; else `default`, or what it returns when called, stored for `ttl`.
 
         The call is made once, however many threads and processes ask at the same time (under a lease, as for decorated
@@ -308,10 +306,11 @@ class KeyValueFace:
         return source, check_version(source + delta)
 
     @staticmethod
-    def _counted(key: str, value: Any) -> Any:
+    def _counted(key: str, value: Any) -> int:
         if value is MISSING:
             raise ValueError(f"There is no value under the key {key!r} to count from: set or add one first.")
-        return value
+        counted: int = value  # or another number, where another was stored
+        return counted
 
     @staticmethod
     def _moved_to(key: str, version: int, done: bool) -> int:

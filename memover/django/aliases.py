@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from django.core.cache import InvalidCacheBackendError, caches
 
-from memover.cache import Cache
 from memover.django.backend import MemoverCache
 from memover.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from memover.cache import Cache
 
 __all__ = ["cache_of"]
 

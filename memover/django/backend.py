@@ -28,7 +28,7 @@ class InvalidMemoverCache(ConfigurationError, InvalidCacheBackendError):
     """A `ConfigurationError` in CACHES, which Django knows as its own."""
 
 
-class MemoverCache(KeyValueFace, BaseCache):  # type: ignore[misc]  # parameters are called timeout, as Django does
+class MemoverCache(KeyValueFace, BaseCache):
     """A cache backend for Django's `CACHES`.
 
     * `LOCATION`: a URL as `memover.Cache` takes it, `memory://` when empty.
@@ -81,7 +81,9 @@ class MemoverCache(KeyValueFace, BaseCache):  # type: ignore[misc]  # parameters
         """See `KeyValueFace.set`; `UnencodableValue` is also a `pickle.PicklingError`."""
         super().set(key, value, timeout, version)
 
-    def set_many(self, data: Mapping[str, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> list[str]:
+    def set_many(
+        self, data: Mapping[str, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> list[str]:
         """See `KeyValueFace.set_many`."""
         return super().set_many(data, timeout, version)
 
@@ -130,5 +132,3 @@ class MemoverCache(KeyValueFace, BaseCache):  # type: ignore[misc]  # parameters
 
     async def aclose(self, **_: Any) -> None:
         """Nothing, as `close`."""
-
-

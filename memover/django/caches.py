@@ -27,7 +27,7 @@ class DjangoCache(Cache):
     """A `Cache` whose prefix may be empty, as Django's KEY_PREFIX is by default."""
 
     @staticmethod
-    def _check_prefix(prefix: Any) -> str:  # type: ignore[override]  # a staticmethod in both
+    def _check_prefix(prefix: Any) -> str:
         return "" if prefix == "" else check_prefix(prefix)
 
 
@@ -36,7 +36,9 @@ def shared_cache(url: str, prefix: str, options: dict[str, Any]) -> DjangoCache:
 
     Two aliases that differ only in VERSION, TIMEOUT or KEY_FUNCTION share one, and so its entries."""
     if "ttl" in options or "prefix" in options or "version" in options or "key_function" in options:
-        raise ConfigurationError("In CACHES, give TIMEOUT, KEY_PREFIX, VERSION and KEY_FUNCTION beside OPTIONS, in Django's words.")
+        raise ConfigurationError(
+            "In CACHES, give TIMEOUT, KEY_PREFIX, VERSION and KEY_FUNCTION beside OPTIONS, in Django's words."
+        )
     place = json.dumps([url, prefix, sorted(options.items())], default=lambda it: f"{type(it)} {id(it)}")
     with _lock:
         cache = _shared.get(place)

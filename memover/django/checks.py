@@ -46,7 +46,7 @@ def check_servers(app_configs: Any, **_: Any) -> list[CheckMessage]:
     for alias in settings.CACHES:
         try:
             backend = caches[alias]
-        except Exception:  # noqa: BLE001, S112  # Django's own checks raise it
+        except Exception:  # noqa: S112  # Django's own checks raise it
             continue
         if isinstance(backend, MemoverCache) and backend.cache._shared.remote:
             found += _server(alias, backend)

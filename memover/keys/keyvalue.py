@@ -66,7 +66,9 @@ class Name(Key):
         try:
             super().__init__(text, names)
         except UnicodeEncodeError:
-            raise ConfigurationError(f"The key {text[:300]!r} holds half a character (a lone surrogate): decode it first.") from None
+            raise ConfigurationError(
+                f"The key {text[:300]!r} holds half a character (a lone surrogate): decode it first."
+            ) from None
         if len(self.entry) > KEY_LIMIT_BYTES:
             raise ConfigurationError(
                 f"The key {text[:60]!r}... has {len(self.entry):,} bytes, more than {KEY_LIMIT_BYTES:,}: use a digest of it."

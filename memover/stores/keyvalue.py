@@ -94,7 +94,6 @@ class KeyValueStore(Protocol):
         ...
 
 
-
 class AsyncKeyValueStore(Protocol):
     """The same for coroutines; see `KeyValueStore`."""
 

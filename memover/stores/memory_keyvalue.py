@@ -10,10 +10,12 @@ from memover.model import MISSING
 from memover.stores.keyvalue import INTEGER, INTEGER_LIMIT, Change, Parcel, Stamp
 
 if TYPE_CHECKING:
+    import threading
+    from collections import OrderedDict
     from collections.abc import Sequence
 
     from memover.model import Key
-    from memover.stores.memory import MemoryStore
+    from memover.stores.memory import Item
 
 __all__ = ["MemoryKeyValues"]
 
@@ -21,14 +23,23 @@ __all__ = ["MemoryKeyValues"]
 class MemoryKeyValues:
     """What `MemoryStore` inherits; see `memover.stores.keyvalue.KeyValueStore`."""
 
-    def put(self: MemoryStore, parcels: Sequence[Parcel], stamp: Stamp) -> bytes:
+    if TYPE_CHECKING:
+        items: OrderedDict[str, Item]
+        tokens: dict[bytes, bytes]
+        max_entries: int
+        _lock: threading.Lock
+        _leases: dict[bytes, tuple[bytes, float]]
+
+        def _ensure(self, name: bytes, nonce: str, floor: int) -> bytes: ...
+
+    def put(self, parcels: Sequence[Parcel], stamp: Stamp) -> bytes:
         with self._lock:
             generation = self._under(stamp)
             for parcel in parcels:
                 self._lay(parcel, generation)
             return generation
 
-    def add(self: MemoryStore, parcel: Parcel, stamp: Stamp, now: float) -> Change:
+    def add(self, parcel: Parcel, stamp: Stamp, now: float) -> Change:
         with self._lock:
             generation = self._under(stamp)
             if self._live(parcel.key, generation, now) is not None:
@@ -36,7 +47,7 @@ class MemoryKeyValues:
             self._lay(parcel, generation)
             return Change(True, generation)
 
-    def increment(self: MemoryStore, key: Key, delta: int, stamp: Stamp, now: float) -> Change:
+    def increment(self, key: Key, delta: int, stamp: Stamp, now: float) -> Change:
         with self._lock:
             generation = self._under(stamp)
             found = self._live(key, generation, now)
@@ -54,7 +65,7 @@ class MemoryKeyValues:
             self._place(key, rewritten(raw, header, payload=b"%d" % value), value)
             return Change(True, generation, value)
 
-    def swap(self: MemoryStore, key: Key, old: bytes, new: bytes) -> bool:
+    def swap(self, key: Key, old: bytes, new: bytes) -> bool:
         with self._lock:
             item = self.items.get(key.text)
             if item is None or item.raw != old:
@@ -62,7 +73,7 @@ class MemoryKeyValues:
             self._place(key, new, MISSING)
             return True
 
-    def touch(self: MemoryStore, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float) -> Change:
+    def touch(self, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float) -> Change:
         with self._lock:
             generation = self._under(stamp)
             found = self._live(parcel.key, generation, now)
@@ -75,7 +86,7 @@ class MemoryKeyValues:
                 self._place(parcel.key, rewritten(*found, fresh_until=fresh_until), value)
             return Change(True, generation)
 
-    def move(self: MemoryStore, key: Key, to: Key, stamp: Stamp, now: float) -> Change:
+    def move(self, key: Key, to: Key, stamp: Stamp, now: float) -> Change:
         with self._lock:
             generation = self._under(stamp)
             found = self._live(key, generation, now)
@@ -87,23 +98,23 @@ class MemoryKeyValues:
             self._place(to, rewritten(*found, key=to.entry), value)
             return Change(True, generation)
 
-    def remove(self: MemoryStore, key: Key) -> tuple[bytes | None, bytes | None]:
+    def remove(self, key: Key) -> tuple[bytes | None, bytes | None]:
         with self._lock:
             item = self.items.get(key.text)
             self._remove(key)
             return self.tokens.get(key.names[0]), None if item is None else item.raw
 
-    def remove_many(self: MemoryStore, keys: Sequence[Key]) -> None:
+    def remove_many(self, keys: Sequence[Key]) -> None:
         with self._lock:
             for key in keys:
                 self._remove(key)
 
     # -- inside the lock ------------------------------------------------------------------------------------------------
 
-    def _under(self: MemoryStore, stamp: Stamp) -> bytes:
+    def _under(self, stamp: Stamp) -> bytes:
         return self._ensure(stamp.name, stamp.nonce, stamp.floor)
 
-    def _live(self: MemoryStore, key: Key, generation: bytes, now: float) -> tuple[bytes, Header] | None:
+    def _live(self, key: Key, generation: bytes, now: float) -> tuple[bytes, Header] | None:
         item = self.items.get(key.text)
         if item is None:
             return None
@@ -115,7 +126,7 @@ class MemoryKeyValues:
             return None
         return item.raw, header
 
-    def _lay(self: MemoryStore, parcel: Parcel, generation: bytes) -> None:
+    def _lay(self, parcel: Parcel, generation: bytes) -> None:
         self._remove(parcel.key)
         if parcel.expire_ms >= 0:
             raw = parcel.raw
@@ -124,8 +135,8 @@ class MemoryKeyValues:
                 raw = rewritten(raw, header, generation=generation)
             self._place(parcel.key, raw, parcel.value)
 
-    def _place(self: MemoryStore, key: Key, raw: bytes, value: object) -> None:
-        from memover.stores.memory import Item
+    def _place(self, key: Key, raw: bytes, value: object) -> None:
+        from memover.stores.memory import Item  # which inherits from here
 
         header = read_header(raw, key.entry)
         self.items[key.text] = Item(raw, header.generation, header.fresh_until, value)
@@ -133,6 +144,6 @@ class MemoryKeyValues:
         while len(self.items) > self.max_entries:
             self.items.popitem(last=False)
 
-    def _remove(self: MemoryStore, key: Key) -> None:
+    def _remove(self, key: Key) -> None:
         self.items.pop(key.text, None)
         self._leases.pop(key.lease, None)

@@ -96,7 +96,13 @@ def backend(location: str, prefix: str) -> Iterator[Callable[..., Any]]:
 
     def configure(alias: str = "default", *, others: Any = (), **params: Any) -> Any:
         options = {"socket_timeout": 10, "socket_connect_timeout": 10, **params.pop("OPTIONS", {})}
-        own = {"BACKEND": "memover.django.MemoverCache", "LOCATION": location, "KEY_PREFIX": prefix, **params, "OPTIONS": options}
+        own = {
+            "BACKEND": "memover.django.MemoverCache",
+            "LOCATION": location,
+            "KEY_PREFIX": prefix,
+            **params,
+            "OPTIONS": options,
+        }
         entered.append(override_settings(CACHES={"default": own, alias: own, **dict(others)}))
         entered[-1].enable()
         return caches[alias]

@@ -47,9 +47,16 @@ def acquaint(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("awaited", [False, True])
-@pytest.mark.parametrize(("method", "args", "commands"), COSTS, ids=lambda value: value if isinstance(value, str) else None)
+@pytest.mark.parametrize(
+    ("method", "args", "commands"), COSTS, ids=lambda value: value if isinstance(value, str) else None
+)
 def test_the_commands_of_each_method(
-    method: str, args: tuple[Any, ...], commands: list[str], awaited: bool, make: Callable[..., Cache], redis_server: RedisServer
+    method: str,
+    args: tuple[Any, ...],
+    commands: list[str],
+    awaited: bool,
+    make: Callable[..., Cache],
+    redis_server: RedisServer,
 ) -> None:
     """One command each, on any number of keys; `delete` two that travel together; `get_or_set` three when it computes."""
     cache = make(redis_server.url)

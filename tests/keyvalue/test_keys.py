@@ -74,7 +74,9 @@ def test_an_entry_is_in_the_envelope(make: Callable[..., Cache], redis_url: str,
     assert raw.endswith(b"42")
 
 
-def test_the_store_ends_what_the_header_ends(make: Callable[..., Cache], redis_url: str, redis_client: redis.Redis) -> None:
+def test_the_store_ends_what_the_header_ends(
+    make: Callable[..., Cache], redis_url: str, redis_client: redis.Redis
+) -> None:
     """PX is the hard limit: kept by incr and incr_version, changed by touch, none for None."""
     cache = make(redis_url)
     cache.set("n", 1, 1000)
@@ -137,7 +139,9 @@ def test_names_of_others_are_refused(make: Callable[..., Cache]) -> None:
     cache.set(key[:-1], 1)
 
 
-def test_a_key_function_makes_the_stored_key(make: Callable[..., Cache], redis_url: str, redis_client: redis.Redis) -> None:
+def test_a_key_function_makes_the_stored_key(
+    make: Callable[..., Cache], redis_url: str, redis_client: redis.Redis
+) -> None:
     """`key_function(key, prefix, version)` is the stored key; what would be somebody else's is refused."""
     names: dict[str, str] = {}
     cache = make(redis_url, key_function=lambda key, prefix, version: names.get(key, f"{prefix}-{version}-{key}"))
@@ -145,7 +149,12 @@ def test_a_key_function_makes_the_stored_key(make: Callable[..., Cache], redis_u
     assert redis_client.exists(f"{cache.prefix}-1-k")
     assert cache.incr_version("k") == 2
     assert cache.get("k", version=2) == 1
-    names |= {"gen": f"{cache.prefix}:gen:squares", "tag": "other:tag:x", "lease": "{p:1:k}:lease", "kv": f"{cache.prefix}:gen:~kv"}
+    names |= {
+        "gen": f"{cache.prefix}:gen:squares",
+        "tag": "other:tag:x",
+        "lease": "{p:1:k}:lease",
+        "kv": f"{cache.prefix}:gen:~kv",
+    }
     for key in names:
         with pytest.raises(ConfigurationError):
             cache.set(key, 1)
@@ -206,7 +215,9 @@ def test_damage_is_absence(damage: str, make: Callable[..., Cache], redis_url: s
     assert cache.get_or_set("k", 7) == 7 and cache.get("k") == 7
 
 
-def test_a_damaged_payload_is_not_counted_up(make: Callable[..., Cache], redis_url: str, redis_client: redis.Redis) -> None:
+def test_a_damaged_payload_is_not_counted_up(
+    make: Callable[..., Cache], redis_url: str, redis_client: redis.Redis
+) -> None:
     """The digits of a counter carry a check of their own, which incr looks at before it makes another."""
     cache = make(redis_url)
     cache.set("n", 5)
@@ -218,7 +229,9 @@ def test_a_damaged_payload_is_not_counted_up(make: Callable[..., Cache], redis_u
     assert cache.get("n") is None
 
 
-def test_an_entry_of_another_key_is_absence(make: Callable[..., Cache], redis_url: str, redis_client: redis.Redis) -> None:
+def test_an_entry_of_another_key_is_absence(
+    make: Callable[..., Cache], redis_url: str, redis_client: redis.Redis
+) -> None:
     """Bytes copied from another key are not that key's value."""
     cache = make(redis_url)
     cache.set("a", 1)

@@ -13,7 +13,20 @@ from memover import ConfigurationError, UnencodableValue
 
 def test_a_value_that_was_set_is_got(kv: Any) -> None:
     """What was set comes back with value and type; None is a value; what was not set is the default."""
-    for value in (1, -1, 0, True, 1.5, "text", b"bytes", None, [1, (2, {3})], {"a": dt.date(2020, 1, 2)}, 2**80, -(2**53)):
+    for value in (
+        1,
+        -1,
+        0,
+        True,
+        1.5,
+        "text",
+        b"bytes",
+        None,
+        [1, (2, {3})],
+        {"a": dt.date(2020, 1, 2)},
+        2**80,
+        -(2**53),
+    ):
         kv.set("k", value)
         got = kv.get("k", "absent")
         assert got == value and type(got) is type(value)
@@ -258,7 +271,23 @@ def test_a_caller_owns_what_it_gets(kv: Any) -> None:
 
 def test_any_text_is_a_key(kv: Any) -> None:
     """Blanks, colons, control characters, other scripts, long and empty text: each is a key of its own."""
-    keys = ["", " ", "a b", "a:b", "a:b:c", "\n\0", "ключ", "🗝", "k" * 5000, "gen:x", "tag:x", "{x}", "a{x}b", "a{b", "%s"]
+    keys = [
+        "",
+        " ",
+        "a b",
+        "a:b",
+        "a:b:c",
+        "\n\0",
+        "ключ",
+        "🗝",
+        "k" * 5000,
+        "gen:x",
+        "tag:x",
+        "{x}",
+        "a{x}b",
+        "a{b",
+        "%s",
+    ]
     for number, key in enumerate(keys):
         kv.set(key, number)
     assert kv.get_many(keys) == {key: number for number, key in enumerate(keys)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,7 @@ def test_no_increment_is_lost(shared_url: str, make: Callable[..., Cache]) -> No
     cache = make(shared_url)
     cache.set_many({"n": 0, "down": 0, "x": 0.0})
     answers = run_python(racers.count_up, shared_url, cache.prefix, 100, n=PROCESSES)
-    assert sorted(sum(answers, [])) == list(range(1, 100 * PROCESSES + 1))
+    assert sorted(chain(*answers)) == list(range(1, 100 * PROCESSES + 1))
     assert cache.get_many(["n", "down", "x"]) == {"n": 100 * PROCESSES, "down": -200 * PROCESSES, "x": 12.5 * PROCESSES}
 
 
@@ -31,7 +32,7 @@ def test_one_add_wins(shared_url: str, make: Callable[..., Cache]) -> None:
     """Of several processes that add, one is told so, and its value is there."""
     cache = make(shared_url)
     won = run_python(racers.add_all, shared_url, cache.prefix, 100, INDEX, n=PROCESSES)
-    assert sorted(sum(won, [])) == list(range(100))
+    assert sorted(chain(*won)) == list(range(100))
     stored = cache.get_many([f"k{key}" for key in range(100)])
     assert stored == {f"k{key}": index for index, keys in enumerate(won) for key in keys}
 
@@ -51,7 +52,7 @@ def test_one_incr_version_wins(shared_url: str, make: Callable[..., Cache]) -> N
     keys = [f"k{key}" for key in range(100)]
     cache.set_many({key: key.upper() for key in keys})
     moved = run_python(racers.move_all, shared_url, cache.prefix, 100, n=PROCESSES)
-    assert sorted(sum(moved, [])) == list(range(100))
+    assert sorted(chain(*moved)) == list(range(100))
     assert cache.get_many(keys) == {}
     assert cache.get_many(keys, version=2) == {key: key.upper() for key in keys}
 

@@ -19,7 +19,9 @@ class ProductAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         for pk in queryset.values_list("pk", flat=True):
             catalogue.product.invalidate(pk)
         generation = catalogue.products.invalidate_all()
-        self.message_user(request, f"Forgotten, everywhere. The lists are of generation {generation} now.", messages.SUCCESS)
+        self.message_user(
+            request, f"Forgotten, everywhere. The lists are of generation {generation} now.", messages.SUCCESS
+        )
 
 
 admin.site.register(Customer)

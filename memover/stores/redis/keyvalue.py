@@ -114,7 +114,9 @@ class KeyValueCommands:
                 # Entries of a generation that its own key has lost: put back beyond them before anything is written.
                 (current,) = yield [_token(stamp, floor + 1)]
             known = current
-        raise StoreUnavailable("the generation of the key-value entries moves all the time: who calls clear() in a loop?")
+        raise StoreUnavailable(
+            "the generation of the key-value entries moves all the time: who calls clear() in a loop?"
+        )
 
 
 def _token(stamp: Stamp, floor: int) -> Command:

@@ -19,7 +19,20 @@ from memover.codec.envelope import KIND_KEY_VALUE
 from memover.stores.keyvalue import INTEGER, INTEGER_LIMIT
 from memover.stores.redis.scripts import _TOKEN, _script
 
-__all__ = ["ADD", "DONE", "INCREMENT", "MOVE", "NOT_DONE", "NO_INTEGER", "OUTDATED", "PUT", "REMOVE", "SWAP", "TAKE", "TOUCH"]
+__all__ = [
+    "ADD",
+    "DONE",
+    "INCREMENT",
+    "MOVE",
+    "NOT_DONE",
+    "NO_INTEGER",
+    "OUTDATED",
+    "PUT",
+    "REMOVE",
+    "SWAP",
+    "TAKE",
+    "TOUCH",
+]
 
 NOT_DONE, DONE, OUTDATED, NO_INTEGER = 0, 1, 2, 3
 

@@ -7,7 +7,12 @@ from django.core.management import BaseCommand, call_command
 
 from shop.models import Customer, Product
 
-PRODUCTS = [("Assam", "tea", "4.50"), ("Sencha", "tea", "6.20"), ("Sidamo", "coffee", "9.90"), ("Yirgacheffe", "coffee", "11.40")]
+PRODUCTS = [
+    ("Assam", "tea", "4.50"),
+    ("Sencha", "tea", "6.20"),
+    ("Sidamo", "coffee", "9.90"),
+    ("Yirgacheffe", "coffee", "11.40"),
+]
 
 
 class Command(BaseCommand):
