@@ -95,25 +95,30 @@ class KeyValueCommands:
     def _under(
         self, script: Script, said: Sequence[tuple[Key, tuple[bytes, ...]]], stamp: Stamp
     ) -> Exchange[list[list[Any]]]:
-        """Call a script on all keys at once, or, in Cluster, on each; the answers are of one current generation."""
+        """Call a script on all keys at once, or, in Cluster, on each; under one generation, current at some moment of it."""
         if not self.spread:
             keys = [name for key, _ in said for name in (key.entry, key.lease)]
             words = [word for _, words in said for word in words]
             (answer,) = yield [_call(script, (*keys, stamp.name), *_stamped(stamp, stamp.known), *words)]
             return [answer]
+        # What is done under a generation that was current at some moment of this call was done before whatever ended it.
+        # So what the caller knew is checked by the answer that comes along, and what was read here need not be.
         known, floor = stamp.known, stamp.floor
-        if not known:
+        checked = not known
+        if checked:
             (known,) = yield [_token(stamp, floor)]
         for _ in range(_ATTEMPTS):
             calls = [_call(script, (key.entry, key.lease), *_stamped(stamp, known), *words) for key, words in said]
             current, *answers = yield [_token(stamp, floor), *calls]
-            floor = max([floor, *(int(answer[2]) for answer in answers if answer[0] == scripts.OUTDATED)])
-            if current == known and not any(answer[0] == scripts.OUTDATED for answer in answers):
+            beyond = [int(answer[2]) for answer in answers if answer[0] == scripts.OUTDATED]
+            if not beyond and (checked or current == known):
                 return answers
-            if current == known:
-                # Entries of a generation that its own key has lost: put back beyond them before anything is written.
-                (current,) = yield [_token(stamp, floor + 1)]
-            known = current
+            if beyond:
+                # An entry of a later generation: one that has come since, or one that its own key has lost, which is
+                # then put back beyond it.
+                floor = max(floor, *beyond)
+                (current,) = yield [_token(stamp, floor)]
+            known, checked = current, True
         raise StoreUnavailable(
             "the generation of the key-value entries moves all the time: who calls clear() in a loop?"
         )
