@@ -10,7 +10,7 @@ step. Without it (Cluster) the caller's counts, unless the entry that is there c
 grow, so the caller's is then out of date, and the script answers 2 and the number it saw, having done nothing.
 
 A script that changes a header first checks it and then signs it anew, so that damage is never signed over. CRC-32 goes
-by half bytes: some 20 µs for a header; a script can keep no larger table from one call to the next for less.
+by half bytes, some tens of microseconds for a header: a script can keep no larger table from one call to the next.
 """
 
 from __future__ import annotations
