@@ -137,7 +137,10 @@ def memory(rounds: int) -> list[Row]:
     def remembered(sku: str, count: int = 1) -> float:
         return 4.5
 
-    contenders: list[tuple[str, Callable[..., Any]]] = [("memory hit, immutable", price), ("memory hit, list of 2", prices)]
+    contenders: list[tuple[str, Callable[..., Any]]] = [
+        ("memory hit, immutable", price),
+        ("memory hit, list of 2", prices),
+    ]
     found: dict[str, list[float]] = {name: [] for name, _ in contenders}
     theirs = []
     for warmed in (price, prices, remembered):

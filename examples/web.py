@@ -9,8 +9,6 @@
 Four workers share the entries, and after a POST has been answered none of them serves the old article.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -269,6 +269,7 @@ class Cache(KeyValueFace):
         self, names: tuple[bytes, ...], tokens: list[bytes], before: dict[bytes, Callable[[], object]]
     ) -> Generation:
         shared = self._shared
+        shared.witness.doubt(shared.coarse_name)
         shared.settled(before)
         for plan in list(shared.plans):
             if plan.generation_name in names or plan.tags.early or plan.tags.late:

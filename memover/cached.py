@@ -8,6 +8,7 @@ The two faces differ in who waits; what the helpers do is written once, in `core
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from inspect import iscoroutinefunction
 from itertools import islice
 from time import perf_counter
 from types import MethodType
@@ -93,6 +94,8 @@ class Face(Proxy):
         is the error of all its calls. For an `async def` function it may be `async def`."""
         if not callable(loader):
             raise ConfigurationError("batch_load decorates the function that loads many calls at once.")
+        if iscoroutinefunction(loader) and not self._self_core.is_async:
+            raise ConfigurationError(f"{self._self_core.name} is a `def` function, so its bulk loader must be one too.")
         self._self_core.loader = loader
         return loader
 

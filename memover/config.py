@@ -109,6 +109,12 @@ def follow(follower: Follower) -> None:
         _followers.add(follower)
 
 
+def followers() -> list[Any]:
+    """Whoever follows the default cache."""
+    with _lock:
+        return list(_followers)
+
+
 def _changed() -> None:
     for follower in list(_followers):
         follower.let_go()

@@ -19,6 +19,7 @@ from memover.drivers import aio, sync
 from memover.drivers.plan import Plan, new_nonce
 from memover.engine import flows
 from memover.engine.generations import parse
+from memover.engine.judge import VERSION
 from memover.engine.invalidate import invalidate, move
 from memover.engine.ops import Outcome
 from memover.errors import StoreError
@@ -38,6 +39,8 @@ __all__ = ["Core", "Resident"]
 
 
 _moving = threading.RLock()
+_declared: weakref.WeakSet[Cache] = weakref.WeakSet()
+"""The caches that know of the versions of all functions on the default cache."""
 
 
 def _after_fork_in_child() -> None:
@@ -92,6 +95,9 @@ class Core:
         if cache is None or self.alias is not None:
             claim("the default cache" if cache is None else f"the alias {cache}", "", policy.namespace, function, self)
             config.follow(self)
+            for known in list(_declared):
+                known._shared.witness.versions.pop(VERSION + policy.namespace.encode(), None)
+                self._declare(known)
         else:
             self.now()
 
@@ -129,9 +135,18 @@ class Core:
             self._codec if self._codec is not None else cache.codec, self.function, types=self.policy.cache_errors
         )
         plan = Plan(self.function, self.name, self.policy, self.binding, codec, self.tags, cache._shared)
+        if self._cache is None and cache not in _declared:
+            # Those that have not been called too: an entry made of an older version of theirs is not to be served.
+            _declared.add(cache)
+            for other in config.followers():
+                other._declare(cache)
         lookup = plan.lookup()
         shell = aio.shell if self.is_async else sync.shell
         return Resident(plan, lookup, shell(plan, lookup))
+
+    def _declare(self, cache: Cache) -> None:
+        mark = VERSION + self.policy.namespace.encode()
+        cache._shared.witness.versions.setdefault(mark, b"%d" % self.policy.version)
 
     # -- what the helpers do, as flows --------------------------------------------------------------------------------------
 
@@ -151,7 +166,6 @@ class Core:
             return None
         reading, outcome = found
         if terms.call_name:
-            terms.call_token = reading.token(terms.call_name)
             site.hand_on(outcome)
         header = reading.header
         assert header is not None, "an answer was decoded from it"
@@ -186,15 +200,19 @@ class Core:
         """Remove one call's entry everywhere, or raise `InvalidationFailed` and go on trying."""
         plan, key, nonce = site.plan, site.key, new_nonce()
         plan.forget(key.entry)
-        before = plan.shared.owing((key.entry,))
+        # Under the call's own token too, which closes what used its result.
+        owed = (key.entry, plan.call_name(key))
+        before = plan.shared.owing(owed)
         try:
             yield from invalidate(nonce)
         except StoreError as error:
             shared, along = plan.shared, plan.along(key)
-            shared.owe(key.entry, lambda: shared.store.drop(key.entry, key.lease, nonce, along))
+            for name in owed:
+                shared.owe(name, lambda: shared.store.drop(key.entry, key.lease, nonce, along))
             failure = failed_invalidation(f"one call of {self.name}", (key.entry,), shared.store.address)
             plan.emit("invalidate", key, error=failure)
             raise failure from error
+        plan.witness.doubt(*plan.along(key))
         plan.shared.settled(before)
         plan.counters.invalidations += 1
         plan.emit("invalidate", key)
@@ -216,6 +234,7 @@ class Core:
             plan.emit("invalidate", None, error=failure)
             raise failure from error
         shared.witness.trusts((name,), (token,))
+        shared.witness.doubt(shared.coarse_name)
         shared.settled(before)
         plan.counters.invalidations += 1
         plan.emit("invalidate", None, detail="soft" if softly else "")
@@ -244,6 +263,7 @@ class Core:
             damaged=counters.damaged,
             unencodable=counters.unencodable,
             invalidations=counters.invalidations,
+            coarse=counters.coarse,
         )
 
     def parameters(self) -> dict[str, Any]:

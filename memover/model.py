@@ -192,3 +192,4 @@ class CacheInfo(NamedTuple):
     damaged: int
     unencodable: int
     invalidations: int
+    coarse: int = 0

@@ -106,48 +106,30 @@ class Tags:
         return tags or ()
 
     def _fill(self, template: str, arguments: Mapping[str, Any]) -> str:
-        return _FORMATTER.vformat(template, (), _Plain(arguments, self._function, template))
+        return _Texts(self._function, template).vformat(template, (), arguments)
 
 
-class _Plain(dict[str, Any]):
-    """Arguments that refuse to be written by `object.__str__`."""
+class _Texts(Formatter):
+    """Fills one template, and refuses what would be written by `object.__str__`, at whatever depth it was found."""
 
-    def __init__(self, arguments: Mapping[str, Any], function: str, template: str) -> None:
-        super().__init__(arguments)
-        self._where = (function, template)
+    def __init__(self, function: str, template: str) -> None:
+        self._function = function
+        self._template = template
 
-    def __getitem__(self, name: str) -> Any:
-        value = super().__getitem__(name)
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        value, first = super().get_field(field_name, args, kwargs)
         kind = type(value)
         if all(getattr(kind, name) is getattr(object, name) for name in ("__str__", "__format__", "__repr__")):
-            return _Unwritable(value, name, *self._where)
-        return value
-
-
-class _Unwritable:
-    """An argument of which only attributes and items may be written."""
-
-    def __init__(self, value: Any, name: str, function: str, template: str) -> None:
-        self._value = value
-        self._error = UnkeyableArgument(
-            f"{function}: the tag {template!r} would write {name!r} as an address, because {type(value).__qualname__} has no "
-            f"text of its own: name an attribute of it ({{{name}.id}}), or give tags= a callable.",
-            function=function,
-            parameter=name,
-            path=name,
-            kind=f"{type(value).__module__}.{type(value).__qualname__}",
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._value, name)
-
-    def __getitem__(self, name: Any) -> Any:
-        return self._value[name]
-
-    def __format__(self, spec: str) -> str:
-        raise self._error
-
-    __str__ = __repr__ = lambda self: self.__format__("")
+            raise UnkeyableArgument(
+                f"{self._function}: the tag {self._template!r} would write {field_name!r} as an address, because "
+                f"{kind.__qualname__} has no text of its own: name an attribute of it ({{{field_name}.id}}), or give tags= a "
+                f"callable.",
+                function=self._function,
+                parameter=str(first),
+                path=field_name,
+                kind=f"{kind.__module__}.{kind.__qualname__}",
+            )
+        return value, first
 
 
 def _positional(callback: Callable[..., Any]) -> int:

@@ -165,21 +165,28 @@ class AsyncSite(BaseSite):
         site = AsyncSite(self.plan, self.key, self.args, self.kwargs)
         site.collector = None
 
+        outcome: Outcome | None = None
+
         async def work() -> Outcome | None:
-            outcome: Outcome | None = None
+            nonlocal outcome
             INSIDE.set(None)
             try:
                 outcome = await run(flows.renew(site.on_terms(), since), site)
             except StoreError:
                 pass  # counted by `run`; the stale entry stays in use
-            finally:
-                site.finish(outcome)
-                self.rested(outcome)
-                background.leave()
             return outcome
+
+        def over(done: asyncio.Task[Outcome | None]) -> None:
+            # Not in `work`: a task that is cancelled before its first step never comes to its `finally`.
+            if done.cancelled():
+                relinquish(site)
+            site.finish(outcome)
+            self.rested(outcome)
+            background.leave()
 
         task = asyncio.get_running_loop().create_task(work())
         keep(task, self.plan.shared)
+        task.add_done_callback(over)
         if seconds:
             await asyncio.wait({task}, timeout=seconds)
             if task.done() and not task.cancelled():
@@ -280,8 +287,29 @@ async def _fly(flow: Flow[Outcome], site: AsyncSite) -> Outcome:
     try:
         outcome = await run(flow, site)
         return outcome
+    except asyncio.CancelledError:
+        relinquish(site)
+        raise
     finally:
         site.finish(outcome)
+
+
+def relinquish(site: AsyncSite) -> None:
+    """Give back, from the keeper's thread, the lease that a cancelled call has or may have been given unheard.
+
+    Else everybody would wait for a load that nobody runs, until the lease ends."""
+    shared, key = site.plan.shared, site.key
+    if shared.async_store is None or not site.opened:
+        return
+    token = site.opened[0]  # its own; behind it are those it waited for
+
+    def give_back() -> None:
+        try:
+            shared.store.release(key, token, False)
+        except StoreError:
+            pass  # the lease ends by itself
+
+    shared.keeper.later(0.0, give_back)
 
 
 def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
@@ -359,6 +387,11 @@ async def absent(
 
 async def bypass(plan: Plan, site: AsyncSite) -> Any:
     """Run the function itself for a call whose key is known, and count it."""
+    if names := site.within():
+        try:
+            site.bypassed(names, await site.ensure(names))
+        except StoreError:
+            site.bypassed(names, None)
     began = perf_counter()
     error = None
     try:

@@ -19,8 +19,9 @@ from memover.drivers import aio, sync
 from memover.drivers.plan import new_nonce
 from memover.drivers.site import BaseSite, enter, leave, loading
 from memover.drivers.tracking import INSIDE
+from memover.engine.judge import FRESH
 from memover.engine.many import gather
-from memover.engine.ops import Outcome
+from memover.engine.ops import Ensure, Load, Outcome
 from memover.errors import ConfigurationError, StoreError
 from memover.model import Call, Source
 from memover.stores.base import Seen
@@ -46,6 +47,23 @@ class Hit:
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+class Told:
+    """Who wants to know of the calls that are done, and of how many it has been told. Called by the batch's caller alone."""
+
+    def __init__(self, progress: Callable[[int], object]) -> None:
+        self._progress = progress
+        self._number = 0
+
+    def __call__(self, number: int) -> None:
+        self._number += number
+        self._progress(number)
+
+    def end(self, whole: int) -> None:
+        """What has not been told of: calls that were the same as others, or that ended in some other way."""
+        if whole > self._number:
+            self(whole - self._number)
 
 
 class Batch:
@@ -122,6 +140,24 @@ class Batch:
             assert item.outcome is not None, "the flow fills in every item"
             item.looked_up(item.outcome, elapsed)
             self.outcomes[at] = item.outcome
+        for item in items:
+            error = item.outcome.error if item.outcome is not None else None
+            if error is not None and not isinstance(error, Exception):
+                raise error  # cancelled or interrupted: nothing that a caller of `warm` may count and go on from
+
+
+def at_once(item: BaseSite, seen: Seen) -> Outcome | Reading:
+    """The outcome of a call that what was read serves as it is, else the reading, for a flow to look at."""
+    reading, terms = item.reading(seen), item.terms
+    assert terms is not None, "the batch has set them"
+    if reading.header is None or terms.call_name or terms.beta or terms.owing(reading.names):
+        return reading
+    if not terms.witness.trusts(reading.names, reading.tokens) or terms.judge(reading) is not FRESH:
+        return reading
+    outcome = item.decode(reading, Source.FRESH)
+    if outcome is None:
+        reading.header = None  # counted as damaged, and absent from here on
+    return outcome or reading
 
 
 def requests(items: Sequence[BaseSite]) -> list[Request]:
@@ -214,7 +250,7 @@ class SyncBatchSite:
 
     def read_many(self, items: Sequence[sync.SyncSite]) -> list[Outcome | Reading]:
         seens = self.plan.shared.store.read_many([item.asked() for item in items])
-        return [item.reading(seen) for item, seen in zip(items, seens)]
+        return [at_once(item, seen) for item, seen in zip(items, seens)]
 
     def acquire_many(self, items: Sequence[sync.SyncSite]) -> list[Grant]:
         granted = self.plan.shared.store.acquire_many(requests(items))
@@ -248,28 +284,41 @@ class SyncBatchSite:
         if self._concurrency == 1 or len(flows) < 2:
             for item, flow in flows:
                 self._one(item, flow)
+                self._tell(1)
             return
-        with ThreadPoolExecutor(min(self._concurrency, len(flows)), thread_name_prefix="memover-map") as pool:
+        pool = ThreadPoolExecutor(min(self._concurrency, len(flows)), thread_name_prefix="memover-map")
+        try:
             running = [pool.submit(copy_context().run, self._one, item, flow) for item, flow in flows]
             for future in as_completed(running):
                 future.result()
+                self._tell(1)
+        finally:
+            pool.shutdown(cancel_futures=True)  # interrupted, it begins no more
 
     def _one(self, item: sync.SyncSite, flow: Flow[Outcome]) -> None:
         if loading(item.plan, item.key.entry):
-            flow = itself(flow)
-        item.outcome = sync.run(flow, item)
-        self._tell(1)
+            flow = itself(item, flow)
+        try:
+            item.outcome = outcome = sync.run(flow, item)
+        finally:
+            item.finish(item.outcome)  # now, and not with the batch: others may wait for it, of whom the batch needs one
+        if outcome.error is not None and not isinstance(outcome.error, Exception):
+            raise outcome.error
 
     def _tell(self, number: int) -> None:
         if self._progress is not None and number:
             self._progress(number)
 
 
-def itself(flow: Flow[Outcome]) -> Flow[Outcome]:
+def itself(item: BaseSite, flow: Flow[Outcome]) -> Flow[Outcome]:
     """The function alone, in place of a flow that would wait for the load it is in."""
-    from memover.engine.ops import Load
-
     flow.close()
+    if names := item.within():
+        try:
+            tokens = yield Ensure(names)
+        except StoreError:
+            tokens = None
+        item.bypassed(names, tokens)
     outcome: Outcome = yield Load(None)
     outcome.source, outcome.marks = Source.BYPASSED, ()
     return outcome
@@ -286,8 +335,9 @@ def answer_many(
     wanted: bool = True,
 ) -> list[Outcome | Hit]:
     """Answer calls together, in their order. One round trip for all the hits; see `CachedFunction.map`."""
+    progress = told = None if progress is None else Told(progress)
     if plan.watch.disabled():
-        return [_disabled(plan, args, kwargs) for args, kwargs in calls]
+        return [_disabled(plan, args, kwargs, progress) for args, kwargs in calls]
     batch, began = Batch(plan, lookup, calls), perf_counter()
     if batch.plain():
         try:
@@ -310,15 +360,20 @@ def answer_many(
             for item in items:
                 item.finish(item.outcome)
         batch.settle(rest, items, began)
+    if told is not None:
+        told.end(len(calls))
     return batch.results()
 
 
-def _disabled(plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Outcome:
+def _disabled(plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any], progress: Told | None) -> Outcome:
     plan.disabled()
     try:
-        return Outcome(plan.function(*args, **kwargs), source=Source.BYPASSED)
+        outcome = Outcome(plan.function(*args, **kwargs), source=Source.BYPASSED)
     except Exception as error:
-        return Outcome(error=error, source=Source.BYPASSED)
+        outcome = Outcome(error=error, source=Source.BYPASSED)
+    if progress is not None:
+        progress(1)
+    return outcome
 
 
 # -- for coroutines ---------------------------------------------------------------------------------------------------------
@@ -341,7 +396,7 @@ class AsyncBatchSite:
         shared, keys = self.plan.shared, [item.asked() for item in items]
         store = shared.async_store
         seens = shared.store.read_many(keys) if store is None else await store.read_many(keys)
-        return [item.reading(seen) for item, seen in zip(items, seens)]
+        return [at_once(item, seen) for item, seen in zip(items, seens)]
 
     async def acquire_many(self, items: Sequence[aio.AsyncSite]) -> list[Grant]:
         shared, asked = self.plan.shared, requests(items)
@@ -381,8 +436,16 @@ class AsyncBatchSite:
         async def one(item: aio.AsyncSite, flow: Flow[Outcome]) -> None:
             async with room:
                 if loading(item.plan, item.key.entry):
-                    flow = itself(flow)
-                item.outcome = await aio.run(flow, item)
+                    flow = itself(item, flow)
+                try:
+                    item.outcome = outcome = await aio.run(flow, item)
+                except asyncio.CancelledError:
+                    aio.relinquish(item)
+                    raise
+                finally:
+                    item.finish(item.outcome)  # as in `SyncBatchSite._one`
+            if outcome.error is not None and not isinstance(outcome.error, Exception):
+                raise outcome.error
             self._tell(1)
 
         tasks = [asyncio.ensure_future(one(item, flow)) for item, flow in flows]
@@ -411,8 +474,9 @@ async def answer_many_async(
     wanted: bool = True,
 ) -> list[Outcome | Hit]:
     """As `answer_many`, awaited."""
+    progress = told = None if progress is None else Told(progress)
     if plan.watch.disabled():
-        return [await _disabled_async(plan, args, kwargs) for args, kwargs in calls]
+        return [await _disabled_async(plan, args, kwargs, progress) for args, kwargs in calls]
     batch, began, shared = Batch(plan, lookup, calls), perf_counter(), plan.shared
     if batch.plain():
         store = shared.async_store
@@ -434,16 +498,28 @@ async def answer_many_async(
                 gather(items, batch.readings, loader is not None),  # type: ignore[arg-type]  # its operations are these
                 AsyncBatchSite(plan, loader, concurrency, progress),  # type: ignore[arg-type]
             )
+        except asyncio.CancelledError:
+            for item in items:
+                if item.outcome is None:
+                    aio.relinquish(item)
+            raise
         finally:
             for item in items:
                 item.finish(item.outcome)
         batch.settle(rest, items, began)
+    if told is not None:
+        told.end(len(calls))
     return batch.results()
 
 
-async def _disabled_async(plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Outcome:
+async def _disabled_async(
+    plan: Plan, args: tuple[Any, ...], kwargs: Mapping[str, Any], progress: Told | None
+) -> Outcome:
     plan.disabled()
     try:
-        return Outcome(await plan.function(*args, **kwargs), source=Source.BYPASSED)
+        outcome = Outcome(await plan.function(*args, **kwargs), source=Source.BYPASSED)
     except Exception as error:
-        return Outcome(error=error, source=Source.BYPASSED)
+        outcome = Outcome(error=error, source=Source.BYPASSED)
+    if progress is not None:
+        progress(1)
+    return outcome

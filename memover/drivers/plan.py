@@ -81,7 +81,7 @@ class Plan:
         self.refreshing: dict[bytes, float] = {}
         self.lease_seconds = shared.lease_ttl if policy.lease_ttl is None else policy.lease_ttl
         self.wait_seconds = shared.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
-        self.lease_ms = max(1, round(self.lease_seconds * 1000))
+        self.lease_ms = max(1, min(round(self.lease_seconds * 1000), 1 << 52))
         self.last_known: OrderedDict[bytes, Reading] | None = (
             OrderedDict() if policy.on_store_error == "stale" and shared.remote else None
         )
@@ -91,8 +91,9 @@ class Plan:
         shared.plans.add(self)
 
     def after_fork(self) -> None:
-        """In a child: no load of the parent is under way here."""
+        """In a child: no load or refresh of the parent is under way here."""
         self._underway = {}
+        self.refreshing = {}
         self._renewing = False
         self._lock = threading.Lock()
 

@@ -7,7 +7,6 @@ served at once; a hit makes none.
 from __future__ import annotations
 
 import inspect
-import math
 import random
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,7 @@ _RESTING_LIMIT = 1000
 def enter(items: Sequence[BaseSite]) -> tuple[Inside, Any]:
     """Mark this context as inside one load of these calls; `leave` takes it back."""
     plan = items[0].plan
-    collector = Collector(plan.shared.home) if plan.policy.track_dependencies else None
+    collector = Collector(plan.shared.home, plan.policy.track_dependencies)
     inside = Inside(tuple((plan, item.key.entry) for item in items), collector, INSIDE.get())
     return inside, INSIDE.set(inside)
 
@@ -83,7 +82,8 @@ class BaseSite:
         self.load_time = 0.0
         self._train = False
         collector = collecting()
-        self.collector = collector if collector is not None and collector.home == plan.shared.home else None
+        tracked = collector is not None and collector.tracks and collector.home == plan.shared.home
+        self.collector = collector if tracked else None
         self.terms: Terms | None = None
         # Filled in where the call is one of a batch.
         self.outcome: Outcome | None = None
@@ -106,16 +106,16 @@ class BaseSite:
         plan = self.plan
         prefix = plan.shared.prefix
         names: list[bytes] = []
-        if outcome.declared:
-            plan.late = True
-            names.extend(plan.tags.names(prefix, outcome.declared))
-        if plan.tags.late and outcome.error is None:
-            try:
+        try:
+            if outcome.declared:
+                plan.late = True
+                names.extend(plan.tags.names(prefix, outcome.declared))
+            if plan.tags.late and outcome.error is None:
                 names.extend(
                     plan.tags.late_names(prefix, plan.call(self.key, self.args, self.kwargs), outcome.value)
                 )
-            except Exception as error:
-                return Outcome(error=error, load_time=outcome.load_time)
+        except Exception as error:
+            return Outcome(error=error, load_time=outcome.load_time)
         return names
 
     def decode(self, reading: Reading, source: Source) -> Outcome | None:
@@ -129,7 +129,14 @@ class BaseSite:
         reading = None if known is None else known.get(self.key.entry)
         if reading is None or reading.header is None:
             return None
-        if reading.header.generation != self.plan.witness.last(self.key.names[0]):
+        last = self.plan.witness.last
+        if reading.header.generation != last(self.key.names[0]):
+            return None
+        # Nor across an invalidation of a tag or of what its load used, as far as this process has made or seen it.
+        marks = reading.header.marks
+        if any(last(name) not in (None, token) for name, token in marks):
+            return None
+        if self.terms is not None and self.terms.owing([name for name, _ in marks]):
             return None
         return self.plan.outcome(self.key, reading, Source.STALE_IF_ERROR)
 
@@ -198,6 +205,8 @@ class BaseSite:
         plan = self.plan
         if kept:
             plan.counters.stores += 1
+            if coarsely(plan.shared.coarse_name, sealed):
+                plan.counters.coarse += 1
             if plan.last_known is not None:
                 assert sealed.header is not None
                 plan.know(self.key, Reading((), (), sealed.raw, sealed.header))
@@ -218,7 +227,7 @@ class BaseSite:
     def hand_on(self, outcome: Outcome) -> None:
         """Tell the load that asked for this call what the answer stands under."""
         collector, terms = self.collector, self.terms
-        if collector is None or terms is None:
+        if collector is None or terms is None or outcome.source is Source.BYPASSED:
             return
         stale = outcome.source is Source.STALE or outcome.source is Source.STALE_IF_ERROR
         if outcome.marks is None or stale or terms.call_token is None:
@@ -226,12 +235,27 @@ class BaseSite:
         else:
             collector.use((*outcome.marks, (terms.call_name, terms.call_token), self.plan.version_mark))
 
+    def within(self) -> tuple[bytes, ...]:
+        """What to read before the function is run inside a load of its own: the tokens that stand for it in a load between
+        the two. Empty where there is none, or none that tracks."""
+        collector, inside, plan = self.collector, INSIDE.get(), self.plan
+        if collector is None or inside is None or any(w is plan and e == self.key.entry for w, e in inside.calls):
+            return ()
+        return (*self.key.names[: self.key.required], plan.call_name(self.key))
+
+    def bypassed(self, names: Sequence[bytes], tokens: Sequence[bytes] | None) -> None:
+        """The function is run inside a load of its own, under these tokens; None when the store did not say."""
+        if self.collector is not None:
+            known = tokens is not None and not self.plan.tags.late
+            self.collector.use((*zip(names, tokens or ()), self.plan.version_mark) if known else None)
+
     def rest(self) -> bool:
         """Whether a refresh of this entry is under way here, or failed a moment ago; it is marked as begun if not."""
         refreshing, entry = self.plan.refreshing, self.key.entry
         if refreshing.get(entry, 0.0) > monotonic():
             return True
-        refreshing[entry] = math.inf
+        # Not for ever: an event loop may be left with the refresh in it. The lease sees to it that there is but one.
+        refreshing[entry] = monotonic() + self.plan.lease_seconds
         return False
 
     def rested(self, outcome: Outcome | None) -> None:
@@ -276,6 +300,11 @@ class BaseSite:
                     outcome.error,
                 )
             )
+
+
+def coarsely(coarse_name: bytes, sealed: Sealed) -> bool:
+    """Whether an entry stands under the one token for too many, its own or that of what it used."""
+    return sealed.header is not None and any(name == coarse_name for name, _ in sealed.header.marks)
 
 
 def refused(name: str, value: Any) -> UnencodableValue:

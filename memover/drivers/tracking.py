@@ -19,13 +19,15 @@ __all__ = ["INSIDE", "Collector", "Inside", "collecting", "depends_on"]
 
 class Collector:
     """The marks of one load. `home` is the store and prefix they must be of: others cannot be read in the same step.
+    `tracks` is False where only what is declared by hand counts.
 
     `spoiled` is True once something was used that cannot be tracked: the result is then returned and not stored."""
 
-    __slots__ = ("home", "marks", "spoiled", "tags")
+    __slots__ = ("home", "marks", "spoiled", "tags", "tracks")
 
-    def __init__(self, home: tuple[str, str]) -> None:
+    def __init__(self, home: tuple[str, str], tracks: bool = True) -> None:
         self.home = home
+        self.tracks = tracks
         self.marks: dict[bytes, bytes] = {}
         self.tags: dict[str, None] = {}
         self.spoiled = False
@@ -33,12 +35,13 @@ class Collector:
     def use(self, marks: Marks | None) -> None:
         """Something that stands under these marks was used; None when that is not known.
 
-        Of two tokens under one name the first stays: the entry is then born invalid, as it should be."""
+        Two tokens under one name are of different times: an entry made of both would be born invalid."""
         if marks is None:
             self.spoiled = True
             return
         for name, token in marks:
-            self.marks.setdefault(name, token)
+            if self.marks.setdefault(name, token) != token:
+                self.spoiled = True
 
     def result(self) -> Marks | None:
         return None if self.spoiled else tuple(self.marks.items())
@@ -72,9 +75,12 @@ INSIDE: ContextVar[Inside | None] = ContextVar("memover-inside", default=None)
 
 
 def collecting() -> Collector | None:
-    """The collector of the load that this context is in, None when there is none or it does not track."""
+    """The collector of the load that this context is in, None when there is none."""
     inside = INSIDE.get()
-    return None if inside is None or inside.over else inside.collector
+    while inside is not None and inside.over:
+        inside = inside.outer  # what outlives its load may still be at work for the one around it
+    collector = None if inside is None else inside.collector
+    return collector
 
 
 def depends_on(*tags: str) -> None:

@@ -25,6 +25,7 @@ class Counters:
 
     __slots__ = (
         "bypasses",
+        "coarse",
         "damaged",
         "hits",
         "invalidations",
@@ -44,6 +45,7 @@ class Counters:
             setattr(self, name, 0)
 
     bypasses: int
+    coarse: int
     damaged: int
     hits: int
     invalidations: int

@@ -108,7 +108,7 @@ def answer(terms: Terms, reading: Reading, source: Source) -> Flow[Outcome | Non
     """What a reading says if it may be trusted and is fresh, decoded; else None, and what is usable is noted."""
     for _ in range(_LESSONS_LIMIT):
         header = reading.header
-        if terms.owing(reading) or not terms.witness.trusts(reading.names, reading.tokens):
+        if terms.owing(reading.names) or not (yield from trusted(terms, reading)):
             return None
         verdict = terms.judge(reading)
         if verdict is UNKNOWN:
@@ -133,6 +133,29 @@ def answer(terms: Terms, reading: Reading, source: Source) -> Flow[Outcome | Non
     return None
 
 
+def trusted(terms: Terms, reading: Reading) -> Flow[bool]:
+    """Whether the tokens that this entry stands under may be believed.
+
+    What was learned of a former entry and is not in this one does not count, nor does the call's own token. A mark that is
+    missing or behind is put back, as the required tokens are before a load: nobody else may ever do so."""
+    if terms.witness.trusts(reading.names, reading.tokens):
+        return True
+    if reading.header is None:
+        return False
+    marked = {name for name, _ in reading.header.marks}
+    lost = [
+        name
+        for at, (name, token) in enumerate(zip(reading.names, reading.tokens))
+        if (at < terms.required or name in marked) and not terms.witness.trusts((name,), (token,))
+    ]
+    if not lost:
+        yield Learn([name for name, _ in reading.header.marks])
+        return True
+    if marks := [name for name in lost if name in marked]:
+        yield Ensure(marks)
+    return False
+
+
 def early(header: Header, now: float, beta: float, chance: float) -> bool:
     """Whether this reader is elected to refresh a fresh entry: XFetch (Vattani, Chierichetti, Lowenstein, VLDB 2015).
 
@@ -148,7 +171,8 @@ def miss(terms: Terms) -> Flow[Outcome]:
     """Serve what is stale while it is refreshed, where the function allows it; else load or share a load."""
     stale = terms.usable
     if stale is not None and stale.header is not None and terms.max_age is None:
-        age = terms.now() - stale.header.fresh_until
+        # A softly invalidated entry would be fresh still: it is at the beginning of its windows, if there are any.
+        age = max(terms.now() - stale.header.fresh_until, 0.0)
         ran: Outcome | bool = False
         if age < terms.stale_while_revalidate:
             ran = yield Behind(0.0, stale.header.created_at)
@@ -171,7 +195,7 @@ def rescue(terms: Terms, failed: Outcome) -> Flow[Outcome]:
     stale = terms.usable
     if stale is None or stale.header is None or terms.max_age is not None:
         return failed
-    if terms.now() - stale.header.fresh_until >= terms.stale_if_error:
+    if max(terms.now() - stale.header.fresh_until, 0.0) >= terms.stale_if_error:
         return failed
     outcome: Outcome | None = yield Decode(stale, Source.STALE_IF_ERROR)
     return failed if outcome is None else outcome
@@ -221,6 +245,7 @@ def conclude(terms: Terms, token: str, reading: Reading, done: Outcome) -> Flow[
     try:
         late = yield LateTags(done)
         if isinstance(late, Outcome):
+            late.marks = marks
             yield from give_back(token, failed=True)
             return late
         marks = yield from with_late(terms, reading, marks, late)
@@ -232,7 +257,8 @@ def conclude(terms: Terms, token: str, reading: Reading, done: Outcome) -> Flow[
     sealed = None if marks is None or not done.keep else (yield Seal(done, marks))
     if sealed is None or sealed.error is not None or terms.closed():
         yield from give_back(token, failed=True)
-        if sealed is not None and sealed.error is not None:
+        # An error that was to be cached and cannot be is still the function's own.
+        if sealed is not None and sealed.error is not None and done.error is None:
             return Outcome(error=sealed.error, load_time=done.load_time, marks=done.marks)
         return done
     done.sealed = sealed
@@ -249,12 +275,14 @@ def captured(terms: Terms, reading: Reading) -> Marks:
 
 
 def together(required: Marks, used: Marks | None) -> Marks | None:
-    """The required marks and those of what was used; what is in both stands as required."""
+    """The required marks and those of what was used; None where they say different things of one name."""
     if used is None:
         return None
     if not used:
         return required
-    first = {name for name, _ in required}
+    first = dict(required)
+    if any(first.get(name, token) != token for name, token in used):
+        return None
     return (*required, *(mark for mark in used if mark[0] not in first))
 
 
@@ -268,8 +296,9 @@ def with_late(terms: Terms, reading: Reading, marks: Marks | None, late: list[by
     asked = [name for name in late if name not in captured]
     clock = terms.clock_name and reading.token(terms.clock_name)
     if asked:
-        yield Learn(late)
+        yield Learn([*(name for name in known if not terms.is_version(name)), *late])
         if not clock:
+            yield Ensure(asked)  # so that they are there to be read before the next load
             return None
         *tokens, clock_now = yield Ensure((*asked, terms.clock_name))
         if clock_now != clock and not all(terms.older(token, clock) for token in tokens):
@@ -324,7 +353,10 @@ def stands(terms: Terms, reading: Reading, marks: Marks | None) -> Flow[bool]:
     more = [mark for mark in marks[terms.required :] if not terms.is_version(mark[0])]
     if not more:
         return True
-    tokens: list[bytes] = yield Ensure([name for name, _ in more])
+    names = [name for name, _ in more]
+    if terms.owing(names):
+        return False
+    tokens: list[bytes] = yield Ensure(names)
     return all(token == now for (_, token), now in zip(more, tokens))
 
 
@@ -398,14 +430,16 @@ def refresh(terms: Terms) -> Flow[Outcome]:
 def put(terms: Terms, outcome: Outcome) -> Flow[bool]:
     """Store a value known from elsewhere. A store failure is thrown on: the old entry would live on unnoticed."""
     token = terms.new_token()
-    grant: Grant = yield Acquire(token, force=True)
-    reading = grant.reading
     marks: Marks | None = None
     late = yield LateTags(outcome)
     if isinstance(late, Outcome):
         outcome.error = late.error
-    else:
-        marks = yield from with_late(terms, reading, captured(terms, reading), late)
+        return False
+    for _ in range(2):  # once more where its tags have first to be learned
+        grant: Grant = yield Acquire(token, force=True)
+        marks = yield from with_late(terms, grant.reading, captured(terms, grant.reading), late)
+        if marks is not None:
+            break
     sealed = None if marks is None else (yield Seal(outcome, marks))
     if sealed is None or sealed.error is not None or terms.closed():
         yield from give_back(token, failed=True)
@@ -420,11 +454,16 @@ def peek(terms: Terms) -> Flow[tuple[Reading, Outcome] | None]:
     if terms.closed():
         return None
     for _ in range(_LESSONS_LIMIT):
-        reading: Reading = yield Read()
-        if terms.owing(reading) or not terms.witness.trusts(reading.names, reading.tokens):
+        reading = yield from read(terms)
+        if terms.owing(reading.names) or not (yield from trusted(terms, reading)):
             return None
         verdict = terms.judge(reading)
         if verdict is FRESH:
+            if terms.call_name:
+                terms.call_token = reading.token(terms.call_name) or terms.call_token
+                if terms.call_token is None:
+                    yield Ensure((terms.call_name,))
+                    continue
             outcome: Outcome | None = yield Decode(reading, Source.FRESH)
             return None if outcome is None else (reading, outcome)
         if verdict is not UNKNOWN or reading.header is None:

@@ -79,6 +79,11 @@ class Witness:
         known = self._seen.get(name)
         return None if known is None else known[0]
 
+    def doubt(self, *names: bytes) -> None:
+        """These tokens are being moved, to what is not known yet: what was last believed is not current."""
+        for name in names:
+            self._remember(name, b"", self.floor(name))
+
     def owes(self, names: Sequence[bytes], *more: bytes) -> bool:
         """Whether an invalidation of any of these names is still to be acknowledged."""
         owed = self.owed

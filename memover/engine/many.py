@@ -40,6 +40,8 @@ class Item(Protocol):
     outcome: Outcome | None
 
     def seal(self, outcome: Outcome, marks: Any) -> Sealed | None: ...
+    def learn(self, names: Sequence[bytes]) -> None: ...
+    def finish(self, outcome: Outcome | None) -> None: ...
 
 
 class BatchSite(Protocol):
@@ -119,27 +121,55 @@ BatchFlow = Generator[BatchOp, Any, None]
 def gather(items: Sequence[Item], readings: Sequence[Reading] | None, bulk: bool) -> BatchFlow:
     """Answer every item. `readings` are what was read for them and found wanting, None to read first; `bulk` says
     that there is a bulk loader."""
+    closed = [item for item in items if item.terms.closed()]
+    if closed:  # nothing is served under an invalidation that is owed
+        yield Each([(item, get(item.terms)) for item in closed])
+        items, readings = [item for item in items if item.outcome is None], None
+    if not items:
+        return
+    try:
+        answers = yield from look(items, readings)
+    except StoreError:
+        yield Each([(item, get(item.terms)) for item in items])
+        return
     missing: list[tuple[Item, Reading]] = []
-    if readings is not None:
-        missing = list(zip(items, readings))
-    else:
-        try:
-            answers = yield ReadMany(items)
-        except StoreError:
-            yield Each([(item, get(item.terms)) for item in items])
-            return
-        for item, answer in zip(items, answers):
-            if isinstance(answer, Outcome):
-                item.outcome = answer
-            else:
-                missing.append((item, answer))
+    for item, found in zip(items, answers):
+        if isinstance(found, Outcome):
+            item.outcome = found
+        else:
+            missing.append((item, found))
     singly = missing
     if bulk:
         # What has yet to be learned of, or may be served stale, is not a load yet.
         singly = [(item, reading) for item, reading in missing if undecided(item.terms, reading)]
         known = {id(item) for item, _ in singly}
-        yield from lead_many([item for item, _ in missing if id(item) not in known])
+        stopped = yield from lead_many([item for item, _ in missing if id(item) not in known])
+        if stopped is not None:
+            for item, _ in singly:
+                item.outcome = Outcome(error=stopped)
+            return
     yield Each([(item, resolve(item.terms, reading)) for item, reading in singly])
+
+
+def look(
+    items: Sequence[Item], readings: Sequence[Reading] | None
+) -> Generator[BatchOp, Any, list[Outcome | Reading]]:
+    """Read what has not been read; and what stands under tokens not known of before, once more, together with these."""
+    found: list[Outcome | Reading] = list((yield ReadMany(items)) if readings is None else readings)
+    learning: list[int] = []
+    for at, (item, one) in enumerate(zip(items, found)):
+        if not isinstance(one, Outcome) and one.header is not None and unknown(item.terms, one):
+            item.learn([name for name, _ in one.header.marks])
+            learning.append(at)
+    if learning:
+        for at, one in zip(learning, (yield ReadMany([items[at] for at in learning]))):
+            found[at] = one
+    return found
+
+
+def unknown(terms: Terms, reading: Reading) -> bool:
+    """Whether more tokens must be read before anything can be said of this reading."""
+    return terms.witness.trusts(reading.names, reading.tokens) and terms.judge(reading) is UNKNOWN
 
 
 def undecided(terms: Terms, reading: Reading) -> bool:
@@ -152,15 +182,17 @@ def undecided(terms: Terms, reading: Reading) -> bool:
     return verdict is UNKNOWN or verdict is FRESH or (verdict is STALE and terms.soft is not None)
 
 
-def lead_many(items: Sequence[Item]) -> BatchFlow:
-    """Take what leases there are, load those calls in bulk, and leave the rest to their own flows."""
+def lead_many(items: Sequence[Item]) -> Generator[BatchOp, Any, BaseException | None]:
+    """Take what leases there are, load those calls in bulk, and leave the rest to their own flows.
+
+    Answer: what ended the bulk loader if it was no error of its own (cancelled, interrupted): then no more is begun."""
     if not items:
-        return
+        return None
     try:
         grants = yield AcquireMany(items)
     except StoreError:
         yield Each([(item, get(item.terms)) for item in items])
-        return
+        return None
     ours: list[tuple[Item, Grant]] = []
     holding: list[tuple[Item, Flow[Outcome]]] = []
     others: list[tuple[Item, Flow[Outcome]]] = []
@@ -196,9 +228,18 @@ def lead_many(items: Sequence[Item]) -> BatchFlow:
             yield StoreMany(stored)
         except StoreError:
             pass  # the leases end by themselves, and whoever waits takes over
+        for item, _ in stored:
+            item.finish(item.outcome)
     # Those that hold a lease first: nobody waits for another while others wait for it.
     yield Each(holding)
+    errors = (done.error for done in loaded if done is not None)
+    stopped = next((error for error in errors if error is not None and not isinstance(error, Exception)), None)
+    if stopped is not None:
+        for item, _ in others:
+            item.outcome = Outcome(error=stopped)
+        return stopped
     yield Each(others)
+    return None
 
 
 def filled(terms: Terms, token: str, reading: Reading) -> Flow[Outcome]:

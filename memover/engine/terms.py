@@ -104,10 +104,10 @@ class Terms:
         """Whether an invalidation that would concern this call is still owed to the store."""
         return self.witness.owes(self.names, self.entry)
 
-    def owing(self, reading: Reading) -> bool:
-        """Whether an invalidation of anything that was read is still owed; the coarse token stands for everything."""
+    def owing(self, names: Sequence[bytes]) -> bool:
+        """Whether an invalidation of any of these names is still owed; the coarse token stands for all there are."""
         owed = self.witness.owed
-        return bool(owed) and (self.coarse_name in reading.names or self.witness.owes(reading.names))
+        return bool(owed) and (self.coarse_name in names or self.witness.owes(names))
 
     def judge(self, reading: Reading) -> Verdict:
         """The verdict on a reading that is trusted."""

@@ -20,6 +20,7 @@ An invalidation that was not acknowledged may or may not have happened, so it bo
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
@@ -107,6 +108,8 @@ class Report:
     writes: int = 0
     invalidations: dict[str, int] = field(default_factory=dict)
     unacknowledged: int = 0
+    store_errors: int = 0
+    """How often a call went without the store; "single-load" is not judged when it did."""
     most_loads: int = 0
     """The most loads of one key between two invalidations that concern it; 1 in a run without faults."""
     violations: dict[str, int] = field(default_factory=dict)
@@ -135,11 +138,14 @@ class Report:
         lines = [
             f"history of {self.store}: {self.processes} processes, {self.seconds:.1f} s",
             f"  operations     {self.operations:,}",
-            f"  reads          {self.reads:,} ({self.hits:,} from the store, {self.loads:,} loaded, "
-            f"{self.shared:,} shared a load)",
+            (
+                f"  reads          {self.reads:,} ({self.hits:,} from the store, {self.loads:,} loaded, "
+                f"{self.shared:,} shared a load)"
+            ),
             f"  writes         {self.writes:,}",
             f"  invalidations  {kinds}; {self.unacknowledged:,} not acknowledged",
             f"  loads          at most {self.most_loads} of one key between two invalidations of it",
+            f"  store errors   {self.store_errors:,}" + (": single-load is not judged" if self.store_errors else ""),
         ]
         if self.violations:
             found = ", ".join(f"{rule} {count:,}" for rule, count in self.violations.items())
@@ -298,7 +304,8 @@ def _monotonic(found: _Findings, stored: list[Read]) -> None:
 
 
 def _single_load(found: _Findings, key: int, loads: list[Read], about: list[Invalidation]) -> int:
-    # A load is explained by an invalidation that may have taken effect after the previous one's call had begun.
+    # Two loads are explained by an invalidation that may have come between the moments at which they got their leases,
+    # each somewhere between the beginning of its call and that of its load, and not always in the order of the loads.
     loads = sorted(loads, key=lambda read: read.load_began)
     begins = sorted(about, key=lambda one: one.began)
     instants = [one.began for one in begins]
@@ -306,9 +313,9 @@ def _single_load(found: _Findings, key: int, loads: list[Read], about: list[Inva
     for one in begins:
         latest.append(max(one.returned, latest[-1] if latest else 0))
     run = most = 1 if loads else 0
-    for before, load in zip(loads, loads[1:]):
+    for before, load in itertools.pairwise(loads):
         at = bisect_left(instants, load.load_began)
-        if at and latest[at - 1] > before.began:
+        if at and latest[at - 1] > min(before.began, load.began):
             run = 1
             continue
         run += 1

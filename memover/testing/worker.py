@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import itertools
 import json
 import mmap
 import os
@@ -28,7 +29,12 @@ from memover.testing.history import Failure, Invalidation, Read
 __all__ = ["NAMESPACES", "main"]
 
 NAMESPACES = ("threads", "tasks")
-"""The namespace of the `def` function, and of the `async def` one. Each has `keys` sources of its own."""
+"""The namespace of the `def` function, and of the `async def` one. Each has `keys` sources of its own.
+
+For each there is a second function that calls the first, `through-...`: what it has cached of the first is
+invalidated with it (P11). The second of them carries a tag for each source."""
+KINDS = ("write", "key", "namespace", "other-namespace", "tag")
+"""What a change is; a `write` invalidates nothing."""
 
 FLUSH_SECONDS = 0.05
 _MARK: ContextVar[list[Any]] = ContextVar("memover-history-mark")
@@ -64,7 +70,7 @@ class Callers:
         self.records: deque[Any] = deque()
         self.stopping = threading.Event()
         self.cache = Cache(told["url"], prefix=told["prefix"], **told["options"])
-        self._serial = 0
+        self._serial = itertools.count()
         options = told["function_options"]
 
         @self.cache.versioned(namespace=NAMESPACES[0], **options)
@@ -75,7 +81,13 @@ class Callers:
             time.sleep(self._nap())
             return [value, load]
 
-        @self.cache.versioned(namespace=NAMESPACES[1], **options)
+        @self.cache.versioned(namespace=f"through-{NAMESPACES[0]}", **options)
+        def through_thread(key: int) -> list[Any]:
+            value = by_thread(key)
+            time.sleep(self._nap())
+            return list(value)
+
+        @self.cache.versioned(namespace=NAMESPACES[1], tags=("source:{key}",), **options)
         async def by_task(key: int) -> list[Any]:
             load = self._begin()
             await asyncio.sleep(self._nap())
@@ -83,13 +95,20 @@ class Callers:
             await asyncio.sleep(self._nap())
             return [value, load]
 
+        @self.cache.versioned(namespace=f"through-{NAMESPACES[1]}", **options)
+        async def through_task(key: int) -> list[Any]:
+            value = await by_task(key)
+            await asyncio.sleep(self._nap())
+            return list(value)
+
         self.by_thread, self.by_task = by_thread, by_task
+        self.through_thread, self.through_task = through_thread, through_task
+        self.functions = (by_thread, by_task, through_thread, through_task)
 
     # -- the sources, as the functions see them ---------------------------------------------------------------------
 
     def _begin(self) -> str:
-        self._serial += 1
-        load = f"{os.getpid()}.{threading.get_ident() % 997}.{self._serial}"
+        load = f"{os.getpid()}.{next(self._serial)}"
         mark = _MARK.get(None)
         if mark is not None:
             mark[:] = [load, time.monotonic_ns()]
@@ -108,8 +127,10 @@ class Callers:
         chance = rng.random()
         told = self.told
         if chance >= told["changes"]:
-            return "read", key, {}
-        kind = rng.choices(("write", "key", "namespace", "other-namespace"), told["kinds"])[0]
+            return ("through" if rng.random() < told["through"] else "read"), key, {}
+        kind = rng.choices(KINDS, told["kinds"])[0]
+        if kind == "tag":
+            key = self.keys + key % self.keys
         if key % self.processes == self.index:
             self.sources.count_up(key)
         elif kind == "write":
@@ -117,7 +138,7 @@ class Callers:
         if kind == "write":
             self.records.append("write")
             return kind, key, {}
-        if kind == "key":
+        if kind in ("key", "tag"):
             return kind, key, {key: self.sources[key]}
         concerned = home if kind == "namespace" else 1 - home
         first = concerned * self.keys
@@ -129,13 +150,22 @@ class Callers:
         loaded = bool(mark) and mark[0] == load
         self.records.append(
             Read(
-                self.index, client, key, value, load, loaded, mark[1] if loaded else 0, began, returned, self.sources[key]
+                self.index,
+                client,
+                key,
+                value,
+                load,
+                loaded,
+                mark[1] if loaded else 0,
+                began,
+                returned,
+                self.sources[key],
             )
         )
 
     def invalidated(self, client: int, kind: str, floors: dict[int, int], began: int, acknowledged: bool) -> None:
         returned = time.monotonic_ns()
-        what = "key" if kind == "key" else "namespace"
+        what = "namespace" if kind == "other-namespace" else kind
         self.records.append(Invalidation(self.index, client, what, floors, began, returned, acknowledged))
 
     def failed(self, client: int, what: str, error: BaseException) -> None:
@@ -149,16 +179,19 @@ class Callers:
             kind, key, floors = self.step(rng, 0)
             began = time.monotonic_ns()
             try:
-                if kind == "read":
+                if kind in ("read", "through"):
                     mark: list[Any] = []
                     _MARK.set(mark)
-                    self.read(client, key, began, self.by_thread(key), mark)
+                    function = self.by_thread if kind == "read" else self.through_thread
+                    self.read(client, key, began, function(key), mark)
                 elif kind == "key":
                     self.by_thread.invalidate(key)
                 elif kind == "namespace":
                     self.by_thread.invalidate_all()
                 elif kind == "other-namespace":
                     self.cache.invalidate_namespace(NAMESPACES[1])
+                elif kind == "tag":
+                    self.cache.invalidate_tags(f"source:{key}")
                 if floors:
                     self.invalidated(client, kind, floors, began, True)
             except InvalidationFailed:
@@ -173,16 +206,19 @@ class Callers:
             kind, key, floors = self.step(rng, 1)
             began = time.monotonic_ns()
             try:
-                if kind == "read":
+                if kind in ("read", "through"):
                     mark: list[Any] = []
                     _MARK.set(mark)
-                    self.read(client, key, began, await self.by_task(key), mark)
+                    function = self.by_task if kind == "read" else self.through_task
+                    self.read(client, key, began, await function(key), mark)
                 elif kind == "key":
                     await self.by_task.invalidate(key)
                 elif kind == "namespace":
                     await self.by_task.invalidate_all()
                 elif kind == "other-namespace":
                     await self.cache.ainvalidate_namespace(NAMESPACES[0])
+                elif kind == "tag":
+                    await self.cache.ainvalidate_tags(f"source:{key}")
                 if floors:
                     self.invalidated(client, kind, floors, began, True)
             except InvalidationFailed:
@@ -213,6 +249,8 @@ class Callers:
         while any(thread.is_alive() for thread in threads):
             time.sleep(FLUSH_SECONDS)
             self.flush(self.told["records"])
+        self.records.extend(function.cache_info().store_errors for function in self.functions)
+        self.records.append(list(self.cache._shared.witness._seen))
         self.flush(self.told["records"])
 
 

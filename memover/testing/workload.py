@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import Self
+
 from memover.cache import Cache
 from memover.errors import ConfigurationError, MemoverError, StoreError
 from memover.keys.naming import generation_key
@@ -51,7 +53,8 @@ def start_history(
     tasks: int = 4,
     keys: int = 8,
     changes: float = 0.1,
-    kinds: tuple[int, int, int, int] = (20, 50, 20, 10),
+    through: float = 0.3,
+    kinds: tuple[int, int, int, int, int] = (20, 40, 15, 10, 15),
     pause: float = 0.002,
     slowest_load: float = 0.03,
     prefix: str | None = None,
@@ -66,7 +69,8 @@ def start_history(
     * `processes`, and in each `threads` sync callers and `loops` event loops of `tasks` async callers.
     * `keys`: sources per function; few, so that callers meet.
     * `changes`: the share of steps that change something; `kinds` weighs what they are: a write without an
-      invalidation, by key, by namespace, by the other function's namespace.
+      invalidation, by key, by namespace, by the other function's namespace, by tag.
+    * `through`: the share of reads that go through a second cached function, which has used the first.
     * `pause`, `slowest_load`: the longest rest between two steps, and half the longest load, in seconds.
     * `options` for every `Cache`, `function_options` for the decorator (both go through JSON).
     * `setup`: `"module:function"`, called with the process's number before anything else happens in it.
@@ -86,6 +90,7 @@ def start_history(
             "keys": keys,
             "changes": changes,
             "kinds": kinds,
+            "through": through,
             "pause": pause,
             "slowest_load": slowest_load,
             "prefix": prefix if prefix is not None else f"memover-history-{secrets.token_hex(4)}",
@@ -106,6 +111,7 @@ class HistoryRun:
         self._told = told
         self._directory = Path(tempfile.mkdtemp(prefix="memover-history-"))
         self._killed: set[int] = set()
+        self._names: set[bytes] = {generation_key(told["prefix"], namespace).encode() for namespace in NAMESPACES}
         self._workers: list[subprocess.Popen[str]] = []
         self._began = time.monotonic()
         try:
@@ -156,8 +162,10 @@ class HistoryRun:
         for index in range(len(self._workers)):
             if index not in self._killed:
                 self._expect(index, "done")
-        reads, invalidations, failures, writes = self._recorded()
-        report = judge_history(reads, invalidations, failures, rules=rules, max_staleness=max_staleness)
+        reads, invalidations, failures, writes, store_errors = self._recorded()
+        asked = set(rules) - ({"single-load"} if store_errors else set())
+        report = judge_history(reads, invalidations, failures, rules=asked, max_staleness=max_staleness)
+        report.store_errors = store_errors
         with Cache(self._urls[0]) as cache:
             report.store = cache.address
         report.processes, report.seconds, report.writes = len(self._workers), seconds, writes
@@ -180,7 +188,7 @@ class HistoryRun:
             self._sweep()
         self._workers = []
 
-    def __enter__(self) -> HistoryRun:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -234,11 +242,11 @@ class HistoryRun:
                 f"Process {index} of the history ended with status {status} before it was {word}: see its traceback above."
             )
 
-    def _recorded(self) -> tuple[list[Read], list[Invalidation], list[Failure], int]:
+    def _recorded(self) -> tuple[list[Read], list[Invalidation], list[Failure], int, int]:
         reads: list[Read] = []
         invalidations: list[Invalidation] = []
         failures: list[Failure] = []
-        writes = 0
+        writes = store_errors = 0
         for index in range(len(self._workers)):
             for record in _unpickled(self._records(index)):
                 if isinstance(record, Read):
@@ -247,17 +255,20 @@ class HistoryRun:
                     invalidations.append(record)
                 elif isinstance(record, Failure):
                     failures.append(record)
+                elif isinstance(record, int):
+                    store_errors += record
+                elif isinstance(record, list):
+                    self._names.update(record)
                 else:
                     writes += 1
-        return reads, invalidations, failures, writes
+        return reads, invalidations, failures, writes, store_errors
 
     def _sweep(self) -> None:
-        # Entries and leases expire; generations do not.
+        # Entries and leases expire; generations and their like do not.
         cache = Cache(self._urls[0], prefix=self.prefix)
         store = cache._shared.store
         try:
-            for namespace in NAMESPACES:
-                name = generation_key(self.prefix, namespace).encode()
+            for name in self._names:
                 store.drop(name, name, "0" * 16, ())
         except StoreError:
             pass  # the store is gone, and they went with it

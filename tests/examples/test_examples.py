@@ -36,6 +36,7 @@ def run(name: str, *args: str, prefix: str, **environment: str) -> subprocess.Co
     known = {key: value for key, value in os.environ.items() if not key.startswith("MEMOVER_")}
     return subprocess.run(
         [sys.executable, str(EXAMPLES / name), *args],
+        check=False,
         env={**known, "MEMOVER_PREFIX": prefix, "PYTHONWARNINGS": "error", **environment},
         capture_output=True,
         text=True,
@@ -175,7 +176,17 @@ def test_the_web_service_runs_as_its_first_lines_say(redis_url: str, prefix: str
     httpx = pytest.importorskip("httpx")
     port = free_port()
     server = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "web:app", "--port", str(port), "--no-access-log"],
+        [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "--app-dir",
+            str(EXAMPLES),
+            "web:app",
+            "--port",
+            str(port),
+            "--no-access-log",
+        ],
         env={**os.environ, "MEMOVER_URL": redis_url, "MEMOVER_PREFIX": prefix},
         stderr=subprocess.PIPE,
         text=True,

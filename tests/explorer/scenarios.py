@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from memover.engine.ops import Marks
     from tests.explorer.threads import Means
 
-__all__ = ["DEEP", "SCENARIOS", "cast", "scenario", "terms_of"]
+__all__ = ["DEEP", "LONG", "SCENARIOS", "cast", "scenario", "terms_of"]
 
 Writing = Generator[Any, Any, None]
 Reading = Generator[Any, Any, ops.Outcome]
@@ -142,7 +142,7 @@ def change_all(scenario: Scenario, flows: ModuleType, means: Means) -> Writing:
 def change_one(scenario: Scenario, flows: ModuleType, means: Means) -> Writing:
     """Change the truth, then invalidate the call."""
     nonce = means.nonce()
-    return changing(means, (ENTRIES[CHILD],), (), lambda: invalidate.invalidate(nonce))
+    return changing(means, (ENTRIES[CHILD], CALL), (), lambda: invalidate.invalidate(nonce))
 
 
 def change_tagged(scenario: Scenario, flows: ModuleType, means: Means) -> Writing:
@@ -224,13 +224,10 @@ def scenario(name: str, promise: str, *roles: str, **options: Any) -> Scenario:
     return Scenario(name, promise, cast(*roles), **options)
 
 
-A, B = frozenset({0}), frozenset({1})
-
 SCENARIOS: tuple[Scenario, ...] = (
     # One load, whoever comes.
     scenario("three readers of a cold key", "P6", "A", "B", "C", entry=False, loads=1),
     scenario("three readers of a cold key, two in one process", "P6", "A", "A", "B", entry=False, loads=1),
-    scenario("three readers in one process", "P6", "A", "A", "A", entry=False, loads=1),
     # Invalidations against loads under way.
     scenario("the namespace is invalidated", "P1", "A", "B", "C invalidates all"),
     scenario("the call is invalidated", "P2", "A", "B", "C invalidates it"),
@@ -238,72 +235,94 @@ SCENARIOS: tuple[Scenario, ...] = (
     scenario("both are invalidated", "P1", "A", "B", "C invalidates all", "D invalidates it"),
     scenario("the call is invalidated twice", "P2", "A", "B", "C invalidates it", "D invalidates it"),
     scenario("the namespace is invalidated by a reader's process", "P1", "A", "A", "A invalidates all"),
-    scenario("the call is invalidated among readers of one process", "P2", "A", "A", "B", "B invalidates it"),
-    scenario("the namespace is invalidated among readers of one process", "P1", "A", "A", "B", "B invalidates all"),
+    scenario("the call is invalidated by a reader's process", "P2", "A", "A", "A invalidates it"),
     scenario("a refresh against an invalidation", "P2", "A", "B refreshes", "C invalidates it"),
     scenario("a refresh puts the new value in place", "P2", "A", "B", "C renews it"),
     scenario("set puts the new value in place", "P2", "A", "B", "C sets it"),
-    # Tags that only the result tells, and functions that use one another.
-    scenario("a tag known late is invalidated", "P1", "A", "B", "C invalidates the tag", tag="late"),
-    scenario("a tag known late is invalidated, in a cluster", "P1", "A", "B", "C invalidates the tag", tag="late", spread=True),
-    scenario("a tag known late is evicted", "P4", "A", "B", "C invalidates the tag", tag="late", faults=("eviction:1",)),
-    scenario("the tags' clock is evicted", "P4", "A", "B", "C invalidates the tag", tag="late", faults=("eviction:2",)),
+    # Tags that only the result tells.
+    scenario("a late tag is invalidated", "P1", "A", "B", "C invalidates the tag", tag="late"),
+    scenario("a late tag is invalidated, two in one process", "P1", "A", "A", "C invalidates the tag", tag="late"),
+    scenario("a late tag is evicted", "P4", "A", "C invalidates the tag", tag="late", faults=("eviction:1",)),
+    scenario("the tags' clock is evicted", "P4", "A", "C invalidates the tag", tag="late", faults=("eviction:2",)),
+    # Functions that use one another.
     scenario("the namespace that was used is invalidated", "P11", "A uses it", "B", "C invalidates all", nested=True),
     scenario("the call that was used is invalidated", "P11", "A uses it", "B", "C invalidates it", nested=True),
     scenario("two use the call that is invalidated", "P11", "A uses it", "B uses it", "C invalidates it", nested=True),
+    scenario("two in one process use what is invalidated", "P11", "A uses it", "A uses it", "C invalidates all", nested=True,
+             entry=False),
     scenario("the call that was used is refreshed", "P11", "A uses it", "B refreshes", "C invalidates it", nested=True),
-    scenario("the namespace that was used is invalidated, in a cluster", "P11", "A uses it", "C invalidates all", nested=True, spread=True),
-    scenario("the call that was used is invalidated, in a cluster", "P11", "A uses it", "C invalidates it", nested=True, spread=True),
-    scenario("the token of the call that was used is evicted", "P11", "A uses it", "B", "C invalidates it", nested=True, faults=("eviction:1",)),
-    scenario("an invalidation of what was used is owed", "P11", "A uses it", "A invalidates all", nested=True, faults=("late",)),
-    # Each key of a cluster's command at a moment of its own.
+    scenario("the token of the call that was used is evicted", "P11", "A uses it", "C invalidates it", nested=True,
+             faults=("eviction:1",)),
+    scenario("an invalidation of the namespace that was used is owed", "P11", "A uses it", "A invalidates all", nested=True,
+             faults=("late",)),
+    scenario("an invalidation of the call that was used is owed", "P11", "A uses it", "A invalidates it", nested=True,
+             faults=("late",)),
+    # In a cluster, each key of a command is served at a moment of its own.
     scenario("the namespace is invalidated, in a cluster", "P1", "A", "B", "C invalidates all", spread=True),
     scenario("the call is invalidated, in a cluster", "P2", "A", "B", "C invalidates it", spread=True),
     scenario("a tag is invalidated, in a cluster", "P1", "A", "C invalidates the tag", tag="known", spread=True),
+    scenario("a late tag is invalidated, in a cluster", "P1", "A", "C invalidates the tag", tag="late", spread=True),
+    scenario("what was used is invalidated, in a cluster", "P11", "A uses it", "C invalidates all", nested=True, spread=True),
+    scenario("the call that was used is invalidated, in a cluster", "P11", "A uses it", "C invalidates it", nested=True,
+             spread=True),
     # What goes wrong.
     scenario("a lease runs out", "P2", "A", "B", "C invalidates it", faults=("expiry",)),
     scenario("a lease runs out twice", "P1", "A", "B", "C invalidates all", faults=("expiry", "expiry")),
-    scenario("a load fails", "P2", "A", "A", "B", "C invalidates it", faults=("failure",)),
+    scenario("a load fails", "P2", "A", "A", "C invalidates it", faults=("failure",)),
+    scenario("a load fails elsewhere", "P2", "A", "B", "C invalidates it", faults=("failure",)),
     scenario("a leader dies", "P2", "A", "B", "C invalidates it", faults=("death:0",)),
     scenario("a leader is cancelled", "P1", "A", "A", "C invalidates all", faults=("cancel:0",)),
     scenario("the generation is evicted", "P4", "A", "B", "C invalidates all", faults=("eviction",)),
     scenario("the store is flushed", "P4", "A", "B", "C invalidates all", faults=("flush",)),
     scenario("the store is flushed and the call invalidated", "P4", "A", "B", "C invalidates it", faults=("flush",)),
     scenario("a failover loses the bump", "P5", "A", "B", "A invalidates all", faults=("failover",)),
-    scenario("a failover loses the bump that a reader has seen", "P5", "A", "A", "C invalidates all", faults=("failover",)),
     scenario("a command arrives late, namespace", "P1", "A", "B", "C invalidates all", faults=("late",)),
+    scenario("a command arrives late, two in one process", "P1", "A", "A", "C invalidates all", entry=False, faults=("late:0",)),
     scenario("a command arrives late, call", "P2", "A", "B", "C invalidates it", faults=("late",)),
     scenario("a store arrives after its lease was lost", "P2", "A", "B", "C invalidates it", faults=("late", "expiry")),
     scenario("a command is sent twice, namespace", "P1", "A", "B", "C invalidates all", faults=("resent",)),
     scenario("a command is sent twice, call", "P2", "A", "B", "C invalidates it", faults=("resent",)),
     scenario("an invalidation of the namespace is owed", "P8", "A", "B", "A invalidates all", faults=("late",)),
     scenario("an invalidation of the call is owed", "P8", "A", "B", "A invalidates it", faults=("late",)),
-    scenario("a process is cut off from the store", "P1", "A", "A", "A", "C invalidates all", cut_off=A),
-    scenario("waiting takes too long", "P1", "A", "A", "B", "C invalidates all", faults=("timeout",)),
-)
+    scenario("a process is cut off from the store", "P1", "A", "A", "C invalidates all", cut_off=frozenset({0})),
+    scenario("waiting takes too long", "P1", "A", "A", "C invalidates all", faults=("timeout",)),
+    scenario("waiting for another process takes too long", "P1", "A", "B", "C invalidates all", faults=("timeout",)),
+)  # fmt: skip
+
+LONG: tuple[Scenario, ...] = (
+    scenario("three readers in one process", "P6", "A", "A", "A", entry=False, loads=1),
+    scenario("the call is invalidated among readers of one process", "P2", "A", "A", "B", "B invalidates it"),
+    scenario("the namespace is invalidated among readers of one process", "P1", "A", "A", "B", "B invalidates all"),
+    scenario("two in one process use the call that is invalidated, in a cluster", "P11", "A uses it", "A uses it",
+             "C invalidates it", nested=True, spread=True, entry=False),
+    scenario("a load fails among three", "P2", "A", "A", "B", "C invalidates it", faults=("failure",)),
+    scenario("a failover loses the bump that a reader has seen", "P5", "A", "A", "C invalidates all", faults=("failover",)),
+    scenario("three are cut off from the store", "P1", "A", "A", "A", "C invalidates all", cut_off=frozenset({0})),
+    scenario("waiting takes too long among three", "P1", "A", "A", "B", "C invalidates all", faults=("timeout",)),
+)  # fmt: skip
+"""Too many schedules for every run."""
+
+EVERYTHING = ("expiry", "eviction", "flush", "death:1", "cancel:0", "late", "late", "resent", "timeout", "timeout", "failure")
 
 DEEP: tuple[Scenario, ...] = (
-    scenario(
-        "three readers in one process, one elsewhere, two invalidations", "P1",
-        "A", "A", "A", "B", "C invalidates all", "D invalidates it", faults=("timeout", "late", "expiry"),
-    ),
-    scenario(
-        "everything goes wrong", "P1",
-        "A", "A", "A", "B", "B", "C invalidates all", "D invalidates all", "A invalidates all",
-        faults=("expiry", "eviction", "flush", "death:1", "cancel:0", "late", "late", "resent", "timeout", "timeout", "failure"),
-    ),
-    scenario(
-        "everything goes wrong, call by call", "P2",
-        "A", "A", "A", "B", "B", "C invalidates it", "D invalidates it", "A invalidates it",
-        faults=("expiry", "eviction", "flush", "death:1", "cancel:0", "late", "late", "resent", "timeout", "timeout", "failure"),
-    ),
-    scenario(
-        "everything goes wrong in a cluster", "P1",
-        "A", "A", "B", "C", "C invalidates all", "D invalidates it", "A invalidates the tag", tag="known", spread=True,
-        faults=("expiry", "eviction", "flush", "death:1", "cancel:0", "late", "late", "timeout", "failure"),
-    ),
-    scenario(
-        "failover, and everything else", "P5",
-        "A", "A", "B", "B", "A invalidates all", "B invalidates all", faults=("failover", "expiry", "late", "eviction"),
-    ),
+    scenario("three in one process, one elsewhere, two invalidations", "P1",
+             "A", "A", "A", "B", "C invalidates all", "D invalidates it", faults=("timeout", "late", "expiry")),
+    scenario("everything goes wrong", "P1",
+             "A", "A", "A", "B", "B", "C invalidates all", "D invalidates all", "A invalidates all", faults=EVERYTHING),
+    scenario("everything goes wrong, call by call", "P2",
+             "A", "A", "A", "B", "B", "C invalidates it", "D invalidates it", "A invalidates it", faults=EVERYTHING),
+    scenario("everything goes wrong, tag by tag", "P1",
+             "A", "A", "B", "B", "C invalidates the tag", "A invalidates the tag", tag="late", faults=EVERYTHING),
+    scenario("everything goes wrong with what was used", "P11",
+             "A uses it", "A uses it", "A", "B uses it", "B", "C invalidates all", "A invalidates it", "B refreshes",
+             nested=True, faults=EVERYTHING),
+    scenario("everything goes wrong in a cluster", "P1",
+             "A", "A", "B", "C", "C invalidates all", "D invalidates it", "A invalidates the tag", tag="known", spread=True,
+             faults=EVERYTHING),
+    scenario("everything goes wrong with what was used, in a cluster", "P11",
+             "A uses it", "A uses it", "B uses it", "B", "C invalidates all", "D invalidates it", nested=True, spread=True,
+             faults=EVERYTHING),
+    scenario("failover, and more", "P5",
+             "A", "A", "B", "B", "A invalidates all", "B invalidates all", faults=("failover", "expiry", "late", "cancel:1")),
 )  # fmt: skip
+"""Far too many to go through: drawn at random."""

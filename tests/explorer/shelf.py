@@ -34,6 +34,10 @@ class Shelf:
         answered: tuple[Held, Answer] = getattr(self, name)(held, *arguments)
         return answered
 
+    def first(self, at: int) -> bytes:
+        """The token that a name has when it begins."""
+        return b"1-%016x" % (0xA0 + at)
+
     # -- whole commands, each an atomic step where all keys are on one node ----------------------------------------------
 
     def read(self, held: Held, key: int, names: Names) -> tuple[Held, Answer]:

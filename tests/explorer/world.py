@@ -27,6 +27,7 @@ from tests.explorer.state import (
     OUTER,
     PARENT,
     TAG,
+    VERSION_MARK,
     Actor,
     Held,
     Marks,
@@ -134,26 +135,30 @@ class World:
 
     @cached_property
     def starts(self) -> list[State]:
-        """The first moments: nothing is stored yet, or an entry of the first truth (or only the one that is asked for)."""
-        keys = (CHILD, PARENT) if self.scenario.nested else (CHILD,)
-        # The call's token is there only once a load that used the call has asked for it, the coarse one when it is needed.
-        given = {name: b"1-%016x" % (0xA0 + at) for at, name in enumerate(self.names) if name not in (CALL, COARSE)}
-        tokens = tuple(given.get(name) for name in self.names)
-        count = 1 + max(player.process for player in self.players)
+        """The first moments: nothing is stored, or the entry of the first truth, or what uses it too."""
+        scenario, shelf = self.scenario, self.shelf
+        # A call's token is there once a load that used the call has asked for it, the coarse one when it is needed.
+        first = {name: shelf.first(at) for at, name in enumerate(self.names) if name != COARSE}
+        bare = {name: token for name, token in first.items() if name != CALL}
         start = State(
-            held=Held(tokens, (Slot(),) * len(keys)),
+            held=Held(tuple(map(bare.get, self.names)), (Slot(),) * (2 if scenario.nested else 1)),
             truth=1,
             settled=1,
-            processes=(self.stranger,) * count,
+            processes=(self.stranger,) * (1 + max(player.process for player in self.players)),
             actors=(Actor(),) * len(self.players),
             lost=(False,) * len(self.names),
-            high=tuple(map(number, tokens)),
-            faults=self.scenario.faults,
+            high=tuple(number(first.get(name)) for name in self.names),
+            faults=scenario.faults,
         )
-        names = self.scenario.required(CHILD) + ((TAG,) if self.scenario.tag == "late" else ())
-        entry: tuple[int, Marks] = (1, tuple((name, given[name]) for name in names))
-        stored = start._replace(held=put(start.held, CHILD, Slot(entry)))
-        return {None: [start, stored], True: [stored], False: [start]}[self.scenario.entry]
+        names = scenario.required(CHILD) + ((TAG,) if scenario.tag == "late" else ())
+        child: Marks = tuple((name, first[name]) for name in names)
+        stored = put(start.held, CHILD, Slot((1, child)))
+        starts = {False: [start.held], True: [stored], None: [start.held, stored]}[scenario.entry]
+        if scenario.nested and scenario.entry is not False:
+            used = stored._replace(tokens=tuple(map(first.get, self.names)))
+            parent = ((OUTER, first[OUTER]), *child, (CALL, first[CALL]), VERSION_MARK)
+            starts.append(put(used, PARENT, Slot((1, parent))))
+        return [start._replace(held=held) for held in starts]
 
     @cached_property
     def stranger(self) -> Process:
@@ -444,7 +449,7 @@ class Desk:
 
     def look(self, what: str = "looks", *, lease: bool = True) -> None:
         key, names = self.key, self.asked()
-        if not self.actor.phase and self.actor.seen == self.sight():
+        if lease and not self.actor.phase and self.actor.seen == self.sight():
             return  # it looked a moment ago, and nothing has changed since
         if not self.world.scenario.spread:
             self.command(what, ("look" if lease else "read", key, names))
@@ -569,7 +574,7 @@ class Desk:
                 self.step(said, self.enter(after, ("exchange", brought, ())))
             else:
                 whole = answer(tuple(more[at] for at in range(len(commands))))
-                self.step(said, self.answer(after, whole, saw=saw(whole, after.held)))
+                self.step(said, self.answer(after, whole, saw=saw(whole)))
             if late := self.may("late"):
                 given_up = without(state, late)
                 given_up = given_up._replace(network=(*state.network, (self.index, command)))
@@ -752,11 +757,9 @@ def shared(other: Actor) -> Any:
     return ("outcome", value, BROKEN if error else None, "waited", marks)
 
 
-def saw(answer: Any, held: Held) -> tuple[Any, ...] | None:
-    """What a waiter knows of the key after an answer, as `Desk.sight` would show it."""
-    if type(answer) is tuple and answer[0] == "grant":
-        answer = answer[3]
+def saw(answer: Any) -> tuple[Any, ...] | None:
+    """What somebody knows of the key who has just looked, as `Desk.sight` would show it."""
     if type(answer) is not tuple or answer[0] != "reading":
         return None
-    _, key, _, tokens, entry, _ = answer
-    return (tokens, Slot(entry, held.slots[key].lease))
+    _, _, _, tokens, entry, lease = answer
+    return (tokens, Slot(entry, lease))

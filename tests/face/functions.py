@@ -6,7 +6,9 @@ import os
 
 from memover import Cache, versioned_cache
 
-cache = Cache(os.environ.get("TEST_MEMOVER_URL", "memory://"), prefix=os.environ.get("TEST_MEMOVER_PREFIX", "functions"))
+cache = Cache(
+    os.environ.get("TEST_MEMOVER_URL", "memory://"), prefix=os.environ.get("TEST_MEMOVER_PREFIX", "functions")
+)
 
 
 @versioned_cache(namespace="functions/square", cache=cache)

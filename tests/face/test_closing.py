@@ -124,11 +124,33 @@ def test_an_event_loop_that_ends_without_closing_leaves_no_trouble(redis_url: st
     asyncio.run(last())
 
 
+def test_connections_over_tls_end_with_their_loop(start_redis: Callable[..., RedisServer], prefix: str) -> None:
+    """A loop that ends right after aclose() leaves no half-closed TLS connection (a ResourceWarning is an error here)."""
+    server = start_redis(tls=True)
+    cache = Cache(server.url, prefix=prefix)
+    f = adecorated(cache)
+
+    async def whole() -> None:
+        assert await f(1) == [1]
+        await cache.aclose()
+
+    for _ in range(5):
+        asyncio.run(whole())
+        gc.collect()
+    cache.close()
+    wait_until(lambda: connections(server) == 0, "the connections to be gone")
+
+
 def test_an_exception_in_the_block_comes_through(redis_url: str, prefix: str) -> None:
     """with and async with close and let it pass."""
-    with pytest.raises(LookupError), Cache(redis_url, prefix=prefix) as cache:
-        decorated(cache)(1)
-        raise LookupError
+
+    def plain() -> None:
+        with Cache(redis_url, prefix=prefix) as cache:
+            decorated(cache)(1)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        plain()
 
     async def whole() -> None:
         async with Cache(redis_url, prefix=prefix) as cache:

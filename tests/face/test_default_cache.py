@@ -33,7 +33,7 @@ def decorated(namespace: str, **options: Any) -> tuple[Any, list[int]]:
 
 def test_without_configuration_results_are_kept_in_memory() -> None:
     """memory://, prefix memover, 300 s: a decorated function works with no line of set-up."""
-    f, runs = decorated("unconfigured")
+    f, _ = decorated("unconfigured")
     assert f(1) == f(1) == [1, 1]
     assert f.key(1).startswith("memover:1:unconfigured:")
     assert f.cache is memover.default_cache()
@@ -53,7 +53,7 @@ def test_configure_before_decoration(redis_url: str, prefix: str) -> None:
 
 def test_configure_after_decoration(redis_url: str, redis_client: Any, prefix: str) -> None:
     """Decoration at import, configuration in main(): nothing was connected or stored elsewhere before."""
-    f, runs = decorated("after")
+    f, _ = decorated("after")
     memover.configure(redis_url, prefix=prefix)
     assert f(1) == [1, 1]
     assert redis_client.exists(f.key(1)) == 1
@@ -62,7 +62,7 @@ def test_configure_after_decoration(redis_url: str, redis_client: Any, prefix: s
 
 def test_configure_again_moves_functions_that_were_called(prefix: str) -> None:
     """The former cache is left at once, its entries with it; helpers and counters follow."""
-    f, runs = decorated("again")
+    f, _ = decorated("again")
     memover.configure(prefix="one")
     assert f(1) == [1, 1]
     memover.configure(prefix="two")
@@ -160,12 +160,12 @@ def test_memover_disabled_turns_caching_off(redis_url: str, redis_client: Any, p
 def test_memover_disabled_can_be_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """MEMOVER_DISABLED=0 leaves caching on; enabled= decides over it."""
     monkeypatch.setenv("MEMOVER_DISABLED", value)
-    f, runs = decorated("not-disabled")
+    f, _ = decorated("not-disabled")
     assert f(1) == f(1) == [1, 1]
     monkeypatch.setenv("MEMOVER_DISABLED", "1")
-    g, runs = decorated("enabled", cache=Cache(enabled=True))
+    g, _ = decorated("enabled", cache=Cache(enabled=True))
     assert g(1) == g(1)
-    h, runs = decorated("disabled", cache=Cache())
+    h, _ = decorated("disabled", cache=Cache())
     assert h(1) != h(1)
 
 
@@ -263,13 +263,17 @@ def test_two_functions_cannot_share_a_namespace() -> None:
 
 def test_a_namespace_is_free_under_another_prefix_or_store() -> None:
     """Prefixes and stores are apart, so one namespace may be used in each."""
-    f, _ = decorated("apart", cache=Cache("redis://localhost:1/0", prefix="one"))
+    kept = [decorated("apart", cache=Cache("redis://localhost:1/0", prefix="one"))]
 
     def another(x: int) -> int:
         return x
 
-    options = [{"prefix": "two"}, {"url": "redis://localhost:1/1"}, {"url": "redis://localhost:2/0"}, {"url": "memory://"}]
-    kept = []
+    options = [
+        {"prefix": "two"},
+        {"url": "redis://localhost:1/1"},
+        {"url": "redis://localhost:2/0"},
+        {"url": "memory://"},
+    ]
     for option in options:
         cache = Cache(**{"url": "redis://localhost:1/0", "prefix": "one", **option})
         kept.append(versioned_cache(namespace="apart", cache=cache)(another))
@@ -328,7 +332,7 @@ def test_a_module_may_be_imported_again(tmp_path: Path, monkeypatch: pytest.Monk
 def test_importing_decorated_functions_connects_to_nothing() -> None:
     """Decoration and construction open no connection: a URL that nobody serves is found out at the first call."""
     cache = Cache("redis://192.0.2.1:6379/0", socket_connect_timeout=0.05, socket_timeout=0.05)
-    f, runs = decorated("unconnected", cache=cache)
+    f, _ = decorated("unconnected", cache=cache)
     assert f.key(1).startswith("memover:1:unconnected:")
     assert f.cache_info().store_errors == 0
     assert f(1) == [1, 1]

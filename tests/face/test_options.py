@@ -59,7 +59,9 @@ def test_a_ttl_in_every_form_is_kept(redis_way: Way, redis_client: Any, ttl: Any
         assert left > seconds * 1000 - 60_000
 
 
-@pytest.mark.parametrize("ttl", [0, -1, timedelta(0), timedelta(seconds=-1), "", "5", "5 parsecs", "-5s", "1h-5m", True])
+@pytest.mark.parametrize(
+    "ttl", [0, -1, timedelta(0), timedelta(seconds=-1), "", "5", "5 parsecs", "-5s", "1h-5m", True]
+)
 def test_a_wrong_ttl_is_refused_at_decoration(ttl: Any) -> None:
     """What is no duration, or none above zero, is a ConfigurationError that says which forms there are."""
     with pytest.raises(ConfigurationError, match=r"ttl=.*seconds, a timedelta"):
@@ -68,7 +70,9 @@ def test_a_wrong_ttl_is_refused_at_decoration(ttl: Any) -> None:
         Cache(ttl=ttl)
 
 
-@pytest.mark.parametrize("ttl", [float("nan"), b"5s", Decimal(5), [5], {}, object()], ids=lambda ttl: type(ttl).__name__)
+@pytest.mark.parametrize(
+    "ttl", [float("nan"), b"5s", Decimal(5), [5], {}, object()], ids=lambda ttl: type(ttl).__name__
+)
 def test_a_ttl_of_another_type_is_refused_at_decoration(ttl: Any) -> None:
     """A type that is none of the forms, and nan, likewise."""
     with pytest.raises(ConfigurationError, match="ttl="):
@@ -406,9 +410,7 @@ def test_raise_raises_when_the_store_fails(way_of: Callable[[str], Way], proxy: 
     assert way.run(f(1)) == [1, 1]
 
 
-def test_stale_serves_the_last_answer_when_the_store_fails(
-    way_of: Callable[[str], Way], proxy: FaultyProxy
-) -> None:
+def test_stale_serves_the_last_answer_when_the_store_fails(way_of: Callable[[str], Way], proxy: FaultyProxy) -> None:
     """on_store_error="stale": what this process had last, its own copy each; what it never had is loaded."""
     way, f, runs = failing(way_of, proxy, on_store_error="stale")
     assert way.run(f(1)) == [1, 1]

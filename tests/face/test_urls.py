@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,7 +94,7 @@ def test_tls_and_credentials(start_redis: Callable[..., RedisServer], prefix: st
 def test_a_certificate_that_is_not_trusted_is_refused(start_redis: Callable[..., RedisServer], prefix: str) -> None:
     """Without the authority the connection is refused, and TLS is never left out quietly."""
     server = start_redis(tls=True)
-    with pytest.raises(StoreUnavailable, match="(?i)certificate"):
+    with pytest.raises(StoreUnavailable, match=r"(?i)certificate"):
         works(f"rediss://{server.host}:{server.port}/0", prefix)
     with pytest.raises(StoreUnavailable):
         works(f"redis://{server.host}:{server.port}/0", prefix)
@@ -116,10 +117,13 @@ def test_a_password_without_a_user_name(start_redis: Callable[..., RedisServer],
     works(start_redis(password="secret").url, prefix)
 
 
+RIGHTS = "+mget +set +del +exists +pttl +pexpire +time +eval +evalsha"
+
+
 def test_a_user_with_no_more_rights_than_needed(start_redis: Callable[..., RedisServer], prefix: str) -> None:
-    """The rights that docs/deploying names are enough, and the prefix's keys are all that is touched."""
-    rules = f"resetkeys ~{prefix}:* ~{{{prefix}:* -@all +get +mget +set +del +unlink +exists +pttl +eval +evalsha +script|load"
-    server = start_redis(username="shop", password="secret", acl=rules + " +time +pexpire +ping")
+    """The rights and the keys that the README names are enough."""
+    assert f"`{RIGHTS}`" in (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    server = start_redis(username="shop", password="secret", acl=f"resetkeys ~{prefix}:* ~{{{prefix}:* -@all {RIGHTS}")
     works(server.url, prefix)
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import InvalidationFailed, StoreError, StoreTimeout, StoreUnavailable
-from memover.model import Event
 from tests.face.ways import Way
 from tests.servers import FaultyProxy, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from memover.model import Event
     from tests.servers import RedisServer
 
 FAULTS = ["blackhole", "half_open", "partition", "refuse", "delay"]
@@ -159,9 +159,7 @@ def test_an_answer_cut_short_is_asked_for_again(after_bytes: int, proxy: FaultyP
     assert len(loads) == 2
 
 
-def test_an_outage_is_one_line_in_the_log(
-    proxy: FaultyProxy, way_of: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_outage_is_one_line_in_the_log(proxy: FaultyProxy, way_of: Any, caplog: pytest.LogCaptureFixture) -> None:
     """One warning when the store falls silent and one when it answers again, however many calls there are."""
     way = way_of(proxy.url)
     way.cache = way.new_cache(breaker_first=0.05, breaker_last=0.05)
@@ -223,7 +221,7 @@ def test_raise_tells_the_caller(proxy: FaultyProxy, way_of: Any) -> None:
 def test_stale_gives_the_last_answer_of_this_process(proxy: FaultyProxy, way_of: Any) -> None:
     """`on_store_error="stale"`: the last answer, unless this process knows of its invalidation; else the function."""
     way = way_of(proxy.url)
-    f, loads = counted(way, on_store_error="stale")
+    f, _loads = counted(way, on_store_error="stale")
     assert way.run(f(1)) == [1, 1]
     assert way.run(f(1)) == [1, 1]
     proxy.refuse()
@@ -330,6 +328,7 @@ def test_close_settles_what_is_owed_or_says_that_it_could_not(proxy: FaultyProxy
 def together(way: Way, f: Any, calls: list[tuple[Any, ...]]) -> list[Any]:
     """The results of calls made at once: tasks of one loop, or a thread each. Raises what the first of them raised."""
     if way.is_async:
+
         async def all_of_them() -> list[Any]:
             return list(await asyncio.gather(*(f(*args) for args in calls)))
 
@@ -423,6 +422,6 @@ def test_a_silent_server_errors_in_its_own_words(start_redis: Callable[..., Redi
     server = start_redis(password="right")
     way = way_of(server.url.replace("right", "wrong"))
     f, loads = counted(way, on_store_error="raise")
-    with pytest.raises(StoreError, match="(?i)password|WRONGPASS|auth"):
+    with pytest.raises(StoreError, match=r"(?i)password|WRONGPASS|auth"):
         way.run(f(1))
     assert loads == []

@@ -63,9 +63,7 @@ def hit_again(way: Way, f: Any, *args: Any) -> None:
 
 
 @FLAVOURS
-def test_wait_replicas_reports_how_many_had_it(
-    flavour: str, prefix: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_wait_replicas_reports_how_many_had_it(flavour: str, prefix: str, caplog: pytest.LogCaptureFixture) -> None:
     """P5: an invalidation waits for n replicas within its budget and says how many it got; too few is logged once."""
     caplog.set_level(logging.WARNING, "memover")
     with (
@@ -178,7 +176,9 @@ def test_a_primary_turned_replica_refuses_invalidations_loudly(
 def test_sentinels_that_do_not_answer_use_up_no_connections(sentinel_group: SentinelGroup, prefix: str) -> None:
     """Failing to find the primary, however often, leaves the pool as it was."""
     for flavour in ("sync", "async"):
-        with way_to(sentinel_group.url, flavour, prefix, max_connections=2, breaker_first=0.001, breaker_last=0.001) as way:
+        with way_to(
+            sentinel_group.url, flavour, prefix, max_connections=2, breaker_first=0.001, breaker_last=0.001
+        ) as way:
             f, loads = counted(way, namespace=f"sentinel-{flavour}")
             for sentinel in sentinel_group.sentinels:
                 sentinel.freeze()

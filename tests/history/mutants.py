@@ -64,11 +64,11 @@ def flight_by_key(index: int) -> None:
     """Loads of one process are shared by key: whoever comes joins the one under way, however old."""
     real = flows.miss
 
-    def miss(terms: Any, reading: Any, *rest: Any) -> Any:
+    def miss(terms: Any, *rest: Any) -> Any:
         shared: Outcome | None = yield Wait(f"key {terms.entry!r}", 5.0, 0.0)
         if shared is not None:
             return shared
-        return (yield from real(terms, reading, *rest))
+        return (yield from real(terms, *rest))
 
     flows.miss = miss
 

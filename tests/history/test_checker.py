@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 # Writes and invalidations are frequent, loads slow and callers many: a build that is wrong is wrong within a second.
 FIERCE: dict[str, Any] = {"keys": 2, "changes": 0.2, "slowest_load": 0.02, "processes": 2, "threads": 2, "tasks": 4}
 
+PATIENT = {"socket_timeout": 5.0}
+"""A budget that a busy machine does not use up: what is loaded without the store is no matter for "single-load"."""
+
 
 def test_no_call_is_answered_with_what_was_invalidated_before_it(redis_server: RedisServer) -> None:
     """P1, P2, P6: processes of sync and async callers, invalidated by key and namespace all the while."""
-    report = check_history(redis_server.url, seconds=4)
+    report = check_history(redis_server.url, seconds=4, options=PATIENT)
     assert report.ok, str(report)
-    assert report.most_loads == 1, str(report)
-    assert report.invalidations.keys() == {"key", "namespace"}
-    left = redis_server.run("KEYS", "memover-history-*:gen:*")
-    assert left == []
+    assert (report.most_loads, report.store_errors) == (1, 0), str(report)
+    assert report.invalidations.keys() == {"key", "namespace", "tag"}
+    left = redis_server.run("KEYS", "memover-history-*")
+    assert [name for name in left if redis_server.run("PTTL", name) < 0] == [], "keys that do not expire"
 
 
 def test_the_memory_store_keeps_the_same_promises() -> None:
@@ -50,9 +53,11 @@ def test_the_memory_store_keeps_the_same_promises() -> None:
 )
 def test_a_broken_build_is_caught(mutant: str, rules: set[str], redis_server: RedisServer) -> None:
     """With one line of the protocol taken out, the checker says which rule is broken."""
-    report = check_history(redis_server.url, seconds=1.5, setup=f"tests.history.mutants:{mutant}", **FIERCE)
+    report = check_history(
+        redis_server.url, seconds=1.5, setup=f"tests.history.mutants:{mutant}", options=PATIENT, **FIERCE
+    )
     assert rules <= report.violations.keys(), str(report)
-    assert not report.ok
+    assert "error" not in report.violations, str(report)
 
 
 def test_a_build_that_forgets_failed_invalidations_is_caught(start_redis: Callable[..., RedisServer]) -> None:

@@ -138,7 +138,8 @@ def test_the_sweeps_find_what_comparing_everything_with_everything_finds(reads: 
     fresh = sum(any(i.acknowledged and i.returned < r.began and r.value < i.floors[0] for i in ins) for r in rs)
     closed = sum(
         any(
-            not i.acknowledged and i.process == r.process and i.returned < r.began and r.value < i.floors[0] for i in ins
+            not i.acknowledged and i.process == r.process and i.returned < r.began and r.value < i.floors[0]
+            for i in ins
         )
         for r in rs
     )

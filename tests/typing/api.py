@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from typing_extensions import assert_type
 
 import memover
 from memover import (
@@ -24,10 +26,6 @@ from memover import (
     Source,
     versioned_cache,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import assert_type
-
 
 # Functions: called as they are, whatever decorates them
 
@@ -124,6 +122,9 @@ def helpers() -> None:
     price.at(1).invalidate("tea", currency="USD")
     price.cache_clear()
     price.__wrapped__("tea")
+    assert_type(price.map(["tea", "mug"]), list[float])
+    price.map(["tea"], concurrency=2, progress=print, return_exceptions=True)
+    price.warm(["tea", ("mug",)])
 
     price.key()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     price.peek(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -139,6 +140,7 @@ def helpers() -> None:
     price.at(1).refresh("tea")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     price.bypass(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     price.version = 3  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    price.map(["tea"], concurrency="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     price.forget("tea")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -157,6 +159,8 @@ async def async_helpers() -> None:
     assert_type(await rate.at(1).peek("USD"), Entry | None)
     assert_type(await rate.at(1).invalidate("USD"), None)
     assert_type(await rate.bypass("USD"), float)
+    assert_type(await rate.map(["USD", "EUR"]), list[float])
+    await rate.warm(["USD"])
     assert_type(rate.cache_info().misses, int)
 
     await rate.key("USD")  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
@@ -312,6 +316,9 @@ def watcher(event: Event) -> None:
 def options(cache: Cache) -> None:
     versioned_cache(namespace="n", ttl=None, key="{user_id}", ignore=("db",), jitter=0.1)
     versioned_cache(namespace="n", ttl=lifetime, key=lambda user_id: user_id, cache_if=lambda found, call: bool(found))
+    versioned_cache(namespace="n", tags=("user:{user_id}", lambda call: [call.key], lambda call, found: [str(found)]))
+    versioned_cache(namespace="n", cache_errors=(LookupError,), error_ttl="5s", early_refresh=True, soft_timeout=1)
+    versioned_cache(namespace="n", stale_while_revalidate="1m", stale_if_error=timedelta(hours=1))
     versioned_cache(namespace="n", ttl="1h30m", on_store_error="stale", wait_timeout=1, lease_ttl="5s", cache=cache)
     memover.configure("redis://localhost/0", prefix="shop", ttl=None, observers=[watcher])
     Cache("memory://", max_entries=10, observers=(watcher,))
@@ -348,7 +355,15 @@ def a_cache_decorates_as_versioned_cache_does(cache: Cache) -> None:
     cache.versioned(namespace="n", version=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+@versioned_cache(namespace="opts-out")
+def opts_out(x: int) -> int:
+    assert_type(opts_out(1), int)
+    return memover.NotCached(x)
+
+
 async def async_caches(cache: Cache) -> None:
+    await cache.ainvalidate_tags("user:7", "user:8")
+    cache.invalidate_tags("user:7")
     assert_type(await cache.ainvalidate_namespace("n"), Generation)
     async with cache as entered:
         assert_type(entered, Cache)

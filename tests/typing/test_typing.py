@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 API = Path(__file__).with_name("api.py")
 
-WRONG = '''
+WRONG = """
 import memover
 
 @memover.versioned_cache(namespace="n")
@@ -32,7 +32,7 @@ async def wrong() -> None:
     price("tea").upper()
     await price("tea")
     price("tea")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-'''
+"""
 WRONG_LINES = {9, 10, 11, 12, 13}
 
 
@@ -79,7 +79,13 @@ def pyright(*files: Path, cache: Path) -> dict[tuple[str, int], str]:
 def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments],
+        check=False,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 

@@ -174,7 +174,9 @@ class RedisCommands:
                 # lease first: a load under way can then not store behind the removal of its entry.
                 yield [Command(lease, (b"DEL", lease))]
                 _, *replicas = yield self._awaited(Command(entry, (b"DEL", entry)))
-            yield [_call(scripts.MOVE, (name,), mine) for name in along]
+            # And one after the other: who gives up many tokens for the last of these reads it first, and then those many.
+            for name in along:
+                yield [_call(scripts.MOVE, (name,), mine)]
         else:
             _, *replicas = yield self._awaited(_call(scripts.DROP, (entry, lease, *along), mine))
         for reached in replicas:
