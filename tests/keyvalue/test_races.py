@@ -141,3 +141,39 @@ def test_threads_count_without_loss(url: str, make: Callable[..., Cache]) -> Non
     for thread in threads:
         thread.join()
     assert cache.get("n") == 400
+
+
+def test_who_has_not_heard_of_a_clear_writes_under_the_new_generation(
+    shared_url: str, make: Callable[..., Cache]
+) -> None:
+    """A process that last saw the generation before another's clear stores nothing under it, whatever it does first."""
+    other = make(shared_url)
+
+    def behind() -> Cache:
+        cache = make(shared_url)
+        cache.set("seen", 1)
+        other.clear()
+        return cache
+
+    behind().set("k", "set")
+    assert other.get("k") == "set"
+    behind().set_many({"k": "many", "l": "many"})
+    assert other.get_many(["k", "l"]) == {"k": "many", "l": "many"}
+    assert behind().add("k", "added") is True
+    assert other.get("k") == "added"
+    assert behind().get_or_set("k", "computed") == "computed"
+    assert other.get("k") == "computed"
+    for act in (lambda cache: cache.incr("seen"), lambda cache: cache.incr_version("seen")):
+        with pytest.raises(ValueError, match="set"):
+            act(behind())
+    assert behind().touch("seen") is False
+    assert behind().delete("seen") is False
+    cache = behind()
+    other.set("k", "theirs")
+    assert cache.add("k", "ours") is False
+    cache = behind()
+    other.set("n", 1)
+    assert cache.incr("n") == 2 and other.get("n") == 2
+    cache = behind()
+    other.set("n", 1)
+    assert cache.incr_version("n") == 2 and other.get("n", version=2) == 1

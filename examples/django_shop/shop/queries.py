@@ -1,9 +1,9 @@
 """Every answer says in a header how many queries it took, so that one can see what the cache saves."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.db import connection
 from django.utils.decorators import sync_and_async_middleware
 
@@ -22,7 +22,7 @@ class Count:
 @sync_and_async_middleware
 def count_queries(get_response: Callable[..., Any]) -> Callable[..., Any]:
     """Middleware: `X-Queries` on every response."""
-    if asyncio.iscoroutinefunction(get_response):
+    if iscoroutinefunction(get_response):
 
         async def awaited(request: Any) -> Any:
             count = Count()
