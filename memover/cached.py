@@ -85,6 +85,24 @@ class Face(Proxy):
         """The settings as declared, with the cache's defaults filled in. No round trip."""
         return self._self_core.parameters()
 
+    def upgrade(self, from_version: int) -> Callable[[L], L]:
+        """Decorate what turns an entry of an older version into this one's: it is called on a miss, instead of a load.
+
+        It takes the older result as plain builtins (instances as dicts of their fields, enum members as their names;
+        with a codec of your own, what that decodes) and returns what the function returns. From several versions the
+        steps are taken one after another, each to the next one that has an upgrade. What comes of it is stored with the
+        time that was left and under the generation captured before; an exception in it is counted
+        (`cache_info().upgrade_errors`), and the function runs. An `async def` function may have an `async def` upgrade.
+
+        A miss costs one more round trip for each such version; `invalidate`, `set` and `refresh` remove the older
+        versions' entries too. Raises `ConfigurationError` for a version that is not older, or has an upgrade already."""
+
+        def decorate(function: L) -> L:
+            self._self_core.add_upgrade(from_version, function)
+            return function
+
+        return decorate
+
     def batch_load(self, loader: L) -> L:
         """Decorator: `loader(calls)` loads many calls at once, for `map` and `warm`; it is returned as it is.
 

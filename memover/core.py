@@ -6,6 +6,7 @@ is written once here, for `def` and `async def` functions alike.
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 import weakref
@@ -17,12 +18,13 @@ from memover.cache import failed_invalidation
 from memover.codec import resolve_codec
 from memover.drivers import aio, sync
 from memover.drivers.plan import Plan, new_nonce
+from memover.drivers.upgrades import older_keys
 from memover.engine import flows
 from memover.engine.generations import parse
 from memover.engine.judge import VERSION
 from memover.engine.invalidate import invalidate, move
 from memover.engine.ops import Outcome
-from memover.errors import StoreError
+from memover.errors import ConfigurationError, StoreError
 from memover.keys.naming import check_version
 from memover.model import CacheInfo, Entry, Generation, Key
 from memover.policy import Duration, Policy, seconds_of
@@ -71,7 +73,7 @@ class Core:
         binding: Binding,
         *,
         tags: Tags,
-        cache: Cache | None,
+        cache: Cache | str | None,
         codec: Any,
         declared: Mapping[str, Any],
         is_async: bool,
@@ -84,6 +86,7 @@ class Core:
         self.tags = tags
         self.is_async = is_async
         self.declared = declared
+        self.upgrades: dict[int, Callable[[Any], Any]] = {}
         self._codec = codec
         self._cache = cache
         self._residents: weakref.WeakKeyDictionary[Cache, Resident] = weakref.WeakKeyDictionary()
@@ -91,8 +94,9 @@ class Core:
         self.takes_class = kind == "plain" and next(iter(binding.parameters), "") == "cls"
         self.loader: Callable[..., Any] | None = None
         self.call: Callable[..., Any] = self._first_call
-        if cache is None:
-            claim("the default cache", "", policy.namespace, function, self)
+        self.alias = cache if isinstance(cache, str) else None
+        if cache is None or self.alias is not None:
+            claim("the default cache" if cache is None else f"the alias {cache}", "", policy.namespace, function, self)
             config.follow(self)
             for known in list(_declared):
                 known._shared.witness.versions.pop(VERSION + policy.namespace.encode(), None)
@@ -103,6 +107,8 @@ class Core:
     @property
     def cache(self) -> Cache:
         """The cache this function uses now."""
+        if isinstance(self._cache, str):
+            return config.named(self._cache)
         return config.default_cache() if self._cache is None else self._cache
 
     def now(self) -> Resident:
@@ -132,6 +138,7 @@ class Core:
             self._codec if self._codec is not None else cache.codec, self.function, types=self.policy.cache_errors
         )
         plan = Plan(self.function, self.name, self.policy, self.binding, codec, self.tags, cache._shared)
+        plan.upgrades = self.upgrades
         if self._cache is None and cache not in _declared:
             # Those that have not been called too: an entry made of an older version of theirs is not to be served.
             _declared.add(cache)
@@ -140,6 +147,20 @@ class Core:
         lookup = plan.lookup()
         shell = aio.shell if self.is_async else sync.shell
         return Resident(plan, lookup, shell(plan, lookup))
+
+    def add_upgrade(self, version: int, upgrade: Any) -> None:
+        """Take a function that turns an entry of an older version into this one's. Raises `ConfigurationError`."""
+        if not callable(upgrade):
+            raise ConfigurationError(f"{self.name}: upgrade(from_version={version!r}) decorates a function, not {upgrade!r}.")
+        if check_version(version) >= self.policy.version:
+            raise ConfigurationError(
+                f"{self.name} has version {self.policy.version}: upgrade(from_version={version}) must name an older one."
+            )
+        if self.upgrades.get(version, upgrade) is not upgrade and not same_function(self.upgrades[version], upgrade):
+            raise ConfigurationError(f"{self.name} has an upgrade from version {version} already: there can be one.")
+        if inspect.iscoroutinefunction(upgrade) and not self.is_async:
+            raise ConfigurationError(f"{self.name} is no coroutine function, so its upgrade cannot be one: make it a def.")
+        self.upgrades[version] = upgrade
 
     def _declare(self, cache: Cache) -> None:
         mark = VERSION + self.policy.namespace.encode()
@@ -201,11 +222,18 @@ class Core:
         owed = (key.entry, plan.call_name(key))
         before = plan.shared.owing(owed)
         try:
-            yield from invalidate(nonce)
+            yield from invalidate(nonce, older=bool(plan.upgrades))
         except StoreError as error:
             shared, along = plan.shared, plan.along(key)
+            older = older_keys(plan, key)
+
+            def drop_again() -> None:
+                for each in older:
+                    shared.store.drop(each.entry, each.lease, nonce, ())
+                shared.store.drop(key.entry, key.lease, nonce, along)
+
             for name in owed:
-                shared.owe(name, lambda: shared.store.drop(key.entry, key.lease, nonce, along))
+                shared.owe(name, drop_again)
             failure = failed_invalidation(f"one call of {self.name}", (key.entry,), shared.store.address)
             plan.emit("invalidate", key, error=failure)
             raise failure from error
@@ -260,6 +288,9 @@ class Core:
             damaged=counters.damaged,
             unencodable=counters.unencodable,
             invalidations=counters.invalidations,
+            other_shape=counters.other_shape,
+            upgrades=counters.upgrades,
+            upgrade_errors=counters.upgrade_errors,
             coarse=counters.coarse,
         )
 
@@ -276,3 +307,9 @@ class Core:
 def age_of(seconds: Duration) -> float:
     """The checked limit of `max_age`."""
     return seconds_of(seconds, "max_age", zero=True)
+
+
+def same_function(one: Any, other: Any) -> bool:
+    """Whether two functions are one source, decorated again by a reload."""
+    names = ("__module__", "__qualname__")
+    return all(getattr(one, name, one) == getattr(other, name, other) for name in names)

@@ -57,6 +57,7 @@ class Source(str, Enum):
     STALE_IF_ERROR = "stale-if-error"
     WAITED = "waited"
     LOADED = "loaded"
+    UPGRADED = "upgraded"
     BYPASSED = "bypassed"
 
     def __str__(self) -> str:
@@ -193,3 +194,6 @@ class CacheInfo(NamedTuple):
     unencodable: int
     invalidations: int
     coarse: int = 0
+    other_shape: int = 0
+    upgrades: int = 0
+    upgrade_errors: int = 0

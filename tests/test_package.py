@@ -25,12 +25,14 @@ HEAVY = (
     "sqlite3",
     "django",
     "attrs",
+    "click",
     "msgspec",
     "numpy",
     "pandas",
     "pydantic",
     "zstandard",
     "pytest",
+    "rich",
 )
 
 

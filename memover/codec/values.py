@@ -22,6 +22,7 @@ from memover.codec import arrays, containers, frames, registry
 from memover.codec import format as f
 from memover.codec.format import Mark, Refused
 from memover.codec.known import KnownClasses, innermost
+from memover.codec.plain import Definitions
 from memover.codec.records import plan_for
 from memover.codec.refusal import explain, refusal_of
 from memover.codec.scalars import DECODERS, encoder_for
@@ -110,7 +111,21 @@ class ValueCodec:
                 reason="damaged",
             ) from error
 
-    def _read_marked(self, data: memoryview) -> Any:
+    def plain(self, data: bytes | memoryview, make: Callable[..., Any] | None = None) -> Any:
+        """Return the value of a payload with dicts in place of instances: no class is looked up or made.
+
+        What each kind of class becomes is in `plain`; `make` replaces it. Raises `DamagedEntry`."""
+        define = Definitions(make)
+        try:
+            if data[0] != f.MARKED:
+                return _unpack(data, _plain_extension, None)
+            return self._read_marked(memoryview(data), define)
+        except DamagedEntry:
+            raise
+        except Exception as error:
+            raise DamagedEntry(f"The stored bytes are not a value of codec {self.name}: {error!r}.") from error
+
+    def _read_marked(self, data: memoryview, define: Callable[[bytes], Mark] | None = None) -> Any:
         body, buffers = open_buffers(data)
         defined: list[Mark] = []
         # Marks that were read and not yet used up as the head of an array: one that stays would be a value.
@@ -129,7 +144,7 @@ class ValueCodec:
                 return mark
             if code == f.DEFINITION:
                 unused += 1
-                mark = self._definitions.get(data) or self._define(data)
+                mark = define(data) if define is not None else self._definitions.get(data) or self._define(data)
                 defined.append(mark)
                 return mark
             return _plain_extension(code, data)

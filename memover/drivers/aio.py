@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memover.clocks import monotonic, wall
 from memover.codec.envelope import read_header
 from memover.drivers.site import BaseSite, enter, leave, loading
+from memover.drivers.upgrades import Upgrading, older_key, older_keys
 from memover.engine import flows
 from memover.drivers.plan import new_nonce
 from memover.drivers.tracking import INSIDE
@@ -112,6 +113,32 @@ class AsyncSite(BaseSite):
             shared.store.drop(key.entry, key.lease, nonce, along)
         else:
             await shared.async_store.drop(key.entry, key.lease, nonce, along)
+
+    async def drop_older(self, nonce: str) -> None:
+        shared = self.plan.shared
+        for key in older_keys(self.plan, self.key):
+            if shared.async_store is None:
+                shared.store.drop(key.entry, key.lease, nonce, ())
+            else:
+                await shared.async_store.drop(key.entry, key.lease, nonce, ())
+
+    async def read_older(self, version: int) -> Reading:
+        shared, key = self.plan.shared, older_key(self.plan, self.key, version)
+        store = shared.async_store
+        return self.plan.reading(key, shared.store.read(key) if store is None else await store.read(key))
+
+    async def upgrade(self, token: str, version: int, reading: Reading) -> Outcome | None:
+        work = Upgrading(self, token, version, reading)
+        try:
+            with work:
+                value = work.old()
+                for step in work.steps():
+                    value = step.function(step.plain(value))
+                    if hasattr(value, "__await__"):
+                        value = await value
+        except BaseException as error:
+            return work.failed(error)
+        return work.done(value)
 
     async def load(self, token: str | None) -> Outcome:
         plan = self.plan
@@ -332,7 +359,7 @@ def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
             return await general(plan, lookup, args, kwargs)
         key = lookup(*args, **kwargs)
         if memory is not None:
-            value = memory.value(key.text, generation_name)
+            value = memory.value(key.text, generation_name, plan.fingerprint)
             if value is not MISSING:
                 counters.hits += 1
                 return value

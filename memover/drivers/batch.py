@@ -108,12 +108,12 @@ class Batch:
         plan, outcomes, now, keys = self.plan, self.outcomes, wall(), self.keys
         names, tokens, raws = seens
         trusted, current = plan.witness.trusts(names, tokens), tokens[0]
-        decode, codec = plan.codec.decode, plan.codec_name
+        decode, codec, fingerprint = plan.codec.decode, plan.codec_name, plan.fingerprint
         readings: list[Reading] = []
         for at, raw in enumerate(raws):
             if raw is not None and trusted:
                 plain = read_plain(raw, keys[at].entry)
-                if plain is not None and plain[0] == current and now < plain[1] and plain[2] == codec:
+                if plain is not None and plain[0] == current and now < plain[1] and plain[2] == codec and plain[4] == fingerprint:
                     try:
                         outcomes[at] = Hit(decode(plain[3]) if wanted else None)
                         continue
@@ -295,6 +295,13 @@ class SyncBatchSite:
         finally:
             pool.shutdown(cancel_futures=True)  # interrupted, it begins no more
 
+    def attempt(self, flows: Sequence[tuple[sync.SyncSite, Flow[Outcome | None]]]) -> list[Outcome | None]:
+        if self._concurrency == 1 or len(flows) < 2:
+            return [sync.run(flow, item) for item, flow in flows]
+        with ThreadPoolExecutor(min(self._concurrency, len(flows)), thread_name_prefix="memover-map") as pool:
+            running = [pool.submit(copy_context().run, sync.run, flow, item) for item, flow in flows]
+            return [future.result() for future in running]
+
     def _one(self, item: sync.SyncSite, flow: Flow[Outcome]) -> None:
         if loading(item.plan, item.key.entry):
             flow = itself(item, flow)
@@ -429,6 +436,19 @@ class AsyncBatchSite:
             for (item, sealed), was_kept in zip(stored, kept):
                 item.stored(was_kept, sealed)
         self._tell(len(stored))
+
+    async def attempt(self, flows: Sequence[tuple[aio.AsyncSite, Flow[Outcome | None]]]) -> list[Outcome | None]:
+        room = asyncio.Semaphore(self._concurrency)
+
+        async def one(item: aio.AsyncSite, flow: Flow[Outcome | None]) -> Outcome | None:
+            async with room:
+                try:
+                    return await aio.run(flow, item)
+                except asyncio.CancelledError:
+                    aio.relinquish(item)
+                    raise
+
+        return await asyncio.gather(*(one(item, flow) for item, flow in flows))
 
     async def each(self, flows: Sequence[tuple[aio.AsyncSite, Flow[Outcome]]]) -> None:
         room = asyncio.Semaphore(self._concurrency)

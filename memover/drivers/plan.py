@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from memover.clocks import monotonic, wall
 from memover.codec import codec_name
 from memover.codec.compression import compress, expand
-from memover.codec.envelope import KIND_ERROR, KIND_VALUE, Header, payload_of, read_header, seal
+from memover.codec.envelope import KIND_ERROR, KIND_VALUE, NO_FINGERPRINT, Header, payload_of, read_header, seal
+from memover.drivers.guard import Guard, chain
 from memover.drivers.watch import Counters
 from memover.engine.judge import VERSION
 from memover.engine.ops import Outcome, Reading, Sealed
@@ -65,6 +66,9 @@ class Plan:
         self.watch = shared.watch
         self.witness = shared.witness
         self.counters = Counters()
+        self.upgrades: Mapping[int, Callable[[Any], Any]] = {}
+        self.guard = Guard(function, name, policy, shared.prefix)
+        self.fingerprint = b""  # known at the first entry: until then classes may still be missing
         self.generation_name = generation_key(shared.prefix, policy.namespace).encode()
         prefix, namespace = shared.prefix, policy.namespace
         self.soft_name = soft_key(prefix, namespace).encode() if policy.stale_window > 0 else None
@@ -183,6 +187,7 @@ class Plan:
             now=wall,
             monotonic=monotonic,
             new_token=new_nonce,
+            upgrades=chain(self.upgrades),
         )
 
     # -- bytes to values and back ---------------------------------------------------------------------------------
@@ -201,6 +206,8 @@ class Plan:
         """The value of an entry whose header was read; raises `DamagedEntry` and nothing else."""
         if header.codec != self.codec_name:
             raise DamagedEntry(f"written by the codec {header.codec!r}, not {self.codec_name!r}", reason="codec")
+        if header.fingerprint != self.fingerprint:
+            self._other_shape(raw, header)
         payload = payload_of(raw, header)
         if header.compression:
             payload = expand(header.compression, payload, limit_bytes=self.shared.expanded_bytes_limit)
@@ -210,6 +217,28 @@ class Plan:
             raise
         except Exception as error:
             raise DamagedEntry(f"the codec cannot read it: {error!r}", reason="undecodable") from error
+
+    def payload(self, raw: bytes, header: Header) -> bytes | memoryview:
+        """The payload as the codec wrote it."""
+        payload = payload_of(raw, header)
+        if header.compression:
+            payload = expand(header.compression, payload, limit_bytes=self.shared.expanded_bytes_limit)
+        return payload
+
+    def _other_shape(self, raw: bytes, header: Header) -> None:
+        # Reached by the first entry, and by every entry whose fingerprint is not the function's own.
+        if not self.fingerprint:
+            self.fingerprint = self.guard.fingerprint()
+        if not self.guard.differs(header, self.fingerprint):
+            return
+        first = self.guard.first_sight(header)
+        if first:
+            self.counters.other_shape += 1
+            self.guard.warn(self.codec, lambda: self.payload(raw, header))
+        raise DamagedEntry(
+            f"{self.name} returns another shape than this entry has, under one version: it counts as a miss.",
+            reason="other-shape" if first else "other-shape-again",
+        )
 
     def outcome(self, key: Key, reading: Reading, source: Source) -> Outcome | None:
         """A reading as an outcome, None when it is damaged after all."""
@@ -260,7 +289,7 @@ class Plan:
             self.counters.refused_stores += 1
             return None
         try:
-            payload = self._encode(result)
+            payload = self.encode(result)
         except UnencodableValue as error:
             self.counters.unencodable += 1
             if self.shared.on_unencodable == "raise":
@@ -284,12 +313,20 @@ class Plan:
             fresh_until=fresh_until,
             usable_until=fresh_until + stale_for,
             compression=compression,
+            fingerprint=self.own_fingerprint(),
         )
         expire_ms = 0 if fresh_until == math.inf else max(1, min(math.ceil((fresh_for + stale_for) * 1000), 1 << 52))
         shared_value = MISSING if outcome.error is not None else outcome.value
         return Sealed(raw, expire_ms, read_header(raw, key.entry), shared_value)
 
-    def _encode(self, value: Any) -> bytes:
+    def own_fingerprint(self) -> bytes:
+        """What is written into the header of an entry: 8 bytes, zeros when nothing is known of the result."""
+        if not self.fingerprint:
+            self.fingerprint = self.guard.fingerprint()
+        return self.fingerprint or NO_FINGERPRINT
+
+    def encode(self, value: Any) -> bytes:
+        """The payload of a value; raises `UnencodableValue` and nothing else."""
         try:
             encoded: bytes = self.codec.encode(value)
         except UnencodableValue:
@@ -330,6 +367,10 @@ class Plan:
             self.watch.emit(Event("lookup", self.policy.namespace, "", Source.BYPASSED))
 
     def damaged(self, key: Key, error: DamagedEntry) -> None:
+        if error.reason.startswith("other-shape"):  # counted where it was found
+            if error.reason == "other-shape":
+                self.emit("other-shape", key, error=error)
+            return
         self.counters.damaged += 1
         self.emit("damaged", key, error=error, detail=error.reason)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from memover.stores.base import AsyncStore, Store
     from memover.stores.memory import MemoryStore
 
-__all__ = ["KEEPER", "Shared"]
+__all__ = ["KEEPER", "Shared", "everyone"]
 
 logger = logging.getLogger("memover")
 
@@ -171,3 +171,8 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def everyone() -> list[Shared]:
+    """The shared parts of every cache of this process."""
+    return list(_everyone)

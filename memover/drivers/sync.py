@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memover.clocks import monotonic, wall
 from memover.codec.envelope import read_header
 from memover.drivers.site import BaseSite, enter, leave, loading
+from memover.drivers.upgrades import Upgrading, older_key, older_keys
 from memover.engine import flows
 from memover.drivers.plan import new_nonce
 from memover.drivers.tracking import INSIDE
@@ -74,6 +75,25 @@ class SyncSite(BaseSite):
 
     def drop(self, nonce: str) -> None:
         self.plan.shared.store.drop(self.key.entry, self.key.lease, nonce, self.plan.along(self.key))
+
+    def drop_older(self, nonce: str) -> None:
+        for key in older_keys(self.plan, self.key):
+            self.plan.shared.store.drop(key.entry, key.lease, nonce, ())
+
+    def read_older(self, version: int) -> Reading:
+        key = older_key(self.plan, self.key, version)
+        return self.plan.reading(key, self.plan.shared.store.read(key))
+
+    def upgrade(self, token: str, version: int, reading: Reading) -> Outcome | None:
+        work = Upgrading(self, token, version, reading)
+        try:
+            with work:
+                value = work.old()
+                for step in work.steps():
+                    value = step.function(step.plain(value))
+        except BaseException as error:
+            return work.failed(error)
+        return work.done(value)
 
     def load(self, token: str | None) -> Outcome:
         plan = self.plan
@@ -218,7 +238,7 @@ def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
             return general(plan, lookup, args, kwargs)
         key = lookup(*args, **kwargs)
         if memory is not None:
-            value = memory.value(key.text, generation_name)
+            value = memory.value(key.text, generation_name, plan.fingerprint)
             if value is not MISSING:
                 counters.hits += 1
                 return value

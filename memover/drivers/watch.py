@@ -32,11 +32,14 @@ class Counters:
         "load_errors",
         "loads",
         "misses",
+        "other_shape",
         "refused_stores",
         "stale",
         "store_errors",
         "stores",
         "unencodable",
+        "upgrade_errors",
+        "upgrades",
         "waits",
     )
 
@@ -52,11 +55,14 @@ class Counters:
     load_errors: int
     loads: int
     misses: int
+    other_shape: int
     refused_stores: int
     stale: int
     store_errors: int
     stores: int
     unencodable: int
+    upgrade_errors: int
+    upgrades: int
     waits: int
 
     def looked_up(self, source: Source) -> None:

@@ -28,6 +28,7 @@ from memover.engine.ops import (
     Behind,
     Board,
     Decode,
+    DropOlder,
     Ensure,
     Flow,
     Grant,
@@ -39,11 +40,13 @@ from memover.engine.ops import (
     Marks,
     Outcome,
     Read,
+    ReadOlder,
     Reading,
     Release,
     Ride,
     Seal,
     Store,
+    Upgrade,
     Wait,
 )
 from memover.errors import StoreError
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
     from memover.codec.envelope import Header
     from memover.engine.terms import Terms
 
-__all__ = ["FAILED", "HELD", "MARKS_LIMIT", "early", "get", "miss", "peek", "put", "refresh", "renew", "resolve", "served"]
+__all__ = ["FAILED", "HELD", "MARKS_LIMIT", "early", "get", "miss", "peek", "put", "refresh", "renew", "resolve", "served", "upgrade"]
 
 HELD = b"L "
 """A lease slot reads `L <token> <tokens it was taken under>` while a load is under way ..."""
@@ -223,7 +226,47 @@ def obtain(terms: Terms) -> Flow[Outcome]:
                 return outcome
     except StoreError as error:
         return (yield from storeless(terms, error, ticket))
+    if terms.upgrades:
+        upgraded = yield from upgrade(terms, token, grant.reading)
+        if upgraded is not None:
+            return upgraded
     return (yield from lead(terms, token, grant.reading))
+
+
+def upgrade(terms: Terms, token: str, reading: Reading) -> Flow[Outcome | None]:
+    """Instead of a load: what an older version stored, made into this one's. None: load after all.
+
+    It stands where the load stands, between the lease and the store, so the rules above hold for it as they do for a
+    load: the older entry must be valid under the tokens captured with the lease, and is stamped with them."""
+    if terms.call_name:
+        terms.call_token = reading.token(terms.call_name)
+    try:
+        for version in terms.upgrades:
+            older: Reading = yield ReadOlder(version)
+            if older.header is None:
+                continue
+            # Of what the older load depended on, the tokens as they are after its entry was read.
+            names = [mark[0] for mark in older.header.marks if mark[0] not in terms.names and not terms.is_version(mark[0])]
+            tokens: list[bytes] = (yield Ensure(names)) if names else []
+            older = Reading(
+                (*terms.names, *names), (*reading.tokens[: terms.required], *tokens), older.raw, older.header
+            )
+            if terms.owing(older.names) or terms.judge(older) is not FRESH:
+                continue
+            done: Outcome | None = yield Upgrade(token, version, older)
+            if done is None:
+                return None
+            if done.error is not None:
+                yield from give_back(token, failed=isinstance(done.error, Exception))
+                return done
+            if terms.closed():
+                return None
+            assert done.sealed is not None, "what was upgraded was sealed"
+            yield Store(token, done.sealed)
+            return done
+    except StoreError:
+        pass
+    return None
 
 
 def lead(terms: Terms, token: str, reading: Reading) -> Flow[Outcome]:
@@ -418,6 +461,9 @@ def refresh(terms: Terms) -> Flow[Outcome]:
     token = terms.new_token()
     try:
         grant: Grant = yield Acquire(token, force=True)
+        if terms.upgrades:
+            # Else an upgrade could bring back what was there before, once this result has expired.
+            yield DropOlder(terms.new_token())
     except StoreError as error:
         if terms.on_store_error == "raise":
             return Outcome(error=error)
@@ -440,6 +486,8 @@ def put(terms: Terms, outcome: Outcome) -> Flow[bool]:
         marks = yield from with_late(terms, grant.reading, captured(terms, grant.reading), late)
         if marks is not None:
             break
+    if terms.upgrades:
+        yield DropOlder(terms.new_token())
     sealed = None if marks is None else (yield Seal(outcome, marks))
     if sealed is None or sealed.error is not None or terms.closed():
         yield from give_back(token, failed=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memover.engine.ops import Bump, Drop, Flow
+from memover.engine.ops import Bump, Drop, DropOlder, Flow
 
 __all__ = ["invalidate", "move"]
 
@@ -15,6 +15,10 @@ def move(names: Sequence[bytes], nonce: str) -> Flow[list[bytes]]:
     return tokens
 
 
-def invalidate(nonce: str) -> Flow[None]:
-    """Remove this call's entry, and its lease with it, so that no load under way can store."""
+def invalidate(nonce: str, *, older: bool = False) -> Flow[None]:
+    """Remove this call's entry, and its lease with it, so that no load under way can store.
+
+    Entries it could be upgraded from go first: after the last step nothing is left to make it from."""
+    if older:
+        yield DropOlder(nonce)
     yield Drop(nonce)

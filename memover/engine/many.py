@@ -19,6 +19,7 @@ from memover.engine.flows import (
     lead,
     resolve,
     together,
+    upgrade,
 )
 from memover.engine.judge import FRESH, STALE, UNKNOWN
 from memover.engine.ops import Outcome
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from memover.engine.ops import Flow, Grant, Reading, Sealed
     from memover.engine.terms import Terms
 
-__all__ = ["AcquireMany", "BatchOp", "BatchSite", "Each", "Item", "LoadMany", "ReadMany", "StoreMany", "gather"]
+__all__ = ["AcquireMany", "Attempt", "BatchOp", "BatchSite", "Each", "Item", "LoadMany", "ReadMany", "StoreMany", "gather"]
 
 
 class Item(Protocol):
@@ -52,6 +53,7 @@ class BatchSite(Protocol):
     def load_many(self, items: Sequence[Item]) -> Any: ...
     def store_many(self, stored: Sequence[tuple[Item, Sealed]]) -> Any: ...
     def each(self, flows: Sequence[tuple[Item, Flow[Outcome]]]) -> Any: ...
+    def attempt(self, flows: Sequence[tuple[Item, Flow[Outcome | None]]]) -> Any: ...
 
 
 class ReadMany:
@@ -114,7 +116,19 @@ class Each:
         return site.each(self.flows)
 
 
-BatchOp = Union[ReadMany, AcquireMany, LoadMany, StoreMany, Each]
+class Attempt:
+    """Run a flow for each item, a bounded number at a time. Answer: what each came to; None is no outcome yet."""
+
+    __slots__ = ("flows",)
+
+    def __init__(self, flows: Sequence[tuple[Item, Flow[Outcome | None]]]) -> None:
+        self.flows = flows
+
+    def on(self, site: BatchSite) -> Any:
+        return site.attempt(self.flows)
+
+
+BatchOp = Union[ReadMany, AcquireMany, LoadMany, StoreMany, Each, Attempt]
 BatchFlow = Generator[BatchOp, Any, None]
 
 
@@ -206,6 +220,15 @@ def lead_many(items: Sequence[Item]) -> Generator[BatchOp, Any, BaseException | 
             if terms.call_name:
                 terms.call_token = reading.token(terms.call_name)
             ours.append((item, grant))
+    upgraded: list[Outcome | None] = []
+    loaded: list[Outcome | None]
+    if ours and ours[0][0].terms.upgrades:
+        upgraded = yield Attempt([(item, upgrade(item.terms, item.token, grant.reading)) for item, grant in ours])
+        for (item, _), done in zip(ours, upgraded):
+            if done is not None:
+                item.outcome = done
+                item.finish(done)
+        ours = [(item, grant) for (item, grant), done in zip(ours, upgraded) if done is None]
     loaded = yield LoadMany([item for item, _ in ours])
     stored: list[tuple[Item, Sealed]] = []
     for (item, grant), done in zip(ours, loaded):
@@ -232,7 +255,7 @@ def lead_many(items: Sequence[Item]) -> Generator[BatchOp, Any, BaseException | 
             item.finish(item.outcome)
     # Those that hold a lease first: nobody waits for another while others wait for it.
     yield Each(holding)
-    errors = (done.error for done in loaded if done is not None)
+    errors = (done.error for done in (*upgraded, *loaded) if done is not None)
     stopped = next((error for error in errors if error is not None and not isinstance(error, Exception)), None)
     if stopped is not None:
         for item, _ in others:

@@ -21,6 +21,7 @@ __all__ = [
     "Bump",
     "Decode",
     "Drop",
+    "DropOlder",
     "Ensure",
     "Flow",
     "Grant",
@@ -33,6 +34,7 @@ __all__ = [
     "Op",
     "Outcome",
     "Read",
+    "ReadOlder",
     "Reading",
     "Release",
     "Ride",
@@ -40,6 +42,7 @@ __all__ = [
     "Sealed",
     "Site",
     "Store",
+    "Upgrade",
     "Wait",
 ]
 
@@ -158,6 +161,9 @@ class Site(Protocol):
     def release(self, token: str, failed: bool) -> Any: ...
     def bump(self, names: Sequence[bytes], nonce: str) -> Any: ...
     def drop(self, nonce: str) -> Any: ...
+    def drop_older(self, nonce: str) -> Any: ...
+    def read_older(self, version: int) -> Any: ...
+    def upgrade(self, token: str, version: int, reading: Reading) -> Any: ...
     def learn(self, names: Sequence[bytes]) -> Any: ...
     def ensure(self, names: Sequence[bytes]) -> Any: ...
     def late_tags(self, outcome: Outcome) -> Any: ...
@@ -303,6 +309,46 @@ class Drop:
         return site.drop(self.nonce)
 
 
+class DropOlder:
+    """Remove this call's entries of the versions it is upgraded from, with their leases."""
+
+    __slots__ = ("nonce",)
+
+    def __init__(self, nonce: str) -> None:
+        self.nonce = nonce
+
+    def on(self, site: Site) -> Any:
+        return site.drop_older(self.nonce)
+
+
+class ReadOlder:
+    """Answer: the `Reading` of this call's entry under an older version, in one round trip."""
+
+    __slots__ = ("version",)
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+    def on(self, site: Site) -> Any:
+        return site.read_older(self.version)
+
+
+class Upgrade:
+    """Make this version's entry out of an older one, keeping the lease `token` alive meanwhile.
+
+    Answer: its `Outcome`, sealed; None when it cannot be done."""
+
+    __slots__ = ("reading", "token", "version")
+
+    def __init__(self, token: str, version: int, reading: Reading) -> None:
+        self.token = token
+        self.version = version
+        self.reading = reading
+
+    def on(self, site: Site) -> Any:
+        return site.upgrade(self.token, self.version, self.reading)
+
+
 class Learn:
     """From now on, read these tokens together with this key: its entries depend on them."""
 
@@ -406,5 +452,8 @@ Op = Union[
     Ensure,
     LateTags,
     Behind,
+    DropOlder,
+    ReadOlder,
+    Upgrade,
 ]
 Flow = Generator[Op, Any, T]

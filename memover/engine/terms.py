@@ -22,7 +22,8 @@ class Terms:
 
     `names` are the required ones, and `required` how many; `soft` is the one of them that makes stale. `call_name` is
     the call's own token, "" unless a load that tracks what it uses is waiting for the answer; `clock_name` the
-    tag clock, "" unless tags may be known late; `coarse_name` the token for too many. `spread` is whether keys are on
+    tag clock, "" unless tags may be known late; `coarse_name` the token for too many; `upgrades` the older versions that
+    an entry can be made from, the newest first. `spread` is whether keys are on
     different nodes. `call_token` and `usable` (the last reading that was stale) are noted by the flows.
     """
 
@@ -47,6 +48,7 @@ class Terms:
         "spread",
         "stale_if_error",
         "stale_while_revalidate",
+        "upgrades",
         "usable",
         "wait_seconds",
         "witness",
@@ -75,6 +77,7 @@ class Terms:
         stale_while_revalidate: float = 0.0,
         stale_if_error: float = 0.0,
         soft_timeout: float | None = None,
+        upgrades: Sequence[int] = (),
     ) -> None:
         self.entry = entry
         self.names = names
@@ -97,6 +100,7 @@ class Terms:
         self.stale_while_revalidate = stale_while_revalidate
         self.stale_if_error = stale_if_error
         self.soft_timeout = soft_timeout
+        self.upgrades = upgrades
         self.call_token: bytes | None = None
         self.usable: Reading | None = None
 

@@ -2,7 +2,7 @@
 
     | event                                    | level   | limited |
     |------------------------------------------|---------|---------|
-    | lookup, load, store, store-refused       | DEBUG   | no      |
+    | lookup, load, store, -refused, upgrade   | DEBUG   | no      |
     | invalidate                               | INFO    | no      |
     | damaged, store-error, unencodable, other | WARNING | yes     |
     | invalidate that was not acknowledged     | ERROR   | no      |
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoggingObserver"]
 
-_QUIET = frozenset(("lookup", "load", "store", "store-refused"))
+_QUIET = frozenset(("lookup", "load", "store", "store-refused", "upgrade"))
 
 
 class LoggingObserver:

@@ -1,4 +1,6 @@
-"""For users' tests and deployments: the history checker.
+"""For users' tests and deployments: assertions on what is cached, and the history checker.
+
+`assert_cached(profile, 7)`, and `with assert_loads(1): ...`; with pytest they are fixtures (`memover.pytest_plugin`).
 
 `check_history(url)` runs processes full of sync and async callers over sources that only count up, invalidates by
 key and by namespace all the while, and looks afterwards for a call that was answered with something older than an
@@ -7,6 +9,7 @@ invalidation before it allowed. The same from a shell: `python -m memover.testin
 
 from __future__ import annotations
 
+from memover.testing.assertions import assert_cached, assert_loads
 from memover.testing.history import RULES, Report, Violation, judge_history
 from memover.testing.workload import HistoryRun, check_history, start_history
 
@@ -15,6 +18,8 @@ __all__ = [
     "HistoryRun",
     "Report",
     "Violation",
+    "assert_cached",
+    "assert_loads",
     "check_history",
     "judge_history",
     "start_history",

@@ -41,6 +41,10 @@ class Topology:
         """Ask for the map anew before the next command."""
         self._owners = []
 
+    def primaries(self) -> tuple[Node, ...]:
+        """The nodes that own slots, as last heard of."""
+        return self._known
+
     def routed(self, commands: list[tuple[bytes, tuple[bytes, ...]]]) -> Hops:
         """Send each command to the node of its key and follow the nodes' directions."""
         # One map for the whole journey: another thread, or a node that fails on the way, may have it forgotten meanwhile.

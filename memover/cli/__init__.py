@@ -1,0 +1,29 @@
+"""The command line. What it needs beyond memover itself comes with `memover[cli]`; nothing else imports this."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+MISSING = """\
+memover's command line needs a few libraries that `pip install memover` leaves out ({name} is not installed):
+
+    pip install "memover[cli]"
+"""
+
+
+def main() -> int:
+    """The `memover` command; without its libraries it says what to install."""
+    try:
+        import click  # noqa: F401
+        import rich  # noqa: F401
+        import tomli_w  # noqa: F401
+    except ModuleNotFoundError as error:
+        asked_for_help = any(each in ("-h", "--help") for each in sys.argv[1:]) or len(sys.argv) == 1
+        (sys.stdout if asked_for_help else sys.stderr).write(MISSING.format(name=error.name))
+        return 0 if asked_for_help else 2
+    from memover.cli.app import memover
+
+    result: int | None = memover(prog_name="memover")
+    return result or 0

@@ -1,0 +1,168 @@
+"""The commands. Each is a thin face: it reads options, calls what does the work, and shows what came of it.
+
+Exit status: 0 all in order · 1 findings · 2 it could not run.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+import memover as package
+from memover.cli.check import check, failed
+from memover.cli.project import CannotRun, Project
+from memover.cli.report import FORMATS, on_terminal
+from memover.errors import MemoverError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["memover"]
+
+
+class Commands(click.Group):
+    """A group whose commands say what went wrong in one sentence, with exit status 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(context)
+        except MemoverError as error:
+            Console(stderr=True).print(f"memover: {error}", style="red", soft_wrap=True, highlight=False, markup=False)
+            context.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package.__version__, prog_name="memover")
+def memover() -> None:
+    """Review what your cached functions store, and look after running caches."""
+    # What goes wrong is said once, by the command.
+    logging.getLogger("memover").addHandler(logging.NullHandler())
+
+
+def _list(text: str | None) -> list[str] | None:
+    return None if text is None else [each.strip() for each in text.split(",") if each.strip()]
+
+
+@memover.command("lock")
+@click.argument("targets", nargs=-1)
+@click.option("--lockfile", help="The lock, if not memover.lock.")
+@click.option("--accept", metavar="CODE", help="Let a finding through; TARGETS is then the namespace it is in.")
+@click.option("--reason", default="", help="Why it is let through: it is written into the lock.")
+def lock_command(targets: Sequence[str], lockfile: str | None, accept: str | None, reason: str) -> None:
+    """Write memover.lock: what every cached function stores.
+
+    A change that needs a new version (or a reason) is not written, and makes the exit status 1.
+
+        memover lock --accept MV001 profiles --reason "only a comment field, readers ignore it"
+    """
+    from memover.cli.locking import Acceptance, lock
+
+    project = Project.find(lockfile=lockfile)
+    acceptance = None
+    if accept is not None:
+        if len(targets) != 1:
+            raise CannotRun(f'Say which function: memover lock --accept {accept} profiles --reason "..."')
+        acceptance, targets = Acceptance(accept, targets[0], reason), ()
+    written = lock(project, targets, acceptance)
+    console = Console()
+    for word, names, style in (
+        ("new", written.new, "green"),
+        ("changed", written.changed, "yellow"),
+        ("removed", written.removed, "red"),
+    ):
+        for name in names:
+            console.print(f"{word:>8}  [{style}]{name}[/]", highlight=False)
+    functions = f"{written.functions} function{'' if written.functions == 1 else 's'}"
+    console.print(f"{project.lockfile}: {functions}", highlight=False)
+    if written.refused:
+        console.print("Not written, until it is put right:", style="bold")
+        on_terminal(written.refused, console)
+        sys.exit(1)
+
+
+@memover.command("check")
+@click.argument("targets", nargs=-1)
+@click.option("--against", metavar="REVISION", help="Compare with a git revision instead of the lock.")
+@click.option("--format", "form", type=click.Choice(["terminal", *FORMATS]), default="terminal", show_default=True)
+@click.option("--output", type=click.Path(dir_okay=False, writable=True), help="Write the report to a file.")
+@click.option("--select", metavar="CODES", help="Only these codes, or beginnings of codes, with commas.")
+@click.option("--ignore", metavar="CODES", help="Not these.")
+@click.option("--body", type=click.Choice(["off", "warn", "error"]), help="How MV006, a changed body, counts.")
+@click.option("--lockfile", help="The lock, if not memover.lock.")
+def check_command(
+    targets: Sequence[str],
+    against: str | None,
+    form: str,
+    output: str | None,
+    select: str | None,
+    ignore: str | None,
+    body: str | None,
+    lockfile: str | None,
+) -> None:
+    """Say what in the source needs a new version, or a new lock.
+
+    TARGETS are modules or packages; without any, those of [tool.memover] in pyproject.toml.
+    """
+    project = Project.find(select=_list(select), ignore=_list(ignore), body=body, lockfile=lockfile)
+    findings = check(project, targets, against)
+    if form == "terminal":
+        if output is None:
+            on_terminal(findings, Console())
+        else:
+            with open(output, "w", encoding="utf-8") as file:
+                on_terminal(findings, Console(file=file))
+    else:
+        report = FORMATS[form](findings)
+        if output is None:
+            click.echo(report)
+        else:
+            with open(output, "w", encoding="utf-8") as file:
+                file.write(report + "\n")
+    sys.exit(1 if failed(findings) else 0)
+
+
+@memover.command("bump")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--to", type=click.IntRange(min=1), help="The version, if not the next one.")
+@click.option("--lockfile", help="The lock, if not memover.lock.")
+def bump_command(names: Sequence[str], to: int | None, lockfile: str | None) -> None:
+    """Give functions their next version, in the source and in the lock.
+
+    NAMES are namespaces, or functions.
+    """
+    from memover.cli.bump import bump
+
+    for each in bump(Project.find(lockfile=lockfile), names, to):
+        click.echo(f"{each.path}:{each.line}: {each.name} {each.old} -> {each.new}")
+
+
+@memover.command("gc")
+@click.option("--url", envvar="MEMOVER_URL", help="The Redis, as in Cache(url). Default: MEMOVER_URL.")
+@click.option(
+    "--prefix",
+    envvar="MEMOVER_PREFIX",
+    default="memover",
+    show_default=True,
+    help="The prefix, as in Cache(prefix=...).",
+)
+@click.option("--dry-run", is_flag=True, help="Count, and remove nothing.")
+@click.option(
+    "--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys looked at per command."
+)
+@click.option("--pause", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds between two steps.")
+@click.option("--lockfile", help="The lock, if not memover.lock.")
+def gc_command(url: str | None, prefix: str, dry_run: bool, step: int, pause: float, lockfile: str | None) -> None:
+    """Remove the entries of versions that are no longer in the lock.
+
+    Only namespaces that the lock knows, or knew, are touched; newer versions than the lock's never are, nor versions
+    that an upgrade reads from. While old processes still run they load again what is removed.
+    """
+    from memover.cli.gc import collect
+
+    for line in collect(Project.find(lockfile=lockfile), url, prefix, dry_run=dry_run, step=step, pause=pause):
+        click.echo(line)

@@ -1,0 +1,122 @@
+"""`memover check`: the source against the lock, or against another revision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from memover.cli.project import CannotRun, Project, names_of, survey
+from memover.cli.revisions import Repository
+from memover.schema import rules
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memover.cli.project import Survey
+    from memover.schema.lock import Lock
+    from memover.schema.rules import Finding, Found
+
+__all__ = ["check", "failed", "findings_of"]
+
+
+def check(project: Project, targets: Sequence[str] = (), against: str | None = None) -> list[Finding]:
+    """Every finding, in order of place. Raises `CannotRun` where there is no lock, no target or no such revision."""
+    if against is not None:
+        return _against(project, targets, against)
+    lock = project.lock()
+    if lock is None:
+        raise CannotRun(
+            f"There is no {project.lockfile} in {project.root}: write it with `memover lock`, and commit it."
+        )
+    seen = survey(project, targets)
+    return project.reported(findings_of(project, seen, lock, whole=not targets), seen.functions)
+
+
+def failed(findings: Sequence[Finding]) -> bool:
+    """Whether a check with these findings fails: warnings alone do not make it."""
+    return any(each.level == "error" for each in findings)
+
+
+def findings_of(project: Project, seen: Survey, lock: Lock, *, whole: bool) -> list[Finding]:
+    """Everything a look at the source finds against a lock, before settings and comments have their say."""
+    current = names_of(seen.functions)
+    found = [*seen.failures, *rules.clashes(seen.functions)]
+    found += [
+        replace(each, path=project.lockfile) if each.path == "memover.lock" else each
+        for each in rules.unlocked(current, lock, whole=whole, spared=seen.failed)
+    ]
+    for name, each in current.items():
+        found += rules.unknowns(each)
+        old = lock.functions.get(name)
+        if old is not None:
+            found += rules.compare(name, each, old)
+    return found
+
+
+def _against(project: Project, targets: Sequence[str], revision: str) -> list[Finding]:
+    repository = Repository(project.root)
+    tip = repository.commit(revision)
+    fork = repository.merge_base(tip)
+    seen = survey(project, targets)
+    current = names_of(seen.functions)
+    found = [*seen.failures, *rules.clashes(seen.functions)]
+    # A target that is new has no past; one that failed there cannot be compared.
+    before = repository.survey(project, targets, fork)
+    base = names_of(before.functions)
+    theirs = base if tip == fork else names_of(repository.survey(project, targets, tip).functions)
+    for name, each in current.items():
+        found += rules.unknowns(each)
+        old = base.get(name)
+        if old is not None:
+            found += [
+                finding
+                for finding in rules.compare(name, each, old.block, source=revision)
+                if finding.code != "MV004" and not _accepted(project, name, each, finding.code)
+            ]
+        bumped = old is None or each.block.version > old.block.version
+        if bumped:
+            found += _reused(repository, name, each, theirs.get(name), old, revision, tip)
+    blind = set(before.failed) - set(seen.failed)
+    for failure in before.failures:
+        if failure.namespace in blind and "No module named" not in failure.message:
+            message = f"{failure.message} at {revision}, so its functions were not compared"
+            found.append(replace(failure, message=message, level="warning", path="", line=0))
+    return project.reported(found, seen.functions)
+
+
+def _accepted(project: Project, name: str, each: Found, code: str) -> bool:
+    lock = project.lock()
+    block = None if lock is None else lock.functions.get(name)
+    return block is not None and any((one.code, one.version) == (code, each.block.version) for one in block.accepted)
+
+
+def _reused(
+    repository: Repository, name: str, each: Found, theirs: Found | None, old: Found | None, revision: str, tip: str
+) -> list[Finding]:
+    version = each.block.version
+    free = 0
+    message = ""
+    if theirs is not None and theirs is not old and theirs.block.version >= version:
+        if theirs.block.version == version and theirs.block.shape.canonical == each.block.shape.canonical:
+            return []
+        free = theirs.block.version + 1
+        message = f"{revision} has version {theirs.block.version} already"
+        if theirs.block.version == version:
+            message = f"{revision} has version {version} already, for another shape"
+    else:
+        used = repository.versions_used(each.namespace, each.path, tip)
+        if version in used:
+            free = max(used) + 1
+            message = f"version {version} was used before, in {used[version][:12]}"
+    if not free:
+        return []
+    return [
+        rules.Finding(
+            "MV002",
+            each.namespace,
+            f"{message}: entries stored under it would be read again",
+            fixes=(f"memover bump {name} --to {free}",),
+            path=each.path,
+            line=each.line,
+        )
+    ]

@@ -1,0 +1,132 @@
+"""`memover lock`: writing the lock, and what it will not write without being told why."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from memover.cli.check import findings_of
+from memover.cli.project import CannotRun, Project, names_of, survey
+from memover.schema.lock import Accepted, Block, Lock
+from memover.schema.rules import ACCEPTABLE, Finding, Found
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Acceptance", "Written", "lock", "relock", "write"]
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """A finding that is let through on purpose."""
+
+    code: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `lock` did: blocks that are new, changed and gone, and what kept it from writing others."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    refused: tuple[Finding, ...]
+    functions: int
+
+
+def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | None = None) -> Written:
+    """Bring the lock up to date. What would hide a change from its reviewers is left as it was, and answered."""
+    seen = survey(project, targets)
+    old = project.lock() or Lock()
+    whole = not targets
+    current = names_of(seen.functions)
+    _check(accept, current)
+    findings = [
+        each
+        for each in project.reported(findings_of(project, seen, old, whole=whole), seen.functions)
+        if each.code in (*ACCEPTABLE[:3], "MV003", "MV008") and each.level == "error"
+    ]
+    at = {(each.path, each.line, each.namespace): name for name, each in current.items()}
+    refused, held, accepted = [], set(), {}
+    for finding in findings:
+        name = at.get((finding.path, finding.line, finding.namespace), "")
+        if accept is not None and (accept.code, accept.name) == (finding.code, name):
+            accepted[name] = finding
+        else:
+            refused.append(finding)
+            held.add(name)
+    if accept is not None and accept.name not in accepted:
+        known = [each for each in findings_of(project, seen, old, whole=whole) if each.code == accept.code]
+        body = next((each for each in known if at.get((each.path, each.line, each.namespace)) == accept.name), None)
+        if body is None:
+            raise CannotRun(f"There is no {accept.code} in {accept.name!r} to accept.")
+        accepted[accept.name] = body
+    functions = {} if whole else dict(old.functions)
+    for name, each in current.items():
+        was = old.functions.get(name)
+        if name in held:
+            if was is not None:
+                functions[name] = was
+            continue
+        finding_ = accepted.get(name)
+        functions[name] = _block(each, was, None if finding_ is None else _exception(accept, each, finding_))
+    for name, block in old.functions.items():
+        module = block.function.partition(":")[0]
+        if name not in current and any(module == one or module.startswith(f"{one}.") for one in seen.failed):
+            functions[name] = block
+    gone = [name for name in old.functions if name not in functions]
+    removed = {**old.removed, **{name: old.functions[name].version for name in gone}}
+    made = Lock(functions, {name: version for name, version in removed.items() if name not in functions})
+    write(project, made)
+    return Written(
+        tuple(sorted(functions.keys() - old.functions.keys())),
+        tuple(sorted(name for name in functions if name in old.functions and functions[name] != old.functions[name])),
+        tuple(sorted(gone)),
+        tuple(refused),
+        len(functions),
+    )
+
+
+def relock(project: Project, names: Sequence[str], current: dict[str, Found]) -> None:
+    """Bring the blocks of a few functions up to date and leave all others as they are; nothing without a lock."""
+    old = project.lock()
+    if old is not None:
+        fresh = {name: _block(current[name], old.functions.get(name), None) for name in names}
+        left = {name: version for name, version in old.removed.items() if name not in fresh}
+        write(project, Lock({**old.functions, **fresh}, left))
+
+
+def write(project: Project, made: Lock) -> None:
+    """Replace the lock on disk in one step; a lock that says the same is not touched."""
+    path, text = project.lock_path, str(made)
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    beside.write_text(text, encoding="utf-8", newline="\n")
+    beside.replace(path)
+
+
+def _block(each: Found, was: Block | None, new: Accepted | None) -> Block:
+    kept = () if was is None else tuple(one for one in was.accepted if one.version == each.block.version)
+    return replace(each.block, accepted=kept if new is None else (*kept, new))
+
+
+def _exception(accept: Acceptance | None, each: Found, finding: Finding) -> Accepted:
+    assert accept is not None, "it was accepted"
+    return Accepted(accept.code, each.block.version, "; ".join(finding.details) or finding.message, accept.reason)
+
+
+def _check(accept: Acceptance | None, current: dict[str, Found]) -> None:
+    if accept is None:
+        return
+    if accept.code not in ACCEPTABLE:
+        raise CannotRun(f"{accept.code} cannot be accepted, it has to be mended; these can: {', '.join(ACCEPTABLE)}.")
+    if accept.name not in current:
+        raise CannotRun(
+            f"There is no function in the namespace {accept.name!r}: there are {', '.join(sorted(current)) or 'none'}."
+        )
+    if not accept.reason.strip():
+        raise CannotRun('Say why, for the reviewer: --reason "...".')

@@ -1,0 +1,188 @@
+"""The process that imports an application and says what it decorates: `python -m memover.cli.probe RESULTS < ORDER`.
+
+ORDER is JSON: `targets`, modules or packages; `paths`, to be searched first; `skip`, modules that must not be imported;
+`under`, a directory that the modules must come from, or "". RESULTS gets one JSON value a line, written out before the
+next step, so that a module which ends the process is the last one named:
+
+    {"importing": name}     {"failed": name, "error": text, "path": file, "line": number}     {"functions": [...]}
+
+Caching is off and no store is connected to: a Redis cache made by the application is an empty one of this process.
+What the application prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import linecache
+import os
+import pkgutil
+import re
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from memover.registry import Claim
+
+__all__ = ["main"]
+
+_IGNORE = re.compile(r"#\s*memover:\s*ignore(?:\[([^\]]*)\])?")
+EVERYTHING = "MV"
+_STDLIB = os.path.dirname(os.__file__)
+_MEMOVER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def main(results: str) -> None:
+    """Carry out the order on stdin."""
+    order = json.load(sys.stdin)
+    with open(results, "w", encoding="utf-8") as file:
+        # The application may print, and may read: neither is for us.
+        sys.stdout = sys.stderr
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - for the life of this process
+
+        def say(**words: Any) -> None:
+            file.write(json.dumps(words) + "\n")
+            file.flush()
+
+        claims = _disarm()
+        sys.path[:0] = order["paths"]
+        failed: set[str] = set()
+        for target in order["targets"]:
+            _visit(target, order, say, failed)
+        # What a module decorated before it failed is not all it decorates.
+        say(
+            functions=_facts(
+                [each for each in claims if getattr(each.function, "__module__", "") not in failed], order["targets"]
+            )
+        )
+        # An application may have threads that would keep this process.
+        file.flush()
+        os._exit(0)
+
+
+def _disarm() -> list[Claim]:
+    os.environ["MEMOVER_DISABLED"] = "1"
+    os.environ["MEMOVER_URL"] = "memory://"
+    import memover.cache
+    from memover import registry
+    from memover.stores.memory import MemoryStore
+
+    def unconnected(url: str, **_: Any) -> Any:
+        from memover.stores.redis.connect import parse_url
+
+        store = MemoryStore(1)
+        store.address = parse_url(url).address
+        return store, None
+
+    memover.cache._redis_stores = unconnected
+    return registry.survey()
+
+
+def _visit(name: str, order: dict[str, Any], say: Callable[..., None], failed: set[str]) -> None:
+    """Import a module and, if it is a package, what is in it."""
+    if name in order["skip"]:
+        return
+    say(importing=name)
+    try:
+        module = importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        path, line = _blame(error)
+        failed.add(name)
+        say(failed=name, error=_told(error), path=path, line=line)
+        return
+    file = getattr(module, "__file__", None)
+    if order["under"] and file and not os.path.realpath(file).startswith(os.path.realpath(order["under"]) + os.sep):
+        say(
+            failed=name,
+            error=f"it was imported from {file}, which is not the revision to compare with",
+            path="",
+            line=0,
+        )
+        return
+    for found in pkgutil.iter_modules(getattr(module, "__path__", None) or (), f"{name}."):
+        if not found.name.endswith(".__main__"):
+            _visit(found.name, order, say, failed)
+
+
+def _told(error: BaseException) -> str:
+    # One line: some libraries add a page of advice.
+    lines = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()
+    return lines[-1].strip() if isinstance(error, SyntaxError) else lines[0]
+
+
+def _blame(error: BaseException) -> tuple[str, int]:
+    """The place where an import went wrong: a syntax error's own, else the last line that is the application's."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return error.filename, error.lineno or 0
+    place = ("", 0)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        name = frame.f_code.co_filename
+        if os.path.exists(name) and not name.startswith((_STDLIB, _MEMOVER)) and "-packages" not in name:
+            place = (name, line)
+    return place
+
+
+def _facts(claims: Iterable[Claim], targets: Iterable[str]) -> list[dict[str, Any]]:
+    wanted = tuple(targets)
+    found: dict[int, dict[str, Any]] = {}
+    for claim in claims:
+        module = getattr(claim.function, "__module__", None) or ""
+        if id(claim.owner) not in found and any(module == each or module.startswith(f"{each}.") for each in wanted):
+            found[id(claim.owner)] = _function(claim, module)
+    return list(found.values())
+
+
+def _function(claim: Claim, module: str) -> dict[str, Any]:
+    from memover.schema.body import body_fingerprint, place_of
+    from memover.schema.derive import shape_of
+    from memover.schema.lock import Block
+
+    core = claim.owner
+    function, binding, name = claim.function, core.binding, core.name
+    path, first, last = place_of(function)
+    kinds = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
+    parameters = [
+        kinds.get(each.kind.name, "") + each.name
+        for each in binding.signature.parameters.values()
+        if each.name not in binding.ignore
+    ]
+    key = binding.key or ""
+    block = Block(
+        function=f"{module}:{name}",
+        version=core.policy.version,
+        parameters=tuple(parameters),
+        ignored=tuple(sorted(binding.ignore)),
+        key=key if isinstance(key, str) else f"callable {body_fingerprint(key) or getattr(key, '__qualname__', '')}",
+        upgrades=tuple(sorted(getattr(core, "upgrades", ()))),
+        body=body_fingerprint(function),
+        shape=shape_of(function),
+    )
+    return {
+        "namespace": claim.namespace,
+        "block": {**block.facts(), "shape": str(block.shape)},
+        "path": path,
+        "line": last,
+        "store": claim.store,
+        "prefix": claim.prefix,
+        "identity": claim.identity,
+        "ignores": _ignores(path, first, last),
+    }
+
+
+def _ignores(path: str, first: int, last: int) -> list[str]:
+    """What the comments between a function's first decorator and its `def` leave out."""
+    codes: list[str] = []
+    for number in range(first, last + 1):
+        hit = _IGNORE.search(linecache.getline(path, number))
+        if hit is not None:
+            codes += [code.strip() for code in (hit[1] or EVERYTHING).split(",") if code.strip()]
+    return codes
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

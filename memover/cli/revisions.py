@@ -1,0 +1,117 @@
+"""Another revision of the project, from git: its source in a directory of its own, and the versions its history used."""
+
+from __future__ import annotations
+
+import ast
+import io
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memover.cli.project import CannotRun, survey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from memover.cli.project import Project, Survey
+
+__all__ = ["Repository"]
+
+_HISTORY_LIMIT = 300
+"""How many commits of one file are looked at for versions that were used before."""
+
+
+class Repository:
+    """The git repository around a directory. Raises `CannotRun` when there is none, or no git."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.top = Path(self._git("rev-parse", "--show-toplevel").decode().strip())
+
+    def commit(self, revision: str) -> str:
+        """The commit that a name stands for."""
+        try:
+            return self._git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").decode().strip()
+        except CannotRun:
+            raise CannotRun(
+                f"git knows no revision {revision!r} here: fetch it first (in CI a shallow clone has no history: "
+                f"`git fetch origin main`, or fetch-depth: 0)."
+            ) from None
+
+    def merge_base(self, commit: str) -> str:
+        """Where this branch left that one; the commit itself where they have nothing in common."""
+        try:
+            return self._git("merge-base", commit, "HEAD").decode().strip() or commit
+        except CannotRun:
+            return commit
+
+    def survey(self, project: Project, targets: Sequence[str], commit: str) -> Survey:
+        """What the project decorated at a commit."""
+        with tempfile.TemporaryDirectory(prefix="memover-") as directory:
+            archive = self._git("archive", "--format=tar", commit, cwd=self.top)
+            with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+                if hasattr(tarfile, "data_filter"):
+                    files.extractall(directory, filter="data")
+                else:
+                    files.extractall(directory)  # noqa: S202 - our own repository's files
+            place = Path(directory) / self.root.resolve().relative_to(self.top.resolve())
+            place.mkdir(parents=True, exist_ok=True)
+            return survey(project, targets, revision=place)
+
+    def versions_used(self, namespace: str, path: str, commit: str) -> dict[int, str]:
+        """The versions under which a namespace stood in the history of a file, each with a commit that had it."""
+        if not path:
+            return {}
+        log = self._git("log", f"--max-count={_HISTORY_LIMIT}", "--format=%H", commit, "--", path)
+        found: dict[int, str] = {}
+        place = (self.root / path).resolve().relative_to(self.top.resolve()).as_posix()
+        for each in log.decode().split():
+            try:
+                source = self._git("show", f"{each}:{place}")
+            except CannotRun:  # the commit that removed it
+                continue
+            for version in _versions(source, namespace):
+                found.setdefault(version, each)
+        return found
+
+    def _git(self, *args: str, cwd: Path | None = None) -> bytes:
+        try:
+            ended = subprocess.run(["git", *args], cwd=cwd or self.root, capture_output=True, check=False)  # noqa: S603, S607
+        except FileNotFoundError:
+            raise CannotRun("--against needs git, which is not installed here.") from None
+        if ended.returncode:
+            told = ended.stderr.decode(errors="replace").strip()
+            raise CannotRun(f"git {args[0]}: {told or f'status {ended.returncode}'}")
+        return ended.stdout
+
+
+def _versions(source: bytes, namespace: str) -> Iterator[int]:
+    """The versions written beside a namespace in a source text, as far as they are written out."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return
+    numbers = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        given = {each.arg: each.value for each in node.keywords}
+        if "namespace" not in given or _value(given["namespace"], numbers) != namespace:
+            continue
+        version = _value(given["version"], numbers) if "version" in given else 1
+        if type(version) is int:
+            yield version
+
+
+def _value(node: ast.expr, names: Mapping[str, object]) -> object:
+    if isinstance(node, ast.Constant):
+        return node.value
+    return names.get(node.id) if isinstance(node, ast.Name) else None

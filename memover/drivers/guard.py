@@ -1,0 +1,103 @@
+"""The guard of one function at run time: its own fingerprint, and what is said when an entry has another.
+
+A forgotten bump must not reach a reader: an entry of another shape under the same version is a miss, counted, and told
+once, with the field as far as the stored bytes show it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from memover.codec.envelope import KIND_VALUE, NO_FINGERPRINT
+from memover.keys.naming import entry_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from memover.codec.envelope import Header
+    from memover.policy import Policy
+    from memover.schema.shape import Shape
+
+__all__ = ["Guard", "chain"]
+
+logger = logging.getLogger("memover")
+
+
+def chain(upgrades: Mapping[int, object]) -> tuple[int, ...]:
+    """The versions that can be upgraded from, the newest first."""
+    return tuple(sorted(upgrades, reverse=True)) if upgrades else ()
+
+
+class Guard:
+    """Compares the entries of one function on one cache with what the function returns."""
+
+    def __init__(self, function: Callable[..., Any], name: str, policy: Policy, prefix: str) -> None:
+        self._function = function
+        self._name = name
+        self._policy = policy
+        self._entries = entry_key(prefix, policy.version, policy.namespace, "").encode()
+        self._shape: Shape | None = None
+        self._seen: tuple[bytes, float] | None = None
+        self._warned = False
+
+    def fingerprint(self) -> bytes:
+        """The fingerprint of the result's shape; b"" while its module is still being imported and names are missing."""
+        from memover.schema.derive import shape_of
+
+        shape = shape_of(self._function)
+        if shape.unknown and _under_way(self._function):
+            return b""
+        self._shape = shape
+        return shape.fingerprint
+
+    def differs(self, header: Header, own: bytes) -> bool:
+        """Whether an entry of this very version says that it has another shape; of the unknown nothing is said."""
+        return (
+            header.fingerprint != own
+            and header.fingerprint != NO_FINGERPRINT
+            and own not in (NO_FINGERPRINT, b"")
+            and header.kind == KIND_VALUE
+            # `f.at(version)` reads what other versions stored, in shapes of their own.
+            and header.key.startswith(self._entries)
+        )
+
+    def first_sight(self, header: Header) -> bool:
+        """Whether this entry was not the last one found wanting: one call may look at it twice."""
+        seen = (header.key, header.created_at)
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        return True
+
+    def warn(self, codec: Any, payload: Callable[[], Any]) -> None:
+        """Say once for the function what is missing."""
+        if self._warned:
+            return
+        self._warned = True
+        logger.warning(
+            "%s: an entry in the namespace %r has another shape than the function returns, and the same version %d: %s. "
+            "It counts as a miss. Was the version not bumped when the result changed? `memover bump %s` does it.",
+            self._name,
+            self._policy.namespace,
+            self._policy.version,
+            self._difference(codec, payload) or "which field it is, the entry does not show",
+            self._policy.namespace,
+        )
+
+    def _difference(self, codec: Any, payload: Callable[[], Any]) -> str:
+        plain = getattr(codec, "plain", None)
+        if plain is None or self._shape is None:
+            return ""
+        from memover.schema.misfit import Stored, misfit
+
+        try:
+            return misfit(plain(payload(), Stored), self._shape)
+        except Exception:
+            return ""
+
+
+def _under_way(function: Any) -> bool:
+    spec = getattr(sys.modules.get(getattr(function, "__module__", None) or ""), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))

@@ -1,0 +1,160 @@
+"""Fingerprints of source: of a function's body and of the functions of the same application that it calls.
+
+What counts is what runs: comments, layout, docstrings, annotations, decorators and defaults do not. The tree is
+written out in a form of our own, because `ast.dump` differs between Python versions. Called functions are found by name,
+through modules and `self`, as far as names can be followed; what is cached itself is left out, it has its own block in
+the lock.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+import tokenize
+import types
+from functools import cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from memover.codec.known import innermost
+from memover.schema.annotations import closure_of
+from memover.schema.fields import owner_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["body_fingerprint", "node_of", "place_of"]
+
+_LEFT_OUT = frozenset(
+    {"annotation", "ctx", "decorator_list", "defaults", "kind", "kw_defaults", "returns", "type_comment", "type_params"}
+)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def body_fingerprint(function: Callable[..., Any]) -> str:
+    """16 hex digits of what a function does, "" when its source cannot be read."""
+    start = innermost(function)
+    root = node_of(start)
+    if root is None:
+        return ""
+    parts = {_name(start): _text(root)}
+    pending = [(start, root)]
+    while pending:
+        current, node = pending.pop()
+        for called in _called(current, node):
+            name = _name(called)
+            if name in parts or not _local(start, called):
+                continue
+            found = node_of(called)
+            if found is not None:
+                parts[name] = _text(found)
+                pending.append((called, found))
+    # Names place the parts: two helpers that swap their bodies are a change. The function's own name is none.
+    own = parts.pop(_name(start))
+    whole = "\n".join([own, *(f"{name.rpartition('.')[2]} {text}" for name, text in sorted(parts.items()))])
+    return blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def place_of(function: Callable[..., Any]) -> tuple[str, int, int]:
+    """File, first line (of the first decorator) and the line of the `def`; "" and zeros when it has no source."""
+    inner = innermost(function)
+    code = getattr(inner, "__code__", None)
+    if code is None:
+        return "", 0, 0
+    node = node_of(inner)
+    return code.co_filename, code.co_firstlineno, getattr(node, "lineno", code.co_firstlineno)
+
+
+def node_of(function: Any) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
+    """The syntax tree of a function, found by the line its code begins at."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return None
+    candidates = _index(code.co_filename).get(code.co_firstlineno, ())
+    fitting = [node for node in candidates if getattr(node, "name", "<lambda>") == code.co_name]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+@cache
+def _index(path: str) -> dict[int, list[Any]]:
+    try:
+        with tokenize.open(path) as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    found: dict[int, list[Any]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, _FUNCTIONS):
+            first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
+            found.setdefault(first, []).append(node)
+    return found
+
+
+def _text(node: Any) -> str:
+    body = [node.body] if isinstance(node, ast.Lambda) else node.body
+    return ";".join(_dump(each) for each in _without_docstring(body))
+
+
+def _without_docstring(body: list[Any]) -> list[Any]:
+    first = body[0] if body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        return body[1:]
+    return body
+
+
+def _dump(node: Any) -> str:
+    if isinstance(node, list):
+        return "[" + ",".join(map(_dump, node)) + "]"
+    if not isinstance(node, ast.AST):
+        return f"{type(node).__name__}:{node!r}"
+    parts = []
+    for name in sorted(node._fields):
+        value = getattr(node, name, None)
+        if name in _LEFT_OUT or value is None or value == []:
+            continue
+        if name == "body" and isinstance(value, list):
+            value = _without_docstring(value)
+        parts.append(f"{name}={_dump(value)}")
+    return f"{type(node).__name__}({','.join(parts)})"
+
+
+def _called(function: Any, node: Any) -> Iterator[types.FunctionType]:
+    """The Python functions that the names in a body stand for."""
+    owner = owner_of(function)
+    receiver = node.args.args[0].arg if owner is not None and node.args.args else None
+    names = {**getattr(function, "__globals__", {}), **closure_of(function)}
+    for each in ast.walk(node):
+        found: Any = None
+        if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load):
+            found = names.get(each.id)
+        elif isinstance(each, ast.Attribute):
+            path = _path(each)
+            if path is not None:
+                found = owner if path[0] == receiver else names.get(path[0])
+                for name in path[1:]:
+                    if not isinstance(found, (types.ModuleType, type)):
+                        found = None
+                        break
+                    found = inspect.getattr_static(found, name, None)
+        if isinstance(found, (staticmethod, classmethod)):
+            found = found.__func__
+        if isinstance(found, types.FunctionType):
+            yield innermost(found)
+
+
+def _path(node: Any) -> list[str] | None:
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(names)] if isinstance(node, ast.Name) else None
+
+
+def _name(function: Any) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _local(start: Any, called: Any) -> bool:
+    ours, theirs = (str(each.__module__).partition(".")[0] for each in (start, called))
+    return ours == theirs and theirs in sys.modules

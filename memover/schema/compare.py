@@ -1,0 +1,80 @@
+"""What changed between two shapes, field by field, in the words of a review."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from memover.schema.shape import ORDERED, UNNAMED
+
+if TYPE_CHECKING:
+    from memover.schema.shape import Definition, Shape
+
+__all__ = ["Change", "changes"]
+
+
+class Change(NamedTuple):
+    """One place that changed: `old` is empty for what is new, `new` for what is gone."""
+
+    where: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        if not self.old:
+            return f"{self.where} is new: {self.new}"
+        if not self.new:
+            return f"{self.where} is gone; it was: {self.old}"
+        return f"{self.where}: {self.old} -> {self.new}"
+
+
+def changes(old: Shape, new: Shape) -> list[Change]:
+    """Every change of meaning from one shape to another; empty exactly when their fingerprints are equal."""
+    if old.canonical == new.canonical:
+        return []
+    found: list[Change] = []
+    if old.root != new.root:
+        found.append(Change("the result", old.root, new.root))
+    before = {each.name: each for each in old.definitions}
+    after = {each.name: each for each in new.definitions}
+    for was, is_ in _pairs(before, after):
+        found.extend(_definition(was, is_))
+    if not found:
+        found = [Change(name, _kind(before, name), _kind(after, name)) for name in sorted(before.keys() ^ after.keys())]
+    return found
+
+
+def _pairs(before: dict[str, Definition], after: dict[str, Definition]) -> list[tuple[Definition, Definition]]:
+    """Definitions under one name, then typed dicts that only changed their name along with their parts."""
+    pairs = [(before[name], after[name]) for name in sorted(before.keys() & after.keys())]
+    gone = [before[name] for name in sorted(before.keys() - after.keys()) if before[name].kind in UNNAMED]
+    come = [after[name] for name in sorted(after.keys() - before.keys()) if after[name].kind in UNNAMED]
+    if len(gone) == len(come) == 1:
+        pairs.append((gone[0], come[0]))
+    return pairs
+
+
+def _definition(old: Definition, new: Definition) -> list[Change]:
+    if old.kind != new.kind:
+        return [Change(new.name, f"a {old.kind}", f"a {new.kind}")]
+    found = []
+    was = {field.name: field for field in old.fields}
+    is_ = {field.name: field for field in new.fields}
+    for name in [*was, *(name for name in is_ if name not in was)]:
+        before, after = was.get(name), is_.get(name)
+        if before == after:
+            continue
+        old_text = "" if before is None else before.type + (" (may be absent)" if before.optional else "")
+        new_text = "" if after is None else after.type + (" (may be absent)" if after.optional else "")
+        if before is not None and after is not None and before.type == after.type:
+            old_text, new_text = (
+                ("may be absent", "always there") if before.optional else ("always there", "may be absent")
+            )
+        found.append(Change(f"{new.name}.{name}" if name else new.name, old_text, new_text))
+    common = [name for name in was if name in is_]
+    if new.kind in ORDERED and common != [name for name in is_ if name in was]:
+        found.append(Change(f"the order of {new.name}", ", ".join(was), ", ".join(is_)))
+    return found
+
+
+def _kind(definitions: dict[str, Definition], name: str) -> str:
+    return definitions[name].kind if name in definitions else ""

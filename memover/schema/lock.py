@@ -1,0 +1,134 @@
+"""`memover.lock`: what every decorated function stores, as text made for diffs.
+
+One table per function, sorted by name, one line per fact that can change, and nothing in it that another fact implies:
+a field added to a class is one line added here. TOML, format 1:
+
+    [functions.<namespace>]
+    function     module:qualname
+    version      as in the source
+    parameters   the names that may enter the key, in order, `*args` and `**kwargs` with their stars
+    ignored      the names that `ignore=` leaves out (if any)
+    key          the template, or `callable <fingerprint>` (if any)
+    upgrades     versions that an upgrade reads from (if any)
+    body         fingerprint of the function's source and of the local functions it calls
+    shape        text of the shape
+    [[functions.<namespace>.accepted]]   code, version, change and reason of each deliberate exception
+
+    [removed]
+    <namespace>  the last version of a function that is gone: its numbers are not to be used again
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from memover.errors import ConfigurationError
+from memover.schema.shape import Shape, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["FORMAT", "Accepted", "Block", "Lock", "block_of", "read_lock", "tomllib"]
+
+FORMAT = 1
+_HEAD = (
+    "# What each function decorated with memover stores. Written by `memover lock`; commit it, and review its diff.\n"
+)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A change that was let through without a bump, in so many words."""
+
+    code: str
+    version: int
+    change: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """The facts of one function."""
+
+    function: str
+    version: int
+    parameters: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    key: str = ""
+    upgrades: tuple[int, ...] = ()
+    body: str = ""
+    shape: Shape = Shape("?")  # noqa: RUF009 - frozen
+    accepted: tuple[Accepted, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """As TOML has it."""
+        facts: dict[str, Any] = {
+            "function": self.function,
+            "version": self.version,
+            "parameters": list(self.parameters),
+            "ignored": list(self.ignored),
+            "key": self.key,
+            "upgrades": list(self.upgrades),
+            "body": self.body,
+            "shape": str(self.shape),
+            "accepted": [vars(each) for each in self.accepted],
+        }
+        return {name: value for name, value in facts.items() if value or name == "parameters"}
+
+
+@dataclass(frozen=True)
+class Lock:
+    """All blocks by name, and the highest version that each removed function had."""
+
+    functions: Mapping[str, Block] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        import tomli_w
+
+        whole: dict[str, Any] = {"format": FORMAT}
+        whole["functions"] = {name: self.functions[name].facts() for name in sorted(self.functions)}
+        if self.removed:
+            whole["removed"] = {name: self.removed[name] for name in sorted(self.removed)}
+        return _HEAD + tomli_w.dumps(whole, multiline_strings=True)
+
+
+def read_lock(text: str, name: str = "memover.lock") -> Lock:
+    """The lock of a text. Raises `ConfigurationError` that says what to do for anything else."""
+    try:
+        whole = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        hint = "resolve the conflict in it, or run `memover lock`" if "<<<<<<<" in text else "run `memover lock`"
+        raise ConfigurationError(f"{name} cannot be read: {error}; {hint}.") from None
+    if whole.get("format") != FORMAT:
+        raise ConfigurationError(
+            f"{name} has format {whole.get('format')!r}, and this memover reads format {FORMAT}: install the memover that "
+            f"wrote it, or run `memover lock` to write it anew."
+        )
+    try:
+        functions = {each: block_of(facts) for each, facts in whole.get("functions", {}).items()}
+        removed = {each: int(version) for each, version in whole.get("removed", {}).items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name} was changed by hand: {error!r}; run `memover lock`.") from None
+    return Lock(functions, removed)
+
+
+def block_of(facts: dict[str, Any]) -> Block:
+    return Block(
+        function=facts["function"],
+        version=int(facts["version"]),
+        parameters=tuple(facts.get("parameters", ())),
+        ignored=tuple(facts.get("ignored", ())),
+        key=facts.get("key", ""),
+        upgrades=tuple(facts.get("upgrades", ())),
+        body=facts.get("body", ""),
+        shape=parse(facts.get("shape", "?")),
+        accepted=tuple(Accepted(**each) for each in facts.get("accepted", ())),
+    )

@@ -1,0 +1,145 @@
+"""Where a stored value does not fit a shape, as far as its bytes show it: for messages, never for decisions."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memover.schema.names import split
+
+if TYPE_CHECKING:
+    from memover.schema.shape import Definition, Shape
+
+__all__ = ["Stored", "misfit"]
+
+_DEPTH_LIMIT = 60
+_SCALARS = frozenset(
+    {
+        "int",
+        "str",
+        "float",
+        "bool",
+        "bytes",
+        "None",
+        "datetime",
+        "date",
+        "time",
+        "timedelta",
+        "Decimal",
+        "UUID",
+        "complex",
+    }
+)
+_CONTAINERS = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple, "dict": dict}
+
+
+class Stored(NamedTuple):
+    """An instance as it is stored: the kind of its class, the name, and what it holds."""
+
+    kind: str
+    name: str
+    content: Any
+
+
+def misfit(value: Any, shape: Shape) -> str:
+    """The first place where a value, read with `Stored` in place of instances, is not of this shape; "" for none."""
+    definitions = {re.sub(r"\[.*", "", each.name): each for each in shape.definitions}
+    return _misfit(value, shape.root, definitions, "the result", 0)
+
+
+def _misfit(value: Any, expression: str, definitions: dict[str, Definition], where: str, depth: int) -> str:
+    if depth > _DEPTH_LIMIT:
+        return ""
+    members = split(expression)
+    told = [_member(value, each, definitions, where, depth) for each in members]
+    if "" in told:
+        return ""
+    serious = [each for each, member in zip(told, members) if member != "None"]
+    if value is not None and len(serious) == 1:
+        return serious[0]
+    return f"{where} is {_kind(value)} in it, and {expression} now"
+
+
+def _member(value: Any, expression: str, definitions: dict[str, Definition], where: str, depth: int) -> str:
+    wrong = f"{where} is {_kind(value)} in it, and {expression} now"
+    name, _, rest = expression.partition("[")
+    arguments = split(rest[:-1], ", ") if rest else []
+    definition = definitions.get(name)
+    if definition is not None:
+        return _instance(value, definition, definitions, where, depth, wrong)
+    if name in _SCALARS:
+        here = "None" if value is None else type(value).__name__
+        return (
+            ""
+            if here == name or (here not in _SCALARS and not isinstance(value, (Stored, *_CONTAINERS.values())))
+            else wrong
+        )
+    if name == "Literal":
+        return "" if any("." in each for each in arguments) or repr(value) in arguments else wrong
+    kind = _CONTAINERS.get(name)
+    if kind is None:
+        return ""
+    if type(value) is not kind:
+        return wrong
+    if kind is dict:
+        pairs = [(each, argument) for pair in value.items() for each, argument in zip(pair, arguments)]
+    elif kind is tuple and (not arguments or arguments[-1] != "..."):
+        if arguments == ["()"]:
+            return "" if not value else wrong
+        if len(value) != len(arguments):
+            return f"{where} has {len(value)} items in it, and is {expression} now"
+        pairs = list(zip(value, arguments))
+    else:
+        pairs = [(each, arguments[0]) for each in value] if arguments else []
+    for each, argument in pairs:
+        told = _misfit(each, argument, definitions, f"an item of {where}" if depth == 0 else where, depth + 1)
+        if told:
+            return told
+    return ""
+
+
+def _instance(
+    value: Any, definition: Definition, definitions: dict[str, Definition], where: str, depth: int, wrong: str
+) -> str:
+    own = re.sub(r"\[.*", "", definition.name)
+    if definition.kind == "alias":
+        return _misfit(value, definition.fields[0].type, definitions, where, depth + 1)
+    if definition.kind == "typeddict":
+        content = value
+    elif not isinstance(value, Stored) or not _same(value.name, own):
+        return wrong
+    else:
+        content = value.content
+    if definition.kind == "enum":
+        known = {field.name for field in definition.fields}
+        return (
+            "" if content in known or not isinstance(content, str) else f"{own}.{content} is in it, and no member now"
+        )
+    if definition.kind in ("subclass", "registered", "plain"):
+        return ""
+    if not isinstance(content, dict):
+        return wrong
+    fields = {field.name: field for field in definition.fields}
+    missing = [each for each in definition.fields if each.name not in content and not each.optional]
+    if missing:
+        return f"{own}.{missing[0].name} ({missing[0].type}) is not in it"
+    more = [name for name in content if name not in fields and "*" not in fields]
+    if more:
+        return f"{own}.{more[0]} is in it, and no longer in {own}"
+    for name, each in content.items():
+        if name in fields:
+            told = _misfit(each, fields[name].type, definitions, f"{own}.{name}", depth + 1)
+            if told:
+                return told
+    return ""
+
+
+def _same(stored: str, own: str) -> bool:
+    name = stored.partition(":")[2].rpartition("<locals>.")[2]
+    return re.sub(r"\[.*", "", name) == own.partition("#")[0]
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Stored):
+        return value.name.partition(":")[2].rpartition("<locals>.")[2]
+    return "None" if value is None else type(value).__name__

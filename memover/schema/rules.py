@@ -1,0 +1,311 @@
+"""What a check finds: each rule with its code, and the words it says it in.
+
+    code   name                  level    what a reviewer should have asked
+    -----  --------------------  -------  ----------------------------------------------------------------------
+    MV001  shape-changed         error    the result's shape changed, and the version did not
+    MV002  version-reused        error    the version went down, or names what was used before for something else
+    MV003  namespace-clash       error    two functions in one namespace
+    MV004  lock-out-of-date      error    a function is new, gone, bumped or moved, or its parameters changed
+    MV005  key-meaning-changed   error    old entries would answer calls that mean something else
+    MV006  body-changed          off      the source changed, and the version did not (`body = "warn"` or "error")
+    MV007  return-type-unknown   warning  a change of the result's shape could not be seen
+    MV008  not-imported          error    a target does not import
+
+A rule compares facts (`lock.Block`); where they come from, a lock or another revision, is not its business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from memover.schema.compare import changes
+
+if TYPE_CHECKING:
+    from memover.schema.lock import Block, Lock
+
+__all__ = ["ACCEPTABLE", "RULES", "Finding", "Found", "Rule", "clashes", "compare", "unknowns", "unlocked"]
+
+
+class Rule(NamedTuple):
+    """A code's name, the level it has unless configured otherwise, and one sentence."""
+
+    name: str
+    level: str
+    about: str
+
+
+RULES: dict[str, Rule] = {
+    "MV001": Rule("shape-changed", "error", "The shape of a cached result changed and the version did not."),
+    "MV002": Rule("version-reused", "error", "A version went down, or was used before for another shape."),
+    "MV003": Rule("namespace-clash", "error", "Two functions share a namespace and would read each other's entries."),
+    "MV004": Rule("lock-out-of-date", "error", "memover.lock does not say what the source says."),
+    "MV005": Rule("key-meaning-changed", "error", "Old entries would answer calls that mean something else."),
+    "MV006": Rule("body-changed", "off", "The source of a cached function changed and the version did not."),
+    "MV007": Rule("return-type-unknown", "warning", "The result's type is not known, so its changes cannot be seen."),
+    "MV008": Rule("not-imported", "error", "A target does not import, so its functions were not checked."),
+}
+ACCEPTABLE = ("MV001", "MV002", "MV005", "MV006")
+"""What `memover lock --accept` lets through."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A decorated function as it was found: its facts, its place in the source, and what its comments ignore."""
+
+    namespace: str
+    block: Block
+    path: str = ""
+    line: int = 0
+    store: str = ""
+    prefix: str = ""
+    identity: str = ""
+    ignores: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to be put right: where, what exactly, and the commands that do it."""
+
+    code: str
+    namespace: str
+    message: str
+    details: tuple[str, ...] = ()
+    fixes: tuple[str, ...] = ()
+    path: str = ""
+    line: int = 0
+    level: str = field(default="error", compare=False)
+
+    @property
+    def name(self) -> str:
+        """The rule's name in words."""
+        return RULES[self.code].name
+
+
+def clashes(functions: Iterable[Found]) -> list[Finding]:
+    """MV003: two functions of one namespace on one cache."""
+    owners: dict[tuple[str, str, str], Found] = {}
+    found = []
+    for each in functions:
+        first = owners.setdefault((each.store, each.prefix, each.namespace), each)
+        if first.identity != each.identity:
+            found.append(
+                _finding(
+                    "MV003",
+                    each,
+                    f"the namespace {each.namespace!r} belongs to {first.block.function} already "
+                    f"({first.path}:{first.line}), so {each.block.function} would read its entries",
+                    fixes=("give one of them a namespace of its own",),
+                )
+            )
+    return found
+
+
+def unknowns(each: Found) -> list[Finding]:
+    """MV007: what cannot be known of a result."""
+    shape = each.block.shape
+    if not shape.unknown:
+        return []
+    if shape.root == "?":
+        return [_finding("MV007", each, "the result's type is not known: the function has no return annotation")]
+    if not shape.known:
+        return [_finding("MV007", each, f"the result's type is not known: {shape.root} says nothing of what is stored")]
+    names = ", ".join(name.lstrip("?") for name in shape.unknown if name != "?")
+    what = f"{names} cannot be resolved at run time" if names else "a part of it has no annotation"
+    return [
+        _finding("MV007", each, f"the result's type is only partly known: {what}", details=(f"it reads {shape.root}",))
+    ]
+
+
+def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: Iterable[str] = ()) -> list[Finding]:
+    """MV004 for functions that only one side has, MV002 for a number that a function now gone has used.
+
+    `whole` says that every function of the project is in `current`; modules below `spared` could not be looked at.
+    """
+    found = []
+    for name, each in current.items():
+        if name in lock.functions:
+            continue
+        last = lock.removed.get(name)
+        if last is not None and each.block.version <= last:
+            found.append(
+                _finding(
+                    "MV002",
+                    each,
+                    f"version {each.block.version} of {name!r} was used before, by a function that was removed at version {last}",
+                    fixes=(f"memover bump {name} --to {last + 1}",),
+                )
+            )
+        else:
+            found.append(
+                _finding("MV004", each, f"{each.block.function} is new and not in the lock", fixes=("memover lock",))
+            )
+    if whole:
+        blind = tuple(spared)
+        for name, block in lock.functions.items():
+            module = block.function.partition(":")[0]
+            if name in current or any(module == each or module.startswith(f"{each}.") for each in blind):
+                continue
+            found.append(
+                Finding(
+                    "MV004",
+                    name,
+                    f"{block.function} is gone, but still in the lock",
+                    fixes=("memover lock",),
+                    path="memover.lock",
+                )
+            )
+    return found
+
+
+def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> list[Finding]:
+    """What changed in one function since `old`, of which `source` is the name."""
+    new = each.block
+    if new.version < old.version:
+        return [
+            _finding(
+                "MV002",
+                each,
+                f"the version went down from {old.version} to {new.version}: entries stored under {new.version} before "
+                f"would be read again",
+                fixes=(f"memover bump {name} --to {old.version + 1}", f"write version={old.version} again"),
+            )
+        ]
+    if new.version > old.version:
+        return [
+            _finding(
+                "MV004",
+                each,
+                f"the version is {new.version}, {source} has {old.version}",
+                details=tuple(map(str, changes(old.shape, new.shape))),
+                fixes=("memover lock",),
+            )
+        ]
+    found = [*_shape(name, each, old), *_key(name, each, old)]
+    if not any(finding.code == "MV001" for finding in found) and old.body and new.body and old.body != new.body:
+        found.append(
+            _finding(
+                "MV006",
+                each,
+                f"the source changed, but the version is still {new.version}: results computed before stay cached",
+                fixes=(f"memover bump {name}", f'memover lock --accept MV006 {name} --reason "..."'),
+            )
+        )
+    if not found:
+        if old.function != new.function:
+            found.append(_stale(each, f"{old.function} is now {new.function}"))
+        elif old.upgrades != new.upgrades:
+            found.append(_stale(each, f"it upgrades from {_list(new.upgrades)}, {source} has {_list(old.upgrades)}"))
+        elif str(old.shape) != str(new.shape):
+            found.append(_stale(each, "names in the shape changed that are not stored"))
+    return found
+
+
+def _shape(name: str, each: Found, old: Block) -> list[Finding]:
+    new = each.block
+    found = changes(old.shape, new.shape)
+    if not found:
+        return []
+    if not old.shape.known or not new.shape.known:
+        # Entries of an unknown shape are not told apart at run time either.
+        return [_stale(each, f"the result was {old.shape.root}, and is {new.shape.root}")]
+    return [
+        _finding(
+            "MV001",
+            each,
+            f"the shape of the result changed, but the version is still {new.version}",
+            details=tuple(map(str, found)),
+            fixes=(f"memover bump {name}", f'memover lock --accept MV001 {name} --reason "..."'),
+        )
+    ]
+
+
+def _key(name: str, each: Found, old: Block) -> list[Finding]:
+    new = each.block
+    if (old.parameters, old.ignored, old.key) == (new.parameters, new.ignored, new.key):
+        return []
+    told = _parameters(old, new)
+    meaning = _meaning_changed(old, new)
+    if meaning:
+        return [
+            _finding(
+                "MV005",
+                each,
+                f"{meaning}, but the version is still {new.version}",
+                details=told,
+                fixes=(f"memover bump {name}", f'memover lock --accept MV005 {name} --reason "..."'),
+            )
+        ]
+    if (old.key == new.key and old.key) or (old.parameters, old.key) == (new.parameters, new.key):
+        effect = ""
+    else:
+        effect = "; entries stored before will not be found"
+    return [_finding("MV004", each, f"the parameters changed{effect}", details=told, fixes=("memover lock",))]
+
+
+def _meaning_changed(old: Block, new: Block) -> str:
+    """Why an old entry might answer a call it was not made for; "" when it cannot."""
+    if not new.key or not old.key:
+        # All parameters are in the key, by name and by value: whatever changed, no old key is met again.
+        return ""
+    if old.key.startswith("callable ") or new.key.startswith("callable "):
+        if old.key != new.key:
+            return "the function that makes the key changed, so that old entries may answer other calls"
+        if old.parameters != new.parameters:
+            return "the parameters changed under a key= function, so that old entries may answer other calls"
+        return ""
+    renamed = dict(zip(old.parameters, new.parameters)) if len(old.parameters) == len(new.parameters) else {}
+    before = re.sub(r"\{(\w+)", lambda hit: "{" + renamed.get(hit[1], hit[1]), old.key)
+    only_renamed = not set(old.parameters) & {new_ for was, new_ in renamed.items() if was != new_}
+    if before == new.key and only_renamed:
+        old_names = {renamed.get(each, each) for each in old.parameters}
+    else:
+        if _skeleton(old.key) == _skeleton(new.key) and old.key != new.key:
+            return f"the key was {old.key!r} and is {new.key!r}: old entries would answer other calls"
+        if old.key != new.key:
+            return ""
+        old_names = set(old.parameters)
+    named = set(re.findall(r"\{(\w+)", new.key))
+    blind = [each for each in new.parameters if each not in old_names and each.lstrip("*") not in named]
+    if blind:
+        return (
+            f"{_list(blind)} is new and not in the key {new.key!r}: entries made without it would answer calls with it"
+        )
+    return ""
+
+
+def _skeleton(template: str) -> str:
+    return re.sub(r"\{[^{}]*\}", "{}", template)
+
+
+def _parameters(old: Block, new: Block) -> tuple[str, ...]:
+    told = []
+    was, is_ = old.parameters, new.parameters
+    gone, come = [each for each in was if each not in is_], [each for each in is_ if each not in was]
+    if len(was) == len(is_) and len(gone) == len(come) and all(a == b for a, b in zip(was, is_) if a not in gone):
+        told += [f"parameter {a} is now {b}" for a, b in zip(gone, come)]
+    else:
+        told += [f"parameter {each} is new" for each in come] + [f"parameter {each} is gone" for each in gone]
+    if not gone and not come and was != is_:
+        told.append(f"the order of the parameters: {', '.join(was)} -> {', '.join(is_)}")
+    if old.ignored != new.ignored:
+        told.append(f"left out of the key: {_list(old.ignored) or 'nothing'} -> {_list(new.ignored) or 'nothing'}")
+    if old.key != new.key:
+        told.append(f"key: {old.key or 'all parameters'} -> {new.key or 'all parameters'}")
+    return tuple(told)
+
+
+def _list(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items))
+
+
+def _stale(each: Found, message: str) -> Finding:
+    return _finding("MV004", each, message, fixes=("memover lock",))
+
+
+def _finding(
+    code: str, each: Found, message: str, details: tuple[str, ...] = (), fixes: tuple[str, ...] = ()
+) -> Finding:
+    return Finding(code, each.namespace, message, details, fixes, each.path, each.line, RULES[code].level)

@@ -1,0 +1,158 @@
+"""Shapes: what the stored bytes of a result mean, and nothing else, as text that a reviewer reads.
+
+    list[Profile]                     the result, as an expression over names
+
+    class Profile                     then every name that has parts, sorted
+      email?: str
+      name: str
+
+A name's kind says how its instances are stored:
+
+    kind        what it is                             its lines
+    ----------  -------------------------------------  --------------------------------------------
+    class       dataclass or attrs class               field: type, sorted
+    model       pydantic model                         field: type, sorted (`field?` is not always stored)
+    struct      msgspec struct                         field: type, sorted
+    namedtuple  named tuple                            field: type, in order: the order is stored
+    typeddict   a plain dict with known keys           key: type, sorted (`key?` may be absent)
+    enum        enumeration                            MEMBER = value, sorted
+    subclass    a class of one's own below a builtin   = the builtin
+    alias       a type alias that contains itself      = its value
+    registered  known to `register_value`              none
+    plain       any other class                        what its annotations say
+
+Names of classes are part of a shape because they are part of the stored bytes; modules are not. Names of typed dicts
+and aliases are for the reader alone. A name that begins with `?` could not be known.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+
+__all__ = ["FINGERPRINT_BYTES", "NO_FINGERPRINT", "UNNAMED", "Definition", "Field", "Shape", "parse"]
+
+FINGERPRINT_BYTES = 8
+NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)
+"""Of a result of which nothing is known."""
+
+ORDERED = frozenset({"namedtuple"})
+UNNAMED = frozenset({"typeddict", "alias"})
+"""Kinds whose names are not stored: renaming one changes no shape."""
+
+_QUOTED = r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\""
+_UNKNOWN = re.compile(rf"{_QUOTED}|(\?[\w.]*)")
+_NOTHING_KNOWN = ("?", "Any", "object")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One line of a definition; `optional` is a key or field that is not always stored."""
+
+    name: str
+    type: str
+    optional: bool = False
+
+    def line(self, kind: str) -> str:
+        """The line as it stands in the text."""
+        if kind == "enum":
+            return f"{self.name} = {self.type}"
+        return f"{self.name}{'?' if self.optional else ''}: {self.type}" if self.name else f"= {self.type}"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A name with its parts, the fields sorted unless their order is stored."""
+
+    kind: str
+    name: str
+    fields: tuple[Field, ...] = ()
+
+    def text(self) -> str:
+        """The definition as it stands in the shape's text."""
+        return "\n".join([f"{self.kind} {self.name}", *(f"  {field.line(self.kind)}" for field in self.fields)])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A root expression and the definitions of the names in it, sorted by name."""
+
+    root: str
+    definitions: tuple[Definition, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n\n".join([self.root, *(each.text() for each in self.definitions)]) + "\n"
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """8 bytes, the same in every process for the same meaning; zeros when nothing is known of the result."""
+        if not self.known:
+            return NO_FINGERPRINT
+        return blake2b(self.canonical.encode("utf-8", "surrogatepass"), digest_size=FINGERPRINT_BYTES).digest()
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is known of the result."""
+        return self.root not in _NOTHING_KNOWN
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The names that could not be known, sorted; `?` for a missing annotation."""
+        places = [self.root, *(field.type for each in self.definitions for field in each.fields if each.kind != "enum")]
+        found = {name for place in places for name in _UNKNOWN.findall(place) if name}
+        return tuple(sorted(found | ({"?" + self.root.lstrip("?")} if not self.known else set())))
+
+    @cached_property
+    def canonical(self) -> str:
+        """The text without what is there for the reader alone; equal for equal meanings."""
+        # Each name that is not stored is replaced by a digest of its parts, those of the names in them included: as
+        # many rounds as there are such names carry every difference to every place it can be seen from.
+        unnamed = [each for each in self.definitions if each.kind in UNNAMED]
+        digests = {each.name: each.kind for each in unnamed}
+        for _ in unnamed:
+            digests = {each.name: _digest(_replaced(_body(each), digests)) for each in unnamed}
+        parts = {_replaced(f"{each.kind} {each.name}\n{_body(each)}", digests) for each in self.definitions}
+        return "\n\n".join([_replaced(self.root, digests), *sorted(parts)])
+
+
+def parse(text: str) -> Shape:
+    """The shape of a text that `str(shape)` wrote; raises ValueError for any other."""
+    root, *blocks = text.strip("\n").split("\n\n")
+    definitions = []
+    for block in blocks:
+        head, *lines = block.split("\n")
+        kind, _, name = head.partition(" ")
+        if not name or any(not line.startswith("  ") for line in lines):
+            raise ValueError(f"no shape: {head!r}")
+        definitions.append(Definition(kind, name, tuple(_field(kind, line[2:]) for line in lines)))
+    if not root or "\n" in root:
+        raise ValueError("no shape: it begins with one line that is the result's type")
+    return Shape(root, tuple(definitions))
+
+
+def _field(kind: str, line: str) -> Field:
+    if line.startswith("= "):
+        return Field("", line[2:])
+    name, separator, type_ = line.partition(" = " if kind == "enum" else ": ")
+    if not separator:
+        raise ValueError(f"no line of a shape: {line!r}")
+    optional = kind != "enum" and name.endswith("?")
+    return Field(name.removesuffix("?") if optional else name, type_, optional)
+
+
+def _body(each: Definition) -> str:
+    return "\n".join(field.line(each.kind) for field in each.fields)
+
+
+def _digest(text: str) -> str:
+    return "~" + blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _replaced(text: str, names: dict[str, str]) -> str:
+    if not names:
+        return text
+    longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    pattern = rf"{_QUOTED}|(?<![\w.?])({longest_first})(?![\w.\[])"
+    return re.sub(pattern, lambda found: names[found[1]] if found[1] else found[0], text)

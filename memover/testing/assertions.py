@@ -1,0 +1,66 @@
+"""Assertions on what is cached, for tests of applications. With pytest they are fixtures too (`pytest_plugin`)."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from memover.cached import AsyncCachedFunction, Face
+from memover.drivers.shared import everyone
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from memover.drivers.plan import Plan
+
+__all__ = ["assert_cached", "assert_loads"]
+
+
+def assert_cached(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Fail unless this call would be answered from the cache now; the function is not run. Returns the `Entry`.
+
+    For an `async def` function the answer is awaited. One round trip."""
+    _decorated(function)
+    if isinstance(function, AsyncCachedFunction):
+
+        async def later() -> Any:
+            return _found(function, await function.peek(*args, **kwargs), args, kwargs)
+
+        return later()
+    return _found(function, function.peek(*args, **kwargs), args, kwargs)
+
+
+@contextmanager
+def assert_loads(expected: int, /, *functions: Any) -> Generator[None, None, None]:
+    """Fail unless exactly so many loads are done inside the `with`, in any thread: of these functions, or of all.
+
+    A load is one run of a cached function; a call that caching is turned off for counts as none."""
+    for function in functions:
+        _decorated(function)
+    only = None if not functions else {id(function._self_core.function) for function in functions}
+    before = _loads(only)
+    yield
+    done = {plan: count - before.get(plan, 0) for plan, count in _loads(only).items()}
+    total = sum(done.values())
+    if total != expected:
+        named = ", ".join(sorted(f"{plan.name} {count} times" for plan, count in done.items() if count)) or "nothing"
+        raise AssertionError(f"{expected} load{'' if expected == 1 else 's'} expected, but {total} done: {named}")
+
+
+def _found(function: Any, entry: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if entry is None:
+        written = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+        raise AssertionError(
+            f"{function.__qualname__}({written}) is not cached, under {function.key(*args, **kwargs)!r}"
+        )
+    return entry
+
+
+def _loads(only: set[int] | None) -> dict[Plan, int]:
+    plans = [plan for shared in everyone() for plan in list(shared.plans)]
+    return {plan: plan.counters.loads for plan in plans if only is None or id(plan.function) in only}
+
+
+def _decorated(function: Any) -> None:
+    if not isinstance(function, Face):
+        raise TypeError(f"{function!r} is not decorated with versioned_cache: give the decorated function.")
