@@ -40,7 +40,7 @@ def row(name: str, calls: list[float], maps: list[float], judged: bool) -> Row:
 
 
 def in_threads(url: str, rounds: int, tags: tuple[str, ...]) -> Row:
-    with memover.Cache(url, prefix="bench", socket_timeout=10) as cache:
+    with memover.Cache(url, prefix="bench", socket_timeout=10, socket_connect_timeout=10) as cache:
 
         @memover.versioned_cache(namespace=f"batch{len(tags)}", cache=cache, tags=tags)
         def profile(user_id: int) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def in_threads(url: str, rounds: int, tags: tuple[str, ...]) -> Row:
 
 
 async def in_tasks(url: str, rounds: int, tags: tuple[str, ...]) -> Row:
-    async with memover.Cache(url, prefix="bench", socket_timeout=10) as cache:
+    async with memover.Cache(url, prefix="bench", socket_timeout=10, socket_connect_timeout=10) as cache:
 
         @memover.versioned_cache(namespace=f"abatch{len(tags)}", cache=cache, tags=tags)
         async def profile(user_id: int) -> dict[str, Any]:

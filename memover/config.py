@@ -41,7 +41,7 @@ def configure(url: str | None = None, **options: Any) -> Cache:
     own defaults; `MEMOVER_DISABLED=1` turns caching off. It may be called before or after functions are decorated, and
     again: the former default is closed. Raises `ConfigurationError`.
     """
-    global _configured
+    global _configured  # noqa: PLW0603  # there is one default cache
     if url is not None:
         options["url"] = url
     cache = Cache(**{**_environment(), **options})
@@ -58,7 +58,7 @@ def configure(url: str | None = None, **options: Any) -> Cache:
 
 def default_cache() -> Cache:
     """The cache that decorators without `cache=` use now; made from the environment if nothing was configured."""
-    global _configured
+    global _configured  # noqa: PLW0603  # there is one default cache
     with _lock:
         if _swapped:
             return _swapped[-1]

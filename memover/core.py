@@ -21,8 +21,8 @@ from memover.drivers.plan import Plan, new_nonce
 from memover.drivers.upgrades import older_keys
 from memover.engine import flows
 from memover.engine.generations import parse
-from memover.engine.judge import VERSION
 from memover.engine.invalidate import invalidate, move
+from memover.engine.judge import VERSION
 from memover.engine.ops import Outcome
 from memover.errors import ConfigurationError, StoreError
 from memover.keys.naming import check_version

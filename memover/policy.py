@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from memover.errors import ConfigurationError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Duration", "OnStoreError", "Policy", "seconds_of"]
 
-Duration = Union[int, float, str, timedelta, None]
+Duration = int | float | str | timedelta | None
 OnStoreError = Literal["load", "raise", "stale"]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}

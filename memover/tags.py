@@ -47,10 +47,11 @@ class Tags:
                 roots |= self._check(tag, binding)
                 self._templates.append(tag)
             elif callable(tag):
-                if _positional(tag) >= 2:
-                    self._late.append(tag)
+                callback: Any = tag
+                if _positional(callback) >= 2:
+                    self._late.append(callback)
                 else:
-                    self._early.append(tag)
+                    self._early.append(callback)
             else:
                 raise ConfigurationError(
                     f"{function}: tags= takes templates such as 'user:{{user_id}}' and callables, not {tag!r}."

@@ -60,10 +60,10 @@ EDGES = {"observe", "testing"}
 """They may import anything; nothing imports them."""
 
 # The standard library is free to use, but for what reads clocks, runs threads or talks to the world.
-WATCHED = set(
-    "asyncio concurrent contextvars multiprocessing os random sched select selectors signal socket sqlite3 ssl "
-    "subprocess threading time".split()
-)
+WATCHED = {
+    "asyncio", "concurrent", "contextvars", "multiprocessing", "os", "random", "sched", "select", "selectors", "signal",
+    "socket", "sqlite3", "ssl", "subprocess", "threading", "time",
+}  # fmt: skip
 NEWER = {"annotationlib", "compression"}
 """Of the standard library of Pythons newer than the oldest that is supported."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 __all__ = ["main"]
 
@@ -16,9 +17,8 @@ memover's command line needs a few libraries that `pip install memover` leaves o
 def main() -> int:
     """The `memover` command; without its libraries it says what to install."""
     try:
-        import click  # noqa: F401
-        import rich  # noqa: F401
-        import tomli_w  # noqa: F401
+        for name in ("click", "rich", "tomli_w"):
+            import_module(name)
     except ModuleNotFoundError as error:
         asked_for_help = any(each in ("-h", "--help") for each in sys.argv[1:]) or len(sys.argv) == 1
         (sys.stdout if asked_for_help else sys.stderr).write(MISSING.format(name=error.name))

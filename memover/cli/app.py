@@ -27,13 +27,13 @@ __all__ = ["memover"]
 class Commands(click.Group):
     """A group whose commands say what went wrong in one sentence, with exit status 2."""
 
-    def invoke(self, context: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
         try:
-            return super().invoke(context)
+            return super().invoke(ctx)
         except MemoverError as error:
             Console(stderr=True).print(f"memover: {error}", style="red", soft_wrap=True, highlight=False, markup=False)
-            context.exit(2)
+            ctx.exit(2)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -108,7 +108,7 @@ def seal(
 ) -> bytes:
     """The bytes of an entry. Raises ValueError where a part is longer than its length field can say."""
     name = codec.encode("ascii")
-    packed_marks = msgpack.packb(marks) if marks else b""
+    packed_marks: bytes = (msgpack.packb(marks) or b"") if marks else b""
     try:
         rest = _REST.pack(
             crc32(payload),

@@ -416,10 +416,12 @@ class Plan:
     def _renew(self) -> float | None:
         # Twice per third of the lease, so that every lease is prolonged before a third of it is over.
         with self._lock:
+            # In this order: a load that begins meanwhile is either in the list, or finds that nobody renews.
+            self._renewing = False
             underway = list(self._underway.items())
             if not underway:
-                self._renewing = False
                 return None
+            self._renewing = True
         oldest = monotonic() - self.lease_seconds / 6
         for mark, (key, token, since) in underway:
             if since <= oldest and mark in self._underway:

@@ -11,8 +11,8 @@ import random
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from memover.codec import shareable
 from memover.clocks import monotonic
+from memover.codec import shareable
 from memover.drivers.flights import Flight
 from memover.drivers.tracking import INSIDE, Collector, Inside, collecting
 from memover.engine.ops import Grant, Outcome, Reading, Sealed

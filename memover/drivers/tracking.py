@@ -79,8 +79,7 @@ def collecting() -> Collector | None:
     inside = INSIDE.get()
     while inside is not None and inside.over:
         inside = inside.outer  # what outlives its load may still be at work for the one around it
-    collector = None if inside is None else inside.collector
-    return collector
+    return None if inside is None else inside.collector
 
 
 def depends_on(*tags: str) -> None:

@@ -7,7 +7,7 @@ never waited for while others are held, so two batches cannot block each other.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from typing import TYPE_CHECKING, Any, Protocol
 
 from memover.engine.flows import (
     MARKS_LIMIT,
@@ -128,7 +128,7 @@ class Attempt:
         return site.attempt(self.flows)
 
 
-BatchOp = Union[ReadMany, AcquireMany, LoadMany, StoreMany, Each, Attempt]
+BatchOp = ReadMany | AcquireMany | LoadMany | StoreMany | Each | Attempt
 BatchFlow = Generator[BatchOp, Any, None]
 
 

@@ -7,7 +7,7 @@ An operation is data with one line of behaviour: which method of the site answer
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from memover.model import Source
 
@@ -433,27 +433,27 @@ class LastKnown:
         return site.last_known()
 
 
-Op = Union[
-    Read,
-    Look,
-    Acquire,
-    Wait,
-    Load,
-    Seal,
-    Decode,
-    Store,
-    Release,
-    Bump,
-    Drop,
-    Board,
-    Ride,
-    LastKnown,
-    Learn,
-    Ensure,
-    LateTags,
-    Behind,
-    DropOlder,
-    ReadOlder,
-    Upgrade,
-]
+Op = (
+    Read
+    | Look
+    | Acquire
+    | Wait
+    | Load
+    | Seal
+    | Decode
+    | Store
+    | Release
+    | Bump
+    | Drop
+    | Board
+    | Ride
+    | LastKnown
+    | Learn
+    | Ensure
+    | LateTags
+    | Behind
+    | DropOlder
+    | ReadOlder
+    | Upgrade
+)
 Flow = Generator[Op, Any, T]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]  # checkers look at 3.10, where it would be
 
 __all__ = ["FORMAT", "Accepted", "Block", "Lock", "block_of", "read_lock", "tomllib"]
 

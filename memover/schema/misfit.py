@@ -81,8 +81,9 @@ def _member(value: Any, expression: str, definitions: dict[str, Definition], whe
         return ""
     if type(value) is not kind:
         return wrong
+    content: Any = value  # of the very type `kind`
     if kind is dict:
-        pairs = [(each, argument) for pair in value.items() for each, argument in zip(pair, arguments)]
+        pairs = [(each, argument) for pair in content.items() for each, argument in zip(pair, arguments)]
     elif kind is tuple and (not arguments or arguments[-1] != "..."):
         if arguments == ["()"]:
             return "" if not value else wrong

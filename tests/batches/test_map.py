@@ -206,7 +206,7 @@ def test_map_works_in_a_cluster(cluster_way: Way) -> None:
     squares.bad = set()
     assert squares.map(range(20)) == [x * x for x in range(20)]
     assert squares.loads == [7]
-    squares.square.batch_load(lambda calls: {call: -1 for call in calls})
+    squares.square.batch_load(lambda calls: dict.fromkeys(calls, -1))
     assert squares.map([19, 20, 21]) == [361, -1, -1]
     assert squares.map([19, 20, 21]) == [361, -1, -1]
 
@@ -235,7 +235,7 @@ def test_a_bulk_loader_gets_the_missing_calls_at_once(way: Way) -> None:
         current[:] = [answer]
         numbers = [3 * at, 3 * at + 1, 3 * at + 1, 0]
         found = squares.map(numbers)
-        assert found == [10 if at == 0 else 10 + at, 10 + at, 10 + at, 10]
+        assert found == [10 + at, 10 + at, 10 + at, 10]
         assert asked[-1] == ([0, 1] if at == 0 else [3 * at, 3 * at + 1])
     assert squares.loads == []
 

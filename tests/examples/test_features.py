@@ -27,6 +27,7 @@ def output(name: str, *args: str, prefix: str) -> str:
         capture_output=True,
         text=True,
         timeout=120,
+        check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.explorer.state import State
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.explorer.state import State
     from tests.explorer.world import Step, World
 
 __all__ = ["Report", "Violation", "explore", "wander"]

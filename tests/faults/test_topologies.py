@@ -114,7 +114,7 @@ def test_wait_replicas_is_right_when_the_answer_was_lost(flavour: str, prefix: s
         way_to(proxy.url, flavour, prefix, wait_replicas=1) as way,
     ):
         f, _ = counted(way)
-        assert way.run(f.invalidate_all()).replicas == 1
+        wait_until(lambda: way.run(f.invalidate_all()).replicas == 1, "the replica to be there")
         replica.freeze()
         proxy.cut_mid_reply(0)
         assert way.run(f.invalidate_all()).replicas == 0
@@ -271,7 +271,7 @@ def test_wait_replicas_follows_a_moved_slot(flavour: str, prefix: str) -> None:
     """In Cluster the WAIT goes to the node that took the bump, wherever that turned out to be."""
     with RedisCluster(3, 1) as cluster, way_to(cluster.url, flavour, prefix, wait_replicas=1) as way:
         f, _ = counted(way)
-        assert way.run(f.invalidate_all()).replicas == 1
+        wait_until(lambda: way.run(f.invalidate_all()).replicas == 1, "the replica to be there")
         slot = key_slot(f"{prefix}:gen:{f.namespace}".encode())
         source = cluster.owner(slot)
         target = next(node for node in cluster.primaries() if node is not source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -182,6 +183,6 @@ def test_nobody_waits_at_the_end_of_a_hot_entry(redis_url: str, prefix: str) -> 
     loads = sorted(load for one in found for load in one["loads"])
     assert sum(one["errors"] for one in found) == 0
     assert len(loads) >= 3, "it ended more than once"
-    assert all(end <= begin for (_, end), (begin, _) in zip(loads, loads[1:])), "two loads at a time"
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(loads)), "two loads at a time"
     assert sum(one["hits"] for one in found) > 1000
     assert sum(one["misses"] for one in found) == 0

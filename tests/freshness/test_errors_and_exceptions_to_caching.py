@@ -117,7 +117,11 @@ def test_an_error_that_cannot_be_kept_is_raised_as_it_is(way: Way) -> None:
         with pytest.raises(Handle):
             way.run(f())
     assert len(runs) == 2
-    g = way.cached()(lambda: threading.Lock())
+
+    @way.cached()
+    def g() -> Any:
+        return threading.Lock()
+
     with pytest.raises(UnencodableValue):
         way.run(g())
 

@@ -25,7 +25,7 @@ class Origin:
         self.runs = 0
         self.broken: Exception | None = None
 
-    def __call__(self) -> int:
+    def read(self) -> int:
         self.runs += 1
         if self.broken is not None:
             raise self.broken
@@ -35,7 +35,7 @@ class Origin:
 def test_a_stale_entry_is_served_while_it_is_refreshed(way: Way, clock: Any, settle: Any) -> None:
     """stale_while_revalidate: the old value at once, one load behind it, then the new value."""
     origin = Origin()
-    f = way.cached(ttl=10, stale_while_revalidate=60)(lambda: origin())
+    f = way.cached(ttl=10, stale_while_revalidate=60)(origin.read)
     assert way.run(f()) == 1
     clock.forward(10.5)
     assert way.run(f()) == 1
@@ -49,7 +49,7 @@ def test_a_stale_entry_is_served_while_it_is_refreshed(way: Way, clock: Any, set
 def test_after_the_window_the_call_loads(way: Way, clock: Any) -> None:
     """Past ttl and window the entry is dead: the caller waits for the new one."""
     origin = Origin()
-    f = way.cached(ttl=10, stale_while_revalidate=60)(lambda: origin())
+    f = way.cached(ttl=10, stale_while_revalidate=60)(origin.read)
     way.run(f())
     clock.forward(71)
     assert way.run(f()) == 2
@@ -68,7 +68,7 @@ def test_the_store_keeps_an_entry_as_long_as_its_longest_window(redis_way: Way, 
 def test_an_error_is_answered_with_the_stale_entry(way: Way, clock: Any) -> None:
     """stale_if_error: the function raised, so the old value is given, and each call tries again."""
     origin = Origin()
-    f = way.cached(ttl=10, stale_if_error=60)(lambda: origin())
+    f = way.cached(ttl=10, stale_if_error=60)(origin.read)
     way.run(f())
     clock.forward(11)
     origin.broken = OSError("down")
@@ -85,7 +85,7 @@ def test_an_error_is_answered_with_the_stale_entry(way: Way, clock: Any) -> None
 def test_an_error_past_the_window_is_the_callers(way: Way, clock: Any) -> None:
     """The stale value is not for ever."""
     origin = Origin()
-    f = way.cached(ttl=10, stale_if_error=60)(lambda: origin())
+    f = way.cached(ttl=10, stale_if_error=60)(origin.read)
     way.run(f())
     clock.forward(71)
     origin.broken = OSError("down")
@@ -97,7 +97,7 @@ def test_an_error_past_the_window_is_the_callers(way: Way, clock: Any) -> None:
 def test_an_invalidation_ends_what_is_stale_too(way: Way, clock: Any, how: str) -> None:
     """No window serves a value across invalidate_all, invalidate, invalidate_namespace or invalidate_tags."""
     origin = Origin()
-    f = way.cached("ended", ttl=10, stale_while_revalidate=600, stale_if_error=600, tags="t")(lambda: origin())
+    f = way.cached("ended", ttl=10, stale_while_revalidate=600, stale_if_error=600, tags="t")(origin.read)
     way.run(f())
     clock.forward(11)
     if how == "all":
@@ -120,7 +120,7 @@ def test_an_invalidation_ends_what_is_stale_too(way: Way, clock: Any, how: str) 
 def test_a_soft_invalidation_makes_stale(way: Way, settle: Any) -> None:
     """invalidate_all(soft=True): entries are served while they are refreshed, and then they are new."""
     origin = Origin()
-    f = way.cached(ttl=100, stale_while_revalidate=60)(lambda: origin())
+    f = way.cached(ttl=100, stale_while_revalidate=60)(origin.read)
     way.run(f())
     way.run(f.invalidate_all(soft=True))
     assert way.run(f()) == 1
@@ -132,7 +132,7 @@ def test_a_soft_invalidation_makes_stale(way: Way, settle: Any) -> None:
 def test_a_soft_invalidation_helps_against_errors(way: Way) -> None:
     """With stale_if_error alone the call loads, and falls back on the old value when that fails."""
     origin = Origin()
-    f = way.cached(ttl=100, stale_if_error=60)(lambda: origin())
+    f = way.cached(ttl=100, stale_if_error=60)(origin.read)
     way.run(f())
     way.run(f.invalidate_all(soft=True))
     assert way.run(f.peek()) is None
@@ -145,7 +145,7 @@ def test_a_soft_invalidation_helps_against_errors(way: Way) -> None:
 def test_without_windows_a_soft_invalidation_is_a_hard_one(way: Way) -> None:
     """A function that serves nothing stale is invalidated as ever."""
     origin = Origin()
-    f = way.cached(ttl=100)(lambda: origin())
+    f = way.cached(ttl=100)(origin.read)
     way.run(f())
     before = way.run(f.invalidate_all())
     after = way.run(f.invalidate_all(soft=True))
@@ -156,7 +156,7 @@ def test_without_windows_a_soft_invalidation_is_a_hard_one(way: Way) -> None:
 def test_a_hard_invalidation_after_a_soft_one_wins(way: Way) -> None:
     """What was softly stale is gone."""
     origin = Origin()
-    f = way.cached(ttl=100, stale_while_revalidate=60, stale_if_error=60)(lambda: origin())
+    f = way.cached(ttl=100, stale_while_revalidate=60, stale_if_error=60)(origin.read)
     way.run(f())
     way.run(f.invalidate_all(soft=True))
     way.run(f.invalidate_all())
@@ -166,7 +166,7 @@ def test_a_hard_invalidation_after_a_soft_one_wins(way: Way) -> None:
 def test_a_failed_refresh_is_not_repeated_by_every_call(way: Way, clock: Any, settle: Any) -> None:
     """After a failure behind the callers nobody tries again for a moment; the stale value is served meanwhile."""
     origin = Origin()
-    f = way.cached(ttl=10, stale_while_revalidate=60)(lambda: origin())
+    f = way.cached(ttl=10, stale_while_revalidate=60)(origin.read)
     way.run(f())
     clock.forward(11)
     origin.broken = OSError("down")
@@ -182,7 +182,7 @@ def test_a_failed_refresh_is_not_repeated_by_every_call(way: Way, clock: Any, se
 def test_max_age_takes_nothing_stale(way: Way, clock: Any) -> None:
     """f.max_age(s): an older entry is loaded anew, whatever windows there are, and an error is the caller's."""
     origin = Origin()
-    f = way.cached(ttl=100, stale_while_revalidate=600, stale_if_error=600)(lambda: origin())
+    f = way.cached(ttl=100, stale_while_revalidate=600, stale_if_error=600)(origin.read)
     way.run(f())
     clock.forward(50)
     assert way.run(f.max_age(60)()) == 1
@@ -219,7 +219,7 @@ def test_a_slow_load_gives_the_stale_value_after_the_soft_timeout(sync_way: Way,
 def test_a_quick_load_is_waited_for_within_the_soft_timeout(way: Way, clock: Any) -> None:
     """Who comes back in time brings the new value."""
     origin = Origin()
-    f = way.cached(ttl=10, stale_if_error=60, soft_timeout=30)(lambda: origin())
+    f = way.cached(ttl=10, stale_if_error=60, soft_timeout=30)(origin.read)
     way.run(f())
     clock.forward(11)
     assert way.run(f()) == 2
