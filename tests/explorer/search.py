@@ -45,39 +45,35 @@ def explore(world: World, *, most: int = 2_000_000) -> Report:
     Schedules that lead to the same moment go on as one: what was done in another order, without anybody having seen
     a difference, is gone through once. Raises when there are more than `most` moments.
     """
-    came: dict[State, tuple[State, Step] | None] = dict.fromkeys(world.starts)
-    layer: dict[State, int] = dict.fromkeys(world.starts, 1)
+    moments: dict[State, int] = {state: at for at, state in enumerate(world.starts)}
+    came: list[tuple[State, Step] | None] = [None] * len(moments)
+    layer = dict.fromkeys(moments.values(), 1)
+    states = list(moments)
     schedules = 0
     while layer:
-        following: dict[State, int] = {}
-        for state, ways in layer.items():
+        following: dict[int, int] = {}
+        for at, ways in layer.items():
+            state = states[at]
             steps = world.steps(state)
             if not steps:
                 schedules += ways
             for step in steps:
-                after = step.after
-                if after not in following:
-                    following[after] = 0
-                    if after not in came:
-                        came[after] = (state, step)
-                        checked = after if after.fallen else world.check(after)
-                        if checked.fallen:
-                            return Report(len(came), schedules, _violation(came, after, checked.fallen))
-                following[after] += ways
-        if len(came) > most:
+                after = moments.setdefault(step.after, len(states))
+                if after == len(states):
+                    states.append(step.after)
+                    came.append((state, step))
+                    checked = step.after if step.after.fallen else world.check(step.after)
+                    if checked.fallen:
+                        path = [step]
+                        while (before := came[moments[state]]) is not None:
+                            state, step = before
+                            path.append(step)
+                        return Report(len(states), schedules, Violation(*checked.fallen, state, path[::-1]))
+                following[after] = following.get(after, 0) + ways
+        if len(states) > most:
             raise RuntimeError(f"{world.scenario.name}: more than {most} moments; make the scenario smaller")
         layer = following
-    return Report(len(came), schedules, None)
-
-
-def _violation(
-    came: dict[State, tuple[State, Step] | None], state: State, fallen: tuple[str, str]
-) -> Violation:
-    steps: list[Step] = []
-    while (before := came[state]) is not None:
-        state, step = before
-        steps.append(step)
-    return Violation(*fallen, state, steps[::-1])
+    return Report(len(states), schedules, None)
 
 
 def wander(world: World, seed: int) -> tuple[int, Violation | None]:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from memover.engine.ops import Outcome, Reading, Sealed
+    from tests.explorer.threads import Node
 
 __all__ = ["Player", "Rules", "Scenario", "Step", "World"]
 
@@ -211,20 +212,21 @@ class World:
         node = self.threads.begin(index, Knowledge.of(process))
         return self._onward(state, index, node)
 
-    def answered(self, state: State, index: int, answer: Any) -> State:
+    def answered(self, state: State, index: int, answer: Any, seen: tuple[Any, ...] | None) -> State:
         """The moment after a flow was answered: it goes on to its next operation that others have to do with."""
-        actor = state.actors[index]
         process = state.processes[self.players[index].process]
-        return self._onward(state, index, self.threads.send(actor.node, answer, Knowledge.of(process)))
+        node = self.threads.send(state.actors[index].node, answer, Knowledge.of(process))
+        return self._onward(state, index, node, seen)
 
-    def _onward(self, state: State, index: int, node: Any) -> State:
-        player = self.players[index]
+    def _onward(self, state: State, index: int, node: Node, seen: tuple[Any, ...] | None = None) -> State:
+        at = self.players[index].process
         while True:
-            process = state.processes[player.process]
-            if node.known != (process.last, process.owed):
-                process = process._replace(last=node.known.last, owed=node.known.owed)
-                state = put_process(state, player.process, process)
-            state = put_actor(state, index, state.actors[index]._replace(node=node.number, phase=()))
+            process, known = state.processes[at], node.known
+            if known is not None and (known.last != process.last or known.owed != process.owed):
+                process = process._replace(last=known.last, owed=known.owed)
+                state = put_process(state, at, process)
+            actor = state.actors[index]
+            state = put_actor(state, index, actor._replace(node=node.number, phase=(), seen=seen))
             if node.ended:
                 return self._end(state, index, node.result)
             desk = self.desk(self, state, index, at_once=True)
@@ -232,8 +234,7 @@ class World:
             if desk.reply is None:
                 return state
             (answer,), state = desk.reply, desk.state
-            process = state.processes[player.process]
-            node = self.threads.send(node.number, answer, Knowledge.of(process))
+            node = self.threads.send(node.number, answer, Knowledge.of(state.processes[at]))
 
     def _end(self, state: State, index: int, result: Any) -> State:
         """A flow has ended: its flights land, and what it came to is held against the promises."""
@@ -722,9 +723,7 @@ class Desk:
         return put_actor(state, self.index, actor._replace(seen=None) if forget else actor)
 
     def answer(self, state: State, answer: Any, *, saw: tuple[Any, ...] | None = None, keep_seen: bool = False) -> State:
-        if not keep_seen:
-            state = put_actor(state, self.index, state.actors[self.index]._replace(seen=saw))
-        return self.world.answered(state, self.index, answer)
+        return self.world.answered(state, self.index, answer, self.actor.seen if keep_seen else saw)
 
 
 # -- small changes of a moment -----------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def _script(*parts: str) -> Script:
 # It is written once more, so that a WAIT behind it on this connection has something to wait for.
 # The clock is the server's; max() keeps the order when it steps back. DEL where SET is refused for want of memory:
 # a token that is missing invalidates as well as a new one (P4).
-_TOKEN_LUA = """
+_TOKEN = """
 local function token(key, nonce, floor, force)
   local current = redis.call('MGET', key)[1]
   local n = 0
@@ -96,7 +96,7 @@ end
 """
 
 BUMP = _script(
-    _TOKEN_LUA,
+    _TOKEN,
     _MOVE,
     """
 local count = tonumber(ARGV[2])
@@ -117,7 +117,7 @@ new tokens. None of them is numbered below the first (the tag clock, where there
 answers the same."""
 
 DROP = _script(
-    _TOKEN_LUA,
+    _TOKEN,
     _MOVE,
     """
 redis.call('DEL', KEYS[1], KEYS[2])
@@ -129,7 +129,7 @@ return 1
 carries one of those tokens, so it goes in the same step."""
 
 MOVE = _script(
-    _TOKEN_LUA,
+    _TOKEN,
     _MOVE,
     """
 move(1, #KEYS, ARGV[1])
@@ -139,7 +139,7 @@ return 1
 """KEYS tokens that move only if they exist · ARGV nonce · answer: 1. For Cluster, where they are on other nodes."""
 
 TOKEN = _script(
-    _TOKEN_LUA,
+    _TOKEN,
     """
 return token(KEYS[1], ARGV[1], tonumber(ARGV[2]), false)
 """,
@@ -147,7 +147,7 @@ return token(KEYS[1], ARGV[1], tonumber(ARGV[2]), false)
 """KEYS token · ARGV nonce, floor · answer: the token, put back first when it is missing or behind the floor."""
 
 ACQUIRE = _script(
-    _TOKEN_LUA,
+    _TOKEN,
     _LEASE,
     """
 local required, ensured = tonumber(ARGV[4]), tonumber(ARGV[5])
