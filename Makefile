@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench clean
+.PHONY: help demo demo-django test test-all lint format bench clean
 
 export PYTHON
 ARGS ?=
@@ -16,6 +16,10 @@ help: ## This list
 demo: ## A function memoized, versioned and invalidated, in the terminal
 	@scripts/bootstrap run
 	@$(PY) examples/quickstart.py
+
+demo-django: ## A small shop in Django, served on http://127.0.0.1:8000 (SHOP_CACHE=redis://... for a shared cache)
+	@scripts/bootstrap django
+	@$(PY) examples/django_shop/manage.py demo $(ARGS)
 
 test: ## What CI runs: everything but the slow tests
 	@scripts/bootstrap test

@@ -15,6 +15,7 @@ from memover.drivers.watch import Watch
 from memover.engine.generations import parse
 from memover.errors import ConfigurationError, InvalidationFailed, StoreError
 from memover.keys.naming import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
+from memover.keyvalue import Entries, KeyValueFace
 from memover.model import Event, Generation
 from memover.policy import Duration, seconds_of
 from memover.stores.memory import MemoryStore
@@ -35,7 +36,7 @@ _REDIS_SCHEMES = tuple(
 ) + ("unix://",)
 
 
-class Cache:
+class Cache(KeyValueFace):
     """A place where decorated functions keep their results: a store, a prefix, and what they share.
 
     Constructing one opens no connection. Threads, event loops and forked children may use one object at the same time.
@@ -70,6 +71,11 @@ class Cache:
     * `background_workers` (4): refreshes that run behind their callers at a time; as many again wait for their turn.
     * `enabled` (True, unless `MEMOVER_DISABLED=1`): False makes every call run its function; invalidations still reach
       the store, because other processes may have caching on.
+    * `key_function` (None): for the key-value API, a callable `(key, prefix, version) -> str` that makes the stored key
+      instead of `prefix:version:key`, as Django's KEY_FUNCTION.
+    * `on_set_error` ("raise"): what `set` and `set_many` do when the store has not acknowledged them: raise `StoreError`,
+      or "forget" the value: this process then serves nothing under the key, and what was stored before is removed as
+      soon as the store is back. Right for pages and fragments, wrong for sessions.
 
     Raises `ConfigurationError` for what cannot be meant.
     """
@@ -97,8 +103,10 @@ class Cache:
         on_unencodable: Literal["raise", "return"] = "raise",
         background_workers: int = 4,
         enabled: bool | None = None,
+        key_function: Callable[[str, str, int], str] | None = None,
+        on_set_error: Literal["raise", "forget"] = "raise",
     ) -> None:
-        self.prefix = check_prefix(prefix)
+        self.prefix = self._check_prefix(prefix)
         self.version = check_version(version)
         self.ttl = seconds_of(ttl, "ttl")
         if codec is not None:
@@ -159,6 +167,15 @@ class Cache:
             on_unencodable=on_unencodable,
             background_workers=_positive(background_workers, "background_workers"),
         )
+
+        if key_function is not None and not callable(key_function):
+            raise ConfigurationError("key_function= takes a callable (key, prefix, version) -> str.")
+        self._key_function = key_function
+        if on_set_error not in ("raise", "forget"):
+            raise ConfigurationError(f'on_set_error={on_set_error!r}: give "raise" or "forget".')
+        self._entries = Entries(self._shared, codec, forget_failed_sets=on_set_error == "forget")
+
+    _check_prefix = staticmethod(check_prefix)
 
     @property
     def address(self) -> str:

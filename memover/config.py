@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from memover.cache import Cache
 from memover.errors import ConfigurationError, InvalidationFailed
 
-__all__ = ["configure", "default_cache", "follow", "using"]
+__all__ = ["changed", "configure", "default_cache", "follow", "named", "using"]
 
 
 class Follower(Protocol):
@@ -83,6 +83,24 @@ def using(cache: Cache) -> Generator[Cache, None, None]:
                     del _swapped[at]
                     break
             _changed()
+
+
+def named(alias: str) -> Cache:
+    """The cache behind an alias of Django's CACHES. Raises `ConfigurationError`."""
+    try:
+        from memover.django.aliases import cache_of
+    except ImportError as error:
+        raise ConfigurationError(
+            f"cache={alias!r} names an alias of Django's CACHES, and Django is not to be had ({error}): install memover[django], "
+            f"or give a Cache."
+        ) from None
+    return cache_of(alias)
+
+
+def changed() -> None:
+    """What an alias stands for has changed: who holds on to it asks again."""
+    with _lock:
+        _changed()
 
 
 def follow(follower: Follower) -> None:

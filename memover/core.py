@@ -73,7 +73,7 @@ class Core:
         binding: Binding,
         *,
         tags: Tags,
-        cache: Cache | None,
+        cache: Cache | str | None,
         codec: Any,
         declared: Mapping[str, Any],
         is_async: bool,
@@ -94,8 +94,9 @@ class Core:
         self.takes_class = kind == "plain" and next(iter(binding.parameters), "") == "cls"
         self.loader: Callable[..., Any] | None = None
         self.call: Callable[..., Any] = self._first_call
-        if cache is None:
-            claim("the default cache", "", policy.namespace, function, self)
+        self.alias = cache if isinstance(cache, str) else None
+        if cache is None or self.alias is not None:
+            claim("the default cache" if cache is None else f"the alias {cache}", "", policy.namespace, function, self)
             config.follow(self)
             for known in list(_declared):
                 known._shared.witness.versions.pop(VERSION + policy.namespace.encode(), None)
@@ -106,6 +107,8 @@ class Core:
     @property
     def cache(self) -> Cache:
         """The cache this function uses now."""
+        if isinstance(self._cache, str):
+            return config.named(self._cache)
         return config.default_cache() if self._cache is None else self._cache
 
     def now(self) -> Resident:

@@ -46,7 +46,7 @@ def versioned_cache(
     namespace: str,
     version: int = 1,
     ttl: Duration | EllipsisType | Callable[[Any, Call], Duration] = ...,
-    cache: Cache | None = None,
+    cache: Cache | str | None = None,
     key: str | Callable[..., Any] | None = None,
     ignore: Iterable[str] = (),
     tags: str | Callable[..., Iterable[str]] | Iterable[str | Callable[..., Iterable[str]]] = (),
@@ -75,7 +75,8 @@ def versioned_cache(
     * `version`: a positive int, raised when the meaning or the shape of the result changes.
     * `ttl`: how long a result stays fresh: seconds, `timedelta`, `"1h30m"`, None for never, or a callable
       `(result, call) -> ttl` that is asked after each load; 0 or less from it means "do not store". Default: the cache's.
-    * `cache`: the `Cache` to use; default: the one `configure` sets, now or later.
+    * `cache`: the `Cache` to use; default: the one `configure` sets, now or later. In a Django project also the name of
+      an alias of `CACHES` whose backend is `memover.django.MemoverCache`.
     * `key`: what identifies a call instead of all its arguments: a template over parameter names
       (`"{user_id}:{region}"`) or a callable that takes the function's own arguments.
     * `ignore`: names of parameters left out of the key.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from memover.errors import ConfigurationError
 
-__all__ = ["Claim", "claim", "survey"]
+__all__ = ["Claim", "claim", "owners", "survey"]
 
 
 class Claim(NamedTuple):
@@ -54,6 +54,13 @@ def claim(store: str, prefix: str, namespace: str, function: Callable[..., Any],
                 f"{identity.partition(' ')[0]} would read its entries: give each function a namespace of its own."
             )
         _owners[place] = (weakref.ref(owner), identity)
+
+
+def owners() -> list[Any]:
+    """The decorated forms that own a namespace now."""
+    with _lock:
+        found = {id(owner): owner for reference, _ in _owners.values() if (owner := reference()) is not None}
+    return list(found.values())
 
 
 def _identity(function: Callable[..., Any]) -> str:

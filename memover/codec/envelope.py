@@ -13,7 +13,7 @@ Format 1. Integers and floats are little-endian; instants are float seconds sinc
         32     8  fresh_until
         40     8  usable_until
         48     8  fingerprint of the result's shape (zeros: not known)
-        56     1  kind: 0 a value · 1 an error
+        56     1  kind: 0 a value · 1 an error · 2 an entry of the key-value API
         57     1  compression: 0 none · 1 zlib · 2 zstd
         58     1  length of the codec's name
         59     1  length of the generation
@@ -41,16 +41,31 @@ import msgpack
 
 from memover.errors import DamagedEntry
 
-__all__ = ["FORMAT", "HEAD_BYTES", "KIND_ERROR", "KIND_VALUE", "NO_FINGERPRINT", "Header", "payload_of", "read_header", "read_plain", "seal"]
+__all__ = [
+    "FORMAT",
+    "HEAD_BYTES",
+    "KIND_ERROR",
+    "KIND_KEY_VALUE",
+    "KIND_VALUE",
+    "NO_FINGERPRINT",
+    "Header",
+    "payload_of",
+    "read_header",
+    "read_plain",
+    "rewritten",
+    "seal",
+]
 
 MAGIC = b"mvr"
 FORMAT = 1
 KIND_VALUE = 0
 KIND_ERROR = 1
+KIND_KEY_VALUE = 2
 NO_FINGERPRINT = bytes(8)
 
 _HEAD = struct.Struct("<3sBIIIdddd8sBBBBHH")
 _LEAD = struct.Struct("<3sBI")
+_HEAD_CHECKS = struct.Struct("<I")
 _REST = struct.Struct("<IIdddd8sBBBBHH")
 HEAD_BYTES = _HEAD.size
 _COPY_LIMIT_BYTES = 4096
@@ -222,3 +237,38 @@ def payload_of(raw: bytes, header: Header) -> bytes | memoryview:
     if crc32(payload) != header.payload_check:
         raise DamagedEntry("the payload's check does not hold", reason="damaged")
     return payload
+
+
+def rewritten(
+    raw: bytes,
+    header: Header,
+    *,
+    key: bytes | None = None,
+    generation: bytes | None = None,
+    fresh_until: float | None = None,
+    payload: bytes | None = None,
+    codec: str | None = None,
+    compression: int | None = None,
+) -> bytes:
+    """An entry whose header was read, with parts of it replaced and both checks made anew.
+
+    `fresh_until` replaces both instants. Where the payload stays, so does its check: damage is not signed over.
+    """
+    sealed = seal(
+        raw[header.payload_at :] if payload is None else payload,
+        key=header.key if key is None else key,
+        generation=header.generation if generation is None else generation,
+        codec=header.codec if codec is None else codec,
+        created_at=header.created_at,
+        load_time=header.load_time,
+        fresh_until=header.fresh_until if fresh_until is None else fresh_until,
+        usable_until=header.usable_until if fresh_until is None else fresh_until,
+        marks=header.marks,
+        fingerprint=header.fingerprint,
+        kind=header.kind,
+        compression=header.compression if compression is None else compression,
+    )
+    if payload is None:
+        tail = b"".join((_HEAD_CHECKS.pack(header.payload_check), sealed[12 : len(sealed) - len(raw) + header.payload_at]))
+        sealed = b"".join((_LEAD.pack(MAGIC, FORMAT, crc32(tail)), tail, raw[header.payload_at :]))
+    return sealed

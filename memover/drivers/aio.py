@@ -359,7 +359,7 @@ def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
             return await general(plan, lookup, args, kwargs)
         key = lookup(*args, **kwargs)
         if memory is not None:
-            value = memory.value(key.text, generation_name)
+            value = memory.value(key.text, generation_name, plan.fingerprint)
             if value is not MISSING:
                 counters.hits += 1
                 return value

@@ -238,7 +238,7 @@ def shell(plan: Plan, lookup: Callable[..., Key]) -> Callable[..., Any]:
             return general(plan, lookup, args, kwargs)
         key = lookup(*args, **kwargs)
         if memory is not None:
-            value = memory.value(key.text, generation_name)
+            value = memory.value(key.text, generation_name, plan.fingerprint)
             if value is not MISSING:
                 counters.hits += 1
                 return value

@@ -16,6 +16,7 @@ from memover.clocks import monotonic
 from memover.model import MISSING
 from memover.stores import leases
 from memover.stores.base import Granted, Request, Seen, SeenMany
+from memover.stores.memory_keyvalue import MemoryKeyValues
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,16 +30,17 @@ __all__ = ["Item", "MemoryStore"]
 class Item:
     """A stored entry; `value` is the object itself when it may be shared, else MISSING."""
 
-    __slots__ = ("fresh_until", "generation", "raw", "value")
+    __slots__ = ("fingerprint", "fresh_until", "generation", "raw", "value")
 
-    def __init__(self, raw: bytes, generation: bytes, fresh_until: float, value: Any) -> None:
+    def __init__(self, raw: bytes, generation: bytes, fresh_until: float, fingerprint: bytes, value: Any) -> None:
+        self.fingerprint = fingerprint
         self.raw = raw
         self.generation = generation
         self.fresh_until = fresh_until
         self.value = value
 
 
-class MemoryStore:
+class MemoryStore(MemoryKeyValues):
     """A bounded store in this process, for threads and event loops alike; `max_entries` bounds the entries."""
 
     shared = False
@@ -59,8 +61,9 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._leases.clear()
 
-    def value(self, text: str, name: bytes) -> Any:
-        """The shareable value stored under a key that depends on one generation only, if it is fresh; else MISSING.
+    def value(self, text: str, name: bytes, fingerprint: bytes) -> Any:
+        """The shareable value stored under a key that depends on one generation only, if it is fresh and of this shape;
+        else MISSING.
 
         The whole of a hit that nobody observes. It says the same as `read` and `judge` (held to it by a test)."""
         item = self.items.get(text)
@@ -68,6 +71,7 @@ class MemoryStore:
             item is None
             or item.value is MISSING
             or item.generation != self.tokens.get(name)
+            or item.fingerprint != fingerprint
             or time.time() >= item.fresh_until
         ):
             return MISSING
@@ -135,7 +139,13 @@ class MemoryStore:
             if not self._holds(key.lease, token):
                 return False
             del self._leases[key.lease]
-            self.items[key.text] = Item(raw, header.generation, header.fresh_until, MISSING if header.marks else value)
+            self.items[key.text] = Item(
+                raw,
+                header.generation,
+                header.fresh_until,
+                header.fingerprint,
+                MISSING if header.marks else value,
+            )
             self.items.move_to_end(key.text)
             while len(self.items) > self.max_entries:
                 self.items.popitem(last=False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.engine import ops
-from memover.engine.generations import Witness
 from memover.errors import StoreError, StoreUnavailable
 from memover.model import Source
 from tests.explorer.state import header_of
@@ -18,6 +17,7 @@ from tests.explorer.state import header_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from memover.engine.generations import Witness
     from tests.explorer.state import Process
 
 __all__ = ["BROKEN", "FAILURE", "PATIENCE_SECONDS", "TIMEOUT", "Boom", "Knowledge", "Means", "Node", "Threads"]
@@ -50,16 +50,26 @@ class Knowledge(NamedTuple):
 class Node:
     """A flow after a history: the operation it waits on, or what it came to."""
 
-    __slots__ = ("ended", "history", "known", "maker", "number", "op", "result")
+    __slots__ = ("before", "ended", "known", "last", "maker", "number", "op", "result")
 
-    def __init__(self, number: int, maker: int, history: tuple[tuple[Answer, Knowledge], ...]) -> None:
+    def __init__(self, number: int, maker: int, before: Node | None, last: tuple[Answer, Knowledge]) -> None:
         self.number = number
         self.maker = maker
-        self.history = history
+        self.before = before
+        self.last = last
         self.op: Any = None
         self.ended = False
         self.result: Any = None
         self.known: Knowledge | None = None
+
+    def history(self) -> list[tuple[Answer, Knowledge]]:
+        """Every answer, with what the process knew then."""
+        node: Node | None = self
+        history = []
+        while node is not None:
+            history.append(node.last)
+            node = node.before
+        return history[::-1]
 
 
 class Threads:
@@ -79,25 +89,18 @@ class Threads:
 
     def begin(self, actor: int, knowledge: Knowledge) -> Node:
         """The flow of an actor at its first operation."""
-        return self._after(-1 - actor, None, knowledge, actor, ())
+        return self._after(actor, None, None, knowledge)
 
     def send(self, node: int, answer: Answer, knowledge: Knowledge) -> Node:
         """The flow after one more answer. What its witness knows then is in the node's `known`."""
         before = self.nodes[node]
-        return self._after(node, answer, knowledge, before.maker, before.history)
+        return self._after(before.maker, before, answer, knowledge)
 
-    def _after(
-        self,
-        number: int,
-        answer: Answer,
-        knowledge: Knowledge,
-        maker: int,
-        history: tuple[tuple[Answer, Knowledge], ...],
-    ) -> Node:
-        key = (number, answer, knowledge)
+    def _after(self, maker: int, before: Node | None, answer: Answer, knowledge: Knowledge) -> Node:
+        key = (-1 - maker if before is None else before.number, answer, knowledge)
         node = self._next.get(key)
         if node is None:
-            node = Node(len(self.nodes), maker, (*history, (answer, knowledge)))
+            node = Node(len(self.nodes), maker, before, (answer, knowledge))
             self._replay(node)
             self.nodes.append(node)
             self._next[key] = node
@@ -107,7 +110,7 @@ class Threads:
         means = Means(node.maker, self._witness())
         flow = self._makers[node.maker](means)
         try:
-            for answer, knowledge in node.history:
+            for answer, knowledge in node.history():
                 self._know(knowledge, means.witness)
                 if answer == TIMEOUT:
                     means.seconds += 2 * PATIENCE_SECONDS

@@ -376,11 +376,11 @@ def _numbered(count: int, way: Way, f: Any) -> list[tuple[int, int]]:
 def test_thousands_of_tasks_hit_without_a_load(redis_url: str, prefix: str) -> None:
     """More tasks than a budget can serve still wait their turn: being busy is no failure of the store."""
     way = Way(redis_url, is_async=True, prefix=prefix)
-    way.cache = way.new_cache(socket_timeout=0.3, socket_connect_timeout=5.0)
+    way.cache = way.new_cache(socket_timeout=1.0, socket_connect_timeout=5.0)
     f, loads = counted(way)
     together(way, f, [(n,) for n in range(10)])
     assert len(loads) == 10
-    together(way, f, [(n % 10,) for n in range(6000)])
+    together(way, f, [(n % 10,) for n in range(12_000)])
     assert len(loads) == 10
     assert f.cache_info().store_errors == 0
     way.close()

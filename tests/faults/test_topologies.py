@@ -172,21 +172,19 @@ def test_a_primary_turned_replica_refuses_invalidations_loudly(
 # -- Sentinel -------------------------------------------------------------------------------------------------------------
 
 
-def test_sentinels_that_do_not_answer_use_up_no_connections(sentinel_group: SentinelGroup, prefix: str) -> None:
+@FLAVOURS
+def test_sentinels_that_do_not_answer_use_up_no_connections(flavour: str, prefix: str) -> None:
     """Failing to find the primary, however often, leaves the pool as it was."""
-    for flavour in ("sync", "async"):
-        with way_to(
-            sentinel_group.url, flavour, prefix, max_connections=2, breaker_first=0.001, breaker_last=0.001
-        ) as way:
+    with SentinelGroup(replicas=1, sentinels=1) as group:
+        limits = {"max_connections": 2, "breaker_first": 0.001, "breaker_last": 0.001, "socket_timeout": 0.3}
+        with way_to(group.url, flavour, prefix, **limits) as way:
             f, loads = counted(way, namespace=f"sentinel-{flavour}")
-            for sentinel in sentinel_group.sentinels:
+            for sentinel in group.sentinels:
                 sentinel.freeze()
-            try:
-                for n in range(6):
-                    way.run(f(n))
-            finally:
-                for sentinel in sentinel_group.sentinels:
-                    sentinel.thaw()
+            for n in range(6):
+                way.run(f(n))
+            for sentinel in group.sentinels:
+                sentinel.thaw()
             assert f.cache_info().store_errors >= 6
             hit_again(way, f, 1)
             assert len(loads) >= 6

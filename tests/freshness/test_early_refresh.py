@@ -55,7 +55,7 @@ def test_the_elected_refresh_behind_and_everybody_hits(
     """The entry in hand is served; the next one is there before it ends."""
     runs: list[int] = []
 
-    @way.cached(ttl=10, early_refresh=True)
+    @way.cached(ttl=60, early_refresh=99)
     def f() -> int:
         runs.append(1)
         return len(runs)
@@ -63,11 +63,12 @@ def test_the_elected_refresh_behind_and_everybody_hits(
     chance = [1.0]
     monkeypatch.setattr(random, "random", lambda: chance[0])
     assert way.run(f()) == 1
-    clock.forward(9.9995)
+    clock.forward(31)
     assert way.run(f()) == 1
     settle(way)
     assert len(runs) == 1, "not elected"
-    chance[0] = 1e-9
+    clock.forward(27.5)
+    chance[0] = 1e-12
     assert way.run(f()) == 1
     settle(way)
     assert len(runs) == 2
@@ -77,11 +78,15 @@ def test_the_elected_refresh_behind_and_everybody_hits(
     assert f.cache_info().misses == 1
 
 
-def test_the_elected_of_one_process_are_one(sync_way: Way, clock: Any, start: Callable[..., Any]) -> None:
+def test_the_elected_of_one_process_are_one(
+    sync_way: Way, clock: Any, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fifty callers that are all elected begin one load."""
     go_on, runs = threading.Event(), []
 
-    @sync_way.cached(ttl=10, early_refresh=99)
+    monkeypatch.setattr(random, "random", lambda: 1e-12)
+
+    @sync_way.cached(ttl=60, early_refresh=99)
     def f() -> int:
         runs.append(1)
         if len(runs) > 1:
@@ -89,7 +94,7 @@ def test_the_elected_of_one_process_are_one(sync_way: Way, clock: Any, start: Ca
         return len(runs)
 
     f()
-    clock.forward(9.9999)
+    clock.forward(58.5)
     for caller in [start(f) for _ in range(50)]:
         assert caller.result(30) == 1
     go_on.set()

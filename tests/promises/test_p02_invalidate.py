@@ -23,7 +23,7 @@ def test_a_slow_load_is_overtaken_by_another_process(flavour: str, redis_url: st
     with start_python(actors.load_slowly, redis_url, prefix, flavour) as loader:
         loader.wait_for("loading")
         actors.change(redis_url, prefix)
-        run_python(actors.invalidate, redis_url, prefix, "key")
+        actors.invalidate(redis_url, prefix, "key")
         loader.tell("finish")
         assert loader.result() == 1
     assert run_python(actors.call, redis_url, prefix) == [2]

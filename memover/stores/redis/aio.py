@@ -20,6 +20,7 @@ from memover.stores.base import Granted, Request, Seen, SeenMany
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
 from memover.stores.redis.connect import Node, Target, check_role, lost, translated
+from memover.stores.redis.keyvalue import AsyncRedisKeyValues
 from memover.stores.redis.sync import _PATIENCE, exhausted
 
 if TYPE_CHECKING or sys.version_info >= (3, 11, 3):
@@ -115,7 +116,7 @@ class AsyncPool:
         self._era += 1
         self.close()
 
-    async def exchange(self, packed: bytes, count: int, urgent: bool = False) -> list[Any]:
+    async def exchange(self, packed: bytes, count: int, urgent: bool = False, once: bool = False) -> list[Any]:
         """Send bytes and read `count` answers, the server's errors as answers. Raises redis-py's errors of transport.
 
         One budget for making a connection, sending and reading together; queueing for a connection is apart."""
@@ -131,6 +132,9 @@ class AsyncPool:
             try:
                 async with time_limit(limits.socket_timeout):
                     connection = self.idle.pop() if used else await self._new()
+                    if once and used and await _hung_up(connection):
+                        self.discard(connection)
+                        continue
                     answers = await _exchange(connection, packed, count)
             except BaseException as error:
                 if connection is not None:
@@ -138,12 +142,12 @@ class AsyncPool:
                 if isinstance(error, RedisTimeoutError):  # of connecting, which has a limit of its own
                     due += limits.socket_connect_timeout - limits.socket_timeout
                 timed_out = isinstance(error, (asyncio.TimeoutError, RedisTimeoutError))
-                if timed_out and extensions and _late(loop, due, limits):
+                if timed_out and extensions and not once and _late(loop, due, limits):
                     # The loop was held up by something else, so the store may well have answered: that is no evidence
-                    # against it, and everything we send may be sent twice.
+                    # against it, and all but what must be applied once may be sent twice.
                     extensions -= 1
                     continue
-                if not used or not lost(error):
+                if once or not used or not lost(error):
                     raise
                 self.close()
             else:
@@ -186,6 +190,18 @@ def _late(loop: asyncio.AbstractEventLoop, due: float, limits: Limits) -> bool:
     return loop.time() - due > limits.socket_timeout * _LATENESS
 
 
+async def _hung_up(connection: Any) -> bool:
+    # redis-py 8 has another name for it.
+    look = getattr(connection, "can_read", None) or connection.can_read_destructive
+    # The end of a connection is known when the loop has asked for it (one turn) and handled the answer (another).
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    try:
+        return bool(await look())
+    except Exception:
+        return True
+
+
 async def _exchange(connection: Any, packed: bytes, count: int) -> list[Any]:
     await connection.send_packed_command((packed,), False)
     answers: list[Any] = []
@@ -220,7 +236,7 @@ _left_behind: list[Any] = []
 """In a forked child: what belongs to its parent's event loops."""
 
 
-class AsyncRedisStore(RedisCommands):
+class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
     """Redis or Valkey for coroutines; see `memover.stores.base.AsyncStore`."""
 
     shared = True
@@ -318,35 +334,37 @@ class AsyncRedisStore(RedisCommands):
 
     # -- from commands to bytes and back --------------------------------------------------------------------------------
 
-    async def _run(self, exchange: Exchange[T], *, urgent: bool = False) -> T:
+    async def _run(self, exchange: Exchange[T], *, urgent: bool = False, once: bool = False) -> T:
         wire = scripted(exchange, self._known)
         try:
             commands = next(wire)
             while True:
-                commands = wire.send(await self._answers(commands, urgent))
+                commands = wire.send(await self._answers(commands, urgent, once))
         except StopIteration as stop:
             result: T = stop.value
             return result
         except RedisError as error:
             raise translated(error, self.address) from error
 
-    async def _answers(self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool) -> list[Any]:
+    async def _answers(
+        self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool, once: bool
+    ) -> list[Any]:
         if self._topology is None:
-            (answers,) = await self._exchange([(None, [args for _, args in commands])], urgent)
+            (answers,) = await self._exchange([(None, [args for _, args in commands])], urgent, once)
             return answers
         hops = self._topology.routed(commands)
         try:
             exchanges = next(hops)
             while True:
-                exchanges = hops.send(await self._exchange(exchanges, urgent))
+                exchanges = hops.send(await self._exchange(exchanges, urgent, once))
         except StopIteration as stop:
             result: list[Any] = stop.value
             return result
 
-    async def _exchange(self, exchanges: Exchanges, urgent: bool) -> list[list[Any]]:
+    async def _exchange(self, exchanges: Exchanges, urgent: bool, once: bool) -> list[list[Any]]:
         async def visit(node: Node | None, batch: list[tuple[bytes, ...]]) -> list[Any]:
             try:
-                return await self._visit(node, batch, urgent)
+                return await self._visit(node, batch, urgent, once)
             except StoreError as error:
                 return [error] * len(batch)
 
@@ -354,13 +372,13 @@ class AsyncRedisStore(RedisCommands):
             return [await visit(*exchanges[0])]
         return list(await asyncio.gather(*(visit(node, batch) for node, batch in exchanges)))
 
-    async def _visit(self, node: Node | None, batch: list[tuple[bytes, ...]], urgent: bool) -> list[Any]:
+    async def _visit(self, node: Node | None, batch: list[tuple[bytes, ...]], urgent: bool, once: bool) -> list[Any]:
         pool = await self._pool(node)
         breaker = pool.breaker
         if breaker.tripped and not urgent:
             breaker.check()
         try:
-            answers = await pool.exchange(b"".join(map(self._packed, batch)), len(batch), urgent)
+            answers = await pool.exchange(b"".join(map(self._packed, batch)), len(batch), urgent, once)
         except StoreError:
             raise
         except Exception as error:

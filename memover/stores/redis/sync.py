@@ -1,7 +1,7 @@
 """The Redis store for threads: a pool of connections per node, and one exchange of bytes at a time on each.
 
 A connection that was used before may have died in the meantime, which shows only when it is used: what was sent on it
-is sent once more on a new one, every command of ours being safe to repeat. Nothing else is ever repeated here.
+is sent once more on a new one, unless it must be applied once only. Nothing else is ever repeated here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from memover.stores.base import Granted, Request, Seen, SeenMany
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
 from memover.stores.redis.connect import Node, Target, check_role, lost, translated
+from memover.stores.redis.keyvalue import RedisKeyValues
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,21 +129,28 @@ class Pool:
         self._era += 1
         self.close()
 
-    def begin(self, packed: bytes, urgent: bool = False) -> tuple[Any, bool]:
-        """Send bytes; the answer is what `finish` needs. Raises redis-py's errors of transport."""
+    def begin(self, packed: bytes, urgent: bool = False, once: bool = False) -> tuple[Any, bool]:
+        """Send bytes; the answer is what `finish` needs. Raises redis-py's errors of transport.
+
+        `once`: never sent again, so an idle connection is first looked at for whether the server has hung up."""
         while True:
             connection, used = self.take(urgent)
+            if once and used and _hung_up(connection):
+                self.discard(connection)
+                continue
             try:
                 connection.send_packed_command((packed,), False)
             except BaseException as error:
                 self.discard(connection)
-                if not used or not lost(error):
+                if once or not used or not lost(error):
                     raise
                 self.close()
             else:
                 return connection, used
 
-    def finish(self, begun: tuple[Any, bool], packed: bytes, count: int, urgent: bool = False) -> list[Any]:
+    def finish(
+        self, begun: tuple[Any, bool], packed: bytes, count: int, urgent: bool = False, once: bool = False
+    ) -> list[Any]:
         """Read `count` answers, the server's errors as answers."""
         connection, used = begun
         while True:
@@ -150,13 +158,21 @@ class Pool:
                 answers = _answers(connection, count)
             except BaseException as error:
                 self.discard(connection)
-                if not used or not lost(error):
+                if once or not used or not lost(error):
                     raise
                 self.close()
             else:
                 self.give(connection)
                 return answers
             connection, used = self.begin(packed, urgent)
+
+
+def _hung_up(connection: Any) -> bool:
+    # Whatever can be read on an idle connection is the end of it, or an answer that nobody waits for.
+    try:
+        return bool(connection.can_read(timeout=0))
+    except Exception:
+        return True
 
 
 def exhausted(address: str, limits: Limits) -> StoreUnavailable:
@@ -198,7 +214,7 @@ class _Visit:
         self.error: StoreError | None = None
 
 
-class RedisStore(RedisCommands):
+class RedisStore(RedisKeyValues, RedisCommands):
     """Redis or Valkey for threads; see `memover.stores.base.Store`. Each method is one round trip but where it says."""
 
     shared = True
@@ -309,77 +325,79 @@ class RedisStore(RedisCommands):
         """The primaries, each of which has keys of its own; None for the one there is. Raises `StoreError`."""
         if self._topology is None:
             return [None]
-        self._answers([(b"", (b"PING",))], False)
+        self._answers([(b"", (b"PING",))], False, False)
         return list(self._topology.primaries())
 
     def visit(self, node: Node | None, commands: list[tuple[bytes, ...]]) -> list[Any]:
         """The answers of one node to a pipeline of commands, errors as answers. One round trip. Raises `StoreError`."""
-        answers = self._finish(self._begin(node, commands, False), False)
+        answers = self._finish(self._begin(node, commands, False, False), False, False)
         if answers and isinstance(answers[0], StoreError):
             raise answers[0]
         return answers
 
     # -- from commands to bytes and back --------------------------------------------------------------------------------
 
-    def _run(self, exchange: Exchange[T], *, urgent: bool = False) -> T:
+    def _run(self, exchange: Exchange[T], *, urgent: bool = False, once: bool = False) -> T:
         wire = scripted(exchange, self._known)
         try:
             commands = next(wire)
             while True:
-                commands = wire.send(self._answers(commands, urgent))
+                commands = wire.send(self._answers(commands, urgent, once))
         except StopIteration as stop:
             result: T = stop.value
             return result
         except RedisError as error:
             raise translated(error, self.address) from error
 
-    def _answers(self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool) -> list[Any]:
+    def _answers(
+        self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool, once: bool
+    ) -> list[Any]:
         if self._topology is None:
-            (answers,) = self._exchange([(None, [args for _, args in commands])], urgent)
+            (answers,) = self._exchange([(None, [args for _, args in commands])], urgent, once)
             return answers
         hops = self._topology.routed(commands)
         try:
             exchanges = next(hops)
             while True:
-                exchanges = hops.send(self._exchange(exchanges, urgent))
+                exchanges = hops.send(self._exchange(exchanges, urgent, once))
         except StopIteration as stop:
             result: list[Any] = stop.value
             return result
 
-    def _exchange(self, exchanges: Exchanges, urgent: bool) -> list[list[Any]]:
+    def _exchange(self, exchanges: Exchanges, urgent: bool, once: bool) -> list[list[Any]]:
         # To all nodes before the first answer is read, so that several cost the time of one.
         visits: dict[Node | None, _Visit] = {}
         try:
             # In one order for all threads: each holds a connection while it takes the next, and small pools could lock.
             for node, batch in exchanges if len(exchanges) == 1 else sorted(exchanges, key=_by_node):
-                visits[node] = self._begin(node, batch, urgent)
-            return [self._finish(visits[node], urgent) for node, _ in exchanges]
+                visits[node] = self._begin(node, batch, urgent, once)
+            return [self._finish(visits[node], urgent, once) for node, _ in exchanges]
         except BaseException:
             for visit in visits.values():  # cut short (KeyboardInterrupt, say): nobody will read those answers
                 if visit.begun is not None:
                     visit.pool.discard(visit.begun[0])
             raise
 
-    def _begin(self, node: Node | None, batch: list[tuple[bytes, ...]], urgent: bool) -> _Visit:
+    def _begin(self, node: Node | None, batch: list[tuple[bytes, ...]], urgent: bool, once: bool) -> _Visit:
         pool = self._pools.get(node) or self._pool(node)
         visit = _Visit(node, pool, b"".join(map(self._packed, batch)), len(batch))
         try:
             if pool.breaker.tripped and not urgent:
                 pool.breaker.check()
-            visit.begun = pool.begin(visit.packed, urgent)
+            visit.begun = pool.begin(visit.packed, urgent, once)
         except StoreError as error:
             visit.error = error
         except Exception as error:
             visit.error = self._failed(node, pool, error)
         return visit
 
-    def _finish(self, visit: _Visit, urgent: bool) -> list[Any]:
+    def _finish(self, visit: _Visit, urgent: bool, once: bool) -> list[Any]:
         begun, visit.begun = visit.begun, None
         if begun is None:
             return [visit.error] * visit.count
         pool = visit.pool
         try:
-            answers = pool.finish(begun, visit.packed, visit.count, urgent)
+            answers = pool.finish(begun, visit.packed, visit.count, urgent, once)
         except StoreError as error:
             return [error] * visit.count
         except Exception as error:

@@ -1,0 +1,83 @@
+"""The `memover.Cache`s behind Django's aliases. Django makes a backend per alias and thread; they share what is here."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import threading
+from typing import Any
+
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from memover.cache import Cache
+from memover.codec.pickle import PickleCodec
+from memover.errors import ConfigurationError
+from memover.keys.naming import check_prefix
+
+__all__ = ["DjangoCache", "shared_cache"]
+
+_SALT = b"memover.django.MemoverCache"
+_shared: dict[str, DjangoCache] = {}
+_lock = threading.Lock()
+
+
+class DjangoCache(Cache):
+    """A `Cache` whose prefix may be empty, as Django's KEY_PREFIX is by default."""
+
+    @staticmethod
+    def _check_prefix(prefix: Any) -> str:
+        return "" if prefix == "" else check_prefix(prefix)
+
+
+def shared_cache(url: str, prefix: str, options: dict[str, Any]) -> DjangoCache:
+    """The cache of this process for a location, a prefix and options; made when first asked for.
+
+    Two aliases that differ only in VERSION, TIMEOUT or KEY_FUNCTION share one, and so its entries."""
+    if "ttl" in options or "prefix" in options or "version" in options or "key_function" in options:
+        raise ConfigurationError(
+            "In CACHES, give TIMEOUT, KEY_PREFIX, VERSION and KEY_FUNCTION beside OPTIONS, in Django's words."
+        )
+    place = json.dumps([url, prefix, sorted(options.items())], default=lambda it: f"{type(it)} {id(it)}")
+    with _lock:
+        cache = _shared.get(place)
+        if cache is None:
+            settled = {**options, "codec": codec_for(options.get("codec", "pickle"))}
+            try:
+                cache = _shared[place] = DjangoCache(url, prefix=prefix, **settled)
+            except TypeError as error:
+                raise ConfigurationError(f"OPTIONS of the cache at {url.rpartition('@')[2]}: {error}.") from None
+        return cache
+
+
+def codec_for(spec: Any) -> Any:
+    """The codec that OPTIONS["codec"] asks for: "pickle" (signed), "msgpack", an object, or the dotted path of one or
+    of what makes one."""
+    if spec == "pickle":
+        return PickleCodec(keys=[_derived(key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)])
+    if spec == "msgpack":
+        return None
+    if isinstance(spec, str):
+        try:
+            spec = import_string(spec)
+        except ImportError as error:
+            raise ConfigurationError(f"OPTIONS['codec']: {error}. Give 'pickle', 'msgpack' or a dotted path.") from None
+    return spec() if isinstance(spec, type) or not hasattr(spec, "encode") else spec
+
+
+def _derived(secret: str | bytes) -> bytes:
+    # A key of our own, so that what Django signs with the same secret for another purpose is never a signature here.
+    return hmac.new(secret.encode() if isinstance(secret, str) else secret, _SALT, "sha256").digest()
+
+
+def _settings_changed(*, setting: str, **_: Any) -> None:
+    if setting in ("CACHES", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
+        from memover.config import changed
+
+        with _lock:
+            _shared.clear()
+        changed()
+
+
+setting_changed.connect(_settings_changed, dispatch_uid="memover.django")

@@ -1,0 +1,112 @@
+"""A Django project in this process: settings, one page of each kind, and `backend(...)` to configure its cache."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("django")
+
+import django
+from django.conf import settings
+from django.test.utils import override_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+if not settings.configured:
+    settings.configure(
+        SECRET_KEY="the first secret of the tests",
+        ALLOWED_HOSTS=["testserver"],
+        INSTALLED_APPS=["django.contrib.sessions", "memover.django"],
+        MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
+        SESSION_ENGINE="django.contrib.sessions.backends.cache",
+        ROOT_URLCONF="memover_tests_urls",
+        TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
+        USE_TZ=True,
+    )
+    django.setup()
+
+
+def _pages() -> ModuleType:
+    from django.core.cache import cache
+    from django.http import HttpRequest, HttpResponse
+    from django.template import engines
+    from django.urls import path
+    from django.views.decorators.cache import cache_page
+
+    pages = ModuleType("memover_tests_urls")
+    counts: dict[str, int] = {}
+
+    def count(name: str) -> int:
+        counts[name] = counts.get(name, 0) + 1
+        return counts[name]
+
+    def plain(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(f"plain {count('plain')}")
+
+    async def awaited(request: HttpRequest) -> HttpResponse:
+        async def compute() -> int:
+            return count("awaited")
+
+        return HttpResponse(f"awaited {await cache.aget_or_set('awaited', compute)}")
+
+    def visits(request: HttpRequest) -> HttpResponse:
+        request.session["visits"] = request.session.get("visits", 0) + 1
+        return HttpResponse(f"visits {request.session['visits']}")
+
+    def fragment(request: HttpRequest) -> HttpResponse:
+        template = engines["django"].from_string(
+            "{% load cache %}{% cache 60 part who %}{{ count }}{% endcache %} of {{ who }}"
+        )
+        return HttpResponse(template.render({"count": lambda: count("fragment"), "who": request.GET["who"]}))
+
+    pages.counts = counts  # type: ignore[attr-defined]
+    pages.urlpatterns = [  # type: ignore[attr-defined]
+        path("plain", plain),
+        path("page", cache_page(60)(plain)),
+        path("awaited", awaited),
+        path("visits", visits),
+        path("fragment", fragment),
+    ]
+    return pages
+
+
+sys.modules.setdefault("memover_tests_urls", _pages())
+
+
+@pytest.fixture(params=["redis", "memory"])
+def location(request: pytest.FixtureRequest) -> str:
+    """A shared store and one in this process."""
+    if request.param == "memory":
+        return ""
+    found: str = request.getfixturevalue("redis_url")
+    return found
+
+
+@pytest.fixture
+def backend(location: str, prefix: str) -> Iterator[Callable[..., Any]]:
+    """`backend(VERSION=2, ...)` configures the default cache with the test's prefix and returns it."""
+    from django.core.cache import caches
+
+    entered: list[override_settings] = []
+
+    def configure(alias: str = "default", *, others: Any = (), **params: Any) -> Any:
+        options = {"socket_timeout": 10, "socket_connect_timeout": 10, **params.pop("OPTIONS", {})}
+        own = {
+            "BACKEND": "memover.django.MemoverCache",
+            "LOCATION": location,
+            "KEY_PREFIX": prefix,
+            **params,
+            "OPTIONS": options,
+        }
+        entered.append(override_settings(CACHES={"default": own, alias: own, **dict(others)}))
+        entered[-1].enable()
+        return caches[alias]
+
+    yield configure
+    for override in reversed(entered):
+        override.disable()
