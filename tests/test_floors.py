@@ -25,7 +25,7 @@ class Floor(NamedTuple):
 
 
 WORDS = "errors model clocks"
-TOOLS = f"{WORDS} policy keys codec tags registry"
+TOOLS = f"{WORDS} policy keys codec tags registry schema"
 FACE = "cache cached config core decorator"
 KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
 
@@ -40,11 +40,13 @@ FLOORS = {
     "codec": Floor("errors model", f"msgpack zstandard {KNOWN_TYPES}"),
     "tags": Floor("errors model keys"),
     "registry": Floor("errors", "threading"),
+    "schema": Floor("errors codec", "os"),
+    "schema.lock": Floor("errors schema", "tomli tomli_w"),
     # the rules: no clock, no thread, no I/O, nothing from outside
     "engine": Floor("errors model policy codec.envelope"),
     # what does things
     "stores": Floor(f"{WORDS} codec.envelope", "threading time"),
-    "stores.redis": Floor(f"{WORDS} stores", "redis asyncio async_timeout threading time random"),
+    "stores.redis": Floor(f"{WORDS} stores codec.envelope", "redis asyncio async_timeout threading time random"),
     "drivers": Floor(
         f"{TOOLS} engine stores.base stores.memory", "asyncio concurrent contextvars threading time random os"
     ),
@@ -56,7 +58,7 @@ FLOORS = {
     "decorator": Floor(f"{TOOLS} {FACE}"),
     "__init__": Floor(f"{TOOLS} {FACE} drivers.tracking"),
 }
-EDGES = {"observe", "testing"}
+EDGES = {"__main__", "cli", "observe", "pytest_plugin", "testing"}
 """They may import anything; nothing imports them."""
 
 # The standard library is free to use, but for what reads clocks, runs threads or talks to the world.

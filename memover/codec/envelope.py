@@ -44,6 +44,7 @@ from memover.errors import DamagedEntry
 __all__ = [
     "FORMAT",
     "HEAD_BYTES",
+    "KIND_AT",
     "KIND_ERROR",
     "KIND_KEY_VALUE",
     "KIND_VALUE",
@@ -61,6 +62,7 @@ FORMAT = 1
 KIND_VALUE = 0
 KIND_ERROR = 1
 KIND_KEY_VALUE = 2
+KIND_AT = 56
 NO_FINGERPRINT = bytes(8)
 
 _HEAD = struct.Struct("<3sBIIIdddd8sBBBBHH")

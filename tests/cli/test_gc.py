@@ -69,13 +69,15 @@ def test_entries_of_versions_that_are_over_are_removed(
     ]
     foreign = f"{prefix}:1:profiles:somebody-elses"
     redis_client.set(foreign, b"no entry")
+    with Cache(redis_url, prefix=prefix) as cache:
+        cache.set("profiles:7", "of the key-value API", version=1)
     taken = sum(redis_client.memory_usage(key) or 0 for key in gone)
     told = shop.run("gc", "--url", redis_url, "--prefix", prefix)
     assert "profiles version 1: 3 entries" in told
     assert "old/ones version 5: 3 entries" in told
     assert f"6 entries, {taken} bytes" in told
     assert redis_client.exists(*gone) == 0
-    assert redis_client.exists(*kept, foreign) == len(kept) + 1
+    assert redis_client.exists(*kept, foreign, f"{prefix}:1:profiles:7") == len(kept) + 2
 
 
 def test_a_dry_run_only_counts(shop: App, redis_url: str, redis_client: redis.Redis, prefix: str) -> None:

@@ -1,14 +1,15 @@
 """Going through the keys of a Redis in bounded steps: SCAN, node by node, and UNLINK for what is not wanted.
 
 A step is one SCAN and, for what it found, one pipeline each of GETRANGE with MEMORY USAGE and of UNLINK: Redis is never
-held up for longer than a SCAN of `step` keys takes. Keys that are no entries of memover are left alone.
+held up for longer than a SCAN of `step` keys takes. Keys that are no entries of calls are left alone: foreign ones, and
+those of the key-value API, whose keys may look alike.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from memover.codec.envelope import MAGIC
+from memover.codec.envelope import KIND_AT, KIND_KEY_VALUE, MAGIC
 from memover.stores.redis.connect import translated
 
 if TYPE_CHECKING:
@@ -46,19 +47,23 @@ def _entries(store: RedisStore, node: Node | None, keys: list[bytes], remove: bo
     if not keys:
         return
     asked: list[tuple[bytes, ...]] = [
-        each for key in keys for each in ((b"GETRANGE", key, b"0", b"2"), (b"MEMORY", b"USAGE", key))
+        each for key in keys for each in ((b"GETRANGE", key, b"0", b"%d" % KIND_AT), (b"MEMORY", b"USAGE", key))
     ]
     answers = store.visit(node, asked)
     sizes = {
         key: size
-        for key, magic, size in zip(keys, answers[::2], answers[1::2])
-        if magic == MAGIC and isinstance(size, int)
+        for key, head, size in zip(keys, answers[::2], answers[1::2])
+        if isinstance(size, int) and isinstance(head, bytes) and _of_a_call(head)
     }
     # One command for each: in a cluster the keys of one node are in many slots.
     gone = store.visit(node, [(b"UNLINK", key) for key in sizes]) if remove and sizes else [1] * len(sizes)
     for (key, size), answer in zip(sizes.items(), gone):
         if answer == 1:
             yield key, size
+
+
+def _of_a_call(head: bytes) -> bool:
+    return len(head) > KIND_AT and head.startswith(MAGIC) and head[KIND_AT] != KIND_KEY_VALUE
 
 
 def _pages(store: RedisStore, node: Node | None, pattern: bytes, step: int) -> Iterator[list[bytes]]:
