@@ -5,6 +5,9 @@ What differs from Django's own Redis backend: `clear()` removes this KEY_PREFIX'
 nothing, while writes and deletions raise (see `memover.drivers.keyvalue`); pickles are signed.
 """
 
+# Parameters are called timeout here, as Django does, and ttl in the class below.
+# pyright: reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 import math
@@ -64,7 +67,7 @@ class MemoverCache(KeyValueFace, BaseCache):
     # -- names and times, Django's way ----------------------------------------------------------------------------------
 
     def _text(self, key: Any, version: int | None) -> str:
-        return check_stored(self.make_and_validate_key(key, version=version))
+        return check_stored(str(self.make_and_validate_key(key, version=version)))
 
     def _fresh_for(self, ttl: Any) -> float:
         if ttl is DEFAULT_TIMEOUT or ttl is ...:
