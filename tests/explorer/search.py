@@ -84,20 +84,23 @@ def _violation(
 def wander(world: World, seed: int) -> tuple[int, Violation | None]:
     """One schedule, chosen by a seed: how many steps it had, and the promise that fell in it.
 
-    Every actor, and every way of going wrong, has a weight of its own, so that some are far ahead of others: evenly
-    drawn schedules hardly ever leave a slow load behind.
+    A draw picks some of the actors and a few of the faults, and lets the fastest go first, changing its mind now and then
+    about who that is: evenly drawn schedules hardly ever leave a slow load behind, and one that everything befalls
+    hardly ever comes to the end of anything.
     """
     chance = random.Random(seed)
-    weights: dict[Any, float] = {}
-    state = start = chance.choice(world.starts)
+    state = start = _some_of(world, chance.choice(world.starts), chance)
+    speed: dict[str, float] = {}
     path: list[Step] = []
     while steps := world.steps(state):
+        if speed and chance.random() < 0.15:
+            speed[chance.choice(list(speed))] = 10.0 ** chance.uniform(-3, 0)
+        first: set[str] = set()
         drawn = []
         for step in steps:
-            kind = (step.who, step.what[0])
-            if kind not in weights:
-                weights[kind] = 10.0 ** chance.uniform(-2, 0)
-            drawn.append(weights[kind])
+            weight = speed.setdefault(step.who, 10.0 ** chance.uniform(-3, 0))
+            drawn.append(weight if step.who not in first or world.scenario.spread else weight / 3)
+            first.add(step.who)  # what follows the first of an actor's choices is something that goes wrong
         (step,) = chance.choices(steps, drawn)
         path.append(step)
         checked = step.after if step.after.fallen else world.check(step.after)
@@ -105,6 +108,14 @@ def wander(world: World, seed: int) -> tuple[int, Violation | None]:
             return len(path), Violation(*checked.fallen, start, path, seed)
         state = step.after
     return len(path), None
+
+
+def _some_of(world: World, state: State, chance: random.Random) -> State:
+    actors = list(state.actors)
+    for at in chance.sample(range(len(actors)), chance.randint(0, max(0, len(actors) - 3))):
+        actors[at] = actors[at]._replace(phase=("gone",))
+    faults = chance.sample(state.faults, chance.randint(0, min(3, len(state.faults))))
+    return state._replace(actors=tuple(actors), faults=tuple(faults))
 
 
 # -- in words ---------------------------------------------------------------------------------------------------------------

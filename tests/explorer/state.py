@@ -68,7 +68,7 @@ class Process(NamedTuple):
     """What the calls of one process share.
 
     `last` and `owed` are its witness; `bound` is the truth that its own calls were promised by an invalidation that
-    failed loudly; `learned` are the further names it reads with each key; `flights` are (lease token, actor); `trains`
+    failed loudly; `learned` are the further names that its new calls read with each key; `flights` are (lease token, actor); `trains`
     the storeless load under way for each key, (actor, number).
     """
 
@@ -86,7 +86,7 @@ class Actor(NamedTuple):
     """How far one flow has come. `node` names everything it was ever answered; `phase` is inside its operation.
 
     `floor` is the least value it may be answered with, known when it begins (None: not yet); `seen` is what it saw when
-    it began to wait; `excused` says that a failover took away what it would have had to know; `healing` that it
+    it last looked; `learned` are the further names it reads with each key; `excused` says that a failover took away what it would have had to know; `healing` that it
     knew what was lost, and so has to put it back.
     """
 
@@ -94,6 +94,7 @@ class Actor(NamedTuple):
     phase: tuple[Any, ...] = ()
     floor: int | None = None
     seen: tuple[Any, ...] | None = None
+    learned: tuple[tuple[bytes, ...], ...] = ()
     excused: bool = False
     healing: bool = False
 

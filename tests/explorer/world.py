@@ -39,7 +39,7 @@ from tests.explorer.state import (
 from tests.explorer.threads import BROKEN, FAILURE, TIMEOUT, Knowledge, Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import ModuleType
 
     from memover.engine.ops import Outcome, Reading, Sealed
@@ -203,6 +203,7 @@ class World:
         lost_here = any(state.lost) and not self._can_tell(state, process)
         actor = Actor(
             floor=max(state.settled, process.bound),
+            learned=process.learned,
             excused=lost_here,
             healing=any(state.lost) and not lost_here and player.reads,
         )
@@ -411,10 +412,14 @@ class Desk:
         self.now(None)
 
     def learn(self, names: Sequence[bytes]) -> None:
-        learned = list(self.process.learned)
-        learned[self.key] = tuple(name for name in names if not name.startswith(VERSION))
-        self.process = self.process._replace(learned=tuple(learned))
-        self.state = put_process(self.state, self.player.process, self.process)
+        lesson = tuple(name for name in names if not name.startswith(VERSION))
+
+        def after(learned: tuple[tuple[bytes, ...], ...]) -> tuple[tuple[bytes, ...], ...]:
+            return (*learned[: self.key], lesson, *learned[self.key + 1 :])
+
+        process = self.process._replace(learned=after(self.process.learned))
+        state = put_process(self.state, self.player.process, process)
+        self.state = put_actor(state, self.index, self.actor._replace(learned=after(self.actor.learned)))
         self.now(None)
 
     def late_tags(self, outcome: Outcome) -> None:
@@ -439,7 +444,7 @@ class Desk:
     def asked(self) -> tuple[bytes, ...]:
         """The names to read with the key: the required ones, what was learned, and the call's own where it is wanted."""
         first = self.world.scenario.required(self.key)
-        more = self.process.learned[self.key]
+        more = self.actor.learned[self.key]
         if self.tracked and not self.world.scenario.spread:
             more = (*more, CALL)
         return tuple(dict.fromkeys((*first, *more)))
@@ -465,7 +470,7 @@ class Desk:
         required = scenario.required(key)
         clock = scenario.clock(key)
         ensured = (*required, *((CALL,) if self.tracked else ()), *((clock,) if clock else ()))
-        names = (*ensured, *(name for name in self.process.learned[key] if name not in required))
+        names = (*ensured, *(name for name in self.actor.learned[key] if name not in required))
         floors = self.floors(ensured)
         if not scenario.spread:
             self.command("asks for the lease", ("acquire", key, token, force, names, len(required), floors))

@@ -79,7 +79,7 @@ def run(url: str, prefix: str, scenario: Callable[[Any, list[int], Awaits, int],
 
     async def whole() -> int:
         awaits = Awaits()
-        cache = Cache(url, prefix=prefix, lease_ttl=LONG, wait_timeout=LONG)
+        cache = Cache(url, prefix=prefix, lease_ttl=LONG, wait_timeout=LONG, socket_timeout=10.0)
         loads: list[int] = []
 
         @cache.versioned(namespace="cancelled")
@@ -166,7 +166,7 @@ def test_when_everybody_is_cancelled_so_is_the_load(redis_url: str, prefix: str)
     """A load that nobody waits for any more is cancelled, and its lease given back."""
 
     async def whole() -> None:
-        cache = Cache(redis_url, prefix=prefix, lease_ttl=LONG, wait_timeout=LONG)
+        cache = Cache(redis_url, prefix=prefix, lease_ttl=LONG, wait_timeout=LONG, socket_timeout=10.0)
         began, ended = asyncio.Event(), asyncio.Event()
 
         @cache.versioned(namespace="all")
@@ -214,7 +214,7 @@ def test_a_timeout_around_a_call_is_the_callers_own(redis_url: str, prefix: str)
     """`wait_for` around a cached call: the caller gets its timeout, the others their value."""
 
     async def whole() -> None:
-        cache = Cache(redis_url, prefix=prefix, lease_ttl=LONG, wait_timeout=LONG)
+        cache = Cache(redis_url, prefix=prefix, lease_ttl=LONG, wait_timeout=LONG, socket_timeout=10.0)
         go = asyncio.Event()
         loads: list[int] = []
 

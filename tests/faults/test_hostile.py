@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from memover import Cache, ConfigurationError, versioned_cache
 from memover.engine.generations import FLOOR_LIMIT, GARBAGE
 from memover.keys.naming import lease_key
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     import redis
@@ -256,8 +257,6 @@ def test_a_huge_value_under_a_key_of_ours_does_not_take_the_store_down(
     redis_client.setrange(f.key(1), 60_000_000, "x")
     assert way.run(f(1)) == [1, "value"]
     way.run(f.invalidate(1))
-    from tests.servers import wait_until
-
     wait_until(lambda: way.run(f.peek(2)) is not None, "the store to be asked again")
     well(way, f, loads)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import InvalidationFailed, StoreError, StoreTimeout, StoreUnavailable
+from tests.face.conftest import way_of
 from tests.face.ways import Way
 from tests.servers import FaultyProxy, wait_until
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from memover.model import Event
     from tests.servers import RedisServer
+
+__all__ = ["way_of"]  # with the budgets that users have, and not the patient ones of other tests
 
 FAULTS = ["blackhole", "half_open", "partition", "refuse", "delay"]
 BUDGET = 0.25
@@ -357,7 +360,7 @@ def together(way: Way, f: Any, calls: list[tuple[Any, ...]]) -> list[Any]:
 def test_a_busy_pool_is_waited_for(redis_server: RedisServer, way_of: Any) -> None:
     """Callers beyond `max_connections` queue while connections come back; nobody runs a function for want of one."""
     way = way_of(redis_server.url)
-    way.cache = way.new_cache(max_connections=2, socket_timeout=0.5)
+    way.cache = way.new_cache(max_connections=2, socket_timeout=1.0, socket_connect_timeout=5.0)
     f, loads = counted(way)
     together(way, f, [(n,) for n in range(20)])
     assert len(loads) == 20
@@ -373,11 +376,11 @@ def _numbered(count: int, way: Way, f: Any) -> list[tuple[int, int]]:
 def test_thousands_of_tasks_hit_without_a_load(redis_url: str, prefix: str) -> None:
     """More tasks than a budget can serve still wait their turn: being busy is no failure of the store."""
     way = Way(redis_url, is_async=True, prefix=prefix)
-    way.cache = way.new_cache(socket_timeout=0.1)
+    way.cache = way.new_cache(socket_timeout=0.3, socket_connect_timeout=5.0)
     f, loads = counted(way)
     together(way, f, [(n,) for n in range(10)])
     assert len(loads) == 10
-    together(way, f, [(n % 10,) for n in range(4000)])
+    together(way, f, [(n % 10,) for n in range(6000)])
     assert len(loads) == 10
     assert f.cache_info().store_errors == 0
     way.close()

@@ -64,7 +64,7 @@ def equal(one: Any, other: Any) -> None:
 
 
 def sync_function(url: str, prefix: str, **options: Any) -> tuple[Cache, Any, list[int]]:
-    cache = Cache(url, prefix=prefix, **options)
+    cache = Cache(url, prefix=prefix, **{"socket_timeout": 10.0, "socket_connect_timeout": 10.0, **options})
     loads: list[int] = []
 
     @cache.versioned(namespace="forked")
@@ -95,7 +95,7 @@ def fork_after_use(url: str, prefix: str) -> Any:
 
 
 def fork_with_threads_alive(url: str, prefix: str) -> Any:
-    _cache, f, _ = sync_function(url, prefix, socket_timeout=10.0)
+    _cache, f, _ = sync_function(url, prefix, socket_timeout=10.0, socket_connect_timeout=10.0)
     stop = threading.Event()
     wrong: list[Any] = []
 
@@ -132,7 +132,7 @@ def fork_with_threads_alive(url: str, prefix: str) -> Any:
 
 
 def fork_on_a_loop(url: str, prefix: str) -> Any:
-    cache = Cache(url, prefix=prefix)
+    cache = Cache(url, prefix=prefix, socket_timeout=10.0, socket_connect_timeout=10.0)
     loads: list[int] = []
 
     @cache.versioned(namespace="forked")
@@ -187,7 +187,7 @@ def fork_on_a_loop(url: str, prefix: str) -> Any:
 
 
 def fork_during_a_load(url: str, prefix: str) -> Any:
-    cache = Cache(url, prefix=prefix, wait_timeout=30)
+    cache = Cache(url, prefix=prefix, wait_timeout=30, socket_timeout=10.0, socket_connect_timeout=10.0)
     began, go = threading.Event(), threading.Event()
     parent = os.getpid()
 
@@ -213,7 +213,7 @@ def fork_during_a_load(url: str, prefix: str) -> Any:
 
 
 def loops_one_after_another(url: str, prefix: str) -> Any:
-    cache = Cache(url, prefix=prefix)
+    cache = Cache(url, prefix=prefix, socket_timeout=10.0, socket_connect_timeout=10.0)
     loads: list[int] = []
 
     @cache.versioned(namespace="loops")
@@ -236,7 +236,7 @@ def loops_one_after_another(url: str, prefix: str) -> Any:
 
 
 def loops_side_by_side(url: str, prefix: str) -> Any:
-    cache = Cache(url, prefix=prefix, socket_timeout=10.0)
+    cache = Cache(url, prefix=prefix, socket_timeout=10.0, socket_connect_timeout=10.0)
     loads: list[int] = []
 
     @cache.versioned(namespace="loops")
@@ -267,7 +267,7 @@ def loops_side_by_side(url: str, prefix: str) -> Any:
 
 def a_loop_that_ends_in_the_middle(url: str, prefix: str) -> Any:
     """The leader's loop is gone before its load is over; a follower on another loop takes over."""
-    cache = Cache(url, prefix=prefix, lease_ttl=120, wait_timeout=120)
+    cache = Cache(url, prefix=prefix, lease_ttl=120, wait_timeout=120, socket_timeout=10.0)
     loads: list[int] = []
     began, followed = threading.Event(), threading.Event()
 
@@ -358,7 +358,7 @@ def test_a_child_owes_what_its_parent_owed(start_redis: Callable[..., RedisServe
 def fork_while_owing(url: str, prefix: str, server: int) -> Any:
     import signal
 
-    cache, f, loads = sync_function(url, prefix, breaker_first=0.02, breaker_last=0.05)
+    cache, f, loads = sync_function(url, prefix, breaker_first=0.02, breaker_last=0.05, socket_timeout=0.25)
     f(1)
     os.kill(server, signal.SIGSTOP)
     try:

@@ -26,8 +26,7 @@ FLAVOURS = pytest.mark.parametrize("flavour", ["sync", "async"])
 @contextmanager
 def way_to(url: str, flavour: str, prefix: str, **options: Any) -> Iterator[Way]:
     way = Way(url, is_async=flavour == "async", prefix=prefix)
-    if options:
-        way.cache = way.new_cache(**options)
+    way.cache = way.new_cache(**{"socket_timeout": 1.0, "socket_connect_timeout": 1.0, **options})
     try:
         yield way
     finally:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Writes and invalidations are frequent, loads slow and callers many: a build that is wrong is wrong within a second.
 FIERCE: dict[str, Any] = {"keys": 2, "changes": 0.2, "slowest_load": 0.02, "processes": 2, "threads": 2, "tasks": 4}
 
-PATIENT = {"socket_timeout": 5.0}
+PATIENT = {"socket_timeout": 10.0, "socket_connect_timeout": 10.0}
 """A budget that a busy machine does not use up: what is loaded without the store is no matter for "single-load"."""
 
 
@@ -53,10 +53,14 @@ def test_the_memory_store_keeps_the_same_promises() -> None:
 )
 def test_a_broken_build_is_caught(mutant: str, rules: set[str], redis_server: RedisServer) -> None:
     """With one line of the protocol taken out, the checker says which rule is broken."""
-    report = check_history(
-        redis_server.url, seconds=1.5, setup=f"tests.history.mutants:{mutant}", options=PATIENT, **FIERCE
-    )
+    for seconds in (1.5, 5, 15):  # a busy machine has fewer chances a second to go wrong
+        report = check_history(
+            redis_server.url, seconds=seconds, setup=f"tests.history.mutants:{mutant}", options=PATIENT, **FIERCE
+        )
+        if rules <= report.violations.keys():
+            break
     assert rules <= report.violations.keys(), str(report)
+    assert not report.ok
     assert "error" not in report.violations, str(report)
 
 
@@ -73,7 +77,7 @@ def test_a_build_that_forgets_failed_invalidations_is_caught(start_redis: Callab
             **FIERCE,
         ) as run,
     ):
-        for _ in range(10):
+        for _ in range(6):
             seen = proxy.bytes_down
             wait_until(lambda seen=seen: proxy.bytes_down > seen + 20_000, "callers to be served")
             proxy.blackhole()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAMESPACE = "answers"
+PATIENT: dict[str, Any] = {"socket_timeout": 10.0, "socket_connect_timeout": 10.0}
+"""What is promised here holds while the store answers in time, and the machine may be busy."""
 
 
 def source(url: str, prefix: str) -> Callable[[int], int]:
@@ -42,13 +44,13 @@ def function(cache: Cache, load: Callable[[int], Any], **options: Any) -> Any:
 
 def call(url: str, prefix: str, x: int = 1, options: dict[str, Any] | None = None) -> Any:
     """One call in a process of its own."""
-    with Cache(url, prefix=prefix) as cache:
+    with Cache(url, prefix=prefix, **PATIENT) as cache:
         return function(cache, source(url, prefix), **(options or {}))(x)
 
 
 def invalidate(url: str, prefix: str, how: str, x: int = 1) -> None:
     """One invalidation in a process of its own."""
-    with Cache(url, prefix=prefix) as cache:
+    with Cache(url, prefix=prefix, **PATIENT) as cache:
         answer = function(cache, source(url, prefix))
         if how == "key":
             answer.invalidate(x)
@@ -70,7 +72,7 @@ def load_slowly(url: str, prefix: str, flavour: str, options: dict[str, Any] | N
         hear("finish")
         return value
 
-    cache = Cache(url, prefix=prefix)
+    cache = Cache(url, prefix=prefix, **PATIENT)
     own = {"namespace": NAMESPACE, "tags": ("x:{x}",), **(options or {})}
     if flavour == "sync":
         return cache.versioned(**own)(load)(1)
@@ -86,8 +88,7 @@ def load_slowly(url: str, prefix: str, flavour: str, options: dict[str, Any] | N
 def crowd(url: str, prefix: str, flavour: str, callers: int, counter: str) -> list[Any]:
     """Many callers of one cold key at once; each load counts itself."""
     client = redis.Redis.from_url(url)
-    # The callers share two cores with everybody else, and what is promised holds while the store answers in time.
-    cache = Cache(url, prefix=prefix, socket_timeout=10.0)
+    cache = Cache(url, prefix=prefix, **PATIENT)
 
     if flavour == "async":
 

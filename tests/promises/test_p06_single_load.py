@@ -32,7 +32,7 @@ def test_two_hundred_callers_in_four_processes_load_once(
 
 def test_callers_of_one_process_load_once(way: Way) -> None:
     """The same within one process, on every store: 50 threads or 500 tasks, one load."""
-    way.cache = cache = way.new_cache() if not way.is_redis else way.new_cache(socket_timeout=10)
+    cache = way.cache
     loads: list[int] = []
     if way.is_async:
 
@@ -155,7 +155,7 @@ import threading, redis
 from memover import Cache
 url, prefix = args
 client = redis.Redis.from_url(url)
-cache = Cache(url, prefix=prefix, socket_timeout=10)
+cache = Cache(url, prefix=prefix, socket_timeout=10, socket_connect_timeout=10)
 
 @cache.versioned(namespace="failing")
 def f(x):

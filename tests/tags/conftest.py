@@ -9,20 +9,59 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.face.conftest import async_way, redis_way, sync_way, way, way_of  # noqa: F401
 from tests.face.ways import Way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from memover import Cache
     from tests.servers import RedisCluster
+
+
+class PatientWay(Way):
+    """A way whose store may take its time: a busy machine is no outage here."""
+
+    def new_cache(self, **options: Any) -> Cache:
+        return super().new_cache(**{"socket_timeout": 10.0, "socket_connect_timeout": 10.0, **options})
+
+
+def _ways(*params: str) -> Any:
+    @pytest.fixture(params=params)
+    def way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
+        store, flavour = request.param.split("-")
+        url = "memory://" if store == "memory" else request.getfixturevalue("redis_url")
+        way = PatientWay(url, is_async=flavour == "async", prefix=prefix)
+        yield way
+        way.close()
+
+    return way
+
+
+way = _ways("memory-sync", "memory-async", "redis-sync", "redis-async")
+redis_way = _ways("redis-sync", "redis-async")
+sync_way = _ways("memory-sync", "redis-sync")
+async_way = _ways("memory-async", "redis-async")
 
 
 @pytest.fixture(params=["cluster-sync", "cluster-async"])
 def cluster_way(request: pytest.FixtureRequest, redis_cluster: RedisCluster, prefix: str) -> Iterator[Way]:
-    way = Way(redis_cluster.url, is_async=request.param == "cluster-async", prefix=prefix)
+    way = PatientWay(redis_cluster.url, is_async=request.param == "cluster-async", prefix=prefix)
     yield way
     way.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def way_of(request: pytest.FixtureRequest, prefix: str) -> Iterator[Callable[[str], Way]]:
+    """`way_of(url)`: a way in both flavours on a store of the test's own."""
+    made: list[Way] = []
+
+    def make(url: str) -> Way:
+        made.append(PatientWay(url, is_async=request.param == "async", prefix=prefix))
+        return made[-1]
+
+    yield make
+    for way in made:
+        way.close()
 
 
 class Clock:

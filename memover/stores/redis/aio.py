@@ -17,7 +17,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from memover.errors import StoreError
 from memover.stores.base import Granted, Request, Seen, SeenMany
-from memover.stores.redis.breaker import Breaker
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
 from memover.stores.redis.connect import Node, Target, check_role, lost, translated
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from memover.model import Key
+    from memover.stores.redis.breaker import Breaker
     from memover.stores.redis.limits import Limits
 
 __all__ = ["AsyncPool", "AsyncRedisStore"]
@@ -139,7 +139,10 @@ class AsyncPool:
             except BaseException as error:
                 if connection is not None:
                     self.discard(connection)
-                if isinstance(error, asyncio.TimeoutError) and extensions and not once and _late(loop, due, limits):
+                if isinstance(error, RedisTimeoutError):  # of connecting, which has a limit of its own
+                    due += limits.socket_connect_timeout - limits.socket_timeout
+                timed_out = isinstance(error, (asyncio.TimeoutError, RedisTimeoutError))
+                if timed_out and extensions and (connection is None or not once) and _late(loop, due, limits):
                     # The loop was held up by something else, so the store may well have answered: that is no evidence
                     # against it, and all but what must be applied once may be sent twice.
                     extensions -= 1

@@ -91,9 +91,7 @@ class Topology:
                 return there, True
             owners[key_slot(route)] = there
             return there, False
-        if isinstance(answer, (ClusterDownError, MasterDownError)):
-            self.forget()
-        elif isinstance(answer, Exception) and lost(answer):
+        if isinstance(answer, (ClusterDownError, MasterDownError)) or (isinstance(answer, Exception) and lost(answer)):
             self.forget()
         return None
 

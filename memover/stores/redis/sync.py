@@ -14,7 +14,6 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from memover.errors import StoreError, StoreUnavailable
 from memover.stores.base import Granted, Request, Seen, SeenMany
-from memover.stores.redis.breaker import Breaker
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
 from memover.stores.redis.connect import Node, Target, check_role, lost, translated
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from memover.model import Key
+    from memover.stores.redis.breaker import Breaker
     from memover.stores.redis.limits import Limits
 
 __all__ = ["Pool", "RedisStore"]

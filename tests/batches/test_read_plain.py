@@ -1,0 +1,97 @@
+"""The short way of reading an entry says what the long way says, of every entry and of whatever was made of one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memover.codec.envelope import payload_of, read_header, read_plain, seal
+from memover.engine.judge import FRESH, judge
+from memover.errors import DamagedEntry
+
+KEY = b"p:1:n:0123456789abcdef"
+GENERATION = b"1700000000000000-0123456789abcdef"
+MARK = (b"p:tag:t", b"1700000000000001-0123456789abcdef")
+
+
+def the_long_way(raw: bytes, now: float) -> bytes | None:
+    """The payload of a fresh value without marks or compression, by `read_header`, `judge` and `payload_of`."""
+    try:
+        header = read_header(raw, KEY)
+        if header.kind or header.compression or header.marks:
+            return None
+        if judge(header, (b"g",), (GENERATION,), now) is not FRESH:
+            return None
+        return bytes(payload_of(raw, header))
+    except DamagedEntry:
+        return None
+
+
+def the_short_way(raw: bytes, now: float) -> bytes | None:
+    plain = read_plain(raw, KEY)
+    if plain is None or plain[0] != GENERATION or now >= plain[1]:
+        return None
+    return bytes(plain[3])
+
+
+entries = st.builds(
+    lambda payload, key, generation, fresh_until, stale, marks, kind, compression, codec: seal(
+        payload,
+        key=key,
+        generation=generation,
+        codec=codec,
+        created_at=1.0,
+        load_time=0.5,
+        fresh_until=fresh_until,
+        usable_until=fresh_until + stale,
+        marks=marks,
+        kind=kind,
+        compression=compression,
+    ),
+    payload=st.binary(max_size=40) | st.just(b"x" * 5000),
+    key=st.sampled_from([KEY, KEY, KEY, b"another", b""]),
+    generation=st.sampled_from([GENERATION, GENERATION, b"1-0000000000000000", b""]),
+    fresh_until=st.sampled_from([0.0, 10.0, 100.0, math.inf]),
+    stale=st.sampled_from([0.0, 0.0, 50.0]),
+    marks=st.sampled_from([(), (), (MARK,)]),
+    kind=st.sampled_from([0, 0, 0, 1]),
+    compression=st.sampled_from([0, 0, 0, 1, 2]),
+    codec=st.sampled_from(["mv1", "pickle", ""]),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(entries, st.data(), st.sampled_from([0.0, 10.0, 50.0]))
+def test_read_plain_agrees_with_the_long_way(raw: bytes, data: Any, now: float) -> None:
+    """On entries as they are, and with a byte changed, cut off, added or put elsewhere."""
+    how = data.draw(st.sampled_from(["as it is", "as it is", "flip", "cut", "add", "move"]))
+    if how == "flip":
+        at = data.draw(st.integers(0, len(raw) - 1))
+        raw = raw[:at] + bytes([raw[at] ^ data.draw(st.integers(1, 255))]) + raw[at + 1 :]
+    elif how == "cut":
+        raw = raw[: data.draw(st.integers(0, len(raw) - 1))]
+    elif how == "add":
+        raw += data.draw(st.binary(min_size=1, max_size=5))
+    elif how == "move":
+        at = data.draw(st.integers(0, len(raw)))
+        raw = raw[at:] + raw[:at]
+    assert the_short_way(raw, now) == the_long_way(raw, now)
+
+
+def test_read_plain_does_serve() -> None:
+    """A plain entry is read the short way: the agreement above is not one of refusals."""
+    raw = seal(
+        b"payload",
+        key=KEY,
+        generation=GENERATION,
+        codec="mv1",
+        created_at=1.0,
+        load_time=0.0,
+        fresh_until=9.0,
+        usable_until=9.0,
+    )
+    assert the_short_way(raw, 8.0) == b"payload" == the_long_way(raw, 8.0)
+    assert the_short_way(raw, 9.0) is None is the_long_way(raw, 9.0)
