@@ -5,7 +5,7 @@ What differs from Django's own Redis backend: `clear()` removes this KEY_PREFIX'
 nothing, while writes and deletions raise (see `memover.drivers.keyvalue`); pickles are signed.
 """
 
-# Django names a time to live `timeout`, where memover's own key-value API says `ttl`.
+# Parameters are called timeout here, as Django does, and ttl in the class below.
 # pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations

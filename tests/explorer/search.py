@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tests.explorer.state import State
     from tests.explorer.world import Step, World
@@ -39,6 +41,19 @@ class Report(NamedTuple):
     violation: Violation | None
 
 
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """Moments are kept, and are no cycles: looking for garbage among them takes a fifth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@without_collecting()
 def explore(world: World, *, most: int = 2_000_000) -> Report:
     """Every schedule, the shortest first; it ends at the first violation, which is therefore a shortest one.
 

@@ -142,7 +142,7 @@ class AsyncPool:
                 if isinstance(error, RedisTimeoutError):  # of connecting, which has a limit of its own
                     due += limits.socket_connect_timeout - limits.socket_timeout
                 timed_out = isinstance(error, (asyncio.TimeoutError, RedisTimeoutError))
-                if timed_out and extensions and not once and _late(loop, due, limits):
+                if timed_out and extensions and (connection is None or not once) and _late(loop, due, limits):
                     # The loop was held up by something else, so the store may well have answered: that is no evidence
                     # against it, and all but what must be applied once may be sent twice.
                     extensions -= 1
