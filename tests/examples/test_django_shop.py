@@ -159,3 +159,14 @@ def test_make_demo_django_is_this_shop() -> None:
         makefile,
         re.MULTILINE,
     )
+
+
+def test_the_command_line_runs_inside_the_project(environment: dict[str, str]) -> None:
+    """`manage.py memover …` is memover's own command line: its help, its options and its exit codes."""
+    pytest.importorskip("click")
+    pytest.importorskip("rich")
+    pytest.importorskip("tomli_w")
+    assert "Usage: memover" in manage(environment, "memover", "--help")
+    command = [sys.executable, "manage.py", "memover", "check", "--no-such-option"]
+    ended = subprocess.run(command, cwd=SHOP, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2 and "--no-such-option" in ended.stderr
