@@ -13,7 +13,7 @@ from memover.drivers.plan import new_nonce
 from memover.drivers.shared import Shared
 from memover.drivers.watch import Watch
 from memover.engine.generations import parse
-from memover.errors import ConfigurationError, InvalidationFailed, StoreError
+from memover.errors import ConfigurationError, InvalidationFailed, StoreError, failed_invalidation
 from memover.keys.naming import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
 from memover.keyvalue import Entries, KeyValueFace
 from memover.model import Event, Generation
@@ -353,17 +353,6 @@ class Cache(KeyValueFace):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def failed_invalidation(what: str, names: tuple[bytes, ...], address: str) -> InvalidationFailed:
-    """The error for an invalidation that was not acknowledged."""
-    return InvalidationFailed(
-        f"{address} did not acknowledge the invalidation of {what}. This process serves and stores nothing under it until a "
-        f"repeat is acknowledged; other processes may serve old entries until then. Nothing needs to be done when the "
-        f"store comes back while this process lives; otherwise invalidate again.",
-        what=tuple(name.decode() for name in names),
-        store=address,
-    )
 
 
 def _positive(value: Any, name: str) -> int:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover import config
-from memover.cache import failed_invalidation
 from memover.codec import resolve_codec
 from memover.drivers import aio, sync
 from memover.drivers.plan import Plan, new_nonce
@@ -24,7 +23,7 @@ from memover.engine.generations import parse
 from memover.engine.invalidate import invalidate, move
 from memover.engine.judge import VERSION
 from memover.engine.ops import Outcome
-from memover.errors import ConfigurationError, StoreError
+from memover.errors import ConfigurationError, StoreError, failed_invalidation
 from memover.keys.naming import check_version
 from memover.model import CacheInfo, Entry, Generation, Key
 from memover.policy import Duration, Policy, seconds_of

@@ -30,6 +30,7 @@ __all__ = [
     "StoreUnavailable",
     "UnencodableValue",
     "UnkeyableArgument",
+    "failed_invalidation",
 ]
 
 
@@ -112,6 +113,17 @@ class InvalidationFailed(MemoverError):
         super().__init__(message)
         self.what = what
         self.store = store
+
+
+def failed_invalidation(what: str, names: tuple[bytes, ...], address: str) -> InvalidationFailed:
+    """The error for an invalidation that was not acknowledged."""
+    return InvalidationFailed(
+        f"{address} did not acknowledge the invalidation of {what}. This process serves and stores nothing under it until a "
+        f"repeat is acknowledged; other processes may serve old entries until then. Nothing needs to be done when the "
+        f"store comes back while this process lives; otherwise invalidate again.",
+        what=tuple(name.decode() for name in names),
+        store=address,
+    )
 
 
 class DamagedEntry(MemoverError):

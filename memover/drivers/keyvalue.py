@@ -25,7 +25,7 @@ from memover.clocks import monotonic, wall
 from memover.codec.envelope import rewritten
 from memover.drivers.keyvalue_plan import KeyValuePlan, limit_ms
 from memover.drivers.plan import new_nonce
-from memover.errors import DamagedEntry, InvalidationFailed, StoreError, StoreTimeout
+from memover.errors import DamagedEntry, InvalidationFailed, StoreError, StoreTimeout, failed_invalidation
 from memover.keys.keyvalue import NAMESPACE, Name
 from memover.model import MISSING, Event, Source
 from memover.stores.keyvalue import INTEGER_LIMIT, Change, Parcel, Stamp
@@ -320,7 +320,6 @@ class KeyValues(KeyValuePlan):
             shared.owe(name, lambda: shared.bump((name,), nonce))
 
     def _failed(self, names: Sequence[bytes], what: str, key: Key | None, error: StoreError) -> InvalidationFailed:
-        from memover.cache import failed_invalidation
 
         self.store_failed(key, error)
         failure = failed_invalidation(what, tuple(names), self.shared.store.address)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
+import sys
 import weakref
 from typing import TYPE_CHECKING, Literal
 
@@ -163,6 +165,13 @@ class Shared:
 _everyone: weakref.WeakSet[Shared] = weakref.WeakSet()
 
 
+def _before_fork() -> None:
+    # A child that inherits the lock of a module which another thread was importing would wait for it for ever; some of
+    # ours are imported at the first load. To import what is being imported is to wait until it is there.
+    for name in [name for name in list(sys.modules) if name.startswith("memover.")]:
+        importlib.import_module(name)
+
+
 def _after_fork_in_child() -> None:
     KEEPER.after_fork()
     for shared in list(_everyone):
@@ -170,7 +179,7 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 
 def everyone() -> list[Shared]:

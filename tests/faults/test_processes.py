@@ -212,6 +212,31 @@ def fork_during_a_load(url: str, prefix: str) -> Any:
     return [status, results, got]
 
 
+def fork_during_an_import(url: str, prefix: str) -> Any:
+    """A module of memover is being imported by a thread when the process forks."""
+    import importlib.abc
+    import importlib.machinery
+
+    began = threading.Event()
+
+    class Slow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+        def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+            return importlib.machinery.ModuleSpec(name, self) if name == "memover.slow_to_import" else None
+
+        def exec_module(self, module: Any) -> None:
+            began.set()
+            threading.Event().wait(0.3)
+            module.ready = True
+
+    sys.meta_path.insert(0, Slow())
+    thread = threading.Thread(target=lambda: importlib.import_module("memover.slow_to_import"))
+    thread.start()
+    began.wait(30)
+    status = in_child(lambda: equal(importlib.import_module("memover.slow_to_import").ready, True))
+    thread.join()
+    return status
+
+
 def loops_one_after_another(url: str, prefix: str) -> Any:
     cache = Cache(url, prefix=prefix, socket_timeout=10.0, socket_connect_timeout=10.0)
     loads: list[int] = []
@@ -345,6 +370,11 @@ def test_forking_during_a_load(store: str, redis_url: str, prefix: str) -> None:
     status, results, _ = alone(fork_during_a_load, "memory://" if store == "memory" else redis_url, prefix)
     assert status == 0
     assert results == ["parent's"]
+
+
+def test_forking_while_memover_imports_a_part_of_itself(redis_url: str, prefix: str) -> None:
+    """A child does not wait for an import that a thread of its parent had begun."""
+    assert alone(fork_during_an_import, redis_url, prefix) == 0
 
 
 def test_a_child_owes_what_its_parent_owed(start_redis: Callable[..., RedisServer], prefix: str) -> None:
