@@ -77,7 +77,7 @@ class Ground:
         elif raw is None:
             del self.memory.items[self.key.text]
         else:
-            self.memory.items[self.key.text] = Item(raw, self.token() or b"", float("inf"), MISSING)
+            self.memory.items[self.key.text] = Item(raw, self.token() or b"", float("inf"), bytes(8), MISSING)
 
     def token(self) -> bytes | None:
         if self.memory is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.explorer.world import Scenario
 
 FIRST_SEED = int(os.environ.get("MEMOVER_SEED", "0"))
-SCHEDULES = 1500
+SCHEDULES = 3000
 SCHEDULES_IN_ONE_WORLD = 250
 """A world remembers every flow it has run; a new one now and then keeps that within bounds."""
 
