@@ -25,8 +25,8 @@ test: ## What CI runs: everything but the slow tests
 	@scripts/bootstrap test
 	$(PY) -m pytest -m "not slow" $(ARGS)
 
-test-all: ## Every test, the slow ones too
-	@scripts/bootstrap test
+test-all: ## Every test, the slow ones and those of the types too
+	@scripts/bootstrap test lint
 	$(PY) -m pytest $(ARGS)
 
 lint: ## ruff, mypy --strict and pyright

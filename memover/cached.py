@@ -14,7 +14,6 @@ from time import perf_counter
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
-
 from memover.core import Core, age_of
 from memover.drivers import aio, batch, sync
 from memover.drivers.batch import CallArguments, Hit

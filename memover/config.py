@@ -41,7 +41,7 @@ def configure(url: str | None = None, **options: Any) -> Cache:
     own defaults; `MEMOVER_DISABLED=1` turns caching off. It may be called before or after functions are decorated, and
     again: the former default is closed. Raises `ConfigurationError`.
     """
-    global _configured  # noqa: PLW0603  # there is one default cache
+    global _configured  # there is one default cache
     if url is not None:
         options["url"] = url
     cache = Cache(**{**_environment(), **options})

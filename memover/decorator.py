@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
-
 from memover.cached import AsyncCachedFunction, CachedFunction
 from memover.core import Core
 from memover.errors import ConfigurationError

@@ -147,7 +147,7 @@ class _Reader:
         if isinstance(annotation, str):
             try:
                 annotation = self._evaluate(annotation, module)
-            except Exception:  # noqa: BLE001 - whatever the program's source text does
+            except Exception:
                 self.complete = False
                 return
             if isinstance(annotation, str):
@@ -169,7 +169,7 @@ class _Reader:
             if not isinstance(annotation, type) or attribute == "__origin__":
                 try:
                     inner = getattr(annotation, attribute, None)
-                except Exception:  # noqa: BLE001 - a lazily evaluated alias of what is not there yet
+                except Exception:
                     self.complete = False
                     continue
                 if inner is not None:
@@ -224,7 +224,7 @@ def _annotations(owner: Any) -> dict[str, Any]:
         else:
             found = owner.__annotations__
         return dict(found or {})
-    except Exception:  # noqa: BLE001 - an owner that has none, or computes them
+    except Exception:
         return {}
 
 

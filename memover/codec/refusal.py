@@ -82,7 +82,7 @@ def explain(
                 raise _TOO_DEEP
     except Refused as refused:
         return _error("".join(path), refused, type(current), function)
-    except Exception as other:  # noqa: BLE001 - the message of a refusal must not fail
+    except Exception as other:
         error = other
     if isinstance(error, RecursionError) or (isinstance(error, ValueError) and "recursion" in str(error)):
         why = _TOO_DEEP

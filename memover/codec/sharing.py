@@ -84,7 +84,7 @@ def _shareable(value: Any, depth: int) -> bool:
         if attributes and not attributes.keys() <= set(verdict):
             return False
         return all(_shareable(getattr(value, name), depth + 1) for name in verdict)
-    except Exception:  # noqa: BLE001 - a property or a lacking attribute: in doubt
+    except Exception:
         return False
 
 

@@ -16,7 +16,8 @@ class MemoverConfig(AppConfig):
     verbose_name = "memover"
 
     def ready(self) -> None:
-        from memover.django.checks import check_functions, check_servers
+        from memover.django.checks import check_functions, check_lock, check_servers
 
         checks.register(check_functions, checks.Tags.caches)
+        checks.register(check_lock, checks.Tags.caches)
         checks.register(check_servers, checks.Tags.caches, deploy=True)

@@ -5,6 +5,7 @@
     memover.W002  the server refuses writes when it is full (`--deploy` only)
     memover.W003  the server could not be asked (`--deploy` only)
     memover.W004  no KEY_PREFIX on a store that others can reach (`--deploy` only)
+    memover.W005  memover.lock is out of date: a function is new, gone, bumped or stores something else
 
 A cache that cannot be made as it is configured needs no check of ours: Django's own make every cache, and raise
 `InvalidMemoverCache`.
@@ -12,8 +13,12 @@ A cache that cannot be made as it is configured needs no check of ours: Django's
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from typing import Any
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.cache import caches
@@ -21,9 +26,16 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Dja
 
 from memover.django.backend import MemoverCache
 from memover.errors import ConfigurationError, StoreError
-from memover.registry import owners
+from memover.registry import Claim, owners
 
-__all__ = ["check_functions", "check_servers"]
+if TYPE_CHECKING:
+    from memover.cli.project import Project
+    from memover.schema.lock import Lock
+    from memover.schema.rules import Finding, Found
+
+__all__ = ["check_functions", "check_lock", "check_servers"]
+
+_LOCAL = "<locals>"
 
 
 def check_functions(app_configs: Any, **_: Any) -> list[CheckMessage]:
@@ -88,3 +100,98 @@ def _server(alias: str, backend: MemoverCache) -> Iterator[CheckMessage]:
             hint="cache.set() then raises StoreUnavailable: set maxmemory-policy to volatile-lru or another volatile-* policy.",
             id="memover.W002",
         )
+
+
+def check_lock(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """What the functions of this process are, against the project's lock: nothing is imported but the URLs.
+
+    No lock, or no libraries to write one with: nothing to say.
+    """
+    try:
+        if any(find_spec(name) is None for name in ("click", "rich", "tomli_w")):
+            return []
+        from memover.cli.project import Project
+
+        project = Project.find(Path(getattr(settings, "BASE_DIR", None) or "."))
+        lock = project.lock()
+        return [] if lock is None else [_outdated(each) for each in _compared(project, lock)]
+    except ConfigurationError as error:
+        return [Warning(str(error), hint="Mend it, then: python manage.py memover check", id="memover.W005")]
+    except Exception:
+        # A check that raises keeps runserver from starting; `memover check` says what is wrong.
+        return []
+
+
+def _outdated(finding: Finding) -> CheckMessage:
+    told = "".join(f"; {each}" for each in finding.details)
+    fixes = [f"python manage.py {fix}" if fix.startswith("memover ") else fix for fix in finding.fixes]
+    place = f"{finding.path}:{finding.line}" if finding.line else finding.path
+    return Warning(
+        f"memover.lock is out of date: {finding.message}{told} ({finding.code}).",
+        hint=", or: ".join(fixes),
+        obj=place,
+        id="memover.W005",
+    )
+
+
+def _compared(project: Project, lock: Lock) -> list[Finding]:
+    from memover.cli.project import names_of
+    from memover.schema import rules
+    from memover.schema.lock import Lock
+
+    try:
+        from django.urls import get_resolver
+
+        # Django's own checks import the views too, before this one or after it.
+        _patterns = get_resolver().url_patterns
+    except Exception:  # Django's own checks say so
+        pass
+    functions = _decorated(project, lock)
+    current = names_of(functions)
+    # What a function decorates when it is called may be there or not.
+    known = {name: each for name, each in lock.functions.items() if name in current or _LOCAL not in each.function}
+    modules = {each.function.partition(":")[0] for each in known.values()}
+    unseen = [module for module in modules if module not in sys.modules and _exists(module, project)]
+    found = rules.unlocked(current, Lock(known, lock.removed), whole=bool(project.targets), spared=unseen)
+    for name, each in current.items():
+        if name in known:
+            found += rules.compare(name, each, known[name])
+    return project.reported(found, functions)
+
+
+def _decorated(project: Project, lock: Lock) -> list[Found]:
+    """The functions below the targets, as `memover lock` would find them; without targets, those of the lock's modules."""
+    from memover.cli.probe import _facts
+    from memover.cli.project import _found
+    from memover.registry import _identity
+
+    locked = {each.function for each in lock.functions.values()}
+    targets = project.targets or sorted({each.partition(":")[0] for each in locked})
+    claims = []
+    for owner in owners():
+        if owner.alias is not None:
+            store, prefix = f"the alias {owner.alias}", ""
+        elif owner._cache is None:
+            store, prefix = "the default cache", ""
+        else:
+            store, prefix = owner.cache.address, owner.cache.prefix
+        function = owner.function
+        if _LOCAL not in owner.name or f"{function.__module__}:{owner.name}" in locked:
+            claims.append(Claim(store, prefix, owner.policy.namespace, function, owner, _identity(function)))
+    return [_found(facts, project) for facts in _facts(claims, targets)]
+
+
+def _exists(module: str, project: Project) -> bool:
+    """Whether a module that was not imported could be. Nothing is imported to find out."""
+    top, *parts = module.split(".")
+    file = "/".join((top, *parts))
+    if any((project.root / path / f"{file}{end}").exists() for path in project.paths for end in ("", ".py")):
+        return True
+    name, spec = top, find_spec(top)
+    for part in parts:
+        if spec is None:
+            break
+        loaded = sys.modules.get(name)
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, getattr(loaded, "__path__", spec.submodule_search_locations) or [])
+    return spec is not None

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from memover.codec.envelope import KIND_VALUE, NO_FINGERPRINT
 from memover.keys.naming import entry_key
 
+# With the decorator, and not at the first load: a process that forks while a thread imports leaves its child a lock.
+from memover.schema.derive import shape_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -44,8 +47,6 @@ class Guard:
 
     def fingerprint(self) -> bytes:
         """The fingerprint of the result's shape; b"" while its module is still being imported and names are missing."""
-        from memover.schema.derive import shape_of
-
         shape = shape_of(self._function)
         if shape.unknown and _under_way(self._function):
             return b""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.clocks import monotonic, wall
 from memover.codec.envelope import read_header
+from memover.drivers.plan import new_nonce
 from memover.drivers.site import BaseSite, enter, leave, loading
+from memover.drivers.tracking import INSIDE
 from memover.drivers.upgrades import Upgrading, older_key, older_keys
 from memover.engine import flows
-from memover.drivers.plan import new_nonce
-from memover.drivers.tracking import INSIDE
 from memover.engine.judge import FRESH, judge
 from memover.engine.ops import Flow, Grant, Outcome, Reading, Sealed
 from memover.errors import DamagedEntry, StoreError

@@ -239,11 +239,12 @@ GENERATIONS = st.sampled_from([b"1-00000000000000aa", b"2-00000000000000bb"])
     fresh_for=st.sampled_from([-1000.0, 1000.0, float("inf")]),
     marks=st.booleans(),
     shared=st.booleans(),
+    shape=st.sampled_from([bytes(8), b"anothers"]),
 )
 def test_the_memory_stores_value_is_what_read_and_judge_say(
-    generation: bytes, current: bytes | None, fresh_for: float, marks: bool, shared: bool
+    generation: bytes, current: bytes | None, fresh_for: float, marks: bool, shared: bool, shape: bytes
 ) -> None:
-    """`value` answers exactly where a read would be judged fresh and the object may be shared."""
+    """`value` answers exactly where a read would be judged fresh, of the shape asked for, and the object may be shared."""
     store, name = MemoryStore(10), b"x:gen:f"
     key = Key("x:1:f:k", (name,))
     fresh_until = time.time() + fresh_for
@@ -262,5 +263,5 @@ def test_the_memory_stores_value_is_what_read_and_judge_say(
     seen = store.read(key)
     assert seen.raw == raw
     verdict = judge(read_header(raw, key.entry), seen.names, seen.tokens, time.time())
-    expected = 7 if shared and verdict is FRESH else MISSING
-    assert store.value(key.text, name) == expected
+    expected = 7 if shared and verdict is FRESH and shape == bytes(8) else MISSING
+    assert store.value(key.text, name, shape) == expected

@@ -19,9 +19,10 @@ from memover.engine.ops import Acquire, Decode, Ensure, Load, Look, Read, Ride, 
 from memover.engine.terms import Terms
 from memover.model import Source
 from memover.stores import leases
+from tests.explorer.desk import Desk
 from tests.explorer.shelf import Shelf, put
 from tests.explorer.state import CALL, Slot
-from tests.explorer.world import Desk, Rules
+from tests.explorer.world import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

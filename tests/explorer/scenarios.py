@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ def using(scenario: Scenario, flows: ModuleType, means: Means) -> Reading:
 
 
 def used(scenario: Scenario, flows: ModuleType, means: Means) -> Reading:
-    """The call that is used, and what its site hands on to the load that uses it (`BaseSite.hand_on`)."""
+    """The call that is used, as the load that uses it gets it."""
     terms = terms_of(scenario, kind_of(flows), means, CHILD, tracked=True)
     flow = flows.get(terms)
     answer: Any = None
@@ -82,13 +82,16 @@ def used(scenario: Scenario, flows: ModuleType, means: Means) -> Reading:
         try:
             op = flow.send(answer) if failure is None else flow.throw(failure)
         except StopIteration as stop:
-            child: ops.Outcome = stop.value
-            break
+            return handed_on(stop.value, terms)
         answer = failure = None
         try:
             answer = yield OfChild(op)
         except StoreError as error:
             failure = error
+
+
+def handed_on(child: ops.Outcome, terms: Terms) -> ops.Outcome:
+    """What the site of a used call hands on to the load that uses it (`BaseSite.hand_on`)."""
     marks: Marks | None = None
     if child.marks is not None and terms.call_token is not None:
         marks = (*child.marks, (CALL, terms.call_token), VERSION_MARK)
@@ -160,13 +163,13 @@ def changing(means: Means, owed: tuple[bytes, ...], moved: tuple[bytes, ...], in
     except StoreError:
         means.witness.owed.update(dict.fromkeys(owed, repeat))
         yield Promise(truth, everywhere=False)
-        while True:
+        tokens = None
+        while tokens is None:
             try:
-                tokens = yield from invalidation()
+                tokens = (yield from invalidation()) or ()
             except StoreError:
-                continue
-            break
-        means.witness.trusts(moved, tokens or ())
+                pass
+        means.witness.trusts(moved, tokens)
         for name in owed:
             del means.witness.owed[name]
     else:
@@ -189,8 +192,8 @@ def change_and(flow: str, scenario: Scenario, flows: ModuleType, means: Means) -
     yield Promise(truth, everywhere=True)
 
 
-READERS = {"": partial(reading, "get"), "refreshes": partial(reading, "refresh"), "uses it": using}
-WRITERS = {
+READERS: dict[str, Callable[..., Reading]] = {"": partial(reading, "get"), "refreshes": partial(reading, "refresh"), "uses it": using}
+WRITERS: dict[str, Callable[..., Writing]] = {
     "invalidates all": change_all,
     "invalidates it": change_one,
     "invalidates the tag": change_tagged,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tests.explorer.state import State
-    from tests.explorer.world import Step, World
+    from tests.explorer.state import State, Step
+    from tests.explorer.world import World
 
 __all__ = ["Report", "Violation", "explore", "wander"]
 

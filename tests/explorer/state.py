@@ -9,7 +9,8 @@ from memover.codec.envelope import Header
 
 __all__ = [
     "CALL", "CHILD", "CLOCK", "COARSE", "ENTRIES", "GENERATION", "OUTER", "PARENT", "TAG", "VERSION_MARK",
-    "Actor", "Held", "Marks", "Process", "Slot", "State", "header_of",
+    "Actor", "Held", "Marks", "Process", "Slot", "State", "Step", "expired", "fallen", "header_of", "put_actor", "put_process",
+    "without",
 ]  # fmt: skip
 
 Marks = tuple[tuple[bytes, bytes], ...]
@@ -69,7 +70,7 @@ class Process(NamedTuple):
 
     `last` and `owed` are its witness; `bound` is the truth that its own calls were promised by an invalidation that
     failed loudly; `learned` are the further names that its new calls read with each key; `flights` are (lease token, actor); `trains`
-    the storeless load under way for each key, (actor, number).
+    the storeless load under way for each key, (actor, number); `tickets` counts them and those who wait.
     """
 
     last: Tokens
@@ -78,7 +79,7 @@ class Process(NamedTuple):
     owed: frozenset[bytes] = frozenset()
     bound: int = 0
     flights: frozenset[tuple[str, int]] = frozenset()
-    count: int = 0
+    tickets: int = 0
     alive: bool = True
 
 
@@ -116,3 +117,38 @@ class State(NamedTuple):
     faults: tuple[str, ...] = ()
     loads: int = 0
     fallen: tuple[str, str] | None = None
+
+
+# -- small changes of a moment -----------------------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """One choice: who, what it does, and the moment after."""
+
+    who: str
+    what: tuple[Any, ...]
+    after: State
+
+
+def put_actor(state: State, index: int, actor: Actor) -> State:
+    actors = state.actors
+    return state._replace(actors=(*actors[:index], actor, *actors[index + 1 :]))
+
+
+def put_process(state: State, at: int, process: Process) -> State:
+    processes = state.processes
+    return state._replace(processes=(*processes[:at], process, *processes[at + 1 :]))
+
+
+def without(state: State, fault: str) -> State:
+    faults = list(state.faults)
+    faults.remove(fault)
+    return state._replace(faults=tuple(faults))
+
+
+def expired(state: State) -> State:
+    return state._replace(held=state.held._replace(slots=tuple(Slot(slot.entry, None) for slot in state.held.slots)))
+
+
+def fallen(state: State, promise: str, what: str) -> State:
+    return state._replace(fallen=(promise, what))

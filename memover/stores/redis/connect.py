@@ -7,6 +7,7 @@ accept pushes. Ours answer within the budget or fail, hand out bytes, and speak 
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - what resolving a host name imports: a child forked meanwhile would wait for ever
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
