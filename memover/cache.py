@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Cache"]
 
-_REDIS_SCHEMES = tuple(
-    f"{family}{topology}://"
-    for family in ("redis", "rediss", "valkey", "valkeys")
-    for topology in ("", "+sentinel", "+cluster")
-) + ("unix://",)
+_REDIS_SCHEMES = (
+    "unix://",
+    *(
+        f"{family}{topology}://"
+        for family in ("redis", "rediss", "valkey", "valkeys")
+        for topology in ("", "+sentinel", "+cluster")
+    ),
+)
 
 
 class Cache(KeyValueFace):

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSp
 
 from memover.core import Core, age_of
 from memover.drivers import aio, batch, sync
-from memover.drivers.batch import CallArguments, Hit
 from memover.engine import flows
-from memover.engine.ops import Outcome
 from memover.errors import ConfigurationError, UnkeyableArgument
 from memover.keys.naming import check_version
 from memover.model import CacheInfo, Entry, Generation, Key, Source
 
 if TYPE_CHECKING:
     from memover.cache import Cache
+    from memover.drivers.batch import CallArguments, Hit
+    from memover.engine.ops import Outcome
     from memover.policy import Duration
 
     class Proxy:

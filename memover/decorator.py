@@ -146,7 +146,7 @@ def versioned_cache(
         name = getattr(function, "__qualname__", type(function).__qualname__)
         refuse(function, name)
         is_async = inspect.iscoroutinefunction(function) or (
-            not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))
+            not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
         )
         binding = Binding(function, key=key, ignore=ignored, name=name)
         core = Core(
@@ -188,7 +188,7 @@ def refuse(function: Any, name: str) -> None:
         raise ConfigurationError(f"{function!r} cannot be called, so it cannot be cached: decorate a function.")
     if isinstance(function, type):
         raise ConfigurationError(f"{name} is a class: decorate a function that makes its instances.")
-    inner = function if inspect.isroutine(function) else getattr(function, "func", getattr(type(function), "__call__", None))
+    inner = function if inspect.isroutine(function) else getattr(function, "func", getattr(type(function), "__call__", None))  # noqa: B004
     for candidate in (function, inner):
         if inspect.isgeneratorfunction(candidate):
             raise ConfigurationError(
