@@ -117,12 +117,12 @@ class Desk:
         if lease and not self.actor.phase and self.actor.seen == self.sight():
             return  # it looked a moment ago, and nothing has changed since
         if not self.world.scenario.spread:
-            self.command(what, ("look" if lease else "read", key, names))
+            self.command(what, ("look" if lease else "read", key, names), looks=lease)
             return
         # A cluster serves each token, and entry and lease together, at moments of their own.
         self.exchange(what, (*(("token", name) for name in names), ("slot", key)), lambda got: (
             "reading", key, names, got[:-1], got[-1].entry, got[-1].lease if lease else None
-        ))  # fmt: skip
+        ), looks=lease)  # fmt: skip
 
     def acquire(self, token: str, force: bool) -> None:
         self.fly(token)
@@ -194,9 +194,9 @@ class Desk:
         """All that a look at the key can show."""
         return (self.world.shelf.tokens(self.state.held, self.asked()), self.state.held.slots[self.key])
 
-    def command(self, what: str, command: tuple[Any, ...]) -> None:
+    def command(self, what: str, command: tuple[Any, ...], *, looks: bool = False) -> None:
         """One command on the store, with all that can become of it."""
-        self.exchange(what, (command,), lambda got: ("list", got[0]) if command[0] == "bump" else got[0])
+        self.exchange(what, (command,), lambda got: ("list", got[0]) if command[0] == "bump" else got[0], looks=looks)
         resent = self.may("resent")
         if resent and not self.at_once and self.player.process not in self.world.scenario.cut_off:
             held, _ = self.world.shelf.perform(self.state.held, command)
@@ -209,6 +209,8 @@ class Desk:
         commands: Commands,
         answer: Callable[[tuple[Any, ...]], Any],
         then: Callable[[tuple[Any, ...]], Commands] | None = None,
+        *,
+        looks: bool = False,
     ) -> None:
         """Commands that are served at moments of their own: in a cluster in any order, else in this one.
 
@@ -239,7 +241,7 @@ class Desk:
                 self.step(said, self.enter(after, ("exchange", brought, ())))
             else:
                 whole = answer(tuple(more[at] for at in range(len(commands))))
-                self.step(said, self.answer(after, whole, saw=saw(whole)))
+                self.step(said, self.answer(after, whole, saw=saw(whole) if looks else None))
             if late := self.may("late"):
                 given_up = without(state, late)
                 given_up = given_up._replace(network=(*state.network, (self.index, command)))
@@ -382,6 +384,8 @@ class Desk:
         return put_actor(state, self.index, actor._replace(seen=None) if forget else actor)
 
     def answer(self, state: State, answer: Any, *, saw: tuple[Any, ...] | None = None, keep_seen: bool = False) -> State:
+        if answer == FAILURE and self.actor.healing:  # it cannot put anything back
+            state = put_actor(state, self.index, state.actors[self.index]._replace(healing=False))
         return self.world.answered(state, self.index, answer, self.actor.seen if keep_seen else saw)
 
 
@@ -396,9 +400,7 @@ def shared(other: Actor) -> Any:
     return ("outcome", value, BROKEN if error else None, "waited", marks)
 
 
-def saw(answer: Any) -> tuple[Any, ...] | None:
+def saw(reading: Any) -> tuple[Any, ...]:
     """What somebody knows of the key who has just looked, as `Desk.sight` would show it."""
-    if type(answer) is not tuple or answer[0] != "reading":
-        return None
-    _, _, _, tokens, entry, lease = answer
+    _, _, _, tokens, entry, lease = reading
     return (tokens, Slot(entry, lease))
