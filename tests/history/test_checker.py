@@ -25,7 +25,7 @@ PATIENT = {"socket_timeout": 10.0, "socket_connect_timeout": 10.0}
 
 def test_no_call_is_answered_with_what_was_invalidated_before_it(redis_server: RedisServer) -> None:
     """P1, P2, P6: processes of sync and async callers, invalidated by key and namespace all the while."""
-    report = check_history(redis_server.url, seconds=4, options=PATIENT)
+    report = check_history(redis_server.url, seconds=3, options=PATIENT)
     assert report.ok, str(report)
     assert (report.most_loads, report.store_errors) == (1, 0), str(report)
     assert report.invalidations.keys() == {"key", "namespace", "tag"}

@@ -7,7 +7,6 @@ and closed when that loop shuts down (`asyncio.run` may be called any number of 
 from __future__ import annotations
 
 import asyncio
-import sys
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,12 +20,8 @@ from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
 from memover.stores.redis.connect import Node, Target, check_role, lost, translated
 from memover.stores.redis.keyvalue import AsyncRedisKeyValues
+from memover.stores.redis.limit import Limit
 from memover.stores.redis.sync import _PATIENCE, exhausted
-
-if TYPE_CHECKING or sys.version_info >= (3, 11, 3):
-    from asyncio import timeout as time_limit  # type: ignore[attr-defined]  # checkers look at 3.10
-else:
-    from async_timeout import timeout as time_limit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -39,10 +34,8 @@ __all__ = ["AsyncPool", "AsyncRedisStore"]
 
 T = TypeVar("T")
 
-_EXTENSIONS = 2
-"""How often a timeout that the loop came to late is not taken for one."""
 _LATENESS = 0.2
-"""From which share of the budget a timer is late."""
+"""From which share of the budget a timer is late, so that the loop must have been held up."""
 
 
 class AsyncPool:
@@ -120,17 +113,14 @@ class AsyncPool:
         """Send bytes and read `count` answers, the server's errors as answers. Raises redis-py's errors of transport.
 
         One budget for making a connection, sending and reading together; queueing for a connection is apart."""
-        loop = asyncio.get_running_loop()
         limits = self._limits
-        extensions = _EXTENSIONS
         while True:
             while not self.idle and self._open >= limits.max_connections:
                 await self.room(urgent)
             connection: Any = None
             used = bool(self.idle)
-            due = loop.time() + limits.socket_timeout
             try:
-                async with time_limit(limits.socket_timeout):
+                with Limit(limits.socket_timeout):
                     connection = self.idle.pop() if used else await self._new()
                     if once and used and await _hung_up(connection):
                         self.discard(connection)
@@ -139,14 +129,6 @@ class AsyncPool:
             except BaseException as error:
                 if connection is not None:
                     self.discard(connection)
-                if isinstance(error, RedisTimeoutError):  # of connecting, which has a limit of its own
-                    due += limits.socket_connect_timeout - limits.socket_timeout
-                timed_out = isinstance(error, (asyncio.TimeoutError, RedisTimeoutError))
-                if timed_out and extensions and (connection is None or not once) and _late(loop, due, limits):
-                    # The loop was held up by something else, so the store may well have answered: that is no evidence
-                    # against it, and all but what must be applied once may be sent twice.
-                    extensions -= 1
-                    continue
                 if once or not used or not lost(error):
                     raise
                 self.close()
@@ -157,9 +139,14 @@ class AsyncPool:
     async def _new(self) -> Any:
         self._open += 1
         era = self._era
+        connection: Any = None
         try:
-            connection = await self._make()
+            with Limit(self._limits.socket_connect_timeout):
+                connection = await self._make()
+                await connection.connect()
         except BaseException:
+            if connection is not None:
+                close(connection)
             self._open -= 1
             self._returned += 1
             self._notify()
@@ -427,7 +414,7 @@ class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
             if self._primary is None:
                 self._primary = await self._target.async_primary(limits.socket_timeout / len(self._target.nodes))
             node = self._primary
-            connection = self._target.async_connection(node, limits.socket_timeout, limits.socket_connect_timeout)
+            connection = self._target.async_connection(node)
             try:
                 await connection.send_command("ROLE")
                 check_role(await connection.read_response(True), node)
@@ -436,4 +423,4 @@ class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
                 close(connection)
                 raise
             return connection
-        return self._target.async_connection(node, limits.socket_timeout, limits.socket_connect_timeout)
+        return self._target.async_connection(node)

@@ -65,14 +65,14 @@ class Target:
             kind = sync_connection.SSLConnection
         return kind(**_arguments(kind, self._options(node), timeout, connect_timeout))
 
-    def async_connection(self, node: Node | None, timeout: float, connect_timeout: float) -> Any:
-        """A connection for the running event loop, not yet opened; whoever uses it sets the time limit."""
+    def async_connection(self, node: Node | None) -> Any:
+        """A connection for the running event loop, not yet opened; whoever opens and uses it sets the time limits."""
         kind: Any = aio_connection.Connection
         if self.unix:
             kind = aio_connection.UnixDomainSocketConnection
         elif self.tls:
             kind = aio_connection.SSLConnection
-        return kind(**_arguments(kind, self._options(node), None, connect_timeout))
+        return kind(**_arguments(kind, self._options(node), None, None))
 
     def _options(self, node: Node | None) -> dict[str, Any]:
         options = dict(self.options)
@@ -111,7 +111,7 @@ class Target:
 
 
 def _arguments(
-    kind: Any, options: Mapping[str, Any], timeout: float | None, connect_timeout: float
+    kind: Any, options: Mapping[str, Any], timeout: float | None, connect_timeout: float | None
 ) -> dict[str, Any]:
     arguments = {
         **options,
