@@ -36,9 +36,7 @@ def main(runs: int) -> None:
         print(f"import {name:<24} median {median(taken):6.1f} ms   best {min(taken):6.1f} ms")
     ours, theirs = times.values()
     ratio = median(ours) / median(theirs)
-    print(
-        f"ratio {ratio:.2f}   (target at most {TARGET}: {'met' if ratio <= TARGET else 'MISSED'}; {runs} runs each)"
-    )
+    print(f"ratio {ratio:.2f}   (target at most {TARGET}: {'met' if ratio <= TARGET else 'MISSED'}; {runs} runs each)")
 
 
 if __name__ == "__main__":

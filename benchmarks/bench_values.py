@@ -107,11 +107,7 @@ def main() -> None:
         is_array = plain is array
         pack = (lambda: msgpack.packb(plain.tobytes())) if is_array else (lambda: msgpack.packb(plain))
         packed, pickled, spec = pack(), pickle.dumps(value, 5), spec_encode(value)
-        unpack = (
-            (lambda: np.frombuffer(msgpack.unpackb(packed)))
-            if is_array
-            else (lambda: msgpack.unpackb(packed))
-        )
+        unpack = (lambda: np.frombuffer(msgpack.unpackb(packed))) if is_array else (lambda: msgpack.unpackb(packed))
         rows: dict[str, list[Callable[[], Any]]] = {
             "encode": [
                 lambda: codec.encode(value), pack, lambda: pickle.dumps(value, 5), lambda: spec_encode(value)

@@ -1,9 +1,9 @@
 """memover: memoization that is shared between processes, versioned in the source, and invalidated in one command.
 
-    from memover import versioned_cache
+from memover import versioned_cache
 
-    @versioned_cache(namespace="profiles", version=2, ttl="5m")
-    def profile(user_id: int) -> Profile: ...
+@versioned_cache(namespace="profiles", version=2, ttl="5m")
+def profile(user_id: int) -> Profile: ...
 """
 
 from __future__ import annotations

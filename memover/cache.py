@@ -124,7 +124,9 @@ class Cache(KeyValueFace):
         observers = tuple(observers)
         for observer in observers:
             if not callable(observer):
-                raise ConfigurationError(f"The observer {observer!r} is not callable: give callables that take an Event.")
+                raise ConfigurationError(
+                    f"The observer {observer!r} is not callable: give callables that take an Event."
+                )
         memory: MemoryStore | None = None
         store: Store
         async_store: AsyncStore | None = None

@@ -150,7 +150,9 @@ class Core:
     def add_upgrade(self, version: int, upgrade: Any) -> None:
         """Take a function that turns an entry of an older version into this one's. Raises `ConfigurationError`."""
         if not callable(upgrade):
-            raise ConfigurationError(f"{self.name}: upgrade(from_version={version!r}) decorates a function, not {upgrade!r}.")
+            raise ConfigurationError(
+                f"{self.name}: upgrade(from_version={version!r}) decorates a function, not {upgrade!r}."
+            )
         if check_version(version) >= self.policy.version:
             raise ConfigurationError(
                 f"{self.name} has version {self.policy.version}: upgrade(from_version={version}) must name an older one."
@@ -158,7 +160,9 @@ class Core:
         if self.upgrades.get(version, upgrade) is not upgrade and not same_function(self.upgrades[version], upgrade):
             raise ConfigurationError(f"{self.name} has an upgrade from version {version} already: there can be one.")
         if inspect.iscoroutinefunction(upgrade) and not self.is_async:
-            raise ConfigurationError(f"{self.name} is no coroutine function, so its upgrade cannot be one: make it a def.")
+            raise ConfigurationError(
+                f"{self.name} is no coroutine function, so its upgrade cannot be one: make it a def."
+            )
         self.upgrades[version] = upgrade
 
     def _declare(self, cache: Cache) -> None:

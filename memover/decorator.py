@@ -188,7 +188,11 @@ def refuse(function: Any, name: str) -> None:
         raise ConfigurationError(f"{function!r} cannot be called, so it cannot be cached: decorate a function.")
     if isinstance(function, type):
         raise ConfigurationError(f"{name} is a class: decorate a function that makes its instances.")
-    inner = function if inspect.isroutine(function) else getattr(function, "func", getattr(type(function), "__call__", None))  # noqa: B004
+    inner = (
+        function
+        if inspect.isroutine(function)
+        else getattr(function, "func", getattr(type(function), "__call__", None))  # noqa: B004
+    )
     for candidate in (function, inner):
         if inspect.isgeneratorfunction(candidate):
             raise ConfigurationError(

@@ -77,9 +77,7 @@ class UnencodableValue(MemoverError, TypeError):
     (`$.friends[3].photo`), `kind` the qualified name of the offending type.
     """
 
-    def __init__(
-        self, message: str, *, function: str = "", path: str = "$", kind: str = ""
-    ) -> None:
+    def __init__(self, message: str, *, function: str = "", path: str = "$", kind: str = "") -> None:
         super().__init__(message)
         self.function = function
         self.path = path

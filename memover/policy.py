@@ -88,7 +88,9 @@ class Policy:
         if self.on_store_error not in get_args(OnStoreError):
             raise ConfigurationError(f'on_store_error={self.on_store_error!r}: give "load", "raise" or "stale".')
         if isinstance(self.jitter, bool) or not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter < 1:
-            raise ConfigurationError(f"jitter={self.jitter!r}: give the greatest share of the ttl to take away, 0 to below 1.")
+            raise ConfigurationError(
+                f"jitter={self.jitter!r}: give the greatest share of the ttl to take away, 0 to below 1."
+            )
         for kind in self.cache_errors:
             if not (isinstance(kind, type) and issubclass(kind, Exception)):
                 raise ConfigurationError(f"cache_errors= takes classes of exceptions, not {kind!r}.")

@@ -57,7 +57,9 @@ class Tags:
                     f"{function}: tags= takes templates such as 'user:{{user_id}}' and callables, not {tag!r}."
                 )
         if len(self._templates) > TAGS_LIMIT:
-            raise ConfigurationError(f"{function}: {len(self._templates)} tags are more than {TAGS_LIMIT}; declare fewer.")
+            raise ConfigurationError(
+                f"{function}: {len(self._templates)} tags are more than {TAGS_LIMIT}; declare fewer."
+            )
         self.early = bool(self._templates or self._early)
         self.late = bool(self._late)
         self.stable = not self._early and roots <= set(binding.counting) and not callable(binding.key)

@@ -46,9 +46,10 @@ FLOORS = {
     "engine": Floor("errors model policy codec.envelope"),
     # what does things
     "stores": Floor(f"{WORDS} codec.envelope", "threading time"),
-    "stores.redis": Floor(f"{WORDS} stores codec.envelope", "redis asyncio async_timeout threading time random"),
+    "stores.redis": Floor(f"{WORDS} stores codec.envelope", "redis asyncio threading time random"),
     "drivers": Floor(
-        f"{TOOLS} engine stores.base stores.keyvalue stores.memory", "asyncio concurrent contextvars threading time random os"
+        f"{TOOLS} engine stores.base stores.keyvalue stores.memory",
+        "asyncio concurrent contextvars threading time random os",
     ),
     # the face
     "cache": Floor(f"{TOOLS} {FACE} engine stores drivers", "os"),

@@ -84,7 +84,7 @@ def test_the_metadata_says_what_it_is_and_needs(metadata: Message) -> None:
     assert metadata["License-Expression"] == "MIT"
     assert metadata["License-File"] == "LICENSE"
     needed = [text for text in metadata.get_all("Requires-Dist", []) if "extra ==" not in text]
-    assert sorted(text.split(">=")[0] for text in needed) == ["async-timeout", "msgpack", "redis", "wrapt"]
+    assert sorted(text.split(">=")[0] for text in needed) == ["msgpack", "redis", "wrapt"]
     assert {"hiredis", "zstd"} <= set(metadata.get_all("Provides-Extra", []))
 
 

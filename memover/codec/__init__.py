@@ -37,9 +37,9 @@ def resolve_codec(
         )
     if isinstance(spec, type):
         raise ConfigurationError(f"codec= takes an object, not the class {spec.__qualname__}; call it first.")
-    if not (
-        callable(getattr(spec, "encode", None)) and callable(getattr(spec, "decode", None))
-    ) or isinstance(spec, str):
+    if not (callable(getattr(spec, "encode", None)) and callable(getattr(spec, "decode", None))) or isinstance(
+        spec, str
+    ):
         raise ConfigurationError(
             f"codec={spec!r} is no codec: give None, 'msgpack', or an object with the methods "
             "encode(value) -> bytes and decode(data) -> value."

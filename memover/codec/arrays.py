@@ -91,9 +91,7 @@ def _dtype(form: Any, aligned: bool = False, depth: int = 0) -> Any:
         names = name if type(name) is list else [name]
         if not 1 <= len(names) <= 2 or any(type(each) is not str for each in names):
             raise ValueError("a field of no name")
-        fields.append(
-            (tuple(names) if len(names) == 2 else name, _dtype(kind, aligned, depth + 1), _shape(shape))
-        )
+        fields.append((tuple(names) if len(names) == 2 else name, _dtype(kind, aligned, depth + 1), _shape(shape)))
     return numpy.dtype(fields, align=aligned)
 
 
@@ -141,9 +139,7 @@ def build_array(items: list[Any], buffers: list[memoryview]) -> Any:
     if type(buffer) not in (bytes, memoryview) or len(buffer) != math.prod(shape) * dtype.itemsize:
         raise ValueError("an array of another size than its shape")
     order: Any = "F" if flags & FORTRAN else "C"
-    array: Any = (
-        numpy.ndarray(shape, dtype, buffer, order=order) if len(buffer) else numpy.empty(shape, dtype, order)
-    )
+    array: Any = numpy.ndarray(shape, dtype, buffer, order=order) if len(buffer) else numpy.empty(shape, dtype, order)
     _check(array)
     if flags & WRITABLE:
         return array.copy(order) if len(buffer) else array

@@ -164,11 +164,7 @@ def _build_namespace(items: list[Any]) -> types.SimpleNamespace:
 
 def _build_aware(items: list[Any]) -> dt.time | dt.datetime:
     _, naive, zone = items
-    if (
-        not isinstance(naive, (dt.time, dt.datetime))
-        or naive.tzinfo is not None
-        or not isinstance(zone, dt.tzinfo)
-    ):
+    if not isinstance(naive, (dt.time, dt.datetime)) or naive.tzinfo is not None or not isinstance(zone, dt.tzinfo):
         raise ValueError("no naive time, or no zone")
     return naive.replace(tzinfo=zone)
 

@@ -206,9 +206,24 @@ def read_plain(raw: bytes, key: bytes) -> tuple[bytes, float, str, bytes, bytes]
     the same for every entry (a test holds them together); this is the short way for the hits of a batch."""
     if len(raw) < HEAD_BYTES:
         return None
-    (magic, form, header_check, payload_check, payload_length, _, _, fresh_until, _, fingerprint, kind, compression, c, g, k, m) = (
-        _HEAD.unpack_from(raw)
-    )
+    (
+        magic,
+        form,
+        header_check,
+        payload_check,
+        payload_length,
+        _,
+        _,
+        fresh_until,
+        _,
+        fingerprint,
+        kind,
+        compression,
+        c,
+        g,
+        k,
+        m,
+    ) = _HEAD.unpack_from(raw)
     generation_at = HEAD_BYTES + c
     key_at = generation_at + g
     payload_at = key_at + k
@@ -271,6 +286,8 @@ def rewritten(
         compression=header.compression if compression is None else compression,
     )
     if payload is None:
-        tail = b"".join((_HEAD_CHECKS.pack(header.payload_check), sealed[12 : len(sealed) - len(raw) + header.payload_at]))
+        tail = b"".join(
+            (_HEAD_CHECKS.pack(header.payload_check), sealed[12 : len(sealed) - len(raw) + header.payload_at])
+        )
         sealed = b"".join((_LEAD.pack(MAGIC, FORMAT, crc32(tail)), tail, raw[header.payload_at :]))
     return sealed

@@ -69,9 +69,7 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
         again = _read_pandas(name, extra, content)
         faithful = _same_pandas(value, again)
     except Exception as error:
-        raise Refused(
-            f"a {name} that Arrow cannot hold ({error})", "return columns of one type each"
-        ) from error
+        raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of one type each") from error
     if not faithful:
         raise Refused(
             f"a {name} that Arrow would give back otherwise (mixed objects, or an index it has no type for)",
@@ -83,10 +81,7 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
 def _same_pandas(one: Any, other: Any) -> bool:
     import pandas
 
-    if (
-        type(one) is not type(other)
-        or one.flags.allows_duplicate_labels != other.flags.allows_duplicate_labels
-    ):
+    if type(one) is not type(other) or one.flags.allows_duplicate_labels != other.flags.allows_duplicate_labels:
         return False
     compare: Any = pandas.testing.assert_series_equal
     if type(one) is pandas.DataFrame:
@@ -102,9 +97,7 @@ def _same_pandas(one: Any, other: Any) -> bool:
         )  # fmt: skip
     except AssertionError:
         return False
-    columns = (
-        [(one, other)] if type(one) is pandas.Series else [(one[name], other[name]) for name in one.columns]
-    )
+    columns = [(one, other)] if type(one) is pandas.Series else [(one[name], other[name]) for name in one.columns]
     for mine, theirs in [*columns, (one.index, other.index)]:
         # assert_*_equal takes 1 for True and None for nan in columns of objects.
         if mine.dtype == object and [type(each) for each in mine] != [type(each) for each in theirs]:
@@ -149,9 +142,7 @@ def _write_polars(value: Any, _: Any) -> list[Any]:
     except BaseException as error:
         if _is_fatal(error):
             raise
-        raise Refused(
-            f"a {name} that Arrow cannot hold ({error})", "return columns of Arrow's types"
-        ) from error
+        raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of Arrow's types") from error
     if not faithful:
         raise Refused(f"a {name} that Arrow would give back otherwise", "return columns of Arrow's types")
     return [_FRAME, name, {}, content]

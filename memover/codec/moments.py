@@ -54,11 +54,7 @@ def zone_bytes(zone: dt.tzinfo | None) -> bytes | None:
     if type(zone) is dt.timezone:
         arguments: tuple[Any, ...] = zone.__getinitargs__()  # type: ignore[attr-defined]
         offset = _delta_bytes(arguments[0])
-        return (
-            b"\2" + offset
-            if len(arguments) == 1
-            else b"\3" + offset + arguments[1].encode("utf-8", "surrogatepass")
-        )
+        return b"\2" + offset if len(arguments) == 1 else b"\3" + offset + arguments[1].encode("utf-8", "surrogatepass")
     if _is_zoneinfo(type(zone)):
         key: str | None = zone.key  # type: ignore[attr-defined]
         if key is None or not ZONE_KEY.match(key):

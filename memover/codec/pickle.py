@@ -56,9 +56,7 @@ class PickleCodec:
                 )
             secrets.append(secret)
         if not 0 <= protocol <= pickle.HIGHEST_PROTOCOL:
-            raise ConfigurationError(
-                f"pickle has no protocol {protocol!r}; take one up to {pickle.HIGHEST_PROTOCOL}."
-            )
+            raise ConfigurationError(f"pickle has no protocol {protocol!r}; take one up to {pickle.HIGHEST_PROTOCOL}.")
         self._keys = tuple(secrets)
         self._protocol = protocol
 

@@ -51,11 +51,7 @@ def plan_for(cls: type, registration: Registration | None) -> Plan | None:
         return _exception(cls)
     if issubclass(cls, tuple) and isinstance(getattr(cls, "_fields", None), tuple):
         return _namedtuple(cls)
-    if (
-        "pydantic" in sys.modules
-        and hasattr(cls, "__pydantic_fields__")
-        and not dataclasses.is_dataclass(cls)
-    ):
+    if "pydantic" in sys.modules and hasattr(cls, "__pydantic_fields__") and not dataclasses.is_dataclass(cls):
         return model_plan(cls)
     if hasattr(cls, "__struct_fields__"):
         return struct_plan(cls)
@@ -153,9 +149,7 @@ def _exception(cls: Any) -> Plan | None:
                 getattr(native, name).__set__(value, each)
         return value
 
-    return Plan(
-        write, {definition.data: Mark(build)}, lambda place: (".args", "")[place - 1] if place < 3 else ""
-    )
+    return Plan(write, {definition.data: Mark(build)}, lambda place: (".args", "")[place - 1] if place < 3 else "")
 
 
 def _registered(cls: type, registration: Registration) -> Plan:

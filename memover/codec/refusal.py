@@ -110,9 +110,7 @@ def _parts(
     if kind is list:
         return iter([(f"[{place}]", each) for place, each in enumerate(value)])
     if kind is dict:
-        return iter(
-            [part for key, each in value.items() for part in ((f"{_key(key)}<key>", key), (_key(key), each))]
-        )
+        return iter([part for key, each in value.items() for part in ((f"{_key(key)}<key>", key), (_key(key), each))])
     if value is None or kind in _LEAVES:
         return iter(())
     if kind is memoryview:

@@ -93,9 +93,7 @@ def register_value(
         raise ConfigurationError(
             f"{type.__qualname__} is stored as it is and cannot be registered; wrap the value in a class of yours."
         )
-    if (encode is None) != (decode is None) or not (
-        encode is None or (callable(encode) and callable(decode))
-    ):
+    if (encode is None) != (decode is None) or not (encode is None or (callable(encode) and callable(decode))):
         raise ConfigurationError(
             f"register_value({type.__qualname__}) needs both encode and decode, as functions, or neither."
         )

@@ -79,9 +79,7 @@ def decode_decimal(data: bytes) -> Any:
 
 def encode_fraction(value: Any, _: Any) -> ExtType:
     numerator = _int_bytes(value.numerator)
-    return extension(
-        f.FRACTION, len(numerator).to_bytes(4, "big") + numerator + _int_bytes(value.denominator)
-    )
+    return extension(f.FRACTION, len(numerator).to_bytes(4, "big") + numerator + _int_bytes(value.denominator))
 
 
 def decode_fraction(data: bytes) -> Any:
@@ -130,9 +128,7 @@ def decode_path(data: bytes) -> Any:
 
 
 def encode_address(value: Any, _: Any) -> ExtType:
-    return extension(
-        f.IPADDRESS, bytes((ADDRESSES.index(type(value).__name__),)) + str(value).encode("ascii")
-    )
+    return extension(f.IPADDRESS, bytes((ADDRESSES.index(type(value).__name__),)) + str(value).encode("ascii"))
 
 
 def decode_address(data: bytes) -> Any:

@@ -31,11 +31,7 @@ _NAMED = frozenset(
         ("uuid", "UUID"),
         ("zoneinfo", "ZoneInfo"),
         *(("pathlib", name) for name in ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")),
-        *(
-            ("ipaddress", f"IPv{version}{kind}")
-            for version in (4, 6)
-            for kind in ("Address", "Network", "Interface")
-        ),
+        *(("ipaddress", f"IPv{version}{kind}") for version in (4, 6) for kind in ("Address", "Network", "Interface")),
     }
 )
 # Class -> True: all instances · False: none · a tuple of field names: those whose fields are all shareable
@@ -125,6 +121,4 @@ def _laid_on_object(kind: type) -> bool:
 
 
 def _has_cache(kind: type) -> bool:
-    return any(
-        isinstance(each, functools.cached_property) for base in kind.__mro__ for each in vars(base).values()
-    )
+    return any(isinstance(each, functools.cached_property) for base in kind.__mro__ for each in vars(base).values())

@@ -118,9 +118,7 @@ class Writer:
                 return b"\xc1\x00" + body  # type: ignore[no-any-return]
             views = [memoryview(each) for each in self.buffers]
             lengths = b"".join(view.nbytes.to_bytes(8, "big") for view in views)
-            return b"".join(
-                (bytes((f.MARKED, len(views))), lengths, len(body).to_bytes(8, "big"), body, *views)
-            )
+            return b"".join((bytes((f.MARKED, len(views))), lengths, len(body).to_bytes(8, "big"), body, *views))
         finally:
             self._reset()
 

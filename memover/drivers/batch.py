@@ -113,7 +113,13 @@ class Batch:
         for at, raw in enumerate(raws):
             if raw is not None and trusted:
                 plain = read_plain(raw, keys[at].entry)
-                if plain is not None and plain[0] == current and now < plain[1] and plain[2] == codec and plain[4] == fingerprint:
+                if (
+                    plain is not None
+                    and plain[0] == current
+                    and now < plain[1]
+                    and plain[2] == codec
+                    and plain[4] == fingerprint
+                ):
                     try:
                         outcomes[at] = Hit(decode(plain[3]) if wanted else None)
                         continue
@@ -184,7 +190,12 @@ def bulk_calls(items: Sequence[BaseSite]) -> list[Call]:
 
 
 def loaded(
-    items: Sequence[BaseSite], calls: Sequence[Call], answered: Any, error: BaseException | None, began: float, mark: Any
+    items: Sequence[BaseSite],
+    calls: Sequence[Call],
+    answered: Any,
+    error: BaseException | None,
+    began: float,
+    mark: Any,
 ) -> list[Outcome | None]:
     """What the bulk loader came to, for each item."""
     seconds = perf_counter() - began
@@ -308,7 +319,9 @@ class SyncBatchSite:
         try:
             item.outcome = outcome = sync.run(flow, item)
         finally:
-            item.finish(item.outcome)  # now, and not with the batch: others may wait for it, of whom the batch needs one
+            item.finish(
+                item.outcome
+            )  # now, and not with the batch: others may wait for it, of whom the batch needs one
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             raise outcome.error
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Flight", "Flights", "Trains"]
 
+
 class Flight:
     """A load under way: `callers` counts who wants its outcome; landing with None sends its followers to look again."""
 

@@ -344,7 +344,14 @@ class Plan:
     # -- what happened ----------------------------------------------------------------------------------------------
 
     def emit(
-        self, name: str, key: Key | None, *, error: BaseException | None = None, detail: str = "", size: int = 0, load_time: float = 0.0
+        self,
+        name: str,
+        key: Key | None,
+        *,
+        error: BaseException | None = None,
+        detail: str = "",
+        size: int = 0,
+        load_time: float = 0.0,
     ) -> None:
         """Tell the observers, if there are any."""
         if self.watch.busy:
@@ -431,7 +438,6 @@ class Plan:
                     self.store_failed(key, error)
                     break
         return self.lease_seconds / 6
-
 
 
 def names_in(function: Any) -> tuple[str, ...]:

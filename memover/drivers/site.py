@@ -111,9 +111,7 @@ class BaseSite:
                 plan.late = True
                 names.extend(plan.tags.names(prefix, outcome.declared))
             if plan.tags.late and outcome.error is None:
-                names.extend(
-                    plan.tags.late_names(prefix, plan.call(self.key, self.args, self.kwargs), outcome.value)
-                )
+                names.extend(plan.tags.late_names(prefix, plan.call(self.key, self.args, self.kwargs), outcome.value))
         except Exception as error:
             return Outcome(error=error, load_time=outcome.load_time)
         return names
@@ -311,7 +309,10 @@ def refused(name: str, value: Any) -> UnencodableValue:
     """The error for a result that can be consumed only once."""
     if inspect.iscoroutine(value):
         value.close()
-        what, instead = "a coroutine", "declare the function `async def`, so that its result is cached and not its promise"
+        what, instead = (
+            "a coroutine",
+            "declare the function `async def`, so that its result is cached and not its promise",
+        )
     else:
         what, instead = "a generator", "return a list or a tuple of what it yields"
     return UnencodableValue(

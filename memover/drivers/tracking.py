@@ -55,7 +55,9 @@ class Inside:
 
     __slots__ = ("calls", "collector", "outer", "over")
 
-    def __init__(self, calls: tuple[tuple[object, bytes], ...], collector: Collector | None, outer: Inside | None) -> None:
+    def __init__(
+        self, calls: tuple[tuple[object, bytes], ...], collector: Collector | None, outer: Inside | None
+    ) -> None:
         self.calls = calls
         self.collector = collector
         self.outer = outer

@@ -132,4 +132,6 @@ class Watch:
             except Exception:
                 if id(observer) not in self._complained:
                     self._complained.add(id(observer))
-                    logger.exception("the observer %r raised on %r; further errors of it are not logged", observer, event.name)
+                    logger.exception(
+                        "the observer %r raised on %r; further errors of it are not logged", observer, event.name
+                    )

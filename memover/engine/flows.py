@@ -56,7 +56,21 @@ if TYPE_CHECKING:
     from memover.codec.envelope import Header
     from memover.engine.terms import Terms
 
-__all__ = ["FAILED", "HELD", "MARKS_LIMIT", "early", "get", "miss", "peek", "put", "refresh", "renew", "resolve", "served", "upgrade"]
+__all__ = [
+    "FAILED",
+    "HELD",
+    "MARKS_LIMIT",
+    "early",
+    "get",
+    "miss",
+    "peek",
+    "put",
+    "refresh",
+    "renew",
+    "resolve",
+    "served",
+    "upgrade",
+]
 
 HELD = b"L "
 """A lease slot reads `L <token> <tokens it was taken under>` while a load is under way ..."""
@@ -246,7 +260,9 @@ def upgrade(terms: Terms, token: str, reading: Reading) -> Flow[Outcome | None]:
             if older.header is None:
                 continue
             # Of what the older load depended on, the tokens as they are after its entry was read.
-            names = [mark[0] for mark in older.header.marks if mark[0] not in terms.names and not terms.is_version(mark[0])]
+            names = [
+                mark[0] for mark in older.header.marks if mark[0] not in terms.names and not terms.is_version(mark[0])
+            ]
             tokens: list[bytes] = (yield Ensure(names)) if names else []
             older = Reading(
                 (*terms.names, *names), (*reading.tokens[: terms.required], *tokens), older.raw, older.header

@@ -30,7 +30,18 @@ if TYPE_CHECKING:
     from memover.engine.ops import Flow, Grant, Reading, Sealed
     from memover.engine.terms import Terms
 
-__all__ = ["AcquireMany", "Attempt", "BatchOp", "BatchSite", "Each", "Item", "LoadMany", "ReadMany", "StoreMany", "gather"]
+__all__ = [
+    "AcquireMany",
+    "Attempt",
+    "BatchOp",
+    "BatchSite",
+    "Each",
+    "Item",
+    "LoadMany",
+    "ReadMany",
+    "StoreMany",
+    "gather",
+]
 
 
 class Item(Protocol):
@@ -165,9 +176,7 @@ def gather(items: Sequence[Item], readings: Sequence[Reading] | None, bulk: bool
     yield Each([(item, resolve(item.terms, reading)) for item, reading in singly])
 
 
-def look(
-    items: Sequence[Item], readings: Sequence[Reading] | None
-) -> Generator[BatchOp, Any, list[Outcome | Reading]]:
+def look(items: Sequence[Item], readings: Sequence[Reading] | None) -> Generator[BatchOp, Any, list[Outcome | Reading]]:
     """Read what has not been read; and what stands under tokens not known of before, once more, together with these."""
     found: list[Outcome | Reading] = list((yield ReadMany(items)) if readings is None else readings)
     learning: list[int] = []

@@ -78,9 +78,7 @@ def _dtype(dtype: Any, active: Active) -> bytes:
         base, shape = dtype.subdtype
         return composite("subarray", _dtype(base, active), encode_part(tuple(map(int, shape)), active))
     if dtype.kind not in _BYTES_KINDS + "O" or dtype.char in "gG":
-        raise Refused(
-            dtype, f"items of dtype {dtype} have no bytes that mean the same everywhere; use astype()"
-        )
+        raise Refused(dtype, f"items of dtype {dtype} have no bytes that mean the same everywhere; use astype()")
     return encode_part(dtype.str, active)
 
 

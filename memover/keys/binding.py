@@ -75,8 +75,7 @@ class Binding:
             counting = tuple(name for name in counting if name in named)
         elif key is not None and not callable(key):
             raise ConfigurationError(
-                f"{self.name}: key= must be a template or a callable, not {key!r}; "
-                "write key='{user_id}', say"
+                f"{self.name}: key= must be a template or a callable, not {key!r}; write key='{{user_id}}', say"
             )
         self.counting = counting
         """The parameters whose values make the key, in the order of the signature."""

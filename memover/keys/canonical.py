@@ -258,9 +258,7 @@ def register_key(kind: type, fn: Callable[[Any], Any], /) -> None:
     registered (`ConfigurationError`). Call it at import time, in every process alike.
     """
     if not isinstance(kind, type):
-        raise ConfigurationError(
-            f"register_key() takes a class first, not {kind!r}; write register_key(Cls, fn)"
-        )
+        raise ConfigurationError(f"register_key() takes a class first, not {kind!r}; write register_key(Cls, fn)")
     if kind in _TABLE or kind is object:
         raise ConfigurationError(
             f"register_key() cannot change how {kind.__qualname__} enters a key; register a class of your own"

@@ -143,9 +143,7 @@ def parse(template: str, parameters: tuple[str, ...], function: str) -> Template
     for between in literals[1:-1]:
         mark = next((char for char in between if not char.isalnum()), None)
         if mark is None:
-            raise wrong(
-                "has two fields without a separator; put one between them, as in '{user_id}:{region}'"
-            )
+            raise wrong("has two fields without a separator; put one between them, as in '{user_id}:{region}'")
         separators += mark
     return Template(tuple(literals), tuple(fields), separators)
 

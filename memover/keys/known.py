@@ -130,9 +130,7 @@ def _micros(delta: Any) -> int | None:
 
 def _zoneinfo(value: Any) -> tuple[Any, ...]:
     if not isinstance(value.key, str):
-        raise Refused(
-            value, "a ZoneInfo without a key has no name; open it by its name, like ZoneInfo('Europe/Rome')"
-        )
+        raise Refused(value, "a ZoneInfo without a key has no name; open it by its name, like ZoneInfo('Europe/Rome')")
     return (value.key,)
 
 
@@ -152,9 +150,7 @@ def _pytz(value: Any, active: Active) -> bytes:
 def _dateutil_file(value: Any) -> tuple[Any, ...]:
     name = getattr(value, "_filename", None)
     if not isinstance(name, str):
-        raise Refused(
-            value, "a dateutil zone that was not read from a file has no name; use zoneinfo.ZoneInfo"
-        )
+        raise Refused(value, "a dateutil zone that was not read from a file has no name; use zoneinfo.ZoneInfo")
     return (name,)
 
 
@@ -196,9 +192,7 @@ _KNOWN: dict[str, Encoder] = {
     "freezegun.api.FakeDatetime": _datetime,
     "datetime.time": _fields("time", _time),
     "datetime.timedelta": _fields("timedelta", lambda value: (value.days, value.seconds, value.microseconds)),
-    "datetime.timezone": _fields(
-        "timezone", lambda value: (_micros(value.utcoffset(None)), value.tzname(None))
-    ),
+    "datetime.timezone": _fields("timezone", lambda value: (_micros(value.utcoffset(None)), value.tzname(None))),
     "zoneinfo.ZoneInfo": _fields("ZoneInfo", _zoneinfo),
     "dateutil.tz.tz.tzutc": _fields("dateutil.tzutc", lambda value: ()),
     "dateutil.tz.tz.tzoffset": _fields(

@@ -75,9 +75,7 @@ def _check_name(text: Any, what: str, allowed: frozenset[str], limit: int, marks
     if not text:
         raise ConfigurationError(f"{what} must not be empty; write {what}='shop', say")
     if len(text) > limit:
-        raise ConfigurationError(
-            f"{what} has {len(text)} characters, more than {limit}; choose a shorter one"
-        )
+        raise ConfigurationError(f"{what} has {len(text)} characters, more than {limit}; choose a shorter one")
     bad = next((char for char in text if char not in allowed), None)
     if bad is not None:
         raise ConfigurationError(f"{what} {text!r} holds {bad!r}; use only ASCII letters, digits and {marks}")
@@ -97,13 +95,9 @@ def check_namespace(text: Any) -> str:
 def check_version(value: Any) -> int:
     """The version as given, or `ConfigurationError`: an int from 1 to 2**63 - 1, and not a bool."""
     if type(value) is not int:
-        raise ConfigurationError(
-            f"version must be an int, not {value!r} ({type(value).__name__}); write version=1"
-        )
+        raise ConfigurationError(f"version must be an int, not {value!r} ({type(value).__name__}); write version=1")
     if not 1 <= value <= VERSION_LIMIT:
-        raise ConfigurationError(
-            "version must be from 1 to 2**63 - 1; begin with version=1 and add one at each change"
-        )
+        raise ConfigurationError("version must be from 1 to 2**63 - 1; begin with version=1 and add one at each change")
     return value
 
 
@@ -146,9 +140,7 @@ def tag_key(prefix: str, tag: str) -> str:
     an empty tag or one that is no str.
     """
     if not isinstance(tag, str):
-        raise ConfigurationError(
-            f"a tag must be a str, not {tag!r} ({type(tag).__name__}); write f'user:{{id}}', say"
-        )
+        raise ConfigurationError(f"a tag must be a str, not {tag!r} ({type(tag).__name__}); write f'user:{{id}}', say")
     if not tag:
         raise ConfigurationError("a tag must not be empty; write 'user:7', say")
     return f"{prefix}:tag:{shorten(escape(tag))}"
@@ -164,9 +156,7 @@ def escape(text: str | bytes, also: str = "") -> str:
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if not data.translate(None, _PLAIN_BYTES) and not any(char in also for char in data.decode("ascii")):
         return data.decode("ascii")
-    return "".join(
-        char if (char := chr(byte)) in PLAIN and char not in also else f"%{byte:02X}" for byte in data
-    )
+    return "".join(char if (char := chr(byte)) in PLAIN and char not in also else f"%{byte:02X}" for byte in data)
 
 
 def shorten(text: str) -> str:

@@ -60,11 +60,7 @@ def find(kind: type) -> Encoder | None:
     if any(type_name(base) == "pydantic.networks._BaseUrl" for base in kind.__mro__):
         return _url
     abc = sys.modules.get("collections.abc")
-    if (
-        abc is not None
-        and issubclass(kind, abc.Mapping)
-        and getattr(kind, "items", None) is abc.Mapping.items
-    ):
+    if abc is not None and issubclass(kind, abc.Mapping) and getattr(kind, "items", None) is abc.Mapping.items:
         return _mapping
     return None
 

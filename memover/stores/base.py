@@ -105,9 +105,7 @@ class Store(StoreFacts, Protocol):
         """Prolong the lease if `token` still holds it."""
         ...
 
-    def bump(
-        self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
-    ) -> list[bytes]:
+    def bump(self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]) -> list[bytes]:
         """Move tokens to new ones beyond their floors, none numbered below the first; the same nonce moves them once.
         Those in `along` move if they exist."""
         ...

@@ -1,7 +1,7 @@
 """The bytes in a lease's slot, as every store writes them.
 
-    L <token> <tokens it was taken under, joined by commas>     a load is under way
-    F <token>                                                   that load left no entry (for `FAILED_MS`)
+L <token> <tokens it was taken under, joined by commas>     a load is under way
+F <token>                                                   that load left no entry (for `FAILED_MS`)
 """
 
 from __future__ import annotations

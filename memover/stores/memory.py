@@ -169,9 +169,7 @@ class MemoryStore(MemoryKeyValues):
             self._leases[key.lease] = (lease, monotonic() + lease_ms / 1000)
             return True
 
-    def bump(
-        self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
-    ) -> list[bytes]:
+    def bump(self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]) -> list[bytes]:
         with self._lock:
             floor = 0
             moved = []
@@ -222,4 +220,3 @@ class MemoryStore(MemoryKeyValues):
             now = monotonic()
             for name in [name for name, (_, ends) in self._leases.items() if ends <= now]:
                 del self._leases[name]
-

@@ -664,8 +664,10 @@ def test_an_interruption_is_not_an_error_to_be_counted(sync_way: Way, bulk: bool
         def loader(calls: Any) -> Any:
             raise Interrupted
 
-    call = (lambda: f.warm(range(9), concurrency=1)) if helper == "warm" else (
-        lambda: f.map(range(9), concurrency=1, return_exceptions=True)
+    call = (
+        (lambda: f.warm(range(9), concurrency=1))
+        if helper == "warm"
+        else (lambda: f.map(range(9), concurrency=1, return_exceptions=True))
     )
     with pytest.raises(Interrupted):
         call()

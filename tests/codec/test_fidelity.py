@@ -64,9 +64,7 @@ def test_another_process_reads_the_same() -> None:
         "print('read')"
     )
     lines = "\n".join(CODEC.encode(VALUES[name]).hex() for name in names)
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=lines, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("read\n", "")
 
 

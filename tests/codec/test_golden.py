@@ -24,9 +24,7 @@ UNORDERED = {"set", "deep keys", "dict of keys deep", "frozenset"}
 
 def lines() -> dict[str, bytes]:
     text = FILE.read_text("ascii") if FILE.exists() else ""
-    return {
-        name: bytes.fromhex(data) for name, _, data in (line.partition("\t") for line in text.splitlines())
-    }
+    return {name: bytes.fromhex(data) for name, _, data in (line.partition("\t") for line in text.splitlines())}
 
 
 def library_values() -> dict[str, tuple[Any, Any]]:
@@ -38,11 +36,7 @@ def library_values() -> dict[str, tuple[Any, Any]]:
 
     codec = ValueCodec(lib.anything)
     arrays = {f"numpy {place}": value for place, value in enumerate(test_libraries.TestNumpy().values())}
-    return {
-        name: (codec, value)
-        for name, value in {**test_libraries.RECORDS, **arrays}.items()
-        if name != "numpy 1"
-    }
+    return {name: (codec, value) for name, value in {**test_libraries.RECORDS, **arrays}.items() if name != "numpy 1"}
 
 
 @pytest.mark.parametrize("name", VALUES)

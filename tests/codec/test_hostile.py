@@ -73,9 +73,7 @@ HEADS = st.one_of(
     st.integers(-66, 127).flatmap(
         lambda code: st.sampled_from([b"", b"\0", b"\1abc"]).map(lambda data: extension(code, data))
     ),
-    st.sampled_from(
-        ["fields", "open", "enum", "subclass", "registered", "exception", "namedtuple", "model"]
-    ).flatmap(
+    st.sampled_from(["fields", "open", "enum", "subclass", "registered", "exception", "namedtuple", "model"]).flatmap(
         lambda kind: st.sampled_from(
             [
                 definition(kind, "tests.codec.things:Friend", ["name", "photo"]),

@@ -28,9 +28,7 @@ def elsewhere(*names: str) -> list[type]:
     module = sys.modules.setdefault("memover_elsewhere", types.ModuleType("memover_elsewhere"))
     made = []
     for name in names:
-        kind = dataclass(
-            type(name, (), {"__annotations__": {"a": Any}, "a": None, "__module__": module.__name__})
-        )
+        kind = dataclass(type(name, (), {"__annotations__": {"a": Any}, "a": None, "__module__": module.__name__}))
         setattr(module, name, kind)
         made.append(kind)
     return made
@@ -101,9 +99,7 @@ def test_the_annotation_names_classes(kind: type) -> None:
 
 def test_a_class_nobody_names_is_refused() -> None:
     """A value of a class from elsewhere that the annotation does not name is refused, and the message says what to do."""
-    with pytest.raises(
-        UnencodableValue, match=r"name memover_elsewhere\.Alone in the return annotation"
-    ) as caught:
+    with pytest.raises(UnencodableValue, match=r"name memover_elsewhere\.Alone in the return annotation") as caught:
         ValueCodec(everything).encode({"k": [Alone(1)]})
     assert caught.value.path == "$.k[0]"
     assert caught.value.kind == "memover_elsewhere.Alone"

@@ -137,9 +137,7 @@ class TestNumpy:
             np.zeros(2).view(np.recarray),
             np.zeros(2, dtype=np.dtype("f8", metadata={"a": 1})),
             np.zeros(2, dtype=[("a", object)]),
-            np.longlong(1)
-            if np.dtype("q") == np.dtype("l") and np.longlong is not np.int64
-            else np.ma.array([1]),
+            np.longlong(1) if np.dtype("q") == np.dtype("l") and np.longlong is not np.int64 else np.ma.array([1]),
         ]:
             with pytest.raises(UnencodableValue) as caught:
                 CODEC.encode({"a": value})
@@ -180,9 +178,7 @@ class TestPandas:
         ]:
             back = there_and_back({"k": value})["k"]
             assert type(back) is type(value)
-            getattr(pd.testing, f"assert_{type(value).__name__.lower().replace('data', '')}_equal")(
-                back, value
-            )
+            getattr(pd.testing, f"assert_{type(value).__name__.lower().replace('data', '')}_equal")(back, value)
         assert there_and_back([pd.NA, pd.NaT])[0] is pd.NA
         assert there_and_back([pd.NA, pd.NaT])[1] is pd.NaT
 

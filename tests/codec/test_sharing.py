@@ -48,9 +48,7 @@ def mutable(value: Any, depth: int = 0) -> bool:
         return True
     if depth > 40 or isinstance(value, enum.Enum):
         return False
-    inside = (
-        [*value] if isinstance(value, (tuple, frozenset)) else list(getattr(value, "__dict__", {}).values())
-    )
+    inside = [*value] if isinstance(value, (tuple, frozenset)) else list(getattr(value, "__dict__", {}).values())
     return any(mutable(each, depth + 1) for each in inside)
 
 

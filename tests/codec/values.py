@@ -147,9 +147,7 @@ VALUES: dict[str, Any] = {
     "namedtuple": t.Pair(1, (2, t.Pair(3))),
     "old namedtuple": t.OldPair([1], None),
     "namedtuple beside tuple": [t.Pair(1, 2), (1, 2), [1, 2]],
-    "dataclass": t.Profile(
-        7, "Ada", [t.Friend("Bob"), t.Friend("Cy", b"jpg")], t.Colour.GREEN, frozenset({"x"})
-    ),
+    "dataclass": t.Profile(7, "Ada", [t.Friend("Bob"), t.Friend("Cy", b"jpg")], t.Colour.GREEN, frozenset({"x"})),
     "dataclass frozen": t.Point(1, 2),
     "dataclass slots": t.Slotted(1, [t.FrozenSlotted(2, t.Slotted(3))]),
     "dataclass inherited": t.Derived(1, "c"),

@@ -58,7 +58,9 @@ class Family:
         elif how == "call":
             way.run(self.child.invalidate())
         elif how == "namespace":
-            way.run(cache.ainvalidate_namespace("family/child")) if way.is_async else cache.invalidate_namespace("family/child")
+            way.run(cache.ainvalidate_namespace("family/child")) if way.is_async else cache.invalidate_namespace(
+                "family/child"
+            )
         elif how == "tag":
             way.run(cache.ainvalidate_tags("t")) if way.is_async else cache.invalidate_tags("t")
 
@@ -513,9 +515,7 @@ def test_a_hit_with_tags_and_dependencies_is_one_round_trip(redis_way: Way, redi
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_an_invalidation_during_the_parents_load_is_not_lost(
-    way: Way, start: Callable[..., Any], how: str
-) -> None:
+def test_an_invalidation_during_the_parents_load_is_not_lost(way: Way, start: Callable[..., Any], how: str) -> None:
     """The parent has the child's old value in hand: what it stores of it is never served afterwards."""
     used, go_on = threading.Event(), threading.Event()
     family = Family(way, tags="t")

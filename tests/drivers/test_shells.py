@@ -141,7 +141,10 @@ KINDS: dict[str, tuple[Callable[[Ground], object], bool]] = {
     "not what the codec reads": (lambda ground: ground.put(ground.resealed(compression=1)), False),
     "without a generation": (lambda ground: ground.put_token(None), False),
     "under a garbage generation": (lambda ground: ground.put_token(b"rubbish"), False),
-    "under a generation beyond all numbers": (lambda ground: ground.put_token(b"9999999999999999-00000000000000ab"), False),
+    "under a generation beyond all numbers": (
+        lambda ground: ground.put_token(b"9999999999999999-00000000000000ab"),
+        False,
+    ),
     "under an older generation": (lambda ground: ground.put_token(OLDER), False),
 }
 
@@ -161,7 +164,13 @@ SHARED, COPIED = 7, [7]
 
 
 def observe(
-    cache: Cache, client: redis.Redis | None, spoil: Callable[[Ground], object], result: Any, *, whole: bool, awaited: bool
+    cache: Cache,
+    client: redis.Redis | None,
+    spoil: Callable[[Ground], object],
+    result: Any,
+    *,
+    whole: bool,
+    awaited: bool,
 ) -> Observed:
     """One call on spoilt ground, through the shell or as one `whole` flow, and once more after it."""
     runs: list[int] = []

@@ -271,7 +271,9 @@ class Desk:
             for other, player in zip(state.actors, self.world.players):
                 if player.process == self.player.process and other.phase[:1] == ("loading",) and not other.phase[2]:
                     state = fallen(
-                        state, "P6", f"{self.player.name} loads without a lease while {player.name} does, in one process"
+                        state,
+                        "P6",
+                        f"{self.player.name} loads without a lease while {player.name} does, in one process",
                     )
         most = self.world.scenario.loads
         if most is not None:
@@ -316,9 +318,7 @@ class Desk:
             return
         at = self.fly(holder)
         if at != self.index:
-            self.step(
-                ("waits for", self.world.players[at].name), self.enter(self.state, ("boarded", at), forget=True)
-            )
+            self.step(("waits for", self.world.players[at].name), self.enter(self.state, ("boarded", at), forget=True))
         else:
             self.step(("waits for another process",), self.enter(self.state, ("standing in",)))
 
@@ -383,7 +383,9 @@ class Desk:
         actor = state.actors[self.index]._replace(phase=phase)
         return put_actor(state, self.index, actor._replace(seen=None) if forget else actor)
 
-    def answer(self, state: State, answer: Any, *, saw: tuple[Any, ...] | None = None, keep_seen: bool = False) -> State:
+    def answer(
+        self, state: State, answer: Any, *, saw: tuple[Any, ...] | None = None, keep_seen: bool = False
+    ) -> State:
         if answer == FAILURE and self.actor.healing:  # it cannot put anything back
             state = put_actor(state, self.index, state.actors[self.index]._replace(healing=False))
         return self.world.answered(state, self.index, answer, self.actor.seen if keep_seen else saw)

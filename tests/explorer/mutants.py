@@ -123,7 +123,9 @@ class FlightByKey(Desk):
             return
         held, names = self.state.held, self.asked()
         reading = ("reading", self.key, names, self.world.shelf.tokens(held, names), held.slots[self.key].entry, None)
-        self.step(("finds a load of the key in its process",), self.answer(self.state, ("grant", False, others[0], reading)))
+        self.step(
+            ("finds a load of the key in its process",), self.answer(self.state, ("grant", False, others[0], reading))
+        )
 
 
 def stands_under_required(flows: Any, terms: Any, reading: Any, marks: Any) -> Any:

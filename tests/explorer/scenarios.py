@@ -192,7 +192,11 @@ def change_and(flow: str, scenario: Scenario, flows: ModuleType, means: Means) -
     yield Promise(truth, everywhere=True)
 
 
-READERS: dict[str, Callable[..., Reading]] = {"": partial(reading, "get"), "refreshes": partial(reading, "refresh"), "uses it": using}
+READERS: dict[str, Callable[..., Reading]] = {
+    "": partial(reading, "get"),
+    "refreshes": partial(reading, "refresh"),
+    "uses it": using,
+}
 WRITERS: dict[str, Callable[..., Writing]] = {
     "invalidates all": change_all,
     "invalidates it": change_one,
@@ -305,7 +309,19 @@ LONG: tuple[Scenario, ...] = (
 )  # fmt: skip
 """Too many schedules for every run."""
 
-EVERYTHING = ("expiry", "eviction", "flush", "death:1", "cancel:0", "late", "late", "resent", "timeout", "timeout", "failure")
+EVERYTHING = (
+    "expiry",
+    "eviction",
+    "flush",
+    "death:1",
+    "cancel:0",
+    "late",
+    "late",
+    "resent",
+    "timeout",
+    "timeout",
+    "failure",
+)
 
 DEEP: tuple[Scenario, ...] = (
     scenario("three in one process, one elsewhere, two invalidations", "P1",

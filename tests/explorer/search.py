@@ -170,6 +170,6 @@ def _entry(entry: Any) -> str:
 def _lease(lease: bytes) -> str:
     kind, _, rest = lease.decode().partition(" ")
     token, _, under = rest.partition(" ")
-    return f"{kind} {_nonce(token)}" + (f" under {','.join(_token(each.encode()) for each in under.split(','))}" if under else "")
-
-
+    return f"{kind} {_nonce(token)}" + (
+        f" under {','.join(_token(each.encode()) for each in under.split(','))}" if under else ""
+    )

@@ -64,9 +64,7 @@ class Shelf:
             return held, None
         return put(held, key, Slot(entry, leases.failed(token) if failed else None)), None
 
-    def bump(
-        self, held: Held, names: Names, nonce: str, floors: Sequence[int], along: Names
-    ) -> tuple[Held, Answer]:
+    def bump(self, held: Held, names: Names, nonce: str, floors: Sequence[int], along: Names) -> tuple[Held, Answer]:
         moved = []
         least = 0
         for name, floor in zip(names, floors):

@@ -126,7 +126,8 @@ class World:
         self.desk = rules.desk
         self.witness = rules.witness
         self.sharing = [
-            sum(other.process == player.process and other.reads for other in self.players) > 1 for player in self.players
+            sum(other.process == player.process and other.reads for other in self.players) > 1
+            for player in self.players
         ]
         self._served: dict[Any, bool] = {}
 

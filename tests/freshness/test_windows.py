@@ -228,9 +228,7 @@ def test_a_quick_load_is_waited_for_within_the_soft_timeout(way: Way, clock: Any
     assert way.run(f()) == 2
 
 
-def test_refreshes_are_bounded_and_then_inline(
-    sync_way: Way, clock: Any, start: Callable[..., Any]
-) -> None:
+def test_refreshes_are_bounded_and_then_inline(sync_way: Way, clock: Any, start: Callable[..., Any]) -> None:
     """With the pool full, a caller of a stale entry loads by itself: nothing is queued without end."""
     release, waiting, threads = threading.Event(), [], []
     cache = sync_way.new_cache(background_workers=1)

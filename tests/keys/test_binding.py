@@ -51,12 +51,7 @@ def awkward(
 FUNCTIONS: list[Any] = [f, plain, positional, keyword, mixed, starred, none, awkward]
 
 simple = (
-    st.none()
-    | st.booleans()
-    | st.integers(-2, 2)
-    | st.floats()
-    | st.text("ab1", max_size=2)
-    | st.binary(max_size=2)
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | st.text("ab1", max_size=2) | st.binary(max_size=2)
 )
 values = simple | st.lists(simple, max_size=2) | st.tuples(simple) | st.just(s.Point(1, 2))
 calls = st.tuples(
@@ -90,10 +85,7 @@ def test_calls_bind_as_the_function_binds_them(function: Any, call: Any) -> None
             assert attempt(ask, *args, **kwargs) == refused
         return
     assert repr(binding.arguments(args, kwargs)) == repr(bound(function, args, kwargs))
-    assert (
-        binding.text(*args, **kwargs)
-        == blake2b(binding.canonical(*args, **kwargs), digest_size=16).hexdigest()
-    )
+    assert binding.text(*args, **kwargs) == blake2b(binding.canonical(*args, **kwargs), digest_size=16).hexdigest()
 
 
 @given(one=calls, two=calls)
@@ -394,9 +386,9 @@ def test_a_plain_self_is_refused_with_what_to_do() -> None:
     for part in ("Adder.method()", "self", "__memover_key__()", 'ignore=("self",)'):
         assert part in str(caught.value)
     assert caught.value.parameter == "self"
-    assert Binding(Adder.method, ignore=("self",)).text(Adder(1), 2) == Binding(
-        Adder.method, ignore=("self",)
-    ).text(Adder(2), 2)
+    assert Binding(Adder.method, ignore=("self",)).text(Adder(1), 2) == Binding(Adder.method, ignore=("self",)).text(
+        Adder(2), 2
+    )
 
 
 def test_self_enters_like_any_argument() -> None:
@@ -469,7 +461,5 @@ def test_a_parameter_of_another_script_is_just_a_name() -> None:
 def test_the_inline_digest_is_that_of_the_canonical_bytes(items: list[Any]) -> None:
     """The fast text form and the canonical encoder agree on every simple value."""
     heads = tuple(b"p" + encode(f"v{n}") for n in range(len(items)))
-    data = b"c%d:" % len(items) + b"".join(
-        head + encode(item) for head, item in zip(heads, items, strict=True)
-    )
+    data = b"c%d:" % len(items) + b"".join(head + encode(item) for head, item in zip(heads, items, strict=True))
     assert digest(heads, pytest.fail)(*items) == blake2b(data, digest_size=16).hexdigest()

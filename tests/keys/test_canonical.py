@@ -153,9 +153,7 @@ def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, float):
-        return bool(
-            (math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b))
-        )
+        return bool((math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b)))
     if isinstance(a, complex):
         return same(a.real, b.real) and same(a.imag, b.imag)
     if isinstance(a, decimal.Decimal):
@@ -232,9 +230,7 @@ def interpreters() -> list[Any]:
         if path is None or minor == sys.version_info.minor:
             continue
         reason = "" if _runs(path) else f"python3.{minor} on PATH does not start"
-        found[minor] = pytest.param(
-            path, id=f"3.{minor}", marks=pytest.mark.skipif(bool(reason), reason=reason)
-        )
+        found[minor] = pytest.param(path, id=f"3.{minor}", marks=pytest.mark.skipif(bool(reason), reason=reason))
     if not found:
         return [pytest.param("", marks=pytest.mark.skip(reason="no other python3.x on PATH"))]
     return list(found.values())

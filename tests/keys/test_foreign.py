@@ -403,9 +403,7 @@ def test_pydantic_models_enter_by_class_and_fields() -> None:
     ]
     assert len({encode(value) for value in different}) == len(different)
     assert encode(Model(a=1)) == encode(Model(a=1, b=[]))
-    assert encode(pydantic.TypeAdapter(pydantic.HttpUrl).validate_python("http://a.b")) != encode(
-        "http://a.b/"
-    )
+    assert encode(pydantic.TypeAdapter(pydantic.HttpUrl).validate_python("http://a.b")) != encode("http://a.b/")
 
 
 def test_attrs_classes_enter_by_class_and_fields() -> None:

@@ -104,9 +104,7 @@ def test_attributes_and_items_can_be_named() -> None:
     assert text("{terms[1]}", 1, "eu", "x", "y") == "y"
 
 
-@pytest.mark.parametrize(
-    ("template", "value"), [("{user_id.nope}", 1), ("{user_id[a]}", {}), ("{user_id[3]}", [])]
-)
+@pytest.mark.parametrize(("template", "value"), [("{user_id.nope}", 1), ("{user_id[a]}", {}), ("{user_id[3]}", [])])
 def test_a_missing_attribute_names_the_place(template: str, value: Any) -> None:
     """What the template asks for and the argument lacks is an UnkeyableArgument."""
     with pytest.raises(UnkeyableArgument, match="which the key template asks for"):

@@ -108,9 +108,7 @@ def test_a_prefix_is_letters_digits_and_marks(text: str) -> None:
     assert check_prefix(text) == check_namespace(text) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["", "a:b", "a b", "é", "{a}", "a\n", "\u0661", "x" * 201, None, b"a", 1, "a/b"]
-)
+@pytest.mark.parametrize("text", ["", "a:b", "a b", "é", "{a}", "a\n", "\u0661", "x" * 201, None, b"a", 1, "a/b"])
 def test_other_prefixes_are_refused(text: Any) -> None:
     """Anything else is refused with what to write."""
     with pytest.raises(ConfigurationError, match="prefix"):
@@ -141,8 +139,7 @@ def test_a_version_is_a_positive_int(version: Any) -> None:
 def test_kinds_of_keys_do_not_meet() -> None:
     """Entry, generation, tag and lease keys differ even where their parts are alike."""
     entries = [
-        entry_key(p, v, n, t)
-        for p, v, n, t in itertools.product(["a", "gen"], [1, 2], ["tag", "1"], ["x", "1:x"])
+        entry_key(p, v, n, t) for p, v, n, t in itertools.product(["a", "gen"], [1, 2], ["tag", "1"], ["x", "1:x"])
     ]
     leases = [lease_key(entry) for entry in entries]
     marks = [make(p, n) for make in (generation_key, tag_key) for p in ("a", "gen") for n in ("tag", "1")]

@@ -283,3 +283,4 @@ def test_very_many_failed_removals_become_one_clear(
     assert len(cache._shared.witness.owed) <= 1001
     proxy.restore()
     wait_until(lambda: other.get("k") is None, "the clear")
+    wait_until(lambda: not cache._shared.witness.owed, "the acknowledgement of all")

@@ -185,11 +185,7 @@ class RedisCluster:
         """The identities of those whom `node` has shaken hands with, itself included."""
         lines = node.run("CLUSTER", "NODES").decode().splitlines()
         fields = (line.split() for line in lines)
-        return {
-            identity
-            for identity, _, flags, *_ in fields
-            if "handshake" not in flags and "noaddr" not in flags
-        }
+        return {identity for identity, _, flags, *_ in fields if "handshake" not in flags and "noaddr" not in flags}
 
     def _replicas_seen(self, node: RedisServer) -> int:
         lines = node.run("CLUSTER", "NODES").decode().splitlines()

@@ -84,9 +84,7 @@ def redis_server_binary() -> str:
     wanted = os.environ.get("MEMOVER_TEST_REDIS_SERVER", "redis-server")
     found = shutil.which(wanted)
     if found is None:
-        raise RuntimeError(
-            f"{wanted} is not on PATH: run `make test`, which installs it, or install it yourself"
-        )
+        raise RuntimeError(f"{wanted} is not on PATH: run `make test`, which installs it, or install it yourself")
     return found
 
 

@@ -206,9 +206,7 @@ def say(word: str, value: Any = None) -> None:
 
 def hear(word: str, timeout: float = 60.0) -> Any:
     """In a child: wait until the parent says `word`, and return what came with it."""
-    assert _parent is not None, (
-        "only a process started by run_python or start_python has a parent to listen to"
-    )
+    assert _parent is not None, "only a process started by run_python or start_python has a parent to listen to"
     kind, value = _parent.receive(timeout)
     assert kind == "tell", kind
     assert value[0] == word, f"waited to hear {word!r}, heard {value[0]!r}"

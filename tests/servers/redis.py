@@ -142,11 +142,7 @@ class RedisServer(Daemon):
                 return
             # Gone: most likely somebody else took the port between our look and its bind.
             self._wait_gone()
-            if (
-                self._wanted_port is not None
-                or "Address already in use" not in self.log
-                or attempt == _STARTS
-            ):
+            if self._wanted_port is not None or "Address already in use" not in self.log or attempt == _STARTS:
                 raise RuntimeError(f"redis-server did not start:\n{self.log}")
 
     def restart(self, *, empty: bool = True) -> None:

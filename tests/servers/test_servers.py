@@ -182,9 +182,7 @@ def test_a_server_dies_with_the_process_that_started_it_even_when_both_are_beyon
         "import os, signal; from tests.servers import RedisServer; s = RedisServer(); s.freeze();"
         "print(s.pid, s.directory, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL
     pid, directory = ended.stdout.split()
     wait_until(lambda: not running(int(pid)), "the reaper to kill the server")

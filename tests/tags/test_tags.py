@@ -86,7 +86,12 @@ def test_a_tag_is_never_an_address(way: Way) -> None:
             return 1
 
     holder = User(1, team=Plain())  # type: ignore[arg-type]
-    for template, argument in (("t:{x}", Plain()), ("t:{x.team}", holder), ("t:{x!r}", Plain()), ("t:{x!s:>9}", Plain())):
+    for template, argument in (
+        ("t:{x}", Plain()),
+        ("t:{x.team}", holder),
+        ("t:{x!r}", Plain()),
+        ("t:{x!s:>9}", Plain()),
+    ):
         f = way.cached(tags=template)(lambda x: 1)
         with pytest.raises(UnkeyableArgument, match="address"):
             way.run(f(argument))

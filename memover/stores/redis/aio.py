@@ -287,7 +287,9 @@ class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
 
     async def acquire_many(self, requests: Sequence[Request]) -> list[Granted]:
         return await self._run(
-            side_by_side([self.acquiring(key, token, ms, ensured, floors, False) for key, token, ms, ensured, floors in requests])
+            side_by_side(
+                [self.acquiring(key, token, ms, ensured, floors, False) for key, token, ms, ensured, floors in requests]
+            )
         )
 
     async def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> list[bool]:
@@ -333,9 +335,7 @@ class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
         except RedisError as error:
             raise translated(error, self.address) from error
 
-    async def _answers(
-        self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool, once: bool
-    ) -> list[Any]:
+    async def _answers(self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool, once: bool) -> list[Any]:
         if self._topology is None:
             (answers,) = await self._exchange([(None, [args for _, args in commands])], urgent, once)
             return answers

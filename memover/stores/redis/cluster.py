@@ -86,9 +86,7 @@ class Topology:
                 return answers
         raise StoreUnavailable(f"{self._address}: its nodes send commands in circles.", store=self._address)
 
-    def _directed(
-        self, owners: list[Node | None], answer: Any, route: bytes, node: Node
-    ) -> tuple[Node, bool] | None:
+    def _directed(self, owners: list[Node | None], answer: Any, route: bytes, node: Node) -> tuple[Node, bool] | None:
         if isinstance(answer, AskError):  # MovedError is one too
             there = (answer.host or node[0], answer.port)
             if not isinstance(answer, MovedError):

@@ -7,7 +7,8 @@ accept pushes. Ours answer within the budget or fail, hand out bytes, and speak 
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401 - what resolving a host name imports: a child forked meanwhile would wait for ever
+# What resolving a host name imports: a child forked meanwhile would wait for that import for ever.
+import encodings.idna  # noqa: F401  # pyright: ignore[reportUnusedImport]
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -227,7 +228,9 @@ def _node(text: str, default_port: int) -> Node:
 
 def lost(error: BaseException) -> bool:
     """Whether the connection itself is gone, as opposed to a server that answered with an error."""
-    return isinstance(error, (RedisConnectionError, OSError)) and not isinstance(error, (BusyLoadingError, TimeoutError))
+    return isinstance(error, (RedisConnectionError, OSError)) and not isinstance(
+        error, (BusyLoadingError, TimeoutError)
+    )
 
 
 def check_role(answer: Any, node: Node) -> None:

@@ -287,7 +287,9 @@ class RedisStore(RedisKeyValues, RedisCommands):
 
     def acquire_many(self, requests: Sequence[Request]) -> list[Granted]:
         return self._run(
-            side_by_side([self.acquiring(key, token, ms, ensured, floors, False) for key, token, ms, ensured, floors in requests])
+            side_by_side(
+                [self.acquiring(key, token, ms, ensured, floors, False) for key, token, ms, ensured, floors in requests]
+            )
         )
 
     def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> list[bool]:
@@ -305,9 +307,7 @@ class RedisStore(RedisKeyValues, RedisCommands):
     def renew(self, key: Key, token: str, lease_ms: int) -> bool:
         return self._run(self.renewing(key, token, lease_ms))
 
-    def bump(
-        self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
-    ) -> list[bytes]:
+    def bump(self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]) -> list[bytes]:
         return self._run(self.bumping(names, nonce, floors, along), urgent=True)
 
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> None:
@@ -349,9 +349,7 @@ class RedisStore(RedisKeyValues, RedisCommands):
         except RedisError as error:
             raise translated(error, self.address) from error
 
-    def _answers(
-        self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool, once: bool
-    ) -> list[Any]:
+    def _answers(self, commands: list[tuple[bytes, tuple[bytes, ...]]], urgent: bool, once: bool) -> list[Any]:
         if self._topology is None:
             (answers,) = self._exchange([(None, [args for _, args in commands])], urgent, once)
             return answers
