@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memover.cache import Cache
     from memover.cached import AsyncCachedFunction, CachedFunction
     from memover.codec import register_value
-    from memover.config import configure, default_cache, using
+    from memover.default import configure, default_cache, using
     from memover.decorator import versioned_cache
     from memover.drivers.tracking import depends_on
     from memover.errors import (
@@ -53,12 +53,12 @@ _HOMES = {
     "StoreUnavailable": "memover.errors",
     "UnencodableValue": "memover.errors",
     "UnkeyableArgument": "memover.errors",
-    "configure": "memover.config",
-    "default_cache": "memover.config",
+    "configure": "memover.default",
+    "default_cache": "memover.default",
     "depends_on": "memover.drivers.tracking",
     "register_key": "memover.keys.canonical",
     "register_value": "memover.codec",
-    "using": "memover.config",
+    "using": "memover.default",
     "versioned_cache": "memover.decorator",
 }
 

@@ -12,9 +12,9 @@ from memover.drivers.aio import drain
 from memover.drivers.plan import new_nonce
 from memover.drivers.shared import Shared
 from memover.drivers.watch import Watch
-from memover.engine.generations import parse
+from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, InvalidationFailed, StoreError, failed_invalidation
-from memover.keys.naming import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
+from memover.keys.names import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
 from memover.keyvalue import Entries, KeyValueFace
 from memover.model import Event, Generation
 from memover.policy import Duration, seconds_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from memover.codec.base import Codec
     from memover.decorator import versioned_cache
-    from memover.stores.base import AsyncStore, Store
+    from memover.engine.store import AsyncStore, Store
 
 __all__ = ["Cache"]
 

@@ -18,7 +18,7 @@ from memover.core import Core, age_of
 from memover.drivers import aio, batch, sync
 from memover.engine import flows
 from memover.errors import ConfigurationError, UnkeyableArgument
-from memover.keys.naming import check_version
+from memover.keys.names import check_version
 from memover.model import CacheInfo, Entry, Generation, Key, Source
 
 if TYPE_CHECKING:

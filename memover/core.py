@@ -13,28 +13,28 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memover import config
+from memover import default as config
 from memover.codec import resolve_codec
 from memover.drivers import aio, sync
 from memover.drivers.plan import Plan, new_nonce
 from memover.drivers.upgrades import older_keys
 from memover.engine import flows
-from memover.engine.generations import parse
+from memover.engine.tokens import parse
 from memover.engine.invalidate import invalidate, move
 from memover.engine.judge import VERSION
 from memover.engine.ops import Outcome
 from memover.errors import ConfigurationError, StoreError, failed_invalidation
-from memover.keys.naming import check_version
+from memover.keys.names import check_version
 from memover.model import CacheInfo, Entry, Generation, Key
 from memover.policy import Duration, Policy, seconds_of
-from memover.registry import claim
+from memover.keys.identity import claim
 
 if TYPE_CHECKING:
     from memover.cache import Cache
     from memover.drivers.site import BaseSite
     from memover.engine.ops import Flow
     from memover.keys.binding import Binding
-    from memover.tags import Tags
+    from memover.keys.tags import Tags
 
 __all__ = ["Core", "Resident"]
 

@@ -10,9 +10,9 @@ from memover.cached import AsyncCachedFunction, CachedFunction
 from memover.core import Core
 from memover.errors import ConfigurationError
 from memover.keys.binding import Binding
-from memover.keys.naming import check_namespace, check_version
+from memover.keys.names import check_namespace, check_version
 from memover.policy import Policy, seconds_of
-from memover.tags import Tags
+from memover.keys.tags import Tags
 
 if TYPE_CHECKING:
     from types import EllipsisType

@@ -20,7 +20,7 @@ from memover.drivers.keyvalue import Kept, KeyValues, acompute, arun, compute, r
 from memover.drivers.site import loading
 from memover.engine import flows
 from memover.keys.keyvalue import check_stored, stored_key
-from memover.keys.naming import check_version
+from memover.keys.names import check_version
 from memover.model import MISSING
 from memover.policy import Duration, seconds_of
 

@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def memover_cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
     """The default cache of this test alone: empty, under a fresh prefix; see `memover.pytest_plugin`."""
     from memover.cache import Cache
-    from memover.config import using
+    from memover.default import using
 
     url = request.config.getoption("--memover-url") or request.config.getini("memover_url")
     with Cache(url, prefix=f"test-{secrets.token_hex(6)}", enabled=True) as cache:
@@ -52,7 +52,7 @@ def memover_cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
 def _empty(cache: Cache) -> None:
     store: Any = cache._shared.store
     if hasattr(store, "visit"):
-        from memover.stores.redis.sweep import remove_prefix
+        from memover.stores.redis.scan import remove_prefix
 
         remove_prefix(store, cache.prefix)
 

@@ -25,8 +25,8 @@ class Floor(NamedTuple):
 
 
 WORDS = "errors model clocks"
-TOOLS = f"{WORDS} policy keys codec tags registry schema"
-FACE = "cache cached config core decorator keyvalue"
+TOOLS = f"{WORDS} policy keys codec schema"
+FACE = "cache cached default core decorator keyvalue"
 KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
 
 FLOORS = {
@@ -36,19 +36,17 @@ FLOORS = {
     "clocks": Floor("", "time"),
     # tools
     "policy": Floor("errors model"),
-    "keys": Floor("errors model"),
+    "keys": Floor("errors model", "threading"),
     "codec": Floor("errors model", f"msgpack zstandard {KNOWN_TYPES}"),
-    "tags": Floor("errors model keys"),
-    "registry": Floor("errors", "threading"),
     "schema": Floor("errors codec", "os"),
     "schema.lock": Floor("errors schema", "tomli tomli_w"),
     # the rules: no clock, no thread, no I/O, nothing from outside
     "engine": Floor("errors model policy codec.envelope"),
     # what does things
-    "stores": Floor(f"{WORDS} codec.envelope", "threading time"),
-    "stores.redis": Floor(f"{WORDS} stores codec.envelope", "redis asyncio threading time random"),
+    "stores": Floor(f"{WORDS} codec.envelope engine", "threading time"),
+    "stores.redis": Floor(f"{WORDS} stores codec.envelope engine", "redis asyncio threading time random"),
     "drivers": Floor(
-        f"{TOOLS} engine stores.base stores.keyvalue stores.memory",
+        f"{TOOLS} engine stores.keyvalue stores.memory",
         "asyncio concurrent contextvars threading time random os",
     ),
     # the face
@@ -56,7 +54,7 @@ FLOORS = {
     "core": Floor(f"{TOOLS} {FACE} engine drivers", "os threading"),
     "cached": Floor(f"{TOOLS} {FACE} engine drivers", "wrapt time"),
     # A cache named after a Django alias is looked up there, and only when one is named.
-    "config": Floor(f"{WORDS} {FACE} django.aliases", "os threading"),
+    "default": Floor(f"{WORDS} {FACE} django.aliases", "os threading"),
     "keyvalue": Floor(f"{TOOLS} {FACE} engine drivers", "time"),
     "decorator": Floor(f"{TOOLS} {FACE}"),
     "__init__": Floor(f"{TOOLS} {FACE} drivers.tracking"),

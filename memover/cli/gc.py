@@ -53,7 +53,7 @@ def collect(project: Project, url: str | None, prefix: str, *, dry_run: bool, st
     if not url or url.startswith("memory"):
         raise CannotRun("Say where: memover gc --url redis://host:6379/0, or set MEMOVER_URL.")
     with Cache(url, prefix=prefix, socket_timeout=_ANSWER_SECONDS, socket_connect_timeout=_ANSWER_SECONDS) as cache:
-        from memover.stores.redis.sweep import keys_in_all, sweep
+        from memover.stores.redis.scan import keys_in_all, sweep
 
         store: Any = cache._shared.store
         if not hasattr(store, "visit"):

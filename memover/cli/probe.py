@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from memover.registry import Claim
+    from memover.keys.identity import Claim
 
 __all__ = ["main"]
 
@@ -67,7 +67,7 @@ def _disarm() -> list[Claim]:
     os.environ["MEMOVER_DISABLED"] = "1"
     os.environ["MEMOVER_URL"] = "memory://"
     import memover.cache
-    from memover import registry
+    from memover.keys import identity as registry
     from memover.stores.memory import MemoryStore
 
     def unconnected(url: str, **_: Any) -> Any:

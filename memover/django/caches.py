@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from memover.cache import Cache
 from memover.codec.pickle import PickleCodec
 from memover.errors import ConfigurationError
-from memover.keys.naming import check_prefix
+from memover.keys.names import check_prefix
 
 __all__ = ["DjangoCache", "shared_cache"]
 
@@ -73,7 +73,7 @@ def _derived(secret: str | bytes) -> bytes:
 
 def _settings_changed(*, setting: str, **_: Any) -> None:
     if setting in ("CACHES", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
-        from memover.config import changed
+        from memover.default import changed
 
         with _lock:
             _shared.clear()

@@ -26,7 +26,7 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Dja
 
 from memover.django.backend import MemoverCache
 from memover.errors import ConfigurationError, StoreError
-from memover.registry import Claim, owners
+from memover.keys.identity import Claim, owners
 
 if TYPE_CHECKING:
     from memover.cli.project import Project
@@ -163,7 +163,7 @@ def _decorated(project: Project, lock: Lock) -> list[Found]:
     """The functions below the targets, as `memover lock` would find them; without targets, those of the lock's modules."""
     from memover.cli.probe import _facts
     from memover.cli.project import _found
-    from memover.registry import _identity
+    from memover.keys.identity import _identity
 
     locked = {each.function for each in lock.functions.values()}
     targets = project.targets or sorted({each.partition(":")[0] for each in locked})

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from memover.drivers.plan import Plan
     from memover.drivers.shared import Shared
     from memover.model import Key
-    from memover.stores.base import Seen
+    from memover.engine.store import Seen
 
 __all__ = ["AsyncSite", "conclude", "drain", "drive", "run", "shell"]
 

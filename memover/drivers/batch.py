@@ -24,13 +24,13 @@ from memover.engine.many import gather
 from memover.engine.ops import Ensure, Load, Outcome
 from memover.errors import ConfigurationError, StoreError
 from memover.model import Call, Source
-from memover.stores.base import Seen
+from memover.engine.store import Seen
 
 if TYPE_CHECKING:
     from memover.drivers.plan import Plan
     from memover.engine.ops import Flow, Grant, Reading, Sealed
     from memover.model import Key
-    from memover.stores.base import Request, SeenMany
+    from memover.engine.store import Request, SeenMany
 
 __all__ = ["CallArguments", "Hit", "answer_many", "answer_many_async"]
 

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from memover.codec.envelope import KIND_VALUE, NO_FINGERPRINT
-from memover.keys.naming import entry_key
+from memover.keys.names import entry_key
 
 # With the decorator, and not at the first load: a process that forks while a thread imports leaves its child a lock.
 from memover.schema.derive import shape_of

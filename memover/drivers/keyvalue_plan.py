@@ -20,7 +20,7 @@ from memover.keys.keyvalue import NAMESPACE, Name
 from memover.model import MISSING
 from memover.policy import Policy
 from memover.stores.keyvalue import INTEGER, INTEGER_LIMIT, Parcel, Stamp
-from memover.tags import Tags
+from memover.keys.tags import Tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -20,7 +20,7 @@ from memover.engine.judge import VERSION
 from memover.engine.ops import Outcome, Reading, Sealed
 from memover.engine.terms import Terms
 from memover.errors import DamagedEntry, StoreError, UnencodableValue
-from memover.keys.naming import coarse_key, entry_key, generation_key, soft_key, stripe_key, tag_clock_key
+from memover.keys.names import coarse_key, entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.model import MISSING, Call, Event, Key, Source
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from memover.engine.ops import Marks
     from memover.keys.binding import Binding
     from memover.policy import Policy
-    from memover.stores.base import Seen
-    from memover.tags import Tags
+    from memover.engine.store import Seen
+    from memover.keys.tags import Tags
 
 __all__ = ["Plan", "new_nonce"]
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Literal
 from memover.drivers.background import Background
 from memover.drivers.flights import Flights, Trains
 from memover.drivers.keeper import Keeper
-from memover.engine.generations import Witness
+from memover.engine.tokens import Witness
 from memover.errors import StoreError
-from memover.keys.naming import coarse_key
+from memover.keys.names import coarse_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from memover.drivers.plan import Plan
     from memover.drivers.watch import Watch
-    from memover.stores.base import AsyncStore, Store
+    from memover.engine.store import AsyncStore, Store
     from memover.stores.memory import MemoryStore
 
 __all__ = ["KEEPER", "Shared", "everyone"]

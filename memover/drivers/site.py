@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from memover.engine.ops import Marks
     from memover.engine.terms import Terms
     from memover.model import Key
-    from memover.stores.base import Granted, Seen
+    from memover.engine.store import Granted, Seen
 
 __all__ = ["BaseSite", "loading"]
 

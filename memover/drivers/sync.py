@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from memover.drivers.flights import Flight
     from memover.drivers.plan import Plan
     from memover.model import Key
-    from memover.stores.base import Seen
+    from memover.engine.store import Seen
 
 __all__ = ["SyncSite", "conclude", "drive", "run", "shell"]
 

@@ -19,7 +19,7 @@ from memover.drivers.site import enter, leave
 from memover.engine.flows import MARKS_LIMIT, together
 from memover.engine.ops import Outcome, Sealed
 from memover.errors import DamagedEntry
-from memover.keys.naming import entry_key
+from memover.keys.names import entry_key
 from memover.model import Key, Source
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memover.engine.generations import parse
+from memover.engine.tokens import parse
 from memover.engine.judge import VERSION, Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from memover.engine.generations import Witness
+    from memover.engine.tokens import Witness
     from memover.engine.ops import Reading
     from memover.policy import OnStoreError
 

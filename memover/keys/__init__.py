@@ -2,7 +2,7 @@
 
 from .binding import Binding
 from .canonical import encode, register_key
-from .naming import (
+from .names import (
     check_namespace,
     check_prefix,
     check_version,

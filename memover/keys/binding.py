@@ -28,8 +28,8 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import ConfigurationError
-from . import human
+from memover.errors import ConfigurationError
+from . import template as human
 from .canonical import encode
 from .compiler import Compiler, digest
 

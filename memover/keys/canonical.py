@@ -32,7 +32,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError, UnkeyableArgument
+from memover.errors import ConfigurationError, UnkeyableArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -322,9 +322,9 @@ def _find(kind: type, value: Any) -> Encoder:
         if base in _registered:
             return _keyed(kind, "registered", _registered[base], "the registered key function")
     # Imported here, once per type and not at import: these modules import this one, and most programs need few.
-    from . import arrays, known, records
+    from . import arrays, records, types
 
-    encoder = known.find(kind) or records.find(kind) or arrays.find(kind)
+    encoder = types.find(kind) or records.find(kind) or arrays.find(kind)
     if encoder is not None:
         return encoder
     builtin = builtin_base(kind)

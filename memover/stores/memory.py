@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic
 from memover.model import MISSING
-from memover.stores import leases
-from memover.stores.base import Granted, Request, Seen, SeenMany
+from memover.engine import lease as leases
+from memover.engine.store import Granted, Request, Seen, SeenMany
 from memover.stores.memory_keyvalue import MemoryKeyValues
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing_extensions import Self
 
 from memover.cache import Cache
 from memover.errors import ConfigurationError, MemoverError, StoreError
-from memover.keys.naming import generation_key
+from memover.keys.names import generation_key
 from memover.testing.history import RULES, Failure, Invalidation, Read, Report, judge_history
 from memover.testing.worker import NAMESPACES
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memover.engine.generations import FLOOR_LIMIT, GARBAGE, Witness, parse
+from memover.engine.tokens import FLOOR_LIMIT, GARBAGE, Witness, parse
 
 NAME, OTHER = b"x:gen:f", b"x:tag:t"
 

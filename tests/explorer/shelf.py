@@ -1,6 +1,6 @@
 """The store of the explorer's world: each command is one atomic step on what is held, as `stores.base` says it must be.
 
-Leases are the bytes of `memover.stores.leases`; tokens follow the script in `stores/redis/scripts.py`, on a server
+Leases are the bytes of `memover.engine.lease`; tokens follow the script in `stores/redis/scripts.py`, on a server
 whose clock stands still: the worst clock, because then only the number and the nonce keep generations apart.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memover.engine.generations import parse
-from memover.stores import leases
+from memover.engine.tokens import parse
+from memover.engine import lease as leases
 from tests.explorer.state import Held, Slot
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from tests.explorer.state import header_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from memover.engine.generations import Witness
+    from memover.engine.tokens import Witness
     from tests.explorer.state import Process
 
 __all__ = ["BROKEN", "FAILURE", "PATIENCE_SECONDS", "TIMEOUT", "Boom", "Knowledge", "Means", "Node", "Threads"]

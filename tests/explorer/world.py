@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memover.engine.generations import Witness
+from memover.engine.tokens import Witness
 from memover.engine.judge import FRESH, VERSION, judge
 from tests.explorer.desk import Desk
 from tests.explorer.shelf import Shelf, number, put

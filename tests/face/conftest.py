@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memover import config
+from memover import default as config
 from tests.face.ways import Way
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memover import Cache, ConfigurationError, versioned_cache
-from memover.engine.generations import FLOOR_LIMIT, GARBAGE
-from memover.keys.naming import lease_key
+from memover.engine.tokens import FLOOR_LIMIT, GARBAGE
+from memover.keys.names import lease_key
 from tests.servers import wait_until
 
 if TYPE_CHECKING:

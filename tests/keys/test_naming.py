@@ -20,7 +20,7 @@ from memover.keys import (
     lease_key,
     tag_key,
 )
-from memover.keys.naming import escape
+from memover.keys.names import escape
 
 LETTERS = "abcXYZ019_.-"
 prefixes = st.text(LETTERS, min_size=1, max_size=8)

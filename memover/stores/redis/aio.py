@@ -15,7 +15,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from memover.errors import StoreError
-from memover.stores.base import Granted, Request, Seen, SeenMany
+from memover.engine.store import Granted, Request, Seen, SeenMany
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
 from memover.stores.redis.connect import Node, Target, check_role, lost, translated
@@ -224,7 +224,7 @@ _left_behind: list[Any] = []
 
 
 class AsyncRedisStore(AsyncRedisKeyValues, RedisCommands):
-    """Redis or Valkey for coroutines; see `memover.stores.base.AsyncStore`."""
+    """Redis or Valkey for coroutines; see `memover.engine.store.AsyncStore`."""
 
     shared = True
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from redis.exceptions import NoScriptError, TryAgainError
 
 from memover.errors import StoreUnavailable
-from memover.stores import leases
-from memover.stores.base import Granted, Replicated, Seen, SeenMany
+from memover.engine import lease as leases
+from memover.engine.store import Granted, Replicated, Seen, SeenMany
 from memover.stores.redis import scripts
 
 if TYPE_CHECKING:

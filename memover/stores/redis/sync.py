@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from memover.errors import StoreError, StoreUnavailable
-from memover.stores.base import Granted, Request, Seen, SeenMany
+from memover.engine.store import Granted, Request, Seen, SeenMany
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.commands import Exchange, RedisCommands, scripted, side_by_side
 from memover.stores.redis.connect import Node, Target, check_role, lost, translated
@@ -215,7 +215,7 @@ class _Visit:
 
 
 class RedisStore(RedisKeyValues, RedisCommands):
-    """Redis or Valkey for threads; see `memover.stores.base.Store`. Each method is one round trip but where it says."""
+    """Redis or Valkey for threads; see `memover.engine.store.Store`. Each method is one round trip but where it says."""
 
     shared = True
 

@@ -28,9 +28,9 @@ from hashlib import blake2b
 from string import Formatter
 from typing import Any, NamedTuple
 
-from ..errors import ConfigurationError
+from memover.errors import ConfigurationError
 from .canonical import Refused, encode_whole, type_name
-from .naming import PLAIN, escape, shorten
+from .names import PLAIN, escape, shorten
 
 __all__ = ["Template", "parse", "whole"]
 

@@ -34,7 +34,7 @@ from string import ascii_letters, digits
 from typing import Any
 from zlib import crc32
 
-from ..errors import ConfigurationError
+from memover.errors import ConfigurationError
 
 __all__ = [
     "TEXT_LIMIT",

@@ -13,7 +13,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from memover.errors import ConfigurationError, UnkeyableArgument
-from memover.keys.naming import tag_key
+from memover.keys.names import tag_key
 
 if TYPE_CHECKING:
     from memover.keys.binding import Binding
