@@ -5,28 +5,44 @@
     MV001  shape-changed         error    the result's shape changed, and the version did not
     MV002  version-reused        error    the version went down, or names what was used before for something else
     MV003  namespace-clash       error    two functions in one namespace
-    MV004  lock-out-of-date      error    a function is new, gone, bumped or moved, or its parameters changed
+    MV004  lock-out-of-date      error    a function is new, gone, bumped or renamed, or its parameters changed
     MV005  key-meaning-changed   error    old entries would answer calls that mean something else
     MV006  body-changed          off      the source changed, and the version did not (`body = "warn"` or "error")
     MV007  return-type-unknown   warning  a change of the result's shape could not be seen
     MV008  not-imported          error    a target does not import
 
-A rule compares facts (`lock.Block`); where they come from, a lock or another revision, is not its business.
+A rule compares facts (`lock.Block`); where they come from, a lock or another revision, is not its business. A function
+that moved to another module, another ttl and other tags are no findings.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from os.path import isabs
+from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 from memover.schema.compare import changes
 
 if TYPE_CHECKING:
+    from memover.schema.body import ClassPlace
+    from memover.schema.compare import Change
     from memover.schema.lock import Block, Lock
 
-__all__ = ["ACCEPTABLE", "RULES", "Finding", "Found", "Rule", "clashes", "compare", "unknowns", "unlocked"]
+__all__ = [
+    "ACCEPTABLE",
+    "RULES",
+    "Finding",
+    "Found",
+    "Rule",
+    "by_class",
+    "clashes",
+    "compare",
+    "unknowns",
+    "unlocked",
+]
 
 
 class Rule(NamedTuple):
@@ -53,7 +69,9 @@ ACCEPTABLE = ("MV001", "MV002", "MV005", "MV006")
 
 @dataclass(frozen=True)
 class Found:
-    """A decorated function as it was found: its facts, its place in the source, and what its comments ignore."""
+    """A decorated function as it was found: its facts, its place in the source, and what its comments ignore.
+
+    `classes` are the places of the classes that its shape names."""
 
     namespace: str
     block: Block
@@ -63,11 +81,14 @@ class Found:
     prefix: str = ""
     identity: str = ""
     ignores: tuple[str, ...] = ()
+    classes: tuple[ClassPlace, ...] = ()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to be put right: where, what exactly, and the commands that do it."""
+    """One thing to be put right: where, what exactly, and the commands that do it.
+
+    `functions` are the names in the lock of the functions it is about, `changes` what changed in a shape."""
 
     code: str
     namespace: str
@@ -77,6 +98,8 @@ class Finding:
     path: str = ""
     line: int = 0
     level: str = field(default="error", compare=False)
+    functions: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
@@ -112,11 +135,129 @@ def unknowns(each: Found) -> list[Finding]:
         return [_finding("MV007", each, "the result's type is not known: the function has no return annotation")]
     if not shape.known:
         return [_finding("MV007", each, f"the result's type is not known: {shape.root} says nothing of what is stored")]
-    names = ", ".join(name.lstrip("?") for name in shape.unknown if name != "?")
-    what = f"{names} cannot be resolved at run time" if names else "a part of it has no annotation"
-    return [
-        _finding("MV007", each, f"the result's type is only partly known: {what}", details=(f"it reads {shape.root}",))
+    names = [name.lstrip("?") for name in shape.unknown if name != "?"]
+    classes = {one.name for one in each.classes}
+    silent = [name for name in names if name in classes]
+    missing = [name for name in names if name not in classes]
+    bare = [
+        f"{one.name}.{part.name}" if part.name else one.name
+        for one in shape.definitions
+        for part in one.fields
+        if part.type == "?" and one.kind != "enum"
     ]
+    told, fixes = [], []
+    if silent:
+        told.append(f"what {_list(silent)} stores is not known, because no annotation says it")
+        fixes.append(f"annotate the attributes of {_list(silent)}, or the parameters of its __init__")
+    if missing:
+        told.append(f"{_list(missing)} is a name that does not exist when the program runs")
+        fixes.append(f"import {_list(missing)} outside of `if TYPE_CHECKING:`")
+    if bare:
+        told.append(f"{_list(bare)} {'has' if len(bare) == 1 else 'have'} no annotation")
+        fixes.append(f"annotate {_list(bare)}")
+    return [
+        _finding(
+            "MV007",
+            each,
+            f"the result's type is only partly known: {'; '.join(told) or 'a part of it has no annotation'}",
+            details=(f"it reads {shape.root}",),
+            fixes=(" and ".join(fixes),) if fixes else (),
+        )
+    ]
+
+
+def by_class(findings: Iterable[Finding], current: Mapping[str, Found]) -> list[Finding]:
+    """MV001 once for each class that changed: which functions store it, at the place of the field that changed.
+
+    What changed in a function's own return type stays a finding of that function, together with classes that changed
+    for this function alone. Other findings stay as they are."""
+    kept: list[Finding] = []
+    own: dict[tuple[str, ...], tuple[Finding, list[Change]]] = {}
+    shared: dict[object, list[tuple[Finding, list[Change]]]] = {}
+    for finding in findings:
+        if finding.code != "MV001" or not finding.changes or not finding.functions:
+            kept.append(finding)
+            continue
+        parts: dict[str, list[Change]] = {}
+        for change in finding.changes:
+            parts.setdefault(_owner(change, current.get(finding.functions[0])), []).append(change)
+        for owner, changed in parts.items():
+            if owner:
+                key = (owner, finding.level, frozenset((each.field, each.old, each.new) for each in changed))
+                shared.setdefault(key, []).append((finding, changed))
+            else:
+                own[finding.functions] = (finding, list(changed))
+    for members in shared.values():
+        finding, changed = members[0]
+        if len(members) == 1 and finding.functions in own:
+            own[finding.functions][1].extend(changed)
+        else:
+            kept.append(_of_class(members, current))
+    for finding, changed in own.values():
+        ordered = tuple(each for each in finding.changes if each in changed)
+        kept.append(replace(finding, details=tuple(map(str, ordered)), changes=ordered))
+    return kept
+
+
+def _of_class(members: list[tuple[Finding, list[Change]]], current: Mapping[str, Found]) -> Finding:
+    first = members[0][0]
+    changed = [(change, current[each.functions[0]]) for each, part in members for change in part]
+    places = [place for change, found in changed if (place := _place(change, found))]
+    path, line = places[0] if places else (first.path, first.line)
+    details = tuple(dict.fromkeys(str(change) for change, _ in changed))
+    functions = tuple(sorted({name for each, _ in members for name in each.functions}))
+    if len(functions) == 1:
+        message = first.message
+        if (path, line) != (first.path, first.line):
+            message += f" ({current[functions[0]].block.function})"
+    else:
+        classes = _list(dict.fromkeys(change.definition for change, _ in changed))
+        versions = _list(f"{name} ({current[name].block.version})" for name in functions)
+        message = (
+            f"the shape of {classes} changed, but the {len(functions)} functions that store it have their old versions: "
+            f"{versions}"
+        )
+    return replace(
+        first,
+        namespace=", ".join(sorted({each.namespace for each, _ in members})),
+        message=message,
+        details=details,
+        fixes=_bump_or_accept("MV001", functions),
+        path=path,
+        line=line,
+        functions=functions,
+        changes=tuple(change for change, _ in changed),
+    )
+
+
+def _class_of(change: Change, found: Found | None) -> ClassPlace | None:
+    name = re.split(r"[\[#]", change.definition)[0]
+    named = [each for each in found.classes if each.name == name] if found is not None else []
+    return next((each for each in named if change.field in each.fields), named[0] if named else None)
+
+
+def _owner(change: Change, found: Found | None) -> str:
+    """The class that a change is in: where a field was inherited, the base that has it. "" for the result's own type."""
+    if not change.definition:
+        return ""
+    place = _class_of(change, found)
+    if place is None:
+        return f"?{change.definition}"
+    return place.fields[change.field][2] if change.field in place.fields else place.identity
+
+
+def _place(change: Change, found: Found) -> tuple[str, int] | None:
+    place = _class_of(change, found)
+    if place is None:
+        return None
+    path, line, _ = place.fields.get(change.field, (place.path, place.line, ""))
+    # A class of a library has no line in a review of this project.
+    return (path, line) if path and line and not isabs(path) else None
+
+
+def _bump_or_accept(code: str, functions: Iterable[str]) -> tuple[str, ...]:
+    names = " ".join(map(quote, functions))
+    return (f"memover bump {names}", f'memover lock --accept {code} {names} --reason "..."')
 
 
 def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: Iterable[str] = ()) -> list[Finding]:
@@ -125,8 +266,9 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
     `whole` says that every function of the project is in `current`; modules below `spared` could not be looked at.
     """
     found = []
+    moved = _moved(current, lock)
     for name, each in current.items():
-        if name in lock.functions:
+        if name in lock.functions or name in moved:
             continue
         last = lock.removed.get(name)
         if last is not None and each.block.version <= last:
@@ -135,7 +277,8 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
                     "MV002",
                     each,
                     f"version {each.block.version} of {name!r} was used before, by a function that was removed at version {last}",
-                    fixes=(f"memover bump {name} --to {last + 1}",),
+                    fixes=(f"memover bump {quote(name)} --to {last + 1}",),
+                    functions=(name,),
                 )
             )
         else:
@@ -146,7 +289,11 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
         blind = tuple(spared)
         for name, block in lock.functions.items():
             module = block.function.partition(":")[0]
-            if name in current or any(module == each or module.startswith(f"{each}.") for each in blind):
+            if (
+                name in current
+                or name in moved.values()
+                or any(module == each or module.startswith(f"{each}.") for each in blind)
+            ):
                 continue
             found.append(
                 Finding(
@@ -160,6 +307,25 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
     return found
 
 
+def _moved(current: Mapping[str, Found], lock: Lock) -> dict[str, str]:
+    """New names to old ones of functions that only moved, where caches share a namespace and the module is in the name."""
+    gone = {name: block for name, block in lock.functions.items() if name not in current and " " in name}
+    found: dict[str, str] = {}
+    for name, each in current.items():
+        if " " not in name or name in lock.functions:
+            continue
+        fitting = [
+            was
+            for was, block in gone.items()
+            if was.partition(" ")[0] == each.namespace
+            and block.function.partition(":")[2] == each.block.function.partition(":")[2]
+            and (block.version, block.shape.canonical) == (each.block.version, each.block.shape.canonical)
+        ]
+        if len(fitting) == 1:
+            found[name] = fitting[0]
+    return found
+
+
 def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> list[Finding]:
     """What changed in one function since `old`, of which `source` is the name."""
     new = each.block
@@ -170,7 +336,8 @@ def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> 
                 each,
                 f"the version went down from {old.version} to {new.version}: entries stored under {new.version} before "
                 f"would be read again",
-                fixes=(f"memover bump {name} --to {old.version + 1}", f"write version={old.version} again"),
+                fixes=(f"memover bump {quote(name)} --to {old.version + 1}", f"write version={old.version} again"),
+                functions=(name,),
             )
         ]
     if new.version > old.version:
@@ -190,11 +357,12 @@ def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> 
                 "MV006",
                 each,
                 f"the source changed, but the version is still {new.version}: results computed before stay cached",
-                fixes=(f"memover bump {name}", f'memover lock --accept MV006 {name} --reason "..."'),
+                fixes=_bump_or_accept("MV006", (name,)),
+                functions=(name,),
             )
         )
     if not found:
-        if old.function != new.function:
+        if old.function.partition(":")[2] != new.function.partition(":")[2]:
             found.append(_stale(each, f"{old.function} is now {new.function}"))
         elif old.upgrades != new.upgrades:
             found.append(_stale(each, f"it upgrades from {_list(new.upgrades)}, {source} has {_list(old.upgrades)}"))
@@ -217,7 +385,9 @@ def _shape(name: str, each: Found, old: Block) -> list[Finding]:
             each,
             f"the shape of the result changed, but the version is still {new.version}",
             details=tuple(map(str, found)),
-            fixes=(f"memover bump {name}", f'memover lock --accept MV001 {name} --reason "..."'),
+            changes=tuple(found),
+            fixes=_bump_or_accept("MV001", (name,)),
+            functions=(name,),
         )
     ]
 
@@ -235,7 +405,8 @@ def _key(name: str, each: Found, old: Block) -> list[Finding]:
                 each,
                 f"{meaning}, but the version is still {new.version}",
                 details=told,
-                fixes=(f"memover bump {name}", f'memover lock --accept MV005 {name} --reason "..."'),
+                fixes=_bump_or_accept("MV005", (name,)),
+                functions=(name,),
             )
         ]
     if (old.key == new.key and old.key) or (old.parameters, old.key) == (new.parameters, new.key):
@@ -306,6 +477,13 @@ def _stale(each: Found, message: str) -> Finding:
 
 
 def _finding(
-    code: str, each: Found, message: str, details: tuple[str, ...] = (), fixes: tuple[str, ...] = ()
+    code: str,
+    each: Found,
+    message: str,
+    details: tuple[str, ...] = (),
+    fixes: tuple[str, ...] = (),
+    functions: tuple[str, ...] = (),
+    changes: tuple[Change, ...] = (),
 ) -> Finding:
-    return Finding(code, each.namespace, message, details, fixes, each.path, each.line, RULES[code].level)
+    level = RULES[code].level
+    return Finding(code, each.namespace, message, details, fixes, each.path, each.line, level, functions, changes)
