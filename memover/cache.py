@@ -17,6 +17,7 @@ from memover.errors import ConfigurationError, InvalidationFailed, StoreError, f
 from memover.keys.names import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
 from memover.keyvalue import Entries, KeyValueFace
 from memover.model import Event, Generation
+from memover.options import checked
 from memover.policy import Duration, seconds_of
 from memover.stores.memory import MemoryStore
 
@@ -180,6 +181,9 @@ class Cache(KeyValueFace):
             raise ConfigurationError(f'on_set_error={on_set_error!r}: give "raise" or "forget".')
         self._entries = Entries(self._shared, codec, forget_failed_sets=on_set_error == "forget")
 
+    if not TYPE_CHECKING:
+        __init__ = checked("Cache", 'Cache("redis://localhost:6379/0", prefix="shop")')(__init__)
+
     _check_prefix = staticmethod(check_prefix)
 
     @property
@@ -196,11 +200,11 @@ class Cache(KeyValueFace):
         versioned = staticmethod(versioned_cache)  # typed exactly as it
     else:
 
-        def versioned(self, **options: Any) -> Any:
+        def versioned(self, *args: Any, **options: Any) -> Any:
             """`versioned_cache(..., cache=self)`."""
             from memover.decorator import versioned_cache
 
-            return versioned_cache(cache=self, **options)
+            return versioned_cache(*args, cache=self, **options)
 
     # -- invalidating ---------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from inspect import iscoroutinefunction
 from itertools import islice
 from time import perf_counter
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from memover.core import Core, age_of
 from memover.drivers import aio, batch, sync
@@ -232,13 +232,29 @@ class CachedFunction(Face, Generic[P, R]):
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
         self.invalidate_all()
 
+    @overload
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 8,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[R]: ...
+    @overload
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 8,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: bool,
+    ) -> list[R | BaseException]: ...
     def map(
         self,
         *iterables: Iterable[Any],
         concurrency: int = 8,
         progress: Callable[[int], object] | None = None,
         return_exceptions: bool = False,
-    ) -> list[R]:
+    ) -> list[Any]:
         """The calls over the iterables side by side, as `map` makes them, answered together, in order.
 
         One round trip for all the hits (one per node in Cluster); leases and loads only for the misses, by the bulk loader
@@ -372,13 +388,29 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
         await self.invalidate_all()
 
+    @overload
+    async def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 64,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[R]: ...
+    @overload
+    async def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 64,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: bool,
+    ) -> list[R | BaseException]: ...
     async def map(
         self,
         *iterables: Iterable[Any],
         concurrency: int = 64,
         progress: Callable[[int], object] | None = None,
         return_exceptions: bool = False,
-    ) -> list[R]:
+    ) -> list[Any]:
         """As `CachedFunction.map`; misses are loaded in `concurrency` tasks at a time."""
         outcomes = await self._self_answered(
             [(self._self_whole(args), {}) for args in zip(*iterables)], concurrency, progress, True

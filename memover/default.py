@@ -10,14 +10,17 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol
 
 from memover.cache import Cache
 from memover.errors import ConfigurationError, InvalidationFailed
 
 __all__ = ["changed", "configure", "default_cache", "follow", "named", "using"]
+
+
+P = ParamSpec("P")
 
 
 class Follower(Protocol):
@@ -34,6 +37,13 @@ _swapped: list[Cache] = []
 _followers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
+def _typed_as(cache: Callable[P, Cache]) -> Callable[[Callable[..., Cache]], Callable[P, Cache]]:
+    """To type checkers, a function that takes what `cache` takes."""
+    del cache
+    return lambda function: function
+
+
+@_typed_as(Cache)
 def configure(url: str | None = None, **options: Any) -> Cache:
     """Set the default cache and return it; the arguments are those of `Cache`.
 
