@@ -25,7 +25,7 @@ from memover.engine.judge import VERSION
 from memover.engine.ops import Outcome
 from memover.errors import ConfigurationError, StoreError, failed_invalidation
 from memover.keys.names import check_version
-from memover.model import CacheInfo, Entry, Generation, Key
+from memover.model import CacheInfo, Entry, Generation, Key, etag_of
 from memover.policy import Duration, Policy, seconds_of
 from memover.keys.identity import claim
 
@@ -206,6 +206,12 @@ class Core:
             tuple(name[len(tag) :] for name in names if name.startswith(tag)),
             header.size,
             tuple(name for name in names if not name.startswith(tag) and name.encode() != plan.soft_name),
+            etag_of(
+                header.key,
+                header.payload_check,
+                header.size - header.payload_at,
+                f"{header.kind} {header.codec} {header.compression}",
+            ),
         )
 
     def putting(self, site: BaseSite, value: Any) -> Flow[None]:
