@@ -133,9 +133,12 @@ class Core:
 
     def _move_in(self, cache: Cache) -> Resident:
         claim(cache.address, cache.prefix, self.policy.namespace, self.function, self)
-        codec = resolve_codec(
-            self._codec if self._codec is not None else cache.codec, self.function, types=self.policy.cache_errors
-        )
+        codec = self._codec
+        if codec is None and self.alias is not None:
+            codec = config.codec_of(self.alias)  # also where `using` has put another cache in its place
+        if codec is None:
+            codec = cache.codec
+        codec = resolve_codec(codec, self.function, types=self.policy.cache_errors)
         plan = Plan(self.function, self.name, self.policy, self.binding, codec, self.tags, cache._shared)
         plan.upgrades = self.upgrades
         if self._cache is None and cache not in _declared:

@@ -107,6 +107,13 @@ def named(alias: str) -> Cache:
     return cache_of(alias)
 
 
+def codec_of(alias: str) -> Any:
+    """The codec of an alias of Django's CACHES, None where there is none."""
+    from memover.django.aliases import codec_of as of_alias
+
+    return of_alias(alias)
+
+
 def changed() -> None:
     """What an alias stands for has changed: who holds on to it asks again."""
     with _lock:
