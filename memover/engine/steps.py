@@ -150,9 +150,7 @@ class Together(Step["list[T]"]):
 
     __slots__ = ("done", "flows", "limit")
 
-    def __init__(
-        self, flows: Sequence[Flow[T]], limit: int, done: Callable[[int], None] | None = None
-    ) -> None:
+    def __init__(self, flows: Sequence[Flow[T]], limit: int, done: Callable[[int], None] | None = None) -> None:
         self.flows = flows
         self.limit = limit
         self.done = done

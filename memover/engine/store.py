@@ -6,6 +6,12 @@ yield `Send`. A method raises `StoreUnavailable` or `StoreTimeout`; any other ex
 through (P17). `fetch` and `afetch` are the read of a hit without a generator.
 
 `Key.names` are the tokens to read with an entry, the first `Key.required` of them those it must carry.
+
+**Lifetime of tokens.** Generations never expire. Tokens of tags and of single calls (`keys.names.transient`) are as many as
+there are users, so they live as long as what needs them: `acquire`, `ensure` and `renew` keep them at least until
+`TOKEN_MARGIN_MS` after the lease, `store` until `TOKEN_MARGIN_MS` after the entry it stores (for ever, where the entry has
+no limit), never shortening; `bump` gives the new token `TOKEN_MARGIN_MS`, because nothing carries it yet. A token that
+expired is a lost token: its successor has a higher number, so whatever still carries it is a miss.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ __all__ = [
     "Request",
     "Seen",
     "SeenMany",
+    "TOKEN_MARGIN_MS",
     "Stamp",
     "Store",
     "StoredEntry",
@@ -68,15 +75,15 @@ class Request(NamedTuple):
 class StoredEntry(NamedTuple):
     """An entry to be stored under the lease `token`: `expire_ms` is the hard limit in milliseconds (0: none).
 
-    `value` is the object itself where a memory store may hand it out, else MISSING. `tags` are names of tokens (tags and
-    call tokens) that must live at least as long as the entry."""
+    `value` is the object itself where a memory store may hand it out, else MISSING. `names` are the transient tokens that
+    the entry carries."""
 
     key: Key
     token: str
     raw: bytes
     expire_ms: int
     value: Any
-    tags: Sequence[bytes] = ()
+    names: Sequence[bytes] = ()
 
 
 class Replicated(bytes):
@@ -113,6 +120,9 @@ class Change(NamedTuple):
     generation: bytes
     detail: Any = None
 
+
+TOKEN_MARGIN_MS = 30_000
+"""How long a transient token outlives what needs it, in milliseconds."""
 
 INTEGER = "mv-int"
 """The codec of plain integers: decimal digits with an optional minus, which a script can count up."""
@@ -223,8 +233,8 @@ class Store(KeyValueStore, Protocol):
         """Give the lease back if `token` still holds it, leaving a mark of failure for a moment if asked."""
         ...
 
-    def renew(self, key: Key, token: str, lease_ms: int) -> Flow[bool]:
-        """Prolong the lease if `token` still holds it."""
+    def renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes] = ()) -> Flow[bool]:
+        """Prolong the lease if `token` still holds it, and the transient tokens among `names` with it."""
         ...
 
     def bump(

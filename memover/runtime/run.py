@@ -214,42 +214,44 @@ def _together(step: Together[T]) -> list[T]:
     flows, done = step.flows, step.done
     results: list[Any] = [None] * len(flows)
     waiting = deque(enumerate(flows))
+    # A queue written in C: an exception from outside cannot leave it locked, as it can a condition or an executor.
     ended: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
 
     def work() -> None:
-        while True:
-            try:
+        try:
+            while True:
                 at, flow = waiting.popleft()
-            except IndexError:
-                return
-            try:
-                result, error = run(flow), None
-            except BaseException as raised:
-                result, error = None, raised
-                waiting.clear()
-            ended.put((at, result, error))
-            if error is not None:
-                return
+                try:
+                    ended.put((at, run(flow), None))
+                except BaseException as error:
+                    waiting.clear()
+                    ended.put((at, None, error))
+        except IndexError:
+            pass
+        finally:
+            ended.put((-1, None, None))
 
-    under_way = 0
+    workers = 0
     if step.limit > 1 and len(flows) > 1:
         for _ in range(min(step.limit, len(flows))):
             try:
                 start_new_thread(copy_context().run, (work,))
             except RuntimeError:
-                break  # no more threads are to be had: the caller's own does the rest
-            under_way += 1
-    if not under_way:
+                break  # the system gives no more threads: the caller's own does the rest
+            workers += 1
+    if not workers:
+        workers = 1
         work()
     failure: BaseException | None = None
     try:
-        for _ in flows:
+        while workers:
             at, result, error = ended.get()
-            if error is not None:
-                failure = failure or error
-                break
+            if at < 0:
+                workers -= 1
+                continue
             results[at] = result
-            if done is not None:
+            failure = failure or error
+            if done is not None and error is None:
                 done(1)
     finally:
         waiting.clear()  # interrupted: no more is begun
