@@ -86,7 +86,12 @@ class UnencodableValue(MemoverError, TypeError):
 
 
 class StoreError(MemoverError):
-    """The store did not do what was asked; `store` is its address without credentials."""
+    """The store did not do what was asked; `store` is its address without credentials.
+
+    `refused` is True where the store is there and did not take what was sent: too large for it, say. It says nothing
+    about what is sent next."""
+
+    refused = False
 
     def __init__(self, message: str, *, store: str = "") -> None:
         super().__init__(message)
