@@ -367,7 +367,7 @@ def test_an_invalidation_of_tags_that_fails_says_so_and_is_repeated(
         assert any(name.endswith(":tag:t") for name in caught.value.what)
         proxy.restore()
         assert [way.run(static()), way.run(late())] == [2, 2]
-        wait_until(lambda: not way.cache._shared.witness.owed, "the repeat to be acknowledged")
+        wait_until(lambda: not way.cache._state.witness.owed, "the repeat to be acknowledged")
         for f in (static, late):
 
             def stored(f: Any = f) -> Any:
