@@ -27,7 +27,7 @@ NOT_ENOUGH = _NotEnough()
 _DEPTH_LIMIT = 32
 """Arrays within arrays. Our commands are answered with two levels at most."""
 
-_ERRORS: dict[str, type[exceptions.ResponseError] | type[exceptions.ConnectionError]] = {
+_ERRORS: dict[str, type[exceptions.ResponseError | exceptions.ConnectionError]] = {
     "ASK": exceptions.AskError,
     "CLUSTERDOWN": exceptions.ClusterDownError,
     "CROSSSLOT": exceptions.ClusterCrossSlotError,
