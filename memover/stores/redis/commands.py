@@ -90,7 +90,7 @@ class Commands:
                 if value is not None and value.__class__ is not bytes:
                     break
             else:
-                return answer  # type: ignore[no-any-return]
+                return answer
         raise self.odd(answer, "MGET")
 
     def tokens(self, answers: Sequence[Any], count: int, what: str, nonce: bytes = b"") -> list[bytes]:
