@@ -10,7 +10,7 @@ from memover.stores.memory import MemoryStore
 if TYPE_CHECKING:
     from memover.engine.store import Store
 
-__all__ = ["open_store"]
+__all__ = ["address_of", "open_store"]
 
 _REDIS_SCHEMES = (
     "unix://",
@@ -41,8 +41,25 @@ def open_store(url: str, *, max_entries: int, wait_replicas: int, **limits: Any)
         raise ConfigurationError(f"wait_replicas={wait_replicas!r}: {scheme}:// has no replicas; leave it out.")
     if text in ("memory://", "memory:///"):
         return MemoryStore(max_entries)
-    scheme = url.partition("://")[0] if "://" in url else url[:20]
-    raise ConfigurationError(
+    raise unknown(url)
+
+
+def address_of(url: str) -> str:
+    """Where the store of a URL is, without credentials and without opening it. Raises `ConfigurationError`."""
+    text = url.lower()
+    if text.startswith(_REDIS_SCHEMES):
+        from memover.stores.redis.connect import parse_url
+
+        return parse_url(url).address
+    if text in ("memory://", "memory:///"):
+        return "memory://"
+    raise unknown(url)
+
+
+def unknown(url: str) -> ConfigurationError:
+    """The error for a URL of another scheme."""
+    scheme = url.partition("://")[0] if "://" in url else "no scheme"
+    return ConfigurationError(
         f"No store for the scheme {scheme!r}: use memory://, redis://, rediss://, unix://, redis+sentinel:// or "
         f"redis+cluster:// (or the valkey spellings)."
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import InvalidationFailed, StoreError, StoreTimeout
+from memover.stores.memory.entries import immediate
 from tests.servers import FaultyProxy, SentinelGroup, primary_with_replicas, wait_until
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def test_a_float_that_others_keep_changing_is_given_up(make: Callable[..., Cache
     cache = make(redis_url, wait_timeout=0)
     cache.set("x", 0.5)
     store = cache._state.store
-    swap, store.swap = store.swap, lambda *_: False  # type: ignore[attr-defined]
+    swap, store.swap = store.swap, immediate(lambda *_: False)  # type: ignore[method-assign]
     try:
         with pytest.raises(StoreTimeout, match="plain int"):
             cache.incr("x")
