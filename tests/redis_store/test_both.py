@@ -203,7 +203,7 @@ def test_a_value_that_the_server_refuses_is_its_own_fault(way: Way, open_store: 
 
 def test_a_full_server_refuses_and_is_no_outage(way: Way, open_store: Any, start_redis: Any, key: Key) -> None:
     """OOM is an answer: `refused`, and reads go on."""
-    server = start_redis(config={"maxmemory": "1mb", "maxmemory-policy": "noeviction"})
+    server = start_redis(config={"maxmemory": "1", "maxmemory-policy": "noeviction"})
     store = open_store(server.url)
     with pytest.raises(StoreUnavailable) as caught:
         way.do(store.acquire(request_for(key)))

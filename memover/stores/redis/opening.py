@@ -274,6 +274,9 @@ class Opening:
         self._work = work
         self._ended = ended
 
+    def __del__(self) -> None:
+        self.close()  # the loop that wanted it was closed before it could be handed over
+
     def start(self) -> None:
         """Begin. Where the system gives no thread, it is done in the caller's."""
         try:
