@@ -3,6 +3,8 @@
 A payload is one version byte, a tag of 32 bytes, and the pickle. The tag is HMAC-SHA256 (RFC 2104) over a fixed
 prefix, the version byte and the pickle. The algorithm is fixed here; nothing in the stored bytes chooses it.
 
+Pickling runs code of the user's, so what is raised in it counts as `faults` says of such code.
+
 The signature says that a holder of the key wrote these bytes for some entry, not for which: whoever can write to
 the store can put one signed pickle in another's place.
 """
@@ -13,6 +15,7 @@ import hmac
 import pickle
 from typing import TYPE_CHECKING, Any
 
+from memover.codec.faults import FROM_OUTSIDE
 from memover.errors import ConfigurationError, DamagedEntry, UnencodableValue
 
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ class PickleCodec:
         """Return the signed pickle of `value`; raise `UnpicklableValue` when pickle refuses it."""
         try:
             content = pickle.dumps(value, self._protocol)
-        except MemoryError:
+        except FROM_OUTSIDE:
             raise
         except Exception as error:
             kind = type(value)
@@ -99,6 +102,8 @@ class PickleCodec:
             )
         try:
             return pickle.loads(content)  # noqa: S301 - verified above
+        except FROM_OUTSIDE:
+            raise
         except Exception as error:
             raise DamagedEntry(
                 f"A signed pickle does not load here: {error!r}. The entry counts as a miss.", reason="pickle"

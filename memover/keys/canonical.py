@@ -243,6 +243,9 @@ _encoders: dict[type, Encoder] = dict(_TABLE)
 
 _TYPES_LIMIT = 4096
 
+finders: list[Callable[[type], Encoder | None]] = []
+"""Who knows the types outside the table, asked in this order. The package fills it; those modules import this one."""
+
 
 # ------------------------------------------------------------------ foreign types
 
@@ -321,12 +324,10 @@ def _find(kind: type, value: Any) -> Encoder:
     for base in kind.__mro__[1:]:
         if base in _registered:
             return _keyed(kind, "registered", _registered[base], "the registered key function")
-    # Imported here, once per type and not at import: these modules import this one, and most programs need few.
-    from . import arrays, records, types
-
-    encoder = types.find(kind) or records.find(kind) or arrays.find(kind)
-    if encoder is not None:
-        return encoder
+    for find in finders:
+        encoder = find(kind)
+        if encoder is not None:
+            return encoder
     builtin = builtin_base(kind)
     if builtin is not None:
         raise Refused(value, f"a subclass never passes for its base, {builtin.__qualname__}")

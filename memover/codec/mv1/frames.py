@@ -12,13 +12,17 @@ import io
 import sys
 from typing import TYPE_CHECKING, Any
 
-from memover.codec import format as f
-from memover.codec.format import Refused, extension
+from memover.codec.faults import FAULTS
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import Refused, extension
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["build_frame", "writer_for"]
+
+EMPTY_LIMIT_ROWS = 1_000_000
+"""How many rows a frame may have beside those that its bytes account for: a column of nulls takes none."""
 
 _FRAME = extension(f.FRAME, b"")
 
@@ -68,7 +72,7 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
         content = sink.getvalue()
         again = _read_pandas(name, extra, content)
         faithful = _same_pandas(value, again)
-    except Exception as error:
+    except (pyarrow.ArrowException, *FAULTS) as error:
         raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of one type each") from error
     if not faithful:
         raise Refused(
@@ -108,10 +112,17 @@ def _same_pandas(one: Any, other: Any) -> bool:
 def _read_pandas(name: str, extra: dict[str, Any], content: bytes) -> Any:
     import pyarrow
 
-    with pyarrow.ipc.open_stream(content) as stream:
-        table = stream.read_all()
-    table.validate(full=True)
-    frame = table.to_pandas()
+    try:
+        with pyarrow.ipc.open_stream(content) as stream:
+            table = stream.read_all()
+        table.validate(full=True)
+        if table.num_rows > len(content) + EMPTY_LIMIT_ROWS:
+            raise ValueError("absurdly many rows of no bytes")
+        frame = table.to_pandas()
+    except (pyarrow.ArrowException, NotImplementedError, OSError) as error:
+        if isinstance(error, TimeoutError):
+            raise
+        raise ValueError(f"no Arrow stream: {error}") from error
     if "columns" in extra:
         import pandas
 
@@ -140,7 +151,7 @@ def _write_polars(value: Any, _: Any) -> list[Any]:
         again = polars.read_ipc_stream(io.BytesIO(content))
         faithful = again.schema == frame.schema and again.equals(frame, null_equal=True)
     except BaseException as error:
-        if _is_fatal(error):
+        if not _is_polars_own(error):
             raise
         raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of Arrow's types") from error
     if not faithful:
@@ -148,9 +159,11 @@ def _write_polars(value: Any, _: Any) -> list[Any]:
     return [_FRAME, name, {}, content]
 
 
-def _is_fatal(error: BaseException) -> bool:
-    # A panic in polars' Rust code is raised as a BaseException.
-    return not isinstance(error, Exception) and type(error).__name__ != "PanicException"
+def _is_polars_own(error: BaseException) -> bool:
+    # A panic in polars' Rust code is raised as a BaseException, a stream that is cut off as a bare OSError.
+    polars = sys.modules["polars"]
+    own: Any = (polars.exceptions.PolarsError, *FAULTS)
+    return isinstance(error, own) or type(error) is OSError or type(error).__name__ == "PanicException"
 
 
 def build_frame(items: list[Any]) -> Any:
@@ -166,7 +179,7 @@ def build_frame(items: list[Any]) -> Any:
     try:
         frame = polars.read_ipc_stream(io.BytesIO(content))
     except BaseException as error:
-        if _is_fatal(error):
+        if not _is_polars_own(error):
             raise
         raise ValueError(f"no Arrow stream: {error}") from error
     if name == "polars.DataFrame":

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from memover.codec.format import Refused
+from memover.codec.faults import FAULTS
+from memover.codec.mv1.format import Refused
 from memover.errors import UnencodableValue
 
 if TYPE_CHECKING:
@@ -82,9 +83,11 @@ def explain(
                 raise _TOO_DEEP
     except Refused as refused:
         return _error("".join(path), refused, type(current), function)
-    except Exception as other:
+    except FAULTS as other:
         error = other
-    if isinstance(error, RecursionError) or (isinstance(error, ValueError) and "recursion" in str(error)):
+    if isinstance(error, Refused):  # of something that was made on the way, and is no longer there to be found
+        why = error
+    elif isinstance(error, ValueError) and "recursion" in str(error):
         why = _TOO_DEEP
     else:
         why = Refused(f"an object on which encoding failed with {error!r}", "return builtins or a dataclass")
