@@ -37,7 +37,7 @@ FLOORS = {
     # tools
     "policy": Floor("errors model"),
     "classes": Floor("errors", "os"),
-    "keys": Floor("errors model classes", "threading"),
+    "keys": Floor("errors model classes", f"threading {KNOWN_TYPES}"),
     "codec": Floor("errors model classes", f"msgpack zstandard {KNOWN_TYPES}"),
     "schema": Floor("errors classes"),
     "schema.lock": Floor("errors schema", "tomli tomli_w"),

@@ -44,7 +44,10 @@ class Reach:
 
     def _step(self, annotation: Any, module: str) -> None:
         if isinstance(annotation, (str, typing.ForwardRef)):
-            annotation, scope = resolve(annotation, Scope(module, self._names, fallback=self._by_name))
+            scope = Scope(module, self._names, fallback=self._by_name)
+            # Quotes within quotes: a quoted annotation in a module whose annotations are all strings.
+            for _ in range(3):
+                annotation, scope = resolve(annotation, scope)
             module = scope.module
             if isinstance(annotation, str):
                 return

@@ -16,7 +16,7 @@ import sys
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from memover.codec.faults import FAULTS
+from memover.codec.faults import FAULTS, from_outside
 from memover.errors import DamagedEntry
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def expand(flag: int, data: bytes | memoryview, *, limit_bytes: int) -> bytes | 
     except DamagedEntry:
         raise
     except _refusals() as error:
+        if from_outside(error):
+            raise
         raise DamagedEntry(
             f"The stored bytes do not expand: {error}. The entry counts as a miss.", reason="compression"
         ) from error

@@ -39,7 +39,7 @@ from zlib import crc32
 
 import msgpack
 
-from memover.codec.faults import FAULTS
+from memover.codec.faults import FAULTS, from_outside
 from memover.errors import DamagedEntry
 
 __all__ = [
@@ -181,6 +181,8 @@ def read_header(raw: bytes, key: bytes, *, whole: bool = True) -> Header:
         try:
             marks = tuple((bytes(name), bytes(token)) for name, token in msgpack.unpackb(raw[marks_at:payload_at]))
         except FAULTS as error:
+            if from_outside(error):
+                raise
             raise DamagedEntry("the marks cannot be read", reason="damaged") from error
     return Header(
         kind,

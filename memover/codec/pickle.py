@@ -15,7 +15,7 @@ import hmac
 import pickle
 from typing import TYPE_CHECKING, Any
 
-from memover.codec.faults import FROM_OUTSIDE
+from memover.codec.faults import from_outside
 from memover.errors import ConfigurationError, DamagedEntry, UnencodableValue
 
 if TYPE_CHECKING:
@@ -70,14 +70,16 @@ class PickleCodec:
         """Return the signed pickle of `value`; raise `UnpicklableValue` when pickle refuses it."""
         try:
             content = pickle.dumps(value, self._protocol)
-        except FROM_OUTSIDE:
-            raise
         except Exception as error:
+            if from_outside(error):
+                raise
             kind = type(value)
             raise UnpicklableValue(
                 f"The result cannot be stored: pickle refuses this {kind.__qualname__} ({error}). "
-                "Return something that pickle takes, or use the default codec and register_value().",
+                "Return something that pickle takes, or use the default codec and register_value(). To have such results "
+                'returned and not stored, use on_unencodable="return". This result is the error\'s `value`.',
                 kind=f"{kind.__module__}.{kind.__qualname__}",
+                value=value,
             ) from error
         return b"".join((VERSION, self._tag(self._keys[0], content), content))
 
@@ -102,9 +104,9 @@ class PickleCodec:
             )
         try:
             return pickle.loads(content)  # noqa: S301 - verified above
-        except FROM_OUTSIDE:
-            raise
         except Exception as error:
+            if from_outside(error):
+                raise
             raise DamagedEntry(
                 f"A signed pickle does not load here: {error!r}. The entry counts as a miss.", reason="pickle"
             ) from error

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from memover.classes.kinds import Kind, field_names, foreign, frozen, kind_of
 from memover.classes.layout import base_of
 from memover.classes.places import moved, place_of
-from memover.codec.faults import FAULTS
+from memover.codec.faults import FAULTS, from_outside
 
 if TYPE_CHECKING:
     from memover.classes.places import Place
@@ -123,7 +123,9 @@ def _collect(value: Any, depth: int, found: dict[type, tuple[Place, ...]]) -> bo
         if attributes and not attributes.keys() <= set(names):
             return False
         return all(_collect(getattr(value, name), depth + 1, found) for name in names)
-    except FAULTS:
+    except FAULTS as error:
+        if from_outside(error):
+            raise
         return False
 
 
@@ -162,15 +164,15 @@ def own_error(error: E) -> E:
     The copy has the class, the arguments, the attributes, the cause, the context, the notes made so far and the traceback
     made so far; frames, notes and attributes that are added to it later are its own. Its attributes' values are the same
     objects. No code of the exception's class runs. The same object is returned where a copy would not be faithful: a
-    class laid out in C with more in it than a builtin exception's, or one whose `__new__` or `__reduce__` is its own.
+    class in C that may keep more than a builtin exception does, or one with a `__new__` of its own.
 
     Raises nothing of its own; any thread may call.
     """
-    kind = type(error)
-    native: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     try:
-        made = _copy(error, kind, native)
-    except FAULTS:
+        made = _copy(error, type(error))
+    except FAULTS as fault:
+        if from_outside(fault):
+            raise
         return error
     if made is None or made.args != error.args or str(made) != str(error):
         return error
@@ -178,13 +180,15 @@ def own_error(error: E) -> E:
     return own
 
 
-def _copy(error: Any, kind: Any, native: Any) -> Any:
-    base = kind
-    while base is not native:
+def _copy(error: Any, kind: Any) -> Any:
+    for base in kind.__mro__:
         # Flag 1 << 9: made by a class statement. A class in C may keep more than can be seen from here.
-        if not base.__flags__ & (1 << 9) or {"__new__", "__reduce__", "__reduce_ex__"} & base.__dict__.keys():
+        if base.__module__ != "builtins" and (not base.__flags__ & (1 << 9) or "__new__" in base.__dict__):
             return None
-        base = base.__base__
+    # The builtin that the memory of the instance is laid out on, and that therefore knows all of it.
+    native = kind
+    while native.__module__ != "builtins":
+        native = native.__base__
     reduced = native.__reduce__(error)
     made = native.__new__(kind, *reduced[1])
     if type(made) is not kind:

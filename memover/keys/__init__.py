@@ -36,9 +36,9 @@ __all__ = [
 
 def _find(kind: type) -> Encoder | None:
     # Imported at the first type that is not in the table, which many programs never meet.
-    from . import arrays, records, types
+    from . import arrays, records, tables, types
 
-    return types.find(kind) or records.find(kind) or arrays.find(kind)
+    return types.find(kind) or records.find(kind) or arrays.find(kind) or tables.find(kind)
 
 
 canonical.finders.append(_find)

@@ -52,12 +52,14 @@ if TYPE_CHECKING:
 class Refused(Exception):
     """A value that has no canonical bytes, on its way up to where function and parameter are known.
 
-    `steps` is the path from the refused value outwards, so in reverse.
+    `hint` says what to do, where it is known better than for any class. `steps` is the path from the refused value
+    outwards, so in reverse.
     """
 
-    def __init__(self, value: Any, reason: str) -> None:
+    def __init__(self, value: Any, reason: str, hint: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.hint = hint
         self.kind = type_name(type(value))
         self.steps: list[str] = []
 
@@ -71,7 +73,11 @@ class Refused(Exception):
             steps[10:-10] = ["..."]
         path = (place or parameter) + "".join(steps)
         at = f"{function}(): " if function else ""
-        if parameter == "self" and not self.steps:
+        if self.hint:
+            todo = self.hint
+            if parameter:
+                todo += f", or leave the parameter out with ignore=({parameter!r},)"
+        elif parameter == "self" and not self.steps:
             todo = (
                 "give the class a __memover_key__() that returns what tells its objects apart, or leave it out "
                 'with ignore=("self",) if the result does not depend on it'

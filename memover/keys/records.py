@@ -14,7 +14,8 @@
     mapping      class, as a dict: classes derived from collections.abc.Mapping that leave `items` to it.
                  Others, multi-dicts among them, show less in `items` than they hold, and are refused
 
-A field that was never set counts as such. A class derived from a dataclass or attrs class without being
+Rows of a database (Django models, mapped classes of SQLAlchemy) and queries are refused, unless `register_key` names their
+class or a base. A field that was never set counts as such. A class derived from a dataclass or attrs class without being
 decorated itself is refused, and so is a dataclass derived from a builtin such as str: either may hold more
 than its fields. A class is its module and qualified name.
 """
@@ -25,7 +26,7 @@ import sys
 from enum import EnumMeta, Flag
 from typing import TYPE_CHECKING, Any
 
-from memover.classes.kinds import Kind, declared, declares_itself, field_names
+from memover.classes.kinds import Kind, declared, declares_itself, field_names, is_django, is_row
 
 from .canonical import Active, Refused, builtin_base, class_part, composite, encode_part, enter, type_name
 
@@ -58,7 +59,30 @@ def find(kind: type) -> Encoder | None:
     abc = sys.modules.get("collections.abc")
     if abc is not None and issubclass(kind, abc.Mapping) and getattr(kind, "items", None) is abc.Mapping.items:
         return _mapping
+    if is_row(kind):
+        return _row
+    if any(type_name(base) == "django.db.models.query.QuerySet" for base in kind.__mro__):
+        return _query
     return None
+
+
+def _row(value: Any, active: Active) -> bytes:
+    name = type(value).__name__
+    key = f"{name.lower()}.pk" if is_django(type(value)) else f"{name.lower()}.id"
+    raise Refused(
+        value,
+        "it stands for a row of a database, and the row changes without it",
+        f"pass what the row is found by, as in f({key}), or name it for all functions with "
+        f"memover.register_key({name}, lambda row: ...)",
+    )
+
+
+def _query(value: Any, active: Active) -> bytes:
+    raise Refused(
+        value,
+        "it is a query that has not run, and its rows change without it",
+        "pass what the query is made from, or the keys it finds, as in f(tuple(query.values_list('pk', flat=True)))",
+    )
 
 
 def _enum(kind: type) -> Encoder:

@@ -50,6 +50,7 @@ _DEFINITIONS_LIMIT = 2000
 """A generic class that contains itself with ever longer arguments would have no end."""
 
 _TRANSPARENT = ("Annotated", "Final", "ClassVar", "Required", "NotRequired", "ReadOnly", "Unpack")
+_MAPPED = ("Mapped", "DynamicMapped", "WriteOnlyMapped")
 _BARE: dict[Any, str] = {
     list: "list[Any]",
     set: "set[Any]",
@@ -159,7 +160,8 @@ class Reader:
 
     def _generic(self, annotation: Any, origin: Any, args: tuple[Any, ...], scope: Scope) -> str:
         name = getattr(origin, "__name__", None) or getattr(origin, "_name", None) or str(origin)
-        if getattr(annotation, "__metadata__", None) is not None or name in _TRANSPARENT:
+        mapped = name in _MAPPED and origin.__module__.partition(".")[0] == "sqlalchemy"
+        if getattr(annotation, "__metadata__", None) is not None or name in _TRANSPARENT or mapped:
             return self.text(args[0], scope)
         if origin is typing.Union or origin is types.UnionType:
             return self._union([self.text(each, scope) for each in args])

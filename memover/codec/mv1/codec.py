@@ -24,7 +24,7 @@ import msgpack
 from memover.classes.annotations import innermost
 from memover.classes.places import moved, place_of
 from memover.classes.registered import registered, stamp
-from memover.codec.faults import FAULTS
+from memover.codec.faults import FAULTS, from_outside
 from memover.codec.mv1 import arrays, containers, frames
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Mark, Refused
@@ -98,7 +98,8 @@ class ValueCodec:
             raise
         except _REFUSALS as error:
             # Of the RuntimeErrors only the bare one: "dictionary changed size during iteration".
-            if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
+            odd = isinstance(error, RuntimeError) and type(error) not in (RuntimeError, NotImplementedError)
+            if odd or from_outside(error):
                 raise
             raise explain(value, error, self._children, self._label) from error
         # A packer keeps the room of its largest output.
@@ -122,6 +123,8 @@ class ValueCodec:
         except DamagedEntry:
             raise
         except FAULTS as error:
+            if from_outside(error):
+                raise
             raise DamagedEntry(
                 f"The stored bytes are not a value of codec {self.name}: {type(error).__name__}: {error}. "
                 "The entry counts as a miss.",
@@ -140,6 +143,8 @@ class ValueCodec:
         except DamagedEntry:
             raise
         except FAULTS as error:
+            if from_outside(error):
+                raise
             raise DamagedEntry(f"The stored bytes are not a value of codec {self.name}: {error!r}.") from error
 
     def _read_plain(self, data: bytes | memoryview) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from memover.classes.kinds import model_fields
 from memover.classes.layout import base_of, keeps_dict, slots_of
 from memover.classes.naming import class_name
-from memover.codec.faults import FROM_OUTSIDE
+from memover.codec.faults import from_outside
 from memover.codec.mv1.format import Mark, Refused
 from memover.codec.mv1.plans import Plan, attribute_label, new_definition, set_state, state_of
 
@@ -142,9 +142,9 @@ def struct_plan(cls: Any) -> Plan:
             raise ValueError("another number of fields")
         try:
             value = cls(**dict(zip(names, items[1:])))
-        except FROM_OUTSIDE:
-            raise
         except Exception as error:  # its `__post_init__` is the user's
+            if from_outside(error):
+                raise
             raise ValueError(f"{cls.__qualname__} refuses what it was stored with: {error!r}") from error
         if again:
             for name, each in zip(names, items[1:]):

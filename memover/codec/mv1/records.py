@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.classes.kinds import Kind, field_names, kind_of
 from memover.classes.layout import base_of, keeps_dict, slots_of
-from memover.codec.faults import FROM_OUTSIDE
+from memover.codec.faults import from_outside
 from memover.codec.mv1.containers import CONTENT
 from memover.codec.mv1.fields import fields_plan, model_plan, struct_plan
 from memover.codec.mv1.format import Mark, Refused
@@ -156,9 +156,9 @@ def _registered(cls: type, registration: Registration) -> Plan:
     def write(value: Any, writer: Any) -> list[Any]:
         try:
             content = encode(value)
-        except FROM_OUTSIDE:
-            raise
         except Exception as error:
+            if from_outside(error):
+                raise
             raise Refused(
                 f"a {cls.__qualname__} whose registered encode raised {error!r}", "correct the function"
             ) from error
@@ -173,9 +173,9 @@ def _registered(cls: type, registration: Registration) -> Plan:
         _, content = items
         try:
             value = decode(content)
-        except FROM_OUTSIDE:
-            raise
         except Exception as error:
+            if from_outside(error):
+                raise
             raise ValueError(f"the registered decode of {cls.__qualname__} raised {error!r}") from error
         if type(value) is not cls:
             raise ValueError("the registered decode returned another class")
