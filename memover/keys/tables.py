@@ -1,4 +1,4 @@
-"""How polars, pyarrow, scipy.sparse and xarray objects enter a key: by content, found without importing any of them.
+"""How polars and pyarrow objects enter a key: by content, found without importing either.
 
     label                      parts
     -------------------------  -----------------------------------------------------------------------------
@@ -9,13 +9,10 @@
     pyarrow.Table, RecordBatch schema, content of each column
     pyarrow.Scalar             type, content
     pyarrow.Schema, Field, DataType    names, types, nullability, metadata
-    scipy.sparse               class, dtype, shape, then coordinates and data of what is stored, in order of coordinates
-    xarray.DataArray           name, variable, coordinates
-    xarray.Dataset             variables, coordinates, attributes
 
 The content of a column is the number of its items, which of them are null, and the items, with one zero in the place of
 each null and one nan for every nan. Buffers, offsets and capacities do not count. Categories count by the text of each item.
-A lazy frame and a chunked (dask) xarray hold a computation and not its result, and are refused. So are subclasses.
+A lazy frame holds a computation and not its result, and is refused. So are subclasses.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .canonical import Active, Refused, composite, encode_part, enter, step, type_name
+from .canonical import Active, Refused, composite, encode_part, entered, named, numpy_for, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,41 +38,6 @@ def find(kind: type) -> Encoder | None:
     if known is None or module is None:
         return None
     return known(module, kind)
-
-
-def _entered(encode: Callable[[Any, Active], bytes]) -> Encoder:
-    """An encoder of a container: noted as under way, for cycles and depth."""
-
-    def encode_entered(value: Any, active: Active) -> bytes:
-        enter(value, active)
-        try:
-            return encode(value, active)
-        finally:
-            del active[id(value)]
-
-    return encode_entered
-
-
-def _named(name: Any, encode: Callable[[], bytes]) -> bytes:
-    """What a column's encoder returns; a refusal in it says which column it was."""
-    try:
-        return encode()
-    except Refused as refused:
-        refused.steps.append(step(name))
-        raise
-
-
-def _numpy(value: Any) -> Any:
-    # Never another way without it: the bytes of a key must not depend on what is installed.
-    try:
-        import numpy
-    except ImportError:
-        raise Refused(value, "reading its items takes numpy, which is not installed", "install numpy") from None
-    return numpy
-
-
-def _parts(active: Active, *values: Any) -> list[bytes]:
-    return [encode_part(value, active) for value in values]
 
 
 # ------------------------------------------------------------------ polars
@@ -99,16 +61,16 @@ def _lazy(value: Any, active: Active) -> bytes:
     )
 
 
-@_entered
+@entered
 def _polars_frame(value: Any, active: Active) -> bytes:
     columns = [
-        encode_part(column.name, active) + _named(column.name, lambda column=column: _polars_column(column, active))  # type: ignore[misc]
+        encode_part(column.name, active) + named(column.name, lambda column=column: _polars_column(column, active))  # type: ignore[misc]
         for column in value.get_columns()
     ]
     return composite("polars.DataFrame", encode_part(int(value.height), active), *columns)
 
 
-@_entered
+@entered
 def _polars_series(value: Any, active: Active) -> bytes:
     return composite("polars.Series", encode_part(value.name, active), _polars_column(value, active))
 
@@ -139,7 +101,7 @@ def _polars_content(column: Any, active: Active) -> bytes:
     elif dtype in (polars.Categorical, polars.Enum):
         column = column.cast(polars.String)
     if column.dtype in _POLARS_FIXED or column.dtype == polars.Boolean:
-        numpy = _numpy(column)
+        numpy = numpy_for(column)
         missing = column.is_null()
         filled = column.fill_null(False if column.dtype == polars.Boolean else 0)
         return composite(
@@ -188,40 +150,40 @@ def _pyarrow(pyarrow: Any, kind: type) -> Encoder | None:
     }.get(kind)
 
 
-@_entered
+@entered
 def _arrow_array(value: Any, active: Active) -> bytes:
     return composite("pyarrow.Array", _arrow_type(value.type, active), _arrow_content(value, active))
 
 
-@_entered
+@entered
 def _arrow_chunked(value: Any, active: Active) -> bytes:
     return composite("pyarrow.ChunkedArray", _arrow_type(value.type, active), _arrow_content(_joined(value), active))
 
 
-@_entered
+@entered
 def _arrow_scalar(value: Any, active: Active) -> bytes:
     content = _arrow_content(sys.modules["pyarrow"].repeat(value, 1), active)
     return composite("pyarrow.Scalar", _arrow_type(value.type, active), content)
 
 
-@_entered
+@entered
 def _arrow_table(value: Any, active: Active) -> bytes:
     columns = [
-        _named(name, lambda column=column: _arrow_content(_joined(column), active))  # type: ignore[misc]
+        named(name, lambda column=column: _arrow_content(_joined(column), active))  # type: ignore[misc]
         for name, column in zip(value.schema.names, value.columns, strict=True)
     ]
     count = encode_part(int(value.num_rows), active)
     return composite(f"pyarrow.{type(value).__name__}", count, _arrow_schema(value.schema, active), *columns)
 
 
-@_entered
+@entered
 def _arrow_schema(value: Any, active: Active) -> bytes:
     fields = [composite("field", *_arrow_field(field, active)) for field in value]
     return composite("pyarrow.Schema", encode_part(value.metadata, active), *fields)
 
 
 def _arrow_field(field: Any, active: Active) -> list[bytes]:
-    return [*_parts(active, field.name, bool(field.nullable), field.metadata), _arrow_type(field.type, active)]
+    return [*parts_of(active, field.name, bool(field.nullable), field.metadata), _arrow_type(field.type, active)]
 
 
 def _arrow_type(kind: Any, active: Active) -> bytes:
@@ -240,7 +202,7 @@ def _joined(column: Any) -> Any:
 
 def _arrow_content(array: Any, active: Active) -> bytes:
     """Count, nulls and items of an array; the type is said elsewhere."""
-    _numpy(array)
+    numpy_for(array)
     import pyarrow.compute as compute
 
     pyarrow: Any = sys.modules["pyarrow"]
@@ -297,63 +259,7 @@ def _valid(array: Any) -> bytes:
     return valid
 
 
-# ------------------------------------------------------------------ scipy.sparse, xarray
-
-
-def _scipy(scipy: Any, kind: type) -> Encoder | None:
-    sparse = sys.modules.get("scipy.sparse")
-    if sparse is None or getattr(sparse, kind.__name__, None) is not kind or not hasattr(kind, "tocoo"):
-        return None
-    return _sparse
-
-
-@_entered
-def _sparse(value: Any, active: Active) -> bytes:
-    numpy = _numpy(value)
-    stored = value.tocoo(copy=True)
-    stored.sum_duplicates()
-    coordinates = getattr(stored, "coords", None) or (stored.row, stored.col)
-    order = numpy.lexsort(tuple(coordinates)[::-1])
-    parts = [numpy.asarray(each)[order].astype("<i8") for each in coordinates]
-    shape = tuple(map(int, value.shape))
-    return composite("scipy.sparse", *_parts(active, type_name(type(value)), shape, stored.data[order], *parts))
-
-
-def _xarray(xarray: Any, kind: type) -> Encoder | None:
-    return {xarray.DataArray: _data_array, xarray.Dataset: _dataset}.get(kind)
-
-
-@_entered
-def _data_array(value: Any, active: Active) -> bytes:
-    variable = _variable(value.variable, active)
-    return composite("xarray.DataArray", encode_part(value.name, active), variable, _variables(value.coords, active))
-
-
-@_entered
-def _dataset(value: Any, active: Active) -> bytes:
-    variables = _variables(value.data_vars, active)
-    coordinates = _variables(value.coords, active)
-    return composite("xarray.Dataset", variables, coordinates, encode_part(dict(value.attrs), active))
-
-
-def _variables(variables: Any, active: Active) -> bytes:
-    parts = []
-    for name in variables:
-        named = _named(name, lambda name=name: _variable(variables[name].variable, active))  # type: ignore[misc]
-        parts.append(encode_part(name, active) + named)
-    return composite("variables", *sorted(parts))
-
-
-def _variable(variable: Any, active: Active) -> bytes:
-    if variable.chunks is not None:
-        raise Refused(variable, "it is chunked, a computation that has not run", "load() it before the call")
-    dims = tuple(map(str, variable.dims))
-    return composite("variable", *_parts(active, dims, variable.values, dict(variable.attrs)))
-
-
 _LIBRARIES: dict[str, Callable[[Any, type], Encoder | None]] = {
     "polars": _polars,
     "pyarrow": _pyarrow,
-    "scipy": _scipy,
-    "xarray": _xarray,
 }
