@@ -140,7 +140,8 @@ COPIED["two bases"] = type("Both", (KeyError, AttributeError), {"__module__": __
 COPIED["configuration"] = errors.ConfigurationError("wrong")
 if sys.version_info >= (3, 11):
     COPIED["group"] = ExceptionGroup(  # noqa: F821
-        "several", [ValueError(1), Plain("b")])  # type: ignore[assignment]
+        "several", [ValueError(1), Plain("b")]
+    )  # type: ignore[assignment]
 
 
 def facts(error: BaseException) -> dict[str, Any]:
