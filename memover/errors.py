@@ -75,14 +75,25 @@ class UnencodableValue(MemoverError, TypeError):
     """A result that would not come back as it was, so it is not stored.
 
     `function` is the qualified name (or the namespace), `path` the place inside the result
-    (`$.friends[3].photo`), `kind` the qualified name of the offending type.
+    (`$.friends[3].photo`), `kind` the qualified name of the offending type. `value` is the result itself, so that the
+    work of a long function is not lost.
     """
 
-    def __init__(self, message: str, *, function: str = "", path: str = "$", kind: str = "") -> None:
+    __slots__ = ("_value",)  # beside the facts in `__dict__`, which survive pickle
+
+    def __init__(
+        self, message: str, *, function: str = "", path: str = "$", kind: str = "", value: Any = None
+    ) -> None:
         super().__init__(message)
         self.function = function
         self.path = path
         self.kind = kind
+        self._value = value
+
+    @property
+    def value(self) -> Any:
+        """The result that was not stored; None where it is not known, and in a copy that was pickled."""
+        return getattr(self, "_value", None)
 
 
 class StoreError(MemoverError):

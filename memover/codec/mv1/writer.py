@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from memover.codec import format as f
-from memover.codec.format import Refused, extension
-from memover.codec.scalars import encode_bytearray
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import Refused, extension
+from memover.codec.mv1.limits import Patterns
+from memover.codec.mv1.scalars import encode_bytearray
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,7 @@ class Writer:
         "_wide",
         "buffers",
         "marked",
+        "patterns",
         "references",
     )
 
@@ -64,6 +66,7 @@ class Writer:
         self.references: dict[bytes, ExtType] = {}
         self.buffers: list[Any] = []
         self.marked = False
+        self.patterns = Patterns()
         self._parts: list[list[Any]] = []
         self._unsure = False
         self._careful = careful
@@ -111,7 +114,13 @@ class Writer:
             # C4, C5 and C6 begin msgpack's bin; without them there is no bytes-like object of any class.
             if (b"\xc4" in body or b"\xc5" in body or b"\xc6" in body) and self._hides_buffers(value):
                 self._reset(careful=True)
-                body = packer.pack(_exposed(value))
+                try:
+                    exposed = _exposed(value)
+                except RecursionError:
+                    raise Refused(
+                        "a value nested too deep for what is left of the stack", "return a flatter one"
+                    ) from None
+                body = packer.pack(exposed)
             if not self.marked:
                 return body  # type: ignore[no-any-return]
             if not self.buffers:

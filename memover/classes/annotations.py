@@ -8,15 +8,31 @@ that the rest of the annotation is still known.
 from __future__ import annotations
 
 import builtins
+import functools
 import sys
+import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Scope", "Unresolved", "closure_of", "evaluate", "own_annotations"]
+__all__ = [
+    "UNREADABLE",
+    "Scope",
+    "Unresolved",
+    "closure_of",
+    "evaluate",
+    "innermost",
+    "nested_names",
+    "own_annotations",
+    "owner_of",
+    "resolve",
+]
+
+UNREADABLE = (ArithmeticError, AttributeError, ImportError, LookupError, NameError, SyntaxError, TypeError, ValueError)
+"""What evaluating an annotation raises when it means nothing here. Anything else, an interrupt say, is let through."""
 
 
 class Unresolved:
@@ -79,8 +95,57 @@ def evaluate(text: str, scope: Scope) -> Any:
     """What a string annotation means, `Unresolved` where it means nothing here."""
     try:
         return eval(text, {"__builtins__": {}}, _Lookup(scope))  # noqa: S307  # the program's own source text
-    except Exception:
+    except UNREADABLE:
         return Unresolved(text)
+
+
+def resolve(annotation: Any, scope: Scope) -> tuple[Any, Scope]:
+    """An annotation without quotes around it, as deep as they go, and the scope in which its parts are to be read."""
+    text = ""
+    for _ in range(10):  # a name whose value is its own quoted name has no end
+        if isinstance(annotation, typing.ForwardRef):
+            module = getattr(annotation, "__forward_module__", None)
+            scope = replace(scope, module=getattr(module, "__name__", module) or scope.module)
+            annotation = annotation.__forward_arg__
+        if not isinstance(annotation, str):
+            return annotation, scope
+        text, annotation = annotation, evaluate(annotation, scope)
+        if isinstance(annotation, str) and not annotation.isidentifier():
+            return annotation, scope
+    return Unresolved(text), scope
+
+
+def innermost(function: Any) -> Any:
+    """The plain function inside wrappers, partials, bound methods, class and static methods."""
+    for _ in range(100):
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, (classmethod, staticmethod, types.MethodType)):
+            function = function.__func__
+        elif hasattr(function, "__wrapped__") and not isinstance(function, type):
+            function = function.__wrapped__
+        else:
+            break
+    if isinstance(function, (types.FunctionType, types.BuiltinFunctionType, type)):
+        return function
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - the function is wanted, not the answer
+    return call if isinstance(call, types.FunctionType) else function
+
+
+def owner_of(function: Any) -> type | None:
+    """The class in whose body a function stands, if it can be reached from its module by name."""
+    path = getattr(function, "__qualname__", "").split(".")[:-1]
+    found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
+    if not path or found is None or "<locals>" in path:
+        return None
+    for name in path:
+        found = vars(found).get(name) if hasattr(found, "__dict__") else None
+    return found if isinstance(found, type) else None
+
+
+def nested_names(owner: type | None) -> dict[str, Any]:
+    """The classes defined in a class's body. Its other names are values: `date: date = None` means the module's."""
+    return {} if owner is None else {name: each for name, each in vars(owner).items() if isinstance(each, type)}
 
 
 def closure_of(function: Any) -> dict[str, Any]:
@@ -96,7 +161,7 @@ def closure_of(function: Any) -> dict[str, Any]:
 
 
 def own_annotations(owner: Any) -> dict[str, Any]:
-    """The annotations of a function, or of a class without its bases'; never raises."""
+    """The annotations of a function, or of a class without its bases'; none where they cannot be read."""
     try:
         if sys.version_info >= (3, 14):
             import annotationlib
@@ -105,5 +170,5 @@ def own_annotations(owner: Any) -> dict[str, Any]:
         if isinstance(owner, type):
             return dict(owner.__dict__.get("__annotations__") or {})  # noqa: RUF063  # must not evaluate
         return dict(getattr(owner, "__annotations__", None) or {})
-    except Exception:
+    except UNREADABLE:
         return {}

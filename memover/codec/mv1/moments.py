@@ -12,8 +12,8 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
-from memover.codec import format as f
-from memover.codec.format import Refused, extension
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import Refused, extension
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +79,12 @@ def decode_zone(data: bytes) -> dt.tzinfo | None:
         key = rest.decode("ascii")
         if not ZONE_KEY.match(key):
             raise ValueError("no key of the time zone database")
-        return ZoneInfo(key)
+        try:
+            return ZoneInfo(key)
+        except TimeoutError:  # a time limit's, and none of the file system's
+            raise
+        except OSError as error:  # the name of a directory of the database, or a file that cannot be read
+            raise ValueError(f"no zone of this machine's time zone database: {error}") from None
     raise ValueError("an unknown kind of time zone")
 
 

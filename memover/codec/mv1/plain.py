@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from memover.codec.format import Mark
+from memover.codec.mv1.format import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable

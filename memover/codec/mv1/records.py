@@ -24,43 +24,35 @@ are set.) Builders that run for each instance are generated once per class, as d
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import sys
 from typing import TYPE_CHECKING, Any
 
-from memover.codec.builtin_bases import CONTENT, base_of, slots_of
-from memover.codec.fields import fields_plan
-from memover.codec.format import Mark, Refused
-from memover.codec.models import model_plan, struct_plan
-from memover.codec.plans import Plan, attribute_label, keeps_dict, new_definition, set_state, state_of
+from memover.classes.kinds import Kind, field_names, kind_of
+from memover.classes.layout import base_of, keeps_dict, slots_of
+from memover.codec.faults import from_outside
+from memover.codec.mv1.containers import CONTENT
+from memover.codec.mv1.fields import fields_plan, model_plan, struct_plan
+from memover.codec.mv1.format import Mark, Refused
+from memover.codec.mv1.plans import Plan, attribute_label, new_definition, set_state, state_of
 
 if TYPE_CHECKING:
-    from memover.codec.registry import Registration
+    from memover.classes.registered import Registration
 
 __all__ = ["plan_for"]
+
+FLAG_LIMIT_BITS = 64
+"""A combined flag of more bits is refused: making one takes time that grows with the square of its length."""
 
 
 def plan_for(cls: type, registration: Registration | None) -> Plan | None:
     """Return the plan of a known class, or None when nothing here can keep its instances."""
     if registration is not None and registration.encode is not None:
         return _registered(cls, registration)
-    if isinstance(cls, enum.EnumMeta):
-        return _enum(cls)
-    if issubclass(cls, BaseException):
-        return _exception(cls)
-    if issubclass(cls, tuple) and isinstance(getattr(cls, "_fields", None), tuple):
-        return _namedtuple(cls)
-    if "pydantic" in sys.modules and hasattr(cls, "__pydantic_fields__") and not dataclasses.is_dataclass(cls):
-        return model_plan(cls)
-    if hasattr(cls, "__struct_fields__"):
-        return struct_plan(cls)
-    attrs_fields = getattr(cls, "__attrs_attrs__", None)
-    if attrs_fields is not None:
-        return fields_plan(cls, tuple(each.name for each in attrs_fields))
-    if dataclasses.is_dataclass(cls):
-        return fields_plan(cls, tuple(each.name for each in dataclasses.fields(cls)))
-    return _subclass(cls)
+    kind = kind_of(cls)
+    if kind is Kind.ATTRS or kind is Kind.DATACLASS:
+        return fields_plan(cls, field_names(cls, kind))
+    plan = _PLANS.get(kind)
+    return None if plan is None else plan(cls)
 
 
 # Named tuples, enums, exceptions, registered classes
@@ -94,7 +86,7 @@ def _enum(cls: Any) -> Plan:
     def write(value: Any, writer: Any) -> list[Any]:
         name = value._name_
         if type(name) is not str or members.get(name) is not value:
-            if not isinstance(value, enum.Flag) or cls(value._value_) is not value:
+            if not isinstance(value, enum.Flag) or _wide(value._value_) or cls(value._value_) is not value:
                 raise Refused("an enum member that its class does not give back", "return one of its members")
             name = value._value_
         return [writer.references.get(definition.data) or writer.define(definition), name]
@@ -103,7 +95,7 @@ def _enum(cls: Any) -> Plan:
         _, name = items
         if type(name) is str:
             return members[name]
-        if not issubclass(cls, enum.Flag) or type(name) is not int:
+        if not issubclass(cls, enum.Flag) or type(name) is not int or _wide(name):
             raise ValueError("no member of the enum")
         value = cls(name)
         if type(value) is not cls:
@@ -111,6 +103,10 @@ def _enum(cls: Any) -> Plan:
         return value
 
     return Plan(write, {definition.data: Mark(build)})
+
+
+def _wide(value: Any) -> bool:
+    return type(value) is int and value.bit_length() > FLAG_LIMIT_BITS
 
 
 # Attributes that builtin exceptions keep outside their `__dict__` and that are data (not frames or objects).
@@ -161,6 +157,8 @@ def _registered(cls: type, registration: Registration) -> Plan:
         try:
             content = encode(value)
         except Exception as error:
+            if from_outside(error):
+                raise
             raise Refused(
                 f"a {cls.__qualname__} whose registered encode raised {error!r}", "correct the function"
             ) from error
@@ -173,7 +171,12 @@ def _registered(cls: type, registration: Registration) -> Plan:
 
     def build(items: list[Any]) -> Any:
         _, content = items
-        value = decode(content)
+        try:
+            value = decode(content)
+        except Exception as error:
+            if from_outside(error):
+                raise
+            raise ValueError(f"the registered decode of {cls.__qualname__} raised {error!r}") from error
         if type(value) is not cls:
             raise ValueError("the registered decode returned another class")
         return value
@@ -205,3 +208,13 @@ def _subclass(cls: Any) -> Plan | None:
         return value
 
     return Plan(write, {definition.data: Mark(build)}, lambda place: "")
+
+
+_PLANS = {
+    Kind.ENUM: _enum,
+    Kind.EXCEPTION: _exception,
+    Kind.NAMEDTUPLE: _namedtuple,
+    Kind.MODEL: model_plan,
+    Kind.STRUCT: struct_plan,
+    Kind.BUILTIN: _subclass,
+}

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from memover.codec import format as f
-from memover.codec.format import Mark, extension
-from memover.codec.registry import class_name
+from memover.classes.naming import class_name
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import Mark, extension
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from msgpack import ExtType
 
-__all__ = ["Plan", "attribute_label", "keeps_dict", "new_definition", "set_state", "state_of"]
+__all__ = ["Plan", "attribute_label", "new_definition", "set_state", "state_of"]
 
 
 class Plan:
@@ -45,10 +45,6 @@ def new_definition(kind: str, cls: type, names: tuple[str, ...] = ()) -> ExtType
 
 def attribute_label(names: tuple[str, ...], skip: int = 1) -> Callable[[int], str]:
     return lambda place: f".{names[place - skip]}" if skip <= place < skip + len(names) else ""
-
-
-def keeps_dict(cls: type) -> bool:
-    return any("__dict__" in base.__dict__ for base in cls.__mro__ if base is not object)
 
 
 def state_of(value: Any, slots: dict[str, Any], has_dict: bool) -> dict[str, Any]:

@@ -10,6 +10,9 @@ What is decided here once for all kinds:
   contains itself is refused.
 * A value nested deeper than msgpack's packer takes (511 levels, 1,024 in newer versions) is refused.
 * A subclass never passes for its base: it comes back as itself, or it is refused.
+* A class that is defined again under its name is read anew: what was stored comes back as instances of the class that
+  the name leads to now, and an instance of the earlier class is refused.
+* `faults` says which exceptions become `UnencodableValue` and `DamagedEntry`; all others go on to the caller.
 """
 
 from __future__ import annotations
@@ -18,23 +21,32 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from memover.codec import arrays, containers, frames, registry
-from memover.codec import format as f
-from memover.codec.format import Mark, Refused
-from memover.codec.known import KnownClasses, innermost
-from memover.codec.plain import Definitions
-from memover.codec.records import plan_for
-from memover.codec.refusal import explain, refusal_of
-from memover.codec.scalars import DECODERS, encoder_for
-from memover.codec.writer import KEEP_LIMIT_BYTES, Writer, open_buffers
+from memover.classes.annotations import innermost
+from memover.classes.places import moved, place_of
+from memover.classes.registered import registered, stamp
+from memover.codec.faults import FAULTS, from_outside
+from memover.codec.mv1 import arrays, containers, frames
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import Mark, Refused
+from memover.codec.mv1.known import KnownClasses
+from memover.codec.mv1.limits import MAP_LIMIT, SMALL_BYTES, Hashes, Patterns, check_keys
+from memover.codec.mv1.plain import Definitions
+from memover.codec.mv1.records import plan_for
+from memover.codec.mv1.refusal import explain, refusal_of
+from memover.codec.mv1.scalars import DECODERS, encoder_for
+from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, Writer, open_buffers
 from memover.errors import DamagedEntry, UnencodableValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from memover.codec.plans import Plan
+    from memover.classes.places import Place
+    from memover.codec.mv1.plans import Plan
 
 __all__ = ["ValueCodec"]
+
+
+_REFUSALS: tuple[type[Exception], ...] = (Refused, RuntimeError, *FAULTS)
 
 
 class ValueCodec:
@@ -58,10 +70,12 @@ class ValueCodec:
         inner = None if function is None else innermost(function)
         self._label: str = name_for_errors or getattr(inner, "__qualname__", "")
         self._writers: list[Writer] = []
-        self._stamp = registry.stamp()
+        self._stamp = stamp()
         self._handlers: dict[type, Callable[[Any, Any], Any]] = dict(containers.WRITERS)
         self._plans: dict[type, Plan] = {}
         self._definitions: dict[bytes, Mark] = {}
+        self._places: tuple[Place, ...] = ()
+        self._long_maps = False
 
     def __repr__(self) -> str:
         return f"ValueCodec({self._label})"
@@ -72,7 +86,7 @@ class ValueCodec:
         Raises `UnencodableValue`, with the function and the path, for anything that `decode` would not give back
         with the same value and types. Any thread may call.
         """
-        if self._stamp != registry.stamp():
+        if self._stamp != stamp() or moved(self._places):
             self._forget()
         try:
             writer = self._writers.pop()
@@ -80,9 +94,13 @@ class ValueCodec:
             writer = Writer(self._find, self._handlers)
         try:
             payload = writer.write(value, self._handlers)
-        except (MemoryError, UnencodableValue):
+        except UnencodableValue:
             raise
-        except Exception as error:
+        except _REFUSALS as error:
+            # Of the RuntimeErrors only the bare one: "dictionary changed size during iteration".
+            odd = isinstance(error, RuntimeError) and type(error) not in (RuntimeError, NotImplementedError)
+            if odd or from_outside(error):
+                raise
             raise explain(value, error, self._children, self._label) from error
         # A packer keeps the room of its largest output.
         if len(payload) < KEEP_LIMIT_BYTES:
@@ -96,15 +114,17 @@ class ValueCodec:
         reasons for classes that this program does not name or that changed, "damaged" for the rest. Never imports,
         calls or makes anything else than `known` admits. Any thread may call.
         """
-        if self._stamp != registry.stamp():
+        if self._stamp != stamp() or moved(self._places):
             self._forget()
         try:
             if data[0] != f.MARKED:
-                return _unpack(data, _plain_extension, None)
+                return self._read_plain(data)
             return self._read_marked(memoryview(data))
         except DamagedEntry:
             raise
-        except Exception as error:
+        except FAULTS as error:
+            if from_outside(error):
+                raise
             raise DamagedEntry(
                 f"The stored bytes are not a value of codec {self.name}: {type(error).__name__}: {error}. "
                 "The entry counts as a miss.",
@@ -118,18 +138,51 @@ class ValueCodec:
         define = Definitions(make)
         try:
             if data[0] != f.MARKED:
-                return _unpack(data, _plain_extension, None)
+                return self._read_plain(data)
             return self._read_marked(memoryview(data), define)
         except DamagedEntry:
             raise
-        except Exception as error:
+        except FAULTS as error:
+            if from_outside(error):
+                raise
             raise DamagedEntry(f"The stored bytes are not a value of codec {self.name}: {error!r}.") from error
 
+    def _read_plain(self, data: bytes | memoryview) -> Any:
+        if len(data) <= SMALL_BYTES:
+            return _unpack(data, _plain_extension, None)
+        if not self._long_maps:
+            try:
+                return _unpack(data, _counting(None), None, MAP_LIMIT)
+            except ValueError as error:
+                self._if_long(error)
+        # msgpack's own Timestamp is made before anyone is asked; its bytes may also stand there by chance.
+        careful = any(mark in bytes(data) for mark in _TIMESTAMPS)
+        return _unpack(data, _counting(Hashes()), None, pairs=_checked_map if careful else None)
+
     def _read_marked(self, data: memoryview, define: Callable[[bytes], Mark] | None = None) -> Any:
+        if len(data) <= SMALL_BYTES:
+            return self._read_marks(data, define, None)
+        if not self._long_maps:
+            try:
+                return self._read_marks(data, define, MAP_LIMIT)
+            except ValueError as error:
+                self._if_long(error)
+        return self._read_marks(data, define, None, _checked_map)
+
+    def _if_long(self, error: ValueError) -> None:
+        """Remember that this function's results have maps of more keys than may go unchecked; raise any other error."""
+        if "max_map_len" not in str(error):
+            raise error
+        self._long_maps = True
+
+    def _read_marks(
+        self, data: memoryview, define: Callable[[bytes], Mark] | None, map_limit: int | None, pairs: Any = None
+    ) -> Any:
         body, buffers = open_buffers(data)
         defined: list[Mark] = []
         # Marks that were read and not yet used up as the head of an array: one that stays would be a value.
         unused = 0
+        plain = _plain_extension if len(data) <= SMALL_BYTES else _counting(None)
 
         def on_extension(code: int, data: bytes) -> Any:
             nonlocal unused
@@ -147,7 +200,7 @@ class ValueCodec:
                 mark = define(data) if define is not None else self._definitions.get(data) or self._define(data)
                 defined.append(mark)
                 return mark
-            return _plain_extension(code, data)
+            return plain(code, data)
 
         def on_array(items: list[Any]) -> Any:
             nonlocal unused
@@ -161,7 +214,7 @@ class ValueCodec:
                     return head.build(items, buffers)
             return items
 
-        value = _unpack(body, on_extension, on_array)
+        value = _unpack(body, on_extension, on_array, map_limit, pairs)
         if unused:
             raise ValueError("a mark where none belongs")
         return value
@@ -191,7 +244,7 @@ class ValueCodec:
     def _find(self, kind: type) -> Callable[[Any, Any], Any]:
         """Return the handler of a class, or raise `Refused`; called once for each class, then remembered."""
         handler = None
-        registration = registry.registered(kind)
+        registration = registered(kind)
         if registration is None or registration.encode is None:
             handler = encoder_for(kind) or arrays.writer_for(kind) or frames.writer_for(kind)
         if handler is None:
@@ -212,8 +265,9 @@ class ValueCodec:
     def _plan(self, kind: type) -> Plan | None:
         plan = self._plans.get(kind)
         if plan is None:
-            plan = plan_for(kind, registry.registered(kind))
+            plan = plan_for(kind, registered(kind))
             if plan is not None:
+                self._places += place_of(kind)
                 self._plans[kind] = plan
         return plan
 
@@ -231,11 +285,13 @@ class ValueCodec:
 
     def _forget(self) -> None:
         # Replaced rather than cleared: another thread may be in the midst of using them.
-        self._stamp = registry.stamp()
+        self._stamp = stamp()
         self._writers = []
         self._handlers = dict(containers.WRITERS)
         self._plans = {}
         self._definitions = {}
+        self._places = ()
+        self._known.forget()
 
 
 class BufferMark(Mark):
@@ -263,12 +319,40 @@ def _plain_extension(code: int, data: bytes) -> Any:
     return decode(data)
 
 
-def _unpack(data: bytes | memoryview, on_extension: Any, on_array: Any) -> Any:
+def _counting(hashes: Hashes | None) -> Callable[[int, bytes], Any]:
+    """`_plain_extension` for one payload, with its limits: on patterns, and with `hashes` on what may be a key."""
+    patterns = Patterns()
+
+    def on_extension(code: int, data: bytes) -> Any:
+        if code == f.PATTERN:
+            patterns.add(data[5:] if data[0] else data[5:].decode("utf-8", "surrogatepass"))
+        value = _plain_extension(code, data)
+        if hashes is not None and code < 0:
+            hashes.note(value, data)
+        return value
+
+    return on_extension
+
+
+def _checked_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if len(pairs) > MAP_LIMIT:
+        check_keys([key for key, _ in pairs])
+    return dict(pairs)
+
+
+_TIMESTAMPS = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
+
+
+def _unpack(
+    data: bytes | memoryview, on_extension: Any, on_array: Any, map_limit: int | None = None, pairs: Any = None
+) -> Any:
     # Lengths are bounded by those of the data, and nesting by msgpack's own stack of 1,024.
     return msgpack.unpackb(
         data,
         ext_hook=on_extension,
         list_hook=on_array,
+        object_pairs_hook=pairs,
         strict_map_key=False,
         unicode_errors="surrogatepass",
+        max_map_len=-1 if map_limit is None else map_limit,
     )

@@ -13,9 +13,9 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from memover.codec import format as f
-from memover.codec.format import Refused, extension
-from memover.codec.writer import BUFFER_LIMIT
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import Refused, extension
+from memover.codec.mv1.writer import BUFFER_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["build_array", "build_objects", "decode_scalar", "writer_for"]
 
 INLINE_LIMIT_BYTES = 4096
+EMPTY_LIMIT_ITEMS = 1_000_000
 FORTRAN, WRITABLE = 1, 2
 SIMPLE = re.compile(r"[<>|][?biufcmMSUV][0-9]{1,9}(\[[0-9]{0,9}[a-zA-Zμ]{1,7}\])?\Z")
 
@@ -138,6 +139,8 @@ def build_array(items: list[Any], buffers: list[memoryview]) -> Any:
     buffer: Any = buffers[content] if type(content) is int and content >= 0 else content
     if type(buffer) not in (bytes, memoryview) or len(buffer) != math.prod(shape) * dtype.itemsize:
         raise ValueError("an array of another size than its shape")
+    if not len(buffer) and math.prod(shape) > EMPTY_LIMIT_ITEMS:
+        raise ValueError("an array of absurdly many items of no bytes")
     order: Any = "F" if flags & FORTRAN else "C"
     array: Any = numpy.ndarray(shape, dtype, buffer, order=order) if len(buffer) else numpy.empty(shape, dtype, order)
     _check(array)

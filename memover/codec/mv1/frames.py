@@ -9,16 +9,21 @@ under the names in this file.
 from __future__ import annotations
 
 import io
+import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
-from memover.codec import format as f
-from memover.codec.format import Refused, extension
+from memover.codec.faults import FAULTS, from_outside
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import Refused, extension
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["build_frame", "writer_for"]
+
+EMPTY_LIMIT_ROWS = 1_000_000
+"""How many rows a frame may have beside those that its bytes account for: a column of nulls takes none."""
 
 _FRAME = extension(f.FRAME, b"")
 
@@ -68,7 +73,9 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
         content = sink.getvalue()
         again = _read_pandas(name, extra, content)
         faithful = _same_pandas(value, again)
-    except Exception as error:
+    except (pyarrow.ArrowException, *FAULTS) as error:
+        if from_outside(error):
+            raise
         raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of one type each") from error
     if not faithful:
         raise Refused(
@@ -108,10 +115,15 @@ def _same_pandas(one: Any, other: Any) -> bool:
 def _read_pandas(name: str, extra: dict[str, Any], content: bytes) -> Any:
     import pyarrow
 
-    with pyarrow.ipc.open_stream(content) as stream:
-        table = stream.read_all()
-    table.validate(full=True)
-    frame = table.to_pandas()
+    try:
+        with pyarrow.ipc.open_stream(content) as stream:
+            table = stream.read_all()
+        table.validate(full=True)
+        frame = table.to_pandas()
+    except (pyarrow.ArrowException, OSError, *FAULTS) as error:
+        if isinstance(error, TimeoutError) or from_outside(error):
+            raise
+        raise ValueError(f"no Arrow stream: {error}") from error
     if "columns" in extra:
         import pandas
 
@@ -140,7 +152,7 @@ def _write_polars(value: Any, _: Any) -> list[Any]:
         again = polars.read_ipc_stream(io.BytesIO(content))
         faithful = again.schema == frame.schema and again.equals(frame, null_equal=True)
     except BaseException as error:
-        if _is_fatal(error):
+        if not _is_polars_own(error):
             raise
         raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of Arrow's types") from error
     if not faithful:
@@ -148,15 +160,86 @@ def _write_polars(value: Any, _: Any) -> list[Any]:
     return [_FRAME, name, {}, content]
 
 
-def _is_fatal(error: BaseException) -> bool:
-    # A panic in polars' Rust code is raised as a BaseException.
-    return not isinstance(error, Exception) and type(error).__name__ != "PanicException"
+def _is_polars_own(error: BaseException) -> bool:
+    # A panic in polars' Rust code is raised as a BaseException, a stream that is cut off as a bare OSError.
+    polars = sys.modules["polars"]
+    own: Any = (polars.exceptions.PolarsError, *FAULTS)
+    if isinstance(error, Exception) and from_outside(error):
+        return False
+    return isinstance(error, own) or type(error) is OSError or type(error).__name__ == "PanicException"
+
+
+def _check_stream(content: bytes) -> None:
+    """Raise ValueError for a stream whose buffers are compressed, or that has absurdly many rows for its length.
+
+    Streams are written without compression. One that has it expands to thousands of times its length, which no library
+    lets its caller bound. Of each message only what tells is read (https://arrow.apache.org/docs/format/Columnar.html,
+    "Encapsulated message format", and the flatbuffers of `Message` and `RecordBatch`).
+    """
+    at, rows = 0, 0
+    while at + 8 <= len(content):
+        marker, size = _LEAD.unpack_from(content, at)
+        if marker != 0xFFFFFFFF:
+            raise ValueError("no Arrow stream: a message without its marker")
+        if not size:
+            break
+        message = _Table.root(content[at + 8 : at + 8 + size])
+        kind = message.number(1, "B")
+        batch = message.table(2)
+        if batch is not None and kind in (_DICTIONARY_BATCH, _RECORD_BATCH):
+            if kind == _DICTIONARY_BATCH:
+                batch = batch.table(1)
+            if batch is not None:
+                rows += batch.number(0, "q")
+                if batch.table(3) is not None:
+                    raise ValueError("an Arrow stream that is compressed")
+        at += 8 + size + message.number(3, "q")
+    if rows > len(content) + EMPTY_LIMIT_ROWS:
+        raise ValueError("an Arrow stream of absurdly many rows for its length")
+
+
+_LEAD = struct.Struct("<Ii")
+_DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
+
+
+class _Table:
+    """A table of a flatbuffer: its fields by number, absent ones as zero or None."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data = data
+        self.at = at
+        self.fields = at - struct.unpack_from("<i", data, at)[0]
+
+    @classmethod
+    def root(cls, data: bytes) -> _Table:
+        return cls(data, struct.unpack_from("<I", data)[0])
+
+    def _place(self, number: int) -> int:
+        slot = 4 + 2 * number
+        if self.fields < 0 or slot >= struct.unpack_from("<H", self.data, self.fields)[0]:
+            return 0
+        offset: int = struct.unpack_from("<H", self.data, self.fields + slot)[0]
+        return self.at + offset if offset else 0
+
+    def number(self, number: int, form: str) -> int:
+        place = self._place(number)
+        if not place:
+            return 0
+        value: int = struct.unpack_from(f"<{form}", self.data, place)[0]
+        if value < 0:
+            raise ValueError("no Arrow stream: a length below zero")
+        return value
+
+    def table(self, number: int) -> _Table | None:
+        place = self._place(number)
+        return _Table(self.data, place + struct.unpack_from("<I", self.data, place)[0]) if place else None
 
 
 def build_frame(items: list[Any]) -> Any:
     _, name, extra, content = items
     if type(content) is not bytes or type(extra) is not dict:
         raise ValueError("no Arrow stream where one belongs")
+    _check_stream(content)
     if name in ("pandas.DataFrame", "pandas.Series"):
         return _read_pandas(name, extra, content)
     if name not in ("polars.DataFrame", "polars.Series"):
@@ -166,7 +249,7 @@ def build_frame(items: list[Any]) -> Any:
     try:
         frame = polars.read_ipc_stream(io.BytesIO(content))
     except BaseException as error:
-        if _is_fatal(error):
+        if not _is_polars_own(error):
             raise
         raise ValueError(f"no Arrow stream: {error}") from error
     if name == "polars.DataFrame":

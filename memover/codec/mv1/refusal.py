@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from memover.codec.format import Refused
+from memover.codec.faults import FAULTS, from_outside
+from memover.codec.mv1.format import Refused
 from memover.errors import UnencodableValue
 
 if TYPE_CHECKING:
@@ -81,25 +82,32 @@ def explain(
             if len(above) > DEPTH_LIMIT:
                 raise _TOO_DEEP
     except Refused as refused:
-        return _error("".join(path), refused, type(current), function)
-    except Exception as other:
+        return _error("".join(path), refused, type(current), function, value)
+    except FAULTS as other:
+        if from_outside(other):
+            raise
         error = other
-    if isinstance(error, RecursionError) or (isinstance(error, ValueError) and "recursion" in str(error)):
+    if isinstance(error, Refused):  # of something that was made on the way, and is no longer there to be found
+        why = error
+    elif isinstance(error, ValueError) and "recursion" in str(error):
         why = _TOO_DEEP
     else:
         why = Refused(f"an object on which encoding failed with {error!r}", "return builtins or a dataclass")
-    return _error("".join(path) or "$", why, type(current), function)
+    return _error("".join(path) or "$", why, type(current), function, value)
 
 
-def _error(path: str, refused: Refused, kind: type, function: str) -> UnencodableValue:
+def _error(path: str, refused: Refused, kind: type, function: str, value: Any) -> UnencodableValue:
     of = f" of {function}" if function else ""
     if len(path) > 300:
         path = f"{path[:150]}…{path[-150:]}"
     return UnencodableValue(
-        f"The result{of} cannot be stored as it is: at {path} there is {refused.why}. To store it, {refused.hint}.",
+        f"The result{of} cannot be stored as it is: at {path} there is {refused.why}. To store it, {refused.hint}, or "
+        'give the function a codec=. To have such results returned and not stored, use on_unencodable="return". '
+        "This result is the error's `value`.",
         function=function,
         path=path,
         kind=f"{kind.__module__}.{kind.__qualname__}",
+        value=value,
     )
 
 

@@ -2,6 +2,9 @@
 
 A writer returns `[mark, ...]` and leaves the items to msgpack; a builder is handed that array when all items
 in it have been rebuilt. Neither walks into the items.
+
+`CONTENT` does the same for what an instance of a subclass holds. It takes and puts content with the builtin's own methods,
+never the subclass's: an overridden `__iter__` or `__setitem__` must not decide what is stored.
 """
 
 from __future__ import annotations
@@ -11,13 +14,14 @@ import types
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
-from memover.codec import format as f
-from memover.codec.format import Mark, Refused, extension
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import Mark, Refused, extension
+from memover.codec.mv1.limits import check_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MARKS", "WRITERS"]
+__all__ = ["CONTENT", "MARKS", "WRITERS"]
 
 _TUPLE = extension(f.TUPLE, b"")
 _SET = extension(f.SET, b"")
@@ -41,23 +45,31 @@ _FACTORIES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def factory_name(factory: Any) -> str | list[Any] | None:
+FACTORY_DEPTH_LIMIT = 50
+"""How many defaultdicts may be each other's factories."""
+
+
+def factory_name(factory: Any, depth: int = 0) -> str | list[Any] | None:
     """Return the stored name of a defaultdict's factory; refuses all but builtins and partials of defaultdict."""
+    if depth > FACTORY_DEPTH_LIMIT:
+        raise Refused("a defaultdict of absurdly many defaultdicts", "return dict(it)")
     if factory is None:
         return None
     name: str = getattr(factory, "__name__", "")
     if name in _FACTORIES and _FACTORIES[name] is factory:
         return name
     if getattr(factory, "func", None) is defaultdict and len(factory.args) == 1 and not factory.keywords:
-        return ["defaultdict", factory_name(factory.args[0])]
+        return ["defaultdict", factory_name(factory.args[0], depth + 1)]
     raise Refused(
         f"a defaultdict whose factory is {factory!r}",
         "use a builtin class or functools.partial(defaultdict, ...) as its factory, or return dict(it)",
     )
 
 
-def factory_of(name: Any) -> Any:
+def factory_of(name: Any, depth: int = 0) -> Any:
     """Return the factory of a stored name."""
+    if depth > FACTORY_DEPTH_LIMIT:
+        raise ValueError("a defaultdict of absurdly many defaultdicts")
     if name is None:
         return None
     if type(name) is str:
@@ -67,7 +79,7 @@ def factory_of(name: Any) -> Any:
     head, inner = name
     if head != "defaultdict":
         raise ValueError("no factory of a defaultdict")
-    return partial(defaultdict, factory_of(inner))
+    return partial(defaultdict, factory_of(inner, depth + 1))
 
 
 def _plain_map(items: list[Any]) -> dict[Any, Any]:
@@ -75,6 +87,11 @@ def _plain_map(items: list[Any]) -> dict[Any, Any]:
     if type(content) is not dict:
         raise ValueError("no map where one belongs")
     return content
+
+
+def _keys(items: list[Any]) -> list[Any]:
+    check_keys(items)
+    return items
 
 
 def _write_deque(value: deque[Any], _: Any) -> list[Any]:
@@ -118,7 +135,7 @@ def _write_ordereddict(value: OrderedDict[Any, Any], _: Any) -> list[Any]:
 def _build_ordereddict(items: list[Any]) -> OrderedDict[Any, Any]:
     if len(items) % 2 == 0:
         raise ValueError("a key without a value")
-    return OrderedDict(zip(items[1::2], items[2::2]))
+    return OrderedDict(zip(_keys(items[1::2]), items[2::2]))
 
 
 def _write_chainmap(value: ChainMap[Any, Any], _: Any) -> list[Any]:
@@ -186,8 +203,8 @@ WRITERS: dict[type, Callable[[Any, Any], list[Any]]] = {
 
 MARKS: dict[int, Mark] = {
     f.TUPLE: Mark(lambda items: tuple(items[1:])),
-    f.SET: Mark(lambda items: set(items[1:])),
-    f.FROZENSET: Mark(lambda items: frozenset(items[1:])),
+    f.SET: Mark(lambda items: set(_keys(items[1:]))),
+    f.FROZENSET: Mark(lambda items: frozenset(_keys(items[1:]))),
     f.DEQUE: Mark(_build_deque),
     f.COUNTER: Mark(_build_counter),
     f.DEFAULTDICT: Mark(_build_defaultdict),
@@ -198,4 +215,108 @@ MARKS: dict[int, Mark] = {
     f.SLICE: Mark(_build_slice),
     f.NAMESPACE: Mark(_build_namespace),
     f.AWARE: Mark(_build_aware),
+}
+
+
+# What instances of subclasses hold
+
+
+def _pairs(value: Any) -> list[Any]:
+    return [each for pair in OrderedDict.items(value) for each in pair]
+
+
+def _map(content: Any) -> Any:
+    if type(content) is not dict:
+        raise ValueError("no map where one belongs")
+    return content
+
+
+def _array(content: Any) -> Any:
+    if type(content) is not list:
+        raise ValueError("no array where one belongs")
+    return content
+
+
+def _make_dict(cls: Any, content: Any) -> Any:
+    value = dict.__new__(cls)
+    dict.update(value, _map(content))
+    return value
+
+
+def _make_defaultdict(cls: Any, content: Any) -> Any:
+    factory, items = _array(content)
+    value = defaultdict.__new__(cls)
+    defaultdict.__init__(value, factory_of(factory))
+    dict.update(value, _map(items))
+    return value
+
+
+def _make_ordereddict(cls: Any, content: Any) -> Any:
+    value = OrderedDict.__new__(cls)
+    if len(_array(content)) % 2:
+        raise ValueError("a key without a value")
+    for key, each in zip(_keys(content[::2]), content[1::2]):
+        OrderedDict.__setitem__(value, key, each)
+    return value
+
+
+def _make_deque(cls: Any, content: Any) -> Any:
+    limit, items = _array(content)
+    value = deque.__new__(cls)
+    deque.__init__(value, _array(items), limit)
+    return value
+
+
+def _make_list(cls: Any, content: Any) -> Any:
+    value = list.__new__(cls)
+    list.extend(value, _array(content))
+    return value
+
+
+def _make_set(cls: Any, content: Any) -> Any:
+    value = set.__new__(cls)
+    set.update(value, _keys(_array(content)))
+    return value
+
+
+def _make_bytearray(cls: Any, content: Any) -> Any:
+    value = bytearray.__new__(cls)
+    bytearray.__init__(value, _scalar(content, bytes))
+    return value
+
+
+def _scalar(content: Any, kind: type) -> Any:
+    if type(content) is not kind:
+        raise ValueError("content of another kind than the base")
+    return content
+
+
+# Builtin -> (value -> its content as plain builtins, (class, content) -> a bare instance with that content)
+CONTENT: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+    dict: (lambda value: dict(dict.items(value)), _make_dict),
+    defaultdict: (
+        lambda value: [factory_name(value.default_factory), dict(dict.items(value))],
+        _make_defaultdict,
+    ),
+    OrderedDict: (_pairs, _make_ordereddict),
+    list: (lambda value: list(list.__iter__(value)), _make_list),
+    tuple: (
+        lambda value: list(tuple.__iter__(value)),
+        lambda cls, content: tuple.__new__(cls, _array(content)),
+    ),
+    set: (lambda value: list(set.__iter__(value)), _make_set),
+    frozenset: (
+        lambda value: list(frozenset.__iter__(value)),
+        lambda cls, content: frozenset.__new__(cls, _keys(_array(content))),
+    ),
+    deque: (lambda value: [value.maxlen, list(deque.__iter__(value))], _make_deque),
+    str: (str.__str__, lambda cls, content: str.__new__(cls, _scalar(content, str))),
+    bytes: (
+        lambda value: bytes.__getitem__(value, slice(None)),
+        lambda cls, content: bytes.__new__(cls, _scalar(content, bytes)),
+    ),
+    bytearray: (lambda value: bytes(bytearray.__getitem__(value, slice(None))), _make_bytearray),
+    int: (int.__pos__, lambda cls, content: int.__new__(cls, _scalar(content, int))),
+    float: (float.__pos__, lambda cls, content: float.__new__(cls, _scalar(content, float))),
+    complex: (complex.__pos__, lambda cls, content: complex.__new__(cls, _scalar(content, complex))),
 }

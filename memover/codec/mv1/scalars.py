@@ -13,9 +13,9 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
-from memover.codec import format as f
-from memover.codec import moments
-from memover.codec.format import Refused, extension
+from memover.codec.mv1 import format as f
+from memover.codec.mv1 import moments
+from memover.codec.mv1.format import Refused, extension
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,8 +137,12 @@ def decode_address(data: bytes) -> Any:
     return getattr(ipaddress, ADDRESSES[data[0]])(data[1:].decode("ascii"))
 
 
-def encode_pattern(value: re.Pattern[Any], _: Any) -> ExtType:
+def encode_pattern(value: re.Pattern[Any], writer: Any) -> ExtType:
     pattern = value.pattern
+    try:
+        writer.patterns.add(pattern)
+    except ValueError as error:
+        raise Refused(str(error), "store their source texts") from None
     if value.flags & re.DEBUG or len(pattern) > PATTERN_LIMIT_CHARS:
         raise Refused(
             f"a pattern compiled with re.DEBUG, or longer than {PATTERN_LIMIT_CHARS:,} characters",
@@ -154,7 +158,10 @@ def decode_pattern(data: bytes) -> re.Pattern[Any]:
     source: Any = data[5:] if data[0] == 1 else _text(data[5:])
     if data[0] > 1 or len(data) < 5 or flags & re.DEBUG or len(source) > PATTERN_LIMIT_CHARS:
         raise ValueError("no pattern that was written so")
-    pattern: re.Pattern[Any] = re.compile(source, flags)
+    try:
+        pattern: re.Pattern[Any] = re.compile(source, flags)
+    except RecursionError:  # of the pattern's own nesting, which what was written never has
+        raise ValueError("a pattern nested too deep") from None
     if pattern.flags != flags:
         raise ValueError("other flags than the pattern itself has")
     return pattern
