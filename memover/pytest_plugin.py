@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def memover_cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
     """The default cache of this test alone: empty, under a fresh prefix; see `memover.pytest_plugin`."""
     from memover.cache import Cache
-    from memover.default import using
+    from memover.api import using
 
     option, ini = request.config.getoption("--memover-url"), request.config.getini("memover_url")
     url = option or os.environ.get("MEMOVER_URL") or ini or "memory://"
@@ -67,7 +67,7 @@ def _aliases(cache: Cache) -> AbstractContextManager[object]:
 
 
 def _empty(cache: Cache) -> None:
-    store: Any = cache._shared.store
+    store: Any = cache._state.store
     if hasattr(store, "visit"):
         from memover.stores.redis.scan import remove_prefix
 

@@ -40,10 +40,8 @@ on_change(_stand_ins)
 
 def cache_of(alias: str) -> Cache:
     """The cache of an alias. Raises `ConfigurationError` for a name that is none, or a backend that cannot have functions."""
-    if default._swapped:
-        cache: Cache = default._swapped[-1]
-        return cache
-    return own_cache_of(alias)
+    cache: Cache | None = default.swapped()
+    return own_cache_of(alias) if cache is None else cache
 
 
 def own_cache_of(alias: str) -> Cache:
@@ -132,3 +130,6 @@ def _clearing() -> Iterator[Any]:
         if (id(cache), namespace) not in done:
             done.add((id(cache), namespace))
             yield lambda cache=cache, namespace=namespace: cache.invalidate_namespace(namespace)
+
+
+default.resolve_aliases_with(cache_of, codec_of)

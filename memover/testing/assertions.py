@@ -7,13 +7,13 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from memover.cached import AsyncCachedFunction, BoundAsyncCachedFunction, Face
-from memover.drivers.shared import everyone
+from memover.runtime.state import all_states
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from contextlib import AbstractContextManager
 
-    from memover.drivers.plan import Plan
+    from memover.runtime.function import Function
 
 __all__ = ["assert_cached", "assert_loads"]
 
@@ -46,7 +46,7 @@ def assert_loads(expected: int, /, *functions: Any) -> Generator[None, None, Non
     loop, a call of an `async def` function that nobody awaited inside fails the assertion, whatever was expected."""
     for function in functions:
         _decorated(function)
-    only = None if not functions else {id(function._self_core.function) for function in functions}
+    only = None if not functions else {id(function._self_definition.function) for function in functions}
     before = _loads(only)
     watch: AbstractContextManager[list[str]] = nullcontext([]) if _inside_a_loop() else _watched()
     with watch as forgotten:
@@ -56,10 +56,10 @@ def assert_loads(expected: int, /, *functions: Any) -> Generator[None, None, Non
             f"{', '.join(sorted(set(forgotten)))}: an `async def` function runs when it is awaited, and that was not "
             f"done here: await it in a coroutine, and run that with asyncio.run()."
         )
-    done = {plan: count - before.get(plan, 0) for plan, count in _loads(only).items()}
+    done = {function: count - before.get(function, 0) for function, count in _loads(only).items()}
     total = sum(done.values())
     if total != expected:
-        named = ", ".join(sorted(f"{plan.name} {count} times" for plan, count in done.items() if count)) or "nothing"
+        named = ", ".join(sorted(f"{function.name} {count} times" for function, count in done.items() if count)) or "nothing"
         raise AssertionError(f"{expected} load{'' if expected == 1 else 's'} expected, but {total} done: {named}")
 
 
@@ -116,9 +116,9 @@ def _found(function: Any, entry: Any, args: tuple[Any, ...], kwargs: dict[str, A
     return entry
 
 
-def _loads(only: set[int] | None) -> dict[Plan, int]:
-    plans = [plan for shared in everyone() for plan in list(shared.plans)]
-    return {plan: plan.counters.loads for plan in plans if only is None or id(plan.function) in only}
+def _loads(only: set[int] | None) -> dict[Function, int]:
+    functions = [function for state in all_states() for function in list(state.functions)]
+    return {each: each.counters.loads for each in functions if only is None or id(each.function) in only}
 
 
 def _decorated(function: Any) -> None:
