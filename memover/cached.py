@@ -115,7 +115,9 @@ class Face(Proxy):
         if not callable(loader):
             raise ConfigurationError("batch_load decorates the function that loads many calls at once.")
         if iscoroutinefunction(loader) and not self._self_definition.is_async:
-            raise ConfigurationError(f"{self._self_definition.name} is a `def` function, so its bulk loader must be one too.")
+            raise ConfigurationError(
+                f"{self._self_definition.name} is a `def` function, so its bulk loader must be one too."
+            )
         self._self_definition.loader = loader
         return loader
 
@@ -171,7 +173,13 @@ class Face(Proxy):
         return self
 
     def __repr__(self) -> str:
-        return f"<cached {self.__wrapped__!r} namespace={self.namespace!r} version={self.version}>"
+        # Where its entries are, unless asking would make the default cache.
+        definition = self._self_definition
+        if definition.has_cache():
+            place = f"in {definition.cache!r}"
+        else:
+            place = "in the default cache" if definition.alias is None else f"in the alias {definition.alias!r}"
+        return f"<cached {self.__module__}.{self.__qualname__} namespace={self.namespace!r} version={self.version} {place}>"
 
 
 class CachedFunction(Face, Generic[P, R]):

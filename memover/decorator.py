@@ -113,6 +113,8 @@ def versioned_cache(
       an alias of `CACHES` whose backend is `memover.django.MemoverCache`.
     * `key`: what identifies a call instead of all its arguments: a template over parameter names
       (`"{user_id}:{region}"`) or a callable that takes the function's own arguments.
+      Without `key`, every argument counts by its value: all fields of a dataclass, those with `compare=False` and
+      `init=False` too, because the function sees them. A parameter whose default is a bare `object()` may be left out.
     * `ignore`: names of parameters left out of the key.
     * `tags`: what else invalidates a result: templates over parameter names (`"user:{user_id}"`), callables
       `(call) -> Iterable[str]`, or callables `(call, result) -> Iterable[str]` for tags known only from the result. At most 16

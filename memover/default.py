@@ -21,6 +21,7 @@ __all__ = [
     "codec_of",
     "current",
     "follow",
+    "made",
     "followers",
     "make_with",
     "named",
@@ -89,6 +90,12 @@ def swap_in(cache: Any) -> None:
     with _lock:
         _swapped.append(cache)
         _changed()
+
+
+def made() -> bool:
+    """Whether there is a default cache already."""
+    with _lock:
+        return bool(_swapped) or _default is not None
 
 
 def swapped() -> Any:

@@ -112,6 +112,10 @@ class Definition:
             cache = default.current() if self._cache is None else self._cache
         return cache
 
+    def has_cache(self) -> bool:
+        """Whether the cache that this function uses is there, without making a default cache or an alias's."""
+        return default.made() if self._cache is None else self.alias is None
+
     def now(self) -> Resident:
         """The function on the cache it uses now. Raises `ConfigurationError` when its namespace is taken there."""
         resident = self._resident

@@ -148,15 +148,16 @@ def test_what_is_not_known_is_said_as_it_is(shop: App) -> None:
     shop.write(
         "shop/odd.py",
         "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nfrom memover import versioned_cache\n"
-        "if TYPE_CHECKING:\n    from decimal import Decimal as Money\n\nclass Blank:\n    pass\n\n"
+        "if TYPE_CHECKING:\n    from decimal import Decimal as Money\n\n"
+        "class Blank:\n    def __init__(self, size):\n        self.size = size\n\n"
         "@versioned_cache(namespace='blank')\ndef blank() -> list[Blank]: ...\n\n"
         "@versioned_cache(namespace='money')\ndef money() -> list[Money]: ...\n",
     )
     shop.lock()
     blank, money = shop.check()
     assert (blank.code, blank.level, money.code) == ("MV007", "warning", "MV007")
-    assert "what Blank stores is not known" in blank.message
-    assert "annotate" in blank.fixes[0]
+    assert "Blank.size has no annotation" in blank.message
+    assert blank.fixes == ("annotate Blank.size",)
     assert "Money is a name that does not exist when the program runs" in money.message
     assert "TYPE_CHECKING" in money.fixes[0]
 

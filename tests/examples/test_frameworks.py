@@ -96,9 +96,32 @@ def test_a_request_as_an_argument_is_refused_with_the_way_out(client: Any, artic
     def page(request: Request) -> str:
         return ""
 
-    with pytest.raises(UnkeyableArgument, match=r'ignore=\("request",\)') as caught:
+    with pytest.raises(UnkeyableArgument, match=r"ignore=\('request',\)") as caught:
         page(Request({"type": "http", "headers": []}))
     assert "differs with every request" in str(caught.value)
+
+
+def test_requests_and_tasks_of_other_frameworks_are_refused_as_well() -> None:
+    """Flask's own and the proxy that stands for it, a session, a task of Celery."""
+    pytest.importorskip("celery")
+    pytest.importorskip("flask")
+    import celery
+    import flask
+
+    from memover import Cache, UnkeyableArgument
+
+    @Cache().versioned(namespace="n")
+    def page(given: Any) -> str:
+        return ""
+
+    app = flask.Flask("shop")
+    task = celery.Celery("shop").task(lambda self: None, bind=True)
+    with app.test_request_context("/"):
+        for given in (flask.request, flask.request._get_current_object(), flask.session, flask.Response(), task):
+            with pytest.raises(
+                UnkeyableArgument, match=r"give the function the values|make it from the function's result"
+            ):
+                page(given)
 
 
 # -- Flask, Celery, gunicorn --------------------------------------------------------------------------------------------------
