@@ -1,4 +1,4 @@
-"""Options that are not there: a `ConfigurationError` that says what to write, instead of Python's TypeError."""
+"""Options that are not there: a `ConfigurationError` that says what to write, and a TypeError as Python's own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["checked", "refuse_unknown"]
 
+class WrongCall(ConfigurationError, TypeError):
+    """Options that a function does not have, or that were not given by name."""
+
+
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -26,15 +30,16 @@ def checked(name: str, example: str) -> Callable[[F], F]:
         parameters = inspect.signature(function).parameters.values()
         names = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
         positional = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+        known = [each for each in (*names, *positional) if each != "self"]
 
         @wraps(function)
         def call(*args: Any, **options: Any) -> Any:
             if len(args) > len(positional):
                 given = args[len(positional)]
                 if callable(given):
-                    raise ConfigurationError(f"{name} takes options and no function: write {example}.")
-                raise ConfigurationError(f"{name} takes {given!r} only by name: write {example}.")
-            refuse_unknown(name, options, (*names, *positional))
+                    raise WrongCall(f"{name} takes options and no function: write {example}.")
+                raise WrongCall(f"{name} takes {given!r} only by name: write {example}.")
+            refuse_unknown(name, options, known)
             return function(*args, **options)
 
         return call  # type: ignore[return-value]  # the same signature, checked
@@ -43,9 +48,9 @@ def checked(name: str, example: str) -> Callable[[F], F]:
 
 
 def refuse_unknown(name: str, options: Any, known: Any) -> None:
-    """Raise `ConfigurationError` for the first option that is not known, with the nearest that is."""
+    """Raise `WrongCall` for the first option that is not known, with the nearest that is."""
     for option in options:
         if option not in known:
             near = get_close_matches(option, list(known), 1)
             hint = f"did you mean {near[0]}=?" if near else f"there are {', '.join(sorted(known))}."
-            raise ConfigurationError(f"{name} has no option {option}=: {hint}")
+            raise WrongCall(f"{name} has no option {option}=: {hint}")

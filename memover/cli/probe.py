@@ -124,7 +124,8 @@ def _disarm() -> list[Claim]:
         store.address = address_of(url)
         return store
 
-    memover.cache.open_store = unconnected
+    made_of: Any = memover.cache
+    made_of.open_store = unconnected
     return registry.survey()
 
 

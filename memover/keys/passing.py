@@ -28,7 +28,7 @@ _HINTS: dict[str, str] = {
     "django.http.response.HttpResponseBase": _ANSWER,
     "werkzeug.sansio.response.Response": _ANSWER,
     "celery.app.task.Task": _TASK,
-    "celery.local.Proxy": _TASK,
+    "celery.local.celery.local": _TASK,  # the name that its proxies of tasks go by
     "celery.app.task.Context": _TASK,
     "sqlalchemy.orm.session.Session": _CONNECTION,
     "sqlalchemy.ext.asyncio.session.AsyncSession": _CONNECTION,
