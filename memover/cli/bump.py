@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from memover.schema.rules import Finding, Found
+    from memover.schema.findings import Finding, Found
 
 __all__ = ["BUMPED_FOR", "Bumped", "bump", "to_bump"]
 

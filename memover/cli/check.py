@@ -10,13 +10,14 @@ from memover.cli.project import CannotRun, Project, names_of, survey
 from memover.cli.revisions import Repository
 from memover.cli.sites import Sources, edit_of
 from memover.schema import rules
+from memover.schema.findings import Finding, by_class
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from memover.cli.project import Survey
+    from memover.schema.findings import Found
     from memover.schema.lock import Lock
-    from memover.schema.rules import Finding, Found
 
 __all__ = ["advised", "check", "failed", "findings_of"]
 
@@ -33,7 +34,7 @@ def check(project: Project, targets: Sequence[str] = (), against: str | None = N
     seen = survey(project, targets)
     current = names_of(seen.functions)
     reported = project.reported(findings_of(project, seen, lock, whole=not targets), seen.functions)
-    return advised(project, rules.by_class(reported, current), current, targets)
+    return advised(project, by_class(reported, current), current, targets)
 
 
 def advised(
@@ -146,7 +147,7 @@ def _against(project: Project, targets: Sequence[str], revision: str) -> list[Fi
         if failure.namespace in blind and "No module named" not in failure.message:
             message = f"{failure.message} at {revision}, so its functions were not compared"
             found.append(replace(failure, message=message, level="warning", path="", line=0))
-    return advised(project, rules.by_class(project.reported(found, seen.functions), current), current, targets)
+    return advised(project, by_class(project.reported(found, seen.functions), current), current, targets)
 
 
 def _accepted(project: Project, name: str, each: Found, code: str) -> bool:
@@ -176,7 +177,7 @@ def _reused(
     if not free:
         return []
     return [
-        rules.Finding(
+        Finding(
             "MV002",
             each.namespace,
             f"{message}: entries stored under it would be read again",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from memover.cli.check import advised, findings_of
 from memover.cli.project import CannotRun, Project, names_of, survey
+from memover.schema.findings import ACCEPTABLE, Finding, Found, by_class
 from memover.schema.lock import Accepted, Block, Lock
-from memover.schema.rules import ACCEPTABLE, Finding, Found, by_class
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

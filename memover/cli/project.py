@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from memover.errors import ConfigurationError
 from memover.schema.body import ClassPlace
+from memover.schema.findings import RULES, Finding, Found
 from memover.schema.lock import Lock, block_of, read_lock, tomllib
-from memover.schema.rules import RULES, Finding, Found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

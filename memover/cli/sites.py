@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from memover.cli.project import Project
-    from memover.schema.rules import Found
+    from memover.schema.findings import Found
 
 __all__ = ["Edit", "Source", "Sources", "edit_of"]
 

@@ -30,8 +30,8 @@ from memover.keys.identity import owners
 
 if TYPE_CHECKING:
     from memover.cli.project import Project
+    from memover.schema.findings import Finding, Found
     from memover.schema.lock import Lock
-    from memover.schema.rules import Finding, Found
 
 __all__ = ["check_functions", "check_lock", "check_servers"]
 
@@ -135,6 +135,7 @@ def _compared(project: Project, lock: Lock) -> list[Finding]:
     from memover.cli.check import advised
     from memover.cli.project import names_of
     from memover.schema import rules
+    from memover.schema.findings import by_class
     from memover.schema.lock import Lock
 
     try:
@@ -154,7 +155,7 @@ def _compared(project: Project, lock: Lock) -> list[Finding]:
     for name, each in current.items():
         if name in known:
             found += rules.compare(name, each, known[name])
-    return advised(project, rules.by_class(project.reported(found, functions), current), current)
+    return advised(project, by_class(project.reported(found, functions), current), current)
 
 
 def _decorated(project: Project, lock: Lock) -> list[Found]:

@@ -68,7 +68,7 @@ class IsolatedCaches:
 
     memover_cache: Cache
 
-    def setUp(self) -> None:  # noqa: N802  # unittest's name
+    def setUp(self) -> None:
         """Enter `isolated_caches` until the end of the test."""
         isolated = isolated_caches()
         self.memover_cache = isolated.__enter__()

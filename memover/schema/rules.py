@@ -1,4 +1,4 @@
-"""What a check finds: each rule with its code, and the words it says it in.
+"""The rules of a check, each with its code, and the words in which it says what it found.
 
     code   name                  level    what a reviewer should have asked
     -----  --------------------  -------  ----------------------------------------------------------------------
@@ -19,92 +19,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from os.path import isabs
 from shlex import quote
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from memover.schema.compare import changes
+from memover.schema.findings import RULES, Finding, Found, bump_or_accept, listed
 
 if TYPE_CHECKING:
-    from memover.schema.body import ClassPlace
     from memover.schema.compare import Change
     from memover.schema.lock import Block, Lock
 
-__all__ = [
-    "ACCEPTABLE",
-    "RULES",
-    "Finding",
-    "Found",
-    "Rule",
-    "by_class",
-    "clashes",
-    "compare",
-    "unknowns",
-    "unlocked",
-]
-
-
-class Rule(NamedTuple):
-    """A code's name, the level it has unless configured otherwise, and one sentence."""
-
-    name: str
-    level: str
-    about: str
-
-
-RULES: dict[str, Rule] = {
-    "MV001": Rule("shape-changed", "error", "The shape of a cached result changed and the version did not."),
-    "MV002": Rule("version-reused", "error", "A version went down, or was used before for another shape."),
-    "MV003": Rule("namespace-clash", "error", "Two functions share a namespace and would read each other's entries."),
-    "MV004": Rule("lock-out-of-date", "error", "memover.lock does not say what the source says."),
-    "MV005": Rule("key-meaning-changed", "error", "Old entries would answer calls that mean something else."),
-    "MV006": Rule("body-changed", "off", "The source of a cached function changed and the version did not."),
-    "MV007": Rule("return-type-unknown", "warning", "The result's type is not known, so its changes cannot be seen."),
-    "MV008": Rule("not-imported", "error", "A target does not import, so its functions were not checked."),
-}
-ACCEPTABLE = ("MV001", "MV002", "MV005", "MV006")
-"""What `memover lock --accept` lets through."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A decorated function as it was found: its facts, its place in the source, and what its comments ignore.
-
-    `classes` are the places of the classes that its shape names."""
-
-    namespace: str
-    block: Block
-    path: str = ""
-    line: int = 0
-    store: str = ""
-    prefix: str = ""
-    identity: str = ""
-    ignores: tuple[str, ...] = ()
-    classes: tuple[ClassPlace, ...] = ()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to be put right: where, what exactly, and the commands that do it.
-
-    `functions` are the names in the lock of the functions it is about, `changes` what changed in a shape."""
-
-    code: str
-    namespace: str
-    message: str
-    details: tuple[str, ...] = ()
-    fixes: tuple[str, ...] = ()
-    path: str = ""
-    line: int = 0
-    level: str = field(default="error", compare=False)
-    functions: tuple[str, ...] = ()
-    changes: tuple[Change, ...] = field(default=(), compare=False)
-
-    @property
-    def name(self) -> str:
-        """The rule's name in words."""
-        return RULES[self.code].name
+__all__ = ["clashes", "compare", "unknowns", "unlocked"]
 
 
 def clashes(functions: Iterable[Found]) -> list[Finding]:
@@ -147,14 +72,14 @@ def unknowns(each: Found) -> list[Finding]:
     ]
     told, fixes = [], []
     if silent:
-        told.append(f"what {_list(silent)} stores is not known, because no annotation says it")
-        fixes.append(f"annotate the attributes of {_list(silent)}, or the parameters of its __init__")
+        told.append(f"what {listed(silent)} stores is not known, because no annotation says it")
+        fixes.append(f"annotate the attributes of {listed(silent)}, or the parameters of its __init__")
     if missing:
-        told.append(f"{_list(missing)} is a name that does not exist when the program runs")
-        fixes.append(f"import {_list(missing)} outside of `if TYPE_CHECKING:`")
+        told.append(f"{listed(missing)} is a name that does not exist when the program runs")
+        fixes.append(f"import {listed(missing)} outside of `if TYPE_CHECKING:`")
     if bare:
-        told.append(f"{_list(bare)} {'has' if len(bare) == 1 else 'have'} no annotation")
-        fixes.append(f"annotate {_list(bare)}")
+        told.append(f"{listed(bare)} {'has' if len(bare) == 1 else 'have'} no annotation")
+        fixes.append(f"annotate {listed(bare)}")
     return [
         _finding(
             "MV007",
@@ -164,100 +89,6 @@ def unknowns(each: Found) -> list[Finding]:
             fixes=(" and ".join(fixes),) if fixes else (),
         )
     ]
-
-
-def by_class(findings: Iterable[Finding], current: Mapping[str, Found]) -> list[Finding]:
-    """MV001 once for each class that changed: which functions store it, at the place of the field that changed.
-
-    What changed in a function's own return type stays a finding of that function, together with classes that changed
-    for this function alone. Other findings stay as they are."""
-    kept: list[Finding] = []
-    own: dict[tuple[str, ...], tuple[Finding, list[Change]]] = {}
-    shared: dict[object, list[tuple[Finding, list[Change]]]] = {}
-    for finding in findings:
-        if finding.code != "MV001" or not finding.changes or not finding.functions:
-            kept.append(finding)
-            continue
-        parts: dict[str, list[Change]] = {}
-        for change in finding.changes:
-            parts.setdefault(_owner(change, current.get(finding.functions[0])), []).append(change)
-        for owner, changed in parts.items():
-            if owner:
-                key = (owner, finding.level, frozenset((each.field, each.old, each.new) for each in changed))
-                shared.setdefault(key, []).append((finding, changed))
-            else:
-                own[finding.functions] = (finding, list(changed))
-    for members in shared.values():
-        finding, changed = members[0]
-        if len(members) == 1 and finding.functions in own:
-            own[finding.functions][1].extend(changed)
-        else:
-            kept.append(_of_class(members, current))
-    for finding, changed in own.values():
-        ordered = tuple(each for each in finding.changes if each in changed)
-        kept.append(replace(finding, details=tuple(map(str, ordered)), changes=ordered))
-    return kept
-
-
-def _of_class(members: list[tuple[Finding, list[Change]]], current: Mapping[str, Found]) -> Finding:
-    first = members[0][0]
-    changed = [(change, current[each.functions[0]]) for each, part in members for change in part]
-    places = [place for change, found in changed if (place := _place(change, found))]
-    path, line = places[0] if places else (first.path, first.line)
-    details = tuple(dict.fromkeys(str(change) for change, _ in changed))
-    functions = tuple(sorted({name for each, _ in members for name in each.functions}))
-    if len(functions) == 1:
-        message = first.message
-        if (path, line) != (first.path, first.line):
-            message += f" ({current[functions[0]].block.function})"
-    else:
-        classes = _list(dict.fromkeys(change.definition for change, _ in changed))
-        versions = _list(f"{name} ({current[name].block.version})" for name in functions)
-        message = (
-            f"the shape of {classes} changed, but the {len(functions)} functions that store it have their old versions: "
-            f"{versions}"
-        )
-    return replace(
-        first,
-        namespace=", ".join(sorted({each.namespace for each, _ in members})),
-        message=message,
-        details=details,
-        fixes=_bump_or_accept("MV001", functions),
-        path=path,
-        line=line,
-        functions=functions,
-        changes=tuple(change for change, _ in changed),
-    )
-
-
-def _class_of(change: Change, found: Found | None) -> ClassPlace | None:
-    name = re.split(r"[\[#]", change.definition)[0]
-    named = [each for each in found.classes if each.name == name] if found is not None else []
-    return next((each for each in named if change.field in each.fields), named[0] if named else None)
-
-
-def _owner(change: Change, found: Found | None) -> str:
-    """The class that a change is in: where a field was inherited, the base that has it. "" for the result's own type."""
-    if not change.definition:
-        return ""
-    place = _class_of(change, found)
-    if place is None:
-        return f"?{change.definition}"
-    return place.fields[change.field][2] if change.field in place.fields else place.identity
-
-
-def _place(change: Change, found: Found) -> tuple[str, int] | None:
-    place = _class_of(change, found)
-    if place is None:
-        return None
-    path, line, _ = place.fields.get(change.field, (place.path, place.line, ""))
-    # A class of a library has no line in a review of this project.
-    return (path, line) if path and line and not isabs(path) else None
-
-
-def _bump_or_accept(code: str, functions: Iterable[str]) -> tuple[str, ...]:
-    names = " ".join(map(quote, functions))
-    return (f"memover bump {names}", f'memover lock --accept {code} {names} --reason "..."')
 
 
 def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: Iterable[str] = ()) -> list[Finding]:
@@ -357,7 +188,7 @@ def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> 
                 "MV006",
                 each,
                 f"the source changed, but the version is still {new.version}: results computed before stay cached",
-                fixes=_bump_or_accept("MV006", (name,)),
+                fixes=bump_or_accept("MV006", (name,)),
                 functions=(name,),
             )
         )
@@ -365,7 +196,7 @@ def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> 
         if old.function.partition(":")[2] != new.function.partition(":")[2]:
             found.append(_stale(each, f"{old.function} is now {new.function}"))
         elif old.upgrades != new.upgrades:
-            found.append(_stale(each, f"it upgrades from {_list(new.upgrades)}, {source} has {_list(old.upgrades)}"))
+            found.append(_stale(each, f"it upgrades from {listed(new.upgrades)}, {source} has {listed(old.upgrades)}"))
         elif str(old.shape) != str(new.shape):
             found.append(_stale(each, "names in the shape changed that are not stored"))
     return found
@@ -386,7 +217,7 @@ def _shape(name: str, each: Found, old: Block) -> list[Finding]:
             f"the shape of the result changed, but the version is still {new.version}",
             details=tuple(map(str, found)),
             changes=tuple(found),
-            fixes=_bump_or_accept("MV001", (name,)),
+            fixes=bump_or_accept("MV001", (name,)),
             functions=(name,),
         )
     ]
@@ -405,7 +236,7 @@ def _key(name: str, each: Found, old: Block) -> list[Finding]:
                 each,
                 f"{meaning}, but the version is still {new.version}",
                 details=told,
-                fixes=_bump_or_accept("MV005", (name,)),
+                fixes=bump_or_accept("MV005", (name,)),
                 functions=(name,),
             )
         ]
@@ -442,7 +273,7 @@ def _meaning_changed(old: Block, new: Block) -> str:
     blind = [each for each in new.parameters if each not in old_names and each.lstrip("*") not in named]
     if blind:
         return (
-            f"{_list(blind)} is new and not in the key {new.key!r}: entries made without it would answer calls with it"
+            f"{listed(blind)} is new and not in the key {new.key!r}: entries made without it would answer calls with it"
         )
     return ""
 
@@ -462,14 +293,10 @@ def _parameters(old: Block, new: Block) -> tuple[str, ...]:
     if not gone and not come and was != is_:
         told.append(f"the order of the parameters: {', '.join(was)} -> {', '.join(is_)}")
     if old.ignored != new.ignored:
-        told.append(f"left out of the key: {_list(old.ignored) or 'nothing'} -> {_list(new.ignored) or 'nothing'}")
+        told.append(f"left out of the key: {listed(old.ignored) or 'nothing'} -> {listed(new.ignored) or 'nothing'}")
     if old.key != new.key:
         told.append(f"key: {old.key or 'all parameters'} -> {new.key or 'all parameters'}")
     return tuple(told)
-
-
-def _list(items: Iterable[object]) -> str:
-    return ", ".join(map(str, items))
 
 
 def _stale(each: Found, message: str) -> Finding:
