@@ -348,11 +348,11 @@ def _word(cls: type) -> str:
     """The kind of a definition that a class becomes, or "known" for a name without parts."""
     if foreign(cls):
         return "known"
+    if is_django(cls):
+        return "model"  # also where memover.django has taught how its instances are stored
     registration = registered(cls)
     if registration is not None and registration.encode is not None:
         return "registered"
-    if is_django(cls):
-        return "model"
     word = _WORDS.get(kind_of(cls))
     if word is not None:
         return word

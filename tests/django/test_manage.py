@@ -58,6 +58,13 @@ from memover import versioned_cache
 def count(author: int) -> int:
     return Book.objects.count()
 """
+BOOKS = """
+@versioned_cache(namespace="book", version=1, cache="default")
+def book(pk: int) -> Book: ...
+
+@versioned_cache(namespace="books", version=1, cache="default")
+def books(pk: int) -> list[Book]: ...
+"""
 
 
 class Project:
@@ -129,6 +136,19 @@ def test_advice_is_what_can_be_typed_there(project: Project) -> None:
     assert "titles 1 -> 2" in project.run("bump", "titles", "--target", "books")
     assert "count 1 -> 2" in project.run("bump", "--all", "--target", "books")
     assert "no findings" in project.run("check", "books")
+
+
+def test_a_field_added_to_a_model_is_found_where_it_is(project: Project) -> None:
+    """As one of any other class: one finding with the functions that return the model, and the command that mends it."""
+    with open(project.root / "books/queries.py", "a") as file:
+        file.write(BOOKS)
+    project.run("lock", "books")
+    field = "    title = models.CharField(max_length=100)\n"
+    project.change("books/models.py", field, f"{field}    pages = models.IntegerField(null=True)\n")
+    told = project.run("check", "books", status=1)
+    assert "books/models.py:6: MV001 book, books: the shape of Book changed" in told
+    assert "Book.pages is new: int | None" in told
+    assert "no findings" in project.run("check", "books", "--fix")
 
 
 def test_outside_of_manage_py_the_finding_names_the_way_out(project: Project) -> None:
