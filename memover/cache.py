@@ -53,7 +53,7 @@ class Cache(KeyValueFace):
       `?sentinel_username=…&sentinel_password=…`.
     * `prefix` keeps environments and projects apart in one Redis: letters, digits, `_ . -`.
     * `version`: the default version of the key-value API; decorated functions state their own.
-    * `ttl`: for functions that state none: seconds, `timedelta`, `"1h30m"`, None for never.
+    * `ttl` (5 minutes): for functions that state none: seconds, `timedelta`, `"1h30m"`, None for never.
     * `codec`: for functions that state none: None for memover's own, or an object with `encode` and `decode`.
     * `observers`: callables that take an `Event`; one that raises is logged once and breaks nothing.
 
