@@ -70,8 +70,10 @@ class _Batch:
 class Mux:
     """One connection and whatever is in flight on it. Every method is for the loop that made it."""
 
+    sock: Any = None
+
     def __init__(self, line: Line, budget: float) -> None:
-        self.sock: Any = line.socket
+        self.sock = line.socket
         self.answered = 0
         self.backlog = 0
         self._budget = budget
@@ -415,7 +417,7 @@ class Lane:
     def _take_over(self, opening: Opening) -> None:
         line, opening.line = opening.line, None
         if line is not None:
-            if self._closed or (self.mux is not None and self.mux.sock is not None):
+            if self._closed or opening.abandoned or (self.mux is not None and self.mux.sock is not None):
                 line.socket.close()
             else:
                 self.mux = Mux(line, self._limits.socket_timeout)
