@@ -276,9 +276,10 @@ class RedisLink:
             breaker.check()
         home, limits = self.homes.here(), self._limits
         end = monotonic() + max(limits.seconds_for(len(packed), count), limits.socket_connect_timeout)
+        large = large or len(packed) > LARGE_BYTES
         again = True
         while True:
-            lane = home.lane(node, large or len(packed) > LARGE_BYTES, apart)
+            lane = home.lane(node, large, apart)
             try:
                 mux = await lane.ready(end)
                 if mux.backlog:
