@@ -436,7 +436,7 @@ def test_uvloop(open_store: Any, redis_server: RedisServer, prefix: str) -> None
     raw = os.urandom(2_000_000)
 
     async def whole() -> None:
-        for seen, key in zip(await asyncio.gather(*(store.afetch(key) for key in keys)), keys):
+        for seen, key in zip(await asyncio.gather(*(store.afetch(key) for key in keys[1:])), keys[1:]):
             assert seen.raw == key.entry
         request = request_for(keys[0])
         await arun(store.acquire(request))

@@ -15,7 +15,6 @@ import pytest
 import memover
 from memover.errors import StoreError, StoreUnavailable
 from memover.runtime.run import run
-from memover.stores.redis.pool import Pool
 from tests.redis_store.conftest import BUDGET, OddServer, a_key, entry_for, lasted, request_for
 from tests.servers import FaultyProxy, RedisServer, run_python, wait_until
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from memover.model import Key
     from memover.stores.redis import RedisStore
+    from memover.stores.redis.pool import Pool
 
 
 _MEMOVER = str(Path(memover.__file__).parent)

@@ -196,7 +196,7 @@ class Opener:
         if sentinel:
             node = self.primary
             if node is None:
-                node = self.primary = self._discover(seconds / len(target.nodes))
+                node = self.primary = self.discover(seconds / len(target.nodes))
         connection = _connection(target, node, seconds)
         connection.memover_end = end
         if opening is not None:
@@ -219,7 +219,7 @@ class Opener:
                 raise Crowded(str(error)) from None
             raise
 
-    def _discover(self, seconds: float) -> Node:
+    def discover(self, seconds: float) -> Node:
         """Ask the sentinels, one after another, where the primary is."""
         arguments = {
             **self.target.sentinel_options,
