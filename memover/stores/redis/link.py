@@ -73,12 +73,12 @@ class RedisLink:
         """The connections of threads to a node."""
         pool = self.pools.get(node)
         if pool is None:
-            self.homes.sweep()
             pool = self.pools.setdefault(node, Pool(self._make(node), self._limits, self.breaker(node)))
         return pool
 
     def _make(self, node: Node | None) -> Callable[[Opening], Line]:
         def make(opening: Opening) -> Line:
+            self.homes.sweep()
             line = self._opener.open(node, self._limits.socket_connect_timeout, opening)
             if line.identity is not None:
                 self.identity = line.identity
@@ -290,11 +290,11 @@ class RedisLink:
                     continue
                 answers = await mux.submit(packed, count)
             except Lost as error:
-                if error.sent and len(packed) >= FLOOR_BYTES:
-                    raise self.failed(node, ValueFault(f"{len(packed)} bytes were not taken: {error}")) from None
                 if again and error.used and not (once and error.sent):
                     again = False
                     continue
+                if error.sent and len(packed) >= FLOOR_BYTES:
+                    raise self.failed(node, ValueFault(f"{len(packed)} bytes were not taken: {error}")) from None
                 raise self.failed(node, error) from None
             except _OURS as error:
                 if large and lane is not home.lane(node, True, False):
@@ -322,6 +322,7 @@ class RedisLink:
         failure = translated(error, self._name(node))
         if isinstance(error, ValueFault):
             return failure
+        failure.refused = False  # it was not even asked
         self.breaker(node).failed(failure)
         # Whatever silenced this connection may have silenced the idle ones, and each would cost a budget to find out.
         pool = self.pools.get(node)

@@ -23,7 +23,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse
+from redis.exceptions import InvalidResponse, ResponseError
 
 from memover.clocks import monotonic
 from memover.stores.redis.connect import ValueFault
@@ -87,6 +87,8 @@ class Mux:
         self._sent = 0
         self._received = 0
         self._inside = False
+        self._refused = False
+        """Whether the server refused a command as too long: it hangs up, and does nothing of what was sent behind it."""
         self._flushing = False
         self._due = 0.0
         self._armed = False
@@ -165,35 +167,40 @@ class Mux:
             self.close()
             return
         self._inside = True
+        try:
+            data, size = self._take_off()
+            self.backlog += size
+            now = monotonic()
+            self._batches.append(_Batch(self._sent, now, self.answered, self._received, self.backlog))
+            if self._unsent:
+                self._unsent.append(memoryview(data))
+            else:
+                try:
+                    done = self.sock.send(data)
+                except _NOT_NOW:
+                    done = 0
+                self.backlog -= done
+                if done < size:
+                    self._unsent.append(memoryview(data)[done:])
+                    asyncio.get_running_loop().add_writer(self.sock.fileno(), self._writable)
+            if not self._armed:
+                self._arm(now + self._budget)
+            self._inside = False
+        except OSError as error:
+            self._inside = False
+            self._broken(error)
+        except BaseException:
+            self.close()  # from outside, in the middle: nobody can tell what was sent
+            raise
+
+    def _take_off(self) -> tuple[bytes, int]:
+        """What is pending as bytes, its futures now in flight."""
         pending, self._pending = self._pending, []
-        size = 0
-        for packed, future, count in pending:
+        for _, future, count in pending:
             self._flying.append(future if count == 1 else (future, count))
             self._sent += count
-            size += len(packed)
         data = pending[0][0] if len(pending) == 1 else b"".join([item[0] for item in pending])
-        now = monotonic()
-        self.backlog += size
-        self._batches.append(_Batch(self._sent, now, self.answered, self._received, self.backlog))
-        if self._unsent:
-            self._unsent.append(memoryview(data))
-            self._inside = False
-        else:
-            try:
-                done = self.sock.send(data)
-            except _NOT_NOW:
-                done = 0
-            except OSError as error:
-                self._inside = False
-                self._broken(error)
-                return
-            self.backlog -= done
-            self._inside = False
-            if done < size:
-                self._unsent.append(memoryview(data)[done:])
-                asyncio.get_running_loop().add_writer(self.sock.fileno(), self._writable)
-        if not self._armed:
-            self._arm(now + self._budget)
+        return data, len(data)
 
     def _writable(self) -> None:
         sock = self.sock
@@ -252,6 +259,9 @@ class Mux:
             self._inside = False
             self._broken(error)
             return
+        except BaseException:
+            self.close()  # from outside, in the middle: nobody can tell whose the next answer is
+            raise
         self._inside = False
         if data == b"":
             self._broken(None)
@@ -262,6 +272,8 @@ class Mux:
             if not flying:
                 raise InvalidResponse("the server answered what was not asked")
             self.answered += 1
+            if answer.__class__ is ResponseError and "Protocol error" in str(answer):
+                self._refused = True
             head = flying[0]
             if head.__class__ is tuple:
                 future, count = head
@@ -345,7 +357,7 @@ class Mux:
         self._unsent.clear()
         self.backlog = 0
         for head in flying:
-            _give_up(head[0] if head.__class__ is tuple else head, error, used, True)
+            _give_up(head[0] if head.__class__ is tuple else head, error, used, not self._refused)
         for _, future, _ in pending:
             _give_up(future, None, used, False)
         self._let_in()
@@ -395,6 +407,8 @@ class Lane:
                         opening.abandon()
                     raise TimeoutError("no connection in time")
                 await asyncio.wait({turn}, timeout=left)
+            if not opening.done:
+                continue  # it was for an opening before this one
             self._take_over(opening)
             if opening.error is not None:
                 if isinstance(opening.error, Crowded):

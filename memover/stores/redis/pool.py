@@ -374,11 +374,12 @@ class Pool:
                 connection.send(packed, count, end)
             except OSError as failure:
                 error = _said(failure)
-                fault = _value_fault(connection, packed, error)
+                again = used and not once and lost(error)
+                fault = _value_fault(connection, packed, error, again)
                 self.discard(connection)
                 if fault is not None:
-                    raise fault from error
-                if once or not used or not lost(error):
+                    raise fault from None
+                if not again:
                     raise error from None
                 self.close()
             except BaseException:
@@ -397,11 +398,12 @@ class Pool:
                 answers = connection.receive(end)
             except (OSError, RedisConnectionError) as failure:
                 error = _said(failure)
-                fault = _value_fault(connection, packed, error)
+                again = used and not once and lost(error)
+                fault = _value_fault(connection, packed, error, again)
                 self.discard(connection)
                 if fault is not None:
-                    raise fault from error
-                if once or not used or not lost(error):
+                    raise fault from None
+                if not again:
                     raise error from None
                 self.close()
             except BaseException:
@@ -421,12 +423,14 @@ def _ends(answer: Exception) -> bool:
     return "Protocol error" in str(answer)
 
 
-def _value_fault(connection: Connection, packed: bytes, error: Exception) -> ValueFault | None:
+def _value_fault(connection: Connection, packed: bytes, error: Exception, again: bool) -> ValueFault | None:
     # A server that refuses a value for its size says so and hangs up, in the middle of our sending. Where it could not be
-    # heard, or where the time was over, a value of that size tells nothing about the server (P16).
+    # heard, and it is not sent again, or where the time was over, a value of that size tells nothing about the server (P16).
     if len(packed) < FLOOR_BYTES:
         return None
     words = connection.last_words() if lost(error) else None
+    if words is None and again:
+        return None
     return ValueFault(
         f"{len(packed)} bytes were not taken: {words or error}. The server may be well; see its proto-max-bulk-len."
     )
