@@ -231,7 +231,9 @@ class Bench:
         now = (self.source[x],)
         with guarded("the call after an invalidation"):
             self._right(f(x), x, now, "the call after an invalidation")
-        self._right(self.other.call(lambda: f(x), "a call"), x, now, "the call after an invalidation, in another thread")
+        self._right(
+            self.other.call(lambda: f(x), "a call"), x, now, "the call after an invalidation, in another thread"
+        )
 
     @staticmethod
     def _right(value: Any, x: int, allowed: tuple[int, ...], what: str) -> None:
@@ -340,7 +342,10 @@ def _batch(bench: Bench, x: int, value: Any) -> bool:
 
 
 def _keyvalue(
-    name: str, arrange: Callable[[Any, str], object], act: Callable[[Any, str], Any], right: Callable[[Any, str, Any], bool]
+    name: str,
+    arrange: Callable[[Any, str], object],
+    act: Callable[[Any, str], Any],
+    right: Callable[[Any, str, Any], bool],
 ) -> Operation:
     return Operation(
         name,
