@@ -275,7 +275,7 @@ class Bench:
         if self.loads != before[0]:
             raise Trouble("hits in other threads ran the function: connections were lost, or the circuit is open")
         if self.client is not None:
-            left = [key for key in self.client.scan_iter(f"{{{self.cache.prefix}:*:lease", count=1000)]
+            left = list(self.client.scan_iter(f"{{{self.cache.prefix}:*:lease", count=1000))
             held = [key for key in left if (self.client.get(key) or b"").startswith(b"L ")]
             if held:
                 raise Trouble(f"{len(held)} leases stay: {held[:3]}")
