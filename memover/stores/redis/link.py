@@ -22,7 +22,7 @@ from memover.stores.redis.limits import FLOOR_BYTES, LARGE_BYTES
 from memover.stores.redis.loops import Homes
 from memover.stores.redis.mux import Lost
 from memover.stores.redis.opening import Opener, check_options
-from memover.stores.redis.pool import Connection, Pool
+from memover.stores.redis.pool import Pool
 from memover.stores.redis.resp import pack
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from memover.stores.redis.breaker import Breaker
     from memover.stores.redis.commands import Command
     from memover.stores.redis.connect import Node, Target
+    from memover.stores.redis.connection import Connection
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line, Opening
 
