@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from memover.classes.naming import class_name, module_name
 from memover.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -52,23 +52,6 @@ class Registration(NamedTuple):
 
 _by_name: dict[str, Registration] = {}
 _stamp = 0
-
-
-def module_name(module: str) -> str:
-    """Return the name a module goes by in every process.
-
-    A module run by `python -m shop.jobs` is `__main__` there and `shop.jobs` to everyone else, so it goes by the
-    name of its spec; a script has no other name than `__main__`.
-    """
-    if module == "__main__":
-        spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-        return getattr(spec, "name", None) or module
-    return module
-
-
-def class_name(kind: type) -> str:
-    """Return the name a class goes by in stored bytes: "module:qualname"."""
-    return f"{module_name(kind.__module__)}:{kind.__qualname__}"
 
 
 def register_value(

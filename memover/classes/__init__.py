@@ -1,0 +1,1 @@
+"""Classes and functions as the rest of memover sees them."""
