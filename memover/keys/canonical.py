@@ -139,45 +139,6 @@ def enter(value: Any, active: Active) -> None:
     active[id(value)] = value
 
 
-def entered(encode: Encoder) -> Encoder:
-    """The encoder of a container: noted as under way while its parts are encoded."""
-
-    def encode_entered(value: Any, active: Active) -> bytes:
-        enter(value, active)
-        try:
-            return encode(value, active)
-        finally:
-            del active[id(value)]
-
-    return encode_entered
-
-
-def named(name: Any, encode: Callable[[], bytes]) -> bytes:
-    """What encoding the part under a name returns; a refusal in it says which part it was."""
-    try:
-        return encode()
-    except Refused as refused:
-        refused.steps.append(step(name))
-        raise
-
-
-def parts_of(active: Active, *values: Any) -> list[bytes]:
-    """Each value's bytes."""
-    return [encode_part(value, active) for value in values]
-
-
-def numpy_for(value: Any) -> Any:
-    """numpy, for reading the items of `value`; `Refused` where it is not installed.
-
-    There is no other way without it: the bytes of a key must not depend on what is installed.
-    """
-    try:
-        import numpy
-    except ImportError:
-        raise Refused(value, "reading its items takes numpy, which is not installed", "install numpy") from None
-    return numpy
-
-
 def step(value: Any) -> str:
     """The path step to the value under a key: `['a']`, or `[...]` for a key that is not short and simple."""
     if type(value) in (int, str, bool, bytes, float):

@@ -20,7 +20,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .canonical import Active, Refused, composite, encode_part, entered, named, numpy_for, parts_of
+from .canonical import Active, Refused, composite, encode_part
+from .forms import entered, named, numpy_for, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
