@@ -3,8 +3,6 @@
 A payload is one version byte, a tag of 32 bytes, and the pickle. The tag is HMAC-SHA256 (RFC 2104) over a fixed
 prefix, the version byte and the pickle. The algorithm is fixed here; nothing in the stored bytes chooses it.
 
-Pickling runs code of the user's, so what is raised in it counts as `faults` says of such code.
-
 The signature says that a holder of the key wrote these bytes for some entry, not for which: whoever can write to
 the store can put one signed pickle in another's place.
 """
@@ -41,6 +39,8 @@ class PickleCodec:
     `keys` are secrets (32 random bytes each are right): the first signs, any verifies, so that a key is replaced by
     putting the new one first, and dropped when the entries of the old one have expired. All processes that share
     entries need a key in common. `protocol` is pickle's, 4 unless told: readable by every supported Python.
+
+    Pickling runs code of the user's (`__reduce__`, `__setstate__`, ...), whose exceptions count as `register_value` says.
 
     Raises `ConfigurationError` when there is no key, or an empty one.
     """
