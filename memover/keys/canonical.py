@@ -20,7 +20,7 @@ the platform, or the Python version. **It never changes**: bytes of released ver
 Numbers n are decimal. Every form ends where its length or `;` says, so a sequence of forms splits one way only.
 The type counts at every depth: `1`, `1.0`, `True` and `"1"` differ, as do a tuple and a list. A subclass
 never passes for its base: a subclass of a builtin is refused unless it is a kind of its own (an enum, a named
-tuple, ...), is registered, or has `__memover_key__()`. A class counts by its module and qualified name.
+tuple, ...), is registered, or has `__memover_key__()`. A class counts by its import name and qualified name (`classes.naming`).
 
 Order in which a type is looked up: the table above; `register_key` of the very type; `__memover_key__()`;
 `register_key` of a base; the known types. What is none of these is refused. `repr`, `str`, `hash` and `id` of
@@ -32,6 +32,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from memover.classes.naming import class_name
 from memover.errors import ConfigurationError, UnkeyableArgument
 
 if TYPE_CHECKING:
@@ -164,8 +165,8 @@ def builtin_base(kind: type) -> type | None:
 
 
 def class_part(kind: type) -> bytes:
-    """A class by its module and qualified name."""
-    return encode_part(f"{kind.__module__}:{kind.__qualname__}", {})
+    """A class by the name it has in every process."""
+    return encode_part(class_name(kind), {})
 
 
 # ------------------------------------------------------------------ the table
