@@ -19,21 +19,22 @@ from memover.drivers import aio, sync
 from memover.drivers.plan import Plan, new_nonce
 from memover.drivers.upgrades import older_keys
 from memover.engine import flows
-from memover.engine.tokens import parse
 from memover.engine.invalidate import invalidate, move
 from memover.engine.judge import VERSION
 from memover.engine.ops import Outcome
+from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, StoreError, failed_invalidation
-from memover.keys.names import check_version
+from memover.keys.names import check_version, generation_key
+from memover.keys.ownership import Claimed, claim
 from memover.model import CacheInfo, Entry, Generation, Key
 from memover.policy import Duration, Policy, seconds_of
-from memover.keys.identity import claim
 
 if TYPE_CHECKING:
     from memover.cache import Cache
     from memover.drivers.site import BaseSite
     from memover.engine.ops import Flow
     from memover.keys.binding import Binding
+    from memover.keys.identity import Identity
     from memover.keys.tags import Tags
 
 __all__ = ["Core", "Resident"]
@@ -77,6 +78,7 @@ class Core:
         declared: Mapping[str, Any],
         is_async: bool,
         kind: str = "plain",
+        identity: Identity,
     ) -> None:
         self.function = function
         self.name = name
@@ -86,6 +88,7 @@ class Core:
         self.is_async = is_async
         self.declared = declared
         self.upgrades: dict[int, Callable[[Any], Any]] = {}
+        self.identity = identity
         self._codec = codec
         self._cache = cache
         self._residents: weakref.WeakKeyDictionary[Cache, Resident] = weakref.WeakKeyDictionary()
@@ -95,11 +98,22 @@ class Core:
         self.call: Callable[..., Any] = self._first_call
         self.alias = cache if isinstance(cache, str) else None
         if cache is None or self.alias is not None:
-            claim("the default cache" if cache is None else f"the alias {cache}", "", policy.namespace, function, self)
+            claimed = claim(
+                identity,
+                function,
+                self,
+                store="the default cache" if cache is None else f"the alias {cache}",
+                prefix="",
+                namespace=policy.namespace,
+                version=policy.version,
+                kind="later",
+            )
             config.follow(self)
             for known in list(_declared):
                 known._shared.witness.versions.pop(VERSION + policy.namespace.encode(), None)
                 self._declare(known)
+            if claimed.replaced and cache is None and config.settled():
+                self.now()  # so that what is to be said of the entries of the earlier one is said here
         else:
             self.now()
 
@@ -128,15 +142,33 @@ class Core:
         self._resident = None
         self.call = self._first_call
 
+    def replaced(self) -> None:
+        """Another function has taken its namespace: it claims again before its next call."""
+        with _moving:
+            self._residents.clear()
+            self.let_go()
+
     def _first_call(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.now().call(*args, **kwargs)
 
     def _move_in(self, cache: Cache) -> Resident:
-        claim(cache.address, cache.prefix, self.policy.namespace, self.function, self)
+        memory = cache._shared.memory
+        claimed = claim(
+            self.identity,
+            self.function,
+            self,
+            store=cache.address,
+            prefix=cache.prefix,
+            namespace=self.policy.namespace,
+            version=self.policy.version,
+            kind="shared" if memory is None else "memory",
+            memory=memory,
+            forget=None if memory is None else _forgetting(memory, cache.prefix, self.policy.namespace),
+        )
         codec = resolve_codec(
             self._codec if self._codec is not None else cache.codec, self.function, types=self.policy.cache_errors
         )
-        plan = Plan(self.function, self.name, self.policy, self.binding, codec, self.tags, cache._shared)
+        plan = Plan(self.function, self.name, self.policy, self.binding, codec, self.tags, cache._shared, claimed)
         plan.upgrades = self.upgrades
         if self._cache is None and cache not in _declared:
             # Those that have not been called too: an entry made of an older version of theirs is not to be served.
@@ -167,7 +199,7 @@ class Core:
 
     def _declare(self, cache: Cache) -> None:
         mark = VERSION + self.policy.namespace.encode()
-        cache._shared.witness.versions.setdefault(mark, b"%d" % self.policy.version)
+        cache._shared.witness.versions.setdefault(mark, Claimed(self.identity).token(self.policy.version))
 
     # -- what the helpers do, as flows --------------------------------------------------------------------------------------
 
@@ -305,6 +337,18 @@ class Core:
     def key_at(self, version: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:
         """The names of a call under another version."""
         return self.now().plan.lookup(check_version(version))(*args, **kwargs)
+
+
+def _forgetting(memory: Any, prefix: str, namespace: str) -> Callable[[], object]:
+    """What makes a memory store forget a namespace; it does not keep the store alive."""
+    reference, name = weakref.ref(memory), generation_key(prefix, namespace).encode()
+
+    def forget() -> None:
+        store = reference()
+        if store is not None:
+            store.tokens.pop(name, None)
+
+    return forget
 
 
 def age_of(seconds: Duration) -> float:

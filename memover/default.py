@@ -85,6 +85,12 @@ def using(cache: Cache) -> Generator[Cache, None, None]:
             _changed()
 
 
+def settled() -> bool:
+    """Whether there is a default cache already; asking does not make one."""
+    with _lock:
+        return bool(_swapped) or _configured is not None
+
+
 def named(alias: str) -> Cache:
     """The cache behind an alias of Django's CACHES. Raises `ConfigurationError`."""
     try:

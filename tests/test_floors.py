@@ -25,7 +25,7 @@ class Floor(NamedTuple):
 
 
 WORDS = "errors model clocks"
-TOOLS = f"{WORDS} policy keys codec schema"
+TOOLS = f"{WORDS} classes policy keys codec schema"
 FACE = "cache cached default core decorator keyvalue"
 KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
 
@@ -34,10 +34,12 @@ FLOORS = {
     "errors": Floor(""),
     "model": Floor("errors"),
     "clocks": Floor("", "time"),
+    # what a class is
+    "classes": Floor("errors", "os"),
     # tools
     "policy": Floor("errors model"),
-    "keys": Floor("errors model", "threading"),
-    "codec": Floor("errors model", f"msgpack zstandard {KNOWN_TYPES}"),
+    "keys": Floor("errors model classes", "os threading"),
+    "codec": Floor("errors model classes", f"msgpack zstandard {KNOWN_TYPES}"),
     "schema": Floor("errors codec", "os"),
     "schema.lock": Floor("errors schema", "tomli tomli_w"),
     # the rules: no clock, no thread, no I/O, nothing from outside

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["class_name", "function_name", "module_name", "module_of"]
+__all__ = ["class_name", "find_named", "function_name", "module_name", "module_of", "program_names"]
 
 _PROGRAMS = ("__main__", "__mp_main__")
 
@@ -54,8 +55,12 @@ def module_name(module: str, namespace: Mapping[str, Any] | None = None) -> str:
     if isinstance(spec, str):
         top = spec.partition(".")[0]
         # `python` itself is `-m _pyrepl` on some versions, and `python -m asyncio` a REPL: what users type has no module.
-        return "__main__" if top in _INTERACTIVE or top in sys.stdlib_module_names else spec
-    file = namespace.get("__file__")
+        if top not in _INTERACTIVE and top not in sys.stdlib_module_names:
+            return spec
+        # `python -m cProfile shop/jobs.py` runs the script in a module that is not there, and leaves its name here.
+        file: Any = sys.argv[0] if sys.argv and sys.argv[0] != namespace.get("__file__") else None
+    else:
+        file = namespace.get("__file__")
     if not isinstance(file, str):
         return "__main__"
     name = _settled.get(file)
@@ -81,6 +86,23 @@ def module_of(function: Any) -> str:
 def function_name(function: Any) -> str:
     """The name that a function goes by in keys: "module:qualname"; those of builtins are in the module `builtins`."""
     return f"{module_of(function) or 'builtins'}:{function.__qualname__}"
+
+
+def program_names() -> set[str]:
+    """The names that others import this process's own program under; empty for a program that nobody can import."""
+    return {module_name(each) for each in _PROGRAMS if each in sys.modules} - {"__main__"}
+
+
+def find_named(module: str, qualname: str) -> Any:
+    """What a name stands for in this process, where the program's own module may be called `__main__`.
+
+    Imports the module if it is none of the program's; raises `ImportError` or `AttributeError` if there is no such thing.
+    """
+    own = next((each for each in _PROGRAMS if each in sys.modules and module_name(each) == module), module)
+    found: Any = sys.modules.get(own) or import_module(own)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
 
 
 def _name_of_script(file: str) -> str:

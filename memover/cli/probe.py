@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from memover.keys.identity import Claim
+    from memover.keys.ownership import Claim
 
 __all__ = ["main"]
 
@@ -67,7 +67,7 @@ def _disarm() -> list[Claim]:
     os.environ["MEMOVER_DISABLED"] = "1"
     os.environ["MEMOVER_URL"] = "memory://"
     import memover.cache
-    from memover.keys import identity as registry
+    from memover.keys import ownership
     from memover.stores.memory import MemoryStore
 
     def unconnected(url: str, **_: Any) -> Any:
@@ -78,7 +78,7 @@ def _disarm() -> list[Claim]:
         return store, None
 
     memover.cache._redis_stores = unconnected
-    return registry.survey()
+    return ownership.survey()
 
 
 def _visit(name: str, order: dict[str, Any], say: Callable[..., None], failed: set[str]) -> None:

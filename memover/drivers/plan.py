@@ -21,6 +21,7 @@ from memover.engine.ops import Outcome, Reading, Sealed
 from memover.engine.terms import Terms
 from memover.errors import DamagedEntry, StoreError, UnencodableValue
 from memover.keys.names import coarse_key, entry_key, generation_key, soft_key, stripe_key, tag_clock_key
+from memover.keys.ownership import UNCLAIMED, Claimed
 from memover.model import MISSING, Call, Event, Key, Source
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ class Plan:
         codec: Any,
         tags: Tags,
         shared: Shared,
+        claimed: Claimed = UNCLAIMED,
     ) -> None:
+        self.claimed = claimed
         self.function = function
         self.name = name
         self.policy = policy
@@ -67,7 +70,7 @@ class Plan:
         self.witness = shared.witness
         self.counters = Counters()
         self.upgrades: Mapping[int, Callable[[Any], Any]] = {}
-        self.guard = Guard(function, name, policy, shared.prefix)
+        self.guard = Guard(function, name, policy, shared.prefix, claimed)
         self.fingerprint = b""  # known at the first entry: until then classes may still be missing
         self.generation_name = generation_key(shared.prefix, policy.namespace).encode()
         prefix, namespace = shared.prefix, policy.namespace
@@ -75,8 +78,8 @@ class Plan:
         self.names: tuple[bytes, ...] = (self.generation_name,)
         if self.soft_name is not None:
             self.names = (*self.names, self.soft_name)
-        self.version_mark = (VERSION + namespace.encode(), b"%d" % policy.version)
-        shared.witness.versions[self.version_mark[0]] = self.version_mark[1]
+        self.version_name = VERSION + namespace.encode()
+        shared.witness.versions[self.version_name] = claimed.token(policy.version)
         self.tags = tags
         self.late = tags.late or "depends_on" in names_in(function)
         self.learned: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
@@ -104,10 +107,18 @@ class Plan:
     def key(self, text: str, version: int | None = None) -> Key:
         """The names in the store of a call whose arguments come to `text`."""
         policy = self.policy
-        return Key(
-            entry_key(self.shared.prefix, policy.version if version is None else version, policy.namespace, text),
-            self.names,
-        )
+        part = self.version_text if version in (None, policy.version) else str(version)
+        return Key(entry_key(self.shared.prefix, part, policy.namespace, text), self.names)
+
+    @property
+    def version_text(self) -> str:
+        """The version part of entry keys."""
+        return self.claimed.version(self.policy.version)
+
+    @property
+    def version_mark(self) -> tuple[bytes, bytes]:
+        """What stands for the version in entries whose load used a result of this function."""
+        return self.version_name, self.version_text.encode()
 
     def lookup(self, version: int | None = None) -> Callable[..., Key]:
         """The way from a call's arguments to its key: bound, digested, tagged, and remembered where that is safe."""

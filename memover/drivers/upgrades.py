@@ -44,13 +44,13 @@ class Step(NamedTuple):
 def older_key(plan: Plan, key: Key, version: int) -> Key:
     """The names of the same call under another version; only what is required of it is read along."""
     policy, prefix = plan.policy, plan.shared.prefix
-    text = key.text[len(entry_key(prefix, policy.version, policy.namespace, "")) :]
+    text = key.text[len(entry_key(prefix, plan.version_text, policy.namespace, "")) :]
     return Key(entry_key(prefix, version, policy.namespace, text), key.names[: key.required])
 
 
 def older_keys(plan: Plan, key: Key) -> list[Key]:
     """The names of the same call under each version it is upgraded from; none for another version's key."""
-    own = entry_key(plan.shared.prefix, plan.policy.version, plan.policy.namespace, "")
+    own = entry_key(plan.shared.prefix, plan.version_text, plan.policy.namespace, "")
     return [older_key(plan, key, version) for version in chain(plan.upgrades)] if key.text.startswith(own) else []
 
 

@@ -27,6 +27,7 @@ from types import (
 from typing import TYPE_CHECKING, Any
 
 from memover.classes.naming import class_name, function_name
+
 from .canonical import Active, Refused, class_part, composite, encode_part, enter
 
 if TYPE_CHECKING:
