@@ -32,7 +32,7 @@ __all__ = ["class_name", "find_named", "function_name", "module_name", "module_o
 
 _PROGRAMS = ("__main__", "__mp_main__")
 
-_INTERACTIVE = frozenset({"IPython", "bpython", "ipykernel", "ipykernel_launcher", "ptpython", "xonsh"})
+_INTERACTIVE = frozenset({"IPython", "_pyrepl", "bpython", "ipykernel", "ipykernel_launcher", "ptpython", "xonsh"})
 """Packages started with `-m` whose `__main__` is where a user types, and so not a module of theirs."""
 
 _SUFFIXES = (".py", ".pyc", ".pyw")
