@@ -109,7 +109,7 @@ class Identity:
         self.function = gathered.innermost
         self.functions: tuple[FunctionType, ...] = tuple(gathered.functions)
         self.captures: tuple[Capture, ...] = tuple(gathered.captures)
-        self.local = gathered.local
+        self.local = self.function is not None and _made_inside(self.function)
         self.name = gathered.name or f"{type(function).__module__}:{type(function).__qualname__}"
         code = None if self.function is None else self.function.__code__
         self.where = "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
@@ -157,7 +157,6 @@ class _Gathered:
         self.title = title
         self.counting = counting
         self.name = ""
-        self.local = False
         self.functions: list[FunctionType] = []
         self.captures: list[Capture] = []
         self.plain: list[tuple[str, bytes]] = []
@@ -227,8 +226,6 @@ class _Gathered:
             return
         self.functions.append(function)
         code = function.__code__
-        made_inside = bool(code.co_flags & _NESTED) or code.co_name == "<lambda>"
-        self.local = self.local or made_inside
         namespace = function.__globals__
         if not _is_of_a_module(namespace, code):
             self.captures += _globals_used(function, path)
@@ -249,7 +246,7 @@ class _Gathered:
             if name not in self.counting:
                 # The user said that this parameter does not count, so it is compared and not in the key.
                 self.captures.append(Capture(path + name + DEFAULT, encode_whole(value) if is_plain(value) else value))
-        if made_inside:
+        if _made_inside(function):
             for name, value in _from_class_body(function):
                 self._captured(path + name, value)
 

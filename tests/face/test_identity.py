@@ -667,6 +667,12 @@ def test_a_reloaded_module_keeps_entries_and_may_rename(
         assert again.price is not kept
         assert again.price(1) == 2
         assert again.price.cache_info().hits == 1
+        by_hand = body.replace("'r'", "'hand', key=lambda x: x")
+        reload(by_hand).price(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert reload(by_hand.replace("x + 1", "x + 2")).price(2) == 4
+        reload(body)
         renamed = reload(body.replace("price", "cost"))
         assert renamed.cost(1) == 2
         assert renamed.cost.cache_info().hits == 1
