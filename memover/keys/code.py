@@ -1,7 +1,7 @@
 """What a function does, read off the code that runs and not off its source.
 
 A file may have been edited since it was imported, and a cell of a notebook has none; the code object is what answers.
-Comments, layout, names of local variables, docstrings, annotations and line numbers do not count. Code differs between
+Comments, layout, docstrings, annotations and line numbers do not count. Code differs between
 Python versions, so a fingerprint is good for processes of one version.
 
 `fingerprint` follows what a function calls: functions and classes of its own top-level package (its own module, for a

@@ -71,33 +71,31 @@ class Claimed:
     `replaced` says whether it took the place of a function that is still there.
     """
 
-    __slots__ = ("_identity", "_text", "number", "replaced")
+    __slots__ = ("_identity", "_suffix", "number", "replaced")
 
     def __init__(self, identity: Identity | None, number: int = 0, replaced: bool = False) -> None:
         self._identity = identity
-        self._text = ""
         self.number = number
         self.replaced = replaced
+        # None: the code is followed at the first call.
+        self._suffix = None if identity is not None and identity.follow_code else f"~{number:08x}" if number else ""
 
     def token(self, declared: int) -> Any:
         """The version part as bytes, or what is equal to it: the code is followed when it is first compared or called."""
-        if self._identity is not None and self._identity.follow_code:
-            return VersionLater(self, declared)
-        return self.version(declared).encode()
+        return VersionLater(self, declared) if self._suffix is None else self.version(declared).encode()
 
     def version(self, declared: int) -> str:
         """The version part of the function's entry keys: "2", or "2~" and 8 hex digits.
 
         With `follow_code` they say what the function and those it calls do; that is looked up at the first call of this.
         """
-        if not self._text:
+        suffix = self._suffix
+        if suffix is None:
             identity = self._identity
-            if identity is not None and identity.follow_code:
-                digits = int(fingerprint(identity.function, *identity.functions), 16)
-                self._text = f"{declared}~{(digits + self.number) % 2**32:08x}"
-            else:
-                self._text = f"{declared}~{self.number:08x}" if self.number else f"{declared}"
-        return self._text
+            assert identity is not None, "it follows the code of a function"
+            digits = int(fingerprint(identity.function, *identity.functions), 16)
+            suffix = self._suffix = f"~{(digits + self.number) % 2**32:08x}"
+        return f"{declared}{suffix}"
 
 
 class VersionLater:
@@ -156,8 +154,13 @@ class _Slot:
         for _, reference in list(self.holders.values()):
             known = reference()
             if known is not None:
+                if len(known.captures) != len(identity.captures):
+                    longer: tuple[Capture, ...] = max(known.captures, identity.captures, key=len)
+                    return longer[-1]
                 pairs = zip(known.captures, identity.captures)
                 return next((new for old, new in pairs if not _same_capture(old, new)), None)
+        if len(self.captures) != len(identity.captures):
+            return identity.captures[-1] if identity.captures else Capture("what it captured", None)
         return next((new for old, new in zip(self.captures, identity.captures) if not old.same(new)), None)
 
 
