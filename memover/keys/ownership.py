@@ -348,10 +348,16 @@ def _decide(
         others = [each for each in place.owners() if each is not owner]
         if identity.serial < place.serial and _was_replaced(place, at, identity):
             return _Verdict(_number_of_guest(place, at, identity, version), [], False)
-        if others and not _again(place, identity):
+        again = _again(place, identity)
+        if others and not again:
             return functools.partial(_clash, place.title, place.where, identity, _other(place, identity))
         known = place.versions.get(version)
-        warn = known is not None and not _same_codes(known[0], identity.codes)
+        if known is not None:
+            # Of a function that is gone, what it captured cannot be compared with what one of another name did.
+            unlike = not again or any(slot.captures for slot in place.slots.values())
+            warn = not again or not _same_codes(known[0], identity.codes)
+            if unlike:
+                place.renewed(version, identity.codes)
         replaced, place.slots = others, {}
         place.take(identity)
     slot = place.slots.get(key)

@@ -838,6 +838,23 @@ def test_a_function_that_is_gone_leaves_nothing_to_another(cache: Cache) -> None
         captured([2])
 
 
+def test_another_function_of_the_same_text_is_another(cache: Cache) -> None:
+    """Two factories of one text: the first one's function is gone, and what it captured was something else."""
+
+    def one(client: Any) -> Any:
+        return cache.versioned(namespace="text")(lambda x: client[0] + x)
+
+    def two(client: Any) -> Any:
+        return cache.versioned(namespace="text")(lambda x: client[0] + x)
+
+    assert one([1])(1) == 2
+    gc.collect()
+    if cache.address.startswith("memory"):
+        assert two([2])(1) == 3
+    else:
+        assert len(warned(lambda: two([2]))) == 1
+
+
 def test_a_factory_called_per_request_keeps_its_entries(cache: Cache) -> None:
     """The functions die, their entries are those of the next one that captured the same plain values and objects."""
     runs: list[str] = []
