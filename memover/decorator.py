@@ -157,7 +157,7 @@ def versioned_cache(
         )
         binding = Binding(function, key=key, ignore=ignored, name=name)
         counting = () if callable(key) else binding.counting
-        identity = identify(function, name, counting=counting, follow_code=bool(follow_code))
+        identity = identify(function, name, key=key, counting=counting, follow_code=bool(follow_code))
         binding.part = identity.part
         definition = Definition(
             function,

@@ -32,7 +32,7 @@ __all__ = ["class_name", "find_named", "function_name", "module_name", "module_o
 
 _PROGRAMS = ("__main__", "__mp_main__")
 
-_INTERACTIVE = frozenset({"IPython", "bpython", "ipykernel", "ipykernel_launcher", "ptpython", "xonsh"})
+_INTERACTIVE = frozenset({"IPython", "_pyrepl", "bpython", "ipykernel", "ipykernel_launcher", "ptpython", "xonsh"})
 """Packages started with `-m` whose `__main__` is where a user types, and so not a module of theirs."""
 
 _SUFFIXES = (".py", ".pyc", ".pyw")
@@ -55,8 +55,12 @@ def module_name(module: str, namespace: Mapping[str, Any] | None = None) -> str:
     if isinstance(spec, str):
         top = spec.partition(".")[0]
         # `python` itself is `-m _pyrepl` on some versions, and `python -m asyncio` a REPL: what users type has no module.
-        return "__main__" if top in _INTERACTIVE or top in sys.stdlib_module_names else spec
-    file = namespace.get("__file__")
+        if top not in _INTERACTIVE and top not in sys.stdlib_module_names:
+            return spec
+        # `python -m cProfile shop/jobs.py` runs the script in a module that is not there, and leaves its name here.
+        file: Any = sys.argv[0] if sys.argv and sys.argv[0] != namespace.get("__file__") else None
+    else:
+        file = namespace.get("__file__")
     if not isinstance(file, str):
         return "__main__"
     name = _settled.get(file)

@@ -1,7 +1,7 @@
 """What a function does, read off the code that runs and not off its source.
 
 A file may have been edited since it was imported, and a cell of a notebook has none; the code object is what answers.
-Comments, layout, names of local variables, docstrings, annotations and line numbers do not count. Code differs between
+Comments, layout, docstrings, annotations and line numbers do not count. Code differs between
 Python versions, so a fingerprint is good for processes of one version.
 
 `fingerprint` follows what a function calls: functions and classes of its own top-level package (its own module, for a
@@ -138,14 +138,16 @@ def wrapped_by(thing: Any) -> tuple[Any, Any]:
     return None, own.get("__wrapped__") if type(own) is dict else None
 
 
-def fingerprint(function: Any) -> str:
-    """8 hex digits of what a function and the functions of its own package that it calls do, as they are now."""
+def fingerprint(function: Any, *layers: FunctionType) -> str:
+    """8 hex digits of what a function and the functions of its own package that it calls do, as they are now.
+
+    `layers` are further functions that it is made of: wrappers, local functions that it captured."""
     roots = list(functions_in(function))
     if not roots:
-        call = getattr(type(function), "__call__", None)  # noqa: B004  # the function is wanted, not the answer
-        roots = list(functions_in(call))
-    parts = {f"{index}": repr(outline(each.__code__)) for index, each in enumerate(roots)}
+        roots = list(functions_in(getattr(type(function), "__call__", None)))  # noqa: B004  # the function is wanted
     packages = {module_of(each).partition(".")[0] for each in roots[-1:]}
+    roots += [each for each in layers if each not in roots]
+    parts = {f"{index}": repr(outline(each.__code__)) for index, each in enumerate(roots)}
     seen = set(roots)
     pending = list(roots)
     while pending:

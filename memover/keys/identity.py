@@ -38,10 +38,13 @@ from memover.errors import ConfigurationError, UnkeyableArgument
 from .canonical import Refused, encode, encode_whole, type_name
 from .code import codes_within, functions_in, outline, wrapped_by
 
-__all__ = ["DEFAULT", "GLOBALS", "Capture", "Execution", "Identity", "identify", "label"]
+__all__ = ["DEFAULT", "GLOBALS", "KEY", "Capture", "Execution", "Identity", "identify", "label"]
 
 GLOBALS = " (a global)"
 """The end of the label of a global that a function uses, where its module may have many of that name (those of `exec`)."""
+
+KEY = "key="
+"""The label of what makes the keys, and the beginning of the labels of what that captured."""
 
 DEFAULT = " (a default)"
 """The end of the label of a parameter's default."""
@@ -85,15 +88,16 @@ class Identity:
     """What tells one decorated function from another. Made by `identify`, kept by the decorated form.
 
     `name` is "module:qualname", `where` is "file:line" ("" for compiled functions). `part` is the key part: bytes, or a
-    callable that gives them at each call and raises `UnkeyableArgument`.
+    callable that gives them at each call and raises `UnkeyableArgument`. `function` is the plain function inside all wrappers
+    (None: compiled), `functions` are all whose code may answer: its wrappers, the local functions it captured, what makes its keys.
     """
 
     __slots__ = (
-        "__weakref__", "captures", "execution", "follow_code", "functions", "local", "marks", "name", "part", "plain",
+        "__weakref__", "captures", "execution", "follow_code", "function", "functions", "local", "marks", "name", "part", "plain",
         "serial", "title", "warned", "where",
     )  # fmt: skip
 
-    def __init__(self, function: Any, title: str, counting: tuple[str, ...], follow_code: bool) -> None:
+    def __init__(self, function: Any, title: str, key: Any, counting: tuple[str, ...], follow_code: bool) -> None:
         self.title = title
         self.follow_code = follow_code
         self.serial = next(_serials)
@@ -101,13 +105,15 @@ class Identity:
         self.warned = False
         gathered = _Gathered(title, counting)
         gathered.walk(function)
+        gathered.key(key)
+        self.function = gathered.innermost
         self.functions: tuple[FunctionType, ...] = tuple(gathered.functions)
         self.captures: tuple[Capture, ...] = tuple(gathered.captures)
-        self.local = gathered.local
+        self.local = self.function is not None and _made_inside(self.function)
         self.name = gathered.name or f"{type(function).__module__}:{type(function).__qualname__}"
-        code = self.functions[-1].__code__ if self.functions else None
+        code = None if self.function is None else self.function.__code__
         self.where = "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
-        self.execution = _execution(self.functions[-1] if self.functions else None)
+        self.execution = _execution(self.function)
         self.plain = _joined(gathered.plain)
         self.part: bytes | Callable[[], bytes] = self.plain
         if gathered.live:
@@ -120,7 +126,7 @@ class Identity:
 
     @property
     def codes(self) -> tuple[CodeType, ...]:
-        """The code of every function it is made of, outermost first, as it is now: a debugger or `%autoreload` may put
+        """The code of every function it is made of, as it is now: a debugger or `%autoreload` may put
         other code into a function."""
         return tuple(each.__code__ for each in self.functions)
 
@@ -128,14 +134,17 @@ class Identity:
         return f"<Identity {self.name} {self.where}>"
 
 
-def identify(function: Any, title: str, *, counting: tuple[str, ...] = (), follow_code: bool = False) -> Identity:
+def identify(
+    function: Any, title: str, *, key: Any = None, counting: tuple[str, ...] = (), follow_code: bool = False
+) -> Identity:
     """The identity of a function that is being decorated; call it in the decorator's own thread.
 
-    `title` is what messages call the function, `counting` names the parameters whose values are in the key already.
+    `title` is what messages call the function, `key` is what makes its keys (a template, a callable or None), `counting` names
+    the parameters whose values are in the key already.
     Raises `ConfigurationError` for a partial whose arguments, or a bound method or callable whose object, cannot be part of
     a key.
     """
-    return Identity(function, title, counting, follow_code)
+    return Identity(function, title, key, counting, follow_code)
 
 
 _serials = count(1)
@@ -148,11 +157,11 @@ class _Gathered:
         self.title = title
         self.counting = counting
         self.name = ""
-        self.local = False
         self.functions: list[FunctionType] = []
         self.captures: list[Capture] = []
         self.plain: list[tuple[str, bytes]] = []
         self.live: list[tuple[str, Any]] = []
+        self.innermost: FunctionType | None = None
         self._outermost: Any = None
 
     def walk(self, thing: Any) -> None:
@@ -171,6 +180,7 @@ class _Gathered:
                 self._bound(thing.__self__)
                 thing = thing.__func__
             elif kind is FunctionType:
+                self.innermost = thing
                 inner = thing.__dict__.get("__wrapped__")
                 self._function(thing, "", inner)
                 if inner is None:
@@ -192,8 +202,18 @@ class _Gathered:
                 call = getattr(kind, "__call__", None)  # noqa: B004  # the function is wanted, not the answer
                 self.name = f"{class_name(kind)}.__call__"
                 for each in functions_in(call):
+                    self.innermost = each
                     self._function(each, "", None)
                 return
+
+    def key(self, key: Any) -> None:
+        """What makes the keys: under another template or callable one text means another call."""
+        if isinstance(key, str):
+            self.captures.append(Capture(KEY, encode_whole(key)))
+        elif type(key) is FunctionType:
+            self._function(key, KEY, None)
+        elif key is not None:
+            self.captures.append(Capture(KEY, key))
 
     def _named(self, thing: Any) -> None:
         qualname = getattr(thing, "__qualname__", None)
@@ -206,8 +226,6 @@ class _Gathered:
             return
         self.functions.append(function)
         code = function.__code__
-        made_inside = bool(code.co_flags & _NESTED) or code.co_name == "<lambda>"
-        self.local = self.local or made_inside
         namespace = function.__globals__
         if not _is_of_a_module(namespace, code):
             self.captures += _globals_used(function, path)
@@ -228,7 +246,7 @@ class _Gathered:
             if name not in self.counting:
                 # The user said that this parameter does not count, so it is compared and not in the key.
                 self.captures.append(Capture(path + name + DEFAULT, encode_whole(value) if is_plain(value) else value))
-        if made_inside:
+        if _made_inside(function):
             for name, value in _from_class_body(function):
                 self._captured(path + name, value)
 

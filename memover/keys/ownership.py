@@ -45,7 +45,7 @@ from memover.errors import ConfigurationError, MemoverWarning
 
 from .canonical import type_name
 from .code import codes_within, fingerprint, functions_in, same_code
-from .identity import DEFAULT, GLOBALS, Capture, Identity, label
+from .identity import DEFAULT, GLOBALS, KEY, Capture, Identity, label
 
 __all__ = ["UNCLAIMED", "Claim", "Claimed", "claim", "owners", "survey"]
 
@@ -71,33 +71,31 @@ class Claimed:
     `replaced` says whether it took the place of a function that is still there.
     """
 
-    __slots__ = ("_identity", "_text", "number", "replaced")
+    __slots__ = ("_identity", "_suffix", "number", "replaced")
 
     def __init__(self, identity: Identity | None, number: int = 0, replaced: bool = False) -> None:
         self._identity = identity
-        self._text = ""
         self.number = number
         self.replaced = replaced
+        # None: the code is followed at the first call.
+        self._suffix = None if identity is not None and identity.follow_code else f"~{number:08x}" if number else ""
 
     def token(self, declared: int) -> Any:
         """The version part as bytes, or what is equal to it: the code is followed when it is first compared or called."""
-        if self._identity is not None and self._identity.follow_code:
-            return VersionLater(self, declared)
-        return self.version(declared).encode()
+        return VersionLater(self, declared) if self._suffix is None else self.version(declared).encode()
 
     def version(self, declared: int) -> str:
         """The version part of the function's entry keys: "2", or "2~" and 8 hex digits.
 
         With `follow_code` they say what the function and those it calls do; that is looked up at the first call of this.
         """
-        if not self._text:
+        suffix = self._suffix
+        if suffix is None:
             identity = self._identity
-            if identity is not None and identity.follow_code:
-                digits = int(fingerprint(identity.functions[0] if identity.functions else None), 16)
-                self._text = f"{declared}~{(digits + self.number) % 2**32:08x}"
-            else:
-                self._text = f"{declared}~{self.number:08x}" if self.number else f"{declared}"
-        return self._text
+            assert identity is not None, "it follows the code of a function"
+            digits = int(fingerprint(identity.function, *identity.functions), 16)
+            suffix = self._suffix = f"~{(digits + self.number) % 2**32:08x}"
+        return f"{declared}{suffix}"
 
 
 class VersionLater:
@@ -156,8 +154,13 @@ class _Slot:
         for _, reference in list(self.holders.values()):
             known = reference()
             if known is not None:
+                if len(known.captures) != len(identity.captures):
+                    longer: tuple[Capture, ...] = max(known.captures, identity.captures, key=len)
+                    return longer[-1]
                 pairs = zip(known.captures, identity.captures)
                 return next((new for old, new in pairs if not _same_capture(old, new)), None)
+        if len(self.captures) != len(identity.captures):
+            return identity.captures[-1] if identity.captures else Capture("what it captured", None)
         return next((new for old, new in zip(self.captures, identity.captures) if not old.same(new)), None)
 
 
@@ -165,6 +168,7 @@ class _Place:
     """What is known of one namespace of one store: the function it belongs to, and the keys in use."""
 
     __slots__ = (
+        "code",
         "codes",
         "counter",
         "execution",
@@ -190,6 +194,7 @@ class _Place:
     def take(self, identity: Identity) -> None:
         """Note the function that the namespace belongs to now."""
         self.name, self.title, self.where = identity.name, identity.title, identity.where
+        self.code = None if identity.function is None else identity.function.__code__
         self.codes, self.execution, self.serial = identity.codes, identity.execution, identity.serial
 
     def same_name(self, identity: Identity) -> bool:
@@ -343,10 +348,16 @@ def _decide(
         others = [each for each in place.owners() if each is not owner]
         if identity.serial < place.serial and _was_replaced(place, at, identity):
             return _Verdict(_number_of_guest(place, at, identity, version), [], False)
-        if others and not _again(place, identity):
+        again = _again(place, identity)
+        if others and not again:
             return functools.partial(_clash, place.title, place.where, identity, _other(place, identity))
         known = place.versions.get(version)
-        warn = known is not None and not _same_codes(known[0], identity.codes)
+        if known is not None:
+            # Of a function that is gone, what it captured cannot be compared with what one of another name did.
+            unlike = not again or any(slot.captures for slot in place.slots.values())
+            warn = not again or not _same_codes(known[0], identity.codes)
+            if unlike:
+                place.renewed(version, identity.codes)
         replaced, place.slots = others, {}
         place.take(identity)
     slot = place.slots.get(key)
@@ -411,7 +422,7 @@ def _again(place: _Place, identity: Identity) -> bool:
         return False
     if new.space != old.space:
         return bool(new.token or new.file)
-    function = identity.functions[-1] if identity.functions else None
+    function = identity.function
     if function is None:
         return bool(new.token)
     outer, inside, _ = name.partition(".<locals>")
@@ -420,14 +431,14 @@ def _again(place: _Place, identity: Identity) -> bool:
     if new.target:
         # The statement is about to replace the earlier one where the module keeps it: `f = make(...)`, run again.
         codes = [each.__code__ for each in functions_in(function.__globals__.get(new.target))]
-        if place.codes and any(each is place.codes[-1] for each in codes):
+        if any(each is place.code for each in codes):
             return True
     # What the module holds under the name now: the code of this function, and no longer that of the earlier one?
     held = [code for each in _under(function.__globals__, outer) for code in codes_within(each.__code__)]
     if held:
-        now, then = function.__code__, place.codes[-1] if place.codes else None
+        now, then = function.__code__, place.code
         return any(each is now for each in held) and not any(each is then for each in held)
-    return bool(new.token) and not any(each is function.__code__ for each in place.codes)
+    return bool(new.token) and place.code is not function.__code__
 
 
 def _under(namespace: dict[str, Any], path: str) -> Iterator[FunctionType]:
@@ -451,6 +462,11 @@ def _capture_told(capture: Capture) -> str:
         return (
             f"The two have one name and run in different globals (of exec, say), where {name.removesuffix(GLOBALS)!r} is not the "
             f"same, so they could answer differently. Give each a namespace of its own."
+        )
+    if name == KEY:
+        return (
+            "The two have one code and another key=, so one text would mean two calls. Give each a namespace of its own, or "
+            "decorate the function once."
         )
     if name == "__class__":
         return (

@@ -514,6 +514,24 @@ def test_a_function_decorated_twice_is_one_function(prefix: str, redis_url: str)
         assert again(1) == 1
 
 
+def test_one_function_under_two_keys_is_a_clash(cache: Cache) -> None:
+    """One text would mean two calls; the same template or callable again is the same function."""
+
+    def add(a: int, b: int) -> int:
+        return a + 10 * b
+
+    def by_first(a: int, b: int) -> int:
+        return a
+
+    kept = [cache.versioned(namespace="keys", key="{a}")(add) for _ in range(2)]
+    kept += [cache.versioned(namespace="called", key=by_first)(add) for _ in range(2)]
+    kept += [cache.versioned(namespace="lambda", key=lambda a, b: a)(add) for _ in range(2)]
+    assert len({f.key(1, 2) for f in kept}) == 3
+    for namespace, key in (("keys", "{b}"), ("called", lambda a, b: b), ("lambda", lambda a, b: b)):
+        with pytest.raises(ConfigurationError, match=namespace):
+            cache.versioned(namespace=namespace, key=key)(add)
+
+
 def test_a_local_function_may_call_itself(cache: Cache) -> None:
     """Its own name is no capture, so the factory may be called again."""
 
@@ -649,6 +667,12 @@ def test_a_reloaded_module_keeps_entries_and_may_rename(
         assert again.price is not kept
         assert again.price(1) == 2
         assert again.price.cache_info().hits == 1
+        by_hand = body.replace("'r'", "'hand', key=lambda x: x")
+        reload(by_hand).price(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert reload(by_hand.replace("x + 1", "x + 2")).price(2) == 4
+        reload(body)
         renamed = reload(body.replace("price", "cost"))
         assert renamed.cost(1) == 2
         assert renamed.cost.cache_info().hits == 1
@@ -662,6 +686,20 @@ def test_a_reloaded_module_keeps_entries_and_may_rename(
                 reload(body + body.replace("price", "dear"))
     finally:
         sys.modules.pop(name, None)
+
+
+def test_what_a_statement_is_about_to_replace_is_replaced(cells: Any) -> None:
+    """`f = make(client)`, run again with another client, or edited; another name beside it is a clash."""
+    cells.run(
+        "def make(client):\n    @versioned(namespace='target')\n    def f(x):\n        return client[0] + x\n    return f\n"
+    )
+    cells.run("client = [1]\nf = make(client)")
+    assert cells.f(1) == 2
+    with pytest.raises(ConfigurationError, match="'client'"):
+        cells.run("client = [2]\ng = make(client)")
+    cells.run("client = [1]\nf = make(client)")
+    cells.run("client = [3]  # another\nf = make(client)")
+    assert cells.f(1) == (4 if cells.cache.address.startswith("memory") else 2)
 
 
 def test_exec_replaces_what_the_same_text_made_before(cache: Cache) -> None:
@@ -798,6 +836,23 @@ def test_a_function_that_is_gone_leaves_nothing_to_another(cache: Cache) -> None
     gc.collect()
     with pytest.raises(ConfigurationError, match="'client'"):
         captured([2])
+
+
+def test_another_function_of_the_same_text_is_another(cache: Cache) -> None:
+    """Two factories of one text: the first one's function is gone, and what it captured was something else."""
+
+    def one(client: Any) -> Any:
+        return cache.versioned(namespace="text")(lambda x: client[0] + x)
+
+    def two(client: Any) -> Any:
+        return cache.versioned(namespace="text")(lambda x: client[0] + x)
+
+    assert one([1])(1) == 2
+    gc.collect()
+    if cache.address.startswith("memory"):
+        assert two([2])(1) == 3
+    else:
+        assert len(warned(lambda: two([2]))) == 1
 
 
 def test_a_factory_called_per_request_keeps_its_entries(cache: Cache) -> None:
