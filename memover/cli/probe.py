@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from memover.keys.identity import Claim
+    from memover.keys.ownership import Claim
 
 __all__ = ["answer_in_fork", "claims_so_far", "facts_of", "main"]
 
@@ -73,7 +73,8 @@ def answer_in_fork(order: dict[str, Any], results: str) -> int:
 
 def claims_so_far() -> list[Claim]:
     """What this process has decorated until now, as claims."""
-    from memover.keys.identity import Claim, _identity, owners
+    from memover.keys.identity import label
+    from memover.keys.ownership import Claim, owners
 
     found = []
     for owner in owners():
@@ -83,7 +84,7 @@ def claims_so_far() -> list[Claim]:
             store, prefix = "the default cache", ""
         else:
             store, prefix = owner.cache.address, owner.cache.prefix
-        found.append(Claim(store, prefix, owner.policy.namespace, owner.function, owner, _identity(owner.function)))
+        found.append(Claim(store, prefix, owner.policy.namespace, owner.function, owner, label(owner.function)))
     return found
 
 
@@ -115,7 +116,7 @@ def _disarm() -> list[Claim]:
     os.environ["MEMOVER_DISABLED"] = "1"
     os.environ["MEMOVER_URL"] = "memory://"
     import memover.cache
-    from memover.keys import identity as registry
+    from memover.keys import ownership
     from memover.stores import address_of
     from memover.stores.memory import MemoryStore
 
@@ -126,7 +127,7 @@ def _disarm() -> list[Claim]:
 
     made_of: Any = memover.cache
     made_of.open_store = unconnected
-    return registry.survey()
+    return ownership.survey()
 
 
 def _visit(name: str, order: dict[str, Any], say: Callable[..., None], failed: set[str]) -> None:

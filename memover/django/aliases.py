@@ -24,7 +24,7 @@ from memover import default
 from memover.django.backend import MemoverCache
 from memover.django.caches import DjangoCache, codec_for, on_change
 from memover.errors import ConfigurationError
-from memover.keys.identity import owners
+from memover.keys.ownership import owners
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,7 +26,7 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Dja
 
 from memover.django.backend import MemoverCache
 from memover.errors import ConfigurationError, StoreError
-from memover.keys.identity import owners
+from memover.keys.ownership import owners
 
 if TYPE_CHECKING:
     from memover.cli.project import Project

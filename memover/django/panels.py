@@ -17,7 +17,7 @@ from debug_toolbar.panels import Panel
 from django.utils.html import format_html, format_html_join
 
 from memover.errors import ConfigurationError
-from memover.keys.identity import owners
+from memover.keys.ownership import owners
 
 if TYPE_CHECKING:
     from memover.cache import Cache

@@ -16,13 +16,16 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic, wall
+from memover.codec.faults import from_outside
+from memover.codec.sharing import own_error
 from memover.engine import load as flows
 from memover.engine.answers import Outcome, Reading
 from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
 from memover.engine.steps import Invoke, Spawn
-from memover.errors import UnencodableValue, own_error
+from memover.errors import UnencodableValue
 from memover.keys.tags import TooManyTags
+from memover.keys.ownership import UNCLAIMED, Claimed
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
 from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights, enter, leave
@@ -68,8 +71,10 @@ class Function(Entries):
         codec: Any,
         tags: Tags,
         state: CacheState,
+        claimed: Claimed = UNCLAIMED,
     ) -> None:
         super().__init__(codec)
+        self.claimed = claimed
         self.function = function
         self.name = name
         self.policy = policy
@@ -81,7 +86,7 @@ class Function(Entries):
         self.witness = state.witness
         self.counters = Counters()
         self.upgrades: Mapping[int, Callable[[Any], Any]] = {}
-        self.guard = Guard(function, name, policy, state.prefix)
+        self.guard = Guard(function, name, policy, state.prefix, claimed)
         prefix, namespace = state.prefix, policy.namespace
         self.generation_name = generation_key(prefix, namespace).encode()
         self.soft_name = soft_key(prefix, namespace).encode() if policy.stale_window > 0 else None
@@ -90,8 +95,8 @@ class Function(Entries):
         self.names: tuple[bytes, ...] = (self.generation_name,)
         if self.soft_name is not None:
             self.names = (*self.names, self.soft_name)
-        self.version_mark = (VERSION + namespace.encode(), b"%d" % policy.version)
-        state.witness.versions[self.version_mark[0]] = self.version_mark[1]
+        self.version_name = VERSION + namespace.encode()
+        state.witness.versions[self.version_name] = claimed.token(policy.version)
         self.late = tags.late or "depends_on" in names_in(function)
         self.learned: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
         self.simple = self.soft_name is None and not tags.early and not policy.beta
@@ -116,10 +121,18 @@ class Function(Entries):
     def key(self, text: str, version: int | None = None) -> Key:
         """The names in the store of a call whose arguments come to `text`."""
         policy = self.policy
-        return Key(
-            entry_key(self.state.prefix, policy.version if version is None else version, policy.namespace, text),
-            self.names,
-        )
+        part = self.version_text if version in (None, policy.version) else str(version)
+        return Key(entry_key(self.state.prefix, part, policy.namespace, text), self.names)
+
+    @property
+    def version_text(self) -> str:
+        """The version part of entry keys."""
+        return self.claimed.version(self.policy.version)
+
+    @property
+    def version_mark(self) -> tuple[bytes, bytes]:
+        """What stands for the version in entries whose load used a result of this function."""
+        return self.version_name, self.version_text.encode()
 
     def lookup(self, version: int | None = None) -> Callable[..., Key]:
         """The way from a call's arguments to its key: bound, digested, tagged, and remembered where that is safe."""
@@ -152,7 +165,7 @@ class Function(Entries):
         if not self.upgrades:
             return ()
         prefix, policy = self.state.prefix, self.policy
-        own = entry_key(prefix, policy.version, policy.namespace, "")
+        own = entry_key(prefix, self.version_text, policy.namespace, "")
         if not key.text.startswith(own):
             return ()
         text, names = key.text[len(own) :], key.names[: key.required]
@@ -255,13 +268,18 @@ class Function(Entries):
 
         May be called more than once, by the call and, when that was interrupted, by the background thread."""
         state = self.state
-        if outcome is not None and outcome.error is not None and not isinstance(outcome.error, Exception):
+        if outcome is not None and outcome.outside:
             outcome = None
         for token in call.tokens:
             state.flights.close(token, call.flight)
         if call.unleased:
             state.unleased.end(call.key.entry, call.flight)
-        call.flight.end(call.shared if call.shared is not None and outcome is not None else outcome)
+        shared = call.shared if call.shared is not None and outcome is not None else outcome
+        if shared is not None and shared.error is not None and not call.flight.ended:
+            # As it is now: what this caller does to its error is nobody else's concern.
+            error = own_error(shared.error).with_traceback(shared.traceback)
+            shared = Outcome(error=error, marks=shared.marks, sealed=shared.sealed)
+        call.flight.end(shared)
         for token in state.leases.holding(call):
             state.leases.abandon(token)
 
@@ -294,6 +312,7 @@ class Function(Entries):
             self.counters.load_errors += 1
         self.emit("load", call.key, error=error, load_time=seconds)
         outcome = Outcome(None if error is not None else value, error, load_time=seconds)
+        outcome.outside = error is not None and from_outside(error)
         outcome.keep = keep
         outcome.marks = () if used is None else used.result()
         outcome.declared = () if used is None else tuple(used.tags)

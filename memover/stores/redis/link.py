@@ -22,7 +22,7 @@ from memover.stores.redis.limits import FLOOR_BYTES, LARGE_BYTES
 from memover.stores.redis.loops import Homes
 from memover.stores.redis.mux import Lost
 from memover.stores.redis.opening import Opener, check_options
-from memover.stores.redis.pool import Connection, Pool
+from memover.stores.redis.pool import Pool
 from memover.stores.redis.resp import pack
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from memover.stores.redis.breaker import Breaker
     from memover.stores.redis.commands import Command
     from memover.stores.redis.connect import Node, Target
+    from memover.stores.redis.connection import Connection
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line, Opening
 
@@ -56,28 +57,29 @@ class RedisLink:
         self._opener = Opener(target)
         self._limits = limits
         self._known: set[bytes] = set()
-        self._breakers: dict[Node | None, Breaker] = {}
+        self.breakers: dict[Node | None, Breaker] = {}
+        """Of the nodes that were spoken to; see `breaker`."""
         self.homes = Homes(self._make, limits)
 
     # -- what there is ------------------------------------------------------------------------------------------------------
 
     def breaker(self, node: Node | None = None) -> Breaker:
         """The circuit breaker of a node; None: of the one server."""
-        breaker = self._breakers.get(node)
+        breaker = self.breakers.get(node)
         if breaker is None:
-            breaker = self._breakers.setdefault(node, self._limits.breaker(self._name(node)))
+            breaker = self.breakers.setdefault(node, self._limits.breaker(self._name(node)))
         return breaker
 
     def pool(self, node: Node | None) -> Pool:
         """The connections of threads to a node."""
         pool = self.pools.get(node)
         if pool is None:
-            self.homes.sweep()
             pool = self.pools.setdefault(node, Pool(self._make(node), self._limits, self.breaker(node)))
         return pool
 
     def _make(self, node: Node | None) -> Callable[[Opening], Line]:
         def make(opening: Opening) -> Line:
+            self.homes.sweep()
             line = self._opener.open(node, self._limits.socket_connect_timeout, opening)
             if line.identity is not None:
                 self.identity = line.identity
@@ -96,7 +98,7 @@ class RedisLink:
         """In a forked child: nothing that is open is its own."""
         for pool in self.pools.values():
             pool.after_fork()
-        for breaker in self._breakers.values():
+        for breaker in self.breakers.values():
             breaker.after_fork()
         self.homes.after_fork()
 
@@ -276,9 +278,10 @@ class RedisLink:
             breaker.check()
         home, limits = self.homes.here(), self._limits
         end = monotonic() + max(limits.seconds_for(len(packed), count), limits.socket_connect_timeout)
+        large = large or len(packed) > LARGE_BYTES
         again = True
         while True:
-            lane = home.lane(node, large or len(packed) > LARGE_BYTES, apart)
+            lane = home.lane(node, large, apart)
             try:
                 mux = await lane.ready(end)
                 if mux.backlog:
@@ -288,11 +291,11 @@ class RedisLink:
                     continue
                 answers = await mux.submit(packed, count)
             except Lost as error:
-                if error.sent and len(packed) >= FLOOR_BYTES:
-                    raise self.failed(node, ValueFault(f"{len(packed)} bytes were not taken: {error}")) from None
                 if again and error.used and not (once and error.sent):
                     again = False
                     continue
+                if error.sent and len(packed) >= FLOOR_BYTES:
+                    raise self.failed(node, ValueFault(f"{len(packed)} bytes were not taken: {error}")) from None
                 raise self.failed(node, error) from None
             except _OURS as error:
                 if large and lane is not home.lane(node, True, False):
@@ -320,6 +323,7 @@ class RedisLink:
         failure = translated(error, self._name(node))
         if isinstance(error, ValueFault):
             return failure
+        failure.refused = False  # it was not even asked
         self.breaker(node).failed(failure)
         # Whatever silenced this connection may have silenced the idle ones, and each would cost a budget to find out.
         pool = self.pools.get(node)
