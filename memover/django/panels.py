@@ -31,13 +31,16 @@ _HITS = ("near", "fresh", "stale", "stale-if-error")
 class MemoverPanel(Panel):
     """Calls of decorated functions during a request."""
 
-    title = "memover"
-    nav_title = "memover"
     is_async = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lookups: list[list[Event]] = []
+
+    @property
+    def title(self) -> str:
+        """The panel's heading, and its name in the list of panels."""
+        return "memover"
 
     def process_request(self, request: Any) -> Any:
         """Record the lookups of every cache that decorated functions use, until the response is made."""
@@ -79,7 +82,7 @@ class MemoverPanel(Panel):
         panel.record_stats({"calls": calls, "hits": hits, "sources": dict(counts), "milliseconds": total})
 
     @property
-    def nav_subtitle(self) -> str:
+    def nav_subtitle(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Beside the panel's name: how many calls, and how many were hits."""
         stats = self._stats()
         calls = len(stats.get("calls", ()))
@@ -101,7 +104,7 @@ class MemoverPanel(Panel):
             ),
         )
         summary = ", ".join(f"{count} {source}" for source, count in sorted(stats["sources"].items()))
-        page: str = format_html(
+        page: Any = format_html(
             "<p>{} in {} ms: {}.</p><table><thead><tr><th>namespace</th><th>source</th><th>call</th><th>load</th>"
             "<th>key</th></tr></thead><tbody>{}</tbody></table>",
             f"{len(calls)} calls",
@@ -109,7 +112,7 @@ class MemoverPanel(Panel):
             summary,
             rows,
         )
-        return page
+        return str(page)
 
     def _stats(self) -> dict[str, Any]:
         panel: Any = self
