@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from debug_toolbar.panels import Panel
 from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 
 from memover.errors import ConfigurationError
 from memover.keys.ownership import owners
@@ -94,7 +95,7 @@ class MemoverPanel(Panel):
         stats = self._stats()
         calls = stats.get("calls", ())
         if not calls:
-            return "<p>No cached function was called.</p>"
+            return mark_safe("<p>No cached function was called.</p>")  # noqa: S308  # a constant
         rows = format_html_join(
             "",
             "<tr><td>{}</td><td>{}</td><td>{} ms</td><td>{} ms</td><td><code>{}</code></td></tr>",
