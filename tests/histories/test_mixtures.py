@@ -105,5 +105,5 @@ def test_unknown_features_are_refused() -> None:
 def test_a_seed_stands_for_one_mixture() -> None:
     """What failed can be made again; and seeds differ."""
     assert mixture(7) == mixture(7)
-    assert {str(sorted(mixture(seed)["features"])) for seed in range(20)} > {str(mixture(0)["features"])}
+    assert len({str(mixture(seed)["features"]) for seed in range(20)}) > 15
     assert {feature for seed in range(20) for feature in mixture(seed)["features"]} == set(FEATURES)
