@@ -94,8 +94,10 @@ def _entered_again(operation: Operation, handler: Callable[[Bench, int], None], 
                 with guarded("key-value calls"):
                     bench.whole_entry(f"k{x}")
             else:
-                bench.whole_function(what, x, (now,))
-                now = bench.source.get(x, 0)
+                # What is set after the handler's invalidation is what the caller gave, however old it is by then.
+                allowed = range(earliest, now + 1) if operation.name == "set" else (now,)
+                bench.whole_function(what, x, tuple(allowed))
+                now = earliest = bench.source.get(x, 0)
     except (Trouble, Hung) as trouble:
         raise Trouble(f"entered again at {place or f'bytecode {at}'}: {trouble}") from None
     except Exception as error:
