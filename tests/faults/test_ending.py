@@ -36,8 +36,7 @@ print("refreshing", flush=True)
 """
 
 
-@pytest.mark.parametrize("end", ["", "cache.close()", "sys.exit(3)"])
-@pytest.mark.parametrize("store", ["memory", "redis"])
+@pytest.mark.parametrize(("store", "end"), [("memory", ""), ("redis", "sys.exit(3)")])
 def test_the_end_of_a_process_does_not_wait_for_a_refresh_without_end(
     store: str, end: str, redis_url: str, prefix: str
 ) -> None:

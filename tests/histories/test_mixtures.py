@@ -58,7 +58,7 @@ def _hold(store: str, request: pytest.FixtureRequest, seeds: Iterable[int], seco
 @pytest.mark.parametrize("store", STORES)
 def test_no_mixture_of_options_gives_an_old_answer(store: str, request: pytest.FixtureRequest) -> None:
     """A few fixed seeds, for a moment each."""
-    _hold(store, request, range(3), 0.5)
+    _hold(store, request, range(2), 0.5)
 
 
 @pytest.mark.slow
@@ -71,10 +71,8 @@ def test_no_mixture_of_options_gives_an_old_answer_for_long(store: str, request:
 @pytest.mark.parametrize(
     ("mutant", "rule", "arguments"),
     [
-        ("tags_from_results_are_dropped", "fresh", {"features": ["late-tags"], "kinds": (20, 0, 0, 0, 80)}),
         ("tags_from_results_are_dropped", "fresh", {"features": ["late-tags", "batches"], "kinds": (20, 0, 0, 0, 80)}),
         ("max_age_is_ignored", "max-age", {"features": ["max-age"], "changes": 0.01}),
-        ("soft_for_hard", "fresh", {"function_options": {"stale_while_revalidate": 3600}}),
         ("soft_for_hard", "own", {"function_options": {"stale_while_revalidate": 3600}}),
     ],
 )
