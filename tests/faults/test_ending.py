@@ -100,6 +100,8 @@ def test_functions_that_call_each_other_from_two_threads_end(store: str, redis_u
         thread.start()
     for thread in threads:
         thread.join(GUARD)
+    cache.close()
     assert answers == [10, 10]
     first.deep, first.met = 9, True
     assert c(1) == d(1) == 10
+    cache.close()

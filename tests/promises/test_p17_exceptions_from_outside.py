@@ -324,4 +324,5 @@ def test_a_loop_closed_with_a_load_in_flight_holds_nobody_up(store: str, redis_u
         slow = False
         assert within_guard(lambda: asyncio.run(f(1))) == 1
         gc.collect()
+    cache.close()
     assert [repr(error) for error in nobody.errors] == [], "what was left could not be cleared away in silence"
