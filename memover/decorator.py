@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from memover.cached import AsyncCachedFunction, CachedFunction
-from memover.core import Core
+from memover.definition import Definition
 from memover.errors import ConfigurationError
 from memover.keys.binding import Binding, qualified_name
 from memover.keys.identity import identify
@@ -159,7 +159,7 @@ def versioned_cache(
         counting = () if callable(key) else binding.counting
         identity = identify(function, name, key=key, counting=counting, follow_code=bool(follow_code))
         binding.part = identity.part
-        core = Core(
+        definition = Definition(
             function,
             name,
             policy,
@@ -172,7 +172,7 @@ def versioned_cache(
             kind=kind,
             identity=identity,
         )
-        return (AsyncCachedFunction if is_async else CachedFunction)(function, core, (), kind)
+        return (AsyncCachedFunction if is_async else CachedFunction)(function, definition, (), kind)
 
     return decorate
 
