@@ -254,7 +254,7 @@ class Function(Entries):
 
         Two functions that call each other from two threads would else wait for each other (in other processes such a
         circle is not seen, and ends by `wait_timeout`), and so would a signal handler for the load that it interrupted."""
-        if flight.beneath() or inside_section():
+        if flight.beneath(call.presence) or inside_section():
             return False
         enclosing = enclosing_flights()
         if not enclosing:
