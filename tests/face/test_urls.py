@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache, ConfigurationError, StoreUnavailable, versioned_cache
+from tests.ids import steady_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -222,7 +223,7 @@ def test_a_wrong_url_is_refused_at_construction(url: Any, message: str) -> None:
         {"on_unencodable": "ignore"},
         {"codec": object()},
     ],
-    ids=repr,
+    ids=steady_repr,
 )
 def test_a_wrong_option_is_refused_at_construction(options: dict[str, Any]) -> None:
     """Every limit is checked when the cache is made, not at three in the morning."""
