@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 import memover
+from memover.codec import envelope
+from memover.stores.redis import scripts
 from tests.servers import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+OURS = re.compile(r"https://github\.com/memover/memover/(?:blob|tree)/main/")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
-    """Relative links of README, changelog and docs."""
-    links = [link for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")) if "://" not in link]
-    assert links or page.name != "README.md"
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    """Relative links, and absolute ones into this repository, which also work on the package index."""
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    files = [ROOT / OURS.sub("", link) for link in links if OURS.match(link)]
+    files += [page.parent / link for link in links if "://" not in link]
+    assert [file for file in files if not file.exists()] == []
+
+
+def test_the_diagrams_are_what_their_script_draws() -> None:
+    """docs/pictures/draw.py makes the .svg files beside it."""
+    pictures = ROOT / "docs" / "pictures"
+    module = runpy.run_path(str(pictures / "draw.py"))
+    drawn = {name: draw() for name, draw in module["PICTURES"].items()}
+    assert {path.name for path in pictures.glob("*.svg")} == set(drawn)
+    for name, text in drawn.items():
+        assert (pictures / name).read_text(encoding="utf-8") == text, f"run docs/pictures/draw.py: {name} is old"
+
+
+def test_the_page_of_the_stored_format_has_every_field_and_script() -> None:
+    """Offsets and sizes are those of the envelope's own table; the scripts are those that there are."""
+    page = (ROOT / "docs" / "design" / "stored-format.md").read_text(encoding="utf-8")
+    own = re.findall(r"^ +(\d+) +(\w+)  \w", envelope.__doc__ or "", re.MULTILINE)
+    assert len(own) >= 17
+    shown = re.findall(r"^\| (\d+) \| (\w+) \|", page, re.MULTILINE)
+    assert [field for field in own if int(field[0]) <= 64] == shown
+    assert set(re.findall(r"^\| ([A-Z]{4,}) \|", page, re.MULTILINE)) >= set(scripts.__all__) - {"Script"}
 
 
 def test_the_readmes_first_example_runs(redis_url: str, prefix: str) -> None:
