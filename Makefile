@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-django check test test-slow test-others test-all lint format bench clean
+.PHONY: help demo demo-django check test test-slow test-others test-all lint format docs bench clean
 
 export PYTHON
 ARGS ?=
@@ -26,7 +26,7 @@ demo-django: ## A small shop in Django, served on http://127.0.0.1:8000 (SHOP_CA
 	@scripts/bootstrap django
 	@$(PY) examples/django_shop/manage.py demo $(ARGS)
 
-check: lint test-others ## What CI runs: lint, the quick tests on other interpreters, every test on this one
+check: lint docs test-others ## What CI runs: lint, documentation, the quick tests on other Pythons, every test on this one
 	@scripts/bootstrap test lint
 	$(PY) $(PYTEST) $(ARGS)
 
@@ -59,10 +59,14 @@ format: ## Rewrite the code as `make lint` wants it
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
+docs: ## The documentation as pages, in docs/_build/html/index.html; a warning is an error
+	@scripts/bootstrap docs
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 bench: ## Every benchmark, each with its target
 	@scripts/bootstrap test
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; PYTHONPATH=. $(PY) $$bench || exit 1; done
 
 clean: ## Remove what the other targets made, .venv included
-	rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

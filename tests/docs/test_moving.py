@@ -40,7 +40,7 @@ def program(guide: str, side: str, url: str) -> str:
 
 def test_there_is_a_guide_for_each() -> None:
     """And a test's need for each guide."""
-    assert {path.stem for path in GUIDES.glob("*.md")} == set(NEEDS)
+    assert {path.stem for path in GUIDES.glob("*.md")} - {"index"} == set(NEEDS)
 
 
 @pytest.mark.parametrize("side", ["before", "after"])

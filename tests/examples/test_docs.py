@@ -15,7 +15,9 @@ from tests.servers import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-OURS = re.compile(r"https://github\.com/memover/memover/(?:blob|tree)/main/")
+OURS = re.compile(
+    r"https://(?:github\.com/memover/memover/(?:blob|tree)|raw\.githubusercontent\.com/memover/memover)/main/"
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -52,7 +54,6 @@ def test_the_readmes_first_example_runs(redis_url: str, prefix: str) -> None:
     code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[0]
     assert "redis://localhost:6379/0" in code
     code = code.replace("redis://localhost:6379/0", redis_url).replace('prefix="shop"', f"prefix={prefix!r}")
-    code = code.replace("-> Profile: ...", "-> dict: return {'id': user_id}")
     (found,) = run_python(f"{code}\nresult = [profile.key(7), *profile.cache_info()[:2], profile.peek(7)]")
     assert re.fullmatch(rf"{prefix}:2:profiles:[0-9a-f]{{32}}", found[0])
     assert found[1:] == [1, 1, None]
@@ -69,10 +70,50 @@ def test_every_release_says_what_becomes_of_entries_and_keys() -> None:
 
 
 def test_every_promise_is_linked_to_its_tests() -> None:
-    """The README has one row for each promise, and each file of tests/promises is linked from the row of its number."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| P(\d+) \|(.*)$", readme, re.MULTILINE))
-    assert [int(number) for number in rows] == list(range(1, 14))
+    """The page of promises has one row for each, and each file of tests/promises is linked from the row of its number."""
+    page = (ROOT / "docs" / "design" / "promises.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| P(\d+) \|(.*)$", page, re.MULTILINE))
+    assert [int(number) for number in rows] == list(range(1, 18))
     for tests in sorted((ROOT / "tests" / "promises").glob("test_p*.py")):
         number = str(int(tests.name[len("test_p") :][:2]))
-        assert f"({tests.relative_to(ROOT)})" in rows[number], f"P{number} does not link {tests.name}"
+        assert f"{tests.relative_to(ROOT)})" in rows[number], f"P{number} does not link {tests.name}"
+
+
+def test_the_readme_is_short_and_its_links_work_anywhere() -> None:
+    """Under 900 words beside code, and no link that only a repository could follow: the package index shows it too."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)", readme)
+    assert links and all(link.startswith("https://") for link in links)
+    prose = re.sub(r"```.*?```|^    .*$|\]\([^)]*\)|`[^`]*`", " ", readme, flags=re.DOTALL | re.MULTILINE)
+    assert len(re.findall(r"\w[\w'’-]*", prose)) < 900
+
+
+def test_every_environment_variable_is_in_the_reference() -> None:
+    """Those that the library reads, and no others."""
+    page = (ROOT / "docs" / "reference" / "cache.md").read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "memover").rglob("*.py"))
+    used = set(re.findall(r"\bMEMOVER_(?:[A-Z]+)\b", source)) | {
+        f"MEMOVER_{name}" for name in ("URL", "PREFIX", "VERSION", "TTL")
+    }
+    assert set(re.findall(r"^\| `(MEMOVER_\w+)`", page, re.MULTILINE)) == used
+
+
+def test_every_counter_source_and_error_is_in_the_reference() -> None:
+    """A counter that is added is explained."""
+    counters = (ROOT / "docs" / "reference" / "counters.md").read_text(encoding="utf-8")
+    assert [name for name in memover.CacheInfo._fields if f"`{name}`" not in counters] == []
+    assert [str(source) for source in memover.Source if f"| `{source}` |" not in counters] == []
+    errors = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    raised = [
+        name
+        for name in memover.__all__
+        if isinstance(kind := getattr(memover, name), type) and issubclass(kind, Exception)
+    ]
+    assert [name for name in raised if f"| `{name}` |" not in errors and name != "MemoverError"] == []
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """What `memover` exports is documented from its docstring."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    documented = set(re.findall(r"^\.\. auto\w+:: (?:memover\.)?(\w+)", pages, re.MULTILINE))
+    assert set(memover.__all__) <= documented
