@@ -69,6 +69,19 @@ def test_every_release_says_what_becomes_of_entries_and_keys() -> None:
         assert re.search(r"^Keys: .", release, re.MULTILINE), release.partition("\n")[0]
 
 
+def test_the_changelog_keeps_its_form() -> None:
+    """Headings are `[number] - date`, newest first, and kinds of changes those of Keep a Changelog."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    releases = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    numbered = [release for release in releases if release != "[Unreleased]"]
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", release) for release in numbered)
+    assert [release.split(" - ")[1] for release in numbered] == sorted(
+        (release.split(" - ")[1] for release in numbered), reverse=True
+    )
+    kinds = set(re.findall(r"^### (.*)$", text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
 def test_every_promise_is_linked_to_its_tests() -> None:
     """The page of promises has one row for each, and each file of tests/promises is linked from the row of its number."""
     page = (ROOT / "docs" / "design" / "promises.md").read_text(encoding="utf-8")
