@@ -18,7 +18,6 @@ version = release = memover.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "_reference"]
 exclude_patterns = ["_build"]
-suppress_warnings = ["myst.header"]  # a page of questions may begin with another level
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]

@@ -122,8 +122,8 @@ RIGHTS = "+mget +set +del +exists +pttl +pexpire +time +eval +evalsha"
 
 
 def test_a_user_with_no_more_rights_than_needed(start_redis: Callable[..., RedisServer], prefix: str) -> None:
-    """The rights and the keys that the README names are enough."""
-    assert f"`{RIGHTS}`" in (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    """The rights and the keys that docs/deploying.md names are enough."""
+    assert f"`{RIGHTS}`" in (Path(__file__).resolve().parents[2] / "docs" / "deploying.md").read_text(encoding="utf-8")
     server = start_redis(username="shop", password="secret", acl=f"resetkeys ~{prefix}:* ~{{{prefix}:* -@all {RIGHTS}")
     works(server.url, prefix)
 
