@@ -49,6 +49,14 @@ def test_the_page_of_the_stored_format_has_every_field_and_script() -> None:
     assert set(re.findall(r"^\| ([A-Z]{4,}) \|", page, re.MULTILINE)) >= set(scripts.__all__) - {"Script"}
 
 
+def test_the_page_of_the_layout_names_files_that_are_there() -> None:
+    """A reader who looks for a rule finds it."""
+    page = (ROOT / "docs" / "design" / "layout.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:memover|tests)/[\w/.]+)`", page))
+    assert len(named) >= 10
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 def test_the_readmes_first_example_runs(redis_url: str, prefix: str) -> None:
     """As printed, on a real Redis, with the keys that its comments show."""
     code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[0]
