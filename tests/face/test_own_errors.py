@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from memover.codec.sharing import own_error
+
 if TYPE_CHECKING:
     from tests.face.ways import Way
 
