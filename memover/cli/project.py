@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CannotRun", "Project", "Survey", "names_of", "survey"]
 
-_SETTINGS = ("targets", "lockfile", "select", "ignore", "body", "paths")
+_SETTINGS = ("targets", "lockfile", "select", "ignore", "body", "paths", "url", "prefix")
 _BODY_LEVELS = {"off": "off", "warn": "warning", "warning": "warning", "error": "error"}
 
 
@@ -33,7 +33,8 @@ class Project:
     """The settings under `[tool.memover]`, and the directory they are relative to.
 
     `targets` are modules or packages; `lockfile` a path; `select` and `ignore` codes or beginnings of codes; `body` the
-    level of MV006: "off", "warn" or "error"; `paths` directories that modules are imported from.
+    level of MV006: "off", "warn" or "error"; `paths` directories that modules are imported from. `url` and `prefix` are
+    where the commands on running caches look when neither an option nor the environment says.
     """
 
     root: Path
@@ -43,6 +44,8 @@ class Project:
     ignore: tuple[str, ...] = ()
     body: str = "off"
     paths: tuple[str, ...] = (".", "src")
+    url: str = ""
+    prefix: str = "memover"
 
     @classmethod
     def find(cls, start: Path | None = None, **overrides: Any) -> Project:
@@ -70,7 +73,7 @@ class Project:
         for name, value in settings.items():
             if name not in _SETTINGS:
                 raise CannotRun(f"[tool.memover] has no setting {name!r}: there are {', '.join(_SETTINGS)}.")
-            if name in ("lockfile", "body"):
+            if name in ("lockfile", "body", "url", "prefix"):
                 if not isinstance(value, str):
                     raise CannotRun(f"[tool.memover] {name} must be text, not {value!r}.")
                 made[name] = value
