@@ -73,14 +73,18 @@ def examine(place: Place, *, step: int = 1000) -> list[Check]:
         began = time.perf_counter()
         total = place.survey.total()
         took = time.perf_counter() - began
-        checks.append(Check("reachable", "ok", f"{place.survey.address} answers, {count_of(total, 'key')}, in {_ms(took)}"))
+        checks.append(
+            Check("reachable", "ok", f"{place.survey.address} answers, {count_of(total, 'key')}, in {_ms(took)}")
+        )
         for part in (_round_trip, _servers, _rights, _processes):
             checks += part(place)
         with progress("counting", total) as bar:
             checks += _contents(place, step, bar.advance)
     except StoreError as error:
         name = "reachable" if not checks else "answers"
-        advice = "Is the server running, and may this machine connect to it? Check --url, the network and the credentials."
+        advice = (
+            "Is the server running, and may this machine connect to it? Check --url, the network and the credentials."
+        )
         checks.append(Check(name, "fail", str(error), advice))
     return checks
 
@@ -101,7 +105,9 @@ def _round_trip(place: Place) -> Iterator[Check]:
             "Answers take longer than the default socket_timeout (250 ms), so that calls run their function. Look at SLOWLOG and the network.",
         )
     elif p50 > _SLOW_P50_SECONDS or p99 > _SLOW_P99_SECONDS:
-        yield Check("round trip", "warn", value, "A hit costs this much. Put the store nearer, look at SLOWLOG, or use near=.")
+        yield Check(
+            "round trip", "warn", value, "A hit costs this much. Put the store nearer, look at SLOWLOG, or use near=."
+        )
     else:
         yield Check("round trip", "ok", value)
 
@@ -119,10 +125,17 @@ def _version(servers: Sequence[Server]) -> Check:
     where = f", {count_of(len(servers), 'primary', 'primaries')}" if len(servers) > 1 else ""
     replicas = [each.address for each in servers if each.role == "replica"]
     if replicas:
-        return Check("version", "fail", f"{', '.join(told)}; {replicas[0]} is a replica", "Point the URL at the primary, or use redis+sentinel://.")
+        return Check(
+            "version",
+            "fail",
+            f"{', '.join(told)}; {replicas[0]} is a replica",
+            "Point the URL at the primary, or use redis+sentinel://.",
+        )
     old = [each for each in servers if each.product == "Redis" and _number(each.version) < _OLDEST]
     if old:
-        return Check("version", "warn", ", ".join(told) + where, "memover is tested on Redis 6 and newer: upgrade the server.")
+        return Check(
+            "version", "warn", ", ".join(told) + where, "memover is tested on Redis 6 and newer: upgrade the server."
+        )
     return Check("version", "ok", ", ".join(told) + where)
 
 
@@ -143,11 +156,26 @@ def _memory(servers: Sequence[Server]) -> Iterator[Check]:
         if each.evicted:
             value += f", {each.evicted:,} keys evicted since it started"
         if not limit:
-            yield Check(name, "warn", value, "Without a limit the machine's memory is one. Set maxmemory, and a policy of volatile-lru or volatile-lfu.")
+            yield Check(
+                name,
+                "warn",
+                value,
+                "Without a limit the machine's memory is one. Set maxmemory, and a policy of volatile-lru or volatile-lfu.",
+            )
         elif policy == "noeviction" and used > _NEARLY_FULL * limit:
-            yield Check(name, "fail" if used >= limit else "warn", value, "When it is full, nothing is stored any more and invalidations may be refused: raise maxmemory, or set volatile-lru.")
+            yield Check(
+                name,
+                "fail" if used >= limit else "warn",
+                value,
+                "When it is full, nothing is stored any more and invalidations may be refused: raise maxmemory, or set volatile-lru.",
+            )
         elif policy.startswith("allkeys"):
-            yield Check(name, "warn", value, "Generations and tags may be evicted too, which costs misses (never old results). volatile-lru or volatile-lfu keeps them.")
+            yield Check(
+                name,
+                "warn",
+                value,
+                "Generations and tags may be evicted too, which costs misses (never old results). volatile-lru or volatile-lfu keeps them.",
+            )
         else:
             yield Check(name, "ok", value)
 
@@ -160,18 +188,37 @@ def _clock(place: Place) -> Check:
     # Half of what all took bounds each: the reading itself says how far off it may be.
     clocks = [each for each in servers if each.clock is not None]
     if not clocks:
-        return Check("clock", "warn", "the server does not tell its time", "Check by hand that all machines follow one clock (NTP).")
+        return Check(
+            "clock",
+            "warn",
+            "the server does not tell its time",
+            "Check by hand that all machines follow one clock (NTP).",
+        )
     worst = 0.0
     for each in clocks:
         assert each.clock is not None
         # Somewhere between before and after: off only by what lies outside of that.
         off = before - each.clock if each.clock < before else each.clock - after if each.clock > after else 0.0
         worst = max(worst, off)
-    value = f"this machine's is within {max(worst, 0.001) * 1e3:,.0f} ms of the store's" if worst < _CLOCK_WARN_SECONDS else f"this machine's is {worst:,.1f} s off the store's"
+    value = (
+        f"this machine's is within {max(worst, 0.001) * 1e3:,.0f} ms of the store's"
+        if worst < _CLOCK_WARN_SECONDS
+        else f"this machine's is {worst:,.1f} s off the store's"
+    )
     if worst >= _CLOCK_FAIL_SECONDS:
-        return Check("clock", "fail", value, "Freshness follows each process's clock, so results expire early or late by as much. Run NTP on both.")
+        return Check(
+            "clock",
+            "fail",
+            value,
+            "Freshness follows each process's clock, so results expire early or late by as much. Run NTP on both.",
+        )
     if worst >= _CLOCK_WARN_SECONDS:
-        return Check("clock", "warn", value, "Freshness follows each process's clock, so results expire early or late by as much. Run NTP on both.")
+        return Check(
+            "clock",
+            "warn",
+            value,
+            "Freshness follows each process's clock, so results expire early or late by as much. Run NTP on both.",
+        )
     return Check("clock", "ok", value)
 
 
@@ -183,7 +230,12 @@ def _replicas(servers: Sequence[Server]) -> Check:
         return Check("replicas", "ok", "none: what is invalidated is lost only with the server itself")
     value = f"{count_of(sum(known), 'replica')} connected"
     if min(known) == 0:
-        return Check("replicas", "warn", f"{value}, and a primary without any", "That primary's keys are lost with it: give it a replica.")
+        return Check(
+            "replicas",
+            "warn",
+            f"{value}, and a primary without any",
+            "That primary's keys are lost with it: give it a replica.",
+        )
     return Check(
         "replicas",
         "ok",
@@ -197,7 +249,12 @@ def _rights(place: Place) -> Iterator[Check]:
     refused = [each for each in rights if not each.allowed]
     if refused:
         told = "; ".join(f"{each.name}: {visible(each.detail)}" for each in refused)
-        yield Check("rights", "fail", told, f"Give this user ~{place.prefix}:* ~{{{place.prefix}:* and +@read +@write +@scripting +@connection, with +time +info for this check.")
+        yield Check(
+            "rights",
+            "fail",
+            told,
+            f"Give this user ~{place.prefix}:* ~{{{place.prefix}:* and +@read +@write +@scripting +@connection, with +time +info for this check.",
+        )
     else:
         yield Check("rights", "ok", "may " + ", ".join(each.name for each in rights))
 
@@ -205,7 +262,12 @@ def _rights(place: Place) -> Iterator[Check]:
 def _processes(place: Place) -> Iterator[Check]:
     reports = Watcher(place.survey, place.prefix).look(whole=True)
     if not reports.reports:
-        yield Check("processes", "ok", "none report", "Set MEMOVER_REPORT=5s in the application to see its processes here and in `memover top`.")
+        yield Check(
+            "processes",
+            "ok",
+            "none report",
+            "Set MEMOVER_REPORT=5s in the application to see its processes here and in `memover top`.",
+        )
         return
     releases = sorted({each.memover for each in reports.reports})
     value = f"{count_of(len(reports.reports), 'process', 'processes')} with memover {', '.join(map(visible, releases))}"
@@ -215,10 +277,18 @@ def _processes(place: Place) -> Iterator[Check]:
     mixed = {name: found for name, found in versions.items() if len(found) > 1}
     if mixed:
         told = "; ".join(
-            f"{visible(name)} " + ", ".join(f"version {version} in {count_of(number, 'process', 'processes')}" for version, number in found.items())
+            f"{visible(name)} "
+            + ", ".join(
+                f"version {version} in {count_of(number, 'process', 'processes')}" for version, number in found.items()
+            )
             for name, found in list(mixed.items())[:_NAMED]
         )
-        yield Check("processes", "warn", f"{value}; {told}", "Two versions run side by side: expected during a deployment, and otherwise a process that was left behind.")
+        yield Check(
+            "processes",
+            "warn",
+            f"{value}; {told}",
+            "Two versions run side by side: expected during a deployment, and otherwise a process that was left behind.",
+        )
     elif len(releases) > 1:
         yield Check("processes", "warn", value, "Several releases of memover run side by side: finish the upgrade.")
     else:
@@ -240,16 +310,35 @@ def _contents(place: Place, step: int, on_step: Callable[[int], None]) -> Iterat
     if lasting:
         names = ", ".join(f"{visible(row.namespace)} version {row.version}: {row.no_ttl:,}" for row in lasting[:_NAMED])
         value = f"{sum(row.no_ttl for row in lasting):,} of {count_of(total, 'entry', 'entries')} ({names})"
-        yield Check("entries without ttl", "warn", value, "They stay until they are invalidated or evicted; give the function a ttl, or a store that evicts (volatile-* does not).")
+        yield Check(
+            "entries without ttl",
+            "warn",
+            value,
+            "They stay until they are invalidated or evicted; give the function a ttl, or a store that evicts (volatile-* does not).",
+        )
     else:
         yield Check("entries without ttl", "ok", f"none of {count_of(total, 'entry', 'entries')}")
     if place.lock is None:
-        yield Check("old versions", "ok", f"unknown: there is no {place.project.lockfile} here", "Run it in the project, or write the lock with `memover lock`.")
+        yield Check(
+            "old versions",
+            "ok",
+            f"unknown: there is no {place.project.lockfile} here",
+            "Run it in the project, or write the lock with `memover lock`.",
+        )
     else:
         old = [row for row in rows if row.locked == "old"]
         names = ", ".join(f"{visible(row.namespace)} version {row.version}" for row in old[:_NAMED])
-        value = f"{count_of(sum(row.entries for row in old), 'entry', 'entries')}, {size_of(sum(row.bytes for row in old))} ({names})" if old else "none"
-        yield Check("old versions", "warn" if old else "ok", value, "`memover gc` removes them, when no old process runs any more." if old else "")
+        value = (
+            f"{count_of(sum(row.entries for row in old), 'entry', 'entries')}, {size_of(sum(row.bytes for row in old))} ({names})"
+            if old
+            else "none"
+        )
+        yield Check(
+            "old versions",
+            "warn" if old else "ok",
+            value,
+            "`memover gc` removes them, when no old process runs any more." if old else "",
+        )
     tags = lasting_tags = 0
     for page in place.survey.keys(f"{tag_key(place.prefix, 'x')[:-1]}*".encode(), step):
         facts = [each for each in place.survey.facts(page.keys, 1) if each is not None]
@@ -257,13 +346,15 @@ def _contents(place: Place, step: int, on_step: Callable[[int], None]) -> Iterat
         lasting_tags += sum(each.expires_ms is None for each in facts)
     value = f"{count_of(tags, 'tag key')}, {lasting_tags:,} without ttl"
     if lasting_tags > _TAGS_WARN and lasting_tags > total:
-        yield Check("tag keys", "warn", value, "More than there are entries: `memover gc` removes those that no entry carries.")
+        yield Check(
+            "tag keys", "warn", value, "More than there are entries: `memover gc` removes those that no entry carries."
+        )
     else:
         yield Check("tag keys", "ok", value)
 
 
 def _show(checks: Sequence[Check]) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     if console.is_terminal:
         width = max(len(each.name) for each in checks)
         for each in checks:
@@ -271,7 +362,9 @@ def _show(checks: Sequence[Check]) -> None:
             line.append(f"{visible(each.name):<{width}}  ", style="bold").append(visible(each.value))
             console.print(line)
             if each.advice:
-                console.print(Text(" " * (width + 4) + each.advice, style="dim" if each.status == "ok" else _STYLES[each.status]))
+                console.print(
+                    Text(" " * (width + 4) + each.advice, style="dim" if each.status == "ok" else _STYLES[each.status])
+                )
     else:
         columns = (Column("check"), Column("status"), Column("found"), Column("what to do"))
         table(console, columns, [(each.name, each.status, visible(each.value), each.advice) for each in checks])

@@ -107,13 +107,17 @@ def collect(
             calls,
             lambda facts: facts.expires_ms is None and is_call(facts.key) and hash(facts.key) not in carried,
         ),
-        ("reports", report_key(prefix, "*"), lambda facts: facts.expires_ms is None or facts.expires_ms > _REPORT_LIMIT_MS),
+        (
+            "reports",
+            report_key(prefix, "*"),
+            lambda facts: facts.expires_ms is None or facts.expires_ms > _REPORT_LIMIT_MS,
+        ),
     ):
-        removed, taken = 0, 0
-        for each in _others(place, pattern, over, dry_run=dry_run, step=step, pause=pause, on_step=on_step):
-            removed, taken = removed + 1, taken + each.size
-        if removed:
-            rows.append(Removed(kind, "", None, removed, taken))
+        number, taken = 0, 0
+        for facts in _others(place, pattern, over, dry_run=dry_run, step=step, pause=pause, on_step=on_step):
+            number, taken = number + 1, taken + facts.size
+        if number:
+            rows.append(Removed(kind, "", None, number, taken))
     return rows
 
 
@@ -178,7 +182,7 @@ def gc(
     if form == "json":
         document({"removed": removed, "bytes": free, "dry_run": dry_run, "rows": [_facts(each) for each in rows]})
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     for each in rows:
         click.echo(f"{_what(each)}, {size_of(each.bytes)}")
     entries_removed = sum(each.removed for each in rows if each.kind == "entries")

@@ -46,7 +46,14 @@ _PARAMETER = re.compile(r"\*{0,2}[^\W\d]\w*\Z")
 _EXPANDED_LIMIT_BYTES = 64 * 1024 * 1024
 _TEXT_LIMIT = 20_000
 _DUMP_BYTES = 256
-_COLOURS = {"fresh": "green", "stale": "yellow", "expired": "red", "invalidated": "red", "other-shape": "red", "damaged": "red"}
+_COLOURS = {
+    "fresh": "green",
+    "stale": "yellow",
+    "expired": "red",
+    "invalidated": "red",
+    "other-shape": "red",
+    "damaged": "red",
+}
 _KINDS = {0: "value", KIND_ERROR: "error", KIND_KEY_VALUE: "key-value"}
 _COMPRESSIONS = {0: "none", 1: "zlib", 2: "zstd"}
 
@@ -85,7 +92,9 @@ class Look(NamedTuple):
 @click.argument("name", metavar="KEY|NAMESPACE")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @on_store
-@click.option("--import", "imported", metavar="MODULE:FUNCTION", help="Take the key from this function: it is imported.")
+@click.option(
+    "--import", "imported", metavar="MODULE:FUNCTION", help="Take the key from this function: it is imported."
+)
 def inspect(
     name: str,
     args: Sequence[str],
@@ -103,7 +112,9 @@ def inspect(
     place = Place.find(url, prefix, lockfile, "inspect")
     if ":" in name and imported is None:
         if args:
-            raise CannotRun(f"{name!r} is a key, so there can be no arguments: give a namespace with arguments, or a key alone.")
+            raise CannotRun(
+                f"{name!r} is a key, so there can be no arguments: give a namespace with arguments, or a key alone."
+            )
         key = name
     elif imported is not None:
         key = _key_by_import(place, imported, args)
@@ -114,7 +125,16 @@ def inspect(
         told = f"there is no entry under {visible(key)}: it was never stored, has expired, was evicted or invalidated."
         if form == "json":
             document(
-                {"key": key, "namespace": None, "version": None, "verdict": None, "why": told, "header": None, "tokens": [], "value": None}
+                {
+                    "key": key,
+                    "namespace": None,
+                    "version": None,
+                    "verdict": None,
+                    "why": told,
+                    "header": None,
+                    "tokens": [],
+                    "value": None,
+                }
             )
         click.echo(f"memover: {told}", err=True)
         sys.exit(1)
@@ -145,7 +165,7 @@ def _literal(text: str) -> Any:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         if re.fullmatch(r"[\w.@/:+-]+", text):
             return text  # a bare word
-        raise CannotRun(f"{text!r} is no Python literal: write 7, \"text\", [1, 2], region=\"eu\".") from None
+        raise CannotRun(f'{text!r} is no Python literal: write 7, "text", [1, 2], region="eu".') from None
 
 
 def _key_by_import(place: Place, imported: str, args: Sequence[str]) -> str:
@@ -241,7 +261,9 @@ def look(place: Place, key: str) -> Look | None:
     parts = parts_of(key)
     version = None if parts is None else parts[1]
     if raw is None:
-        return Look(key, None, version, "damaged", "what is stored under this key is no string of bytes.", None, (), None)
+        return Look(
+            key, None, version, "damaged", "what is stored under this key is no string of bytes.", None, (), None
+        )
     try:
         header = read_header(raw, name)
     except DamagedEntry as error:
@@ -297,12 +319,12 @@ def _tokens(place: Place, prefix: str, namespace: str, header: Header) -> tuple[
     names = [name for name in stored if not name.startswith(VERSION)]
     current: dict[bytes, bytes | None] = dict(zip(names, place.survey.tokens(names)))
     known = place.named_in_lock()
-    for name in stored:
+    for name, token in stored.items():
         if name.startswith(VERSION):
             # Not in the store: the version of another function that the load used, as the source has it.
             version = known.get(name[len(VERSION) :].decode("latin-1"))
-            current[name] = stored[name] if version is None else b"%d" % version
-    return tuple(Token(_text(name), _text(stored[name]), _text(current[name])) for name in stored)  # type: ignore[arg-type]
+            current[name] = token if version is None else b"%d" % version
+    return tuple(Token(_text(name) or "", _text(token), _text(current[name])) for name, token in stored.items())
 
 
 def _text(raw: bytes | None) -> str | None:
@@ -316,10 +338,16 @@ def _verdict(
     generation, *marks = tokens
     if not generation.holds:
         if generation.current is None:
-            return "invalidated", f"its generation {generation.stored} is gone from the store: the next call makes a new one."
+            return (
+                "invalidated",
+                f"its generation {generation.stored} is gone from the store: the next call makes a new one.",
+            )
         moved = parse(generation.current.encode("latin-1", "replace"))
         when = f", {ago(moved.number / 1e6, now)}" if moved is not None else ""
-        return "invalidated", f"the namespace has moved to another generation{when}: {generation.stored} is now {generation.current}."
+        return (
+            "invalidated",
+            f"the namespace has moved to another generation{when}: {generation.stored} is now {generation.current}.",
+        )
     moved_marks = [each for each in marks if not each.holds and each.name != soft]
     if moved_marks:
         names = ", ".join(visible(each.name) for each in moved_marks[:5])
@@ -367,7 +395,11 @@ class _Instance:
 
     def __repr__(self) -> str:
         if self._kind == "enum":
-            return f"{self._name}.{self._content}" if isinstance(self._content, str) else f"{self._name}({self._content!r})"
+            return (
+                f"{self._name}.{self._content}"
+                if isinstance(self._content, str)
+                else f"{self._name}({self._content!r})"
+            )
         if isinstance(self._content, dict) and self._kind not in ("subclass", "registered"):
             inside = ", ".join(f"{name}={value!r}" for name, value in self._content.items())
         else:

@@ -123,7 +123,12 @@ def drop_entry(place: Place, key: str) -> None:
         return
     # What an upgrade would make it from again goes first.
     blocks = place.lock.functions.items() if place.lock is not None else ()
-    older = {each for name, block in blocks if name.partition(" ")[0] == namespace and block.version == version for each in block.upgrades}
+    older = {
+        each
+        for name, block in blocks
+        if name.partition(" ")[0] == namespace and block.version == version
+        for each in block.upgrades
+    }
     for each in sorted(older):
         old = entry_key(prefix, each, namespace, text)
         place.survey.drop(old.encode(), lease_key(old).encode(), (), secrets.token_hex(8))
@@ -191,7 +196,9 @@ def _of_tag(place: Place, tag: str, step: int) -> Counter[Version]:
         ]
         near = nearest(tag, there)
         hint = f": did you mean {', '.join(near)}?" if near else "."
-        click.echo(f"memover: no entry under the prefix {place.prefix!r} carries the tag {visible(tag)!r}{hint}", err=True)
+        click.echo(
+            f"memover: no entry under the prefix {place.prefix!r} carries the tag {visible(tag)!r}{hint}", err=True
+        )
         sys.exit(1)
     return covered
 
@@ -201,7 +208,9 @@ def _of_key(place: Place, key: str) -> Counter[Version]:
 
     parts = parts_of(key)
     if parts is None:
-        raise CannotRun(f"{visible(key)!r} is no key of an entry: those are prefix:version:namespace:…, as `f.key(...)` gives them.")
+        raise CannotRun(
+            f"{visible(key)!r} is no key of an entry: those are prefix:version:namespace:…, as `f.key(...)` gives them."
+        )
     (facts,) = place.survey.facts([key.encode()], HEAD_BYTES)
     if facts is None:
         click.echo(f"memover: there is no entry under {visible(key)}.", err=True)

@@ -61,7 +61,7 @@ def ls(
 
 
 def _show(rows: Sequence[Row], estimated: bool) -> None:
-    console = Console()
+    console = Console(soft_wrap=True)
     about = "≈" if estimated else ""
     columns = (
         Column("namespace", style="cyan"),
@@ -90,7 +90,9 @@ def _show(rows: Sequence[Row], estimated: bool) -> None:
     )
     names = len({row.namespace for row in rows})
     total = f"{count_of(names, 'namespace')}, {about}{count_of(sum(row.entries for row in rows), 'entry', 'entries')}, "
-    console.print(Text(total + size_of(sum(row.bytes for row in rows)) + (" (an estimate)" if estimated else ""), style="dim"))
+    console.print(
+        Text(total + size_of(sum(row.bytes for row in rows)) + (" (an estimate)" if estimated else ""), style="dim")
+    )
 
 
 def _nothing(place: Place, pattern: str | None, there: Sequence[str]) -> None:

@@ -28,7 +28,19 @@ if TYPE_CHECKING:
     from memover.schema.lock import Lock
     from memover.stores.survey import Survey
 
-__all__ = ["Column", "Place", "ago", "count_of", "document", "nearest", "on_store", "progress", "size_of", "table", "visible"]
+__all__ = [
+    "Column",
+    "Place",
+    "ago",
+    "count_of",
+    "document",
+    "nearest",
+    "on_store",
+    "progress",
+    "size_of",
+    "table",
+    "visible",
+]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -78,7 +90,9 @@ def on_store(command: F) -> F:
         (
             click.option("--url", envvar="MEMOVER_URL", help="The store, as in Cache(url). Default: MEMOVER_URL."),
             click.option(
-                "--prefix", envvar="MEMOVER_PREFIX", help="As in Cache(prefix=...). Default: MEMOVER_PREFIX, or memover."
+                "--prefix",
+                envvar="MEMOVER_PREFIX",
+                help="As in Cache(prefix=...). Default: MEMOVER_PREFIX, or memover.",
             ),
             click.option(
                 "--format",

@@ -6,7 +6,7 @@ implementation:
 * Bounded steps. No method holds the store up for longer than one step takes, however much is stored: going through the
   keys is `keys`, a page at a time, and nothing here asks for all of them at once.
 * Looking changes nothing: not what is stored, not when it expires and, where the store can do so, not what it would
-  evict next. Only `unlink` and `drop` write.
+  evict next. Only `unlink`, `put` and `drop` write.
 * A key that was there in one step may be gone in the next. That is an answer (`None`, `False`), never an error.
 
 Keys are bytes as stored. Which keys are memover's is for the caller to say: by pattern, and by the first bytes of the value.
@@ -133,6 +133,10 @@ class Survey(Protocol):
 
     def unlink(self, keys: Sequence[bytes]) -> list[bool]:
         """Remove keys in bounded time; whether each was there. One round trip a server."""
+        ...
+
+    def put(self, key: bytes, value: bytes, expire_ms: int) -> None:
+        """Store a value under a key that is neither an entry nor a token (a report), for so many milliseconds. One command."""
         ...
 
     def drop(self, entry: bytes, lease: bytes, along: Sequence[bytes], nonce: str) -> None:

@@ -55,8 +55,18 @@ class RedisSurvey:
             breaker_first_seconds=0.25,
             breaker_last_seconds=2.0,
         )
-        self._store = RedisStore(parse_url(url), limits)
-        self.address = self._store.address
+        self._over(RedisStore(parse_url(url), limits))
+
+    @classmethod
+    def over(cls, store: RedisStore) -> RedisSurvey:
+        """A survey that uses the connections and the time limits of a store there is."""
+        survey = cls.__new__(cls)
+        survey._over(store)
+        return survey
+
+    def _over(self, store: RedisStore) -> None:
+        self._store = store
+        self.address = store.address
         self._owners: list[Node | None] = []
         self._no_touch = True
 
@@ -80,7 +90,7 @@ class RedisSurvey:
 
     def facts(self, keys: Sequence[bytes], head: int = HEAD_LIMIT_BYTES) -> list[Facts | None]:
         last = b"%d" % (head - 1)
-        commands = [
+        commands: list[tuple[bytes, tuple[bytes, ...]]] = [
             each
             for key in keys
             for each in (
@@ -146,7 +156,9 @@ class RedisSurvey:
         reads, scripted = answers
         found.append(Right("read keys", not isinstance(reads, Exception), str(reads) if _failed(reads) else ""))
         refused = [each.decode() for each in scripted] if isinstance(scripted, list) else []
-        found.append(Right("run scripts", not isinstance(scripted, Exception), str(scripted) if _failed(scripted) else ""))
+        found.append(
+            Right("run scripts", not isinstance(scripted, Exception), str(scripted) if _failed(scripted) else "")
+        )
         found.append(Right("write keys", not refused, f"refused: {', '.join(refused)}" if refused else ""))
         for node in self._store.nodes()[:1]:
             for word, command in (
@@ -175,6 +187,11 @@ class RedisSurvey:
     def unlink(self, keys: Sequence[bytes]) -> list[bool]:
         # One command for each: in a Cluster the keys of one node are in many slots.
         return [answer == 1 for answer in self._sent([(key, (b"UNLINK", key)) for key in keys], looking=False)]
+
+    def put(self, key: bytes, value: bytes, expire_ms: int) -> None:
+        for answer in self._sent([(key, (b"SET", key, value, b"PX", b"%d" % expire_ms))], looking=False):
+            if isinstance(answer, Exception):
+                raise translated(answer, self.address)
 
     def drop(self, entry: bytes, lease: bytes, along: Sequence[bytes], nonce: str) -> None:
         self._store.drop(entry, lease, nonce, along)
@@ -266,9 +283,7 @@ def remove_prefix(store: RedisStore, prefix: str, *, step: int = 1000) -> None:
         for node in store.nodes():
             cursor = b"0"
             while True:
-                (answer,) = store.visit(
-                    node, [(b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", b"%d" % step)]
-                )
+                (answer,) = store.visit(node, [(b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", b"%d" % step)])
                 if isinstance(answer, Exception):
                     raise translated(answer, store.address)
                 cursor, keys = answer

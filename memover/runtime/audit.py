@@ -1,0 +1,397 @@
+"""The auditor: a share of the hits is compared with the source, behind the caller's back.
+
+It answers the question that a hit ratio cannot: is everything invalidated that should be? Meta asks it of its caches with a
+service of its own, Polaris, which reads what a cache answers as a client does, compares, and reports how many nines of the
+answers agree with the source (Engineering at Meta, "Cache made consistent: Meta's cache invalidation solution", 8 June 2022).
+Here the process that was served asks: it has the function at hand.
+
+    a hit ──chance──▶ the function runs, in the bounded background ──▶ same bytes, or equal ─────────────▶ agree
+                                │                                                │
+                        raised, NotCached,                                    different
+                        cannot be stored: no verdict                             │ after `grace` seconds
+                                                                                 ▼
+                             no verdict ◀── no longer the entry that a call would be answered from ── read again ──▶ differ
+
+A difference counts only if the entry is still what a call would be answered from a moment later: a change of the source and its
+invalidation are two steps, and between them every hit differs. (Polaris waits too, and reports agreement within so many
+minutes.) A function whose results differ by themselves (the time of day, a random order) disagrees with itself: do not audit it.
+
+What was served is taken from the entry's bytes, not from the object that the caller got and may have changed; arguments are
+checked against the key before the function runs, because the caller may have changed those too. Nothing that is found changes
+what is served. Values are in no event unless asked for (`reveal`): shapes, sizes and ages are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import threading
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from memover.clocks import monotonic, wall
+from memover.model import Event, NotCached
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from memover.codec.envelope import Header
+    from memover.runtime.counters import Counters
+
+__all__ = ["GRACE_SECONDS", "Auditable", "Auditor", "Finding", "Hit", "Places", "difference", "shape_of"]
+
+GRACE_SECONDS = 1.0
+"""For how long a difference may be an invalidation that is under way."""
+
+_NOT_CACHED: Any = NotCached  # a class, whatever it is to a type checker
+_PLACES = 2
+_PARTS_LIMIT = 12
+_DEPTH_LIMIT = 3
+_REVEALED_LIMIT = 500
+
+
+class Hit(NamedTuple):
+    """An entry that a call was answered from: its key, whole bytes and header, and the call as it was written."""
+
+    key: str
+    raw: bytes
+    header: Header
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+class Auditable(Protocol):
+    """What the auditor needs of a function.
+
+    `key` is the key of a call. `payload` is an entry's payload as the codec wrote it; `encode` and `decode` are the codec's.
+    `current` reads entry and tokens again and gives the header of what a call would be answered from now (fresh, its tokens
+    unmoved), None where it would not be; it may raise `StoreError`, as `acurrent`, its awaited twin.
+    """
+
+    namespace: str
+    counters: Counters
+
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str: ...
+    def payload(self, raw: bytes, header: Header) -> bytes | memoryview: ...
+    def encode(self, value: Any) -> bytes: ...
+    def decode(self, payload: bytes | memoryview) -> Any: ...
+    def load(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any: ...
+    def current(self, hit: Hit) -> Header | None: ...
+    def acurrent(self, hit: Hit) -> Awaitable[Header | None]: ...
+    def emit(self, event: Event) -> object: ...
+
+
+class Places:
+    """How many audits of one cache run at a time; what finds no place is not audited."""
+
+    def __init__(self, number: int = _PLACES) -> None:
+        self.number = number
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """The child has none of the parent's threads."""
+        self._lock = threading.Lock()
+        self._taken = 0
+
+    def take(self) -> bool:
+        """A place, if there is one."""
+        with self._lock:
+            if self._taken >= self.number:
+                return False
+            self._taken += 1
+            return True
+
+    def leave(self) -> None:
+        """Give a place back."""
+        with self._lock:
+            self._taken -= 1
+
+
+class Finding(NamedTuple):
+    """What one audit saw. `load_time` is seconds; `where` the first place that differs, without keys or values."""
+
+    agrees: bool
+    served: str
+    source: str
+    load_time: float
+    where: str = ""
+    revealed: str = ""
+
+
+class Auditor:
+    """Audits the hits of one function.
+
+    * `share`: of the hits, 0 to 1.
+    * `places`: shared by the functions of a cache. `submit(run)` has `run` called in a thread of the background, and says
+      whether there was room. `later(seconds, run)` has it called after so long, in a thread that must not be held up.
+    * `reveal`: whether events say the values as well, shortened.
+    * `chance`: a random number from 0 to below 1, for tests.
+    """
+
+    def __init__(
+        self,
+        function: Auditable,
+        share: float,
+        *,
+        places: Places,
+        submit: Callable[[Callable[[], None]], bool],
+        later: Callable[[float, Callable[[], float | None]], object],
+        reveal: bool = False,
+        grace_seconds: float = GRACE_SECONDS,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.function = function
+        self.share = share
+        self._places = places
+        self._submit = submit
+        self._later = later
+        self._reveal = reveal
+        self._grace = grace_seconds
+        self._chance = chance
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def chosen(self) -> bool:
+        """Whether this hit is one of the share. All that a hit of an audited function costs but for those."""
+        return self._chance() < self.share
+
+    # -- threads -------------------------------------------------------------------------------------------------------
+
+    def audit(self, hit: Hit) -> bool:
+        """Audit a hit of a plain function in the background; whether there was room. Returns at once, and raises nothing."""
+        if not self._places.take():
+            return False
+        if self._submit(lambda: self._run(hit)):
+            return True
+        self._places.leave()
+        return False
+
+    def _run(self, hit: Hit) -> None:
+        waits = False
+        try:
+            if not self._same_call(hit):
+                return
+            began = monotonic()
+            try:
+                result = self.function.load(hit.args, hit.kwargs)
+            except Exception as error:
+                self._failed(hit, error, monotonic() - began)
+                return
+            finding = self._compared(hit, result, monotonic() - began)
+            if finding is None:
+                return
+            if finding.agrees:
+                self._conclude(hit, finding)
+                return
+            waits = True
+            self._later(self._grace, lambda: self._wake(hit, finding))
+        finally:
+            if not waits:
+                self._places.leave()
+
+    def _wake(self, hit: Hit, finding: Finding) -> None:
+        # Reading is for the background: the thread that calls this has other things to do in time.
+        if not self._submit(lambda: self._confirm(hit, finding)):
+            self._places.leave()
+
+    def _confirm(self, hit: Hit, finding: Finding) -> None:
+        try:
+            if self._still(hit, self.function.current(hit)):
+                self._conclude(hit, finding)
+        except Exception as error:
+            # A store that does not answer now cannot tell whether the entry was invalidated: no verdict.
+            self._failed(hit, error, finding.load_time)
+        finally:
+            self._places.leave()
+
+    # -- asyncio -------------------------------------------------------------------------------------------------------
+
+    def start(self, hit: Hit) -> bool:
+        """Audit a hit of a coroutine function in a task of the running loop; whether there was room. Returns at once."""
+        if not self._places.take():
+            return False
+        task = asyncio.get_running_loop().create_task(self._arun(hit))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _arun(self, hit: Hit) -> None:
+        try:
+            if not self._same_call(hit):
+                return
+            began = monotonic()
+            try:
+                result = await self.function.load(hit.args, hit.kwargs)
+            except Exception as error:
+                self._failed(hit, error, monotonic() - began)
+                return
+            finding = self._compared(hit, result, monotonic() - began)
+            if finding is None:
+                return
+            if not finding.agrees:
+                await asyncio.sleep(self._grace)
+                try:
+                    if not self._still(hit, await self.function.acurrent(hit)):
+                        return
+                except Exception as error:
+                    self._failed(hit, error, finding.load_time)
+                    return
+            self._conclude(hit, finding)
+        finally:
+            self._places.leave()
+
+    # -- what both decide by --------------------------------------------------------------------------------------------
+
+    def _same_call(self, hit: Hit) -> bool:
+        try:
+            return self.function.key(hit.args, hit.kwargs) == hit.key
+        except Exception:
+            return False  # the caller made of its argument what is no key at all
+
+    def _compared(self, hit: Hit, result: Any, load_time: float) -> Finding | None:
+        """What comparing shows; None where there is nothing to compare."""
+        function = self.function
+        if isinstance(result, _NOT_CACHED):
+            return None
+        try:
+            served_bytes = bytes(function.payload(hit.raw, hit.header))
+            same = function.encode(result) == served_bytes
+            served = None if same and not self._reveal else function.decode(served_bytes)
+        except Exception as error:
+            self._failed(hit, error, load_time)
+            return None
+        if same:
+            shape = shape_of(result)
+            return Finding(True, shape, shape, load_time)
+        agrees = _equal(served, result)
+        where = "" if agrees else difference(served, result)
+        revealed = f"served {_short(served)}, source {_short(result)}" if self._reveal and not agrees else ""
+        return Finding(agrees, shape_of(served), shape_of(result), load_time, where, revealed)
+
+    @staticmethod
+    def _still(hit: Hit, header: Header | None) -> bool:
+        """Whether the entry is the one that was served, and a call would be answered from it still."""
+        return (
+            header is not None
+            and header.created_at == hit.header.created_at
+            and header.payload_check == hit.header.payload_check
+            and header.generation == hit.header.generation
+            and header.marks == hit.header.marks
+            and wall() < hit.header.fresh_until
+        )
+
+    def _conclude(self, hit: Hit, finding: Finding) -> None:
+        counters = self.function.counters
+        counters.audits += 1
+        if not finding.agrees:
+            counters.disagreements += 1
+        age = max(0.0, wall() - hit.header.created_at)
+        words = [f"{'agree' if finding.agrees else 'differ'}: served {finding.served}, {age:.3g} s old"]
+        if not finding.agrees:
+            words.append(f"source {finding.source}, 0 s old")
+            words.append(f"first difference at {finding.where}" if finding.where else "")
+            words.append(finding.revealed)
+        self._emit(hit, finding.load_time, "; ".join(word for word in words if word))
+
+    def _failed(self, hit: Hit, error: Exception, load_time: float) -> None:
+        self._emit(hit, load_time, "no verdict", error)
+
+    def _emit(self, hit: Hit, load_time: float, detail: str, error: Exception | None = None) -> None:
+        self.function.emit(
+            Event(
+                "audit",
+                self.function.namespace,
+                hit.key,
+                load_time=load_time,
+                size=len(hit.raw),
+                error=error,
+                detail=detail,
+            )
+        )
+
+
+def _equal(served: Any, source: Any) -> bool:
+    if type(served) is not type(source):
+        return False
+    try:
+        return bool(served == source)
+    except Exception:
+        return False  # arrays have no one truth; their bytes differed
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _REVEALED_LIMIT else f"{text[:_REVEALED_LIMIT]}…"
+
+
+def shape_of(value: Any, depth: int = 0) -> str:
+    """The type of a value and of what is in it, with numbers of items: no keys, no values.
+
+    `list of 3 (Profile(id: int, name: str))`. Names of fields are the program's, keys of dicts may be anybody's.
+    """
+    name = type(value).__name__
+    if depth >= _DEPTH_LIMIT:
+        return name
+    fields = _fields(value)
+    if fields is not None:
+        parts = [f"{field}: {shape_of(each, depth + 1)}" for field, each in list(fields.items())[:_PARTS_LIMIT]]
+        return f"{name}({', '.join(parts)}{', …' if len(fields) > _PARTS_LIMIT else ''})"
+    if isinstance(value, Mapping):
+        kinds = _kinds(value.values(), depth)
+        return f"{name} of {len(value)} ({_kinds(value.keys(), depth)} → {kinds})" if value else f"{name} of 0"
+    if isinstance(value, (list, tuple, AbstractSet)):
+        return f"{name} of {len(value)} ({_kinds(value, depth)})" if value else f"{name} of 0"
+    if isinstance(value, (str, bytes, bytearray)):
+        return f"{name} of {len(value)}"
+    return name
+
+
+def _kinds(values: Any, depth: int) -> str:
+    found = dict.fromkeys(
+        shape_of(each, depth + 1) if _fields(each) is not None else type(each).__name__
+        for _, each in zip(range(100), values)
+    )
+    return " | ".join(list(found)[:_PARTS_LIMIT])
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """The fields of an instance whose class names them; None for any other value."""
+    if isinstance(value, type):
+        return None
+    if dataclasses.is_dataclass(value):
+        return {each.name: getattr(value, each.name, None) for each in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value))
+    for names in ("model_fields", "__attrs_attrs__", "__struct_fields__"):
+        declared = getattr(type(value), names, None)
+        if declared:
+            fields = [each if isinstance(each, str) else each.name for each in declared]
+            return {field: getattr(value, field, None) for field in fields}
+    return None
+
+
+def difference(served: Any, source: Any) -> str:
+    """The first place where two values differ, as a path without keys or values: `$[2].name`, `$[…]` for a key of a dict."""
+    return "$" + _path(served, source, 0)
+
+
+def _path(served: Any, source: Any, depth: int) -> str:
+    if type(served) is not type(source) or depth > 20:
+        return ""
+    ours, theirs = _fields(served), _fields(source)
+    if ours is not None and theirs is not None:
+        for name, each in ours.items():
+            if not _equal(each, theirs.get(name)):
+                return f".{name}{_path(each, theirs.get(name), depth + 1)}"
+        return ""
+    if isinstance(served, (list, tuple)):
+        for at, (mine, other) in enumerate(zip(served, source)):
+            if not _equal(mine, other):
+                return f"[{at}]{_path(mine, other, depth + 1)}"
+        return ""
+    if isinstance(served, Mapping) and served.keys() == source.keys():
+        for key, each in served.items():
+            if not _equal(each, source[key]):
+                return f"[…]{_path(each, source[key], depth + 1)}"
+    return ""
