@@ -21,6 +21,7 @@ from memover.cli.invalidate import invalidate
 from memover.cli.ls import ls
 from memover.cli.project import CannotRun, Project
 from memover.cli.report import FORMATS, on_terminal
+from memover.cli.serve import serve
 from memover.cli.top import top
 from memover.errors import MemoverError
 
@@ -147,5 +148,5 @@ def bump_command(names: Sequence[str], to: int | None, lockfile: str | None) -> 
         click.echo(f"{each.path}:{each.line}: {each.name} {each.old} -> {each.new}")
 
 
-for _command in (ls, inspect, invalidate, gc, doctor, top):
+for _command in (ls, inspect, invalidate, gc, doctor, top, serve):
     memover.add_command(_command)

@@ -22,7 +22,20 @@ if TYPE_CHECKING:
     from memover.cli.running import Place
     from memover.stores.survey import Facts, Survey
 
-__all__ = ["KEY_VALUES", "Entry", "Row", "count", "entries", "estimate", "namespaces", "order"]
+__all__ = [
+    "KEY_VALUES",
+    "Entry",
+    "Row",
+    "Version",
+    "complete",
+    "count",
+    "entries",
+    "estimate",
+    "namespaces",
+    "order",
+    "prefixes",
+    "tally",
+]
 
 _NAMESPACE = re.compile(rb"[A-Za-z0-9_.\-/]{1,200}\Z")
 _SEEN_LIMIT = 2_000_000
@@ -132,7 +145,8 @@ def entries(
         yield [each for each in found if each is not None]
 
 
-def _tally(rows: dict[tuple[str, Version], Row], entry: Entry) -> None:
+def tally(rows: dict[tuple[str, Version], Row], entry: Entry) -> None:
+    """Count an entry into its row."""
     place = entry.namespace, entry.version
     row = rows.get(place)
     if row is None:
@@ -149,8 +163,8 @@ def count(
     rows: dict[tuple[str, Version], Row] = {}
     for found in entries(place.survey, place.prefix, step=step, on_step=on_step):
         for each in found:
-            _tally(rows, each)
-    _complete(place, rows)
+            tally(rows, each)
+    complete(place, rows)
     return rows
 
 
@@ -168,19 +182,19 @@ def estimate(
         for each in facts:
             entry = None if each is None else reader.entry(each)
             if entry is not None:
-                _tally(rows, entry)
+                tally(rows, entry)
         if looked_at >= sample:
             break
     scale = total / looked_at if looked_at else 1.0
     for row in rows.values():
         row.entries, row.bytes = round(row.entries * scale), round(row.bytes * scale)
         row.no_ttl, row.estimated = round(row.no_ttl * scale), scale > 1
-    _complete(place, rows)
+    complete(place, rows)
     return rows
 
 
-def _complete(place: Place, rows: dict[tuple[str, Version], Row]) -> None:
-    """Add what generations and the lock say."""
+def complete(place: Place, rows: dict[tuple[str, Version], Row]) -> None:
+    """Add what generations and the lock say to rows that were counted. One round trip a server; raises `StoreError`."""
     names = sorted({row.namespace for row in rows.values()})
     tokens = place.survey.tokens([generation_key(place.prefix, name).encode() for name in names])
     current, removed = place.named_in_lock(), place.removed_in_lock()
