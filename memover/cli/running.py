@@ -219,4 +219,4 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The known names most like this one, the likest first."""
     import difflib
 
-    return difflib.get_close_matches(name, sorted(set(known)), n=_NEAREST_LIMIT, cutoff=0.5)
+    return difflib.get_close_matches(name, sorted(set(known)), n=_NEAREST_LIMIT, cutoff=0.6)

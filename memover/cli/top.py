@@ -286,23 +286,23 @@ class Screen:
 def _live(place: Place, watcher: Watcher, interval: float) -> None:
     console = Console()
     screen = Screen(place)
-    with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False, transient=True) as live:
-        due = time.monotonic()
-        going = True
-        while going:
-            if time.monotonic() >= due:
-                due = time.monotonic() + interval
-                if not screen.paused:
-                    try:
-                        screen.saw(watcher.look())
-                    except StoreError as error:
-                        screen.failed(error)
-            live.update(screen.drawn(console.width, console.height), refresh=True)
-            try:
+    try:
+        with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False, transient=True) as live:
+            due = time.monotonic()
+            going = True
+            while going:
+                if time.monotonic() >= due:
+                    due = time.monotonic() + interval
+                    if not screen.paused:
+                        try:
+                            screen.saw(watcher.look())
+                        except StoreError as error:
+                            screen.failed(error)
+                live.update(screen.drawn(console.width, console.height), refresh=True)
                 key = pressed(max(0.0, min(due - time.monotonic(), 0.5)))
-            except KeyboardInterrupt:
-                break
-            going = key is None or screen.key(key)
+                going = key is None or screen.key(key)
+    except KeyboardInterrupt:
+        pass  # an end like any other, wherever it came
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from memover.cli.reports import Line
 from memover.cli.running import ago, count_of, size_of, visible
 from memover.cli.top import nines
 from memover.runtime.counters import quantile
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from memover.cli.doctor import Check
     from memover.cli.inspect import Look
-    from memover.cli.reports import Reports
+    from memover.cli.reports import Line, Reports
     from memover.cli.running import Place
     from memover.web.watch import Contents, Namespace
 
@@ -260,7 +259,9 @@ class Page:
         largest = {key for _, key in found.largest}
         by_key = {key: (size, made) for key, size, made in found.samples}
         chosen = sorted(found.samples, key=lambda each: each[0])[:20]
-        listed = [(key, size, made, key in largest) for key, size, made in chosen]
+        listed: list[tuple[bytes, int, float | None, bool]] = [
+            (key, size, made, key in largest) for key, size, made in chosen
+        ]
         listed += [
             (key, size, by_key.get(key, (0, None))[1], True)
             for size, key in sorted(found.largest, reverse=True)[:5]

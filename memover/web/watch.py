@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.cli.census import Row, complete, entries, order, tally
@@ -101,8 +102,7 @@ class Watch:
             try:
                 if watcher is None:
                     watcher = Watcher(self._place("reports").survey, self.place.prefix)
-                    first = watcher
-                    self.reports = await self._in_thread("reports", lambda: first.look(whole=True))
+                    self.reports = await self._in_thread("reports", partial(watcher.look, whole=True))
                 else:
                     self.reports = await self._in_thread("reports", watcher.look)
                 self.error = ""
