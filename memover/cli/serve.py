@@ -73,6 +73,7 @@ def serve(
         raise CannotRun(
             f"{host}:{port} cannot be listened on: is another memover serve running there? --port takes another."
         ) from None
+    bound.listen()  # who reads the address below may connect at once, and waits until the page is there
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{bound.getsockname()[1]}/"
     click.echo(f"memover serve: {address}  (Ctrl-C ends it)")

@@ -43,7 +43,7 @@ EVENTS = (
     Kind("too-large", "a result is longer than `max_entry_bytes` and was not stored", "`namespace`, `key`, `size`", "warning", "warning"),
     Kind("near-fall", "the near cache is not trusted any more: calls go to the store", "`detail`: why", "info", "info"),
     Kind("near-stand", "the near cache is trusted again", "", "info", "info"),
-    Kind("audit", "a hit was compared with the source", "`namespace`, `key`, `detail`: \"agree\" or \"differ\", the shapes and ages (`Audited`), `load_time`, `error` if the function raised", "debug", "debug"),
+    Kind("audit", "a hit was compared with the source", "`namespace`, `key`, `detail`: \"agree\" or \"differ\", the shapes and the ages; `load_time`, `error` if the function raised", "debug", "debug"),
 )  # fmt: skip
 """A "differ" of an audit is logged as a warning, whatever the table says of the rest."""
 

@@ -1,0 +1,135 @@
+"""The OpenTelemetry observer: metrics of every event, spans whose children are the function's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("opentelemetry.sdk")
+
+from opentelemetry import trace  # noqa: E402
+from opentelemetry.sdk.metrics import MeterProvider  # noqa: E402
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: E402
+from opentelemetry.sdk.trace import TracerProvider  # noqa: E402
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: E402
+
+from memover import Cache, Event  # noqa: E402
+from memover.model import Source  # noqa: E402
+from memover.observe.opentelemetry import OpenTelemetryObserver  # noqa: E402
+
+
+class Telemetry:
+    """An SDK of the test's own, and an observer on it."""
+
+    def __init__(self, **options: Any) -> None:
+        self._spans, self._reader = InMemorySpanExporter(), InMemoryMetricReader()
+        self.tracers = TracerProvider()
+        self.tracers.add_span_processor(SimpleSpanProcessor(self._spans))
+        self.observer = OpenTelemetryObserver(
+            tracer_provider=self.tracers, meter_provider=MeterProvider([self._reader]), **options
+        )
+
+    def spans(self) -> dict[str, Any]:
+        return {span.name: span for span in self._spans.get_finished_spans()}
+
+    def metrics(self) -> dict[tuple[str, Any], Any]:
+        data = self._reader.get_metrics_data()
+        assert data is not None
+        return {
+            (metric.name, point.attributes.get("cache.source")): point
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+
+
+def test_metrics_of_a_cache() -> None:
+    """Hits and misses by source, loads with their durations, invalidations."""
+    telemetry = Telemetry()
+    with Cache("memory://", observers=[telemetry.observer]) as cache:
+        cached: Any = cache.versioned(namespace="profiles")(lambda n: n)
+        cached(1)
+        cached(1)
+        cached(1)
+        cached.invalidate_all()
+    found = telemetry.metrics()
+    assert found["memover.hits", "fresh"].value == 2
+    assert found["memover.misses", "loaded"].value == 1
+    assert found["memover.loads", None].value == 1
+    assert found["memover.load.duration", None].count == 1
+    assert found["memover.load.duration", None].explicit_bounds[0] == 0.001
+    assert found["memover.invalidations", None].value == 1
+    assert dict(found["memover.hits", "fresh"].attributes) == {"cache.namespace": "profiles", "cache.source": "fresh"}
+
+
+def test_spans_of_a_cache() -> None:
+    """One for each call, load and invalidation, with what is known of it."""
+    telemetry = Telemetry(address="redis://x")
+    with Cache("memory://", observers=[telemetry.observer]) as cache:
+        cached: Any = cache.versioned(namespace="profiles")(lambda n: n)
+        cached(1)
+        key = cached.key(1)
+        cached.invalidate_all()
+    spans = telemetry.spans()
+    assert set(spans) == {"memover.get", "memover.load", "memover.invalidate"}
+    got = dict(spans["memover.get"].attributes)
+    assert got["cache.namespace"] == "profiles"
+    assert (got["cache.key"], got["cache.hit"], got["cache.source"]) == (key, False, "loaded")
+    assert got["server.address"] == "redis://x"
+
+
+def test_the_functions_own_spans_are_children_of_the_load() -> None:
+    """And the load's is a child of the call's, when the runtime announces them."""
+    telemetry = Telemetry()
+    tracer = trace.get_tracer("app", tracer_provider=telemetry.tracers)
+    got = telemetry.observer.begin("lookup", "profiles", "k", "redis://x")
+    load = telemetry.observer.begin("load", "profiles", "k", "redis://x")
+    with tracer.start_as_current_span("query"):
+        pass
+    load(Event("load", "profiles", "k", load_time=0.1, error=KeyError("x")))
+    got(Event("lookup", "profiles", "k", Source.LOADED))
+    spans = telemetry.spans()
+    assert spans["query"].parent.span_id == spans["memover.load"].context.span_id
+    assert spans["memover.load"].parent.span_id == spans["memover.get"].context.span_id
+    assert spans["memover.load"].status.status_code is trace.StatusCode.ERROR
+    assert spans["memover.load"].attributes["server.address"] == "redis://x"
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_announced_spans_are_made_once() -> None:
+    """An event after its span makes no second one."""
+    telemetry = Telemetry()
+    event = Event("load", "profiles", "k", load_time=0.1)
+    telemetry.observer.begin("load", "profiles", "k")(event)
+    telemetry.observer(event)
+    assert list(telemetry.spans()) == ["memover.load"]
+    assert telemetry.metrics()["memover.loads", None].value == 1
+
+
+def test_a_failed_invalidation_is_not_counted() -> None:
+    """It is an error of its span."""
+    telemetry = Telemetry()
+    telemetry.observer(Event("invalidate", "profiles", "", error=OSError("away")))
+    telemetry.observer(Event("invalidate-tags", "", "", detail="a b"))
+    assert telemetry.metrics()["memover.invalidations", None].value == 1
+
+
+def test_keys_and_spans_may_be_left_out() -> None:
+    """A key may hold what a user typed."""
+    telemetry = Telemetry(keys=False)
+    telemetry.observer(Event("lookup", "profiles", "k", Source.FRESH))
+    assert "cache.key" not in telemetry.spans()["memover.get"].attributes
+    silent = Telemetry(spans=False)
+    silent.observer(Event("lookup", "profiles", "k", Source.FRESH))
+    silent.observer.begin("load", "profiles", "k")(None)
+    assert silent.spans() == {}
+
+
+def test_without_an_sdk_nothing_happens() -> None:
+    """The API alone is enough."""
+    observer = OpenTelemetryObserver()
+    with Cache("memory://", observers=[observer]) as cache:
+        assert cache.versioned(namespace="profiles")(lambda: 5)() == 5
