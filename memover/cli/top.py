@@ -274,7 +274,7 @@ class Screen:
                     header_style="bold" if column.head == name else "dim",
                 )
         if spark:
-            shown.add_column("calls", width=_SPARK_WIDTH, no_wrap=True, style="cyan")
+            shown.add_column("calls", width=_SPARK_WIDTH, no_wrap=True, style="cyan", justify="right")
         for line in lines[self._first : self._first + rows]:
             cells = [cell for cell, column in zip(_cells(line), _COLUMNS) if column.head not in hidden]
             if spark:

@@ -361,8 +361,9 @@ def _fields(value: Any) -> dict[str, Any] | None:
         return None
     if dataclasses.is_dataclass(value):
         return {each.name: getattr(value, each.name, None) for each in dataclasses.fields(value)}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return dict(zip(value._fields, value))
+    named = getattr(value, "_fields", None)
+    if isinstance(value, tuple) and isinstance(named, tuple):
+        return dict(zip(named, value))
     for names in ("model_fields", "__attrs_attrs__", "__struct_fields__"):
         declared = getattr(type(value), names, None)
         if declared:

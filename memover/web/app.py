@@ -33,7 +33,7 @@ from memover.web.pages import Page, cells, grade, path_of
 from memover.web.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -59,7 +59,7 @@ def application(
     routes = _Routes(place, allow_invalidate, interval)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         watching = asyncio.create_task(routes.watch.go_on())
         try:
             yield

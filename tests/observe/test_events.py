@@ -12,7 +12,8 @@ import memover
 from memover import Event
 from memover.observe import LoggingObserver
 from memover.observe.logging import level_of
-from memover.runtime.counters import COUNTERS, documented as counters_documented
+from memover.runtime.counters import COUNTERS
+from memover.runtime.counters import documented as counters_documented
 from memover.runtime.events import EVENTS, documented
 
 DOCS = Path(__file__).parents[2] / "docs" / "observing.md"

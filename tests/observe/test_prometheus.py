@@ -35,11 +35,17 @@ def scraped(*caches: Cached) -> dict[tuple[str, tuple[tuple[str, str], ...]], fl
     registry = CollectorRegistry()
     registry.register(Collector(*caches))
     families = text_string_to_metric_families(generate_latest(registry).decode())
-    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def value(found: Any, name: str, **labels: str) -> float:
-    number: float = found[name, tuple(sorted({"prefix": "shop", "namespace": "profiles", "version": "1", **labels}.items()))]
+    number: float = found[
+        name, tuple(sorted({"prefix": "shop", "namespace": "profiles", "version": "1", **labels}.items()))
+    ]
     return number
 
 

@@ -26,7 +26,9 @@ class Profile:
     name: str
 
 
-def entry(value: Any, *, generation: bytes = b"1-0", created_at: float = 1.0, fresh_until: float = float("inf")) -> bytes:
+def entry(
+    value: Any, *, generation: bytes = b"1-0", created_at: float = 1.0, fresh_until: float = float("inf")
+) -> bytes:
     return seal(
         ValueCodec(types=[Profile]).encode(value),
         key=KEY.encode(),
@@ -185,7 +187,11 @@ def test_values_only_when_asked_for(way: str, make: Any) -> None:
 )
 def test_an_invalidation_meanwhile_is_no_difference(way: str, make: Any, now: bytes | None) -> None:
     """The entry is gone, moved, replaced or over when it is looked at again: no verdict, not counted."""
-    raw = entry("old", fresh_until=5.0) if now is not None and b"inf" not in now and now == entry("old", fresh_until=5.0) else entry("old")
+    raw = (
+        entry("old", fresh_until=5.0)
+        if now is not None and b"inf" not in now and now == entry("old", fresh_until=5.0)
+        else entry("old")
+    )
     function = make("new")
     function.now = now
     audited(function, raw, way=way)
@@ -245,7 +251,9 @@ def test_it_is_bounded() -> None:
 def test_the_share_is_by_chance() -> None:
     """Of so many hits about that share, none at nought."""
     draws = iter([n / 1000 for n in range(1000)])
-    auditor = Auditor(Function(1), 0.1, places=Places(), submit=Desk().submit, later=Desk().later, chance=lambda: next(draws))
+    auditor = Auditor(
+        Function(1), 0.1, places=Places(), submit=Desk().submit, later=Desk().later, chance=lambda: next(draws)
+    )
     assert sum(auditor.chosen() for _ in range(1000)) == 100
 
 

@@ -37,5 +37,7 @@ def test_the_table_of_top_is_todays() -> None:
 
 def test_links_inside_the_page_lead_somewhere() -> None:
     """To its own headings."""
-    headings = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in re.findall(r"^## (.*)$", PAGE, re.MULTILINE)}
+    headings = {
+        re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
+    }
     assert set(re.findall(r"\]\(#([\w-]+)\)", PAGE)) <= headings

@@ -83,7 +83,9 @@ def test_a_store_that_is_not_there_is_a_check_that_fails(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_cluster_and_a_sentinel_group(redis_cluster: RedisCluster, sentinel_group: SentinelGroup, tmp_path: Path, prefix: str) -> None:
+def test_a_cluster_and_a_sentinel_group(
+    redis_cluster: RedisCluster, sentinel_group: SentinelGroup, tmp_path: Path, prefix: str
+) -> None:
     """Each primary has its row of memory; replicas are counted."""
     found = checks(Project(tmp_path, redis_cluster.url, prefix))
     assert sum(name.startswith("maxmemory ") for name in found) == 3

@@ -202,7 +202,9 @@ def test_a_payload_is_never_run(project: Project, redis_client: redis.Redis) -> 
     raw = redis_client.get(key)
     assert raw is not None
     header = read_header(raw, key.encode())
-    redis_client.set(key, rewritten(raw, header, payload=pickle.dumps(Bomb()), codec="memover.codec.pickle.PickleCodec"))
+    redis_client.set(
+        key, rewritten(raw, header, payload=pickle.dumps(Bomb()), codec="memover.codec.pickle.PickleCodec")
+    )
     assert "not opened here" in project.facts("inspect", key)["value"]
     assert not (project.root / "boom").exists()
 

@@ -42,7 +42,12 @@ def test_the_lock_says_which_versions_are_old(project: Project) -> None:
     fill(project.url, project.prefix, 3)
     project.lock()
     locked = {(row["namespace"], row["version"]): row["locked"] for row in project.facts("ls")["rows"]}
-    assert locked == {("profiles", 1): "old", ("profiles", 2): "current", ("items", 7): "unknown", ("~kv", 3): "unknown"}
+    assert locked == {
+        ("profiles", 1): "old",
+        ("profiles", 2): "current",
+        ("items", 7): "unknown",
+        ("~kv", 3): "unknown",
+    }
 
 
 def test_a_pattern_chooses(project: Project) -> None:

@@ -44,8 +44,23 @@ def test_rates_over_all_processes(project: Project, redis_client: redis.Redis) -
     """Added up over the processes of one version, versions apart; agreement over all audits."""
     loads = [0] * 15
     loads[3] = 10
-    figures = {"hits": 90, "misses": 10, "loads": 8, "near_hits": 40, "waits": 2, "stale": 4, "load_errors": 1, "store_errors": 1}
-    one = {"namespace": "profiles", "version": 2, "window": figures, "window_loads": loads, "totals": {"audits": 1000, "disagreements": 1}}
+    figures = {
+        "hits": 90,
+        "misses": 10,
+        "loads": 8,
+        "near_hits": 40,
+        "waits": 2,
+        "stale": 4,
+        "load_errors": 1,
+        "store_errors": 1,
+    }
+    one = {
+        "namespace": "profiles",
+        "version": 2,
+        "window": figures,
+        "window_loads": loads,
+        "totals": {"audits": 1000, "disagreements": 1},
+    }
     publish(redis_client, project.prefix, "a", one)
     publish(redis_client, project.prefix, "b", one, {"namespace": "profiles", "version": 1})
     foreign(redis_client, project.prefix)
@@ -54,7 +69,13 @@ def test_rates_over_all_processes(project: Project, redis_client: redis.Redis) -
     assert list(found) == ["interval", "processes", "functions"]
     assert (found["interval"], found["processes"]) == (5.0, 2)
     old, new = found["functions"]
-    assert (old["version"], old["processes"], old["calls_per_second"], old["hit_ratio"], old["load_p50"]) == (1, 1, 0, None, None)
+    assert (old["version"], old["processes"], old["calls_per_second"], old["hit_ratio"], old["load_p50"]) == (
+        1,
+        1,
+        0,
+        None,
+        None,
+    )
     assert new == {
         "namespace": "profiles",
         "version": 2,
@@ -140,7 +161,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal to it
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # so that Ctrl-C is a signal to it
         )
         self.text = ""
 

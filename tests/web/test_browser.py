@@ -21,7 +21,8 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.skipif(
-        BROWSER is None or DRIVER is None, reason="no chromium with chromedriver here: apt-get install chromium chromium-driver"
+        BROWSER is None or DRIVER is None,
+        reason="no chromium with chromedriver here: apt-get install chromium chromium-driver",
     ),
     pytest.mark.slow,
 ]
@@ -97,26 +98,40 @@ def test_the_table_lives(browser: Browser, serve: Callable[..., str], redis_clie
     """Figures come by themselves, change, and leave with the process; curves and sparklines are drawn; nothing is complained of."""
     report(redis_client, prefix)
     browser.driver.get(serve())
-    browser.until("document.querySelector('#functions tbody td.num:nth-of-type(3)')?.textContent === '100'", "the first figures")
+    browser.until(
+        "document.querySelector('#functions tbody td.num:nth-of-type(3)')?.textContent === '100'", "the first figures"
+    )
     assert "● live" in browser.text()
     browser.until("document.querySelectorAll('.chart svg path.curve').length === 2", "two curves")
     browser.until("document.querySelectorAll('td.spark svg path').length === 1", "a sparkline")
     report(redis_client, prefix, window={"hits": 300, "misses": 100})
-    browser.until("document.querySelector('#functions tbody td.num:nth-of-type(3)')?.textContent === '400'", "new figures")
+    browser.until(
+        "document.querySelector('#functions tbody td.num:nth-of-type(3)')?.textContent === '400'", "new figures"
+    )
     assert browser.driver.execute_script("return document.getElementById('f-ratio').textContent") == "75.0 %"
     redis_client.unlink(f"{prefix}:report:p1")
     browser.until("!document.getElementById('empty').hidden", "a word on why nothing is there")
     assert browser.complaints() == []
 
 
-def test_markup_in_names_does_nothing(browser: Browser, serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str) -> None:
+def test_markup_in_names_does_nothing(
+    browser: Browser, serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str
+) -> None:
     """No element is made of it, no script runs, on any page."""
     report(redis_client, prefix, namespace=EVIL)
     address = serve("--allow-invalidate")
-    for path in ("/", "/contents", "/doctor", "/namespace/~kv", f"/entry?key={prefix}:1:%3Cscript%3Ealert(1)%3C/script%3E"):
+    for path in (
+        "/",
+        "/contents",
+        "/doctor",
+        "/namespace/~kv",
+        f"/entry?key={prefix}:1:%3Cscript%3Ealert(1)%3C/script%3E",
+    ):
         browser.driver.get(f"{address}{path}")
         if path == "/":
-            browser.until("document.querySelector('#functions tbody th')?.textContent.includes('onerror')", "its name as text")
+            browser.until(
+                "document.querySelector('#functions tbody th')?.textContent.includes('onerror')", "its name as text"
+            )
         assert browser.driver.execute_script("return document.querySelectorAll('img, main script, iframe').length") == 0
     assert browser.complaints() == []
 
@@ -153,7 +168,10 @@ def test_keyboard(browser: Browser, serve: Callable[..., str], redis_client: red
     browser.until(f"{names} === 'f3,f2,f1,f0'", "all rows again")
     browser.driver.find_element("css selector", "button[data-sort=name]").send_keys(Keys.ENTER)
     browser.until(f"{names} === 'f0,f1,f2,f3'", "rows by name")
-    assert browser.driver.execute_script("return document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == "ascending"
+    assert (
+        browser.driver.execute_script("return document.querySelector('th[aria-sort]').getAttribute('aria-sort')")
+        == "ascending"
+    )
     browser.driver.execute_script("document.activeElement.blur()")
     browser.type("jj")
     assert browser.driver.execute_script("return document.activeElement.textContent") == "f1"
@@ -183,7 +201,9 @@ def test_light_and_dark(browser: Browser, serve: Callable[..., str]) -> None:
     assert backs[0] > 0.8 and backs[1] < 0.1
 
 
-def test_on_a_phone(browser: Browser, serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str) -> None:
+def test_on_a_phone(
+    browser: Browser, serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str
+) -> None:
     """Nothing is wider than the screen, on any page."""
     report(redis_client, prefix)
     browser.phone()
@@ -196,7 +216,9 @@ def test_on_a_phone(browser: Browser, serve: Callable[..., str], filled: list[st
         assert wide <= screen == 390, path
 
 
-def test_the_button(browser: Browser, serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str) -> None:
+def test_the_button(
+    browser: Browser, serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str
+) -> None:
     """It asks; a no changes nothing, a yes moves the namespace and says so."""
     from selenium.webdriver.support.expected_conditions import alert_is_present
     from selenium.webdriver.support.wait import WebDriverWait
@@ -210,7 +232,9 @@ def test_the_button(browser: Browser, serve: Callable[..., str], filled: list[st
         getattr(alert, answer)()
         if answer == "dismiss":
             assert redis_client.get(f"{prefix}:gen:shop/profiles") == before
-    browser.until("document.querySelector('.note')?.textContent.includes('has moved to generation')", "the word that it is done")
+    browser.until(
+        "document.querySelector('.note')?.textContent.includes('has moved to generation')", "the word that it is done"
+    )
     assert redis_client.get(f"{prefix}:gen:shop/profiles") != before
 
 

@@ -34,7 +34,9 @@ def raw(address: str, request: str) -> str:
     return answer.decode(errors="replace")
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example", "169.254.1.1", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example", "169.254.1.1", ""]
+)
 def test_a_name_of_somebody_elses_is_refused(serve: Callable[..., str], host: str) -> None:
     """DNS rebinding: the browser asks us under the attacker's name."""
     address = serve()
@@ -56,7 +58,9 @@ def test_loopback_has_several_names(serve: Callable[..., str]) -> None:
         assert httpx.get(address, headers={"host": host}).status_code == 200, host
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:1", "https://127.0.0.1.evil.example"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://localhost:1", "https://127.0.0.1.evil.example"]
+)
 def test_another_origin_is_refused(serve: Callable[..., str], origin: str) -> None:
     """Reading and writing alike."""
     address = serve("--allow-invalidate")
@@ -68,7 +72,16 @@ def test_another_origin_is_refused(serve: Callable[..., str], origin: str) -> No
 def test_every_answer_carries_the_policy(serve: Callable[..., str], filled: list[str]) -> None:
     """Pages, files, errors and refusals: nothing inline, no frames, no sniffing, nothing kept."""
     address = serve()
-    for path in ("/", "/contents", "/doctor", "/nothing", "/static/page.js", "/static/../app.py", "/invalidate", "/entry?key=x"):
+    for path in (
+        "/",
+        "/contents",
+        "/doctor",
+        "/nothing",
+        "/static/page.js",
+        "/static/../app.py",
+        "/invalidate",
+        "/entry?key=x",
+    ):
         answer = httpx.get(f"{address}{path}")
         for name, value in HEADERS:
             assert answer.headers[name.decode()] == value.decode(), path
@@ -132,7 +145,9 @@ def csrf_of(page: str) -> str:
     return found[1]
 
 
-def test_it_only_reads_unless_told(serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str) -> None:
+def test_it_only_reads_unless_told(
+    serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str
+) -> None:
     """No form, and a post of one is refused."""
     address = serve()
     before = redis_client.get(f"{prefix}:gen:shop/profiles")
@@ -142,14 +157,20 @@ def test_it_only_reads_unless_told(serve: Callable[..., str], filled: list[str],
     assert redis_client.get(f"{prefix}:gen:shop/profiles") == before
 
 
-def test_the_button_invalidates(serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str) -> None:
+def test_the_button_invalidates(
+    serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str
+) -> None:
     """With the form's own token, by a namespace that there is."""
     address = serve("--allow-invalidate")
     page = httpx.get(f"{address}/namespace/shop%2Fprofiles").text
     assert 'name="namespace" value="shop/profiles"' in page
     csrf = csrf_of(page)
     before = redis_client.get(f"{prefix}:gen:shop/profiles")
-    for fields in ({"namespace": "shop/profiles"}, {"namespace": "shop/profiles", "csrf": csrf[:-1]}, {"namespace": "shop/profiles", "csrf": "é"}):
+    for fields in (
+        {"namespace": "shop/profiles"},
+        {"namespace": "shop/profiles", "csrf": csrf[:-1]},
+        {"namespace": "shop/profiles", "csrf": "é"},
+    ):
         assert httpx.post(f"{address}/invalidate", data=fields).status_code == 403
     json = httpx.post(f"{address}/invalidate", json={"namespace": "shop/profiles", "csrf": csrf})
     assert json.status_code == 403, "a body that other sites can send without being asked about"

@@ -22,7 +22,13 @@ EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
 
 def report(client: redis.Redis, prefix: str, namespace: str = "shop/profiles", **more: Any) -> None:
-    function = {"namespace": namespace, "version": 2, "totals": {"hits": 90}, "window": {"hits": 90, "misses": 10}, **more}
+    function = {
+        "namespace": namespace,
+        "version": 2,
+        "totals": {"hits": 90},
+        "window": {"hits": 90, "misses": 10},
+        **more,
+    }
     facts = {
         "format": 1,
         "process": "p1",
@@ -72,7 +78,9 @@ def test_history_grows(serve: Callable[..., str], redis_client: redis.Redis, pre
     assert httpx.get(f"{address}/history?namespace=none").json() == []
 
 
-def test_contents_and_a_namespace(serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str) -> None:
+def test_contents_and_a_namespace(
+    serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str
+) -> None:
     """Entries counted, sizes and ages as bars, some entries to look at, who runs which version."""
     report(redis_client, prefix)
     address = serve()
@@ -89,7 +97,9 @@ def test_contents_and_a_namespace(serve: Callable[..., str], filled: list[str], 
     assert "fresh" in entry and "&#x27;id&#x27;" in entry
 
 
-def test_what_is_not_there_is_404(serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str) -> None:
+def test_what_is_not_there_is_404(
+    serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str
+) -> None:
     """With the nearest names; keys of another prefix are not shown at all."""
     redis_client.set(f"x{prefix}:secret", "another application's")
     address = serve()
@@ -102,7 +112,9 @@ def test_what_is_not_there_is_404(serve: Callable[..., str], filled: list[str], 
     assert httpx.get(f"{address}/static/..%2Fapp.py").status_code == 404
 
 
-def test_everything_is_escaped(serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str) -> None:
+def test_everything_is_escaped(
+    serve: Callable[..., str], filled: list[str], redis_client: redis.Redis, prefix: str
+) -> None:
     """Keys, values, tokens, hosts and namespaces that are markup."""
     report(redis_client, prefix, namespace=EVIL, host=EVIL)
     key = f'{prefix}:1:evil"><b>'
