@@ -1,18 +1,47 @@
-"""What a store does for the engine: bytes in, bytes out, each method one atomic step and one round trip.
+"""What a store does for the engine: bytes in, bytes out, each method one atomic step.
 
-A store knows keys, tokens and leases; it never sees a value, a version or a clock of freshness. Every method may
-raise `StoreUnavailable` or `StoreTimeout` and nothing else. `AsyncStore` is the same with awaitables.
+A store knows keys, tokens and leases; it sees no value, no schema version and no clock of freshness. Every method is a
+generator of steps (`engine.steps`): memory's never yield, SQLite's yield `Run` where they may wait for a lock, Redis's
+yield `Send`. A method raises `StoreUnavailable` or `StoreTimeout`; any other exception is not the store's and passes
+through (P17). `fetch` and `afetch` are the read of a hit without a generator.
+
+`Key.names` are the tokens to read with an entry, the first `Key.required` of them those it must carry.
+
+**Lifetime of tokens.** Generations never expire. Tokens of tags and of single calls (`keys.names.transient`) are as many as
+there are users, so they live as long as what needs them: `acquire`, `ensure` and `renew` keep them at least until
+`TOKEN_MARGIN_MS` after the lease, `store` until `TOKEN_MARGIN_MS` after the entry it stores (for ever, where the entry has
+no limit), never shortening; `bump` gives the new token `TOKEN_MARGIN_MS`, because nothing carries it yet. A token that
+expired is a lost token: its successor has a higher number, so whatever still carries it is a miss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from memover.model import MISSING
 
 if TYPE_CHECKING:
+    from memover.codec.envelope import Header
+    from memover.engine.steps import Flow
     from memover.model import Key
 
-__all__ = ["AsyncStore", "Granted", "Replicated", "Request", "Seen", "SeenMany", "Store", "StoreFacts"]
+__all__ = [
+    "INTEGER",
+    "INTEGER_LIMIT",
+    "Change",
+    "Granted",
+    "KeyValueStore",
+    "Parcel",
+    "Replicated",
+    "Request",
+    "Seen",
+    "SeenMany",
+    "TOKEN_MARGIN_MS",
+    "Stamp",
+    "Store",
+    "StoredEntry",
+]
 
 
 class Seen(NamedTuple):
@@ -35,8 +64,30 @@ class Granted(NamedTuple):
 SeenMany = tuple[tuple[bytes, ...], Sequence["bytes | None"], Sequence["bytes | None"]]
 """Names, their tokens, and the entries' bytes in the order of the keys."""
 
-Request = tuple["Key", str, int, Sequence[bytes], Sequence[int]]
-"""A lease to be asked for: key, token, milliseconds, names to put back, floors; see `Store.acquire`."""
+
+class Request(NamedTuple):
+    """A lease to be asked for; see `Store.acquire`."""
+
+    key: Key
+    token: str
+    lease_ms: int
+    ensured: Sequence[bytes]
+    floors: Sequence[int]
+
+
+class StoredEntry(NamedTuple):
+    """An entry to be stored under the lease `token`: `expire_ms` is the hard limit in milliseconds (0: none).
+
+    `header` is that of `raw`; `value` is the object itself where a memory store may hand it out, else MISSING. `names` are
+    the transient tokens that the entry carries."""
+
+    key: Key
+    token: str
+    raw: bytes
+    expire_ms: int
+    header: Header
+    value: Any = MISSING
+    names: Sequence[bytes] = ()
 
 
 class Replicated(bytes):
@@ -45,96 +96,170 @@ class Replicated(bytes):
     replicas: int
 
 
-class StoreFacts(Protocol):
-    """What is true of a store without asking it."""
+class Stamp(NamedTuple):
+    """The generation a key-value write is made under: its key, as last seen (b"" if never), the least number it may have,
+    and the nonce of a new one should it be missing."""
+
+    name: bytes
+    known: bytes
+    floor: int
+    nonce: str
+
+
+class Parcel(NamedTuple):
+    """A key-value entry to be written: `expire_ms` is the hard limit in milliseconds (0 none, -1: remove it instead).
+
+    `value` is the object itself where a memory store may hand it out, else MISSING."""
+
+    key: Key
+    raw: bytes
+    expire_ms: int
+    value: Any
+
+
+class Change(NamedTuple):
+    """What came of a key-value write: whether it was done, the current generation, and a detail (see the method)."""
+
+    done: bool
+    generation: bytes
+    detail: Any = None
+
+
+TOKEN_MARGIN_MS = 30_000
+"""How long a transient token outlives what needs it, in milliseconds."""
+
+INTEGER = "mv-int"
+"""The codec of plain integers: decimal digits with an optional minus, which a script can count up."""
+INTEGER_LIMIT = 1 << 53
+"""Plain integers are smaller than this in magnitude: what a double, Lua's only number, counts exactly."""
+
+
+class KeyValueStore(Protocol):
+    """The key-value side of a store.
+
+    Every write names the generation it is made under in a `Stamp` and answers the current one: an entry that carries
+    another is stamped anew by the store, so nothing is stored under a generation that a `clear()` has ended. Whether an
+    entry is alive (key, kind, checksum, generation, `now` before `fresh_until`) is decided as `engine.judge` does it.
+    Methods marked "once" are never sent again on a lost connection; they may have been applied all the same."""
+
+    def put(self, parcels: Sequence[Parcel], stamp: Stamp) -> Flow[bytes]:
+        """Store all and end the leases on them; returns the generation they now carry."""
+        ...
+
+    def add(self, parcel: Parcel, stamp: Stamp, now: float) -> Flow[Change]:
+        """Store unless a live entry is there. Once."""
+        ...
+
+    def increment(self, key: Key, delta: int, stamp: Stamp, now: float) -> Flow[Change]:
+        """Add to a live plain integer, keeping its instants and limit; the detail is the new value.
+
+        Not done: no live entry (detail None), or one that is no plain integer or would not stay one (False). Once."""
+        ...
+
+    def swap(self, key: Key, old: bytes, new: bytes) -> Flow[bool]:
+        """Replace the entry, if it still is `old`, keeping its limit. Once."""
+        ...
+
+    def touch(self, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float) -> Flow[Change]:
+        """Give a live entry a new end; of the parcel, key and `expire_ms` count."""
+        ...
+
+    def move(self, key: Key, to: Key, stamp: Stamp, now: float) -> Flow[Change]:
+        """Give a live entry another key, with its instants and its remaining limit, and end the leases on both. Once."""
+        ...
+
+    def remove(self, key: Key) -> Flow[tuple[bytes | None, bytes | None]]:
+        """Remove entry and lease; returns the generation and at least the header of what was removed."""
+        ...
+
+    def remove_many(self, keys: Sequence[Key]) -> Flow[None]:
+        """Remove entries and leases."""
+        ...
+
+
+class Store(KeyValueStore, Protocol):
+    """A store. `close`, `aclose` and `after_fork` may be called at any time; a closed store opens again when it is used."""
 
     address: str
-    """Where it is, without credentials; equal for two stores that share their entries."""
-    shared: bool
-    """Whether other processes see it."""
+    """Where it is, without credentials."""
+    local: bool
+    """Whether it is this process's memory: it never waits, and keeps objects beside their bytes."""
     spread: bool
     """Whether keys live on different nodes, so that no step can be atomic over two of them."""
 
-
-class Store(StoreFacts, Protocol):
-    """A store as synchronous callers see it."""
-
-    def read(self, key: Key) -> Seen: ...
-
-    def read_plain(self, keys: Sequence[Key]) -> SeenMany:
-        """As `read_many`, for keys that all have one and the same name."""
+    def fetch(self, key: Key) -> Seen:
+        """As `read`, in the calling thread and without a generator: the read of every hit."""
         ...
 
-    def read_many(self, keys: Sequence[Key]) -> list[Seen]:
-        """As `read` for each; one round trip together (Cluster: one per node, side by side)."""
+    def afetch(self, key: Key) -> Awaitable[Seen]:
+        """As `fetch`, on the running event loop."""
         ...
 
-    def acquire_many(self, requests: Sequence[Request]) -> list[Granted]:
-        """As `acquire` for each, none forced; one round trip together."""
+    def read(self, key: Key) -> Flow[Seen]:
+        """The tokens of the key's names, and its entry. One round trip."""
         ...
 
-    def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> list[bool]:
-        """As `store` for each; one round trip together."""
-        ...
-
-    def look(self, key: Key) -> Seen:
+    def look(self, key: Key) -> Flow[Seen]:
         """As `read`, with the lease."""
         ...
 
-    def acquire(
-        self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
-    ) -> Granted:
+    def read_plain(self, keys: Sequence[Key]) -> Flow[SeenMany]:
+        """As `read_many`, for keys that all have the same names."""
+        ...
+
+    def read_many(self, keys: Sequence[Key]) -> Flow[list[Seen]]:
+        """As `read` for each; one round trip together (Cluster: one per node, side by side)."""
+        ...
+
+    def acquire(self, request: Request, *, force: bool = False) -> Flow[Granted]:
         """Put back the required tokens and the `ensured` ones where missing or below their floor (`floors` are in that
         order), then take the lease unless it is held under the very required tokens now current; `force` takes it
         all the same. Seen are the required names, the ensured, and those the key has learned."""
         ...
 
-    def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> list[bytes]:
+    def acquire_many(self, requests: Sequence[Request]) -> Flow[list[Granted]]:
+        """As `acquire` for each, none forced; one round trip together."""
+        ...
+
+    def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> Flow[list[bytes]]:
         """The tokens of these names, put back where missing or below their floor; read in this order."""
         ...
 
-    def store(self, key: Key, token: str, raw: bytes, expire_ms: int) -> bool:
-        """Store the entry and give the lease back if `token` still holds it; 0 ms never expires."""
+    def store(self, entry: StoredEntry) -> Flow[bool]:
+        """Store the entry and give the lease back if its token still holds it; whether it was stored."""
         ...
 
-    def release(self, key: Key, token: str, failed: bool) -> None:
+    def store_many(self, entries: Sequence[StoredEntry]) -> Flow[list[bool]]:
+        """As `store` for each; one round trip together."""
+        ...
+
+    def release(self, key: Key, token: str, failed: bool) -> Flow[None]:
         """Give the lease back if `token` still holds it, leaving a mark of failure for a moment if asked."""
         ...
 
-    def renew(self, key: Key, token: str, lease_ms: int) -> bool:
-        """Prolong the lease if `token` still holds it."""
+    def renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes] = ()) -> Flow[bool]:
+        """Prolong the lease if `token` still holds it, and the transient tokens among `names` with it."""
         ...
 
-    def bump(self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]) -> list[bytes]:
+    def bump(
+        self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
+    ) -> Flow[list[bytes]]:
         """Move tokens to new ones beyond their floors, none numbered below the first; the same nonce moves them once.
         Those in `along` move if they exist."""
         ...
 
-    def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> None:
+    def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Flow[None]:
         """Remove entry and lease together, and move the tokens in `along` if they exist."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close what this process's threads have open."""
+        ...
 
+    def aclose(self) -> Awaitable[None]:
+        """Close what the running event loop has open."""
+        ...
 
-class AsyncStore(StoreFacts, Protocol):
-    """A store as coroutines see it; see `Store`."""
-
-    def read(self, key: Key) -> Awaitable[Seen]: ...
-    def look(self, key: Key) -> Awaitable[Seen]: ...
-    def read_plain(self, keys: Sequence[Key]) -> Awaitable[SeenMany]: ...
-    def read_many(self, keys: Sequence[Key]) -> Awaitable[list[Seen]]: ...
-    def acquire_many(self, requests: Sequence[Request]) -> Awaitable[list[Granted]]: ...
-    def store_many(self, entries: Sequence[tuple[Key, str, bytes, int]]) -> Awaitable[list[bool]]: ...
-    def acquire(
-        self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
-    ) -> Awaitable[Granted]: ...
-    def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> Awaitable[list[bytes]]: ...
-    def store(self, key: Key, token: str, raw: bytes, expire_ms: int) -> Awaitable[bool]: ...
-    def release(self, key: Key, token: str, failed: bool) -> Awaitable[None]: ...
-    def renew(self, key: Key, token: str, lease_ms: int) -> Awaitable[bool]: ...
-    def bump(
-        self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
-    ) -> Awaitable[list[bytes]]: ...
-    def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Awaitable[None]: ...
-    def close(self) -> Awaitable[None]: ...
+    def after_fork(self) -> None:
+        """In a forked child: what is open belongs to the parent."""
+        ...

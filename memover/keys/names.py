@@ -53,6 +53,7 @@ __all__ = [
     "tag_clock_key",
     "shorten",
     "tag_key",
+    "transient",
 ]
 
 STRIPES = 1024
@@ -133,6 +134,12 @@ def tag_clock_key(prefix: str) -> str:
 def coarse_key(prefix: str) -> str:
     """The key of the token that moves with every invalidation: for entries that depend on too many to list."""
     return f"{prefix}:gen:@all"
+
+
+def transient(name: bytes) -> bool:
+    """Whether a token's key is that of a tag or of single calls, which live only as long as what needs them."""
+    kind, _, rest = name.partition(b":")[2].partition(b":")
+    return kind == b"tag" or (kind == b"gen" and b"@call" in rest)
 
 
 def tag_key(prefix: str, tag: str) -> str:

@@ -16,7 +16,7 @@ from redis.exceptions import AskError, MovedError, ResponseError
 from memover.clocks import monotonic
 from memover.stores.redis.connect import parse_url, translated
 from memover.stores.redis.limits import Limits
-from memover.stores.redis.sync import RedisStore
+from memover.stores.redis.store import RedisStore
 from memover.stores.survey import HEAD_LIMIT_BYTES, Facts, Page, Right, Server
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class RedisSurvey:
                 raise translated(answer, self.address)
 
     def drop(self, entry: bytes, lease: bytes, along: Sequence[bytes], nonce: str) -> None:
-        self._store.drop(entry, lease, nonce, along)
+        self._store.link.complete(self._store.drop(entry, lease, nonce, along))
 
     # -- sending -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,300 @@
+"""One decorated function before it meets a cache, and the functions it has become on the caches it has met.
+
+The faces (`cached`) bind arguments and hand the flows made here to a runner. A flow that a helper needs is written once
+here, for `def` and `async def` functions alike.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from threading import RLock
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memover import default
+from memover.codec import resolve_codec
+from memover.engine import load as flows
+from memover.engine.answers import Outcome
+from memover.engine.invalidate import drop, move
+from memover.engine.judge import VERSION
+from memover.engine.tokens import parse
+from memover.errors import ConfigurationError, StoreError
+from memover.keys.identity import claim
+from memover.keys.names import check_version
+from memover.model import CacheInfo, Entry, Generation, Key
+from memover.policy import Duration, Policy, seconds_of
+from memover.runtime.function import Function, new_nonce
+from memover.runtime.hit import acached_call, cached_call
+
+if TYPE_CHECKING:
+    from memover.cache import Cache
+    from memover.engine.call import CachedCall
+    from memover.engine.steps import Flow
+    from memover.keys.binding import Binding
+    from memover.keys.tags import Tags
+
+__all__ = ["Definition", "Resident", "age_of"]
+
+
+_moving = RLock()
+_declared: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The caches that know of the versions of all functions on the default cache."""
+
+
+def _after_fork_in_child() -> None:
+    global _moving  # noqa: PLW0603  # its holder in the parent is not here
+    _moving = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Resident(NamedTuple):
+    """A function on one cache: its state there, its arguments' way to keys, and the cached call."""
+
+    function: Function
+    lookup: Callable[..., Key]
+    call: Callable[..., Any]
+
+
+class Definition:
+    """The function, its policy and its binding; `call` is the cached call, resolved on first use."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        policy: Policy,
+        binding: Binding,
+        *,
+        tags: Tags,
+        cache: Cache | str | None,
+        codec: Any,
+        declared: Mapping[str, Any],
+        is_async: bool,
+        kind: str = "plain",
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.policy = policy
+        self.binding = binding
+        self.tags = tags
+        self.is_async = is_async
+        self.declared = declared
+        self.upgrades: dict[int, Callable[[Any], Any]] = {}
+        self._codec = codec
+        self._cache = cache
+        self._residents: weakref.WeakKeyDictionary[Any, Resident] = weakref.WeakKeyDictionary()
+        self._resident: Resident | None = None
+        self.takes_class = kind == "plain" and next(iter(binding.parameters), "") == "cls"
+        self.loader: Callable[..., Any] | None = None
+        self.call: Callable[..., Any] = self._first_call
+        self.alias = cache if isinstance(cache, str) else None
+        if cache is None or self.alias is not None:
+            claim("the default cache" if cache is None else f"the alias {cache}", "", policy.namespace, function, self)
+            default.follow(self)
+            for known in list(_declared):
+                known._state.witness.versions.pop(VERSION + policy.namespace.encode(), None)
+                self.declare_version(known)
+        else:
+            self.now()
+
+    @property
+    def cache(self) -> Cache:
+        """The cache this function uses now."""
+        cache: Cache
+        if isinstance(self._cache, str):
+            cache = default.named(self._cache)
+        else:
+            cache = default.current() if self._cache is None else self._cache
+        return cache
+
+    def now(self) -> Resident:
+        """The function on the cache it uses now. Raises `ConfigurationError` when its namespace is taken there."""
+        resident = self._resident
+        if resident is None:
+            cache = self.cache
+            with _moving:
+                resident = self._residents.get(cache)
+                if resident is None:
+                    resident = self._residents[cache] = self._move_in(cache)
+                self._resident = resident
+                self.call = resident.call
+        return resident
+
+    def let_go(self) -> None:
+        """The default cache has changed."""
+        self._resident = None
+        self.call = self._first_call
+
+    def _first_call(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self.now().call(*args, **kwargs)
+
+    def _move_in(self, cache: Cache) -> Resident:
+        claim(cache.address, cache.prefix, self.policy.namespace, self.function, self)
+        codec = resolve_codec(
+            self._codec if self._codec is not None else cache.codec, self.function, types=self.policy.cache_errors
+        )
+        function = Function(self.function, self.name, self.policy, self.binding, codec, self.tags, cache._state)
+        function.upgrades = self.upgrades
+        if self._cache is None and cache not in _declared:
+            # Those that have not been called too: an entry made of an older version of theirs is not to be served.
+            _declared.add(cache)
+            for other in default.followers():
+                other.declare_version(cache)
+        lookup = function.lookup()
+        return Resident(function, lookup, (acached_call if self.is_async else cached_call)(function, lookup))
+
+    def add_upgrade(self, version: int, upgrade: Any) -> None:
+        """Take a function that turns an entry of an older version into this one's. Raises `ConfigurationError`."""
+        if not callable(upgrade):
+            raise ConfigurationError(
+                f"{self.name}: upgrade(from_version={version!r}) decorates a function, not {upgrade!r}."
+            )
+        if check_version(version) >= self.policy.version:
+            raise ConfigurationError(
+                f"{self.name} has version {self.policy.version}: upgrade(from_version={version}) must name an older one."
+            )
+        if self.upgrades.get(version, upgrade) is not upgrade and not same_function(self.upgrades[version], upgrade):
+            raise ConfigurationError(f"{self.name} has an upgrade from version {version} already: there can be one.")
+        if inspect.iscoroutinefunction(upgrade) and not self.is_async:
+            raise ConfigurationError(
+                f"{self.name} is not a coroutine function, so its upgrade cannot be one: make it a def."
+            )
+        self.upgrades[version] = upgrade
+
+    def declare_version(self, cache: Cache) -> None:
+        """Tell a cache of this function's version, unless it knows one of the namespace."""
+        mark = VERSION + self.policy.namespace.encode()
+        cache._state.witness.versions.setdefault(mark, b"%d" % self.policy.version)
+
+    # -- what the helpers do, as flows --------------------------------------------------------------------------------------
+
+    def peeking(self, call: CachedCall, version: int | None = None) -> Flow[Entry | None]:
+        """The entry a call would be answered from, or None."""
+        function: Any = call.function
+        key = call.key
+        if function.observers.disabled():
+            return None
+        try:
+            found = yield from flows.peek(call)
+        except StoreError as error:
+            function.store_failed(key, error)
+            if function.policy.on_store_error == "raise":
+                raise
+            return None
+        if found is None:
+            return None
+        reading, outcome = found
+        call.hand_on(outcome)
+        header = reading.header
+        assert header is not None, "an answer was decoded from it"
+        generation = parse(header.generation)
+        assert generation is not None, "it was trusted"
+        tag = f"{function.state.prefix}:tag:"
+        names = [name.decode() for name, _ in header.marks]
+        return Entry(
+            outcome.value if outcome.error is None else outcome.error,
+            key.text,
+            function.policy.namespace,
+            function.policy.version if version is None else version,
+            generation,
+            header.created_at,
+            header.fresh_until,
+            header.usable_until,
+            tuple(name[len(tag) :] for name in names if name.startswith(tag)),
+            header.size,
+            tuple(name for name in names if not name.startswith(tag) and name.encode() != function.soft_name),
+        )
+
+    def putting(self, call: CachedCall, value: Any) -> Flow[None]:
+        """Store a value known from elsewhere."""
+        function: Any = call.function
+        if function.observers.disabled():
+            return
+        outcome = Outcome(value)
+        try:
+            yield from flows.put(call, outcome)
+        except StoreError as error:
+            function.store_failed(call.key, error)
+            raise
+        if outcome.error is not None:
+            raise outcome.error
+
+    def invalidating(self, call: CachedCall) -> Flow[None]:
+        """Remove one call's entry everywhere, or raise `InvalidationFailed` and go on trying."""
+        function: Any = call.function
+        told = FunctionInvalidation(function, f"one call of {self.name}", call.key)
+        older = [key for _, key in function.older_keys(call.key)]
+        yield from drop(function.state, told, call, new_nonce(), older, function.generation_name)
+
+    def moving(self, function: Function, soft: bool) -> Flow[Generation]:
+        """Move the namespace to a new generation (softly: its soft mark), or raise `InvalidationFailed` and go on trying."""
+        name, softly = function.generation_name, False
+        if soft and function.soft_name is not None:
+            name, softly = function.soft_name, True
+        what = f"the namespace {function.policy.namespace!r}"
+        told = FunctionInvalidation(function, what, None, name=name, soft=softly)
+        along = (function.coarse_name,)
+        (token,) = yield from move(function.state, told, (name,), new_nonce(), along=along)
+        generation = parse(token)
+        assert generation is not None, "the script writes no other"
+        return generation
+
+    # -- what needs no store --------------------------------------------------------------------------------------------
+
+    def info(self) -> CacheInfo:
+        """The counters of this function on the cache it uses now."""
+        return self.now().function.info()
+
+    def parameters(self) -> dict[str, Any]:
+        """The settings as declared, with the cache's defaults filled in."""
+        cache = self.cache
+        settled = {"ttl": cache.ttl, "wait_timeout": cache.wait_timeout, "lease_ttl": cache.lease_ttl}
+        return {name: settled.get(name) if value is ... else value for name, value in self.declared.items()}
+
+    def key_at(self, version: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:
+        """The names of a call under another version."""
+        return self.now().function.lookup(check_version(version))(*args, **kwargs)
+
+
+class FunctionInvalidation:
+    """An `engine.invalidate.Invalidation` of one call (`key`) or of the whole namespace."""
+
+    def __init__(
+        self, function: Function, what: str, key: Key | None, *, name: bytes = b"", soft: bool = False
+    ) -> None:
+        self.what = what
+        self.names = (key.entry,) if key is not None else (name,)
+        self._function = function
+        self._key = key
+        self._soft = soft
+
+    def begin(self) -> None:
+        """Drop the last answers that this concerns; a soft invalidation leaves them usable."""
+        if not self._soft:
+            self._function.forget(None if self._key is None else self._key.entry)
+
+    def failed(self, error: Exception, failure: Exception) -> None:
+        """Count and report that the store did not acknowledge it."""
+        self._function.store_failed(self._key, error)
+        self._function.emit("invalidate", self._key, error=failure)
+
+    def done(self) -> None:
+        """Count and report it."""
+        self._function.counters.invalidations += 1
+        self._function.emit("invalidate", self._key, detail="soft" if self._soft else "")
+
+
+def age_of(seconds: Duration) -> float:
+    """The checked limit of `max_age`."""
+    return seconds_of(seconds, "max_age", zero=True)
+
+
+def same_function(one: Any, other: Any) -> bool:
+    """Whether two functions are one source, decorated again by a reload."""
+    names = ("__module__", "__qualname__")
+    return all(getattr(one, name, one) == getattr(other, name, other) for name in names)

@@ -1,0 +1,156 @@
+"""What flows wait for. A flow is a generator that yields steps; `runtime.run` performs them for threads and for asyncio.
+
+    answer = yield from Send(link, commands)
+
+A step is data. Whatever needs no waiting is a plain method call and no step, so a store that never waits (memory) makes
+flows that never yield. An exception raised while a step is performed, of any kind, is thrown into the flow at that point.
+
+| step       | performed as                                              | answer                                          |
+|------------|-----------------------------------------------------------|-------------------------------------------------|
+| `Send`     | commands to servers, sent together                        | their answers; the server's errors among them   |
+| `Run`      | a callable that may block (asyncio: in a worker thread)   | what it returns                                 |
+| `Invoke`   | a user's function (asyncio: awaited if it is awaitable)   | what it returns                                 |
+| `Sleep`    | a pause in seconds                                        | None                                            |
+| `Await`    | waiting until another's load has ended, or for `seconds`  | None                                            |
+| `Spawn`    | a flow run behind the caller, who waits `seconds` at most | its result once it has ended, else False or True|
+| `Together` | flows run side by side, `limit` at a time                 | their results in order                          |
+
+This module alone contains a bare `yield` of a step; everywhere else it is `yield from`, whose type is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+__all__ = ["Await", "Awaited", "Flow", "Invoke", "Link", "Run", "Send", "Sleep", "Spawn", "Step", "Together"]
+
+T = TypeVar("T")
+
+
+class Step(Generic[T]):
+    """Something to wait for; `T` is the type of its answer."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Generator[Step[Any], Any, T]:
+        answer: T = yield self
+        return answer
+
+
+Flow = Generator[Step[Any], Any, T]
+"""A generator of steps that returns T."""
+
+
+class Link(Protocol):
+    """A way to servers, for threads and for asyncio."""
+
+    def exchange(self, step: Send) -> list[Any]:
+        """Perform the step in the calling thread. Raises `StoreError`."""
+        ...
+
+    def aexchange(self, step: Send) -> Awaitable[list[Any]]:
+        """Perform the step on the running event loop. Raises `StoreError`."""
+        ...
+
+
+class Send(Step["list[Any]"]):
+    """Send commands together and read their answers, in their order.
+
+    `urgent` passes an open circuit (invalidations do); `once` forbids sending again what may have been applied."""
+
+    __slots__ = ("commands", "link", "once", "urgent")
+
+    def __init__(self, link: Link, commands: Sequence[Any], *, urgent: bool = False, once: bool = False) -> None:
+        self.link = link
+        self.commands = commands
+        self.urgent = urgent
+        self.once = once
+
+
+class Run(Step[T]):
+    """Call something that may block for a while, such as a write to a file that another process has locked."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self.function = function
+
+
+class Invoke(Step[Any]):
+    """Call a user's function in the caller's context. Raises whatever it raises."""
+
+    __slots__ = ("args", "function", "kwargs")
+
+    def __init__(self, function: Callable[..., Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None):
+        self.function = function
+        self.args = args
+        self.kwargs: Mapping[str, Any] = {} if kwargs is None else kwargs
+
+
+class Sleep(Step[None]):
+    """Pause for `seconds`."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+class Awaited(Protocol):
+    """What can be waited for by threads and event loops alike: see `runtime.flights`."""
+
+    def join(self, wake: Callable[[], None]) -> bool:
+        """Have `wake` called at the end, from whichever thread ends it; False if it has ended already."""
+        ...
+
+    def leave(self, wake: Callable[[], None]) -> None:
+        """The caller does not wait any more."""
+        ...
+
+    def present(self) -> bool:
+        """Whether whoever is to end it is still at work."""
+        ...
+
+
+class Await(Step[None]):
+    """Wait until a load has ended, until it is clear that nobody will end it, or for `seconds`."""
+
+    __slots__ = ("flight", "seconds")
+
+    def __init__(self, flight: Awaited, seconds: float) -> None:
+        self.flight = flight
+        self.seconds = seconds
+
+
+class Spawn(Step["T | bool"]):
+    """Run a flow behind the caller, in a bounded pool, and wait at most `seconds` for it.
+
+    Answer: its result if it ended within that time, True when it goes on without the caller, False when there was no room
+    for it. `ended` is called when it has ended, whatever happened, with its result or None."""
+
+    __slots__ = ("ended", "flow", "pool", "seconds")
+
+    def __init__(
+        self, flow: Callable[[], Flow[T]], pool: Any, ended: Callable[[T | None], None], seconds: float = 0.0
+    ) -> None:
+        self.flow = flow
+        self.pool = pool
+        self.ended = ended
+        self.seconds = seconds
+
+
+class Together(Step["list[T]"]):
+    """Run flows side by side, at most `limit` at a time; the first exception of one is raised when no more is begun.
+
+    `done` is called with the number of flows that have ended since the last call, from the caller's thread or loop."""
+
+    __slots__ = ("done", "flows", "limit")
+
+    def __init__(self, flows: Sequence[Flow[T]], limit: int, done: Callable[[int], None] | None = None) -> None:
+        self.flows = flows
+        self.limit = limit
+        self.done = done

@@ -1,0 +1,300 @@
+"""Runs flows: `run` in the calling thread, `arun` on the running event loop, side by side.
+
+Each kind of step is performed by one function for threads and by one for asyncio. What a step raises, of whatever kind,
+is thrown into the flow, so that it can give back what it holds and let the exception go on (P17).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from _thread import allocate_lock, start_new_thread
+from collections import deque
+from contextvars import copy_context
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from memover.clocks import monotonic
+from memover.engine.steps import Await, Invoke, Run, Send, Sleep, Spawn, Together
+from memover.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from memover.engine.steps import Flow, Step
+
+__all__ = ["arun", "run"]
+
+T = TypeVar("T")
+
+_CHECK_SECONDS = 0.2
+"""How often whoever waits for another's load looks whether that other one is still at work."""
+
+
+def run(flow: Flow[T]) -> T:
+    """Run a flow to its end in the calling thread and return what it returns, or raise what it raises."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                answer = _PERFORM[type(step)](step)
+            except BaseException as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+async def arun(flow: Flow[T]) -> T:
+    """As `run`, awaiting what has to be waited for."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                answer = await _APERFORM[type(step)](step)
+            except BaseException as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+# -- servers ----------------------------------------------------------------------------------------------------------------
+
+
+def _send(step: Send) -> list[Any]:
+    return step.link.exchange(step)
+
+
+def _asend(step: Send) -> Awaitable[list[Any]]:
+    return step.link.aexchange(step)
+
+
+# -- callables --------------------------------------------------------------------------------------------------------------
+
+
+def _run(step: Run[T]) -> T:
+    return step.function()
+
+
+async def _arun(step: Run[T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(None, step.function)
+
+
+def _invoke(step: Invoke) -> Any:
+    return step.function(*step.args, **step.kwargs)
+
+
+async def _ainvoke(step: Invoke) -> Any:
+    answer = step.function(*step.args, **step.kwargs)
+    return await answer if hasattr(answer, "__await__") else answer
+
+
+# -- time -------------------------------------------------------------------------------------------------------------------
+
+
+def _sleep(step: Sleep) -> None:
+    time.sleep(step.seconds)
+
+
+def _asleep(step: Sleep) -> Awaitable[None]:
+    return asyncio.sleep(step.seconds)
+
+
+# -- another's load -----------------------------------------------------------------------------------------------------------
+
+
+def _await(step: Await) -> None:
+    flight = step.flight
+    bell, wake = _bell()
+    if not flight.join(wake):
+        return
+    try:
+        end = monotonic() + step.seconds
+        while flight.present() and (left := end - monotonic()) > 0:
+            if bell.acquire(True, min(left, _CHECK_SECONDS)):
+                return
+    finally:
+        flight.leave(wake)
+
+
+async def _aawait(step: Await) -> None:
+    flight, loop = step.flight, asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        try:
+            loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+        except RuntimeError:
+            pass  # that loop has been closed: nobody waits there any more
+
+    if not flight.join(wake):
+        return
+    try:
+        end = monotonic() + step.seconds
+        while not ended.done() and flight.present() and (left := end - monotonic()) > 0:
+            await asyncio.wait({ended}, timeout=min(left, _CHECK_SECONDS))
+    finally:
+        flight.leave(wake)
+
+
+def _bell() -> tuple[Any, Callable[[], None]]:
+    """A lock that is held, and what releases it once. `threading.Event` is not used: an exception from outside inside its
+    Python code would leave it locked."""
+    bell = allocate_lock()
+    bell.acquire()
+
+    def wake() -> None:
+        try:
+            bell.release()
+        except RuntimeError:
+            pass  # it rang already
+
+    return bell, wake
+
+
+# -- behind the caller --------------------------------------------------------------------------------------------------------
+
+
+def _spawn(step: Spawn[T]) -> T | bool:
+    bell, wake = _bell()
+    result: T | None = None
+
+    def work() -> None:
+        nonlocal result
+        try:
+            result = run(step.flow())
+        except StoreError:
+            pass  # counted where it was raised; nobody waits for this result
+        finally:
+            step.ended(result)
+            wake()
+
+    context = copy_context()
+    if not step.pool.submit(lambda: context.run(work)):
+        step.ended(None)
+        return False
+    if step.seconds and bell.acquire(True, step.seconds) and result is not None:
+        return result
+    return True
+
+
+async def _aspawn(step: Spawn[T]) -> T | bool:
+    if not step.pool.room():
+        step.ended(None)
+        return False
+    result: T | None = None
+
+    async def work() -> None:
+        nonlocal result
+        try:
+            result = await arun(step.flow())
+        except StoreError:
+            pass
+
+    # `ended` is a callback and not a `finally`: a task that is cancelled before its first step never comes to that.
+    task = asyncio.get_running_loop().create_task(work())
+    step.pool.keep(task)
+    task.add_done_callback(lambda _: step.ended(result))
+    if step.seconds:
+        await asyncio.wait({task}, timeout=step.seconds)
+        if result is not None:
+            return result
+    return True
+
+
+# -- side by side -------------------------------------------------------------------------------------------------------------
+
+
+def _together(step: Together[T]) -> list[T]:
+    flows, done = step.flows, step.done
+    results: list[Any] = [None] * len(flows)
+    waiting = deque(enumerate(flows))
+    # A queue written in C: an exception from outside cannot leave it locked, as it can a condition or an executor.
+    ended: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            while True:
+                at, flow = waiting.popleft()
+                try:
+                    ended.put((at, run(flow), None))
+                except BaseException as error:
+                    waiting.clear()
+                    ended.put((at, None, error))
+        except IndexError:
+            pass
+        finally:
+            ended.put((-1, None, None))
+
+    workers = 0
+    if step.limit > 1 and len(flows) > 1:
+        for _ in range(min(step.limit, len(flows))):
+            try:
+                start_new_thread(copy_context().run, (work,))
+            except RuntimeError:
+                break  # the system gives no more threads: the caller's own does the rest
+            workers += 1
+    if not workers:
+        workers = 1
+        work()
+    failure: BaseException | None = None
+    try:
+        while workers:
+            at, result, error = ended.get()
+            if at < 0:
+                workers -= 1
+                continue
+            results[at] = result
+            failure = failure or error
+            if done is not None and error is None:
+                done(1)
+    finally:
+        waiting.clear()  # interrupted: no more is begun
+    if failure is not None:
+        raise failure
+    return results
+
+
+async def _atogether(step: Together[T]) -> list[T]:
+    room, done = asyncio.Semaphore(step.limit), step.done
+
+    async def one(flow: Flow[T]) -> T:
+        async with room:
+            result = await arun(flow)
+        if done is not None:
+            done(1)
+        return result
+
+    tasks = [asyncio.ensure_future(one(flow)) for flow in step.flows]
+    try:
+        return [await task for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_PERFORM: dict[type, Callable[[Any], Any]] = {
+    Send: _send,
+    Run: _run,
+    Invoke: _invoke,
+    Sleep: _sleep,
+    Await: _await,
+    Spawn: _spawn,
+    Together: _together,
+}
+_APERFORM: dict[type, Callable[[Any], Awaitable[Any]]] = {
+    Send: _asend,
+    Run: _arun,
+    Invoke: _ainvoke,
+    Sleep: _asleep,
+    Await: _aawait,
+    Spawn: _aspawn,
+    Together: _atogether,
+}

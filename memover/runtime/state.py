@@ -1,0 +1,184 @@
+"""What the functions of one cache share: the store, what is known of its tokens, loads under way, pending invalidations."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import weakref
+from typing import TYPE_CHECKING, Any, Literal
+
+from memover.errors import StoreError
+from memover.engine.tokens import Witness
+from memover.keys.names import coarse_key
+from memover.runtime.background import Background, RefreshPool
+from memover.runtime.flights import Flights, UnleasedLoads
+from memover.runtime.renewal import Leases
+from memover.runtime.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from memover.engine.steps import Flow
+    from memover.engine.store import Store
+    from memover.runtime.function import Function
+    from memover.runtime.observers import Observers
+
+__all__ = ["BACKGROUND", "CacheState", "all_states"]
+
+logger = logging.getLogger("memover")
+
+BACKGROUND = Background()
+"""The one background thread of the process."""
+REPEAT_FIRST_SECONDS = 0.1
+REPEAT_LAST_SECONDS = 2.0
+_FAILURES_A_ROUND = 3
+"""Each may take a whole budget of the background thread's time, or of `close()`."""
+
+
+class CacheState:
+    """The parts of one cache. It is the `engine.invalidate.Ledger` of its invalidations."""
+
+    def __init__(
+        self,
+        *,
+        prefix: str,
+        default_ttl: float,
+        wait_timeout: float,
+        lease_ttl: float,
+        observers: Observers,
+        store: Store,
+        max_entries: int,
+        max_entry_bytes: int,
+        compress_from_bytes: int,
+        expanded_bytes_limit: int,
+        on_unencodable: Literal["raise", "return"],
+        background_workers: int,
+    ) -> None:
+        self.prefix = prefix
+        self.default_ttl = default_ttl
+        self.wait_timeout = wait_timeout
+        self.lease_ttl = lease_ttl
+        self.observers = observers
+        self.store = store
+        self.memory: Any = store if store.local else None
+        self.coarse_name = coarse_key(prefix).encode()
+        self.max_entries = max_entries
+        self.max_entry_bytes = max_entry_bytes
+        self.compress_from_bytes = compress_from_bytes
+        self.expanded_bytes_limit = expanded_bytes_limit
+        self.on_unencodable = on_unencodable
+        self.witness = Witness()
+        self.background = BACKGROUND
+        self.refreshes = RefreshPool(background_workers)
+        self.flights = Flights()
+        self.unleased = UnleasedLoads()
+        self.leases = Leases(store, BACKGROUND)
+        self.functions: weakref.WeakSet[Function] = weakref.WeakSet()
+        self._repeating = False
+        self._rounds = 0
+        _states.add(self)
+
+    @property
+    def home(self) -> tuple[str, str]:
+        """Where its entries are: equal for two caches that share them, whatever their addresses are called."""
+        identity = getattr(self.store, "identity", None)
+        return (identity() if identity is not None else None) or self.store.address, self.prefix
+
+    # -- invalidations the store has not acknowledged ---------------------------------------------------------------------
+
+    def owing(self, names: Sequence[bytes]) -> dict[bytes, Callable[[], Flow[object]]]:
+        """What is owed of these names now, for `settled`."""
+        owed = self.witness.owed
+        return {name: owed[name] for name in names if name in owed} if owed else {}
+
+    def owe(self, name: bytes, repeat: Callable[[], Flow[object]]) -> None:
+        """Close a name in this process, and repeat its invalidation until the store has taken it."""
+        self.witness.owed[name] = repeat
+        if not self._repeating or not self.background.running:
+            self._repeating = True
+            delay = REPEAT_FIRST_SECONDS
+
+            def attempt() -> float | None:
+                nonlocal delay
+                if not self.settle():
+                    delay = min(delay * 2, REPEAT_LAST_SECONDS)
+                    return delay
+                self._repeating = False
+                # One that came in between the last look and the line above found the task still running.
+                if self.witness.owed:
+                    self._repeating = True
+                    return REPEAT_FIRST_SECONDS
+                return None
+
+            self.background.later(delay, attempt)
+
+    def settled(self, before: dict[bytes, Callable[[], Flow[object]]]) -> None:
+        """The store has taken an invalidation that began when `before` was owed; what failed after that remains pending."""
+        owed = self.witness.owed
+        for name, repeat in before.items():
+            if owed.get(name) is repeat:
+                owed.pop(name, None)
+
+    def settle(self) -> bool:
+        """Repeat what is owed, once each; whether nothing is left."""
+        owed = self.witness.owed
+        failed = 0
+        waiting = list(owed.items())
+        # Not always the same first: where keys live on several nodes, only theirs may be down.
+        self._rounds += 1
+        start = self._rounds * _FAILURES_A_ROUND % max(len(waiting), 1)
+        for name, repeat in waiting[start:] + waiting[:start]:
+            try:
+                run(repeat())
+            except StoreError:
+                failed += 1
+                if failed == _FAILURES_A_ROUND:
+                    break
+                continue
+            if owed.get(name) is repeat:
+                owed.pop(name, None)
+            logger.warning("the invalidation of %s, which failed before, has been acknowledged", name.decode())
+        return not owed
+
+    # -- fork ---------------------------------------------------------------------------------------------------------------
+
+    def after_fork(self) -> None:
+        """In a child: connections, threads and loads under way are the parent's; what is owed is owed by both."""
+        self.flights = Flights()
+        self.unleased = UnleasedLoads()
+        self.leases.after_fork()
+        self.refreshes.after_fork()
+        for function in list(self.functions):
+            function.after_fork()
+        self.store.after_fork()
+        self._repeating = False
+        owed, self.witness.owed = dict(self.witness.owed), {}
+        for name, repeat in owed.items():
+            self.owe(name, repeat)
+
+
+_states: weakref.WeakSet[CacheState] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    # A child that inherits the lock of a module which another thread was importing would wait for it for ever; some of
+    # ours are imported at the first load. To import what is being imported is to wait until it is there.
+    for name in [name for name in list(sys.modules) if name.startswith("memover.")]:
+        importlib.import_module(name)
+
+
+def _after_fork_in_child() -> None:
+    BACKGROUND.after_fork()
+    for state in list(_states):
+        state.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+
+
+def all_states() -> list[CacheState]:
+    """The state of every cache of this process."""
+    return list(_states)

@@ -1,0 +1,150 @@
+"""The key-value side of the memory store: the same steps as the scripts of Redis, inside the store's latch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memover.codec.envelope import KIND_KEY_VALUE, Header, payload_of, read_header, rewritten
+from memover.engine.judge import is_fresh
+from memover.engine.store import INTEGER, INTEGER_LIMIT, Change, Parcel, Stamp
+from memover.errors import DamagedEntry
+from memover.model import MISSING
+from memover.stores.memory.entries import Item, MemoryEntries, immediate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memover.model import Key
+
+__all__ = ["MemoryKeyValues"]
+
+
+class MemoryKeyValues(MemoryEntries):
+    """Entries, with the methods of `engine.store.KeyValueStore`."""
+
+    @immediate
+    def put(self, parcels: Sequence[Parcel], stamp: Stamp) -> bytes:
+        with self._latch:
+            generation = self._under(stamp)
+            for parcel in parcels:
+                self._lay(parcel, generation)
+            return generation
+
+    @immediate
+    def add(self, parcel: Parcel, stamp: Stamp, now: float) -> Change:
+        with self._latch:
+            while True:
+                entries = self._latch.entries
+                generation = self._under(stamp)
+                if self._live(parcel.key, generation, now) is not None:
+                    return Change(False, generation)
+                if entries == self._latch.entries:
+                    self._lay(parcel, generation)
+                    return Change(True, generation)
+
+    @immediate
+    def increment(self, key: Key, delta: int, stamp: Stamp, now: float) -> Change:
+        with self._latch:
+            while True:
+                entries = self._latch.entries
+                generation = self._under(stamp)
+                found = self._live(key, generation, now)
+                if found is None:
+                    return Change(False, generation)
+                raw, header = found
+                if header.codec != INTEGER:
+                    return Change(False, generation, False)
+                try:
+                    value = int(bytes(payload_of(raw, header))) + delta
+                except (DamagedEntry, ValueError):
+                    return Change(False, generation)
+                if not -INTEGER_LIMIT < value < INTEGER_LIMIT:
+                    return Change(False, generation, False)
+                item = self._item(key, rewritten(raw, header, payload=b"%d" % value), value)
+                if entries == self._latch.entries:
+                    self._place(key.text, item)
+                    return Change(True, generation, value)
+
+    @immediate
+    def swap(self, key: Key, old: bytes, new: bytes) -> bool:
+        with self._latch:
+            item = self.items.get(key.text)
+            if item is None or item.raw != old:
+                return False
+            self._place(key.text, self._item(key, new, MISSING))
+            return True
+
+    @immediate
+    def touch(self, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float) -> Change:
+        with self._latch:
+            generation = self._under(stamp)
+            found = self._live(parcel.key, generation, now)
+            if found is None:
+                return Change(False, generation)
+            if parcel.expire_ms < 0:
+                self._remove(parcel.key)
+            else:
+                value = self.items[parcel.key.text].value
+                raw = rewritten(*found, fresh_until=fresh_until)
+                self._place(parcel.key.text, self._item(parcel.key, raw, value))
+            return Change(True, generation)
+
+    @immediate
+    def move(self, key: Key, to: Key, stamp: Stamp, now: float) -> Change:
+        with self._latch:
+            generation = self._under(stamp)
+            found = self._live(key, generation, now)
+            if found is None:
+                return Change(False, generation)
+            value = self.items[key.text].value
+            self._remove(key)
+            self._remove(to)
+            self._place(to.text, self._item(to, rewritten(*found, key=to.entry), value))
+            return Change(True, generation)
+
+    @immediate
+    def remove(self, key: Key) -> tuple[bytes | None, bytes | None]:
+        with self._latch:
+            item = self.items.get(key.text)
+            self._remove(key)
+            return self.tokens.get(key.names[0]), None if item is None else item.raw
+
+    @immediate
+    def remove_many(self, keys: Sequence[Key]) -> None:
+        with self._latch:
+            for key in keys:
+                self._remove(key)
+
+    # -- inside the latch -----------------------------------------------------------------------------------------------
+
+    def _under(self, stamp: Stamp) -> bytes:
+        return self._ensure(stamp.name, stamp.nonce, stamp.floor, 0)
+
+    def _live(self, key: Key, generation: bytes, now: float) -> tuple[bytes, Header] | None:
+        item = self.items.get(key.text)
+        if item is None:
+            return None
+        try:
+            header = read_header(item.raw, key.entry)
+        except DamagedEntry:
+            return None
+        if header.kind != KIND_KEY_VALUE or not is_fresh(header.generation, header.fresh_until, generation, now):
+            return None
+        return item.raw, header
+
+    def _lay(self, parcel: Parcel, generation: bytes) -> None:
+        self._remove(parcel.key)
+        if parcel.expire_ms >= 0:
+            raw = parcel.raw
+            header = read_header(raw, parcel.key.entry)
+            if header.generation != generation:
+                raw = rewritten(raw, header, generation=generation)
+            self._place(parcel.key.text, self._item(parcel.key, raw, parcel.value))
+
+    @staticmethod
+    def _item(key: Key, raw: bytes, value: object) -> Item:
+        return Item(raw, read_header(raw, key.entry), value)
+
+    def _remove(self, key: Key) -> None:
+        self.items.pop(key.text, None)
+        self._leases.pop(key.lease, None)
