@@ -31,10 +31,10 @@ from memover.codec.envelope import (
     read_header,
 )
 from memover.engine.judge import VERSION
+from memover.engine.store import INTEGER
 from memover.engine.tokens import parse
 from memover.errors import DamagedEntry, MemoverError
 from memover.keys.names import generation_key, soft_key
-from memover.stores.keyvalue import INTEGER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenTelemetryObserver"]
 
 _HITS = frozenset(("near", "fresh", "stale", "stale-if-error"))
-_SPANS = {"lookup": "get", "load": "load", "invalidate": "invalidate", "invalidate-tags": "invalidate"}
+_SPANS = {"lookup": "get", "load": "load", "invalidate": "invalidate"}
 _COUNTED = {
     "store": ("stores", "Results stored."),
     "store-refused": ("refused_stores", "Results that were overtaken, and not stored."),
@@ -50,7 +50,7 @@ _COUNTED = {
     "upgrade": ("upgrades", "Entries of an older version made into this one's."),
     "upgrade-error": ("upgrade_errors", "Upgrades that raised, or returned what cannot be stored."),
     "invalidate": ("invalidations", "Invalidations that the store acknowledged."),
-    "invalidate-tags": ("invalidations", "Invalidations that the store acknowledged."),
+    "too-many-tags": ("too_many_tags", "Results that name more tags than an entry can carry."),
     "audit": ("audits", "Hits that were compared with the source."),
 }
 
@@ -113,7 +113,7 @@ class OpenTelemetryObserver:
                 self._load_errors.add(1, attributes)
         else:
             counter = self._counters.get(event.name)
-            if counter is not None and (event.error is None or not event.name.startswith("invalidate")):
+            if counter is not None and (event.error is None or event.name != "invalidate"):
                 counter.add(1, attributes)
             if event.name == "audit" and event.detail.startswith("differ"):
                 self._disagreements.add(1, attributes)
@@ -129,7 +129,7 @@ class OpenTelemetryObserver:
     # -- around what happens -------------------------------------------------------------------------------------------
 
     def begin(self, name: str, namespace: str, key: str, address: str = "") -> Callable[[Event | None], None]:
-        """Start the span of a "lookup", "load", "invalidate" or "invalidate-tags" in the context that runs it.
+        """Start the span of a "lookup", "load" or "invalidate" in the context that runs it.
 
         What runs until the answer is called, in the same context, has the span as its parent. The answer takes the event with
         which it ended, None when it was cut short, and must be called in the same context. From the first call on, spans

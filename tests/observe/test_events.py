@@ -59,7 +59,7 @@ def test_what_needs_a_look_is_a_warning() -> None:
     """An audit that differs, an invalidation that was lost, an event of a newer release."""
     assert level_of(Event("audit", "p", "k", detail="differ: …")) == logging.WARNING
     assert level_of(Event("audit", "p", "k", detail="agree: …")) == logging.DEBUG
-    assert level_of(Event("invalidate-tags", "", "", error=OSError())) == logging.ERROR
+    assert level_of(Event("invalidate", "", "", error=OSError())) == logging.ERROR
     assert level_of(Event("brand-new", "", "")) == logging.WARNING
 
 

@@ -113,7 +113,7 @@ def test_a_failed_invalidation_is_not_counted() -> None:
     """It is an error of its span."""
     telemetry = Telemetry()
     telemetry.observer(Event("invalidate", "profiles", "", error=OSError("away")))
-    telemetry.observer(Event("invalidate-tags", "", "", detail="a b"))
+    telemetry.observer(Event("invalidate", "", "", detail="a, b"))
     assert telemetry.metrics()["memover.invalidations", None].value == 1
 
 

@@ -237,6 +237,8 @@ def test_any_payload_is_text_or_damaged(
         usable_until=3.0,
     )
     redis_client.set(key, raw)
-    found = look(place(redis_url, prefix), key)
+    here = place(redis_url, prefix)
+    found = look(here, key)
+    here.survey.close()
     assert found is not None
     assert found.verdict in ("damaged", "invalidated")
