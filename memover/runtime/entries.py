@@ -12,9 +12,11 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec import codec_name, shareable
+from memover.codec import codec_name
 from memover.codec.compression import compress, expand
 from memover.codec.envelope import KIND_ERROR, KIND_VALUE, NO_FINGERPRINT, payload_of, read_header, seal
+from memover.codec.faults import from_outside
+from memover.codec.sharing import places_of
 from memover.engine.answers import Outcome, Sealed
 from memover.errors import DamagedEntry, UnencodableValue
 from memover.model import MISSING, Event
@@ -80,9 +82,11 @@ class Entries:
         payload = self.payload(raw, header)
         try:
             return self.codec.decode(payload)
-        except (DamagedEntry, MemoryError, RecursionError):
+        except DamagedEntry:
             raise
         except Exception as error:
+            if from_outside(error):
+                raise
             raise DamagedEntry(f"the codec cannot read it: {error!r}", reason="undecodable") from error
 
     def payload(self, raw: bytes, header: Header) -> bytes | memoryview:
@@ -132,9 +136,9 @@ class Entries:
             if sealed is not None and sealed.header is not None:
                 return self.decode(sealed.raw, sealed.header)
             return self.codec.decode(self.codec.encode(outcome.value))
-        except (MemoryError, RecursionError):
-            raise
-        except Exception:
+        except Exception as error:
+            if from_outside(error):
+                raise
             return outcome.value  # it was not to be stored, so it may be of any kind: shared, as a future would be
 
     # -- to bytes -------------------------------------------------------------------------------------------------------
@@ -209,8 +213,10 @@ class Entries:
             compression=compression,
             fingerprint=self.own_fingerprint(),
         )
-        value = result if kind == KIND_VALUE and self.state.memory is not None and shareable(result) else MISSING
-        return Sealed(raw, limit_ms(usable_until - wall()), read_header(raw, key.entry), value)
+        # Only a store in this process can hand out the object itself.
+        places = places_of(result) if kind == KIND_VALUE and self.state.memory is not None else None
+        value = MISSING if places is None else result
+        return Sealed(raw, limit_ms(usable_until - wall()), read_header(raw, key.entry), value, places=places or ())
 
     def own_fingerprint(self) -> bytes:
         """What is written into the header of an entry: 8 bytes, zeros when nothing is known of the result."""
@@ -222,9 +228,11 @@ class Entries:
         """The payload of a value; raises `UnencodableValue` for what the codec refuses."""
         try:
             encoded: bytes = self.codec.encode(value)
-        except (UnencodableValue, MemoryError, RecursionError):
+        except UnencodableValue:
             raise
         except Exception as error:
+            if from_outside(error):
+                raise
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             raise UnencodableValue(
                 f"{self.name}: the codec {self.codec_name!r} cannot store a {kind}: {error!r}. Return something it can "

@@ -43,7 +43,9 @@ def test_no_message_shows_a_password(url: str, prefix: str, caplog: pytest.LogCa
     (A traceback shows lines of code and not values, so the test's own URL is not in it.)"""
     said: list[str] = []
     try:
-        cache = Cache(url, prefix=prefix, breaker_first=60, breaker_last=60, socket_timeout=0.2, socket_connect_timeout=0.2)
+        cache = Cache(
+            url, prefix=prefix, breaker_first=60, breaker_last=60, socket_timeout=0.2, socket_connect_timeout=0.2
+        )
     except Exception as error:
         said += _everything(error)
     else:

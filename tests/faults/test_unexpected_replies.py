@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from memover import InvalidationFailed, StoreError
+from tests.face.ways import Way
 from tests.servers import StubServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.face.ways import Way
+    from collections.abc import Iterator
 
 REPLIES = {
     "status": b"+WHATEVER\r\n",
@@ -35,12 +35,20 @@ def stub(request: pytest.FixtureRequest) -> Iterator[StubServer]:
         yield server
 
 
-@pytest.fixture
-def way(stub: StubServer, way_of: Callable[[str], Way]) -> Way:
-    way = way_of(stub.url)
+@pytest.fixture(params=["sync", "async"])
+def way(request: pytest.FixtureRequest, stub: StubServer, prefix: str) -> Iterator[Way]:
+    way = Way(stub.url, is_async=request.param == "async", prefix=prefix)
     # The circuit is to let every call through: each is to see the reply.
     way.cache = way.new_cache(breaker_first=0.001, breaker_last=0.001, wait_timeout=0.2, socket_timeout=5)
-    return way
+    yield way
+    # What was not acknowledged is owed for good here, and closing says so.
+    for close in (way.cache.close, way.close):
+        with suppress(InvalidationFailed):
+            close()
+    if way.loop is not None and not way.loop.is_closed():
+        with suppress(InvalidationFailed):
+            way.loop.run_until_complete(way.cache.aclose())
+        way.loop.close()
 
 
 def test_a_call_is_answered_by_its_function(way: Way, stub: StubServer) -> None:

@@ -128,7 +128,9 @@ def threads(url: str, prefix: str, count: int) -> Any:
     before = held()
     for number in range(count // 10):
         some(number)
-    after = settled(lambda now: now["threads"] <= before["threads"] and now["descriptors"] <= before["descriptors"] + 12)
+    after = settled(
+        lambda now: now["threads"] <= before["threads"] and now["descriptors"] <= before["descriptors"] + 12
+    )
     loads = f.cache_info().loads
     f(1)
     assert f.cache_info().loads == loads, "the entry is there, and the function ran"
@@ -177,7 +179,10 @@ def loops(url: str, prefix: str, count: int, how: str) -> Any:
     before = held()
     for _ in range(count):
         one()
-    after = settled(lambda now: now["objects"] - before["objects"] < 10 * count and now["descriptors"] <= before["descriptors"] + 2, 5)
+    after = settled(
+        lambda now: now["objects"] - before["objects"] < 10 * count and now["descriptors"] <= before["descriptors"] + 2,
+        5,
+    )
     alive = sum(one() is not None for one in seen)
     began = time.monotonic()
     value = asyncio.run(f(2))

@@ -44,13 +44,19 @@ def test_keys_and_tags_leave_the_server(size: str, server: RedisServer, prefix: 
         assert endless.get("call token", 0) == 0, f"call tokens without expiry: {endless}"
         assert sum(endless.values()) <= 6, f"keys without expiry: {endless}"
         wait_until(
-            lambda: kinds_of_keys(client, prefix).get("entry", 0) == 0, "the entries to expire", timeout=60, interval=0.2
+            lambda: kinds_of_keys(client, prefix).get("entry", 0) == 0,
+            "the entries to expire",
+            timeout=60,
+            interval=0.2,
         )
         latest = max([client.pttl(key) for key in client.scan_iter(count=5000)], default=0) / 1000
         assert latest <= MINUTE + 1, "something outlives the last entry by more than a minute"
         if size == SLOW:
             left = wait_until(
-                lambda: client.dbsize() <= 8 and kinds_of_keys(client, prefix), "the tokens to expire", timeout=90, interval=0.5
+                lambda: client.dbsize() <= 8 and kinds_of_keys(client, prefix),
+                "the tokens to expire",
+                timeout=90,
+                interval=0.5,
             )
             assert set(left) <= {"gen", "tag", "soft", "coarse", "clock"}, left
     # Objects of the process are bounded by its own limits: the second half of the calls adds little to the first.
@@ -75,9 +81,7 @@ def test_functions_that_are_gone_leave_nothing(store: str, size: str, server: Re
     """Decorated, called, invalidated, dropped: their namespaces are free and forgotten."""
     url = "memory://" if store == "memory" else server.url
     count = _size(size, 120, 100_000)
-    ((before, after, bytes_each),) = run_python(
-        programs.functions_and_namespaces, url, prefix, count, timeout=GUARD
-    )
+    ((before, after, bytes_each),) = run_python(programs.functions_and_namespaces, url, prefix, count, timeout=GUARD)
     leaks = grown(before, after, allowed=count // 5)
     assert leaks == {}, f"{count} functions have gone, and left: {leaks}"
     assert bytes_each < 500, f"{bytes_each:.0f} bytes stay of each function that is gone"

@@ -231,7 +231,9 @@ class Bench:
         now = (self.source[x],)
         with guarded("the call after an invalidation"):
             self._right(f(x), x, now, "the call after an invalidation")
-        self._right(self.other.call(lambda: f(x), "a call"), x, now, "the call after an invalidation, in another thread")
+        self._right(
+            self.other.call(lambda: f(x), "a call"), x, now, "the call after an invalidation, in another thread"
+        )
 
     @staticmethod
     def _right(value: Any, x: int, allowed: tuple[int, ...], what: str) -> None:
@@ -273,7 +275,7 @@ class Bench:
         if self.loads != before[0]:
             raise Trouble("hits in other threads ran the function: connections were lost, or the circuit is open")
         if self.client is not None:
-            left = [key for key in self.client.scan_iter(f"{{{self.cache.prefix}:*:lease", count=1000)]
+            left = list(self.client.scan_iter(f"{{{self.cache.prefix}:*:lease", count=1000))
             held = [key for key in left if (self.client.get(key) or b"").startswith(b"L ")]
             if held:
                 raise Trouble(f"{len(held)} leases stay: {held[:3]}")
@@ -340,7 +342,10 @@ def _batch(bench: Bench, x: int, value: Any) -> bool:
 
 
 def _keyvalue(
-    name: str, arrange: Callable[[Any, str], object], act: Callable[[Any, str], Any], right: Callable[[Any, str, Any], bool]
+    name: str,
+    arrange: Callable[[Any, str], object],
+    act: Callable[[Any, str], Any],
+    right: Callable[[Any, str, Any], bool],
 ) -> Operation:
     return Operation(
         name,

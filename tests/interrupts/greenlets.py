@@ -23,7 +23,13 @@ GUARD = 15.0
 def main(url: str, prefix: str, seconds: float) -> dict[str, Any]:
     """The storm, and what is left after it."""
     cache = Cache(
-        url, prefix=prefix, lease_ttl=120, wait_timeout=120, socket_timeout=20, socket_connect_timeout=20, max_connections=8
+        url,
+        prefix=prefix,
+        lease_ttl=120,
+        wait_timeout=120,
+        socket_timeout=20,
+        socket_connect_timeout=20,
+        max_connections=8,
     )
 
     @cache.versioned(namespace="greenlets", tags=("x:{x}",))

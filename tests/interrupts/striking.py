@@ -35,7 +35,7 @@ def _belongs(code: CodeType) -> int:
     known = _inside.get(code)
     if known is None:
         name = code.co_filename
-        if name.startswith(_OWN) or name.startswith("<memover"):
+        if name.startswith((_OWN, "<memover")):
             known = 0 if f"{_OWN}/testing" in name else 1
         elif name.startswith(_TESTS) or any(part in name for part in _NOT_OURS):
             known = 0

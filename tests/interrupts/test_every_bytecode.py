@@ -72,6 +72,6 @@ def test_a_cache_that_swallows_is_caught(make: Callable[..., Bench], monkeypatch
             return self.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(type(bench.plain), "__call__", swallowing)
-    tried, wrong = interrupted_at_every(OPERATIONS["hit"], Limit, make, 8)
+    _, wrong = interrupted_at_every(OPERATIONS["hit"], Limit, make, 8)
     assert len(wrong) >= 4
     assert all("swallowed" in one for one in wrong), wrong

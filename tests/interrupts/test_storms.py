@@ -102,9 +102,13 @@ def _signals(error: type[BaseException], make: Callable[..., Bench], strikes: in
     try:
         with Unraisable():
             while len(sent) < strikes:
-                assert time.monotonic() < stop, f"{len(sent)} of {strikes} in all that time: calls hang, or take too long"
+                assert time.monotonic() < stop, (
+                    f"{len(sent)} of {strikes} in all that time: calls hang, or take too long"
+                )
                 known = len(sent)
-                signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-5, 2e-3), 5.0)  # again, where the first was swallowed
+                signal.setitimer(
+                    signal.ITIMER_REAL, rng.uniform(2e-5, 2e-3), 5.0
+                )  # again, where the first was swallowed
                 try:
                     armed = True
                     while len(sent) == known:  # one may be swallowed after the value was there, or by the interpreter
@@ -132,7 +136,9 @@ def test_a_storm_of_signals_leaves_everything_whole(error: type[BaseException], 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [Limit, CtrlC])
-def test_a_long_storm_of_signals_leaves_everything_whole(error: type[BaseException], make: Callable[..., Bench]) -> None:
+def test_a_long_storm_of_signals_leaves_everything_whole(
+    error: type[BaseException], make: Callable[..., Bench]
+) -> None:
     """The same for minutes."""
     _signals(error, make, 100 * STRIKES)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def _parent(way: Way) -> Any:
     child = way.cached("child", tags=("c:{x}",))(lambda x: x)
     if not way.is_async:
-        return way.cached("parent")(lambda x: child(x))
+        return way.cached("parent")(lambda x: child(x))  # noqa: PLW0108 - a cached function is decorated once
 
     async def load(x: int) -> int:
         return int(await child(x))

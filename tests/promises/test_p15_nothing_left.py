@@ -73,7 +73,7 @@ def test_call_tokens_leave_with_what_depends_on_them(redis_way: Way, redis_clien
 
         parent = redis_way.cache.versioned(namespace="parent", ttl=5)(load)
     else:
-        parent = redis_way.cache.versioned(namespace="parent", ttl=5)(lambda x: child(x))
+        parent = redis_way.cache.versioned(namespace="parent", ttl=5)(lambda x: child(x))  # noqa: PLW0108 - a cached function is decorated once
     for x in range(30):
         redis_way.run(parent(x))
     tokens = lifetimes(redis_client, f"{redis_way.prefix}:gen:child@*")

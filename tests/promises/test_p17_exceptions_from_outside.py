@@ -246,7 +246,9 @@ def _struck_in_the_standard_library(url: str, prefix: str) -> Any:
     return struck, values
 
 
-def test_a_thread_that_cannot_be_started_costs_nothing_but_itself(start_redis: Callable[..., RedisServer], prefix: str) -> None:
+def test_a_thread_that_cannot_be_started_costs_nothing_but_itself(
+    start_redis: Callable[..., RedisServer], prefix: str
+) -> None:
     """`RuntimeError: can't start new thread`, once: the call has its value, and leases are renewed afterwards."""
     server = start_redis()
     with Cache(server.url, prefix=prefix, **{**PATIENT, "lease_ttl": 0.6}) as cache:

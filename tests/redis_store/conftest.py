@@ -62,7 +62,7 @@ def request_for(key: Key) -> Request:
 
 
 def entry_for(request: Request, raw: bytes = b"raw", names: tuple[bytes, ...] = ()) -> StoredEntry:
-    return StoredEntry(request.key, request.token, raw, 60_000, MISSING, names)
+    return StoredEntry(request.key, request.token, raw, 600_000, MISSING, names)
 
 
 def lasted(began: float) -> float:
