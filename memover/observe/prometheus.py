@@ -90,7 +90,7 @@ def _added_up(caches: tuple[Any, ...]) -> dict[tuple[str, str, str], Totals]:
             labels = (cache.prefix, function.namespace, str(function.version))
             counters = function.counters
             totals, buckets, seconds = series.get(labels, ({}, [0] * (len(LOAD_BUCKETS_SECONDS) + 1), 0.0))
-            for name, number in counters.totals().items():
+            for name, number in counters.as_dict().items():
                 totals[name] = totals.get(name, 0) + number
             buckets = [a + b for a, b in zip(buckets, counters.load_buckets)]
             series[labels] = (totals, buckets, seconds + counters.load_seconds)

@@ -131,7 +131,7 @@ class Counters:
         self.load_seconds += seconds
         self.load_buckets[bisect_left(LOAD_BUCKETS_SECONDS, seconds)] += 1
 
-    def totals(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, int]:
         """Every counter by name, as it is now."""
         return {name: getattr(self, name) for name in NAMES}
 

@@ -24,14 +24,14 @@ from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
 from memover.engine.steps import Invoke, Spawn
 from memover.errors import UnencodableValue
-from memover.keys.tags import TooManyTags
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
+from memover.keys.tags import TooManyTags
 from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
+from memover.runtime.counters import Counters
 from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights, enter, leave
 from memover.runtime.entries import Entries
 from memover.runtime.flights import Flight
 from memover.runtime.guard import Guard, chain
-from memover.runtime.observers import Counters
 from memover.runtime.upgrades import Upgrading
 
 if TYPE_CHECKING:
@@ -293,12 +293,10 @@ class Function(Entries):
         keep = True
         if isinstance(value, NotCached):  # type: ignore[arg-type]  # to checkers it is a function
             value, keep = value.value, False
-        self.counters.loads += 1
         call.load_time = seconds
         if error is None and isinstance(value, (CoroutineType, GeneratorType, AsyncGeneratorType)):
             error = refused(self.name, value)
-        if error is not None:
-            self.counters.load_errors += 1
+        self.counters.loaded(seconds, failed=error is not None)
         self.emit("load", call.key, error=error, load_time=seconds)
         outcome = Outcome(None if error is not None else value, error, load_time=seconds)
         outcome.outside = error is not None and from_outside(error)

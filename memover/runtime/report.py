@@ -27,20 +27,26 @@ import os
 import re
 import secrets
 import socket
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memover.clocks import monotonic, wall
 from memover.errors import StoreError
+from memover.keys.keyvalue import NAMESPACE as KEY_VALUES
 from memover.keys.names import report_key
 from memover.runtime.counters import LOAD_BUCKETS_SECONDS, NAMES
+from memover.stores.survey import survey_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from memover.runtime.counters import Counters
+    from memover.runtime.function import Function
+    from memover.runtime.state import CacheState
+    from memover.stores.survey import Survey
 
-__all__ = ["FORMAT", "Counted", "Report", "Reported", "Reporter", "Reporting", "read_report"]
+__all__ = ["FORMAT", "Counted", "Report", "Reported", "Reporter", "Reporting", "read_report", "reporter"]
 
 FORMAT = 1
 _LEAST_TTL_SECONDS = 5.0
@@ -117,7 +123,14 @@ class Reporter:
     def start(self) -> None:
         """Report after one interval, and then every interval. Starting twice is starting once."""
         if self._task is None:
-            self._task = self._later(self.interval, self._turn)
+            # The background must not keep alive what nobody else does.
+            ours = weakref.ref(self)
+
+            def turn() -> float | None:
+                reporter = ours()
+                return None if reporter is None else reporter._turn()
+
+            self._task = self._later(self.interval, turn)
 
     def stop(self) -> None:
         """Stop, and take the report back so that nobody counts this process any more. Never raises."""
@@ -137,7 +150,7 @@ class Reporter:
         running, self._task = self._task is not None, None
         self._begin()
         for each in self._cache.functions():
-            self._last[each.namespace, each.version] = (each.counters.totals(), list(each.counters.load_buckets))
+            self._last[each.namespace, each.version] = (each.counters.as_dict(), list(each.counters.load_buckets))
         if running:
             self.start()
 
@@ -150,6 +163,8 @@ class Reporter:
 
     def publish(self) -> None:
         """Write one report now. Raises `StoreError`."""
+        if not any(True for _ in self._cache.functions()):
+            return
         ttl = max(_INTERVALS * self.interval, _LEAST_TTL_SECONDS)
         self._cache.publish(self._name, self.payload(), int(ttl * 1000))
         self._published = True
@@ -163,7 +178,7 @@ class Reporter:
         functions = []
         for each in self._cache.functions():
             place = each.namespace, each.version
-            totals, loads = each.counters.totals(), list(each.counters.load_buckets)
+            totals, loads = each.counters.as_dict(), list(each.counters.load_buckets)
             before, loads_before = self._last.get(place, ({}, [0] * len(loads)))
             self._last[place] = (totals, loads)
             grown = {name: number - before.get(name, 0) for name, number in totals.items()}
@@ -194,6 +209,44 @@ class Reporter:
             "functions": functions,
         }
         return json.dumps(report, separators=(",", ":")).encode("ascii")
+
+
+class _Functions:
+    """A cache's state as `Reporting` has it: its functions, and its store as a survey."""
+
+    def __init__(self, state: CacheState) -> None:
+        self.prefix = state.prefix
+        self._functions = state.functions
+        self._store = state.store
+        self._survey: Survey | None = None
+
+    def functions(self) -> list[Counted]:
+        return [_Function(each) for each in list(self._functions) if each.policy.namespace != KEY_VALUES]
+
+    def publish(self, name: bytes, raw: bytes, expire_ms: int) -> None:
+        self._of_store().put(name, raw, expire_ms)
+
+    def withdraw(self, name: bytes) -> None:
+        self._of_store().unlink([name])
+
+    def _of_store(self) -> Survey:
+        if self._survey is None:
+            self._survey = survey_of(self._store)
+        return self._survey
+
+
+class _Function:
+    def __init__(self, function: Function) -> None:
+        self.namespace = function.policy.namespace
+        self.version = function.policy.version
+        self.counters = function.counters
+
+
+def reporter(state: CacheState, interval: float) -> Reporter:
+    """The reporter of a cache, started: its first report is due after one interval, once a function is there."""
+    made = Reporter(_Functions(state), interval, state.background.later)
+    made.start()
+    return made
 
 
 @dataclass(frozen=True)

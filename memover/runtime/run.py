@@ -21,7 +21,7 @@ from memover.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from memover.engine.steps import Flow, Step
+    from memover.engine.steps import Flow
 
 __all__ = ["arun", "run"]
 

@@ -24,7 +24,7 @@ from memover.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["HEAD_LIMIT_BYTES", "Facts", "Page", "Right", "Server", "Survey", "open_survey"]
+__all__ = ["HEAD_LIMIT_BYTES", "Facts", "Page", "Right", "Server", "Survey", "open_survey", "survey_of"]
 
 HEAD_LIMIT_BYTES = 1024
 """How much of a value `facts` reads unless asked for more: a header with the longest names is about this long."""
@@ -147,6 +147,11 @@ class Survey(Protocol):
         """
         ...
 
+    @classmethod
+    def over(cls, store: Any) -> Survey:
+        """A survey that uses the connections and the time limits of a store there is, as `Cache` holds it."""
+        ...
+
     def close(self) -> None:
         """Let go of connections; the survey may be used again afterwards."""
         ...
@@ -182,12 +187,19 @@ def open_survey(url: str, *, answer_seconds: float = ANSWER_SECONDS) -> Survey:
             f"No store for the scheme {scheme or url[:20]!r}: use redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// "
             f"(or the valkey spellings), or sqlite:///path."
         )
-    module, _, name = kind.partition(":")
-    try:
-        made: Any = getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("memover"):
-            raise
-        raise ConfigurationError(f"This memover cannot look through {family}:// stores.") from None
-    survey: Survey = made(url, answer_seconds)
+    survey: Survey = _class_of(kind)(url, answer_seconds)
     return survey
+
+
+def survey_of(store: Any) -> Survey:
+    """The survey of a shared store there is, on its own connections. Raises `ConfigurationError` for one without."""
+    for family, kind in _SURVEYS.items():
+        if type(store).__module__.startswith(f"memover.stores.{family}."):
+            survey: Survey = _class_of(kind).over(store)
+            return survey
+    raise ConfigurationError(f"{store.address} is a store that nothing outside this process can look into.")
+
+
+def _class_of(kind: str) -> Any:
+    module, _, name = kind.partition(":")
+    return getattr(import_module(module), name)

@@ -11,6 +11,7 @@ prometheus_client = pytest.importorskip("prometheus_client")
 from prometheus_client import CollectorRegistry, generate_latest  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
+from memover import Cache
 from memover.observe.prometheus import Collector  # noqa: E402
 from memover.runtime.counters import COUNTERS, Counters  # noqa: E402
 
@@ -87,6 +88,20 @@ def test_series_that_meet_are_added_up() -> None:
     found = scraped(first, first, Cached("shop", two), Cached("blog", other))
     assert value(found, "memover_hits_total", source="fresh") == 3
     assert value(found, "memover_hits_total", source="fresh", prefix="blog") == 4
+
+
+def test_a_cache_as_it_is() -> None:
+    """`Collector(cache)` on a real one."""
+    with Cache("memory://", prefix="shop") as cache:
+        cached = cache.versioned(namespace="profiles")(lambda n: n)
+        for n in (1, 1, 2):
+            cached(n)
+        registry = CollectorRegistry()
+        registry.register(Collector(cache))
+        labels = {"prefix": "shop", "namespace": "profiles", "version": "1"}
+        assert registry.get_sample_value("memover_hits_total", {**labels, "source": "fresh"}) == 1
+        assert registry.get_sample_value("memover_misses_total", {**labels, "source": "loaded"}) == 2
+        assert registry.get_sample_value("memover_load_seconds_count", labels) == 2
 
 
 def test_registering_scrapes_nothing() -> None:

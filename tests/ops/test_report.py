@@ -81,7 +81,7 @@ def test_a_store_that_is_away_costs_one_report() -> None:
         asked = 0
 
         def functions(self) -> list[Any]:
-            return []
+            return [Function("f", 1)]
 
         def publish(self, name: bytes, raw: bytes, expire_ms: int) -> None:
             self.asked += 1
@@ -153,8 +153,8 @@ def test_hostile_reports_are_none() -> None:
 def test_counters_are_one_table() -> None:
     """Each is an attribute that begins at nought, and is named once."""
     counters = Counters()
-    assert list(counters.totals()) == [each.name for each in COUNTERS]
-    assert set(counters.totals().values()) == {0}
+    assert list(counters.as_dict()) == [each.name for each in COUNTERS]
+    assert set(counters.as_dict().values()) == {0}
     assert not hasattr(counters, "__dict__")
 
 
