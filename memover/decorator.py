@@ -11,8 +11,8 @@ from memover.definition import Definition
 from memover.errors import ConfigurationError
 from memover.keys.binding import Binding
 from memover.keys.names import check_namespace, check_version
-from memover.policy import Policy, seconds_of
 from memover.keys.tags import Tags
+from memover.policy import Policy, seconds_of
 
 if TYPE_CHECKING:
     from types import EllipsisType
@@ -62,6 +62,7 @@ def versioned_cache(
     lease_ttl: Duration | EllipsisType = ...,
     codec: Codec | str | None = None,
     track_dependencies: bool = True,
+    audit: float = 0.0,
 ) -> Decorator:
     """Decorate a function so that equal calls share one result, in every process, until it is invalidated.
 
@@ -91,6 +92,8 @@ def versioned_cache(
     * `soft_timeout`: how long a call waits for a load while it has a stale entry (within `stale_if_error`) to serve instead;
       the load goes on and is stored. None: as long as it takes.
     * `track_dependencies`: whether cached results used by a load invalidate its result too when they are invalidated.
+    * `audit`: the share of the hits, 0 to 1, that is compared with the source behind the caller's back: `cache_info()` counts
+      `audits` and `disagreements`, and an `audit` event says what differed (docs/observing.md).
     * `jitter`: the greatest share of the ttl, from 0 to below 1, by which it is shortened at random.
     * `on_store_error`: when the store cannot be asked: "load" runs the function, "raise" raises `StoreError`, "stale" gives
       this process's last answer of the current generation if it has one, and else runs the function.
@@ -118,6 +121,7 @@ def versioned_cache(
         "early_refresh": early_refresh,
         "soft_timeout": soft_timeout,
         "track_dependencies": track_dependencies,
+        "audit": audit,
         "on_store_error": on_store_error,
         "wait_timeout": wait_timeout,
         "lease_ttl": lease_ttl,
@@ -138,6 +142,7 @@ def versioned_cache(
         cache_errors=(cache_errors,) if isinstance(cache_errors, type) else tuple(cache_errors),
         error_ttl=seconds_of(error_ttl, "error_ttl"),
         track_dependencies=bool(track_dependencies),
+        audit=audit,
     )
 
     def decorate(target: Any) -> Any:

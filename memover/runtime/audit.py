@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from memover.codec.envelope import Header
+    from memover.engine.answers import Outcome
+    from memover.engine.call import CachedCall
     from memover.runtime.counters import Counters
 
 __all__ = ["GRACE_SECONDS", "Auditable", "Auditor", "Finding", "Hit", "Places", "difference", "shape_of"]
@@ -72,6 +74,8 @@ class Auditable(Protocol):
 
     namespace: str
     counters: Counters
+    awaited: bool
+    """Whether it is an `async def` function, whose `load` is awaited."""
 
     def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str: ...
     def payload(self, raw: bytes, header: Header) -> bytes | memoryview: ...
@@ -139,7 +143,7 @@ class Auditor:
         submit: Callable[[Callable[[], None]], bool],
         later: Callable[[float, Callable[[], float | None]], object],
         reveal: bool = False,
-        grace_seconds: float = GRACE_SECONDS,
+        grace_seconds: float | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.function = function
@@ -148,13 +152,23 @@ class Auditor:
         self._submit = submit
         self._later = later
         self._reveal = reveal
-        self._grace = grace_seconds
+        self._grace = GRACE_SECONDS if grace_seconds is None else grace_seconds
         self._chance = chance
         self._tasks: set[asyncio.Task[None]] = set()
 
     def chosen(self) -> bool:
         """Whether this hit is one of the share. All that a hit of an audited function costs but for those."""
         return self._chance() < self.share
+
+    def consider(self, call: CachedCall, outcome: Outcome) -> None:
+        """Audit the hit that a call was answered from, if it is one of the share. A cached error is not audited."""
+        sealed = outcome.sealed
+        if self.chosen() and outcome.error is None and sealed is not None and sealed.header is not None:
+            hit = Hit(call.key.text, sealed.raw, sealed.header, call.args, call.kwargs)
+            if self.function.awaited:
+                self.start(hit)
+            else:
+                self.audit(hit)
 
     # -- threads -------------------------------------------------------------------------------------------------------
 

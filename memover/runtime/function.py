@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from memover.keys.binding import Binding
     from memover.keys.tags import Tags
     from memover.policy import Policy
+    from memover.runtime.audit import Auditor
     from memover.runtime.state import CacheState
 
 __all__ = ["Function", "new_nonce"]
@@ -96,7 +97,9 @@ class Function(Entries):
         state.witness.versions[self.version_mark[0]] = self.version_mark[1]
         self.late = tags.late or "depends_on" in names_in(function)
         self.learned: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
-        self.simple = self.soft_name is None and not tags.early and not policy.beta
+        self.whole = bool(policy.beta or policy.audit)
+        """Whether every hit takes the whole flow, because something else may follow from it."""
+        self.simple = self.soft_name is None and not tags.early and not self.whole
         """Whether an entry can be served by its generation alone, and a hit concerns nothing else."""
         self.lease_seconds = state.lease_ttl if policy.lease_ttl is None else policy.lease_ttl
         self.wait_seconds = state.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
@@ -107,6 +110,11 @@ class Function(Entries):
             OrderedDict() if policy.on_store_error == "stale" and not state.store.local else None
         )
         self.refreshing: dict[bytes, float] = {}
+        self.auditor: Auditor | None = None
+        if policy.audit:
+            from memover.runtime.audited import auditor_of
+
+            self.auditor = auditor_of(self)
         state.functions.add(self)
 
     def after_fork(self) -> None:
@@ -470,6 +478,8 @@ class Function(Entries):
         """Count a lookup and tell the observers of it; `elapsed` is the whole call in seconds."""
         call.hand_on(outcome)
         self.counters.looked_up(outcome.source)
+        if self.auditor is not None and outcome.source is Source.FRESH:
+            self.auditor.consider(call, outcome)
         if self.observers.busy:
             size = 0 if outcome.sealed is None else len(outcome.sealed.raw)
             self.observers.emit(

@@ -61,7 +61,7 @@ def cached_call(function: Function, lookup: Callable[..., Key]) -> Callable[...,
             if value is not MISSING:
                 counters.hits += 1
                 return value
-        if witness.owed or function.policy.beta:
+        if witness.owed or function.whole:
             return general(function, lookup, args, kwargs)
         if function.learned:
             key = function.known_key(key)
@@ -109,7 +109,7 @@ def acached_call(function: Function, lookup: Callable[..., Key]) -> Callable[...
             if value is not MISSING:
                 counters.hits += 1
                 return value
-        if witness.owed or function.policy.beta:
+        if witness.owed or function.whole:
             return await ageneral(function, lookup, args, kwargs)
         if function.learned:
             key = function.known_key(key)

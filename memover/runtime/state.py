@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from memover.engine.tokens import Witness
 from memover.errors import StoreError
 from memover.keys.names import coarse_key
+from memover.runtime.audit import Places
 from memover.runtime.background import Background, RefreshPool
 from memover.runtime.flights import Flights, UnleasedLoads
 from memover.runtime.renewal import Leases
@@ -73,6 +74,7 @@ class CacheState:
         self.witness = Witness()
         self.background = BACKGROUND
         self.refreshes = RefreshPool(background_workers)
+        self.audits = Places()
         self.flights = Flights()
         self.unleased = UnleasedLoads()
         self.leases = Leases(store, BACKGROUND)
@@ -152,6 +154,7 @@ class CacheState:
         self.unleased = UnleasedLoads()
         self.leases.after_fork()
         self.refreshes.after_fork()
+        self.audits.after_fork()
         for function in list(self.functions):
             function.after_fork()
         self.store.after_fork()

@@ -45,6 +45,7 @@ class Function:
     """A function whose source and whose entry the test moves."""
 
     namespace = "profiles"
+    awaited = False
 
     def __init__(self, source: Any) -> None:
         self.source = source
@@ -85,6 +86,8 @@ class Function:
 
 
 class Async(Function):
+    awaited = True
+
     async def load(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # type: ignore[override]
         return super().load(args, kwargs)
 

@@ -80,7 +80,9 @@ def test_nothing_is_sent_where_it_is_off(start_redis: Callable[..., RedisServer]
             assert client.keys("shop:report:*") == []
 
 
-def test_a_forked_child_is_a_process_of_its_own(redis_url: str, redis_client: redis.Redis, prefix: str, watcher: Watcher) -> None:
+def test_a_forked_child_is_a_process_of_its_own(
+    redis_url: str, redis_client: redis.Redis, prefix: str, watcher: Watcher
+) -> None:
     """Two reports, and the child's window is what it did itself."""
     with Cache(redis_url, prefix=prefix, report=0.1) as cache:
         cached: Any = cache.versioned(namespace="profiles")(lambda n: n)
