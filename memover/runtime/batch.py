@@ -151,7 +151,7 @@ class Batch:
         function, outcomes, now, keys = self.function, self.outcomes, wall(), self.keys
         names, tokens, raws = seens
         trusted, current = function.witness.trusts(names, tokens), tokens[0]
-        decode, codec, fingerprint = function.codec.decode, function.codec_name, function.fingerprint
+        decode, codec, fingerprint = function.decode_payload, function.codec_name, function.fingerprint
         readings: list[Reading] = []
         for at, raw in enumerate(raws):
             if raw is not None and trusted:

@@ -12,10 +12,11 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec import codec_name
+from memover.codec import ValueCodec, codec_name
 from memover.codec.compression import compress, expand
 from memover.codec.envelope import KIND_ERROR, KIND_VALUE, NO_FINGERPRINT, payload_of, read_header, seal
 from memover.codec.faults import from_outside
+from memover.codec.pickle import PickleCodec
 from memover.codec.sharing import places_of
 from memover.engine.answers import Outcome, Sealed
 from memover.errors import DamagedEntry, UnencodableValue
@@ -59,6 +60,8 @@ class Entries:
     def __init__(self, codec: Any) -> None:
         self.codec = codec
         self.codec_name = codec_name(codec)
+        # They say themselves what is the data's fault, so everything else that comes out of them is from outside.
+        self.own_codec = isinstance(codec, (ValueCodec, PickleCodec))
         self.fingerprint = b""
 
     # -- from bytes -----------------------------------------------------------------------------------------------------
@@ -79,7 +82,12 @@ class Entries:
             raise DamagedEntry(f"written by the codec {header.codec!r}, not {self.codec_name!r}", reason="codec")
         if header.fingerprint != self.fingerprint:
             self._other_shape(raw, header)
-        payload = self.payload(raw, header)
+        return self.decode_payload(self.payload(raw, header))
+
+    def decode_payload(self, payload: bytes | memoryview) -> Any:
+        """The value of a payload; raises `DamagedEntry` for what cannot be read."""
+        if self.own_codec:
+            return self.codec.decode(payload)
         try:
             return self.codec.decode(payload)
         except DamagedEntry:
@@ -135,10 +143,8 @@ class Entries:
         try:
             if sealed is not None and sealed.header is not None:
                 return self.decode(sealed.raw, sealed.header)
-            return self.codec.decode(self.codec.encode(outcome.value))
-        except Exception as error:
-            if from_outside(error):
-                raise
+            return self.decode_payload(self.encode(outcome.value))
+        except (DamagedEntry, UnencodableValue):
             return outcome.value  # it was not to be stored, so it may be of any kind: shared, as a future would be
 
     # -- to bytes -------------------------------------------------------------------------------------------------------
@@ -226,8 +232,12 @@ class Entries:
 
     def encode(self, value: Any) -> bytes:
         """The payload of a value; raises `UnencodableValue` for what the codec refuses."""
+        encoded: bytes
+        if self.own_codec:
+            encoded = self.codec.encode(value)
+            return encoded
         try:
-            encoded: bytes = self.codec.encode(value)
+            encoded = self.codec.encode(value)
         except UnencodableValue:
             raise
         except Exception as error:
