@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from memover.clocks import monotonic
 from memover.keys.names import report_key
 from memover.runtime.counters import LOAD_BUCKETS_SECONDS, quantile
 from memover.runtime.report import Report, read_report
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Line", "Reports", "Watcher", "combined"]
 
-_PAGES_A_LOOK = 20
-"""Steps of a scan for new processes that one look takes: a full-screen view goes on looking, and never holds Redis up."""
+_SCAN_SECONDS = 0.1
+"""How long one look goes on with the scan for new processes; the next one goes on where it ended."""
+_REST = 10
+"""A scan that is through rests for so many times as long as it took, so that whoever watches costs the store little."""
 
 
 @dataclass
@@ -122,10 +125,12 @@ class Watcher:
         self._pattern = report_key(prefix, "*").encode()
         self._known: dict[bytes, None] = {}
         self._pages: Iterator[Any] | None = None
+        self._spent = 0.0
+        self._rests_until = 0.0
 
     def look(self, *, whole: bool = False) -> Reports:
         """The reports there are now; `whole` scans to the end first. Raises `StoreError`."""
-        self._scan(None if whole else _PAGES_A_LOOK)
+        self._scan(whole)
         names = list(self._known)
         reports = []
         for name, raw in zip(names, self._survey.tokens(names) if names else ()):
@@ -137,14 +142,18 @@ class Watcher:
                 reports.append(report)
         return combined(reports)
 
-    def _scan(self, limit: int | None) -> None:
-        taken = 0
-        while limit is None or taken < limit:
+    def _scan(self, whole: bool) -> None:
+        began = monotonic()
+        if self._pages is None and began < self._rests_until and not whole:
+            return
+        while whole or monotonic() - began < _SCAN_SECONDS:
             if self._pages is None:
                 self._pages = iter(self._survey.keys(self._pattern, 1000))
+                self._spent = 0.0
             page = next(self._pages, None)
             if page is None:
                 self._pages = None
+                self._rests_until = monotonic() + _REST * (self._spent + monotonic() - began)
                 return
-            taken += 1
             self._known.update(dict.fromkeys(page.keys))
+        self._spent += monotonic() - began

@@ -15,6 +15,7 @@ import pytest
 from memover.cli.reports import Watcher
 from memover.cli.top import nines, sparkline
 from memover.stores.survey import open_survey
+from tests.servers import wait_until
 
 from .conftest import Project, foreign
 from .processes import Function, reporter, reporting
@@ -115,7 +116,7 @@ def test_new_processes_come_and_dead_ones_go(redis_url: str, redis_client: redis
     made, clock, state = reporter(redis_url, prefix, Function("f", 1))
     made.start()
     clock.turn()
-    assert [each.process for each in watcher.look().reports] == [made.process]
+    wait_until(lambda: [each.process for each in watcher.look().reports] == [made.process], "the process to be seen")
     redis_client.unlink(f"{prefix}:report:{made.process}")
     assert watcher.look().reports == ()
     state.close()
