@@ -71,8 +71,8 @@ def collect(
     `pause` is seconds between two steps. Raises `CannotRun` without a lock, `StoreError`."""
     survey, prefix = place.survey, place.prefix
     unwanted = unwanted_by(_lock_of(place), prefix)
-    count: Counter[tuple[str, int | str]] = Counter()
-    size: Counter[tuple[str, int | str]] = Counter()
+    count: Counter[tuple[str, int]] = Counter()
+    size: Counter[tuple[str, int]] = Counter()
     carried: set[int] = set()
     for found in entries(survey, prefix, step=step, head=HEAD_LIMIT_BYTES, on_step=on_step):
         gone = [each for each in found if each.namespace != KEY_VALUES and unwanted(each.facts.key)]
@@ -80,8 +80,8 @@ def collect(
             done = [True] * len(gone) if dry_run else survey.unlink([each.facts.key for each in gone])
             for each, removed in zip(gone, done):
                 if removed:
-                    count[each.namespace, each.version] += 1
-                    size[each.namespace, each.version] += each.facts.size
+                    count[each.namespace, _number(each.version)] += 1
+                    size[each.namespace, _number(each.version)] += each.facts.size
         leaving = {each.facts.key for each in gone}
         for each in found:
             if each.facts.key not in leaving:
@@ -89,8 +89,8 @@ def collect(
         if pause:
             time.sleep(pause)
     rows = [
-        Removed("entries", namespace, _number(version), count[namespace, version], size[namespace, version])
-        for namespace, version in sorted(count, key=str)
+        Removed("entries", namespace, version, count[namespace, version], size[namespace, version])
+        for namespace, version in sorted(count)
     ]
     tags = tag_key(prefix, "x")[:-1]
     calls = generation_key(prefix, "*@call*")
@@ -129,7 +129,7 @@ def _lock_of(place: Place) -> Lock:
     return place.lock
 
 
-def _number(version: int | str) -> int | None:
+def _number(version: int | str) -> int:
     return version if isinstance(version, int) else int(version.partition("~")[0])
 
 

@@ -24,6 +24,7 @@ from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
 from memover.engine.steps import Invoke, Spawn
 from memover.errors import UnencodableValue
+from memover.keys.ownership import UNCLAIMED, Claimed
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.keys.tags import TooManyTags
 from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
@@ -71,8 +72,10 @@ class Function(Entries):
         codec: Any,
         tags: Tags,
         state: CacheState,
+        claimed: Claimed = UNCLAIMED,
     ) -> None:
         super().__init__(codec)
+        self.claimed = claimed
         self.function = function
         self.name = name
         self.policy = policy
@@ -84,7 +87,7 @@ class Function(Entries):
         self.witness = state.witness
         self.counters = Counters()
         self.upgrades: Mapping[int, Callable[[Any], Any]] = {}
-        self.guard = Guard(function, name, policy, state.prefix)
+        self.guard = Guard(function, name, policy, state.prefix, claimed)
         prefix, namespace = state.prefix, policy.namespace
         self.generation_name = generation_key(prefix, namespace).encode()
         self.soft_name = soft_key(prefix, namespace).encode() if policy.stale_window > 0 else None
@@ -93,8 +96,8 @@ class Function(Entries):
         self.names: tuple[bytes, ...] = (self.generation_name,)
         if self.soft_name is not None:
             self.names = (*self.names, self.soft_name)
-        self.version_mark = (VERSION + namespace.encode(), b"%d" % policy.version)
-        state.witness.versions[self.version_mark[0]] = self.version_mark[1]
+        self.version_name = VERSION + namespace.encode()
+        state.witness.versions[self.version_name] = claimed.token(policy.version)
         self.late = tags.late or "depends_on" in names_in(function)
         self.learned: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
         self.whole = bool(policy.beta or policy.audit)
@@ -126,10 +129,18 @@ class Function(Entries):
     def key(self, text: str, version: int | None = None) -> Key:
         """The names in the store of a call whose arguments come to `text`."""
         policy = self.policy
-        return Key(
-            entry_key(self.state.prefix, policy.version if version is None else version, policy.namespace, text),
-            self.names,
-        )
+        part = self.version_text if version in (None, policy.version) else str(version)
+        return Key(entry_key(self.state.prefix, part, policy.namespace, text), self.names)
+
+    @property
+    def version_text(self) -> str:
+        """The version part of entry keys."""
+        return self.claimed.version(self.policy.version)
+
+    @property
+    def version_mark(self) -> tuple[bytes, bytes]:
+        """What stands for the version in entries whose load used a result of this function."""
+        return self.version_name, self.version_text.encode()
 
     def lookup(self, version: int | None = None) -> Callable[..., Key]:
         """The way from a call's arguments to its key: bound, digested, tagged, and remembered where that is safe."""
@@ -162,7 +173,7 @@ class Function(Entries):
         if not self.upgrades:
             return ()
         prefix, policy = self.state.prefix, self.policy
-        own = entry_key(prefix, policy.version, policy.namespace, "")
+        own = entry_key(prefix, self.version_text, policy.namespace, "")
         if not key.text.startswith(own):
             return ()
         text, names = key.text[len(own) :], key.names[: key.required]
