@@ -20,6 +20,7 @@ no-operation objects cost.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,6 @@ class OpenTelemetryObserver:
         self._spans = spans
         self._keys = keys
         self._address = address
-        self._around = False
         self._hits = meter.create_counter("memover.hits", "{call}", "Calls answered from an entry.")
         self._misses = meter.create_counter("memover.misses", "{call}", "Calls not answered from an entry.")
         self._loads = meter.create_counter("memover.loads", "{load}", "Runs of the function.")
@@ -100,7 +100,7 @@ class OpenTelemetryObserver:
     # -- after the fact ------------------------------------------------------------------------------------------------
 
     def __call__(self, event: Event) -> None:
-        """Count an event, and make its span where the runtime did not announce it (`begin`)."""
+        """Count an event, and end its span, or make one that ends now."""
         attributes: dict[str, Any] = {"cache.namespace": event.namespace}
         if event.name == "lookup":
             source = str(event.source)
@@ -117,13 +117,19 @@ class OpenTelemetryObserver:
                 counter.add(1, attributes)
             if event.name == "audit" and event.detail.startswith("differ"):
                 self._disagreements.add(1, attributes)
-        if self._spans and not self._around and event.name in _SPANS:
+        if self._spans and event.name in _SPANS:
+            begun = _OPEN.get()
+            if begun is not None and begun.observer is self and begun.name == event.name and not begun.ended:
+                begun.end(event)
+                return
             took = event.load_time if event.name == "load" else event.elapsed
             now = time_ns()
             span = self._tracer.start_span(
-                f"memover.{_SPANS[event.name]}", kind=self._kind(event.name), start_time=now - int(took * 1e9)
+                f"memover.{_SPANS[event.name]}", kind=_kind(event.name), start_time=now - int(took * 1e9)
             )
-            self._describe(span, event)
+            if self._address:
+                span.set_attribute("server.address", self._address)
+            self.describe(span, event)
             span.end(now)
 
     # -- around what happens -------------------------------------------------------------------------------------------
@@ -131,29 +137,19 @@ class OpenTelemetryObserver:
     def begin(self, name: str, namespace: str, key: str, address: str = "") -> Callable[[Event | None], None]:
         """Start the span of a "lookup", "load" or "invalidate" in the context that runs it.
 
-        What runs until the answer is called, in the same context, has the span as its parent. The answer takes the event with
-        which it ended, None when it was cut short, and must be called in the same context. From the first call on, spans
-        are made this way alone.
+        What runs in this context until it ends has the span as its parent. It ends with the next event of that name that this
+        observer is given in the context, or with a call of the answer (None: it was cut short) in the same context. What was
+        not begun, the calls of a batch say, gets a span of its own when its event comes.
         """
-        self._around = True
         if not self._spans or name not in _SPANS:
             return _nothing
-        span = self._tracer.start_span(f"memover.{_SPANS[name]}", kind=self._kind(name))
-        token = context.attach(trace.set_span_in_context(span))
+        span = self._tracer.start_span(f"memover.{_SPANS[name]}", kind=_kind(name))
         if address or self._address:
             span.set_attribute("server.address", address or self._address)
+        return _Begun(self, name, span, Event(name, namespace, key)).end
 
-        def end(event: Event | None) -> None:
-            context.detach(token)
-            self._describe(span, event or Event(name, namespace, key))
-            span.end()
-
-        return end
-
-    def _kind(self, name: str) -> SpanKind:
-        return SpanKind.INTERNAL if name == "load" else SpanKind.CLIENT
-
-    def _describe(self, span: Span, event: Event) -> None:
+    def describe(self, span: Span, event: Event) -> None:
+        """Write what an event says on its span."""
         if not span.is_recording():
             return
         span.set_attribute("cache.namespace", event.namespace)
@@ -164,11 +160,42 @@ class OpenTelemetryObserver:
             span.set_attribute("cache.hit", str(event.source) in _HITS)
         if event.detail:
             span.set_attribute("cache.detail", event.detail)
-        if self._address and not self._around:
-            span.set_attribute("server.address", self._address)
         if event.error is not None:
             span.record_exception(event.error)
             span.set_status(Status(StatusCode.ERROR, type(event.error).__name__))
+
+
+class _Begun:
+    """A span under way in a context, current there until it ends."""
+
+    __slots__ = ("_event", "_outer", "_span", "_token", "ended", "name", "observer")
+
+    def __init__(self, observer: OpenTelemetryObserver, name: str, span: Span, event: Event) -> None:
+        self.observer = observer
+        self.name = name
+        self.ended = False
+        self._span = span
+        self._event = event
+        self._outer = _OPEN.get()
+        self._token = context.attach(trace.set_span_in_context(span))
+        _OPEN.set(self)
+
+    def end(self, event: Event | None) -> None:
+        """End it, once; `event` says how it went."""
+        if self.ended:
+            return
+        self.ended = True
+        _OPEN.set(self._outer)
+        context.detach(self._token)
+        self.observer.describe(self._span, event or self._event)
+        self._span.end()
+
+
+_OPEN: ContextVar[_Begun | None] = ContextVar("memover-spans", default=None)
+
+
+def _kind(name: str) -> SpanKind:
+    return SpanKind.INTERNAL if name == "load" else SpanKind.CLIENT
 
 
 def _nothing(event: Event | None) -> None:

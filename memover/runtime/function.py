@@ -24,8 +24,8 @@ from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
 from memover.engine.steps import Invoke, Spawn
 from memover.errors import UnencodableValue
-from memover.keys.ownership import UNCLAIMED, Claimed
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
+from memover.keys.ownership import UNCLAIMED, Claimed
 from memover.keys.tags import TooManyTags
 from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
 from memover.runtime.counters import Counters
@@ -37,6 +37,7 @@ from memover.runtime.upgrades import Upgrading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from memover.engine.answers import Sealed
     from memover.engine.steps import Flow
@@ -295,6 +296,12 @@ class Function(Entries):
 
     def load(self, call: CachedCall) -> Flow[Outcome]:
         """Run the function and gather what it uses. What it raises is in the outcome."""
+        if not self.observers.spanning:
+            return (yield from self._load(call))
+        with self.span("load", call.key.text):
+            return (yield from self._load(call))
+
+    def _load(self, call: CachedCall) -> Flow[Outcome]:
         value, error = None, None
         entered = enter((call,), self.state.home, self.policy.track_dependencies)
         began = perf_counter()
@@ -478,6 +485,10 @@ class Function(Entries):
         return super().opened(call.key, reading, Source.STALE_IF_ERROR)
 
     # -- what happened ----------------------------------------------------------------------------------------------------
+
+    def span(self, name: str, key: str) -> AbstractContextManager[None]:
+        """Around what ends with an event of that name, for observers that make spans."""
+        return self.observers.span(name, self.policy.namespace, key, self.store.address)
 
     def disabled(self) -> None:
         """A call ran with caching turned off."""

@@ -7,13 +7,14 @@ observer that raises is reported once in the log and otherwise ignored: it can s
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memover.codec.faults import from_outside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from memover.model import Event
 
@@ -33,6 +34,27 @@ class Observers:
         self._recorders: ContextVar[tuple[list[Event], ...]] = ContextVar("memover-detect", default=())
         self._disabled: ContextVar[bool] = ContextVar("memover-disabled", default=False)
         self.busy = bool(observers) or not enabled
+        self.spanning: tuple[Any, ...] = tuple(observer for observer in observers if hasattr(observer, "begin"))
+        """The observers that want to know when something begins, too."""
+
+    @contextmanager
+    def span(self, name: str, namespace: str, key: str, address: str) -> Generator[None, None, None]:
+        """Around what ends with an event of that name, in the context that runs it: see `OpenTelemetryObserver.begin`."""
+        ends = []
+        for observer in self.spanning:
+            try:
+                ends.append((observer, observer.begin(name, namespace, key, address)))
+            except Exception as error:
+                self._failed(observer, name, error)
+        try:
+            yield
+        finally:
+            # The event has ended it already, unless it was cut short.
+            for observer, end in reversed(ends):
+                try:
+                    end(None)
+                except Exception as error:
+                    self._failed(observer, name, error)
 
     def disabled(self) -> bool:
         """Whether calls in this context run their function and touch nothing."""
@@ -73,10 +95,13 @@ class Observers:
             try:
                 observer(event)
             except Exception as error:
-                if from_outside(error):
-                    raise
-                if id(observer) not in self._complained:
-                    self._complained.add(id(observer))
-                    logger.exception(
-                        "the observer %r raised on %r; further errors of it are not logged", observer, event.name
-                    )
+                self._failed(observer, event.name, error)
+
+    def _failed(self, observer: object, name: str, error: Exception) -> None:
+        if from_outside(error):
+            raise error
+        if id(observer) not in self._complained:
+            self._complained.add(id(observer))
+            logger.error(
+                "the observer %r raised on %r; further errors of it are not logged", observer, name, exc_info=error
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -33,6 +34,9 @@ class Telemetry:
 
     def spans(self) -> dict[str, Any]:
         return {span.name: span for span in self._spans.get_finished_spans()}
+
+    def finished(self) -> list[Any]:
+        return list(self._spans.get_finished_spans())
 
     def metrics(self) -> dict[tuple[str, Any], Any]:
         data = self._reader.get_metrics_data()
@@ -67,18 +71,18 @@ def test_metrics_of_a_cache() -> None:
 
 def test_spans_of_a_cache() -> None:
     """One for each call, load and invalidation, with what is known of it."""
-    telemetry = Telemetry(address="redis://x")
+    telemetry = Telemetry()
     with Cache("memory://", observers=[telemetry.observer]) as cache:
         cached: Any = cache.versioned(namespace="profiles")(lambda n: n)
         cached(1)
-        key = cached.key(1)
+        key, address = cached.key(1), cache.address
         cached.invalidate_all()
     spans = telemetry.spans()
     assert set(spans) == {"memover.get", "memover.load", "memover.invalidate"}
     got = dict(spans["memover.get"].attributes)
     assert got["cache.namespace"] == "profiles"
     assert (got["cache.key"], got["cache.hit"], got["cache.source"]) == (key, False, "loaded")
-    assert got["server.address"] == "redis://x"
+    assert got["server.address"] == address
 
 
 def test_the_functions_own_spans_are_children_of_the_load() -> None:
@@ -99,14 +103,87 @@ def test_the_functions_own_spans_are_children_of_the_load() -> None:
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
-def test_announced_spans_are_made_once() -> None:
-    """An event after its span makes no second one."""
+def test_a_span_that_was_begun_is_made_once() -> None:
+    """Its event ends it; what was cut short ends without one."""
     telemetry = Telemetry()
-    event = Event("load", "profiles", "k", load_time=0.1)
-    telemetry.observer.begin("load", "profiles", "k")(event)
-    telemetry.observer(event)
+    end = telemetry.observer.begin("load", "profiles", "k")
+    telemetry.observer(Event("load", "profiles", "k", load_time=0.1))
+    end(None)
     assert list(telemetry.spans()) == ["memover.load"]
     assert telemetry.metrics()["memover.loads", None].value == 1
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    telemetry.observer.begin("lookup", "profiles", "k")(None)
+    assert set(telemetry.spans()) == {"memover.load", "memover.get"}
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("store", ["memory", "redis"])
+def test_spans_nest_as_the_work_does(way: str, store: str, redis_url: str, prefix: str) -> None:
+    """The request's span, the call's, the load's, and what the function does inside, across cached functions; a hit has no load."""
+    telemetry = Telemetry()
+    tracer = trace.get_tracer("app", tracer_provider=telemetry.tracers)
+    with Cache("memory://" if store == "memory" else redis_url, prefix=prefix, observers=[telemetry.observer]) as cache:
+        address = cache.address
+        if way == "sync":
+            inner: Any = cache.versioned(namespace="inner")(lambda: 1)
+
+            @cache.versioned(namespace="outer")
+            def outer() -> int:
+                with tracer.start_as_current_span("query"):
+                    value: int = inner()
+                    return value + 1
+
+            def request() -> None:
+                with tracer.start_as_current_span("request"):
+                    outer()
+
+            request()
+            first = telemetry.finished()
+            request()
+        else:
+
+            @cache.versioned(namespace="inner")
+            async def ainner() -> int:
+                return 1
+
+            @cache.versioned(namespace="outer")
+            async def aouter() -> int:
+                with tracer.start_as_current_span("query"):
+                    return await ainner() + 1
+
+            async def main() -> list[Any]:
+                with tracer.start_as_current_span("request"):
+                    await aouter()
+                seen = telemetry.finished()
+                with tracer.start_as_current_span("request"):
+                    await aouter()
+                await cache.aclose()
+                return seen
+
+            first = asyncio.run(main())
+        second = telemetry.finished()[len(first) :]
+    by_id = {span.context.span_id: span for span in first}
+
+    def chain(span: Any) -> list[str]:
+        names = [span.name]
+        while span.parent is not None:
+            span = by_id[span.parent.span_id]
+            names.append(span.name)
+        return names
+
+    innermost = max(first, key=lambda span: len(chain(span)))
+    assert chain(innermost) == [
+        "memover.load",
+        "memover.get",
+        "query",
+        "memover.load",
+        "memover.get",
+        "request",
+    ]
+    assert len(first) == 6
+    assert [span.name for span in second] == ["memover.get", "request"]
+    assert second[0].attributes["cache.hit"] is True
+    assert second[0].attributes["server.address"] == address
 
 
 def test_a_failed_invalidation_is_not_counted() -> None:

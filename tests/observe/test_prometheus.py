@@ -11,7 +11,7 @@ prometheus_client = pytest.importorskip("prometheus_client")
 from prometheus_client import CollectorRegistry, generate_latest  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
-from memover import Cache
+from memover import Cache  # noqa: E402
 from memover.observe.prometheus import Collector  # noqa: E402
 from memover.runtime.counters import COUNTERS, Counters  # noqa: E402
 

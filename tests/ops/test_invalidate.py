@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.servers import RedisCluster
 
 
+@pytest.mark.filterwarnings("ignore::memover.MemoverWarning")  # another body than filled it
 def test_a_namespace_with_all_its_versions(project: Project, redis_client: redis.Redis) -> None:
     """Counted exactly, and the application sees it at once."""
     keys = fill(project.url, project.prefix)
