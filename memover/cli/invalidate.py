@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from memover.cli.census import KEY_VALUES, entries, namespaces
-from memover.cli.inspect import parts_of
+from memover.cli.look import parts_of
 from memover.cli.project import CannotRun
 from memover.cli.running import Bar, Place, count_of, document, nearest, on_store, progress, visible
 from memover.codec.envelope import HEAD_BYTES, read_header

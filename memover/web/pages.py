@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memover.cli.checks import Check
-    from memover.cli.inspect import Look
+    from memover.cli.look import Look
     from memover.cli.reports import Line, Reports
     from memover.cli.running import Place
     from memover.web.watch import Contents, Namespace

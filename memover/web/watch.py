@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.cli.census import Row, complete, entries, order, tally
 from memover.cli.checks import Check, examine
-from memover.cli.inspect import Look, look
 from memover.cli.invalidate import invalidate_namespace
+from memover.cli.look import Look, look
 from memover.cli.reports import Reports, Watcher
 from memover.errors import ConfigurationError, StoreError
 from memover.keys.names import check_namespace, generation_key

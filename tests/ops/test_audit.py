@@ -11,8 +11,9 @@ import pytest
 from memover import Event, NotCached, StoreUnavailable
 from memover.codec import ValueCodec
 from memover.codec.envelope import Header, payload_of, read_header, seal
-from memover.runtime.audit import Auditor, Hit, Places, difference, shape_of
+from memover.runtime.audit import Auditor, Hit, Places
 from memover.runtime.counters import Counters
+from memover.runtime.differences import difference, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

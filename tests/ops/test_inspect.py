@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memover import Cache
-from memover.cli.inspect import look
+from memover.cli.look import look
 from memover.cli.project import Project as Settings
 from memover.cli.running import Place
 from memover.codec.envelope import read_header, rewritten, seal
