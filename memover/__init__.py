@@ -12,12 +12,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memover.cache import Cache
+    from memover.api import Cache
     from memover.cached import AsyncCachedFunction, CachedFunction
     from memover.codec import register_value
-    from memover.default import configure, default_cache, using
-    from memover.decorator import versioned_cache
-    from memover.drivers.tracking import depends_on
+    from memover.api import configure, default_cache, using, versioned_cache
+    from memover.runtime.dependencies import depends_on
     from memover.errors import (
         ConfigurationError,
         InvalidationFailed,
@@ -36,7 +35,7 @@ __version__ = "0.1.0"
 # Names are loaded when first asked for: a program that imports memover pays for what it uses of it.
 _HOMES = {
     "AsyncCachedFunction": "memover.cached",
-    "Cache": "memover.cache",
+    "Cache": "memover.api",
     "CacheInfo": "memover.model",
     "CachedFunction": "memover.cached",
     "Call": "memover.model",
@@ -53,13 +52,13 @@ _HOMES = {
     "StoreUnavailable": "memover.errors",
     "UnencodableValue": "memover.errors",
     "UnkeyableArgument": "memover.errors",
-    "configure": "memover.default",
-    "default_cache": "memover.default",
-    "depends_on": "memover.drivers.tracking",
+    "configure": "memover.api",
+    "default_cache": "memover.api",
+    "depends_on": "memover.runtime.dependencies",
     "register_key": "memover.keys.canonical",
     "register_value": "memover.codec",
-    "using": "memover.default",
-    "versioned_cache": "memover.decorator",
+    "using": "memover.api",
+    "versioned_cache": "memover.api",
 }
 
 __all__ = [

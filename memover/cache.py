@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from memover.drivers.aio import drain
-from memover.drivers.plan import new_nonce
-from memover.drivers.shared import Shared
-from memover.drivers.watch import Watch
+from memover.engine.invalidate import move
 from memover.engine.tokens import parse
-from memover.errors import ConfigurationError, InvalidationFailed, StoreError, failed_invalidation
+from memover.errors import ConfigurationError, InvalidationFailed
 from memover.keys.names import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
-from memover.keyvalue import Entries, KeyValueFace
-from memover.model import Event, Generation
+from memover.keyvalue import KeyValueFace
+from memover.model import CacheInfo, Event, Generation
 from memover.policy import Duration, seconds_of
-from memover.stores.memory import MemoryStore
+from memover.runtime.function import new_nonce
+from memover.runtime.keyvalue import KeyValueEntries
+from memover.runtime.observers import Observers
+from memover.runtime.run import arun, run
+from memover.runtime.state import CacheState
+from memover.runtime.tasks import drain
+from memover.stores import open_store
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from memover.codec.base import Codec
     from memover.decorator import versioned_cache
-    from memover.engine.store import AsyncStore, Store
+    from memover.engine.steps import Flow
 
-__all__ = ["Cache"]
+__all__ = ["Cache", "FunctionSummary"]
 
-_REDIS_SCHEMES = (
-    "unix://",
-    *(
-        f"{family}{topology}://"
-        for family in ("redis", "rediss", "valkey", "valkeys")
-        for topology in ("", "+sentinel", "+cluster")
-    ),
-)
+
+class FunctionSummary(NamedTuple):
+    """A decorated function on a cache, as `Cache.functions` lists it."""
+
+    name: str
+    namespace: str
+    version: int
+    cache_info: Callable[[], CacheInfo]
 
 
 class Cache(KeyValueFace):
@@ -57,6 +59,8 @@ class Cache(KeyValueFace):
     Options, all keyword-only:
 
     * `max_entries` (10,000): entries in a memory store; the least recently used leave first.
+    * `max_entry_bytes` (64 MiB): a longer entry is returned to its callers and not stored: counted (`too_large`), with one
+      warning per function.
     * `socket_timeout` (0.25 s): the longest any answer of the store is waited for; a call adds no more than this to
       its function when the store is silent, and far less while the circuit is open.
     * `socket_connect_timeout` (0.25 s): the longest a connection may take to be made.
@@ -80,7 +84,7 @@ class Cache(KeyValueFace):
       or "forget" the value: this process then serves nothing under the key, and what was stored before is removed as
       soon as the store is back. Right for pages and fragments, wrong for sessions.
 
-    Raises `ConfigurationError` for what cannot be meant.
+    Raises `ConfigurationError` if an option has no meaning or options contradict each other.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Cache(KeyValueFace):
         codec: Codec | None = None,
         observers: Iterable[Callable[[Event], object]] = (),
         max_entries: int = 10_000,
+        max_entry_bytes: int = 64 * 1024 * 1024,
         socket_timeout: float = 0.25,
         socket_connect_timeout: float = 0.25,
         max_connections: int = 64,
@@ -127,65 +132,48 @@ class Cache(KeyValueFace):
                 raise ConfigurationError(
                     f"The observer {observer!r} is not callable: give callables that take an Event."
                 )
-        memory: MemoryStore | None = None
-        store: Store
-        async_store: AsyncStore | None = None
         if not isinstance(url, str):
             raise ConfigurationError(f"The store's URL must be text such as 'redis://localhost:6379/0', not {url!r}.")
-        if isinstance(wait_replicas, bool) or not isinstance(wait_replicas, int) or wait_replicas < 0:
-            raise ConfigurationError(f"wait_replicas={wait_replicas!r} must be a whole number of at least 0.")
-        if wait_replicas and not url.lower().startswith(_REDIS_SCHEMES):
-            raise ConfigurationError(f"wait_replicas={wait_replicas!r}: {url} has no replicas; leave it out.")
-        if url.lower() in ("memory://", "memory:///"):
-            store = memory = MemoryStore(_positive(max_entries, "max_entries"))
-        elif url.lower().startswith(_REDIS_SCHEMES):
-            store, async_store = _redis_stores(
-                url,
-                socket_timeout=seconds_of(socket_timeout, "socket_timeout", never=False),
-                socket_connect_timeout=seconds_of(socket_connect_timeout, "socket_connect_timeout", never=False),
-                max_connections=_positive(max_connections, "max_connections"),
-                breaker_first_seconds=seconds_of(breaker_first, "breaker_first", never=False),
-                breaker_last_seconds=seconds_of(breaker_last, "breaker_last", never=False),
-                wait_replicas=wait_replicas,
-            )
-        else:
-            scheme = url.partition("://")[0] if "://" in url else url[:20]
-            raise ConfigurationError(
-                f"No store for the scheme {scheme!r}: use memory://, redis://, rediss://, unix://, redis+sentinel:// or "
-                f"redis+cluster:// (or the valkey spellings)."
-            )
+        store = open_store(
+            url,
+            max_entries=_positive(max_entries, "max_entries"),
+            socket_timeout=seconds_of(socket_timeout, "socket_timeout", never=False),
+            socket_connect_timeout=seconds_of(socket_connect_timeout, "socket_connect_timeout", never=False),
+            max_connections=_positive(max_connections, "max_connections"),
+            breaker_first_seconds=seconds_of(breaker_first, "breaker_first", never=False),
+            breaker_last_seconds=seconds_of(breaker_last, "breaker_last", never=False),
+            wait_replicas=wait_replicas,
+        )
         if enabled is None:
             enabled = os.environ.get("MEMOVER_DISABLED", "").lower() not in ("1", "true", "yes", "on")
-        self._watch = Watch(observers, enabled=enabled)
-        self._shared = Shared(
+        self._observers = Observers(observers, enabled=enabled)
+        self._state = CacheState(
             prefix=self.prefix,
             default_ttl=self.ttl,
             wait_timeout=self.wait_timeout,
             lease_ttl=self.lease_ttl,
-            watch=self._watch,
+            observers=self._observers,
             store=store,
-            async_store=async_store,
-            memory=memory,
             max_entries=_positive(max_entries, "max_entries"),
+            max_entry_bytes=_positive(max_entry_bytes, "max_entry_bytes"),
             compress_from_bytes=1 << 62 if compress_from is None else _positive(compress_from, "compress_from"),
             expanded_bytes_limit=_positive(expanded_limit, "expanded_limit"),
             on_unencodable=on_unencodable,
             background_workers=_positive(background_workers, "background_workers"),
         )
-
         if key_function is not None and not callable(key_function):
             raise ConfigurationError("key_function= takes a callable (key, prefix, version) -> str.")
         self._key_function = key_function
         if on_set_error not in ("raise", "forget"):
             raise ConfigurationError(f'on_set_error={on_set_error!r}: give "raise" or "forget".')
-        self._entries = Entries(self._shared, codec, forget_failed_sets=on_set_error == "forget")
+        self._open_entries(self._state, codec, forget_failed_sets=on_set_error == "forget")
 
     _check_prefix = staticmethod(check_prefix)
 
     @property
     def address(self) -> str:
         """Where the store is, without credentials."""
-        return self._shared.store.address
+        return self._state.store.address
 
     def __repr__(self) -> str:
         return f"<Cache {self.address} prefix={self.prefix!r}>"
@@ -205,97 +193,61 @@ class Cache(KeyValueFace):
     # -- invalidating ---------------------------------------------------------------------------------------------------
 
     def invalidate_namespace(self, name: str) -> Generation:
-        """Move a namespace to a new generation, whoever decorates with it: every entry, all versions. One round trip.
+        """Move a namespace to a new generation, whatever decorates with it: every entry, all versions. One round trip.
 
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
-        key, nonce = self._generation_name(name), new_nonce()
-        before = self._shared.owing((key,))
-        try:
-            tokens = self._shared.bump((key,), nonce)
-        except StoreError as error:
-            raise self._owed((key,), f"the namespace {name!r}", nonce) from error
-        return self._moved((key,), tokens, before)
+        return run(self._invalidating_namespace(name))
 
     async def ainvalidate_namespace(self, name: str) -> Generation:
         """`invalidate_namespace`, awaited."""
-        key, nonce = self._generation_name(name), new_nonce()
-        before = self._shared.owing((key,))
-        try:
-            tokens = await self._abump((key,), nonce)
-        except StoreError as error:
-            raise self._owed((key,), f"the namespace {name!r}", nonce) from error
-        return self._moved((key,), tokens, before)
+        return await arun(self._invalidating_namespace(name))
 
     def invalidate_tags(self, *tags: str) -> None:
         """Invalidate every result that carries one of these tags, across functions, versions and processes.
 
         One round trip (Cluster: one per node, side by side). Raises `InvalidationFailed` when the store does not
-        acknowledge it, and repeats it until it does; `ConfigurationError` for a tag that is no text."""
-        if names := self._tag_names(tags):
-            nonce = new_nonce()
-            before = self._shared.owing(names)
-            try:
-                tokens = self._shared.bump(names, nonce)
-            except StoreError as error:
-                raise self._owed(names, f"the tags {', '.join(tags)}", nonce) from error
-            self._moved(names, tokens, before)
+        acknowledge it, and repeats it until it does; `ConfigurationError` for a tag that is not text."""
+        run(self._invalidating_tags(tags))
 
     async def ainvalidate_tags(self, *tags: str) -> None:
         """`invalidate_tags`, awaited."""
-        if names := self._tag_names(tags):
-            nonce = new_nonce()
-            before = self._shared.owing(names)
-            try:
-                tokens = await self._abump(names, nonce)
-            except StoreError as error:
-                raise self._owed(names, f"the tags {', '.join(tags)}", nonce) from error
-            self._moved(names, tokens, before)
+        await arun(self._invalidating_tags(tags))
 
-    def _generation_name(self, name: str) -> bytes:
-        return generation_key(self.prefix, check_namespace(name)).encode()
-
-    def _tag_names(self, tags: tuple[str, ...]) -> tuple[bytes, ...]:
-        names = tuple(dict.fromkeys(tag_key(self.prefix, tag).encode() for tag in tags))
-        if not names or self._shared.store.spread:
-            return names
-        # The clock moves first, so that no tag is numbered below it; on Cluster it would be on another node.
-        return (tag_clock_key(self.prefix).encode(), *names)
-
-    async def _abump(self, names: tuple[bytes, ...], nonce: str) -> list[bytes]:
-        shared = self._shared
-        if shared.async_store is None:
-            return shared.bump(names, nonce)
-        floors = [shared.witness.floor(name) for name in names]
-        tokens = await shared.async_store.bump(names, nonce, floors, (shared.coarse_name,))
-        shared.witness.trusts(names, tokens)
-        return tokens
-
-    def _moved(
-        self, names: tuple[bytes, ...], tokens: list[bytes], before: dict[bytes, Callable[[], object]]
-    ) -> Generation:
-        shared = self._shared
-        shared.witness.doubt(shared.coarse_name)
-        shared.settled(before)
-        for plan in list(shared.plans):
-            if plan.generation_name in names or plan.tags.early or plan.tags.late:
-                plan.forget()
+    def _invalidating_namespace(self, name: str) -> Flow[Generation]:
+        key = generation_key(self.prefix, check_namespace(name)).encode()
+        told = CacheInvalidation(self._state, f"the namespace {name!r}", name, (key,))
+        along = (self._state.coarse_name,)
+        tokens = yield from move(self._state, told, (key,), new_nonce(), along=along)
         generation = parse(tokens[0])
         return generation if generation is not None else Generation(0, tokens[0].decode("latin-1"))
 
-    def _owed(self, names: tuple[bytes, ...], what: str, nonce: str) -> InvalidationFailed:
-        shared = self._shared
-        for name in names:
-            shared.owe(name, lambda: shared.bump(names, nonce))
-        return failed_invalidation(what, names, self.address)
+    def _invalidating_tags(self, tags: tuple[str, ...]) -> Flow[None]:
+        names = tuple(dict.fromkeys(tag_key(self.prefix, tag).encode() for tag in tags))
+        if not names:
+            return
+        if not self._state.store.spread:
+            # The clock moves first, so that no tag is numbered below it; on Cluster it would be on another node.
+            names = (tag_clock_key(self.prefix).encode(), *names)
+        told = CacheInvalidation(self._state, f"the tags {', '.join(tags)}", "", names, detail=", ".join(tags))
+        yield from move(self._state, told, names, new_nonce(), along=(self._state.coarse_name,))
 
-    # -- looking on -----------------------------------------------------------------------------------------------------
+    # -- observing ------------------------------------------------------------------------------------------------------
+
+    def functions(self) -> list[FunctionSummary]:
+        """The decorated functions on this cache in this process, by namespace. No round trip."""
+        found = [
+            FunctionSummary(each.name, each.policy.namespace, each.policy.version, each.info)
+            for each in list(self._state.functions)
+            if not isinstance(each, KeyValueEntries)
+        ]
+        return sorted(found, key=lambda each: (each.namespace, each.version))
 
     @contextmanager
     def disabled(self) -> Generator[None, None, None]:
         """Inside, every call of this context runs its function; nothing is read or written.
 
         It holds for the current context (`contextvars`): the tasks and `asyncio.run` begun inside, not other threads."""
-        undo = self._watch.disable()
+        undo = self._observers.disable()
         try:
             yield
         finally:
@@ -307,7 +259,7 @@ class Cache(KeyValueFace):
 
         It holds for the current context (`contextvars`), like `disabled`."""
         lookups: list[Event] = []
-        undo = self._watch.record(lookups)
+        undo = self._observers.record(lookups)
         try:
             yield lookups
         finally:
@@ -320,11 +272,11 @@ class Cache(KeyValueFace):
 
         The cache may be used again afterwards; it opens what it needs. Raises `InvalidationFailed` if the store still
         does not take an invalidation that it owes: those entries live on for other processes."""
-        shared = self._shared
-        shared.background.drain()
+        state = self._state
+        state.refreshes.drain()
         try:
-            if not shared.settle():
-                names = tuple(name.decode() for name in shared.witness.owed)
+            if not state.settle():
+                names = tuple(name.decode() for name in state.witness.owed)
                 raise InvalidationFailed(
                     f"{self.address} has not acknowledged the invalidation of {', '.join(names)} by the time of close(): "
                     f"other processes may serve old entries. Invalidate again when the store is back.",
@@ -332,16 +284,15 @@ class Cache(KeyValueFace):
                     store=self.address,
                 )
         finally:
-            shared.store.close()
+            state.store.close()
 
     async def aclose(self) -> None:
         """`close`, and the connections of the running event loop too."""
-        await drain(self._shared)
+        await drain(self._state)
         try:
             self.close()
         finally:
-            if self._shared.async_store is not None:
-                await self._shared.async_store.close()
+            await self._state.store.aclose()
 
     def __enter__(self) -> Cache:
         return self
@@ -366,14 +317,34 @@ def _positive(value: Any, name: str) -> int:
     return value
 
 
-def _redis_stores(url: str, **limits: Any) -> tuple[Store, AsyncStore]:
-    # Imported here so that `import memover` and the memory store need no redis-py.
-    from memover.stores.redis.aio import AsyncRedisStore
-    from memover.stores.redis.connect import parse_url
-    from memover.stores.redis.limits import Limits
-    from memover.stores.redis.sync import RedisStore
+class CacheInvalidation:
+    """An `engine.invalidate.Invalidation` of a namespace or of tags, made on the cache."""
 
-    target = parse_url(url)
-    if limits["breaker_last_seconds"] < limits["breaker_first_seconds"] or math.isinf(limits["socket_timeout"]):
-        raise ConfigurationError("breaker_last= must not be less than breaker_first=.")
-    return RedisStore(target, Limits(**limits)), AsyncRedisStore(target, Limits(**limits))
+    def __init__(
+        self, state: CacheState, what: str, namespace: str, names: tuple[bytes, ...], *, detail: str = ""
+    ) -> None:
+        self.what = what
+        self._state = state
+        self._namespace = namespace
+        self._names = names
+        self._detail = detail
+        self._functions = [each for each in list(state.functions) if each.policy.namespace == namespace]
+
+    def begin(self) -> None:
+        """Drop the last answers that this concerns."""
+        for function in list(self._state.functions):
+            if function.generation_name in self._names or function.tags.early or function.late:
+                function.forget()
+
+    def failed(self, error: Exception, failure: Exception) -> None:
+        """Count and report that the store did not acknowledge it."""
+        for function in self._functions:
+            function.counters.store_errors += 1
+        self._state.observers.emit(Event("store-error", self._namespace, "", error=error))
+        self._state.observers.emit(Event("invalidate", self._namespace, "", error=failure, detail=self._detail))
+
+    def done(self) -> None:
+        """Count and report it."""
+        for function in self._functions:
+            function.counters.invalidations += 1
+        self._state.observers.emit(Event("invalidate", self._namespace, "", detail=self._detail))

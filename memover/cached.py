@@ -2,7 +2,7 @@
 
 A face is a transparent proxy (wrapt) of the function: name, doc, signature, annotations and `iscoroutinefunction` are the
 function's own. On an instance or a class it becomes a bound face, whose helpers take the arguments without `self`.
-The two faces differ in who waits; what the helpers do is written once, in `core`.
+The two faces differ in how they wait; what the helpers do is written once, in `definition`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from time import perf_counter
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
-from memover.core import Core, age_of
-from memover.drivers import aio, batch, sync
-from memover.engine import flows
+from memover.definition import Definition, age_of
+from memover.engine import load as flows
 from memover.errors import ConfigurationError, UnkeyableArgument
 from memover.keys.names import check_version
-from memover.model import CacheInfo, Entry, Generation, Key, Source
+from memover.model import CacheInfo, Entry, Generation, Source
+from memover.runtime.batch import aanswer_many, answer_many, check_concurrency
+from memover.runtime.hit import aconclude, adrive, ageneral, conclude, drive, general
+from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
     from memover.cache import Cache
-    from memover.drivers.batch import CallArguments, Hit
-    from memover.engine.ops import Outcome
+    from memover.engine.answers import Outcome
+    from memover.engine.call import CachedCall
+    from memover.runtime.batch import CallArguments, Hit
     from memover.policy import Duration
 
     class Proxy:
@@ -54,35 +57,35 @@ L = TypeVar("L", bound=Callable[..., Any])
 class Face(Proxy):
     """What both faces share: everything that needs no store."""
 
-    def __init__(self, wrapped: Any, core: Core, prefix: tuple[Any, ...] = (), kind: str = "plain") -> None:
+    def __init__(self, wrapped: Any, definition: Definition, prefix: tuple[Any, ...] = (), kind: str = "plain") -> None:
         super().__init__(wrapped)
         # Annotated here and not in the class, whose own annotations would hide the function's.
-        self._self_core: Core = core
+        self._self_definition: Definition = definition
         self._self_prefix: tuple[Any, ...] = prefix
         self._self_kind: str = kind
 
     @property
     def namespace(self) -> str:
         """The namespace as declared."""
-        return self._self_core.policy.namespace
+        return self._self_definition.policy.namespace
 
     @property
     def version(self) -> int:
         """The version as declared."""
-        return self._self_core.policy.version
+        return self._self_definition.policy.version
 
     @property
     def cache(self) -> Cache:
         """The `Cache` that the function uses now."""
-        return self._self_core.cache
+        return self._self_definition.cache
 
     def cache_info(self) -> CacheInfo:
         """The counters of this function in this process, on the cache it uses now; see `CacheInfo`. No round trip."""
-        return self._self_core.info()
+        return self._self_definition.info()
 
     def cache_parameters(self) -> dict[str, Any]:
         """The settings as declared, with the cache's defaults filled in. No round trip."""
-        return self._self_core.parameters()
+        return self._self_definition.parameters()
 
     def upgrade(self, from_version: int) -> Callable[[L], L]:
         """Decorate what turns an entry of an older version into this one's: it is called on a miss, instead of a load.
@@ -97,7 +100,7 @@ class Face(Proxy):
         versions' entries too. Raises `ConfigurationError` for a version that is not older, or has an upgrade already."""
 
         def decorate(function: L) -> L:
-            self._self_core.add_upgrade(from_version, function)
+            self._self_definition.add_upgrade(from_version, function)
             return function
 
         return decorate
@@ -111,9 +114,9 @@ class Face(Proxy):
         is the error of all its calls. For an `async def` function it may be `async def`."""
         if not callable(loader):
             raise ConfigurationError("batch_load decorates the function that loads many calls at once.")
-        if iscoroutinefunction(loader) and not self._self_core.is_async:
-            raise ConfigurationError(f"{self._self_core.name} is a `def` function, so its bulk loader must be one too.")
-        self._self_core.loader = loader
+        if iscoroutinefunction(loader) and not self._self_definition.is_async:
+            raise ConfigurationError(f"{self._self_definition.name} is a `def` function, so its bulk loader must be one too.")
+        self._self_definition.loader = loader
         return loader
 
     def _self_calls(self, items: Iterable[Any]) -> Iterator[CallArguments]:
@@ -124,8 +127,8 @@ class Face(Proxy):
         # The arguments as the function takes them. From Python 3.13 on, a classmethod around a face makes a plain method of
         # it, which hands on the helpers without the class; to guess the class would be to guess wrong for subclasses.
         args = (*self._self_prefix, *args)
-        if self._self_core.takes_class and not (args and isinstance(args[0], type)):
-            name = self._self_core.name
+        if self._self_definition.takes_class and not (args and isinstance(args[0], type)):
+            name = self._self_definition.name
             raise UnkeyableArgument(
                 f"{name}: this helper was not given the class. From Python 3.13 on, @classmethod hides it from what it "
                 f"wraps: put @versioned_cache(...) above @classmethod.",
@@ -135,11 +138,11 @@ class Face(Proxy):
             )
         return args
 
-    def _self_site(self, kind: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # The site of a helper call: the key it is about, and the arguments should it have to load.
+    def _self_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CachedCall:
+        # The call of a helper: the key it is about, and the arguments should it have to load.
         args = self._self_whole(args)
-        resident = self._self_core.now()
-        return kind(resident.plan, resident.lookup(*args, **kwargs), args, kwargs)
+        resident = self._self_definition.now()
+        return resident.function.call(resident.lookup(*args, **kwargs), args, kwargs)
 
     def _self_bound(self, face: Any, instance: Any, owner: Any) -> Any:
         if self._self_kind == "static" or self._self_prefix:
@@ -150,7 +153,7 @@ class Face(Proxy):
             return self
         else:
             receiver = instance
-        return face(MethodType(self.__wrapped__, receiver), self._self_core, (receiver,), self._self_kind)
+        return face(MethodType(self.__wrapped__, receiver), self._self_definition, (receiver,), self._self_kind)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # As `functools.lru_cache`: by reference, so that the other process finds its own decorated function.
@@ -176,45 +179,43 @@ class CachedFunction(Face, Generic[P, R]):
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
-        result: R = self._self_core.call(*args, **kwargs)
+        result: R = self._self_definition.call(*args, **kwargs)
         return result
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """The entry's full key as stored. No round trip. Raises `UnkeyableArgument`."""
-        return self._self_core.now().lookup(*self._self_whole(args), **kwargs).text
+        return self._self_definition.now().lookup(*self._self_whole(args), **kwargs).text
 
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """The entry that a call would be answered from now, or None; the function is never run. One round trip.
 
         A store failure reads as None, unless the function was declared with `on_store_error="raise"`."""
-        site = self._self_site(sync.SyncSite, args, kwargs)
-        return sync.run(self._self_core.peeking(site), site)
+        return run(self._self_definition.peeking(self._self_call(args, kwargs)))
 
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now, store what it returns, and return it. Two round trips.
 
         A load under way elsewhere loses its lease, so that its older result cannot replace this one. When the store
         cannot be reached the value is returned unstored, unless `on_store_error="raise"`."""
-        site = self._self_site(sync.SyncSite, args, kwargs)
-        if site.plan.watch.disabled():
-            bypassed: R = site.plan.function(*site.args, **site.kwargs)
+        call = self._self_call(args, kwargs)
+        if self._self_definition.now().function.observers.disabled():
+            bypassed: R = self._self_definition.function(*call.args, **call.kwargs)
             return bypassed
-        result: R = sync.drive(flows.refresh(site.on_terms()), site, perf_counter(), lookup=False)
+        result: R = drive(flows.refresh(call), call, perf_counter(), lookup=False)
         return result
 
     def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
         """Store a value known from elsewhere as this call's result. Two round trips.
 
         Raises `UnencodableValue`, and `StoreError` when the store did not take it: the old entry would live on."""
-        site = self._self_site(sync.SyncSite, args, kwargs)
-        sync.conclude(self._self_core.putting(site, value), site)
+        call = self._self_call(args, kwargs)
+        conclude(self._self_definition.putting(call, value), call)
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """This call's entry is gone everywhere when it returns, and no load under way can bring it back. One round trip.
 
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
-        site = self._self_site(sync.SyncSite, args, kwargs)
-        sync.conclude(self._self_core.invalidating(site), site)
+        run(self._self_definition.invalidating(self._self_call(args, kwargs)))
 
     def invalidate_all(self, *, soft: bool = False) -> Generation:
         """Every entry of the namespace, all versions, is invalid everywhere when it returns. One round trip at any size.
@@ -224,9 +225,7 @@ class CachedFunction(Face, Generic[P, R]):
 
         Returns the new `Generation`. Raises `InvalidationFailed` when the store does not acknowledge it; it is
         then repeated until it does."""
-        plan = self._self_core.now().plan
-        site = sync.SyncSite(plan, Key("", plan.names), (), {})
-        return sync.conclude(self._self_core.moving(site, soft), site)
+        return run(self._self_definition.moving(self._self_definition.now().function, soft))
 
     def cache_clear(self) -> None:
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
@@ -266,35 +265,35 @@ class CachedFunction(Face, Generic[P, R]):
     def _self_answered(
         self, calls: Sequence[CallArguments], concurrency: int, progress: Any, wanted: bool
     ) -> list[Outcome | Hit]:
-        resident = self._self_core.now()
-        return batch.answer_many(
-            resident.plan,
+        resident = self._self_definition.now()
+        return answer_many(
+            resident.function,
             resident.lookup,
             calls,
-            loader=self._self_core.loader,
-            concurrency=batch.limit(concurrency),
+            loader=self._self_definition.loader,
+            concurrency=check_concurrency(concurrency),
             progress=progress,
             wanted=wanted,
         )
 
     def max_age(self, seconds: Duration) -> Callable[P, R]:
         """The call, accepting only an entry at most that old (seconds, `timedelta` or text); it loads otherwise."""
-        core, prefix, limit = self._self_core, self._self_prefix, age_of(seconds)
+        definition, prefix, limit = self._self_definition, self._self_prefix, age_of(seconds)
 
         def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            resident = core.now()
-            result: R = sync.general(resident.plan, resident.lookup, (*prefix, *args), kwargs, limit)
+            resident = definition.now()
+            result: R = general(resident.function, resident.lookup, (*prefix, *args), kwargs, limit)
             return result
 
         return limited
 
     def at(self, version: int) -> VersionView[P]:
         """A view of another schema version of this function: `.key`, `.peek` and `.invalidate`."""
-        return VersionView(self._self_core, self._self_prefix, version)
+        return VersionView(self._self_definition, self._self_prefix, version)
 
     def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function itself: nothing is read or stored."""
-        result: R = self._self_core.function(*self._self_prefix, *args, **kwargs)
+        result: R = self._self_definition.function(*self._self_prefix, *args, **kwargs)
         return result
 
     # A classmethod, a function on its class, a method, a staticmethod on an instance. `self` is a Callable because mypy tells
@@ -315,7 +314,7 @@ class BoundCachedFunction(CachedFunction[P, R]):
     """A decorated function on its instance or class."""
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        result: R = self._self_core.call(*self._self_prefix, *args, **kwargs)
+        result: R = self._self_definition.call(*self._self_prefix, *args, **kwargs)
         return result
 
 
@@ -332,41 +331,37 @@ class AsyncCachedFunction(Face, Generic[P, R]):
 
         def __call__(self, /, *args, **kwargs):
             """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
-            return self._self_core.call(*args, **kwargs)
+            return self._self_definition.call(*args, **kwargs)
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """As `CachedFunction.key`; not awaited."""
-        return self._self_core.now().lookup(*self._self_whole(args), **kwargs).text
+        return self._self_definition.now().lookup(*self._self_whole(args), **kwargs).text
 
     async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """As `CachedFunction.peek`."""
-        site = self._self_site(aio.AsyncSite, args, kwargs)
-        return await aio.run(self._self_core.peeking(site), site)
+        return await arun(self._self_definition.peeking(self._self_call(args, kwargs)))
 
     async def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """As `CachedFunction.refresh`."""
-        site = self._self_site(aio.AsyncSite, args, kwargs)
-        if site.plan.watch.disabled():
-            bypassed: R = await site.plan.function(*site.args, **site.kwargs)
+        call = self._self_call(args, kwargs)
+        if self._self_definition.now().function.observers.disabled():
+            bypassed: R = await self._self_definition.function(*call.args, **call.kwargs)
             return bypassed
-        result: R = await aio.drive(flows.refresh(site.on_terms()), site, perf_counter(), lookup=False)
+        result: R = await adrive(flows.refresh(call), call, perf_counter(), lookup=False)
         return result
 
     async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
         """As `CachedFunction.set`."""
-        site = self._self_site(aio.AsyncSite, args, kwargs)
-        await aio.conclude(self._self_core.putting(site, value), site)
+        call = self._self_call(args, kwargs)
+        await aconclude(self._self_definition.putting(call, value), call)
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """As `CachedFunction.invalidate`."""
-        site = self._self_site(aio.AsyncSite, args, kwargs)
-        await aio.conclude(self._self_core.invalidating(site), site)
+        await arun(self._self_definition.invalidating(self._self_call(args, kwargs)))
 
     async def invalidate_all(self, *, soft: bool = False) -> Generation:
         """As `CachedFunction.invalidate_all`."""
-        plan = self._self_core.now().plan
-        site = aio.AsyncSite(plan, Key("", plan.names), (), {})
-        return await aio.conclude(self._self_core.moving(site, soft), site)
+        return await arun(self._self_definition.moving(self._self_definition.now().function, soft))
 
     async def cache_clear(self) -> None:
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
@@ -402,35 +397,35 @@ class AsyncCachedFunction(Face, Generic[P, R]):
     async def _self_answered(
         self, calls: Sequence[CallArguments], concurrency: int, progress: Any, wanted: bool
     ) -> list[Outcome | Hit]:
-        resident = self._self_core.now()
-        return await batch.answer_many_async(
-            resident.plan,
+        resident = self._self_definition.now()
+        return await aanswer_many(
+            resident.function,
             resident.lookup,
             calls,
-            loader=self._self_core.loader,
-            concurrency=batch.limit(concurrency),
+            loader=self._self_definition.loader,
+            concurrency=check_concurrency(concurrency),
             progress=progress,
             wanted=wanted,
         )
 
     def max_age(self, seconds: Duration) -> Callable[P, Coroutine[Any, Any, R]]:
         """As `CachedFunction.max_age`; what it returns is awaited."""
-        core, prefix, limit = self._self_core, self._self_prefix, age_of(seconds)
+        definition, prefix, limit = self._self_definition, self._self_prefix, age_of(seconds)
 
         async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            resident = core.now()
-            result: R = await aio.general(resident.plan, resident.lookup, (*prefix, *args), kwargs, limit)
+            resident = definition.now()
+            result: R = await ageneral(resident.function, resident.lookup, (*prefix, *args), kwargs, limit)
             return result
 
         return limited
 
     def at(self, version: int) -> AsyncVersionView[P]:
         """As `CachedFunction.at`; its `.peek` and `.invalidate` are awaited."""
-        return AsyncVersionView(self._self_core, self._self_prefix, version)
+        return AsyncVersionView(self._self_definition, self._self_prefix, version)
 
     async def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function itself: nothing is read or stored."""
-        result: R = await self._self_core.function(*self._self_prefix, *args, **kwargs)
+        result: R = await self._self_definition.function(*self._self_prefix, *args, **kwargs)
         return result
 
     # A classmethod, a function on its class, a method, a staticmethod on an instance. `self` is a Callable because mypy tells
@@ -457,7 +452,7 @@ class BoundAsyncCachedFunction(AsyncCachedFunction[P, R]):
     if not TYPE_CHECKING:
 
         def __call__(self, /, *args, **kwargs):
-            return self._self_core.call(*self._self_prefix, *args, **kwargs)
+            return self._self_definition.call(*self._self_prefix, *args, **kwargs)
 
 
 class Warmed(NamedTuple):
@@ -513,17 +508,19 @@ async def async_chunks(items: Iterable[T] | AsyncIterable[T], size: int = 1000) 
 class BaseView(Generic[P]):
     """A function's entries under another schema version."""
 
-    def __init__(self, core: Core, prefix: tuple[Any, ...], version: int) -> None:
-        self._core = core
+    def __init__(self, definition: Definition, prefix: tuple[Any, ...], version: int) -> None:
+        self._definition = definition
         self._prefix = prefix
         self.version = check_version(version)
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """The entry's full key under that version. No round trip."""
-        return self._key(args, kwargs).text
+        return self._definition.key_at(self.version, (*self._prefix, *args), kwargs).text
 
-    def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Key:
-        return self._core.key_at(self.version, (*self._prefix, *args), kwargs)
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CachedCall:
+        args = (*self._prefix, *args)
+        key = self._definition.key_at(self.version, args, kwargs)
+        return self._definition.now().function.call(key, args, kwargs)
 
 
 class VersionView(BaseView[P]):
@@ -531,13 +528,11 @@ class VersionView(BaseView[P]):
 
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """The fresh entry of that version, or None. One round trip. Its value is decoded as this version's would be."""
-        site = sync.SyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        return sync.run(self._core.peeking(site, self.version), site)
+        return run(self._definition.peeking(self._call(args, kwargs), self.version))
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """That version's entry is gone everywhere when it returns. One round trip. Raises `InvalidationFailed`."""
-        site = sync.SyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        sync.conclude(self._core.invalidating(site), site)
+        run(self._definition.invalidating(self._call(args, kwargs)))
 
 
 class AsyncVersionView(BaseView[P]):
@@ -545,10 +540,8 @@ class AsyncVersionView(BaseView[P]):
 
     async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """As `VersionView.peek`."""
-        site = aio.AsyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        return await aio.run(self._core.peeking(site, self.version), site)
+        return await arun(self._definition.peeking(self._call(args, kwargs), self.version))
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """As `VersionView.invalidate`."""
-        site = aio.AsyncSite(self._core.now().plan, self._key(args, kwargs), args, kwargs)
-        await aio.conclude(self._core.invalidating(site), site)
+        await arun(self._definition.invalidating(self._call(args, kwargs)))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from memover.cached import AsyncCachedFunction, CachedFunction
-from memover.core import Core
+from memover.definition import Definition
 from memover.errors import ConfigurationError
 from memover.keys.binding import Binding
 from memover.keys.names import check_namespace, check_version
@@ -149,7 +149,7 @@ def versioned_cache(
             not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
         )
         binding = Binding(function, key=key, ignore=ignored, name=name)
-        core = Core(
+        definition = Definition(
             function,
             name,
             policy,
@@ -161,7 +161,7 @@ def versioned_cache(
             is_async=is_async,
             kind=kind,
         )
-        return (AsyncCachedFunction if is_async else CachedFunction)(function, core, (), kind)
+        return (AsyncCachedFunction if is_async else CachedFunction)(function, definition, (), kind)
 
     return decorate
 

@@ -1,104 +1,108 @@
-"""The default cache: the one that a decorator without `cache=` uses, whenever it is configured.
+"""The place of the default cache, and who follows it. `memover.api` fills it; this module knows no `Cache`.
 
-Functions on the default cache ask for it when they are first called, and again after `configure` or `using` has
-changed it; in between they hold on to it, so that a call costs nothing extra.
+Functions on the default cache ask for it when they are first called, and again after it has changed; in between they
+hold on to it, so that a call costs nothing extra.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
 import weakref
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from importlib import import_module
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Protocol
 
-from memover.cache import Cache
-from memover.errors import ConfigurationError, InvalidationFailed
+from memover.errors import ConfigurationError
 
-__all__ = ["changed", "configure", "default_cache", "follow", "named", "using"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["changed", "current", "follow", "followers", "make_with", "named", "resolve_aliases_with", "set_default", "swap_in", "swap_out"]
 
 
 class Follower(Protocol):
-    """Whoever holds on to the default cache and must let go of it when it changes."""
+    """What holds on to the default cache and must let go of it when it changes."""
 
     def let_go(self) -> None: ...
 
+    def declare_version(self, cache: Any) -> None: ...
 
-logger = logging.getLogger("memover")
 
-_lock = threading.RLock()
-_configured: Cache | None = None
-_swapped: list[Cache] = []
+_lock = RLock()
+_default: Any = None
+_swapped: list[Any] = []
 _followers: weakref.WeakSet[Any] = weakref.WeakSet()
+_make: Callable[[], Any] | None = None
+_resolve: Callable[[str], Any] | None = None
 
 
-def configure(url: str | None = None, **options: Any) -> Cache:
-    """Set the default cache and return it; the arguments are those of `Cache`.
-
-    What is not given comes from `MEMOVER_URL`, `MEMOVER_PREFIX`, `MEMOVER_VERSION` and `MEMOVER_TTL`, then from `Cache`'s
-    own defaults; `MEMOVER_DISABLED=1` turns caching off. It may be called before or after functions are decorated, and
-    again: the former default is closed. Raises `ConfigurationError`.
-    """
-    global _configured  # there is one default cache
-    if url is not None:
-        options["url"] = url
-    cache = Cache(**{**_environment(), **options})
-    with _lock:
-        former, _configured = _configured, cache
-        _changed()
-    if former is not None:
-        try:
-            former.close()
-        except InvalidationFailed:
-            logger.exception("the former default cache was replaced")
-    return cache
+def make_with(make: Callable[[], Any]) -> None:
+    """Have the default cache made by `make` where none was set."""
+    global _make  # noqa: PLW0603  # there is one default cache
+    _make = make
 
 
-def default_cache() -> Cache:
-    """The cache that decorators without `cache=` use now; made from the environment if nothing was configured."""
-    global _configured  # noqa: PLW0603  # there is one default cache
+def resolve_aliases_with(resolve: Callable[[str], Any]) -> None:
+    """Have names of caches (the aliases of Django's CACHES) looked up by `resolve`."""
+    global _resolve  # noqa: PLW0603  # one framework names caches
+    _resolve = resolve
+
+
+def current() -> Any:
+    """The default cache; made now where none was set."""
+    global _default  # noqa: PLW0603  # there is one default cache
     with _lock:
         if _swapped:
             return _swapped[-1]
-        if _configured is None:
-            _configured = Cache(**_environment())
-        return _configured
+        if _default is None:
+            if _make is None:
+                import_module("memover.api")  # which says how; a program may have imported a part of memover alone
+            assert _make is not None, "memover.api has set it"
+            _default = _make()
+        return _default
 
 
-@contextmanager
-def using(cache: Cache) -> Generator[Cache, None, None]:
-    """Make `cache` the default inside the `with`, for every thread of the process; it is not closed at the end."""
+def set_default(cache: Any) -> Any:
+    """Make `cache` the default; returns the former one, None where none was set."""
+    global _default  # noqa: PLW0603  # there is one default cache
+    with _lock:
+        former, _default = _default, cache
+        _changed()
+    return former
+
+
+def swap_in(cache: Any) -> None:
+    """Put `cache` before the default, until `swap_out`."""
     with _lock:
         _swapped.append(cache)
         _changed()
-    try:
-        yield cache
-    finally:
-        with _lock:
-            # By identity and from the end: blocks of several threads may overlap.
-            for at in range(len(_swapped) - 1, -1, -1):
-                if _swapped[at] is cache:
-                    del _swapped[at]
-                    break
-            _changed()
 
 
-def named(alias: str) -> Cache:
+def swap_out(cache: Any) -> None:
+    """Take `cache` away again. By identity and from the end: blocks of several threads may overlap."""
+    with _lock:
+        for at in range(len(_swapped) - 1, -1, -1):
+            if _swapped[at] is cache:
+                del _swapped[at]
+                break
+        _changed()
+
+
+def named(alias: str) -> Any:
     """The cache behind an alias of Django's CACHES. Raises `ConfigurationError`."""
-    try:
-        from memover.django.aliases import cache_of
-    except ImportError as error:
-        raise ConfigurationError(
-            f"cache={alias!r} names an alias of Django's CACHES, and Django is not to be had ({error}): install memover[django], "
-            f"or give a Cache."
-        ) from None
-    return cache_of(alias)
+    if _resolve is None:
+        try:
+            import_module("memover.django.aliases")  # which registers itself
+        except ImportError as error:
+            raise ConfigurationError(
+                f"cache={alias!r} names an alias of Django's CACHES, and Django cannot be imported ({error}): install "
+                f"memover[django], or give a Cache."
+            ) from None
+    assert _resolve is not None, "memover.django.aliases has set it"
+    return _resolve(alias)
 
 
 def changed() -> None:
-    """What an alias stands for has changed: who holds on to it asks again."""
+    """What an alias stands for has changed: every follower asks again."""
     with _lock:
         _changed()
 
@@ -110,7 +114,7 @@ def follow(follower: Follower) -> None:
 
 
 def followers() -> list[Any]:
-    """Whoever follows the default cache."""
+    """Everything that follows the default cache."""
     with _lock:
         return list(_followers)
 
@@ -118,25 +122,3 @@ def followers() -> list[Any]:
 def _changed() -> None:
     for follower in list(_followers):
         follower.let_go()
-
-
-def _environment() -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for option in ("url", "prefix", "ttl", "version"):
-        text = os.environ.get(f"MEMOVER_{option.upper()}")
-        if text:
-            found[option] = text
-    if "version" in found:
-        try:
-            found["version"] = int(found["version"])
-        except ValueError:
-            raise ConfigurationError(f"MEMOVER_VERSION={found['version']!r} must be a positive whole number.") from None
-    if "ttl" in found:
-        if found["ttl"].lower() in ("none", "never"):
-            found["ttl"] = None
-        else:
-            try:
-                found["ttl"] = float(found["ttl"])
-            except ValueError:
-                pass  # text such as "1h30m", which Cache reads itself
-    return found

@@ -31,6 +31,7 @@ __all__ = [
     "UnencodableValue",
     "UnkeyableArgument",
     "failed_invalidation",
+    "own_error",
 ]
 
 
@@ -85,7 +86,12 @@ class UnencodableValue(MemoverError, TypeError):
 
 
 class StoreError(MemoverError):
-    """The store did not do what was asked; `store` is its address without credentials."""
+    """The store did not do what was asked; `store` is its address without credentials.
+
+    `refused` is True where the store is there and did not take what was sent: too large for it, say. It says nothing
+    about what is sent next."""
+
+    refused = False
 
     def __init__(self, message: str, *, store: str = "") -> None:
         super().__init__(message)
@@ -122,6 +128,25 @@ def failed_invalidation(what: str, names: tuple[bytes, ...], address: str) -> In
         what=tuple(name.decode() for name in names),
         store=address,
     )
+
+
+def own_error(error: BaseException) -> BaseException:
+    """An exception for one more caller of a load that failed, so that notes and tracebacks of callers stay apart.
+
+    A copy of the same type with the same arguments, attributes, cause and context, and the traceback of the load. The very
+    same object where a copy would not be faithful."""
+    kind = type(error)
+    try:
+        copy = kind.__new__(kind, *error.args)
+        copy.args = error.args
+        copy.__dict__.update(error.__dict__)
+    except (TypeError, AttributeError, ValueError):
+        return error
+    if "__notes__" in copy.__dict__:
+        copy.__dict__["__notes__"] = list(copy.__dict__["__notes__"])
+    copy.__cause__, copy.__context__ = error.__cause__, error.__context__
+    copy.__suppress_context__ = error.__suppress_context__
+    return copy if str(copy) == str(error) else error
 
 
 class DamagedEntry(MemoverError):

@@ -11,86 +11,23 @@ can count up; all else goes through the codec. Any thread and any event loop may
 from __future__ import annotations
 
 import math
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from memover.codec.envelope import NO_FINGERPRINT
-from memover.drivers import aio, sync
-from memover.drivers.keyvalue import Kept, KeyValues, acompute, arun, compute, run
-from memover.drivers.site import loading
-from memover.engine import flows
+from memover.engine import keyvalue as flows
 from memover.keys.keyvalue import check_stored, stored_key
 from memover.keys.names import check_version
 from memover.model import MISSING
 from memover.policy import Duration, seconds_of
+from memover.runtime.keyvalue import KeyValueEntries, acompute, aget_or_set, compute, get_or_set
+from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import EllipsisType
 
-    from memover.drivers.shared import Shared
+    from memover.runtime.state import CacheState
 
-__all__ = ["Entries", "KeyValueFace"]
-
-
-class _SyncSite(Kept, sync.SyncSite):
-    pass
-
-
-class _AsyncSite(Kept, aio.AsyncSite):
-    pass
-
-
-class Entries:
-    """The key-value entries of one cache by stored text, times to live in seconds: what the faces call."""
-
-    def __init__(self, shared: Shared, codec: Any, *, forget_failed_sets: bool) -> None:
-        self.plan = KeyValues(shared, codec, compute, forget_failed_sets=forget_failed_sets)
-        self.aplan = KeyValues(shared, codec, acompute, forget_failed_sets=forget_failed_sets)
-        self._shared = shared
-        self._generation_name = self.plan.generation_name
-
-    def run(self, flow: Any) -> Any:
-        store: Any = self._shared.store
-        return run(flow, store)
-
-    async def arun(self, flow: Any) -> Any:
-        store: Any = self._shared.async_store or self._shared.store
-        return await arun(flow, store)
-
-    def at_hand(self, text: str) -> Any:
-        """A value that this process's memory holds ready, else MISSING."""
-        shared = self._shared
-        if shared.memory is None or shared.watch.busy or shared.witness.owed:
-            return MISSING
-        return shared.memory.value(text, self._generation_name, NO_FINGERPRINT)
-
-    def get_or_set(self, text: str, default: Any, fresh_for: float) -> Any:
-        plan, began = self.plan, perf_counter()
-        if plan.watch.disabled():
-            plan.disabled()
-            return compute(default, 0.0)
-        key = plan.named(text)
-        site = _SyncSite(plan, key, (default, fresh_for), {})
-        site.collector = None
-        if loading(plan, key.entry):
-            return sync.bypass(plan, site)
-        value = sync.drive(flows.get(site.on_terms()), site, began)
-        # Somebody stored while we computed, so that ours was refused: everybody gets what is stored.
-        return self.run(plan.get(text, value)) if site.refused_store else value
-
-    async def aget_or_set(self, text: str, default: Any, fresh_for: float) -> Any:
-        plan, began = self.aplan, perf_counter()
-        if plan.watch.disabled():
-            plan.disabled()
-            return await acompute(default, 0.0)
-        key = plan.named(text)
-        site = _AsyncSite(plan, key, (default, fresh_for), {})
-        site.collector = None
-        if loading(plan, key.entry):
-            return await aio.bypass(plan, site)
-        value = await aio.drive(flows.get(site.on_terms()), site, began)
-        return await self.arun(plan.get(text, value)) if site.refused_store else value
+__all__ = ["KeyValueFace"]
 
 
 class KeyValueFace:
@@ -99,8 +36,14 @@ class KeyValueFace:
     prefix: str
     version: int
     ttl: float
-    _entries: Entries
+    _entries: KeyValueEntries
+    _aentries: KeyValueEntries
     _key_function: Callable[[str, str, int], str] | None
+
+    def _open_entries(self, state: CacheState, codec: Any, *, forget_failed_sets: bool) -> None:
+        """Make the key-value entries of a cache, for threads and for coroutines."""
+        self._entries = KeyValueEntries(state, codec, compute, forget_failed_sets=forget_failed_sets)
+        self._aentries = KeyValueEntries(state, codec, acompute, forget_failed_sets=forget_failed_sets)
 
     def _text(self, key: str, version: int | None) -> str:
         version = self.version if version is None else check_version(version)
@@ -120,16 +63,16 @@ class KeyValueFace:
         """The value under a key, or `default`. One round trip; a store that cannot be asked has nothing."""
         text = self._text(key, version)
         value = self._entries.at_hand(text)
-        return self._entries.run(self._entries.plan.get(text, default)) if value is MISSING else value
+        return run(flows.get(self._entries, text, default)) if value is MISSING else value
 
     def get_many(self, keys: Iterable[str], version: int | None = None) -> dict[str, Any]:
         """The values of those keys that are there. One round trip for all."""
-        found: dict[str, Any] = self._entries.run(self._entries.plan.get_many(self._texts(keys, version)))
+        found: dict[str, Any] = run(flows.get_many(self._entries, self._texts(keys, version)))
         return found
 
     def has_key(self, key: str, version: int | None = None) -> bool:
         """Whether there is a value that `get` would return, None included. One round trip."""
-        return bool(self._entries.run(self._entries.plan.has_key(self._text(key, version))))
+        return bool(run(flows.has_key(self._entries, self._text(key, version))))
 
     def __contains__(self, key: str) -> bool:
         return self.has_key(key)
@@ -142,7 +85,7 @@ class KeyValueFace:
         for a value that is there, three otherwise. A store that cannot be asked means a call, and nothing is stored. Keys
         and values take no part in the dependencies of decorated functions: one that reads here does not follow what
         becomes of it."""
-        return self._entries.get_or_set(self._text(key, version), default, self._fresh_for(ttl))
+        return get_or_set(self._entries, self._text(key, version), default, self._fresh_for(ttl))
 
     # -- writing --------------------------------------------------------------------------------------------------------
 
@@ -152,7 +95,7 @@ class KeyValueFace:
         Raises `UnencodableValue`, and `StoreError` when the store has not acknowledged it: an older value may live on
         (unless the cache was made with `on_set_error="forget"`)."""
         fresh_for = self._fresh_for(ttl)
-        self._entries.run(self._entries.plan.set_many({self._text(key, version): value}, fresh_for))
+        run(flows.set_many(self._entries, {self._text(key, version): value}, fresh_for))
 
     def set_many(
         self, data: Mapping[str, Any], ttl: Duration | EllipsisType = ..., version: int | None = None
@@ -161,20 +104,20 @@ class KeyValueFace:
 
         The answer is the list of keys that failed, which Django wants: it is empty, since failures raise."""
         values = {self._text(key, version): value for key, value in data.items()}
-        self._entries.run(self._entries.plan.set_many(values, self._fresh_for(ttl)))
+        run(flows.set_many(self._entries, values, self._fresh_for(ttl)))
         return []
 
     def add(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
         """Store a value unless there is one; whether it was stored. Of several callers one is told True.
 
         One round trip. Raises as `set`; after a timeout it may have been stored."""
-        flow = self._entries.plan.add(self._text(key, version), value, self._fresh_for(ttl))
-        return bool(self._entries.run(flow))
+        flow = flows.add(self._entries, self._text(key, version), value, self._fresh_for(ttl))
+        return bool(run(flow))
 
     def touch(self, key: str, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
         """Give a value a new time to live from now; whether there was one. One round trip. Raises `StoreError`."""
-        flow = self._entries.plan.touch(self._text(key, version), self._fresh_for(ttl))
-        return bool(self._entries.run(flow))
+        flow = flows.touch(self._entries, self._text(key, version), self._fresh_for(ttl))
+        return bool(run(flow))
 
     def incr(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """Add `delta` and return the new value, which keeps its remaining time to live.
@@ -183,7 +126,7 @@ class KeyValueFace:
         (and integers under a codec of yours) are read, added to and put back unless they changed meanwhile, again until it
         succeeds. Raises `ValueError` when there is no value, `TypeError` when it is no number, and `StoreError`; what timed out
         may have been applied, and is never repeated."""
-        return self._counted(key, self._entries.run(self._entries.plan.incr(self._text(key, version), delta)))
+        return self._counted(key, run(flows.incr(self._entries, self._text(key, version), delta)))
 
     def decr(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """As `incr` with `-delta`."""
@@ -197,7 +140,7 @@ class KeyValueFace:
         different servers: the value is taken first and laid down second, so for that moment it is under neither, and a
         process that dies in between loses it. Raises `ValueError` when there is no value, and `StoreError`."""
         source, target = self._versions(version, delta)
-        done = self._entries.run(self._entries.plan.move(self._text(key, source), self._text(key, target)))
+        done = run(flows.move(self._entries, self._text(key, source), self._text(key, target)))
         return self._moved_to(key, target, done)
 
     def decr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
@@ -210,18 +153,18 @@ class KeyValueFace:
         """Remove a value; whether there was one. A `get_or_set` under way does not store. One round trip.
 
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
-        return bool(self._entries.run(self._entries.plan.delete(self._text(key, version))))
+        return bool(run(flows.delete(self._entries, self._text(key, version))))
 
     def delete_many(self, keys: Iterable[str], version: int | None = None) -> None:
         """Remove several values. One round trip. Raises as `delete`."""
-        self._entries.run(self._entries.plan.delete_many(self._texts(keys, version).values()))
+        run(flows.delete_many(self._entries, self._texts(keys, version).values()))
 
     def clear(self) -> None:
         """Remove every key-value entry of this prefix, all versions; decorated functions' entries stay.
 
         One command on one key, whatever their number; the bytes leave when their time is over. No `get_or_set` under way
         can bring an old value back. Raises `InvalidationFailed` as `delete`."""
-        self._entries.run(self._entries.plan.clear())
+        run(flows.clear(self._entries))
 
     # -- awaited --------------------------------------------------------------------------------------------------------
 
@@ -229,50 +172,50 @@ class KeyValueFace:
         """`get`, awaited."""
         text = self._text(key, version)
         value = self._entries.at_hand(text)
-        return await self._entries.arun(self._entries.aplan.get(text, default)) if value is MISSING else value
+        return await arun(flows.get(self._aentries, text, default)) if value is MISSING else value
 
     async def aget_many(self, keys: Iterable[str], version: int | None = None) -> dict[str, Any]:
         """`get_many`, awaited."""
-        found: dict[str, Any] = await self._entries.arun(self._entries.aplan.get_many(self._texts(keys, version)))
+        found: dict[str, Any] = await arun(flows.get_many(self._aentries, self._texts(keys, version)))
         return found
 
     async def ahas_key(self, key: str, version: int | None = None) -> bool:
         """`has_key`, awaited."""
-        return bool(await self._entries.arun(self._entries.aplan.has_key(self._text(key, version))))
+        return bool(await arun(flows.has_key(self._aentries, self._text(key, version))))
 
     async def aget_or_set(
         self, key: str, default: Any, ttl: Duration | EllipsisType = ..., version: int | None = None
     ) -> Any:
         """`get_or_set`, awaited; the default may be an `async def` function or return an awaitable."""
-        return await self._entries.aget_or_set(self._text(key, version), default, self._fresh_for(ttl))
+        return await aget_or_set(self._aentries, self._text(key, version), default, self._fresh_for(ttl))
 
     async def aset(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> None:
         """`set`, awaited."""
         fresh_for = self._fresh_for(ttl)
-        await self._entries.arun(self._entries.aplan.set_many({self._text(key, version): value}, fresh_for))
+        await arun(flows.set_many(self._aentries, {self._text(key, version): value}, fresh_for))
 
     async def aset_many(
         self, data: Mapping[str, Any], ttl: Duration | EllipsisType = ..., version: int | None = None
     ) -> list[str]:
         """`set_many`, awaited."""
         values = {self._text(key, version): value for key, value in data.items()}
-        await self._entries.arun(self._entries.aplan.set_many(values, self._fresh_for(ttl)))
+        await arun(flows.set_many(self._aentries, values, self._fresh_for(ttl)))
         return []
 
     async def aadd(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
         """`add`, awaited."""
-        flow = self._entries.aplan.add(self._text(key, version), value, self._fresh_for(ttl))
-        return bool(await self._entries.arun(flow))
+        flow = flows.add(self._aentries, self._text(key, version), value, self._fresh_for(ttl))
+        return bool(await arun(flow))
 
     async def atouch(self, key: str, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
         """`touch`, awaited."""
-        flow = self._entries.aplan.touch(self._text(key, version), self._fresh_for(ttl))
-        return bool(await self._entries.arun(flow))
+        flow = flows.touch(self._aentries, self._text(key, version), self._fresh_for(ttl))
+        return bool(await arun(flow))
 
     async def aincr(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """`incr`, awaited."""
-        flow = self._entries.aplan.incr(self._text(key, version), delta)
-        return self._counted(key, await self._entries.arun(flow))
+        flow = flows.incr(self._aentries, self._text(key, version), delta)
+        return self._counted(key, await arun(flow))
 
     async def adecr(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """`decr`, awaited."""
@@ -281,8 +224,8 @@ class KeyValueFace:
     async def aincr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """`incr_version`, awaited."""
         source, target = self._versions(version, delta)
-        flow = self._entries.aplan.move(self._text(key, source), self._text(key, target))
-        return self._moved_to(key, target, await self._entries.arun(flow))
+        flow = flows.move(self._aentries, self._text(key, source), self._text(key, target))
+        return self._moved_to(key, target, await arun(flow))
 
     async def adecr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """`decr_version`, awaited."""
@@ -290,15 +233,15 @@ class KeyValueFace:
 
     async def adelete(self, key: str, version: int | None = None) -> bool:
         """`delete`, awaited."""
-        return bool(await self._entries.arun(self._entries.aplan.delete(self._text(key, version))))
+        return bool(await arun(flows.delete(self._aentries, self._text(key, version))))
 
     async def adelete_many(self, keys: Iterable[str], version: int | None = None) -> None:
         """`delete_many`, awaited."""
-        await self._entries.arun(self._entries.aplan.delete_many(self._texts(keys, version).values()))
+        await arun(flows.delete_many(self._aentries, self._texts(keys, version).values()))
 
     async def aclear(self) -> None:
         """`clear`, awaited."""
-        await self._entries.arun(self._entries.aplan.clear())
+        await arun(flows.clear(self._aentries))
 
     # -- what is said of the answers ------------------------------------------------------------------------------------
 

@@ -65,6 +65,15 @@ class TaskPresence:
         self._task: Task[Any] | None = task
         self._loop = loop
 
+    @classmethod
+    def of_current(cls) -> TaskPresence:
+        """That of the running task."""
+        import asyncio  # a program that awaits has it
+
+        task = asyncio.current_task()
+        assert task is not None, "nothing is awaited outside a task"
+        return cls(task, asyncio.get_running_loop())
+
     def present(self) -> bool:
         """Whether the task has not ended and its event loop may still run it."""
         task = self._task

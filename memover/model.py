@@ -197,3 +197,7 @@ class CacheInfo(NamedTuple):
     other_shape: int = 0
     upgrades: int = 0
     upgrade_errors: int = 0
+    too_large: int = 0
+    near_hits: int = 0
+    audits: int = 0
+    disagreements: int = 0

@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def memover_cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
     """The default cache of this test alone: empty, under a fresh prefix; see `memover.pytest_plugin`."""
     from memover.cache import Cache
-    from memover.default import using
+    from memover.api import using
 
     url = request.config.getoption("--memover-url") or request.config.getini("memover_url")
     with Cache(url, prefix=f"test-{secrets.token_hex(6)}", enabled=True) as cache:
@@ -50,7 +50,7 @@ def memover_cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
 
 
 def _empty(cache: Cache) -> None:
-    store: Any = cache._shared.store
+    store: Any = cache._state.store
     if hasattr(store, "visit"):
         from memover.stores.redis.scan import remove_prefix
 

@@ -55,7 +55,7 @@ def collect(project: Project, url: str | None, prefix: str, *, dry_run: bool, st
     with Cache(url, prefix=prefix, socket_timeout=_ANSWER_SECONDS, socket_connect_timeout=_ANSWER_SECONDS) as cache:
         from memover.stores.redis.scan import keys_in_all, sweep
 
-        store: Any = cache._shared.store
+        store: Any = cache._state.store
         if not hasattr(store, "visit"):
             raise CannotRun(f"{cache.address} is no Redis: only there old entries stay behind.")
         count: Counter[tuple[str, int]] = Counter()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from django.core.cache import InvalidCacheBackendError, caches
 
+from memover.default import resolve_aliases_with
 from memover.django.backend import MemoverCache
 from memover.errors import ConfigurationError
 
@@ -28,3 +29,6 @@ def cache_of(alias: str) -> Cache:
             f"cache={alias!r} is a {type(backend).__name__}: set its BACKEND to 'memover.django.MemoverCache', or name another alias."
         )
     return backend.cache
+
+
+resolve_aliases_with(cache_of)

@@ -2,7 +2,7 @@
 
 What differs from Django's own Redis backend: `clear()` removes this KEY_PREFIX's entries and nobody else's, in one step;
 `incr`, `incr_version`, `add` and `get_or_set` are atomic across processes; a store that cannot be reached makes reads find
-nothing, while writes and deletions raise (see `memover.drivers.keyvalue`); pickles are signed.
+nothing, while writes and deletions raise (see `memover.engine.keyvalue`); pickles are signed.
 """
 
 # Parameters are called timeout here, as Django does, and ttl in the class below.
@@ -58,7 +58,7 @@ class MemoverCache(KeyValueFace, BaseCache):
             self.cache: DjangoCache = shared_cache(server or "memory://", self.key_prefix, options)
         except ConfigurationError as error:
             raise InvalidMemoverCache(str(error)) from error
-        self._entries = self.cache._entries
+        self._entries, self._aentries = self.cache._entries, self.cache._aentries
         self.prefix = self.key_prefix
 
     def __repr__(self) -> str:

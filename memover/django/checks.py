@@ -60,7 +60,7 @@ def check_servers(app_configs: Any, **_: Any) -> list[CheckMessage]:
             backend = caches[alias]
         except Exception:  # noqa: S112  # Django's own checks raise it
             continue
-        if isinstance(backend, MemoverCache) and backend.cache._shared.remote:
+        if isinstance(backend, MemoverCache) and not backend.cache._state.store.local:
             found += _server(alias, backend)
     return found
 
@@ -79,7 +79,7 @@ def _server(alias: str, backend: MemoverCache) -> Iterator[CheckMessage]:
         return answer
 
     try:
-        store: Any = backend.cache._shared.store
+        store: Any = backend.cache._state.store
         lines = store._run(asking()).decode("utf-8", "replace").splitlines()
     except StoreError as error:
         yield Warning(f"The cache {alias!r} could not be asked: {error}", hint="Is the server up?", id="memover.W003")

@@ -1,24 +1,125 @@
-"""The flows of invalidation. A store error is thrown on: whoever asked must know that it may not have happened."""
+"""Every invalidation there is: of a call, a namespace, tags, and key-value entries.
+
+An invalidation is acknowledged by the store or raises `InvalidationFailed`. In the second case the names are owed: this
+process serves and stores nothing under them, and the invalidation is repeated until the store has taken it (P8). It is
+idempotent through its nonce. Each is counted once and emits one `invalidate` event, whichever way it ends.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from memover.engine.ops import Bump, Drop, DropOlder, Flow
+from memover.errors import StoreError, failed_invalidation
 
-__all__ = ["invalidate", "move"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from memover.engine.call import CachedCall
+    from memover.engine.steps import Flow
+    from memover.engine.store import Store
+    from memover.engine.tokens import Witness
+    from memover.model import Key
+
+__all__ = ["OWED_LIMIT", "Invalidation", "Ledger", "acknowledged", "drop", "move", "moved"]
+
+T = TypeVar("T")
+
+OWED_LIMIT = 1000
+"""So many invalidations may be owed one by one; beyond that a whole namespace is owed instead: it covers more in one step."""
 
 
-def move(names: Sequence[bytes], nonce: str) -> Flow[list[bytes]]:
-    """Move names to new tokens: a namespace's generation, its soft mark, or tags with their clock."""
-    tokens: list[bytes] = yield Bump(names, nonce)
+class Ledger(Protocol):
+    """Where invalidations are owed and settled; see `runtime.state`."""
+
+    store: Store
+    witness: Witness
+    coarse_name: bytes
+
+    def owing(self, names: Sequence[bytes]) -> dict[bytes, Callable[[], Flow[object]]]: ...
+    def owe(self, name: bytes, repeat: Callable[[], Flow[object]]) -> None: ...
+    def settled(self, before: dict[bytes, Callable[[], Flow[object]]]) -> None: ...
+
+
+class Invalidation(Protocol):
+    """One invalidation as its caller describes it."""
+
+    what: str
+    """What it concerns, for messages."""
+
+    def begin(self) -> None:
+        """What this process keeps of the invalidated entries is dropped: called before the store is asked, and after."""
+        ...
+
+    def failed(self, error: StoreError, failure: Exception) -> None:
+        """The store did not acknowledge it: count and tell."""
+        ...
+
+    def done(self) -> None:
+        """The store acknowledged it: count and tell."""
+        ...
+
+
+def acknowledged(
+    ledger: Ledger,
+    told: Invalidation,
+    names: Sequence[bytes],
+    step: Callable[[], Flow[T]],
+    wider: tuple[bytes, Callable[[], Flow[object]]] | None = None,
+) -> Flow[T]:
+    """Run one invalidation of `names`: settle what was owed of them when it succeeds, owe it when it fails.
+
+    `wider` is a name and its invalidation that cover this one: it is owed instead when very many are owed already."""
+    told.begin()
+    before = ledger.owing(names)
+    try:
+        answer = yield from step()
+    except StoreError as error:
+        if wider is not None and len(ledger.witness.owed) + len(names) > OWED_LIMIT:
+            ledger.owe(*wider)
+        else:
+            for name in names:
+                ledger.owe(name, step)
+        failure = failed_invalidation(told.what, tuple(names), ledger.store.address)
+        told.failed(error, failure)
+        raise failure from error
+    told.begin()
+    ledger.settled(before)
+    told.done()
+    return answer
+
+
+def moved(ledger: Ledger, names: Sequence[bytes], nonce: str, along: Sequence[bytes]) -> Flow[list[bytes]]:
+    """Move names to new tokens and note these. One command; those in `along` move too if they exist."""
+    floors = [ledger.witness.floor(name) for name in names]
+    tokens = yield from ledger.store.bump(names, nonce, floors, along)
+    ledger.witness.trusts(names, tokens)
+    ledger.witness.doubt(*along)
     return tokens
 
 
-def invalidate(nonce: str, *, older: bool = False) -> Flow[None]:
-    """Remove this call's entry, and its lease with it, so that no load under way can store.
+def move(
+    ledger: Ledger, told: Invalidation, names: Sequence[bytes], nonce: str, *, along: Sequence[bytes] = ()
+) -> Flow[list[bytes]]:
+    """Invalidate by moving tokens: a namespace's generation, its soft mark, or tags with their clock."""
+    return (yield from acknowledged(ledger, told, names, lambda: moved(ledger, names, nonce, along)))
 
-    Entries it could be upgraded from go first: after the last step nothing is left to make it from."""
-    if older:
-        yield DropOlder(nonce)
-    yield Drop(nonce)
+
+def drop(
+    ledger: Ledger, told: Invalidation, call: CachedCall, nonce: str, older: Sequence[Key], generation_name: bytes
+) -> Flow[None]:
+    """Remove one call's entry and its lease, so that no load under way can store, and move the tokens that stand for it.
+
+    The entries of older versions that it could be upgraded from go first: after the last step nothing is left to make it
+    from."""
+    key, call_name = call.key, call.function.call_name(call.key)
+    along = (call_name, ledger.coarse_name)
+
+    def remove() -> Flow[None]:
+        for each in older:
+            yield from ledger.store.drop(each.entry, each.lease, nonce, ())
+        yield from ledger.store.drop(key.entry, key.lease, nonce, along)
+        ledger.witness.doubt(*along)
+
+    # Under the call's own token too, which closes what used its result.
+    wider = (generation_name, lambda: moved(ledger, (generation_name,), nonce, (ledger.coarse_name,)))
+    yield from acknowledged(ledger, told, (key.entry, call_name), remove, wider)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from memover.codec.envelope import Header
 
-__all__ = ["DEAD", "FRESH", "STALE", "UNKNOWN", "VERSION", "Verdict", "judge"]
+__all__ = ["DEAD", "FRESH", "STALE", "UNKNOWN", "VERSION", "Verdict", "is_fresh", "judge"]
 
 VERSION = b"@version:"
 
@@ -86,3 +86,10 @@ def judge(
     if softly or now >= header.fresh_until or (max_age is not None and now - header.created_at > max_age):
         return STALE
     return FRESH
+
+
+def is_fresh(generation: bytes, fresh_until: float, token: bytes | None, now: float) -> bool:
+    """Whether `judge` says FRESH of an entry without marks, for a call that requires its generation alone.
+
+    The short form for reads that have no header at hand; a test holds it to `judge`."""
+    return generation == token and now < fresh_until

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["FAILED_MS", "failed", "held", "holder_of", "stamp"]
+__all__ = ["FAILED_MS", "failed", "has_failed", "held", "holder_of", "is_held", "stamp"]
 
 FAILED_MS = 1000
-"""Longer than the slowest poll of a waiter; whoever calls anew does not heed the mark."""
+"""Longer than the slowest poll of a waiter. A caller that comes later ignores the mark."""
 
 
 def stamp(tokens: Sequence[bytes | None]) -> bytes:
@@ -20,16 +20,28 @@ def stamp(tokens: Sequence[bytes | None]) -> bytes:
 
 
 def held(token: str, under: bytes) -> bytes:
+    """The slot's text while the load `token` is under way."""
     return b"L %b %b" % (token.encode(), under)
 
 
 def failed(token: str) -> bytes:
+    """The slot's text after the load `token` left no entry."""
     return b"F " + token.encode()
 
 
 def holder_of(lease: bytes | None, under: bytes) -> str:
-    """The token that holds the lease under these very tokens, "" when nobody does."""
+    """The token that holds the lease under these very tokens, "" when there is none."""
     if lease is None or not lease.startswith(b"L "):
         return ""
     token, _, taken_under = lease[2:].partition(b" ")
     return token.decode("latin-1") if taken_under == under else ""
+
+
+def is_held(lease: bytes | None, token: str) -> bool:
+    """Whether the load `token` holds the lease, under whatever tokens."""
+    return lease is not None and lease.startswith(b"L %b " % token.encode())
+
+
+def has_failed(lease: bytes | None, token: str) -> bool:
+    """Whether the load `token` ended without an entry a moment ago."""
+    return lease == failed(token)

@@ -6,10 +6,11 @@ never waited for while others are held, so two batches cannot block each other.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from memover.engine.flows import (
+from memover.engine.answers import Outcome
+from memover.engine.judge import FRESH, STALE, UNKNOWN
+from memover.engine.load import (
     MARKS_LIMIT,
     answer,
     captured,
@@ -21,261 +22,228 @@ from memover.engine.flows import (
     together,
     upgrade,
 )
-from memover.engine.judge import FRESH, STALE, UNKNOWN
-from memover.engine.ops import Outcome
+from memover.engine.steps import Together
 from memover.errors import StoreError
 from memover.model import Source
 
 if TYPE_CHECKING:
-    from memover.engine.ops import Flow, Grant, Reading, Sealed
-    from memover.engine.terms import Terms
+    from collections.abc import Sequence
 
-__all__ = [
-    "AcquireMany",
-    "Attempt",
-    "BatchOp",
-    "BatchSite",
-    "Each",
-    "Item",
-    "LoadMany",
-    "ReadMany",
-    "StoreMany",
-    "gather",
-]
+    from memover.engine.answers import Grant, Reading, Sealed
+    from memover.engine.call import CachedCall
+    from memover.engine.steps import Flow
+
+__all__ = ["Batch", "gather"]
 
 
-class Item(Protocol):
-    """One call of a batch; `outcome` is filled in by the flow."""
+class Batch(Protocol):
+    """What a batch offers its flow; see `runtime.batch`."""
 
-    terms: Terms
-    token: str
-    outcome: Outcome | None
+    limit: int
+    """How many flows may run side by side."""
 
-    def seal(self, outcome: Outcome, marks: Any) -> Sealed | None: ...
-    def learn(self, names: Sequence[bytes]) -> None: ...
-    def finish(self, outcome: Outcome | None) -> None: ...
+    def load_many(self, calls: Sequence[CachedCall]) -> Flow[list[Outcome | None]]:
+        """An outcome for each call that the bulk loader had a value for, None for the others."""
+        ...
 
+    def itself(self, call: CachedCall) -> Flow[Outcome] | None:
+        """The function alone, for a call that is part of its own load and would wait for itself; else None."""
+        ...
 
-class BatchSite(Protocol):
-    """Where the operations of a batch are answered."""
-
-    def read_many(self, items: Sequence[Item]) -> Any: ...
-    def acquire_many(self, items: Sequence[Item]) -> Any: ...
-    def load_many(self, items: Sequence[Item]) -> Any: ...
-    def store_many(self, stored: Sequence[tuple[Item, Sealed]]) -> Any: ...
-    def each(self, flows: Sequence[tuple[Item, Flow[Outcome]]]) -> Any: ...
-    def attempt(self, flows: Sequence[tuple[Item, Flow[Outcome | None]]]) -> Any: ...
+    def done(self, number: int) -> None:
+        """So many calls have been answered."""
+        ...
 
 
-class ReadMany:
-    """Answer: for each item its `Outcome` if it is served, else its `Reading`; one round trip, one per node in Cluster."""
-
-    __slots__ = ("items",)
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self.items = items
-
-    def on(self, site: BatchSite) -> Any:
-        return site.read_many(self.items)
-
-
-class AcquireMany:
-    """Answer: a `Grant` for each item, asked for under its token; one round trip."""
-
-    __slots__ = ("items",)
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self.items = items
-
-    def on(self, site: BatchSite) -> Any:
-        return site.acquire_many(self.items)
-
-
-class LoadMany:
-    """Answer: an `Outcome` for each item that the bulk loader had a value for, None for the others."""
-
-    __slots__ = ("items",)
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self.items = items
-
-    def on(self, site: BatchSite) -> Any:
-        return site.load_many(self.items)
-
-
-class StoreMany:
-    """Store entries under their leases; one round trip. Answer: None."""
-
-    __slots__ = ("stored",)
-
-    def __init__(self, stored: Sequence[tuple[Item, Sealed]]) -> None:
-        self.stored = stored
-
-    def on(self, site: BatchSite) -> Any:
-        return site.store_many(self.stored)
-
-
-class Each:
-    """Run a flow of its own for each item, a bounded number at a time, and note its outcome. Answer: None."""
-
-    __slots__ = ("flows",)
-
-    def __init__(self, flows: Sequence[tuple[Item, Flow[Outcome]]]) -> None:
-        self.flows = flows
-
-    def on(self, site: BatchSite) -> Any:
-        return site.each(self.flows)
-
-
-class Attempt:
-    """Run a flow for each item, a bounded number at a time. Answer: what each came to; None is no outcome yet."""
-
-    __slots__ = ("flows",)
-
-    def __init__(self, flows: Sequence[tuple[Item, Flow[Outcome | None]]]) -> None:
-        self.flows = flows
-
-    def on(self, site: BatchSite) -> Any:
-        return site.attempt(self.flows)
-
-
-BatchOp = ReadMany | AcquireMany | LoadMany | StoreMany | Each | Attempt
-BatchFlow = Generator[BatchOp, Any, None]
-
-
-def gather(items: Sequence[Item], readings: Sequence[Reading] | None, bulk: bool) -> BatchFlow:
-    """Answer every item. `readings` are what was read for them and found wanting, None to read first; `bulk` says
+def gather(batch: Batch, calls: Sequence[CachedCall], readings: Sequence[Reading] | None, bulk: bool) -> Flow[None]:
+    """Answer every call. `readings` are what was read for them and found wanting, None to read first; `bulk` says
     that there is a bulk loader."""
-    closed = [item for item in items if item.terms.closed()]
-    if closed:  # nothing is served under an invalidation that is owed
-        yield Each([(item, get(item.terms)) for item in closed])
-        items, readings = [item for item in items if item.outcome is None], None
-    if not items:
+    closed = [call for call in calls if call.closed()]
+    if closed:  # nothing is served under an invalidation that is pending
+        yield from each(batch, [(call, get(call)) for call in closed])
+        calls, readings = [call for call in calls if call.outcome is None], None
+    if not calls:
         return
     try:
-        answers = yield from look(items, readings)
-    except StoreError:
-        yield Each([(item, get(item.terms)) for item in items])
+        answers = yield from read(calls, readings)
+    except StoreError as error:
+        calls[0].function.store_failed(None, error)
+        yield from each(batch, [(call, get(call)) for call in calls])
         return
-    missing: list[tuple[Item, Reading]] = []
-    for item, found in zip(items, answers):
+    missing: list[tuple[CachedCall, Reading]] = []
+    for call, found in zip(calls, answers):
         if isinstance(found, Outcome):
-            item.outcome = found
+            call.outcome = found
         else:
-            missing.append((item, found))
+            missing.append((call, found))
     singly = missing
     if bulk:
         # What has yet to be learned of, or may be served stale, is not a load yet.
-        singly = [(item, reading) for item, reading in missing if undecided(item.terms, reading)]
-        known = {id(item) for item, _ in singly}
-        stopped = yield from lead_many([item for item, _ in missing if id(item) not in known])
+        singly = [(call, reading) for call, reading in missing if undecided(call, reading)]
+        known = {id(call) for call, _ in singly}
+        stopped = yield from lead_many(batch, [call for call, _ in missing if id(call) not in known])
         if stopped is not None:
-            for item, _ in singly:
-                item.outcome = Outcome(error=stopped)
+            for call, _ in singly:
+                call.outcome = Outcome(error=stopped)
             return
-    yield Each([(item, resolve(item.terms, reading)) for item, reading in singly])
+    yield from each(batch, [(call, resolve(call, reading)) for call, reading in singly])
 
 
-def look(items: Sequence[Item], readings: Sequence[Reading] | None) -> Generator[BatchOp, Any, list[Outcome | Reading]]:
+def each(batch: Batch, flows: Sequence[tuple[CachedCall, Flow[Outcome]]]) -> Flow[None]:
+    """Run a flow of its own for each call, a bounded number at a time, and note its outcome."""
+
+    def one(call: CachedCall, flow: Flow[Outcome]) -> Flow[None]:
+        itself = batch.itself(call)
+        if itself is not None:
+            flow.close()
+            flow = itself
+        try:
+            call.outcome = outcome = yield from flow
+        finally:
+            # Now, and not with the batch: others may wait for this call, of whom the batch may need one.
+            call.function.finish(call, call.outcome)
+        if outcome.error is not None and not isinstance(outcome.error, Exception):
+            raise outcome.error
+
+    if flows:
+        yield from Together([one(call, flow) for call, flow in flows], batch.limit, batch.done)
+
+
+def read(calls: Sequence[CachedCall], readings: Sequence[Reading] | None) -> Flow[list[Outcome | Reading]]:
     """Read what has not been read; and what stands under tokens not known of before, once more, together with these."""
-    found: list[Outcome | Reading] = list((yield ReadMany(items)) if readings is None else readings)
+    found: list[Outcome | Reading] = [*readings] if readings is not None else (yield from read_all(calls))
     learning: list[int] = []
-    for at, (item, one) in enumerate(zip(items, found)):
-        if not isinstance(one, Outcome) and one.header is not None and unknown(item.terms, one):
-            item.learn([name for name, _ in one.header.marks])
+    for at, (call, one) in enumerate(zip(calls, found)):
+        if not isinstance(one, Outcome) and one.header is not None and unknown(call, one):
+            call.learn([name for name, _ in one.header.marks])
             learning.append(at)
     if learning:
-        for at, one in zip(learning, (yield ReadMany([items[at] for at in learning]))):
+        again = yield from read_all([calls[at] for at in learning])
+        for at, one in zip(learning, again):
             found[at] = one
     return found
 
 
-def unknown(terms: Terms, reading: Reading) -> bool:
+def read_all(calls: Sequence[CachedCall]) -> Flow[list[Outcome | Reading]]:
+    """For each call its outcome if what was read serves it as it is, else its reading; one round trip."""
+    seens = yield from calls[0].function.store.read_many([call.asked() for call in calls])
+    return [at_once(call, call.reading(seen)) for call, seen in zip(calls, seens)]
+
+
+def at_once(call: CachedCall, reading: Reading) -> Outcome | Reading:
+    """The outcome of a reading that serves its call without another step, else the reading."""
+    if reading.header is None or call.call_name or call.function.policy.beta or call.owing(reading.names):
+        return reading
+    if not call.function.witness.trusts(reading.names, reading.tokens) or call.judge(reading) is not FRESH:
+        return reading
+    outcome = call.opened(reading, Source.FRESH)
+    if outcome is None:
+        reading.header = None  # counted as damaged, and absent from here on
+    return outcome or reading
+
+
+def unknown(call: CachedCall, reading: Reading) -> bool:
     """Whether more tokens must be read before anything can be said of this reading."""
-    return terms.witness.trusts(reading.names, reading.tokens) and terms.judge(reading) is UNKNOWN
+    return call.function.witness.trusts(reading.names, reading.tokens) and call.judge(reading) is UNKNOWN
 
 
-def undecided(terms: Terms, reading: Reading) -> bool:
+def undecided(call: CachedCall, reading: Reading) -> bool:
     """Whether more than a load may come of this reading."""
-    if terms.closed():
+    if call.closed():
         return True
-    if not terms.witness.trusts(reading.names, reading.tokens):
+    if not call.function.witness.trusts(reading.names, reading.tokens):
         return False
-    verdict = terms.judge(reading)
-    return verdict is UNKNOWN or verdict is FRESH or (verdict is STALE and terms.soft is not None)
+    verdict = call.judge(reading)
+    return verdict is UNKNOWN or verdict is FRESH or (verdict is STALE and call.function.soft_name is not None)
 
 
-def lead_many(items: Sequence[Item]) -> Generator[BatchOp, Any, BaseException | None]:
+def lead_many(batch: Batch, calls: Sequence[CachedCall]) -> Flow[BaseException | None]:
     """Take what leases there are, load those calls in bulk, and leave the rest to their own flows.
 
-    Answer: what ended the bulk loader if it was no error of its own (cancelled, interrupted): then no more is begun."""
-    if not items:
+    Returns what ended the bulk loader if it was no error of its own (cancelled, interrupted): then no more is begun."""
+    if not calls:
         return None
+    function = calls[0].function
+    requests = [call.request(function.new_token()) for call in calls]
     try:
-        grants = yield AcquireMany(items)
-    except StoreError:
-        yield Each([(item, get(item.terms)) for item in items])
+        granted = yield from function.store.acquire_many(requests)
+    except StoreError as error:
+        function.store_failed(None, error)
+        for call in calls:
+            function.abandon(call.token)
+        yield from each(batch, [(call, get(call)) for call in calls])
         return None
-    ours: list[tuple[Item, Grant]] = []
-    holding: list[tuple[Item, Flow[Outcome]]] = []
-    others: list[tuple[Item, Flow[Outcome]]] = []
-    for item, grant in zip(items, grants):
-        terms, reading = item.terms, grant.reading
+    ours: list[tuple[CachedCall, Grant]] = []
+    holding: list[tuple[CachedCall, Flow[Outcome]]] = []
+    others: list[tuple[CachedCall, Flow[Outcome]]] = []
+    for call, grant in zip(calls, [call.granted(each) for call, each in zip(calls, granted)]):
+        reading = grant.reading
         if not grant.ours:
-            others.append((item, get(terms)))
-        elif terms.witness.trusts(reading.names, reading.tokens) and terms.judge(reading) is FRESH:
-            holding.append((item, filled(terms, item.token, reading)))
+            others.append((call, get(call)))
+        elif function.witness.trusts(reading.names, reading.tokens) and call.judge(reading) is FRESH:
+            holding.append((call, filled(call, call.token, reading)))
         else:
-            if terms.call_name:
-                terms.call_token = reading.token(terms.call_name)
-            ours.append((item, grant))
+            if call.call_name:
+                call.call_token = reading.token(call.call_name)
+            ours.append((call, grant))
     upgraded: list[Outcome | None] = []
-    loaded: list[Outcome | None]
-    if ours and ours[0][0].terms.upgrades:
-        upgraded = yield Attempt([(item, upgrade(item.terms, item.token, grant.reading)) for item, grant in ours])
-        for (item, _), done in zip(ours, upgraded):
+    if ours and function.older_keys(ours[0][0].key):
+        upgraded = yield from Together([upgrade(call, call.token, grant.reading) for call, grant in ours], batch.limit)
+        for (call, _), done in zip(ours, upgraded):
             if done is not None:
-                item.outcome = done
-                item.finish(done)
-        ours = [(item, grant) for (item, grant), done in zip(ours, upgraded) if done is None]
-    loaded = yield LoadMany([item for item, _ in ours])
-    stored: list[tuple[Item, Sealed]] = []
-    for (item, grant), done in zip(ours, loaded):
-        terms, reading = item.terms, grant.reading
+                call.outcome = done
+                function.finish(call, done)
+        ours = [(call, grant) for (call, grant), done in zip(ours, upgraded) if done is None]
+    loaded = yield from batch.load_many([call for call, _ in ours])
+    stored: list[tuple[CachedCall, Sealed]] = []
+    for (call, grant), done in zip(ours, loaded):
+        reading = grant.reading
         if done is None:
-            holding.append((item, lead(terms, item.token, reading)))
+            holding.append((call, lead(call, call.token, reading)))
             continue
-        marks = together(captured(terms, reading), done.marks)
-        plain = done.error is None and done.keep and not done.declared and not terms.clock_name
+        marks = together(captured(call, reading), done.marks)
+        plain = done.error is None and done.keep and not done.declared and not function.late
         sealed = None
-        if plain and marks is not None and len(marks) <= MARKS_LIMIT and not terms.closed():
-            sealed = item.seal(done, marks)
+        if plain and marks is not None and len(marks) <= MARKS_LIMIT and not call.closed():
+            sealed = function.seal(call, done, marks)
         if sealed is None or sealed.error is not None:
-            holding.append((item, conclude(terms, item.token, reading, done)))
+            holding.append((call, conclude(call, call.token, reading, done)))
         else:
-            done.marks, done.sealed, item.outcome = marks, sealed, done
-            stored.append((item, sealed))
+            done.marks, done.sealed, call.outcome = marks, sealed, done
+            stored.append((call, sealed))
     if stored:
-        try:
-            yield StoreMany(stored)
-        except StoreError:
-            pass  # the leases end by themselves, and whoever waits takes over
-        for item, _ in stored:
-            item.finish(item.outcome)
+        yield from store_many(stored)
+        batch.done(len(stored))
     # Those that hold a lease first: nobody waits for another while others wait for it.
-    yield Each(holding)
+    yield from each(batch, holding)
     errors = (done.error for done in (*upgraded, *loaded) if done is not None)
     stopped = next((error for error in errors if error is not None and not isinstance(error, Exception)), None)
     if stopped is not None:
-        for item, _ in others:
-            item.outcome = Outcome(error=stopped)
+        for call, _ in others:
+            call.outcome = Outcome(error=stopped)
         return stopped
-    yield Each(others)
+    yield from each(batch, others)
     return None
 
 
-def filled(terms: Terms, token: str, reading: Reading) -> Flow[Outcome]:
+def store_many(stored: Sequence[tuple[CachedCall, Sealed]]) -> Flow[None]:
+    """Store entries under their leases, in one round trip, and let those go on who wait for them."""
+    function = stored[0][0].function
+    try:
+        kept = yield from function.store.store_many([call.entry(call.token, sealed) for call, sealed in stored])
+    except StoreError as error:
+        function.store_failed(None, error)
+        for call, _ in stored:
+            function.abandon(call.token)
+    else:
+        for (call, sealed), each_kept in zip(stored, kept):
+            call.kept(call.token, sealed, each_kept)
+    for call, _ in stored:
+        function.finish(call, call.outcome)
+
+
+def filled(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome]:
     """Serve what was stored between the read and the lease, and give the lease back."""
-    found = yield from answer(terms, reading, Source.WAITED)
-    yield from give_back(token)
-    return found if found is not None else (yield from get(terms))
+    found = yield from answer(call, reading, Source.WAITED)
+    yield from give_back(call, token)
+    return found if found is not None else (yield from get(call))

@@ -19,7 +19,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from memover.model import MISSING
+
 if TYPE_CHECKING:
+    from memover.codec.envelope import Header
     from memover.engine.steps import Flow
     from memover.model import Key
 
@@ -75,14 +78,15 @@ class Request(NamedTuple):
 class StoredEntry(NamedTuple):
     """An entry to be stored under the lease `token`: `expire_ms` is the hard limit in milliseconds (0: none).
 
-    `value` is the object itself where a memory store may hand it out, else MISSING. `names` are the transient tokens that
-    the entry carries."""
+    `header` is that of `raw`; `value` is the object itself where a memory store may hand it out, else MISSING. `names` are
+    the transient tokens that the entry carries."""
 
     key: Key
     token: str
     raw: bytes
     expire_ms: int
-    value: Any
+    header: Header
+    value: Any = MISSING
     names: Sequence[bytes] = ()
 
 

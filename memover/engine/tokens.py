@@ -17,6 +17,8 @@ from memover.model import Generation
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from memover.engine.steps import Flow
+
 __all__ = ["GARBAGE", "Witness", "parse"]
 
 GARBAGE = 1 << 52
@@ -49,10 +51,10 @@ class Witness:
 
     __slots__ = ("_limit", "_seen", "owed", "versions")
 
-    def __init__(self, limit: int = 100_000) -> None:
+    def __init__(self, limit: int = 20_000) -> None:
         self._seen: OrderedDict[bytes, tuple[bytes, int]] = OrderedDict()
         self._limit = limit
-        self.owed: dict[bytes, Callable[[], object]] = {}
+        self.owed: dict[bytes, Callable[[], Flow[object]]] = {}
         self.versions: dict[bytes, bytes] = {}
 
     def trusts(self, names: Sequence[bytes], tokens: Sequence[bytes | None]) -> bool:

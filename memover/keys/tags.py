@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from memover.keys.binding import Binding
     from memover.model import Call
 
-__all__ = ["TAGS_LIMIT", "Tags"]
+__all__ = ["TAGS_LIMIT", "Tags", "TooManyTags"]
 
 TAGS_LIMIT = 16
 """Tags of one entry; each is one more token in every read."""
 
 _FORMATTER = Formatter()
+
+
+class TooManyTags(ConfigurationError):
+    """More tags on one result than an entry can carry."""
+
 
 
 class Tags:
@@ -97,7 +102,7 @@ class Tags:
     def names(self, prefix: str, tags: Iterable[str]) -> tuple[bytes, ...]:
         names = tuple(dict.fromkeys(tag_key(prefix, tag).encode() for tag in tags))
         if len(names) > TAGS_LIMIT:
-            raise ConfigurationError(
+            raise TooManyTags(
                 f"{self._function}: {len(names)} tags on one result are more than {TAGS_LIMIT}: tag what is invalidated "
                 f"together with one common tag."
             )

@@ -1,0 +1,48 @@
+"""The stores, and which of them a URL names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memover.errors import ConfigurationError
+from memover.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from memover.engine.store import Store
+
+__all__ = ["open_store"]
+
+_REDIS_SCHEMES = (
+    "unix://",
+    *(
+        f"{family}{topology}://"
+        for family in ("redis", "rediss", "valkey", "valkeys")
+        for topology in ("", "+sentinel", "+cluster")
+    ),
+)
+
+
+def open_store(url: str, *, max_entries: int, wait_replicas: int, **limits: Any) -> Store:
+    """The store that a URL names; nothing is connected yet. Raises `ConfigurationError`."""
+    text = url.lower()
+    if isinstance(wait_replicas, bool) or not isinstance(wait_replicas, int) or wait_replicas < 0:
+        raise ConfigurationError(f"wait_replicas={wait_replicas!r} must be a whole number of at least 0.")
+    if text.startswith(_REDIS_SCHEMES):
+        # Imported here so that `import memover` and the memory store need no redis-py.
+        from memover.stores.redis import RedisStore
+        from memover.stores.redis.connect import parse_url
+        from memover.stores.redis.limits import Limits
+
+        if limits["breaker_last_seconds"] < limits["breaker_first_seconds"]:
+            raise ConfigurationError("breaker_last= must not be less than breaker_first=.")
+        return RedisStore(parse_url(url), Limits(wait_replicas=wait_replicas, **limits))
+    if wait_replicas:
+        scheme = url.partition("://")[0]
+        raise ConfigurationError(f"wait_replicas={wait_replicas!r}: {scheme}:// has no replicas; leave it out.")
+    if text in ("memory://", "memory:///"):
+        return MemoryStore(max_entries)
+    scheme = url.partition("://")[0] if "://" in url else url[:20]
+    raise ConfigurationError(
+        f"No store for the scheme {scheme!r}: use memory://, redis://, rediss://, unix://, redis+sentinel:// or "
+        f"redis+cluster:// (or the valkey spellings)."
+    )

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from memover.cached import AsyncCachedFunction, Face
-from memover.drivers.shared import everyone
+from memover.runtime.state import all_states
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from memover.drivers.plan import Plan
+    from memover.runtime.function import Function
 
 __all__ = ["assert_cached", "assert_loads"]
 
@@ -37,13 +37,13 @@ def assert_loads(expected: int, /, *functions: Any) -> Generator[None, None, Non
     A load is one run of a cached function; a call that caching is turned off for counts as none."""
     for function in functions:
         _decorated(function)
-    only = None if not functions else {id(function._self_core.function) for function in functions}
+    only = None if not functions else {id(function._self_definition.function) for function in functions}
     before = _loads(only)
     yield
-    done = {plan: count - before.get(plan, 0) for plan, count in _loads(only).items()}
+    done = {function: count - before.get(function, 0) for function, count in _loads(only).items()}
     total = sum(done.values())
     if total != expected:
-        named = ", ".join(sorted(f"{plan.name} {count} times" for plan, count in done.items() if count)) or "nothing"
+        named = ", ".join(sorted(f"{function.name} {count} times" for function, count in done.items() if count)) or "nothing"
         raise AssertionError(f"{expected} load{'' if expected == 1 else 's'} expected, but {total} done: {named}")
 
 
@@ -56,9 +56,9 @@ def _found(function: Any, entry: Any, args: tuple[Any, ...], kwargs: dict[str, A
     return entry
 
 
-def _loads(only: set[int] | None) -> dict[Plan, int]:
-    plans = [plan for shared in everyone() for plan in list(shared.plans)]
-    return {plan: plan.counters.loads for plan in plans if only is None or id(plan.function) in only}
+def _loads(only: set[int] | None) -> dict[Function, int]:
+    functions = [function for state in all_states() for function in list(state.functions)]
+    return {each: each.counters.loads for each in functions if only is None or id(each.function) in only}
 
 
 def _decorated(function: Any) -> None:

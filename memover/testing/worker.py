@@ -250,7 +250,7 @@ class Callers:
             time.sleep(FLUSH_SECONDS)
             self.flush(self.told["records"])
         self.records.extend(function.cache_info().store_errors for function in self.functions)
-        self.records.append(list(self.cache._shared.witness._seen))
+        self.records.append(list(self.cache._state.witness._seen))
         self.flush(self.told["records"])
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self
 
 from memover.cache import Cache
+from memover.runtime.run import run
 from memover.errors import ConfigurationError, MemoverError, StoreError
 from memover.keys.names import generation_key
 from memover.testing.history import RULES, Failure, Invalidation, Read, Report, judge_history
@@ -266,10 +267,10 @@ class HistoryRun:
     def _sweep(self) -> None:
         # Entries and leases expire; generations and their like do not.
         cache = Cache(self._urls[0], prefix=self.prefix)
-        store = cache._shared.store
+        store = cache._state.store
         try:
             for name in self._names:
-                store.drop(name, name, "0" * 16, ())
+                run(store.drop(name, name, "0" * 16, ()))
         except StoreError:
             pass  # the store is gone, and they went with it
         finally:

@@ -1,9 +1,18 @@
 """Redis and Valkey: one server, Sentinel or Cluster. The only part of memover that knows redis-py.
 
-scripts   the Lua, each with its keys, arguments, answer and why it must be one step
-commands  each store method as a generator of command batches: written once for threads and coroutines
-connect   what a URL says, and connections of our own kind: short timeouts, no retries, bytes only
-breaker   holds calls back while the server does not answer
-cluster   which node answers for a key, and what to do when that changes
-sync, aio the same store for threads and for coroutines: pools, and the exchange of bytes
+scripts, keyvalue_scripts   the Lua, each with its keys, arguments, answer and why it must be one step
+commands, keyvalue          each store method as a flow of commands, written once for threads and event loops
+store                       the store: these methods, the read of a hit, and its life
+link                        from commands to nodes and back: scripts, routing, breaker, errors, once for both
+cluster                     which node answers for a key, and what to do when that changes
+breaker                     holds calls back while the server does not answer
+connect, opening            what a URL says; connections made by redis-py within a time limit
+resp                        bytes of commands and answers
+pool                        the connections of threads
+mux, loops                  the connections of event loops, shared by their tasks
+scan                        going through all keys in bounded steps
 """
+
+from memover.stores.redis.store import RedisStore
+
+__all__ = ["RedisStore"]

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 
 from memover.clocks import monotonic
 from memover.errors import StoreError, StoreUnavailable
+from memover.latch import Latch
 
 __all__ = ["Breaker"]
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("memover")
 
 
 class Breaker:
-    """One per store address and process; `tripped` is all that a call looks at while the store is well."""
+    """One for each server and store, for threads and event loops; `tripped` is all that a call looks at while it is closed."""
 
     def __init__(self, address: str, *, first_seconds: float, last_seconds: float) -> None:
         self.address = address
@@ -34,19 +34,20 @@ class Breaker:
         self._until = 0.0
         self._cause: StoreError | None = None
         self._probing = False
-        self._lock = threading.Lock()
+        self._latch = Latch()
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()
+        """In a forked child: whichever thread was inside has not come along."""
+        self._latch = Latch()
 
     def check(self) -> None:
         """Pass, as the one call that tries again, or raise `StoreUnavailable`. To be called only when tripped."""
-        with self._lock:
+        with self._latch:
             if not self.tripped:
                 return
             now = monotonic()
             if now >= self._until:
-                self._until = now + self._open_for  # the next try, should this one vanish without a word
+                self._until = now + self._open_for  # the next try, should this one be interrupted
                 self._probing = True
                 return
         raise StoreUnavailable(
@@ -56,7 +57,7 @@ class Breaker:
     def failed(self, error: StoreError) -> None:
         """Open, or stay open for longer if it was the probe that failed: the many calls that were under way when the
         store fell silent, and invalidations, which pass at any time, fail together and say nothing new."""
-        with self._lock:
+        with self._latch:
             first = not self.tripped
             self._cause = error
             if first or self._probing:
@@ -72,8 +73,8 @@ class Breaker:
             )
 
     def answered(self) -> None:
-        """To be called only when tripped."""
-        with self._lock:
+        """Close. To be called only when tripped."""
+        with self._latch:
             if not self.tripped:
                 return
             self.tripped = self._probing = False

@@ -1,27 +1,34 @@
-"""Each method of the store as a generator of command batches, written once for threads and coroutines.
+"""Each method of the store as a flow of commands, written once for threads and event loops.
 
-A batch is a list of `Command`; the runner sends it in one round trip (Cluster: one per node, side by side) and sends
-the list of answers back in. An answer that is an error is raised by the runner as `StoreUnavailable`.
+A method yields `Send(self.link, [Command, ...])`, which is one round trip (Cluster: one per node, side by side), and says
+what the answers mean. An answer that is an error is raised as `StoreError`, and so is one of a shape that no Redis gives:
+what is taken for an acknowledgement is looked at.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from redis.exceptions import NoScriptError, TryAgainError
+from redis.exceptions import TryAgainError
 
-from memover.errors import StoreUnavailable
 from memover.engine import lease as leases
-from memover.engine.store import Granted, Replicated, Seen, SeenMany
+from memover.engine.steps import Send
+from memover.engine.store import TOKEN_MARGIN_MS, Granted, Replicated, Request, Seen, SeenMany, StoredEntry
+from memover.errors import StoreUnavailable
+from memover.keys.names import transient
 from memover.stores.redis import scripts
+from memover.stores.redis.connect import translated
+from memover.stores.redis.limits import LARGE_BYTES
+from memover.stores.redis.resp import pack
 
 if TYPE_CHECKING:
+    from memover.engine.steps import Flow, Link
     from memover.model import Key
     from memover.stores.redis.scripts import Script
 
-__all__ = ["Command", "Exchange", "RedisCommands", "Wire", "scripted", "side_by_side"]
+__all__ = ["Command", "Commands", "Large", "RedisCommands", "call", "side_by_side"]
 
 T = TypeVar("T")
 
@@ -31,156 +38,319 @@ _FREE_ONLY, _FROM_ANYBODY, _UNLESS_CURRENT = b"2", b"1", b"0"
 
 
 class Command(NamedTuple):
-    """One command: `route` is the key whose node answers it; `script` marks an EVALSHA that may have to be an EVAL."""
+    """One command: `route` is the key whose node answers it; `script` marks an EVALSHA that may have to be an EVAL.
+
+    `large` says that the answer is likely to be long, so that others had better not wait behind it."""
 
     route: bytes
     args: tuple[bytes, ...]
     script: Script | None = None
+    large: bool = False
 
 
-Exchange = Generator[list[Command], list[Any], T]
+class Large(bytes):
+    """A packed read whose entry was large when it was last seen; see `model.Key.packed`."""
 
 
-def _call(script: Script, keys: Sequence[bytes], *args: bytes) -> Command:
+def call(script: Script, keys: Sequence[bytes], *args: bytes) -> Command:
+    """A call of a script, on the node of its first key."""
     return Command(keys[0], (b"%d" % len(keys), *keys, *args), script)
 
 
-def _bytes(value: Any) -> bytes | None:
-    return value if isinstance(value, bytes) else None
+def _margin(name: bytes, after_ms: int) -> bytes:
+    """How long a token has to live that is needed for `after_ms`, in milliseconds; 0 for those that live for ever."""
+    return b"%d" % (after_ms + TOKEN_MARGIN_MS) if transient(name) else b"0"
 
 
-class RedisCommands:
-    """What to send, and what the answers mean. `spread` is true where keys live on different nodes."""
+class Commands:
+    """What both halves of the store are made of."""
 
-    spread = False
+    address: str
+    link: Link
+    spread: bool
+
+    def asked(self, commands: Sequence[Command], *, urgent: bool = False, once: bool = False) -> Flow[list[Any]]:
+        """The answers to commands. Raises `StoreError` if one of them is an error."""
+        answers = yield from Send(self.link, commands, urgent=urgent, once=once)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise translated(answer, self.address) from None
+        return answers
+
+    def odd(self, answer: Any, what: str) -> StoreUnavailable:
+        """The error for an answer that no Redis gives."""
+        return StoreUnavailable(
+            f"{self.address} answered {what} with {answer!r:.100}: is it a Redis or Valkey server?", store=self.address
+        )
+
+    def values(self, answer: Any, count: int) -> list[bytes | None]:
+        """The answer of MGET, checked."""
+        if answer.__class__ is list and len(answer) == count:
+            for value in answer:
+                if value is not None and value.__class__ is not bytes:
+                    break
+            else:
+                return answer  # type: ignore[no-any-return]
+        raise self.odd(answer, "MGET")
+
+    def tokens(self, answers: Sequence[Any], count: int, what: str, nonce: bytes = b"") -> list[bytes]:
+        """Tokens, checked; those of a bump carry its nonce."""
+        if len(answers) == count and all(isinstance(token, bytes) and token.endswith(nonce) for token in answers):
+            return list(answers)
+        raise self.odd(answers, what)
+
+
+class RedisCommands(Commands):
+    """`memover.engine.store.Store` but for its key-value side, by commands. `spread`: keys live on different nodes."""
+
     wait_replicas = 0
     replicas_ms = 0
     _short_of_replicas = False
 
-    def reading(self, key: Key) -> Exchange[Seen]:
+    # -- reading --------------------------------------------------------------------------------------------------------
+
+    def read(self, key: Key) -> Flow[Seen]:
         names = key.names
+        large = key.packed.__class__ is Large
         if not self.spread:
-            (answer,) = yield [Command(key.entry, (b"MGET", *names, key.entry))]
-            return Seen(names, answer[:-1], answer[-1])
-        answers = yield [Command(name, (b"MGET", name)) for name in (*names, key.entry)]
-        return Seen(names, [answer[0] for answer in answers[:-1]], answers[-1][0])
+            (answer,) = yield from self.asked([Command(key.entry, (b"MGET", *names, key.entry), None, large)])
+            *tokens, raw = self.values(answer, len(names) + 1)
+        else:
+            commands = [Command(name, (b"MGET", name)) for name in names]
+            commands.append(Command(key.entry, (b"MGET", key.entry), None, large))
+            answers = yield from self.asked(commands)
+            *tokens, raw = [self.values(answer, 1)[0] for answer in answers]
+            if (raw is not None and len(raw) > LARGE_BYTES) is not large:
+                key.packed = None if large else Large()
+        return Seen(names, tokens, raw)
 
-    def reading_plain(self, keys: Sequence[Key]) -> Exchange[SeenMany]:
+    def packed(self, key: Key) -> bytes:
+        """The read of a key, ready to be sent to the one server there is."""
+        packed: bytes = pack((b"MGET", *key.names, key.entry))
+        key.packed = packed
+        return packed
+
+    def seen(self, key: Key, answer: Any) -> Seen:
+        """What the server answered to `packed`."""
+        names = key.names
+        if answer.__class__ is not list or len(answer) != len(names) + 1:
+            if isinstance(answer, Exception):
+                raise translated(answer, self.address) from None
+            raise self.odd(answer, "MGET")
+        raw = answer.pop()
+        for token in answer:
+            if token is not None and token.__class__ is not bytes:
+                raise self.odd(token, "MGET")
+        if raw is not None:
+            if raw.__class__ is not bytes:
+                raise self.odd(raw, "MGET")
+            if (len(raw) > LARGE_BYTES) is not (key.packed.__class__ is Large):
+                key.packed = bytes(key.packed) if key.packed.__class__ is Large else Large(key.packed)
+        return Seen(names, answer, raw)
+
+    def read_plain(self, keys: Sequence[Key]) -> Flow[SeenMany]:
         names = keys[0].names
+        every = [*names, *[key.entry for key in keys]]
         if not self.spread:
-            (answer,) = yield [Command(keys[0].entry, (b"MGET", *names, *[key.entry for key in keys]))]
-            return names, answer[:1], answer[1:]
-        tokens, *raws = yield [Command(name, (b"MGET", name)) for name in (*names, *(key.entry for key in keys))]
-        return names, tokens, [raw[0] for raw in raws]
+            (answer,) = yield from self.asked([Command(keys[0].entry, (b"MGET", *every))])
+            found = self.values(answer, len(every))
+        else:
+            answers = yield from self.asked([Command(name, (b"MGET", name)) for name in every])
+            found = [self.values(answer, 1)[0] for answer in answers]
+        return names, found[: len(names)], found[len(names) :]
 
-    def reading_many(self, keys: Sequence[Key]) -> Exchange[list[Seen]]:
+    def read_many(self, keys: Sequence[Key]) -> Flow[list[Seen]]:
+        if not keys:
+            return []
         if self.spread:
-            return (yield from side_by_side([self.reading(key) for key in keys]))
+            return (yield from side_by_side([self.read(key) for key in keys]))
         places: dict[bytes, int] = {}
         for key in keys:
             for name in key.names:
                 places.setdefault(name, len(places))
-        (answer,) = yield [Command(keys[0].entry, (b"MGET", *places, *(key.entry for key in keys)))]
-        raws = iter(answer[len(places) :])
-        return [Seen(key.names, [answer[places[name]] for name in key.names], next(raws)) for key in keys]
+        (answer,) = yield from self.asked(
+            [Command(keys[0].entry, (b"MGET", *places, *(key.entry for key in keys)))]
+        )
+        found = self.values(answer, len(places) + len(keys))
+        raws = iter(found[len(places) :])
+        return [Seen(key.names, [found[places[name]] for name in key.names], next(raws)) for key in keys]
 
-    def looking(self, key: Key) -> Exchange[Seen]:
+    def look(self, key: Key) -> Flow[Seen]:
         names = key.names
         if not self.spread:
-            (answer,) = yield [Command(key.entry, (b"MGET", *names, key.entry, key.lease))]
-            return Seen(names, answer[:-2], answer[-2], answer[-1])
-        answers = yield [
-            *(Command(name, (b"MGET", name)) for name in names),
-            Command(key.entry, (b"MGET", key.entry, key.lease)),
-        ]
-        return Seen(names, [answer[0] for answer in answers[:-1]], *answers[-1])
+            (answer,) = yield from self.asked([Command(key.entry, (b"MGET", *names, key.entry, key.lease))])
+            *tokens, raw, lease = self.values(answer, len(names) + 2)
+            return Seen(names, tokens, raw, lease)
+        *rest, last = yield from self.asked(
+            [
+                *(Command(name, (b"MGET", name)) for name in names),
+                Command(key.entry, (b"MGET", key.entry, key.lease)),
+            ]
+        )
+        raw, lease = self.values(last, 2)
+        return Seen(names, [self.values(answer, 1)[0] for answer in rest], raw, lease)
 
-    def acquiring(
-        self, key: Key, token: str, lease_ms: int, ensured: Sequence[bytes], floors: Sequence[int], force: bool
-    ) -> Exchange[Granted]:
+    # -- leases and tokens ------------------------------------------------------------------------------------------------
+
+    def acquire(self, request: Request, *, force: bool = False) -> Flow[Granted]:
+        key, token, lease_ms, ensured, floors = request
         mine, ms = token.encode(), b"%d" % lease_ms
         mode = _FROM_ANYBODY if force else _UNLESS_CURRENT
         required = key.required
         names = (*key.names[:required], *ensured, *key.names[required:])
+        limits = [_margin(name, lease_ms) for name in names[: len(floors)]]
         if self.spread:
-            return (yield from self._acquiring_apart(key, names, mine, ms, floors, mode))
-        counts = (b"%d" % required, b"%d" % len(floors), *(b"%d" % floor for floor in floors))
-        (answer,) = yield [_call(scripts.ACQUIRE, (key.lease, key.entry, *names), mine, ms, mode, *counts)]
-        ours, held, raw, *tokens = answer
-        return _granted(ours == 1, _bytes(held), Seen(names, tokens, _bytes(raw)), required)
+            return (yield from self._acquire_apart(key, names, mine, ms, floors, limits, mode))
+        counts = (b"%d" % required, b"%d" % len(floors), *(b"%d" % floor for floor in floors), *limits)
+        (answer,) = yield from self.asked([call(scripts.ACQUIRE, (key.lease, key.entry, *names), mine, ms, mode, *counts)])
+        if not isinstance(answer, list) or not 3 <= len(answer) <= len(names) + 3:
+            raise self.odd(answer, "a request for a lease")
+        ours, held, raw, *found = answer
+        found += [None] * (len(names) - len(found))  # Lua's arrays end at the last value
+        return self._granted(ours, held, Seen(names, self.values(found, len(names)), _bytes(raw)), required)
 
-    def _acquiring_apart(
-        self, key: Key, names: tuple[bytes, ...], mine: bytes, ms: bytes, floors: Sequence[int], mode: bytes
-    ) -> Exchange[Granted]:
+    def _acquire_apart(
+        self,
+        key: Key,
+        names: tuple[bytes, ...],
+        mine: bytes,
+        ms: bytes,
+        floors: Sequence[int],
+        limits: Sequence[bytes],
+        mode: bytes,
+    ) -> Flow[Granted]:
         # Tokens and lease are on different nodes, so of different moments. The tokens are read first: a lease is then
         # never taken under tokens older than those the load will be stamped with, and taking it from a holder whose
         # tokens differ from what has just been read can at worst cost that holder its store, never a wrong answer.
-        put_back = [_call(scripts.TOKEN, (name,), mine, b"%d" % floor) for name, floor in zip(names, floors)]
-        rest = [Command(name, (b"MGET", name)) for name in names[len(floors) :]]
-        answers = yield [*put_back, *rest]
-        tokens = [*answers[: len(put_back)], *(answer[0] for answer in answers[len(put_back) :])]
+        count = len(floors)
+        put_back = [
+            call(scripts.TOKEN, (name,), mine, b"%d" % floor, limit)
+            for name, floor, limit in zip(names, floors, limits)
+        ]
+        rest = [Command(name, (b"MGET", name)) for name in names[count:]]
+        answers = yield from self.asked([*put_back, *rest])
+        tokens: list[bytes | None] = [*self.tokens(answers[:count], count, "a question for tokens")]
+        tokens += [self.values(answer, 1)[0] for answer in answers[count:]]
         under = leases.stamp(tokens[: key.required])
-        (answer,) = yield [_call(scripts.LEASE, (key.lease, key.entry), mine, ms, mode, under)]
-        ours, held, raw = answer
-        return _granted(ours == 1, _bytes(held), Seen(names, tokens, _bytes(raw)), key.required)
+        (answer,) = yield from self.asked([call(scripts.LEASE, (key.lease, key.entry), mine, ms, mode, under)])
+        if not isinstance(answer, list) or len(answer) > 3 or not answer:
+            raise self.odd(answer, "a request for a lease")
+        ours, held, raw = (*answer, None, None)[:3]
+        return self._granted(ours, held, Seen(names, tokens, _bytes(raw)), key.required)
 
-    def ensuring(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> Exchange[list[bytes]]:
+    def _granted(self, ours: Any, held: Any, seen: Seen, required: int) -> Granted:
+        if ours not in (0, 1):
+            raise self.odd(ours, "a request for a lease")
+        holder = "" if ours else leases.holder_of(_bytes(held), leases.stamp(seen.tokens[:required]))
+        return Granted(ours == 1, holder, seen)
+
+    def acquire_many(self, requests: Sequence[Request]) -> Flow[list[Granted]]:
+        return (yield from side_by_side([self.acquire(request) for request in requests]))
+
+    def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> Flow[list[bytes]]:
         mine = nonce.encode()
-        return (yield [_call(scripts.TOKEN, (name,), mine, b"%d" % floor) for name, floor in zip(names, floors)])
+        answers = yield from self.asked(
+            [
+                call(scripts.TOKEN, (name,), mine, b"%d" % floor, _margin(name, 0))
+                for name, floor in zip(names, floors)
+            ]
+        )
+        return self.tokens(answers, len(names), "a question for tokens")
 
-    def storing(self, key: Key, token: str, raw: bytes, expire_ms: int) -> Exchange[bool]:
-        (answer,) = yield [_call(scripts.STORE, (key.lease, key.entry), token.encode(), raw, b"%d" % expire_ms)]
+    def store(self, entry: StoredEntry) -> Flow[bool]:
+        key, names = entry.key, entry.names
+        keep = b"%d" % (entry.expire_ms + TOKEN_MARGIN_MS) if entry.expire_ms else b"-1"
+        said = (entry.token.encode(), entry.raw, b"%d" % entry.expire_ms, keep)
+        if self.spread and names:
+            # Before the entry: it must not outlive them.
+            yield from self.asked([call(scripts.KEEP, (name,), keep) for name in names])
+            names = ()
+        (answer,) = yield from self.asked([call(scripts.STORE, (key.lease, key.entry, *names), *said)])
+        if len(entry.raw) > LARGE_BYTES and answer == 1 and key.packed.__class__ is not Large:
+            key.packed = None if key.packed is None else Large(key.packed)
         return bool(answer == 1)
 
-    def releasing(self, key: Key, token: str, failed: bool) -> Exchange[None]:
-        yield [_call(scripts.RELEASE, (key.lease,), token.encode(), b"%d" % (leases.FAILED_MS if failed else 0))]
+    def store_many(self, entries: Sequence[StoredEntry]) -> Flow[list[bool]]:
+        return (yield from side_by_side([self.store(entry) for entry in entries]))
 
-    def renewing(self, key: Key, token: str, lease_ms: int) -> Exchange[bool]:
-        (answer,) = yield [_call(scripts.RENEW, (key.lease,), token.encode(), b"%d" % lease_ms)]
+    def release(self, key: Key, token: str, failed: bool) -> Flow[None]:
+        mark = b"%d" % (leases.FAILED_MS if failed else 0)
+        yield from self.asked([call(scripts.RELEASE, (key.lease,), token.encode(), mark)])
+
+    def renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes] = ()) -> Flow[bool]:
+        keep = b"%d" % (lease_ms + TOKEN_MARGIN_MS)
+        names = [name for name in names if transient(name)]
+        if self.spread and names:
+            yield from self.asked([call(scripts.KEEP, (name,), keep) for name in names])
+            names = ()
+        (answer,) = yield from self.asked(
+            [call(scripts.RENEW, (key.lease, *names), token.encode(), b"%d" % lease_ms, keep)]
+        )
         return bool(answer == 1)
 
-    def bumping(
+    # -- invalidations ----------------------------------------------------------------------------------------------------
+
+    def bump(
         self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
-    ) -> Exchange[list[bytes]]:
+    ) -> Flow[list[bytes]]:
         mine = nonce.encode()
-        if self.spread:
-            calls = [_call(scripts.BUMP, (name,), mine, b"1", b"%d" % floor) for name, floor in zip(names, floors)]
-            moved: list[Any] = []
-            if self.wait_replicas:
-                for call in calls:
-                    answer, replicas = yield self._awaited(call)
-                    moved.append(self._replicated(answer[0], replicas))
-            else:
-                moved += [answer[0] for answer in (yield calls)]
-            yield [_call(scripts.MOVE, (name,), mine) for name in along]
+        limits = {name: _margin(name, 0) for name in (*names, *along)}
+        if not self.spread:
+            numbers = (*(b"%d" % floor for floor in floors), *(limits[name] for name in (*names, *along)))
+            command = call(scripts.BUMP, (*names, *along), mine, b"%d" % len(names), *numbers)
+            answer, *replicas = yield from self.asked(self._awaited(command), urgent=True)
+            moved = self.tokens(answer if isinstance(answer, list) else [answer], len(names), "an invalidation", mine)
+            return [self._replicated(token, replicas[0]) for token in moved] if replicas else moved
+        calls = [
+            call(scripts.BUMP, (name,), mine, b"1", b"%d" % floor, limits[name]) for name, floor in zip(names, floors)
+        ]
+        moved = []
+        if self.wait_replicas:
+            for command in calls:
+                answer, reached = yield from self.asked(self._awaited(command), urgent=True)
+                (token,) = self.tokens(_list(answer), 1, "an invalidation", mine)
+                moved.append(self._replicated(token, reached))
         else:
-            call = _call(scripts.BUMP, (*names, *along), mine, b"%d" % len(names), *(b"%d" % floor for floor in floors))
-            moved, *replicas = yield self._awaited(call)
-            if replicas:
-                moved = [self._replicated(token, replicas[0]) for token in moved]
-        if not all(isinstance(token, bytes) for token in moved):
-            raise StoreUnavailable(f"the server answered a bump of {names!r} with {moved!r}; is it a Redis?")
-        return list(moved)
+            for answer in (yield from self.asked(calls, urgent=True)):
+                moved += self.tokens(_list(answer), 1, "an invalidation", mine)
+        if along:
+            answers = yield from self.asked([call(scripts.MOVE, (name,), mine, limits[name]) for name in along], urgent=True)
+            self._acknowledged(answers)
+        return moved
 
-    def dropping(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Exchange[None]:
+    def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Flow[None]:
         mine = nonce.encode()
+        moves = [call(scripts.MOVE, (name,), mine, _margin(name, 0)) for name in along]
         if self.spread:
             # In this order: a load that reads the call token first and the entry second can then never pair the new
             # token with the old entry.
-            try:
-                _, *replicas = yield self._awaited(Command(entry, (b"DEL", entry, lease)))
-            except TryAgainError:
+            answer, *replicas = yield from Send(
+                self.link, self._awaited(Command(entry, (b"DEL", entry, lease))), urgent=True
+            )
+            if isinstance(answer, TryAgainError):
                 # Their slot is on its way to another node and only one of the two is there. One after the other, the
                 # lease first: a load under way can then not store behind the removal of its entry.
-                yield [Command(lease, (b"DEL", lease))]
-                _, *replicas = yield self._awaited(Command(entry, (b"DEL", entry)))
+                self._acknowledged((yield from self.asked([Command(lease, (b"DEL", lease))], urgent=True)))
+                answer, *replicas = yield from self.asked(self._awaited(Command(entry, (b"DEL", entry))), urgent=True)
+            self._acknowledged([answer])
             # And one after the other: who gives up many tokens for the last of these reads it first, and then those many.
-            for name in along:
-                yield [_call(scripts.MOVE, (name,), mine)]
+            for move in moves:
+                self._acknowledged((yield from self.asked([move], urgent=True)))
         else:
-            _, *replicas = yield self._awaited(_call(scripts.DROP, (entry, lease, *along), mine))
+            limits = [_margin(name, 0) for name in along]
+            answer, *replicas = yield from self.asked(
+                self._awaited(call(scripts.DROP, (entry, lease, *along), mine, *limits)), urgent=True
+            )
+            self._acknowledged([answer])
         for reached in replicas:
             self._replicated(b"", reached)
+
+    def _acknowledged(self, answers: Sequence[Any]) -> None:
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise translated(answer, self.address) from None
+            if answer.__class__ is not int or answer < 0:
+                raise self.odd(answer, "an invalidation")
 
     def _awaited(self, command: Command) -> list[Command]:
         # WAIT is about what its own connection has written, so it travels in the same batch. The script goes whole,
@@ -191,7 +361,11 @@ class RedisCommands:
             command = Command(command.route, (b"EVAL", command.script.text, *command.args))
         return [command, Command(command.route, (b"WAIT", b"%d" % self.wait_replicas, b"%d" % self.replicas_ms))]
 
-    def _replicated(self, token: Any, reached: int) -> Any:
+    def _replicated(self, token: bytes, reached: Any) -> Replicated:
+        if reached.__class__ is not int:
+            if isinstance(reached, Exception):
+                raise translated(reached, self.address) from None
+            raise self.odd(reached, "WAIT")
         if reached < self.wait_replicas and not self._short_of_replicas:
             logger.warning(
                 "an invalidation reached %d replicas in %d ms, not the %d asked for: a failover now may lose it",
@@ -200,68 +374,44 @@ class RedisCommands:
                 self.wait_replicas,
             )
         self._short_of_replicas = reached < self.wait_replicas
-        if not isinstance(token, bytes):
-            return token
         replicated = Replicated(token)
         replicated.replicas = reached
         return replicated
 
 
-def side_by_side(exchanges: Sequence[Exchange[T]]) -> Exchange[list[T]]:
-    """Run exchanges in step, all their commands of one step in one batch."""
+def _bytes(value: Any) -> bytes | None:
+    return value if isinstance(value, bytes) else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def side_by_side(flows: Sequence[Flow[T]]) -> Flow[list[T]]:
+    """Run flows of one link in step, all their commands of one step in one batch.
+
+    An exception that is thrown in while a batch is waited for is raised by all of them."""
     results: dict[int, T] = {}
-    waiting = {at: (exchange, next(exchange)) for at, exchange in enumerate(exchanges)}
+    waiting: dict[int, tuple[Flow[T], Any]] = {}
+    for at, flow in enumerate(flows):
+        try:
+            waiting[at] = (flow, next(flow))
+        except StopIteration as stop:
+            results[at] = stop.value
     while waiting:
-        answers = iter((yield [command for _, batch in waiting.values() for command in batch]))
+        steps = [step for _, step in waiting.values()]
+        whole = Send(
+            steps[0].link,
+            [command for step in steps for command in step.commands],
+            urgent=any(step.urgent for step in steps),
+            once=any(step.once for step in steps),
+        )
+        answers = iter((yield from whole))
         following = {}
-        for at, (exchange, batch) in waiting.items():
+        for at, (flow, step) in waiting.items():
             try:
-                following[at] = (exchange, exchange.send([next(answers) for _ in batch]))
+                following[at] = (flow, flow.send([next(answers) for _ in step.commands]))
             except StopIteration as stop:
                 results[at] = stop.value
         waiting = following
-    return [results[at] for at in range(len(exchanges))]
-
-
-def _granted(ours: bool, held: bytes | None, seen: Seen, required: int) -> Granted:
-    return Granted(ours, "" if ours else leases.holder_of(held, leases.stamp(seen.tokens[:required])), seen)
-
-
-Wire = Generator[list[tuple[bytes, tuple[bytes, ...]]], list[Any], T]
-"""A generator of plain commands, each with the key it is routed by; errors come back as answers, not raised."""
-
-
-def scripted(exchange: Exchange[T], known: set[bytes]) -> Wire[T]:
-    """Turn script calls into EVALSHA or EVAL, and the server's errors into exceptions of the runner.
-
-    `known` are the scripts this process has sent whole before; a server that has forgotten one says NOSCRIPT and has
-    not done anything, so sending it again whole is safe.
-    """
-    batch = next(exchange)
-    while True:
-        answers = yield [(command.route, _arguments(command, known)) for command in batch]
-        forgotten = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if forgotten:
-            for at in forgotten:
-                script = batch[at].script
-                assert script is not None, "only script calls are answered NOSCRIPT"
-                known.discard(script.sha)
-            again = yield [(batch[at].route, _arguments(batch[at], known)) for at in forgotten]
-            for at, answer in zip(forgotten, again):
-                answers[at] = answer
-        failure = next((answer for answer in answers if isinstance(answer, Exception)), None)
-        try:
-            batch = exchange.send(answers) if failure is None else exchange.throw(failure)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-
-
-def _arguments(command: Command, known: set[bytes]) -> tuple[bytes, ...]:
-    script = command.script
-    if script is None:
-        return command.args
-    if script.sha in known:
-        return (b"EVALSHA", script.sha, *command.args)
-    known.add(script.sha)
-    return (b"EVAL", script.text, *command.args)
+    return [results[at] for at in range(len(flows))]

@@ -1,37 +1,23 @@
-"""What a URL says, and connections of memover's own kind to the servers it names.
+"""What a URL says, and how redis-py's errors are called here.
 
-The connections are redis-py's, made one by one and never through its clients: those repeat commands up to ten times
-(3 s on a refused connection, 58 s on a silent one), decode answers when the application asked for it elsewhere, and
-accept pushes. Ours answer within the budget or fail, hand out bytes, and speak RESP2.
+A password is never in a message or an address: what a URL contains is named by its place, not quoted.
 """
 
 from __future__ import annotations
 
-# What resolving a host name imports: a child forked meanwhile would wait for that import for ever.
-import encodings.idna  # noqa: F401  # pyright: ignore[reportUnusedImport]
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-import redis.asyncio.connection as aio_connection
-import redis.asyncio.sentinel as aio_sentinel
 import redis.connection as sync_connection
-import redis.sentinel as sync_sentinel
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    BusyLoadingError,
-    ReadOnlyError,
-    RedisError,
-)
+from redis.exceptions import BusyLoadingError, InvalidResponse, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 
 from memover.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
 
-__all__ = ["Node", "Target", "check_role", "lost", "parse_url", "translated"]
+__all__ = ["Node", "Target", "ValueFault", "lost", "parse_url", "translated"]
 
 Node = tuple[str, int]
 """Host and port of a server."""
@@ -39,6 +25,10 @@ Node = tuple[str, int]
 _DEFAULT_PORT = 6379
 _DEFAULT_SENTINEL_PORT = 26379
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+_PERCENT = (
+    "write what is special in a user name or password percent-encoded (urllib.parse.quote(password, safe='')), "
+    "for example %2F for / and %23 for #"
+)
 
 
 @dataclass(frozen=True)
@@ -57,99 +47,35 @@ class Target:
     service: str = ""
     sentinel_options: Mapping[str, Any] = field(default_factory=dict)
 
-    def connection(self, node: Node | None, timeout: float, connect_timeout: float) -> Any:
-        """A connection for threads, not yet opened; `node` overrides the URL's host and port."""
-        kind: Any = sync_connection.Connection
-        if self.unix:
-            kind = sync_connection.UnixDomainSocketConnection
-        elif self.tls:
-            kind = sync_connection.SSLConnection
-        return kind(**_arguments(kind, self._options(node), timeout, connect_timeout))
-
-    def async_connection(self, node: Node | None) -> Any:
-        """A connection for the running event loop, not yet opened; whoever opens and uses it sets the time limits."""
-        kind: Any = aio_connection.Connection
-        if self.unix:
-            kind = aio_connection.UnixDomainSocketConnection
-        elif self.tls:
-            kind = aio_connection.SSLConnection
-        return kind(**_arguments(kind, self._options(node), None, None))
-
-    def _options(self, node: Node | None) -> dict[str, Any]:
-        options = dict(self.options)
-        if node is not None:
-            options["host"], options["port"] = node
-        return options
-
-    def primary(self, timeout: float) -> Node:
-        """Ask the sentinels, one after another, where the primary is."""
-        sentinel = sync_sentinel.Sentinel(list(self.nodes), sentinel_kwargs=self._sentinel_arguments(timeout))
-        try:
-            host, port = sentinel.discover_master(self.service)
-            return host, int(port)
-        finally:
-            for client in sentinel.sentinels:
-                client.close()
-
-    async def async_primary(self, timeout: float) -> Node:
-        """As `primary`."""
-        sentinel = aio_sentinel.Sentinel(list(self.nodes), sentinel_kwargs=self._sentinel_arguments(timeout))
-        try:
-            host, port = await sentinel.discover_master(self.service)
-            return host, int(port)
-        finally:
-            for client in sentinel.sentinels:
-                await client.aclose()
-
-    def _sentinel_arguments(self, timeout: float) -> dict[str, Any]:
-        return {
-            **self.sentinel_options,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,
-        }
-
-
-def _arguments(
-    kind: Any, options: Mapping[str, Any], timeout: float | None, connect_timeout: float | None
-) -> dict[str, Any]:
-    arguments = {
-        **options,
-        "socket_timeout": timeout,
-        "socket_connect_timeout": connect_timeout,
-        "decode_responses": False,
-        "health_check_interval": 0,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-    }
-    # Telling the server our library's name is one more round trip per connection, or two; each release of redis-py
-    # has another way to leave it.
-    known = inspect.signature(sync_connection.AbstractConnection.__init__).parameters
-    if "driver_info" in known:
-        arguments["driver_info"] = None
-    elif "lib_name" in known:
-        arguments["lib_name"] = arguments["lib_version"] = None
-    return arguments
-
 
 def parse_url(url: str) -> Target:
-    """What a URL says. Raises `ConfigurationError` that names the part which is wrong, never the password."""
+    """What a URL says. Raises `ConfigurationError` that says which part is wrong, without quoting it."""
     try:
         parts = urlsplit(url)
         scheme, netloc, path, query = parts.scheme.lower(), parts.netloc, parts.path, parts.query
-    except ValueError as error:
-        raise ConfigurationError(f"The store's URL cannot be read: {error}.") from None
+    except ValueError:
+        raise ConfigurationError(f"The store's URL cannot be read: {_PERCENT}.") from None
     family, _, topology = scheme.partition("+")
     family = _SCHEMES.get(family, family)
+    if family not in ("redis", "rediss", "unix") or (topology and family == "unix"):
+        raise ConfigurationError(
+            "The store's URL has an unknown scheme: write redis://, rediss://, unix://, valkey://, valkeys://, "
+            "redis+sentinel:// or redis+cluster://."
+        )
+    # A / ? or # in a password ends what is taken for the address, and the @ comes after it.
+    behind = query + parts.fragment if family == "unix" else path + query + parts.fragment
+    if parts.fragment or "#" in url or ("@" in behind and "@" not in netloc) or ("@" in path and family != "unix"):
+        raise ConfigurationError(f"The store's URL cannot be read: {_PERCENT}.")
+    if family == "unix" and netloc and not netloc.endswith("@"):
+        raise ConfigurationError(
+            f"A unix:// URL has the socket's path behind the third slash, unix:///run/redis.sock; {_PERCENT}."
+        )
     if topology:
-        if family not in ("redis", "rediss") or topology not in ("sentinel", "cluster"):
-            raise ConfigurationError(
-                f"The store's URL has the unknown scheme {scheme!r}: write redis+sentinel:// or redis+cluster://."
-            )
+        if topology not in ("sentinel", "cluster"):
+            raise ConfigurationError("The store's URL has an unknown scheme: write redis+sentinel:// or redis+cluster://.")
         return _several(family, topology, netloc, path, query)
     # Not by urlunsplit, which writes unix:/path where there is no host.
-    options = _plain_options(f"{family}://{netloc}{path}" + (f"?{query}" if query else ""))
+    options = _plain_options(family, netloc, path, query)
     if family == "unix":
         where = options.get("path")
         if not where:
@@ -162,11 +88,17 @@ def parse_url(url: str) -> Target:
     return Target("single", address, options, tls=family == "rediss", unix=family == "unix")
 
 
-def _plain_options(url: str) -> dict[str, Any]:
+def _plain_options(family: str, netloc: str, path: str, query: str) -> dict[str, Any]:
+    if family != "unix" and path.strip("/") and not unquote(path).strip("/").isdecimal():
+        raise ConfigurationError(
+            f"The store's URL has a path that is not the number of a database, as in redis://host:6379/0; {_PERCENT}."
+        )
     try:
-        options = dict(sync_connection.parse_url(url))
-    except ValueError as error:
-        raise ConfigurationError(f"The store's URL cannot be read: {error}.") from None
+        options = dict(sync_connection.parse_url(f"{family}://{netloc}{path}" + (f"?{query}" if query else "")))
+    except ValueError:
+        raise ConfigurationError(
+            f"The store's URL cannot be read: its port and the numbers among its options must be numbers; {_PERCENT}."
+        ) from None
     options.pop("connection_class", None)
     # These are memover's to decide; an application's habit (decode_responses=True) must not corrupt the bytes.
     for ours in ("decode_responses", "max_connections", "retry_on_timeout", "health_check_interval", "protocol"):
@@ -180,27 +112,25 @@ def _plain_options(url: str) -> dict[str, Any]:
 def _several(family: str, topology: str, netloc: str, path: str, query: str) -> Target:
     credentials, _, hosts = netloc.rpartition("@")
     default_port = _DEFAULT_SENTINEL_PORT if topology == "sentinel" else _DEFAULT_PORT
-    nodes = tuple(_node(host, default_port) for host in hosts.split(",") if host)
+    nodes = tuple(_node(host, at, default_port) for at, host in enumerate(hosts.split(","), 1) if host)
     if not nodes:
         raise ConfigurationError(f"A {family}+{topology}:// URL needs at least one host:port.")
-    asked = {name: values[-1] for name, values in parse_qs(query).items()}
+    asked = dict(parse_qsl(query))
     sentinel_options = {
         name: asked.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in asked
     }
     rest = "&".join(part for part in query.split("&") if part and not part.startswith("sentinel_"))
-    service = ""
+    service = database = ""
     if topology == "sentinel":
         service, _, database = unquote(path.strip("/")).partition("/")
         service = service or asked.get("service", "")
         if not service:
             raise ConfigurationError("A redis+sentinel:// URL needs the service: redis+sentinel://host:26379/mymaster.")
-        plain = f"{family}://{credentials + '@' if credentials else ''}{nodes[0][0]}"
-        plain += f"/{database}" if database else ""
-    else:
-        if path.strip("/0"):
-            raise ConfigurationError("Redis Cluster has one database only: leave the path out of the URL.")
-        plain = f"{family}://{credentials + '@' if credentials else ''}{nodes[0][0]}"
-    options = _plain_options(plain + (f"?{rest}" if rest else ""))
+    elif path.strip("/0"):
+        raise ConfigurationError("Redis Cluster has one database only: leave the path out of the URL.")
+    options = _plain_options(
+        family, f"{credentials + '@' if credentials else ''}localhost", f"/{database}" if database else "", rest
+    )
     options.pop("service", None)
     if topology == "cluster" and options.get("db"):
         raise ConfigurationError("Redis Cluster has one database only: leave db= out of the URL.")
@@ -218,12 +148,16 @@ def _several(family: str, topology: str, netloc: str, path: str, query: str) -> 
     )
 
 
-def _node(text: str, default_port: int) -> Node:
+def _node(text: str, at: int, default_port: int) -> Node:
     try:
         parts = urlsplit(f"//{text}")
         return parts.hostname or "localhost", parts.port or default_port
     except ValueError:
-        raise ConfigurationError(f"The store's URL names {text!r}, which is not host:port.") from None
+        raise ConfigurationError(f"Number {at} of the servers in the store's URL is not host:port; {_PERCENT}.") from None
+
+
+class ValueFault(RedisError):
+    """What was sent could not be taken although the server may be well: too large, or too slow to send (P16)."""
 
 
 def lost(error: BaseException) -> bool:
@@ -233,22 +167,21 @@ def lost(error: BaseException) -> bool:
     )
 
 
-def check_role(answer: Any, node: Node) -> None:
-    """Raise redis-py's `ConnectionError` unless ROLE was answered by a primary."""
-    if not isinstance(answer, list) or answer[0] != b"master":
-        raise RedisConnectionError(f"{node[0]}:{node[1]}, which Sentinel names as the primary, is none")
-
-
 def translated(error: BaseException, address: str) -> StoreError:
-    """redis-py's error as memover's: the one place where this is decided."""
+    """The `StoreError` for an error of redis-py or of a socket: the one place where this is decided."""
     if isinstance(error, StoreError):
         return error
+    failure: StoreError
     if isinstance(error, (RedisTimeoutError, TimeoutError)):
-        return StoreTimeout(f"{address} gave no answer in time ({error}).", store=address)
-    if isinstance(error, ReadOnlyError):
-        return StoreUnavailable(
+        failure = StoreTimeout(f"{address} gave no answer in time ({error}).", store=address)
+    elif isinstance(error, ReadOnlyError):
+        failure = StoreUnavailable(
             f"{address} is a read-only replica: point the URL at the primary, or use redis+sentinel://.", store=address
         )
-    if isinstance(error, (RedisError, OSError)):
-        return StoreUnavailable(f"{address}: {str(error) or type(error).__name__}", store=address)
-    return StoreUnavailable(f"{address}: {error!r}", store=address)
+    else:
+        failure = StoreUnavailable(f"{address}: {str(error) or type(error).__name__}", store=address)
+        if isinstance(error, ValueFault) or (
+            isinstance(error, ResponseError) and not isinstance(error, InvalidResponse)
+        ):
+            failure.refused = True
+    return failure

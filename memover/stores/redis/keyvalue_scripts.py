@@ -16,7 +16,7 @@ by half bytes, some tens of microseconds for a header: a script can keep no larg
 from __future__ import annotations
 
 from memover.codec.envelope import KIND_KEY_VALUE
-from memover.stores.keyvalue import INTEGER, INTEGER_LIMIT
+from memover.engine.store import INTEGER, INTEGER_LIMIT
 from memover.stores.redis.scripts import _TOKEN, _script
 
 __all__ = [

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from memover.stores.redis.connect import Node
-    from memover.stores.redis.sync import RedisStore
+    from memover.stores.redis.store import RedisStore
 
 __all__ = ["Swept", "keys_in_all", "remove_prefix", "sweep"]
 

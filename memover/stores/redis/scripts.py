@@ -11,7 +11,7 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import NamedTuple
 
-__all__ = ["ACQUIRE", "BUMP", "DROP", "LEASE", "MOVE", "RELEASE", "RENEW", "STORE", "TOKEN", "Script"]
+__all__ = ["ACQUIRE", "BUMP", "DROP", "KEEP", "LEASE", "MOVE", "RELEASE", "RENEW", "STORE", "TOKEN", "Script"]
 
 
 class Script(NamedTuple):
@@ -26,13 +26,31 @@ def _script(*parts: str) -> Script:
     return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
-# token(key, nonce, floor, force): the current token, or a new one when there is none, when it is behind the floor
+# keep(key, ms): a token that is there stays for ms at least ('-1': for ever; '0' or nil: its limit is left as it is).
+# No limit is ever shortened, and a token without one keeps none. It goes after a script's SET: a full server refuses only
+# the first write of a script, and PEXPIRE is never refused.
+_KEEP = """
+local function keep(key, ms)
+  ms = tonumber(ms or '0')
+  if ms == 0 then return end
+  local left = redis.call('PTTL', key)
+  if left < 0 then return end
+  if ms > left then
+    redis.call('PEXPIRE', key, ms)
+  elseif ms < 0 then
+    redis.call('SET', key, redis.call('MGET', key)[1])
+  end
+end
+"""
+
+# token(key, nonce, floor, force, ms): the current token, or a new one when there is none, when it is behind the floor
 # (the store lost a bump), or when forced. A token that carries our nonce is our own step, repeated: it stays.
 # It is written once more, so that a WAIT behind it on this connection has something to wait for.
+# A new one lives for ms ('0' or nil: for ever); one that stays keeps its limit.
 # The clock is the server's; max() keeps the order when it steps back. DEL where SET is refused for want of memory:
 # a token that is missing invalidates as well as a new one (P4).
 _TOKEN = """
-local function token(key, nonce, floor, force)
+local function token(key, nonce, floor, force, ms)
   local current = redis.call('MGET', key)[1]
   local n = 0
   if current then
@@ -41,7 +59,7 @@ local function token(key, nonce, floor, force)
     if not tail or #tail ~= 16 or #digits > 16 or n >= 4503599627370495 then
       n = 0
     elseif tail == nonce then
-      if force then redis.pcall('SET', key, current) end
+      if force then redis.pcall('SET', key, current, 'KEEPTTL') end
       return current
     elseif not force and n >= floor then
       return current
@@ -52,7 +70,8 @@ local function token(key, nonce, floor, force)
   n = math.max(n, floor) + 1
   if now > n then n = now end
   local new = string.format('%.0f', n) .. '-' .. nonce
-  local done = redis.pcall('SET', key, new)
+  local done
+  if ms and ms ~= '0' then done = redis.pcall('SET', key, new, 'PX', ms) else done = redis.pcall('SET', key, new) end
   if type(done) == 'table' and done.err then
     if not force or string.sub(done.err, 1, 3) ~= 'OOM' then return done end
     redis.call('DEL', key)
@@ -87,10 +106,11 @@ local function mine(key, token)
 end
 """
 
+# move(first, last, nonce, at): new tokens where there are some, each to live for the ms in ARGV from `at` on.
 _MOVE = """
-local function move(first, last, nonce)
+local function move(first, last, nonce, at)
   for i = first, last do
-    if redis.call('EXISTS', KEYS[i]) == 1 then token(KEYS[i], nonce, 0, true) end
+    if redis.call('EXISTS', KEYS[i]) == 1 then token(KEYS[i], nonce, 0, true, ARGV[at + i - first]) end
   end
 end
 """
@@ -103,17 +123,17 @@ local count = tonumber(ARGV[2])
 local moved = {}
 local floor = 0
 for i = 1, count do
-  local t = token(KEYS[i], ARGV[1], math.max(tonumber(ARGV[i + 2]), floor), true)
+  local t = token(KEYS[i], ARGV[1], math.max(tonumber(ARGV[i + 2]), floor), true, ARGV[count + i + 2])
   if type(t) == 'table' then return t end
   if i == 1 then floor = tonumber(string.match(t, '^%d+')) - 1 end
   moved[i] = t
 end
-move(count + 1, #KEYS, ARGV[1])
+move(count + 1, #KEYS, ARGV[1], 2 * count + 3)
 return moved
 """,
 )
-"""KEYS token..., then tokens that move only if they exist · ARGV nonce, how many of the former, floor... · answer: the
-new tokens. None of them is numbered below the first (the tag clock, where there is one). Repeated with the same nonce it
+"""KEYS token..., then tokens that move only if they exist · ARGV nonce, how many of the former, floor... of those, ms to
+live... of all (0: for ever) · answer: the new tokens. None of them is numbered below the first (the tag clock, where there is one). Repeated with the same nonce it
 answers the same."""
 
 DROP = _script(
@@ -121,33 +141,48 @@ DROP = _script(
     _MOVE,
     """
 redis.call('DEL', KEYS[1], KEYS[2])
-move(3, #KEYS, ARGV[1])
+move(3, #KEYS, ARGV[1], 2)
 return 1
 """,
 )
-"""KEYS entry, lease, then tokens that move only if they exist · ARGV nonce · answer: 1. What used the call's result
+"""KEYS entry, lease, then tokens that move only if they exist · ARGV nonce, ms to live... of those · answer: 1. What used the call's result
 carries one of those tokens, so it goes in the same step."""
 
 MOVE = _script(
     _TOKEN,
     _MOVE,
     """
-move(1, #KEYS, ARGV[1])
+move(1, #KEYS, ARGV[1], 2)
 return 1
 """,
 )
-"""KEYS tokens that move only if they exist · ARGV nonce · answer: 1. For Cluster, where they are on other nodes."""
+"""KEYS tokens that move only if they exist · ARGV nonce, ms to live... · answer: 1. For Cluster, where they are on other nodes."""
 
 TOKEN = _script(
     _TOKEN,
+    _KEEP,
     """
-return token(KEYS[1], ARGV[1], tonumber(ARGV[2]), false)
+local t = token(KEYS[1], ARGV[1], tonumber(ARGV[2]), false, ARGV[3])
+if type(t) ~= 'table' then keep(KEYS[1], ARGV[3]) end
+return t
 """,
 )
-"""KEYS token · ARGV nonce, floor · answer: the token, put back first when it is missing or behind the floor."""
+"""KEYS token · ARGV nonce, floor, ms to keep it (0: its limit is left as it is) · answer: the token, put back first when it
+is missing or behind the floor."""
+
+KEEP = _script(
+    _KEEP,
+    """
+for i = 1, #KEYS do keep(KEYS[i], ARGV[1]) end
+return 1
+""",
+)
+"""KEYS token... · ARGV ms to keep them (-1: for ever) · answer: 1. For Cluster, where they are on other nodes than what needs
+them."""
 
 ACQUIRE = _script(
     _TOKEN,
+    _KEEP,
     _LEASE,
     """
 local required, ensured = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -156,7 +191,7 @@ local answer = {}
 for i = 1, #KEYS - 2 do
   local t
   if i <= ensured then
-    t = token(KEYS[i + 2], ARGV[1], tonumber(ARGV[i + 5]), false)
+    t = token(KEYS[i + 2], ARGV[1], tonumber(ARGV[i + 5]), false, ARGV[i + 5 + ensured])
     if type(t) == 'table' then return t end
     if i <= required then stamp[i] = t end
   else
@@ -166,13 +201,16 @@ for i = 1, #KEYS - 2 do
 end
 local ours, held = lease(KEYS[1], ARGV[1], ARGV[2], ARGV[3], table.concat(stamp, ','))
 if type(ours) == 'table' then return ours end
+if ours == 1 then
+  for i = 1, ensured do keep(KEYS[i + 2], ARGV[i + 5 + ensured]) end
+end
 answer[1], answer[2], answer[3] = ours, held, redis.call('MGET', KEYS[2])[1]
 return answer
 """,
 )
 """KEYS lease, entry, token... · ARGV lease token (also the nonce), lease ms, mode, how many tokens the lease is taken
-under, how many are put back when missing or behind, floor... of those · answer: {1 ours or 0, lease before, entry,
-token or nil...}. One step, so that tokens, lease and entry are of one moment."""
+under, how many are put back when missing or behind, floor... of those, ms to keep... of those (0: as they are) · answer:
+{1 ours or 0, lease before, entry, token or nil...}. One step, so that tokens, lease and entry are of one moment."""
 
 LEASE = _script(
     _LEASE,
@@ -187,14 +225,17 @@ entry}. For Cluster, where the tokens live in other slots."""
 
 STORE = _script(
     _MINE,
+    _KEEP,
     """
 if not mine(KEYS[1], ARGV[1]) then return 0 end
 if ARGV[3] == '0' then redis.call('SET', KEYS[2], ARGV[2]) else redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end
+for i = 3, #KEYS do keep(KEYS[i], ARGV[4]) end
 redis.call('DEL', KEYS[1])
 return 1
 """,
 )
-"""KEYS lease, entry · ARGV lease token, entry's bytes, ms to live (0: for ever) · answer: 1 stored, 0 refused."""
+"""KEYS lease, entry, tokens that the entry needs... · ARGV lease token, entry's bytes, ms to live (0: for ever), ms to keep
+the tokens · answer: 1 stored, 0 refused."""
 
 RELEASE = _script(
     _MINE,
@@ -208,9 +249,12 @@ return 1
 
 RENEW = _script(
     _MINE,
+    _KEEP,
     """
 if not mine(KEYS[1], ARGV[1]) then return 0 end
+for i = 2, #KEYS do keep(KEYS[i], ARGV[3]) end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """,
 )
-"""KEYS lease · ARGV lease token, lease ms · answer: 1 prolonged, 0 not ours."""
+"""KEYS lease, tokens that the load needs... · ARGV lease token, lease ms, ms to keep the tokens · answer: 1 prolonged, 0 not
+ours."""

@@ -1,4 +1,4 @@
-"""What the functions of one cache share: the store, what is known of its generations, loads under way, the keeper."""
+"""What the functions of one cache share: the store, what is known of its tokens, loads under way, pending invalidations."""
 
 from __future__ import annotations
 
@@ -7,36 +7,38 @@ import logging
 import os
 import sys
 import weakref
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from memover.drivers.background import Background
-from memover.drivers.flights import Flights, Trains
-from memover.drivers.keeper import Keeper
-from memover.engine.tokens import Witness
 from memover.errors import StoreError
+from memover.engine.tokens import Witness
 from memover.keys.names import coarse_key
+from memover.runtime.background import Background, RefreshPool
+from memover.runtime.flights import Flights, UnleasedLoads
+from memover.runtime.renewal import Leases
+from memover.runtime.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from memover.drivers.plan import Plan
-    from memover.drivers.watch import Watch
-    from memover.engine.store import AsyncStore, Store
-    from memover.stores.memory import MemoryStore
+    from memover.engine.steps import Flow
+    from memover.engine.store import Store
+    from memover.runtime.function import Function
+    from memover.runtime.observers import Observers
 
-__all__ = ["KEEPER", "Shared", "everyone"]
+__all__ = ["BACKGROUND", "CacheState", "all_states"]
 
 logger = logging.getLogger("memover")
 
-KEEPER = Keeper()
+BACKGROUND = Background()
+"""The one background thread of the process."""
 REPEAT_FIRST_SECONDS = 0.1
 REPEAT_LAST_SECONDS = 2.0
 _FAILURES_A_ROUND = 3
-"""Each may take a whole budget of the keeper's time, or of `close()`."""
+"""Each may take a whole budget of the background thread's time, or of `close()`."""
 
 
-class Shared:
-    """The parts of one cache. `memory` is the store itself when it is this process's memory, else None."""
+class CacheState:
+    """The parts of one cache. It is the `engine.invalidate.Ledger` of its invalidations."""
 
     def __init__(
         self,
@@ -45,11 +47,10 @@ class Shared:
         default_ttl: float,
         wait_timeout: float,
         lease_ttl: float,
-        watch: Watch,
+        observers: Observers,
         store: Store,
-        async_store: AsyncStore | None,
-        memory: MemoryStore | None,
         max_entries: int,
+        max_entry_bytes: int,
         compress_from_bytes: int,
         expanded_bytes_limit: int,
         on_unencodable: Literal["raise", "return"],
@@ -59,33 +60,43 @@ class Shared:
         self.default_ttl = default_ttl
         self.wait_timeout = wait_timeout
         self.lease_ttl = lease_ttl
-        self.watch = watch
+        self.observers = observers
         self.store = store
-        self.async_store = async_store
-        self.memory = memory
-        self.remote = memory is None
-        self.home = (store.address, prefix)
+        self.memory: Any = store if store.local else None
         self.coarse_name = coarse_key(prefix).encode()
-        self.background = Background(background_workers)
         self.max_entries = max_entries
+        self.max_entry_bytes = max_entry_bytes
         self.compress_from_bytes = compress_from_bytes
         self.expanded_bytes_limit = expanded_bytes_limit
         self.on_unencodable = on_unencodable
         self.witness = Witness()
-        self.keeper = KEEPER
+        self.background = BACKGROUND
+        self.refreshes = RefreshPool(background_workers)
         self.flights = Flights()
-        self.trains = Trains()
-        self.plans: weakref.WeakSet[Plan] = weakref.WeakSet()
+        self.unleased = UnleasedLoads()
+        self.leases = Leases(store, BACKGROUND)
+        self.functions: weakref.WeakSet[Function] = weakref.WeakSet()
         self._repeating = False
         self._rounds = 0
-        _everyone.add(self)
+        _states.add(self)
+
+    @property
+    def home(self) -> tuple[str, str]:
+        """Where its entries are: equal for two caches that share them, whatever their addresses are called."""
+        identity = getattr(self.store, "identity", None)
+        return (identity() if identity is not None else None) or self.store.address, self.prefix
 
     # -- invalidations the store has not acknowledged ---------------------------------------------------------------------
 
-    def owe(self, name: bytes, repeat: Callable[[], object]) -> None:
+    def owing(self, names: Sequence[bytes]) -> dict[bytes, Callable[[], Flow[object]]]:
+        """What is owed of these names now, for `settled`."""
+        owed = self.witness.owed
+        return {name: owed[name] for name in names if name in owed} if owed else {}
+
+    def owe(self, name: bytes, repeat: Callable[[], Flow[object]]) -> None:
         """Close a name in this process, and repeat its invalidation until the store has taken it."""
         self.witness.owed[name] = repeat
-        if not self._repeating:
+        if not self._repeating or not self.background.running:
             self._repeating = True
             delay = REPEAT_FIRST_SECONDS
 
@@ -101,22 +112,10 @@ class Shared:
                     return REPEAT_FIRST_SECONDS
                 return None
 
-            self.keeper.later(delay, attempt)
+            self.background.later(delay, attempt)
 
-    def bump(self, names: Sequence[bytes], nonce: str) -> list[bytes]:
-        """Move tokens in the caller's thread, and remember what they are now."""
-        floors = [self.witness.floor(name) for name in names]
-        tokens = self.store.bump(names, nonce, floors, (self.coarse_name,))
-        self.witness.trusts(names, tokens)
-        return tokens
-
-    def owing(self, names: Sequence[bytes]) -> dict[bytes, Callable[[], object]]:
-        """What is owed of these names now, for `settled`."""
-        owed = self.witness.owed
-        return {name: owed[name] for name in names if name in owed} if owed else {}
-
-    def settled(self, before: dict[bytes, Callable[[], object]]) -> None:
-        """The store has taken an invalidation that began when `before` was owed: what has come since is owed still."""
+    def settled(self, before: dict[bytes, Callable[[], Flow[object]]]) -> None:
+        """The store has taken an invalidation that began when `before` was owed; what failed after that remains pending."""
         owed = self.witness.owed
         for name, repeat in before.items():
             if owed.get(name) is repeat:
@@ -132,7 +131,7 @@ class Shared:
         start = self._rounds * _FAILURES_A_ROUND % max(len(waiting), 1)
         for name, repeat in waiting[start:] + waiting[:start]:
             try:
-                repeat()
+                run(repeat())
             except StoreError:
                 failed += 1
                 if failed == _FAILURES_A_ROUND:
@@ -148,21 +147,19 @@ class Shared:
     def after_fork(self) -> None:
         """In a child: connections, threads and loads under way are the parent's; what is owed is owed by both."""
         self.flights = Flights()
-        self.trains = Trains()
-        self.background.after_fork()
-        for plan in list(self.plans):
-            plan.after_fork()
-        for store in (self.store, self.async_store):
-            reset = getattr(store, "after_fork", None)
-            if reset is not None:
-                reset()
+        self.unleased = UnleasedLoads()
+        self.leases.after_fork()
+        self.refreshes.after_fork()
+        for function in list(self.functions):
+            function.after_fork()
+        self.store.after_fork()
         self._repeating = False
         owed, self.witness.owed = dict(self.witness.owed), {}
         for name, repeat in owed.items():
             self.owe(name, repeat)
 
 
-_everyone: weakref.WeakSet[Shared] = weakref.WeakSet()
+_states: weakref.WeakSet[CacheState] = weakref.WeakSet()
 
 
 def _before_fork() -> None:
@@ -173,15 +170,15 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    KEEPER.after_fork()
-    for shared in list(_everyone):
-        shared.after_fork()
+    BACKGROUND.after_fork()
+    for state in list(_states):
+        state.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 
-def everyone() -> list[Shared]:
-    """The shared parts of every cache of this process."""
-    return list(_everyone)
+def all_states() -> list[CacheState]:
+    """The state of every cache of this process."""
+    return list(_states)

@@ -1,6 +1,6 @@
-"""What is looked at from outside: counters of a function, observers of a cache.
+"""What is seen from outside: the counters of a function, the observers of a cache.
 
-A call that nobody observes builds no event: the shells test `Watch.busy`, one attribute, and nothing else. An
+A call that nobody observes builds no event: the hit tests `Observers.busy`, one attribute, and nothing else. An
 observer that raises is reported once in the log and otherwise ignored: it can slow a call, never break it.
 """
 
@@ -15,55 +15,72 @@ from memover.model import Event, Source
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Counters", "Watch"]
+__all__ = ["COUNTERS", "Counters", "Observers"]
 
 logger = logging.getLogger("memover")
+
+
+COUNTERS: dict[str, str] = {
+    "hits": "lookups answered without a load, stale answers included",
+    "misses": "lookups that loaded, or waited for another's load",
+    "loads": "runs of the function for the cache",
+    "waits": "misses answered by another's load",
+    "stale": "hits answered with a stale entry",
+    "bypasses": "calls that ran the function uncached: disabled, or inside their own load",
+    "load_errors": "loads that raised",
+    "stores": "entries stored",
+    "refused_stores": "results that were not stored: the lease was lost, or the function or its policy declined",
+    "store_errors": "errors of the store",
+    "damaged": "entries that could not be read",
+    "unencodable": "results that could not be encoded",
+    "invalidations": "invalidations that the store acknowledged",
+    "coarse": "stored entries that depend on too many tokens to list",
+    "other_shape": "entries of another shape under the same version",
+    "upgrades": "entries made from an older version's",
+    "upgrade_errors": "upgrades that raised",
+    "too_large": "results longer than max_entry_bytes",
+    "near_hits": "hits answered by the near cache, which `hits` includes",
+    "audits": "hits that were compared with the source",
+    "disagreements": "audited hits that differed from the source",
+}
+"""Every counter with what it counts: `CacheInfo`, the documentation and metrics are made from this table."""
 
 
 class Counters:
     """What one function did in this process. Plain additions: exact with the GIL, close without it."""
 
-    __slots__ = (
-        "bypasses",
-        "coarse",
-        "damaged",
-        "hits",
-        "invalidations",
-        "load_errors",
-        "loads",
-        "misses",
-        "other_shape",
-        "refused_stores",
-        "stale",
-        "store_errors",
-        "stores",
-        "unencodable",
-        "upgrade_errors",
-        "upgrades",
-        "waits",
-    )
+    __slots__ = tuple(COUNTERS)
+
+    if TYPE_CHECKING:
+        hits: int
+        misses: int
+        loads: int
+        waits: int
+        stale: int
+        bypasses: int
+        load_errors: int
+        stores: int
+        refused_stores: int
+        store_errors: int
+        damaged: int
+        unencodable: int
+        invalidations: int
+        coarse: int
+        other_shape: int
+        upgrades: int
+        upgrade_errors: int
+        too_large: int
+        near_hits: int
+        audits: int
+        disagreements: int
 
     def __init__(self) -> None:
-        for name in self.__slots__:
+        for name in COUNTERS:
             setattr(self, name, 0)
 
-    bypasses: int
-    coarse: int
-    damaged: int
-    hits: int
-    invalidations: int
-    load_errors: int
-    loads: int
-    misses: int
-    other_shape: int
-    refused_stores: int
-    stale: int
-    store_errors: int
-    stores: int
-    unencodable: int
-    upgrade_errors: int
-    upgrades: int
-    waits: int
+    def as_dict(self) -> dict[str, int]:
+        """The counters by name."""
+        return {name: getattr(self, name) for name in COUNTERS}
 
     def looked_up(self, source: Source) -> None:
         if source is Source.FRESH:
@@ -79,7 +96,7 @@ class Counters:
                 self.waits += 1
 
 
-class Watch:
+class Observers:
     """The observers of one cache, those of the current context included."""
 
     def __init__(self, observers: tuple[Callable[[Event], object], ...], *, enabled: bool = True) -> None:
@@ -122,7 +139,7 @@ class Watch:
         self.busy = bool(self._observers) or not self._enabled or self._contexts > 0
 
     def emit(self, event: Event) -> None:
-        """Tell whoever observes; never raises."""
+        """Hand the event to every observer; what an observer raises is logged once and goes no further."""
         if event.name == "lookup":
             for recorder in self._recorders.get():
                 recorder.append(event)

@@ -6,15 +6,31 @@ A context variable holds the collector of the load under way, so what runs in ta
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 
 from memover.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from memover.engine.ops import Marks
+    from collections.abc import Sequence
 
-__all__ = ["INSIDE", "Collector", "Inside", "collecting", "depends_on"]
+    from memover.engine.answers import Marks
+    from memover.engine.call import CachedCall
+    from memover.latch import Present
+    from memover.runtime.flights import Flight
+
+__all__ = [
+    "INSIDE",
+    "Collector",
+    "Inside",
+    "collecting",
+    "current",
+    "depends_on",
+    "enclosing_flights",
+    "enter",
+    "is_loading",
+    "leave",
+]
 
 
 class Collector:
@@ -25,7 +41,7 @@ class Collector:
 
     __slots__ = ("home", "marks", "spoiled", "tags", "tracks")
 
-    def __init__(self, home: tuple[str, str], tracks: bool = True) -> None:
+    def __init__(self, home: object, tracks: bool = True) -> None:
         self.home = home
         self.tracks = tracks
         self.marks: dict[bytes, bytes] = {}
@@ -51,23 +67,36 @@ class Inside:
     """A load under way, as the contexts it runs in know it: its calls, what it collects, and the load it is part of.
 
     A task that a load began may outlive it, with the load still in its context: `over` says that it means nothing any
-    more."""
+    more. So does `presence`, where the load was interrupted before it could say so."""
 
-    __slots__ = ("calls", "collector", "outer", "over")
+    __slots__ = ("calls", "collector", "flights", "outer", "over", "presence")
 
     def __init__(
-        self, calls: tuple[tuple[object, bytes], ...], collector: Collector | None, outer: Inside | None
+        self,
+        calls: tuple[tuple[object, bytes], ...],
+        flights: tuple[Flight, ...],
+        collector: Collector | None,
+        outer: Inside | None,
+        presence: Present | None,
     ) -> None:
         self.calls = calls
+        self.flights = flights
         self.collector = collector
         self.outer = outer
         self.over = False
+        self.presence = presence
 
-    def loads(self, plan: object, entry: bytes) -> bool:
+    def ended(self) -> bool:
+        """Whether the load is over."""
+        if not self.over and self.presence is not None and not self.presence.present():
+            self.over = True
+        return self.over
+
+    def loads(self, function: object, entry: bytes) -> bool:
         """Whether this very call is being loaded in this context."""
         inside: Inside | None = self
         while inside is not None:
-            if not inside.over and any(whose is plan and what == entry for whose, what in inside.calls):
+            if not inside.over and any(whose is function and what == entry for whose, what in inside.calls):
                 return True
             inside = inside.outer
         return False
@@ -76,11 +105,50 @@ class Inside:
 INSIDE: ContextVar[Inside | None] = ContextVar("memover-inside", default=None)
 
 
+def enter(calls: Sequence[CachedCall], home: object, tracks: bool) -> tuple[Inside, Token[Inside | None]]:
+    """Mark this context as inside one load of these calls; `leave` takes it back."""
+    pairs = tuple((call.function, call.key.entry) for call in calls)
+    flights = tuple(call.flight for call in calls)
+    inside = Inside(pairs, flights, Collector(home, tracks), current(), calls[0].presence)
+    return inside, INSIDE.set(inside)
+
+
+def leave(entered: tuple[Inside, Token[Inside | None]]) -> None:
+    """The load is over, in this context and in those it began."""
+    entered[0].over = True
+    INSIDE.reset(entered[1])
+
+
+def current() -> Inside | None:
+    """The load that this context is inside; loads that are over are taken out of the context."""
+    first = inside = INSIDE.get()
+    while inside is not None and inside.ended():
+        inside = inside.outer  # what outlives its load may still be at work for the one around it
+    if inside is not first:
+        INSIDE.set(inside)
+    return inside
+
+
+def is_loading(function: object, entry: bytes) -> bool:
+    """Whether this context is inside a load of the very same call: waiting for it would be waiting for oneself."""
+    inside = current()
+    return inside is not None and inside.loads(function, entry)
+
+
+def enclosing_flights() -> list[Flight]:
+    """The flights of the loads that this context is inside, the innermost first."""
+    found: list[Flight] = []
+    inside = INSIDE.get()
+    while inside is not None:
+        if not inside.over:
+            found.extend(inside.flights)
+        inside = inside.outer
+    return found
+
+
 def collecting() -> Collector | None:
     """The collector of the load that this context is in, None when there is none."""
-    inside = INSIDE.get()
-    while inside is not None and inside.over:
-        inside = inside.outer  # what outlives its load may still be at work for the one around it
+    inside = current()
     return None if inside is None else inside.collector
 
 

@@ -1,52 +1,51 @@
-"""One decorated function before it meets a cache, and its plans on the caches it has met.
+"""One decorated function before it meets a cache, and the functions it has become on the caches it has met.
 
-The faces (`cached`) are thin: they bind arguments and hand the flows made here to a driver. A flow that a helper needs
-is written once here, for `def` and `async def` functions alike.
+The faces (`cached`) bind arguments and hand the flows made here to a runner. A flow that a helper needs is written once
+here, for `def` and `async def` functions alike.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-import threading
 import weakref
 from collections.abc import Callable, Mapping
+from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memover import default as config
+from memover import default
 from memover.codec import resolve_codec
-from memover.drivers import aio, sync
-from memover.drivers.plan import Plan, new_nonce
-from memover.drivers.upgrades import older_keys
-from memover.engine import flows
-from memover.engine.tokens import parse
-from memover.engine.invalidate import invalidate, move
+from memover.engine import load as flows
+from memover.engine.answers import Outcome
+from memover.engine.invalidate import drop, move
 from memover.engine.judge import VERSION
-from memover.engine.ops import Outcome
-from memover.errors import ConfigurationError, StoreError, failed_invalidation
+from memover.engine.tokens import parse
+from memover.errors import ConfigurationError, StoreError
+from memover.keys.identity import claim
 from memover.keys.names import check_version
 from memover.model import CacheInfo, Entry, Generation, Key
 from memover.policy import Duration, Policy, seconds_of
-from memover.keys.identity import claim
+from memover.runtime.function import Function, new_nonce
+from memover.runtime.hit import acached_call, cached_call
 
 if TYPE_CHECKING:
     from memover.cache import Cache
-    from memover.drivers.site import BaseSite
-    from memover.engine.ops import Flow
+    from memover.engine.call import CachedCall
+    from memover.engine.steps import Flow
     from memover.keys.binding import Binding
     from memover.keys.tags import Tags
 
-__all__ = ["Core", "Resident"]
+__all__ = ["Definition", "Resident", "age_of"]
 
 
-_moving = threading.RLock()
-_declared: weakref.WeakSet[Cache] = weakref.WeakSet()
+_moving = RLock()
+_declared: weakref.WeakSet[Any] = weakref.WeakSet()
 """The caches that know of the versions of all functions on the default cache."""
 
 
 def _after_fork_in_child() -> None:
-    global _moving  # noqa: PLW0603  # whoever held it in the parent is not here
-    _moving = threading.RLock()
+    global _moving  # noqa: PLW0603  # its holder in the parent is not here
+    _moving = RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -54,14 +53,14 @@ if hasattr(os, "register_at_fork"):
 
 
 class Resident(NamedTuple):
-    """A function at home on one cache: its plan, its arguments' way to keys, and the cached call."""
+    """A function on one cache: its state there, its arguments' way to keys, and the cached call."""
 
-    plan: Plan
+    function: Function
     lookup: Callable[..., Key]
     call: Callable[..., Any]
 
 
-class Core:
+class Definition:
     """The function, its policy and its binding; `call` is the cached call, resolved on first use."""
 
     def __init__(
@@ -88,7 +87,7 @@ class Core:
         self.upgrades: dict[int, Callable[[Any], Any]] = {}
         self._codec = codec
         self._cache = cache
-        self._residents: weakref.WeakKeyDictionary[Cache, Resident] = weakref.WeakKeyDictionary()
+        self._residents: weakref.WeakKeyDictionary[Any, Resident] = weakref.WeakKeyDictionary()
         self._resident: Resident | None = None
         self.takes_class = kind == "plain" and next(iter(binding.parameters), "") == "cls"
         self.loader: Callable[..., Any] | None = None
@@ -96,19 +95,22 @@ class Core:
         self.alias = cache if isinstance(cache, str) else None
         if cache is None or self.alias is not None:
             claim("the default cache" if cache is None else f"the alias {cache}", "", policy.namespace, function, self)
-            config.follow(self)
+            default.follow(self)
             for known in list(_declared):
-                known._shared.witness.versions.pop(VERSION + policy.namespace.encode(), None)
-                self._declare(known)
+                known._state.witness.versions.pop(VERSION + policy.namespace.encode(), None)
+                self.declare_version(known)
         else:
             self.now()
 
     @property
     def cache(self) -> Cache:
         """The cache this function uses now."""
+        cache: Cache
         if isinstance(self._cache, str):
-            return config.named(self._cache)
-        return config.default_cache() if self._cache is None else self._cache
+            cache = default.named(self._cache)
+        else:
+            cache = default.current() if self._cache is None else self._cache
+        return cache
 
     def now(self) -> Resident:
         """The function on the cache it uses now. Raises `ConfigurationError` when its namespace is taken there."""
@@ -136,16 +138,15 @@ class Core:
         codec = resolve_codec(
             self._codec if self._codec is not None else cache.codec, self.function, types=self.policy.cache_errors
         )
-        plan = Plan(self.function, self.name, self.policy, self.binding, codec, self.tags, cache._shared)
-        plan.upgrades = self.upgrades
+        function = Function(self.function, self.name, self.policy, self.binding, codec, self.tags, cache._state)
+        function.upgrades = self.upgrades
         if self._cache is None and cache not in _declared:
             # Those that have not been called too: an entry made of an older version of theirs is not to be served.
             _declared.add(cache)
-            for other in config.followers():
-                other._declare(cache)
-        lookup = plan.lookup()
-        shell = aio.shell if self.is_async else sync.shell
-        return Resident(plan, lookup, shell(plan, lookup))
+            for other in default.followers():
+                other.declare_version(cache)
+        lookup = function.lookup()
+        return Resident(function, lookup, (acached_call if self.is_async else cached_call)(function, lookup))
 
     def add_upgrade(self, version: int, upgrade: Any) -> None:
         """Take a function that turns an entry of an older version into this one's. Raises `ConfigurationError`."""
@@ -161,111 +162,83 @@ class Core:
             raise ConfigurationError(f"{self.name} has an upgrade from version {version} already: there can be one.")
         if inspect.iscoroutinefunction(upgrade) and not self.is_async:
             raise ConfigurationError(
-                f"{self.name} is no coroutine function, so its upgrade cannot be one: make it a def."
+                f"{self.name} is not a coroutine function, so its upgrade cannot be one: make it a def."
             )
         self.upgrades[version] = upgrade
 
-    def _declare(self, cache: Cache) -> None:
+    def declare_version(self, cache: Cache) -> None:
+        """Tell a cache of this function's version, unless it knows one of the namespace."""
         mark = VERSION + self.policy.namespace.encode()
-        cache._shared.witness.versions.setdefault(mark, b"%d" % self.policy.version)
+        cache._state.witness.versions.setdefault(mark, b"%d" % self.policy.version)
 
     # -- what the helpers do, as flows --------------------------------------------------------------------------------------
 
-    def peeking(self, site: BaseSite, version: int | None = None) -> Flow[Entry | None]:
+    def peeking(self, call: CachedCall, version: int | None = None) -> Flow[Entry | None]:
         """The entry a call would be answered from, or None."""
-        plan, key = site.plan, site.key
-        if plan.watch.disabled():
+        function: Any = call.function
+        key = call.key
+        if function.observers.disabled():
             return None
         try:
-            terms = site.on_terms()
-            found = yield from flows.peek(terms)
-        except StoreError:
-            if plan.policy.on_store_error == "raise":
+            found = yield from flows.peek(call)
+        except StoreError as error:
+            function.store_failed(key, error)
+            if function.policy.on_store_error == "raise":
                 raise
             return None
         if found is None:
             return None
         reading, outcome = found
-        if terms.call_name:
-            site.hand_on(outcome)
+        call.hand_on(outcome)
         header = reading.header
         assert header is not None, "an answer was decoded from it"
         generation = parse(header.generation)
         assert generation is not None, "it was trusted"
-        tag = f"{plan.shared.prefix}:tag:"
+        tag = f"{function.state.prefix}:tag:"
         names = [name.decode() for name, _ in header.marks]
         return Entry(
             outcome.value if outcome.error is None else outcome.error,
             key.text,
-            plan.policy.namespace,
-            plan.policy.version if version is None else version,
+            function.policy.namespace,
+            function.policy.version if version is None else version,
             generation,
             header.created_at,
             header.fresh_until,
             header.usable_until,
             tuple(name[len(tag) :] for name in names if name.startswith(tag)),
             header.size,
-            tuple(name for name in names if not name.startswith(tag) and name.encode() != plan.soft_name),
+            tuple(name for name in names if not name.startswith(tag) and name.encode() != function.soft_name),
         )
 
-    def putting(self, site: BaseSite, value: Any) -> Flow[None]:
+    def putting(self, call: CachedCall, value: Any) -> Flow[None]:
         """Store a value known from elsewhere."""
-        if site.plan.watch.disabled():
+        function: Any = call.function
+        if function.observers.disabled():
             return
         outcome = Outcome(value)
-        yield from flows.put(site.on_terms(), outcome)
+        try:
+            yield from flows.put(call, outcome)
+        except StoreError as error:
+            function.store_failed(call.key, error)
+            raise
         if outcome.error is not None:
             raise outcome.error
 
-    def invalidating(self, site: BaseSite) -> Flow[None]:
+    def invalidating(self, call: CachedCall) -> Flow[None]:
         """Remove one call's entry everywhere, or raise `InvalidationFailed` and go on trying."""
-        plan, key, nonce = site.plan, site.key, new_nonce()
-        plan.forget(key.entry)
-        # Under the call's own token too, which closes what used its result.
-        owed = (key.entry, plan.call_name(key))
-        before = plan.shared.owing(owed)
-        try:
-            yield from invalidate(nonce, older=bool(plan.upgrades))
-        except StoreError as error:
-            shared, along = plan.shared, plan.along(key)
-            older = older_keys(plan, key)
+        function: Any = call.function
+        told = FunctionInvalidation(function, f"one call of {self.name}", call.key)
+        older = [key for _, key in function.older_keys(call.key)]
+        yield from drop(function.state, told, call, new_nonce(), older, function.generation_name)
 
-            def drop_again() -> None:
-                for each in older:
-                    shared.store.drop(each.entry, each.lease, nonce, ())
-                shared.store.drop(key.entry, key.lease, nonce, along)
-
-            for name in owed:
-                shared.owe(name, drop_again)
-            failure = failed_invalidation(f"one call of {self.name}", (key.entry,), shared.store.address)
-            plan.emit("invalidate", key, error=failure)
-            raise failure from error
-        plan.witness.doubt(*plan.along(key))
-        plan.shared.settled(before)
-        plan.counters.invalidations += 1
-        plan.emit("invalidate", key)
-
-    def moving(self, site: BaseSite, soft: bool) -> Flow[Generation]:
+    def moving(self, function: Function, soft: bool) -> Flow[Generation]:
         """Move the namespace to a new generation (softly: its soft mark), or raise `InvalidationFailed` and go on trying."""
-        plan, nonce = site.plan, new_nonce()
-        shared = plan.shared
-        softly = soft and plan.soft_name is not None
-        name = plan.soft_name if softly and plan.soft_name is not None else plan.generation_name
-        if not softly:
-            plan.forget()
-        before = shared.owing((name,))
-        try:
-            (token,) = yield from move((name,), nonce)
-        except StoreError as error:
-            shared.owe(name, lambda: shared.bump((name,), nonce))
-            failure = failed_invalidation(f"the namespace {plan.policy.namespace!r}", (name,), shared.store.address)
-            plan.emit("invalidate", None, error=failure)
-            raise failure from error
-        shared.witness.trusts((name,), (token,))
-        shared.witness.doubt(shared.coarse_name)
-        shared.settled(before)
-        plan.counters.invalidations += 1
-        plan.emit("invalidate", None, detail="soft" if softly else "")
+        name, softly = function.generation_name, False
+        if soft and function.soft_name is not None:
+            name, softly = function.soft_name, True
+        told = FunctionInvalidation(function, f"the namespace {function.policy.namespace!r}", None, soft=softly)
+        along = (function.coarse_name,)
+        (token,) = yield from move(function.state, told, (name,), new_nonce(), along=along)
         generation = parse(token)
         assert generation is not None, "the script writes no other"
         return generation
@@ -273,38 +246,43 @@ class Core:
     # -- what needs no store --------------------------------------------------------------------------------------------
 
     def info(self) -> CacheInfo:
-        plan = self.now().plan
-        counters, memory = plan.counters, plan.shared.memory
-        return CacheInfo(
-            counters.hits,
-            counters.misses,
-            None if memory is None else memory.max_entries,
-            None if memory is None else len(memory.items),
-            loads=counters.loads,
-            waits=counters.waits,
-            stale=counters.stale,
-            bypasses=counters.bypasses,
-            load_errors=counters.load_errors,
-            stores=counters.stores,
-            refused_stores=counters.refused_stores,
-            store_errors=counters.store_errors,
-            damaged=counters.damaged,
-            unencodable=counters.unencodable,
-            invalidations=counters.invalidations,
-            other_shape=counters.other_shape,
-            upgrades=counters.upgrades,
-            upgrade_errors=counters.upgrade_errors,
-            coarse=counters.coarse,
-        )
+        """The counters of this function on the cache it uses now."""
+        return self.now().function.info()
 
     def parameters(self) -> dict[str, Any]:
+        """The settings as declared, with the cache's defaults filled in."""
         cache = self.cache
         settled = {"ttl": cache.ttl, "wait_timeout": cache.wait_timeout, "lease_ttl": cache.lease_ttl}
-        return {**{name: settled.get(name) if value is ... else value for name, value in self.declared.items()}}
+        return {name: settled.get(name) if value is ... else value for name, value in self.declared.items()}
 
     def key_at(self, version: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:
         """The names of a call under another version."""
-        return self.now().plan.lookup(check_version(version))(*args, **kwargs)
+        return self.now().function.lookup(check_version(version))(*args, **kwargs)
+
+
+class FunctionInvalidation:
+    """An `engine.invalidate.Invalidation` of one call (`key`) or of the whole namespace."""
+
+    def __init__(self, function: Function, what: str, key: Key | None, *, soft: bool = False) -> None:
+        self.what = what
+        self._function = function
+        self._key = key
+        self._soft = soft
+
+    def begin(self) -> None:
+        """Drop the last answers that this concerns; a soft invalidation leaves them usable."""
+        if not self._soft:
+            self._function.forget(None if self._key is None else self._key.entry)
+
+    def failed(self, error: Exception, failure: Exception) -> None:
+        """Count and report that the store did not acknowledge it."""
+        self._function.store_failed(self._key, error)
+        self._function.emit("invalidate", self._key, error=failure)
+
+    def done(self) -> None:
+        """Count and report it."""
+        self._function.counters.invalidations += 1
+        self._function.emit("invalidate", self._key, detail="soft" if self._soft else "")
 
 
 def age_of(seconds: Duration) -> float:

@@ -1,80 +1,82 @@
-"""The key-value side of the memory store: the same steps as the scripts of Redis, under the store's lock."""
+"""The key-value side of the memory store: the same steps as the scripts of Redis, inside the store's latch."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from memover.codec.envelope import KIND_KEY_VALUE, Header, payload_of, read_header, rewritten
+from memover.engine.judge import is_fresh
+from memover.engine.store import INTEGER, INTEGER_LIMIT, Change, Parcel, Stamp
 from memover.errors import DamagedEntry
 from memover.model import MISSING
-from memover.stores.keyvalue import INTEGER, INTEGER_LIMIT, Change, Parcel, Stamp
+from memover.stores.memory.entries import Item, MemoryEntries, immediate
 
 if TYPE_CHECKING:
-    import threading
-    from collections import OrderedDict
     from collections.abc import Sequence
 
     from memover.model import Key
-    from memover.stores.memory import Item
 
 __all__ = ["MemoryKeyValues"]
 
 
-class MemoryKeyValues:
-    """What `MemoryStore` inherits; see `memover.stores.keyvalue.KeyValueStore`."""
+class MemoryKeyValues(MemoryEntries):
+    """Entries, with the methods of `engine.store.KeyValueStore`."""
 
-    if TYPE_CHECKING:
-        items: OrderedDict[str, Item]
-        tokens: dict[bytes, bytes]
-        max_entries: int
-        _lock: threading.Lock
-        _leases: dict[bytes, tuple[bytes, float]]
-
-        def _ensure(self, name: bytes, nonce: str, floor: int) -> bytes: ...
-
+    @immediate
     def put(self, parcels: Sequence[Parcel], stamp: Stamp) -> bytes:
-        with self._lock:
+        with self._latch:
             generation = self._under(stamp)
             for parcel in parcels:
                 self._lay(parcel, generation)
             return generation
 
+    @immediate
     def add(self, parcel: Parcel, stamp: Stamp, now: float) -> Change:
-        with self._lock:
-            generation = self._under(stamp)
-            if self._live(parcel.key, generation, now) is not None:
-                return Change(False, generation)
-            self._lay(parcel, generation)
-            return Change(True, generation)
+        with self._latch:
+            while True:
+                entries = self._latch.entries
+                generation = self._under(stamp)
+                if self._live(parcel.key, generation, now) is not None:
+                    return Change(False, generation)
+                if entries == self._latch.entries:
+                    self._lay(parcel, generation)
+                    return Change(True, generation)
 
+    @immediate
     def increment(self, key: Key, delta: int, stamp: Stamp, now: float) -> Change:
-        with self._lock:
-            generation = self._under(stamp)
-            found = self._live(key, generation, now)
-            if found is None:
-                return Change(False, generation)
-            raw, header = found
-            if header.codec != INTEGER:
-                return Change(False, generation, False)
-            try:
-                value = int(bytes(payload_of(raw, header))) + delta
-            except (DamagedEntry, ValueError):
-                return Change(False, generation)
-            if not -INTEGER_LIMIT < value < INTEGER_LIMIT:
-                return Change(False, generation, False)
-            self._place(key, rewritten(raw, header, payload=b"%d" % value), value)
-            return Change(True, generation, value)
+        with self._latch:
+            while True:
+                entries = self._latch.entries
+                generation = self._under(stamp)
+                found = self._live(key, generation, now)
+                if found is None:
+                    return Change(False, generation)
+                raw, header = found
+                if header.codec != INTEGER:
+                    return Change(False, generation, False)
+                try:
+                    value = int(bytes(payload_of(raw, header))) + delta
+                except (DamagedEntry, ValueError):
+                    return Change(False, generation)
+                if not -INTEGER_LIMIT < value < INTEGER_LIMIT:
+                    return Change(False, generation, False)
+                item = self._item(key, rewritten(raw, header, payload=b"%d" % value), value)
+                if entries == self._latch.entries:
+                    self._place(key.text, item)
+                    return Change(True, generation, value)
 
+    @immediate
     def swap(self, key: Key, old: bytes, new: bytes) -> bool:
-        with self._lock:
+        with self._latch:
             item = self.items.get(key.text)
             if item is None or item.raw != old:
                 return False
-            self._place(key, new, MISSING)
+            self._place(key.text, self._item(key, new, MISSING))
             return True
 
+    @immediate
     def touch(self, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float) -> Change:
-        with self._lock:
+        with self._latch:
             generation = self._under(stamp)
             found = self._live(parcel.key, generation, now)
             if found is None:
@@ -83,11 +85,13 @@ class MemoryKeyValues:
                 self._remove(parcel.key)
             else:
                 value = self.items[parcel.key.text].value
-                self._place(parcel.key, rewritten(*found, fresh_until=fresh_until), value)
+                raw = rewritten(*found, fresh_until=fresh_until)
+                self._place(parcel.key.text, self._item(parcel.key, raw, value))
             return Change(True, generation)
 
+    @immediate
     def move(self, key: Key, to: Key, stamp: Stamp, now: float) -> Change:
-        with self._lock:
+        with self._latch:
             generation = self._under(stamp)
             found = self._live(key, generation, now)
             if found is None:
@@ -95,24 +99,26 @@ class MemoryKeyValues:
             value = self.items[key.text].value
             self._remove(key)
             self._remove(to)
-            self._place(to, rewritten(*found, key=to.entry), value)
+            self._place(to.text, self._item(to, rewritten(*found, key=to.entry), value))
             return Change(True, generation)
 
+    @immediate
     def remove(self, key: Key) -> tuple[bytes | None, bytes | None]:
-        with self._lock:
+        with self._latch:
             item = self.items.get(key.text)
             self._remove(key)
             return self.tokens.get(key.names[0]), None if item is None else item.raw
 
+    @immediate
     def remove_many(self, keys: Sequence[Key]) -> None:
-        with self._lock:
+        with self._latch:
             for key in keys:
                 self._remove(key)
 
-    # -- inside the lock ------------------------------------------------------------------------------------------------
+    # -- inside the latch -----------------------------------------------------------------------------------------------
 
     def _under(self, stamp: Stamp) -> bytes:
-        return self._ensure(stamp.name, stamp.nonce, stamp.floor)
+        return self._ensure(stamp.name, stamp.nonce, stamp.floor, 0)
 
     def _live(self, key: Key, generation: bytes, now: float) -> tuple[bytes, Header] | None:
         item = self.items.get(key.text)
@@ -122,7 +128,7 @@ class MemoryKeyValues:
             header = read_header(item.raw, key.entry)
         except DamagedEntry:
             return None
-        if header.kind != KIND_KEY_VALUE or header.generation != generation or now >= header.fresh_until:
+        if header.kind != KIND_KEY_VALUE or not is_fresh(header.generation, header.fresh_until, generation, now):
             return None
         return item.raw, header
 
@@ -133,16 +139,11 @@ class MemoryKeyValues:
             header = read_header(raw, parcel.key.entry)
             if header.generation != generation:
                 raw = rewritten(raw, header, generation=generation)
-            self._place(parcel.key, raw, parcel.value)
+            self._place(parcel.key.text, self._item(parcel.key, raw, parcel.value))
 
-    def _place(self, key: Key, raw: bytes, value: object) -> None:
-        from memover.stores.memory import Item  # which inherits from here
-
-        header = read_header(raw, key.entry)
-        self.items[key.text] = Item(raw, header.generation, header.fresh_until, header.fingerprint, value)
-        self.items.move_to_end(key.text)
-        while len(self.items) > self.max_entries:
-            self.items.popitem(last=False)
+    @staticmethod
+    def _item(key: Key, raw: bytes, value: object) -> Item:
+        return Item(raw, read_header(raw, key.entry), value)
 
     def _remove(self, key: Key) -> None:
         self.items.pop(key.text, None)

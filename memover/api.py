@@ -1,0 +1,81 @@
+"""The wiring: the default cache made from the environment, and the names that `memover` exports.
+
+Everything below is a part; here the parts know one another.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from memover import default
+from memover.cache import Cache
+from memover.decorator import versioned_cache
+from memover.errors import ConfigurationError, InvalidationFailed
+
+__all__ = ["Cache", "configure", "default_cache", "using", "versioned_cache"]
+
+logger = logging.getLogger("memover")
+
+
+def configure(url: str | None = None, **options: Any) -> Cache:
+    """Set the default cache and return it; the arguments are those of `Cache`.
+
+    What is not given comes from `MEMOVER_URL`, `MEMOVER_PREFIX`, `MEMOVER_VERSION` and `MEMOVER_TTL`, then from `Cache`'s
+    own defaults; `MEMOVER_DISABLED=1` turns caching off. It may be called before or after functions are decorated, and
+    again: the former default is closed. Raises `ConfigurationError`.
+    """
+    if url is not None:
+        options["url"] = url
+    cache = Cache(**{**_environment(), **options})
+    former = default.set_default(cache)
+    if former is not None:
+        try:
+            former.close()
+        except InvalidationFailed:
+            logger.exception("the former default cache was replaced")
+    return cache
+
+
+def default_cache() -> Cache:
+    """The cache that decorators without `cache=` use now; made from the environment if nothing was configured."""
+    cache: Cache = default.current()
+    return cache
+
+
+@contextmanager
+def using(cache: Cache) -> Generator[Cache, None, None]:
+    """Make `cache` the default inside the `with`, for every thread of the process; it is not closed at the end."""
+    default.swap_in(cache)
+    try:
+        yield cache
+    finally:
+        default.swap_out(cache)
+
+
+def _environment() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for option in ("url", "prefix", "ttl", "version"):
+        text = os.environ.get(f"MEMOVER_{option.upper()}")
+        if text:
+            found[option] = text
+    if "version" in found:
+        try:
+            found["version"] = int(found["version"])
+        except ValueError:
+            raise ConfigurationError(f"MEMOVER_VERSION={found['version']!r} must be a positive whole number.") from None
+    if "ttl" in found:
+        if found["ttl"].lower() in ("none", "never"):
+            found["ttl"] = None
+        else:
+            try:
+                found["ttl"] = float(found["ttl"])
+            except ValueError:
+                pass  # text such as "1h30m", which Cache reads itself
+    return found
+
+
+default.make_with(lambda: Cache(**_environment()))

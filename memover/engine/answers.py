@@ -1,0 +1,116 @@
+"""What the steps of a call come to: readings, grants, outcomes, and results sealed for the store. Data, no behaviour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memover.model import MISSING, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memover.codec.envelope import Header
+
+__all__ = ["Grant", "Marks", "Outcome", "Reading", "Sealed"]
+
+Marks = tuple[tuple[bytes, bytes], ...]
+"""Names with the tokens they had when something was read or loaded."""
+
+
+class Reading:
+    """One look at the store: names and their tokens, the entry, and the lease where asked for.
+
+    `header` is None when there is no entry or it is damaged; `lease` is None or the bytes in the lease's slot.
+    """
+
+    __slots__ = ("header", "lease", "names", "raw", "tokens")
+
+    def __init__(
+        self,
+        names: Sequence[bytes],
+        tokens: Sequence[bytes | None],
+        raw: bytes | None,
+        header: Header | None,
+        lease: bytes | None = None,
+    ) -> None:
+        self.names = names
+        self.tokens = tokens
+        self.raw = raw
+        self.header = header
+        self.lease = lease
+
+    def token(self, name: bytes) -> bytes | None:
+        """The token read under a name, None when there was none or it was not asked for."""
+        for each, token in zip(self.names, self.tokens):
+            if each == name:
+                return token
+        return None
+
+
+class Grant:
+    """The answer to a request for the lease, with what was seen under it.
+
+    `holder` is the token of the load that has the lease ("" when it is ours). The required tokens are all
+    present: what was missing or behind has been put back first.
+    """
+
+    __slots__ = ("holder", "ours", "reading")
+
+    def __init__(self, ours: bool, holder: str, reading: Reading) -> None:
+        self.ours = ours
+        self.holder = holder
+        self.reading = reading
+
+
+class Outcome:
+    """What a call comes to: a value or an error, never both, and where it came from.
+
+    `load_time` is the function's own seconds. `sealed` is the stored form, from which a caller that shares
+    this outcome takes a copy of its own. `marks` are the tokens it stands under, those of everything its load used
+    included; None when they are not known, so that a result made of it must not be stored. `keep` is False when
+    the function asked not to be cached this once; `declared` are the tags its load named by hand. `traceback` is that of the
+    error when the load ended, before it has passed through any caller.
+    """
+
+    __slots__ = ("declared", "error", "keep", "load_time", "marks", "sealed", "source", "traceback", "value")
+
+    def __init__(
+        self,
+        value: Any = None,
+        error: BaseException | None = None,
+        source: Source = Source.LOADED,
+        load_time: float = 0.0,
+        sealed: Sealed | None = None,
+        marks: Marks | None = None,
+    ) -> None:
+        self.value = value
+        self.error = error
+        self.marks = marks
+        self.keep = True
+        self.declared: tuple[str, ...] = ()
+        self.source = source
+        self.load_time = load_time
+        self.sealed = sealed
+        self.traceback = None if error is None else error.__traceback__
+
+
+class Sealed:
+    """A result ready to be stored: the entry's bytes, the hard limit in milliseconds (0: none), and its header.
+
+    `error` says why it cannot be stored, where the caller is to be told."""
+
+    __slots__ = ("error", "expire_ms", "header", "raw", "value")
+
+    def __init__(
+        self,
+        raw: bytes = b"",
+        expire_ms: int = 0,
+        header: Header | None = None,
+        value: Any = MISSING,
+        error: BaseException | None = None,
+    ) -> None:
+        self.raw = raw
+        self.expire_ms = expire_ms
+        self.header = header
+        self.value = value
+        self.error = error

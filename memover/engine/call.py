@@ -1,0 +1,326 @@
+"""One call of one cached function: what it asks of the store, what it knows, and what it shares with other callers.
+
+A `CachedCall` is made for a call that was not served at once; a hit makes none. The flows (`engine.load`, `engine.many`,
+`engine.invalidate`) decide; the call carries their facts and turns each of their verbs into the store's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from memover.engine.answers import Grant, Outcome, Reading
+from memover.engine.judge import VERSION, Verdict, judge
+from memover.engine.steps import Awaited
+from memover.engine.store import Request, StoredEntry
+from memover.engine.tokens import parse
+from memover.keys.names import transient
+from memover.model import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from memover.engine.answers import Marks, Sealed
+    from memover.engine.steps import Flow
+    from memover.engine.store import Granted, Seen, Store
+    from memover.engine.tokens import Witness
+    from memover.model import Key
+    from memover.policy import Policy
+
+__all__ = ["CachedCall", "Collecting", "Flight", "Function"]
+
+
+class Flight(Awaited, Protocol):
+    """A load of this process that several callers may share; see `runtime.flights`."""
+
+    outcome: Outcome | None
+    number: int
+
+
+class Collecting(Protocol):
+    """What gathers the tokens of the cached results that a load uses; see `runtime.dependencies`."""
+
+    def use(self, marks: Marks | None) -> None: ...
+
+
+class Function(Protocol):
+    """What the engine needs of a decorated function on a cache; see `runtime.function`. Nothing here waits."""
+
+    policy: Policy
+    store: Store
+    witness: Witness
+    soft_name: bytes | None
+    clock_name: bytes
+    coarse_name: bytes
+    version_mark: tuple[bytes, bytes]
+    late: bool
+    """Whether tags may be known only from the result."""
+    wait_seconds: float
+    lease_ms: int
+
+    def call_name(self, key: Key) -> bytes: ...
+    def older_keys(self, key: Key) -> Sequence[tuple[int, Key]]: ...
+    def learn(self, key: Key, names: Sequence[bytes]) -> Key: ...
+    def read_header(self, key: Key, raw: bytes | None) -> Any: ...
+    def opened(self, key: Key, reading: Reading, source: Source) -> Outcome | None: ...
+    def own_copy(self, outcome: Outcome) -> Any: ...
+    def own_error(self, error: BaseException) -> BaseException: ...
+    def seal(self, call: CachedCall, outcome: Outcome, marks: Marks) -> Sealed | None: ...
+    def seal_upgraded(self, call: CachedCall, done: Outcome, marks: Marks) -> Sealed | None: ...
+    def late_names(self, call: CachedCall, outcome: Outcome) -> list[bytes] | None: ...
+    def last_answer(self, call: CachedCall) -> Outcome | None: ...
+    def stored(self, call: CachedCall, kept: bool, sealed: Sealed) -> None: ...
+    def store_failed(self, key: Key | None, error: BaseException) -> None: ...
+    def share(self, call: CachedCall, token: str) -> Flight: ...
+    def hold(self, call: CachedCall, token: str) -> None: ...
+    def let_go(self, token: str) -> None: ...
+    def abandon(self, token: str) -> None: ...
+    def orphan(self, token: str) -> bool: ...
+    def arrive(self) -> int: ...
+    def load_unleased(self, call: CachedCall) -> Flight: ...
+    def begin_wait(self, call: CachedCall, flight: Flight) -> bool: ...
+    def end_wait(self, call: CachedCall, flight: Flight) -> None: ...
+    def load(self, call: CachedCall) -> Flow[Outcome]: ...
+    def upgrade(self, call: CachedCall, version: int, reading: Reading) -> Flow[Outcome | None]: ...
+    def refresh_behind(self, call: CachedCall, seconds: float, since: float) -> Flow[Outcome | bool]: ...
+    def finish(self, call: CachedCall, outcome: Outcome | None) -> None: ...
+    def now(self) -> float: ...
+    def monotonic(self) -> float: ...
+    def chance(self) -> float: ...
+    def new_token(self) -> str: ...
+
+
+class CachedCall:
+    """A call on its way. `key` changes as tokens are learned that its entry depends on.
+
+    * `call_name`: this call's own token, b"" unless a load that tracks what it uses waits for the answer; `call_token` is
+      what was read under it.
+    * `usable`: the last reading that was stale. `shared`: what other callers get, where it is not the call's own outcome.
+    * `token`: the lease it asked for last; `tokens`: every lease token under which others of this process find it.
+    * `presence`: whether whoever runs it is still at work; `unleased`: it loads without a lease.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "args",
+        "call_name",
+        "call_token",
+        "collector",
+        "finished",
+        "flight",
+        "function",
+        "key",
+        "kwargs",
+        "load_time",
+        "max_age",
+        "outcome",
+        "presence",
+        "refused",
+        "required",
+        "shared",
+        "token",
+        "tokens",
+        "unleased",
+        "usable",
+    )
+
+    def __init__(
+        self,
+        function: Function,
+        key: Key,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        flight: Any,
+        collector: Collecting | None = None,
+        max_age: float | None = None,
+    ) -> None:
+        self.function = function
+        self.key = key
+        self.args = args
+        self.kwargs = kwargs
+        self.flight = flight
+        self.collector = collector
+        self.max_age = max_age
+        self.required = key.required
+        self.call_name = b"" if collector is None else function.call_name(key)
+        self.call_token: bytes | None = None
+        self.usable: Reading | None = None
+        self.shared: Outcome | None = None
+        self.outcome: Outcome | None = None
+        self.presence: Any = None
+        self.token = ""
+        self.tokens: list[str] = []
+        self.unleased = False
+        self.refused = False
+        self.finished = False
+        self.load_time = 0.0
+
+    # -- facts ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """The tokens that an entry of this call must carry."""
+        return self.key.names[: self.required]
+
+    @property
+    def spread(self) -> bool:
+        """Whether its keys are on different nodes."""
+        return self.function.store.spread
+
+    @property
+    def clock_name(self) -> bytes:
+        """The tag clock, b"" unless tags may be known only from the result and one step can cover both."""
+        return self.function.clock_name if self.function.late and not self.spread else b""
+
+    def closed(self) -> bool:
+        """Whether an invalidation that would concern this call has not been acknowledged by the store yet."""
+        return self.function.witness.owes(self.names, self.key.entry)
+
+    def owing(self, names: Sequence[bytes]) -> bool:
+        """Whether an invalidation of any of these names is pending; the coarse token stands for all there are."""
+        owed = self.function.witness.owed
+        return bool(owed) and (self.function.coarse_name in names or self.function.witness.owes(names))
+
+    def judge(self, reading: Reading) -> Verdict:
+        """The verdict on a reading that is trusted."""
+        function = self.function
+        return judge(
+            reading.header,
+            reading.names,
+            reading.tokens,
+            function.now(),
+            self.max_age,
+            required=self.required,
+            soft=function.soft_name,
+            versions=function.witness.versions,
+        )
+
+    def too_old(self, outcome: Outcome) -> bool:
+        """Whether a shared outcome is older than this call accepts."""
+        if self.max_age is None or outcome.sealed is None or outcome.sealed.header is None:
+            return False
+        return self.function.now() - outcome.sealed.header.created_at > self.max_age
+
+    @staticmethod
+    def older(token: bytes, clock: bytes) -> bool:
+        """Whether a tag's token was given before the tag clock stood at `clock`."""
+        mark, limit = parse(token), parse(clock)
+        return mark is not None and limit is not None and mark.number < limit.number
+
+    @staticmethod
+    def is_version(name: bytes) -> bool:
+        """Whether a mark says which version of a function was used."""
+        return name.startswith(VERSION)
+
+    # -- the store's verbs ----------------------------------------------------------------------------------------------
+
+    def read(self) -> Flow[Reading]:
+        """Read the entry with its tokens; the call's own token, where it is wanted, not after the entry."""
+        if self.call_name and self.spread:
+            (self.call_token,) = yield from self.ensure((self.call_name,))
+        return self.reading((yield from self.function.store.read(self.asked())))
+
+    def look(self) -> Flow[Reading]:
+        """As `read`, with the lease."""
+        return self.reading((yield from self.function.store.look(self.asked())))
+
+    def acquire(self, token: str, *, force: bool = False) -> Flow[Grant]:
+        """Ask for the lease. From before it is asked for, callers of this process find this call under the token, and the
+        lease is given back should this call be interrupted."""
+        request = self.request(token)
+        granted = yield from self.function.store.acquire(request, force=force)
+        return self.granted(granted)
+
+    def request(self, token: str) -> Request:
+        """The request for a lease, after it has been noted that it is asked for."""
+        function, key = self.function, self.key
+        self.token = token
+        function.share(self, token)
+        function.hold(self, token)
+        ensured = tuple(name for name in (self.call_name, self.clock_name) if name)
+        floors = [function.witness.floor(name) for name in (*key.names[: key.required], *ensured)]
+        return Request(key, token, function.lease_ms, ensured, floors)
+
+    def granted(self, granted: Granted) -> Grant:
+        """What came of the request. The store has just put back what was behind, so what it answers is current."""
+        if not granted.ours:
+            self.function.let_go(self.token)
+        return Grant(granted.ours, granted.holder, self.reading(granted.seen))
+
+    def ensure(self, names: Sequence[bytes]) -> Flow[list[bytes]]:
+        """The tokens of these names, put back where they are missing or behind."""
+        function = self.function
+        floors = [function.witness.floor(name) for name in names]
+        return (yield from function.store.ensure(names, floors, function.new_token()))
+
+    def store(self, token: str, sealed: Sealed) -> Flow[bool]:
+        """Store the entry if the token still holds the lease, and give the lease back."""
+        kept = yield from self.function.store.store(self.entry(token, sealed))
+        self.kept(token, sealed, kept)
+        return kept
+
+    def entry(self, token: str, sealed: Sealed) -> StoredEntry:
+        """What the store is given for a sealed result."""
+        header = sealed.header
+        assert header is not None, "it was sealed"
+        names = tuple(name for name, _ in header.marks if transient(name)) if header.marks else ()
+        return StoredEntry(self.key, token, sealed.raw, sealed.expire_ms, header, sealed.value, names)
+
+    def kept(self, token: str, sealed: Sealed, kept: bool) -> None:
+        """The store has taken or refused the entry; either way the lease is not ours any more."""
+        self.function.let_go(token)
+        self.refused = not kept
+        if kept and sealed.header is not None and sealed.header.marks:
+            self.learn([name for name, _ in sealed.header.marks])
+        self.function.stored(self, kept, sealed)
+
+    def release(self, token: str, *, failed: bool) -> Flow[None]:
+        """Give the lease back; `failed` leaves a mark for those who waited on it."""
+        yield from self.function.store.release(self.key, token, failed)
+        self.function.let_go(token)
+
+    def asked(self) -> Key:
+        """The key to read: with the call's own token, where a load that tracks what it uses waits for the answer."""
+        if not self.call_name or self.spread:
+            return self.key
+        return self.key.asking((*self.key.names, self.call_name))
+
+    def reading(self, seen: Seen) -> Reading:
+        """What was read, its header parsed; damage is counted and read as absence."""
+        return Reading(seen.names, seen.tokens, seen.raw, self.function.read_header(self.key, seen.raw), seen.lease)
+
+    def learn(self, names: Sequence[bytes]) -> None:
+        """From now on, read these tokens together with this key: its entries depend on them."""
+        self.key = self.function.learn(self.key, names)
+
+    # -- values ---------------------------------------------------------------------------------------------------------
+
+    def opened(self, reading: Reading, source: Source) -> Outcome | None:
+        """The outcome that a reading's entry holds; None when its payload is damaged."""
+        return self.function.opened(self.key, reading, source)
+
+    def own(self, outcome: Outcome | None) -> Outcome | None:
+        """Another caller's outcome as this caller's own; None when there is nothing to share."""
+        if outcome is None:
+            return None
+        error = outcome.error
+        if error is not None:
+            if not isinstance(error, Exception):
+                return None
+            own = self.function.own_error(error).with_traceback(outcome.traceback)
+            return Outcome(error=own, source=Source.WAITED, marks=outcome.marks)
+        if self.too_old(outcome):
+            return None
+        return Outcome(self.function.own_copy(outcome), source=Source.WAITED, marks=outcome.marks)
+
+    def hand_on(self, outcome: Outcome) -> None:
+        """Tell the load that asked for this call what the answer stands under."""
+        collector = self.collector
+        if collector is None or outcome.source is Source.BYPASSED:
+            return
+        stale = outcome.source is Source.STALE or outcome.source is Source.STALE_IF_ERROR
+        if outcome.marks is None or stale or self.call_token is None:
+            collector.use(None)
+        else:
+            collector.use((*outcome.marks, (self.call_name, self.call_token), self.function.version_mark))
+

@@ -1,0 +1,233 @@
+"""What runs behind the callers: one thread for small timed tasks, and a bounded pool for refreshes.
+
+No `threading.Condition` and no executor: an exception from outside inside their Python code would leave them locked.
+Threads are started by `_thread`; a thread that cannot be started now is tried again with the next task. They do not keep
+the interpreter from exiting: at exit, what is under way has `EXIT_SECONDS` to end.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import time
+from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
+from collections import deque
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from memover.clocks import monotonic
+from memover.latch import FramePresence
+
+if TYPE_CHECKING:
+    from asyncio import Task as AsyncioTask
+    from collections.abc import Callable
+
+__all__ = ["EXIT_SECONDS", "Background", "RefreshPool", "Timed"]
+
+logger = logging.getLogger("memover")
+
+EXIT_SECONDS = 1.0
+"""How long the exit of the interpreter waits for refreshes under way, and for leases to be given back."""
+_IDLE_SECONDS = 5.0
+
+
+class Timed:
+    """A task of the background thread: `run` returns the seconds until it is due again, None for never."""
+
+    __slots__ = ("cancelled", "due", "run")
+
+    def __init__(self, due: float, run: Callable[[], float | None]) -> None:
+        self.due = due
+        self.run = run
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """It is not begun any more; a run under way is not waited for."""
+        self.cancelled = True
+
+
+class Background:
+    """Runs timed tasks in one daemon thread, which ends when it has had nothing to do for a while.
+
+    A task that raises is logged and dropped. Any thread may call `later`, a signal handler included."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._added: deque[Timed] = deque()
+        self._bell = allocate_lock()
+        self._bell.acquire()
+        self._working: list[FramePresence | None] = []
+
+    def after_fork(self) -> None:
+        """In a child: the thread did not come along, and what it was to do is the parent's."""
+        self._reset()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return bool(self._working)
+
+    def later(self, seconds: float, run: Callable[[], float | None]) -> Timed:
+        """Have `run` called after `seconds`, and again as it says."""
+        task = Timed(monotonic() + seconds, run)
+        self._added.append(task)
+        self.wake()
+        return task
+
+    def wake(self) -> None:
+        """See that the thread runs and looks at what was added."""
+        working = self._working
+        if not working or not _there(working[0]):
+            working.clear()  # whoever was about to start it has been interrupted
+            starting = FramePresence()
+            working.append(starting)
+            # Two threads may come here at once: the first in the list stays.
+            if working[0] is starting:
+                try:
+                    start_new_thread(self._work, (working, self._bell))
+                except RuntimeError:
+                    working.clear()  # the system gives no thread now: the next task tries again
+                    return
+        try:
+            self._bell.release()
+        except RuntimeError:
+            pass  # it has been told already
+
+    def _work(self, working: list[FramePresence | None], bell: Any) -> None:
+        tasks: list[Timed] = []
+        working[:] = [None]
+        try:
+            while True:
+                while self._added:
+                    tasks.append(self._added.popleft())
+                tasks = [task for task in tasks if not task.cancelled]
+                tasks.sort(key=lambda task: task.due)
+                wait = tasks[0].due - monotonic() if tasks else _IDLE_SECONDS
+                if wait > 0:
+                    if not bell.acquire(True, min(wait, TIMEOUT_MAX)) and not tasks and not self._added:
+                        return
+                    continue
+                task = tasks.pop(0)
+                try:
+                    again = task.run()
+                except Exception:
+                    logger.exception("a background task of memover failed")
+                    continue
+                if again is not None:
+                    task.due = monotonic() + again
+                    tasks.append(task)
+        finally:
+            self._added.extendleft(tasks)
+            working.clear()
+            if self._added and working is self._working:
+                self.wake()
+
+
+def _there(thread: FramePresence | None) -> bool:
+    """Whether a thread runs (None), or is being started by a call that has not been interrupted."""
+    return thread is None or thread.present()
+
+
+class RefreshPool:
+    """Refreshes behind their callers: at most `workers` run at a time in threads, and as many again wait for their turn.
+
+    Refreshes of `async def` functions are tasks and count too. What finds no room is not queued: the caller loads."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.after_fork()
+        _pools.add(self)
+
+    def after_fork(self) -> None:
+        """In a child: none of the parent's threads and tasks is here."""
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._threads: dict[object, FramePresence | None] = {}
+        self._running: dict[object, None] = {}
+        self._tasks: dict[AsyncioTask[Any], None] = {}
+
+    def __len__(self) -> int:
+        """How many refreshes run or wait."""
+        return len(self._waiting) + len(self._running) + len(self._tasks)
+
+    def room(self) -> bool:
+        """Whether one more refresh may begin."""
+        if len(self) < 2 * self.workers:
+            return True
+        for task in list(self._tasks):
+            if task.get_loop().is_closed():  # it will never end
+                self._tasks.pop(task, None)
+        return len(self) < 2 * self.workers
+
+    def keep(self, task: AsyncioTask[Any]) -> None:
+        """Count a task, and hold on to it, until it is done."""
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    def submit(self, run: Callable[[], None]) -> bool:
+        """Have `run` called in a thread of the pool; False when there is no room."""
+        if not self.room():
+            return False
+        self._waiting.append(run)
+        for thread, starting in list(self._threads.items()):
+            if not _there(starting):
+                self._threads.pop(thread, None)
+        if len(self._threads) < self.workers:
+            thread = object()
+            self._threads[thread] = FramePresence()
+            try:
+                start_new_thread(self._serve, (thread, self._threads, self._waiting, self._running))
+            except RuntimeError:
+                self._threads.pop(thread, None)
+                if not self._threads:
+                    try:
+                        self._waiting.remove(run)
+                    except ValueError:
+                        return True  # a thread that has ended since took it
+                    return False
+        return True
+
+    @staticmethod
+    def _serve(
+        thread: object,
+        threads: dict[object, FramePresence | None],
+        waiting: deque[Callable[[], None]],
+        running: dict[object, None],
+    ) -> None:
+        threads[thread] = None
+        while True:
+            running[thread] = None
+            try:
+                run = waiting.popleft()
+            except IndexError:
+                threads.pop(thread, None)
+                running.pop(thread, None)
+                if not waiting:
+                    return
+                threads[thread] = None  # something came between the lines above
+                continue
+            try:
+                run()
+            except Exception:
+                logger.exception("a refresh of memover failed")
+            running.pop(thread, None)
+
+    def drain(self, seconds: float | None = None) -> bool:
+        """Wait until what runs in threads or waits for one has ended; whether it has, within `seconds`."""
+        end = None if seconds is None else monotonic() + seconds
+        while self._waiting or self._running:
+            if end is not None and monotonic() >= end:
+                return False
+            time.sleep(0.002)
+        return True
+
+
+_pools: WeakSet[RefreshPool] = WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    end = monotonic() + EXIT_SECONDS
+    for pool in list(_pools):
+        pool.drain(max(end - monotonic(), 0.0))

@@ -1,0 +1,309 @@
+"""Many calls of one function answered together.
+
+The hits of a plain function take a short path, without a call object for each; everything else is `engine.many.gather`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from memover.clocks import wall
+from memover.codec.envelope import read_plain
+from memover.engine.answers import Outcome, Reading
+from memover.engine.judge import is_fresh
+from memover.engine.many import gather
+from memover.engine.steps import Invoke
+from memover.errors import ConfigurationError, DamagedEntry, StoreError
+from memover.latch import FramePresence, TaskPresence
+from memover.model import Call, Source
+from memover.runtime.dependencies import INSIDE, enter, is_loading, leave
+from memover.runtime.hit import bypassed, own_tokens
+from memover.runtime.run import arun, run
+
+if TYPE_CHECKING:
+    from memover.engine.call import CachedCall
+    from memover.engine.steps import Flow
+    from memover.engine.store import SeenMany
+    from memover.model import Key
+    from memover.runtime.function import Function
+
+__all__ = ["Batch", "CallArguments", "Hit", "aanswer_many", "answer_many", "check_concurrency"]
+
+CallArguments = tuple[tuple[Any, ...], Mapping[str, Any]]
+
+
+class Hit:
+    """An outcome that is nothing but a fresh value."""
+
+    __slots__ = ("value",)
+
+    error = None
+    source = Source.FRESH
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Batch:
+    """The calls of one batch, equal ones once; `outcomes` has one place for each of those.
+
+    `wanted` says whether the values are wanted, or only what became of the calls. `progress` is called with the number of
+    calls that have been answered since the last time, in the caller's thread or loop."""
+
+    def __init__(
+        self,
+        function: Function,
+        lookup: Callable[..., Key],
+        arguments: Sequence[CallArguments],
+        *,
+        loader: Callable[..., Any] | None,
+        concurrency: int,
+        progress: Callable[[int], object] | None,
+        wanted: bool,
+    ) -> None:
+        self.function = function
+        self.limit = concurrency
+        self._loader = loader
+        self._progress = progress
+        self._told = 0
+        self._wanted = wanted
+        self._whole = len(arguments)
+        self.keys: list[Key] = []
+        self.arguments: list[CallArguments] = []
+        self._places: list[int] = []
+        places: dict[str, int] = {}
+        for call in arguments:
+            args, kwargs = call
+            key = lookup(*args, **kwargs) if kwargs else lookup(*args)
+            place = places.get(key.text)
+            if place is None:
+                place = places[key.text] = len(places)
+                self.keys.append(function.known_key(key) if function.learned else key)
+                self.arguments.append(call)
+            self._places.append(place)
+        self.outcomes: list[Outcome | Hit | None] = [None] * len(self.keys)
+        self.readings: list[Reading] | None = None
+
+    # -- the whole --------------------------------------------------------------------------------------------------------
+
+    def flow(self, presence: Any) -> Flow[None]:
+        """Answer every call."""
+        if self.plain():
+            try:
+                seens = yield from self.function.store.read_plain(self.keys)
+            except StoreError as error:
+                self.function.store_failed(None, error)
+            else:
+                self.done(self.serve(seens))
+        rest = [at for at, outcome in enumerate(self.outcomes) if outcome is None]
+        if not rest:
+            return
+        began = perf_counter()
+        calls = [self.function.call(self.keys[at], *self.arguments[at]) for at in rest]
+        for call in calls:
+            call.presence = call.flight.presence = presence
+        try:
+            yield from gather(self, calls, self.readings, self._loader is not None)
+        finally:
+            for call in calls:
+                self.function.finish(call, call.outcome)
+        elapsed = perf_counter() - began
+        for at, call in zip(rest, calls):
+            assert call.outcome is not None, "the flow fills in every call"
+            self.function.looked_up(call, call.outcome, elapsed)
+            self.outcomes[at] = call.outcome
+        for call in calls:
+            error = None if call.outcome is None else call.outcome.error
+            if error is not None and not isinstance(error, Exception):
+                raise error  # cancelled or interrupted: nothing that a caller of `warm` may count and go on from
+
+    def results(self) -> list[Outcome | Hit]:
+        """The outcomes in the order of the calls."""
+        if self._whole > self._told:  # equal calls, and those that ended in another way
+            self.done(self._whole - self._told)
+        outcomes = self.outcomes
+        return [outcome for place in self._places if (outcome := outcomes[place]) is not None]
+
+    def done(self, number: int) -> None:
+        """So many calls have been answered."""
+        self._told += number
+        if self._progress is not None and number:
+            self._progress(number)
+
+    # -- plain hits -------------------------------------------------------------------------------------------------------
+
+    def plain(self) -> bool:
+        """Whether hits concern nothing but their value."""
+        function = self.function
+        return bool(
+            self.keys
+            and function.simple
+            and not function.observers.busy
+            and not function.learned
+            and not function.witness.owed
+            and function.last_answers is None
+            and INSIDE.get() is None
+        )
+
+    def serve(self, seens: SeenMany) -> int:
+        """Answer the hits among plain calls, and keep what was read for the others; the number of hits."""
+        function, outcomes, now, keys = self.function, self.outcomes, wall(), self.keys
+        names, tokens, raws = seens
+        trusted, current = function.witness.trusts(names, tokens), tokens[0]
+        decode, codec, fingerprint = function.codec.decode, function.codec_name, function.fingerprint
+        readings: list[Reading] = []
+        for at, raw in enumerate(raws):
+            if raw is not None and trusted:
+                plain = read_plain(raw, keys[at].entry)
+                if (
+                    plain is not None
+                    and is_fresh(plain[0], plain[1], current, now)
+                    and plain[2] == codec
+                    and plain[4] == fingerprint
+                ):
+                    try:
+                        outcomes[at] = Hit(decode(plain[3]) if self._wanted else None)
+                        continue
+                    except DamagedEntry:
+                        pass  # the ordinary way finds out once more, and counts it
+            readings.append(Reading(names, tokens, raw, function.read_header(keys[at], raw)))
+        hits = len(keys) - len(readings)
+        function.counters.hits += hits
+        self.readings = readings
+        return hits
+
+    # -- loading ----------------------------------------------------------------------------------------------------------
+
+    def load_many(self, calls: Sequence[CachedCall]) -> Flow[list[Outcome | None]]:
+        """Run the bulk loader: an outcome for each call that it had a value for, None for the others."""
+        if not calls or self._loader is None:
+            return [None] * len(calls)
+        function = self.function
+        described = [function.described(call.key, call.args, call.kwargs) for call in calls]
+        entered = enter(calls, function.state.home, function.policy.track_dependencies)
+        answered, error, began = None, None, perf_counter()
+        try:
+            answered = yield from Invoke(self._loader, (described,))
+        except BaseException as raised:
+            error = raised
+        finally:
+            leave(entered)
+        seconds, used = perf_counter() - began, entered[0].collector
+        if error is None:
+            try:
+                return [
+                    function.loaded(call, value[0], None, seconds, used) if value else None
+                    for call, value in zip(calls, matched(described, answered))
+                ]
+            except Exception as mistake:  # what the loader answered may be of any class
+                error = mistake
+        return [function.loaded(call, None, error, seconds, used) for call in calls]
+
+    def itself(self, call: CachedCall) -> Flow[Outcome] | None:
+        """The function alone, for a call that is part of its own load and would wait for itself; else None."""
+        return self._bypass(call) if is_loading(self.function, call.key.entry) else None
+
+    def _bypass(self, call: CachedCall) -> Flow[Outcome]:
+        if names := own_tokens(call):
+            try:
+                tokens = yield from call.ensure(names)
+            except StoreError as error:
+                self.function.store_failed(call.key, error)
+                bypassed(call, names, None)
+            else:
+                bypassed(call, names, tokens)
+        outcome = yield from self.function.load(call)
+        outcome.source, outcome.marks = Source.BYPASSED, ()
+        return outcome
+
+
+def matched(calls: Sequence[Call], answered: Any) -> list[tuple[Any, ...]]:
+    """The bulk loader's values in the order of the calls, each in a tuple; an empty tuple where it had none."""
+    if isinstance(answered, Mapping):
+        values: list[tuple[Any, ...]] = []
+        for call in calls:
+            if call in answered:
+                values.append((answered[call],))
+                continue
+            arguments = call.arguments
+            alone = next(iter(arguments.values())) if len(arguments) == 1 else call
+            try:
+                values.append((answered[alone],) if alone in answered else ())
+            except TypeError:  # an argument that cannot be a key of a dict cannot have been one
+                values.append(())
+        return values
+    if isinstance(answered, Sequence) and not isinstance(answered, (str, bytes)) and len(answered) == len(calls):
+        return [(value,) for value in answered]
+    raise ConfigurationError(
+        f"The bulk loader of {calls[0].namespace!r} answered {len(calls)} calls with {type(answered).__name__}: return a "
+        f"mapping from the calls (or, for a function of one argument, from that argument) to their values, which may leave "
+        f"some out, or a sequence of as many values as there are calls."
+    )
+
+
+def check_concurrency(concurrency: int) -> int:
+    """The checked number of loads at a time."""
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise ConfigurationError(f"concurrency={concurrency!r} must be a whole number of at least 1.")
+    return concurrency
+
+
+# -- for threads and for asyncio ------------------------------------------------------------------------------------------------
+
+
+def answer_many(
+    function: Function, lookup: Callable[..., Key], arguments: Sequence[CallArguments], **options: Any
+) -> list[Outcome | Hit]:
+    """Answer calls together, in their order; see `Batch` for the options and `CachedFunction.map`."""
+    if function.observers.disabled():
+        return [_disabled(function, args, kwargs, options["progress"]) for args, kwargs in arguments]
+    batch = Batch(function, lookup, arguments, **options)
+    presence = FramePresence()
+    try:
+        run(batch.flow(presence))
+    finally:
+        presence.forget()
+    return batch.results()
+
+
+async def aanswer_many(
+    function: Function, lookup: Callable[..., Key], arguments: Sequence[CallArguments], **options: Any
+) -> list[Outcome | Hit]:
+    """As `answer_many`, awaited."""
+    if function.observers.disabled():
+        return [await _adisabled(function, args, kwargs, options["progress"]) for args, kwargs in arguments]
+    batch = Batch(function, lookup, arguments, **options)
+    presence = TaskPresence.of_current()
+    try:
+        await arun(batch.flow(presence))
+    finally:
+        presence.forget()
+    return batch.results()
+
+
+def _disabled(
+    function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any], progress: Callable[[int], object] | None
+) -> Outcome:
+    function.disabled()
+    try:
+        outcome = Outcome(function.function(*args, **kwargs), source=Source.BYPASSED)
+    except Exception as error:
+        outcome = Outcome(error=error, source=Source.BYPASSED)
+    if progress is not None:
+        progress(1)
+    return outcome
+
+
+async def _adisabled(
+    function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any], progress: Callable[[int], object] | None
+) -> Outcome:
+    function.disabled()
+    try:
+        outcome = Outcome(await function.function(*args, **kwargs), source=Source.BYPASSED)
+    except Exception as error:
+        outcome = Outcome(error=error, source=Source.BYPASSED)
+    if progress is not None:
+        progress(1)
+    return outcome

@@ -1,0 +1,285 @@
+"""Results to entries and back: codec, compression, envelope, and what cannot be kept.
+
+Damage is a miss and never an exception in the caller: it is counted and reported. What is raised from outside while a
+codec works (a signal's exception, MemoryError, RecursionError) passes through.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+from memover.clocks import wall
+from memover.codec import codec_name, shareable
+from memover.codec.compression import compress, expand
+from memover.codec.envelope import KIND_ERROR, KIND_VALUE, NO_FINGERPRINT, payload_of, read_header, seal
+from memover.engine.answers import Outcome, Sealed
+from memover.errors import DamagedEntry, UnencodableValue
+from memover.model import MISSING, Event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memover.codec.envelope import Header
+    from memover.engine.answers import Marks, Reading
+    from memover.engine.call import CachedCall
+    from memover.model import Key, Source
+    from memover.policy import Policy
+    from memover.runtime.guard import Guard
+    from memover.runtime.observers import Counters
+    from memover.runtime.state import CacheState
+
+__all__ = ["Entries", "limit_ms"]
+
+logger = logging.getLogger("memover")
+
+LIMIT_MS = 1 << 52
+
+
+def limit_ms(seconds: float) -> int:
+    """The hard limit in the store, in milliseconds, for a time to live in seconds; 0 for none."""
+    return 0 if seconds == math.inf else max(1, min(math.ceil(seconds * 1000), LIMIT_MS))
+
+
+class Entries:
+    """Values to bytes and back for one function on one cache. `fingerprint` is that of the result's shape, b"" until the
+    first entry: before that, classes may still be missing."""
+
+    name: str
+    policy: Policy
+    state: CacheState
+    guard: Guard
+    generation_name: bytes
+    counters: Counters
+
+    def __init__(self, codec: Any) -> None:
+        self.codec = codec
+        self.codec_name = codec_name(codec)
+        self.fingerprint = b""
+
+    # -- from bytes -----------------------------------------------------------------------------------------------------
+
+    def read_header(self, key: Key, raw: bytes | None) -> Header | None:
+        """The header of what was read, None where nothing was or it is damaged."""
+        if raw is None:
+            return None
+        try:
+            return read_header(raw, key.entry)
+        except DamagedEntry as error:
+            self.damaged(key, error)
+            return None
+
+    def decode(self, raw: bytes, header: Header) -> Any:
+        """The value of an entry whose header was read; raises `DamagedEntry` for what cannot be read."""
+        if header.codec != self.codec_name:
+            raise DamagedEntry(f"written by the codec {header.codec!r}, not {self.codec_name!r}", reason="codec")
+        if header.fingerprint != self.fingerprint:
+            self._other_shape(raw, header)
+        payload = self.payload(raw, header)
+        try:
+            return self.codec.decode(payload)
+        except (DamagedEntry, MemoryError, RecursionError):
+            raise
+        except Exception as error:
+            raise DamagedEntry(f"the codec cannot read it: {error!r}", reason="undecodable") from error
+
+    def payload(self, raw: bytes, header: Header) -> bytes | memoryview:
+        """The payload as the codec wrote it."""
+        payload = payload_of(raw, header)
+        if header.compression:
+            payload = expand(header.compression, payload, limit_bytes=self.state.expanded_bytes_limit)
+        return payload
+
+    def _other_shape(self, raw: bytes, header: Header) -> None:
+        # Reached by the first entry, and by every entry whose fingerprint is not the function's own.
+        if not self.fingerprint:
+            self.fingerprint = self.guard.fingerprint()
+        if not self.guard.differs(header, self.fingerprint):
+            return
+        first = self.guard.first_sight(header)
+        if first:
+            self.counters.other_shape += 1
+            self.guard.warn(self.codec, lambda: self.payload(raw, header))
+        raise DamagedEntry(
+            f"{self.name} returns another shape than this entry has, under one version: it counts as a miss.",
+            reason="other-shape" if first else "other-shape-again",
+        )
+
+    def opened(self, key: Key, reading: Reading, source: Source) -> Outcome | None:
+        """A reading as an outcome, None when its payload is damaged."""
+        raw, header = reading.raw, reading.header
+        if raw is None or header is None:
+            return None
+        try:
+            value = self.decode(raw, header)
+            if header.kind == KIND_ERROR and not isinstance(value, Exception):
+                raise DamagedEntry("a cached error that is no exception", reason="undecodable")
+        except DamagedEntry as error:
+            self.damaged(key, error)
+            return None
+        marks = ((self.generation_name, header.generation), *header.marks)
+        sealed = Sealed(raw, header=header)
+        if header.kind == KIND_ERROR:
+            return Outcome(error=value, source=source, sealed=sealed, marks=marks)
+        return Outcome(value, source=source, sealed=sealed, marks=marks)
+
+    def own_copy(self, outcome: Outcome) -> Any:
+        """A shared outcome's value for one more caller, who may change what it gets."""
+        sealed = outcome.sealed
+        try:
+            if sealed is not None and sealed.header is not None:
+                return self.decode(sealed.raw, sealed.header)
+            return self.codec.decode(self.codec.encode(outcome.value))
+        except (MemoryError, RecursionError):
+            raise
+        except Exception:
+            return outcome.value  # it was not to be stored, so it may be of any kind: shared, as a future would be
+
+    # -- to bytes -------------------------------------------------------------------------------------------------------
+
+    def seal(self, call: CachedCall, outcome: Outcome, marks: Marks) -> Sealed | None:
+        """A result as an entry under the tokens read before its load; None when it is not to be stored."""
+        result = outcome.value if outcome.error is None else outcome.error
+        stale_for = self.policy.stale_window
+        if outcome.error is not None:
+            fresh_for, stale_for = self.policy.error_ttl, 0.0
+        else:
+            try:
+                described = self.described(call.key, call.args, call.kwargs)
+                fresh_for = self.policy.lifetime(result, described, self.state.default_ttl, random.random())
+            except Exception as error:
+                return Sealed(error=error)  # of the user's ttl= or cache_if=
+        if fresh_for <= 0:
+            self.counters.refused_stores += 1
+            return None
+        now = wall()
+        kind = KIND_VALUE if outcome.error is None else KIND_ERROR
+        return self.packed(
+            call,
+            result,
+            marks,
+            kind=kind,
+            created_at=now,
+            load_time=outcome.load_time,
+            fresh_until=now + fresh_for,
+            usable_until=now + fresh_for + stale_for,
+        )
+
+    def packed(
+        self,
+        call: CachedCall,
+        result: Any,
+        marks: Marks,
+        *,
+        created_at: float,
+        load_time: float,
+        fresh_until: float,
+        usable_until: float,
+        kind: int = KIND_VALUE,
+    ) -> Sealed | None:
+        """A result as an entry with these instants; None, counted and reported, when it cannot be stored."""
+        key = call.key
+        try:
+            payload = self.encode(result)
+        except UnencodableValue as error:
+            self.counters.unencodable += 1
+            if self.state.on_unencodable == "raise":
+                return Sealed(error=error)
+            self.emit("unencodable", key, error=error)
+            if self.counters.unencodable == 1:
+                logger.warning("%s: a result was not stored, and such results will not be: %s", self.name, error)
+            return None
+        compression, payload = compress(payload, threshold_bytes=self.state.compress_from_bytes)
+        if len(payload) > self.state.max_entry_bytes:
+            self.too_large(key, len(payload))
+            return None
+        raw = seal(
+            payload,
+            key=key.entry,
+            generation=marks[0][1],
+            marks=marks[1:],
+            kind=kind,
+            codec=self.codec_name,
+            created_at=created_at,
+            load_time=load_time,
+            fresh_until=fresh_until,
+            usable_until=usable_until,
+            compression=compression,
+            fingerprint=self.own_fingerprint(),
+        )
+        value = result if kind == KIND_VALUE and self.state.memory is not None and shareable(result) else MISSING
+        return Sealed(raw, limit_ms(usable_until - wall()), read_header(raw, key.entry), value)
+
+    def own_fingerprint(self) -> bytes:
+        """What is written into the header of an entry: 8 bytes, zeros when nothing is known of the result."""
+        if not self.fingerprint:
+            self.fingerprint = self.guard.fingerprint()
+        return self.fingerprint or NO_FINGERPRINT
+
+    def encode(self, value: Any) -> bytes:
+        """The payload of a value; raises `UnencodableValue` for what the codec refuses."""
+        try:
+            encoded: bytes = self.codec.encode(value)
+        except (UnencodableValue, MemoryError, RecursionError):
+            raise
+        except Exception as error:
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise UnencodableValue(
+                f"{self.name}: the codec {self.codec_name!r} cannot store a {kind}: {error!r}. Return something it can "
+                f"store, give the function another codec=, or leave it out with cache_if=.",
+                function=self.name,
+                kind=kind,
+            ) from error
+        return encoded
+
+    # -- what happened --------------------------------------------------------------------------------------------------
+
+    def described(self, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The call as it is handed to `ttl=`, `cache_if=` and `tags=`."""
+        raise NotImplementedError
+
+    def emit(
+        self,
+        name: str,
+        key: Key | None,
+        *,
+        error: BaseException | None = None,
+        detail: str = "",
+        size: int = 0,
+        load_time: float = 0.0,
+    ) -> None:
+        """Hand an event to the observers, if there are any."""
+        if self.state.observers.busy:
+            text = "" if key is None else key.text
+            self.state.observers.emit(
+                Event(name, self.policy.namespace, text, error=error, detail=detail, size=size, load_time=load_time)
+            )
+
+    def too_large(self, key: Key, size: int) -> None:
+        """A result is longer than the cache stores: count it, and warn once for the function."""
+        self.counters.too_large += 1
+        self.emit("too-large", key, size=size)
+        if self.counters.too_large == 1:
+            logger.warning(
+                "%s: a result of %d bytes is longer than max_entry_bytes=%d, so it was returned and not stored (further "
+                "ones are only counted). Raise max_entry_bytes=, or leave such results out with cache_if=.",
+                self.name,
+                size,
+                self.state.max_entry_bytes,
+            )
+
+    def damaged(self, key: Key, error: DamagedEntry) -> None:
+        """An entry could not be read: count it and tell the observers."""
+        if error.reason.startswith("other-shape"):  # counted where it was found
+            if error.reason == "other-shape":
+                self.emit("other-shape", key, error=error)
+            return
+        self.counters.damaged += 1
+        self.emit("damaged", key, error=error, detail=error.reason)
+
+    def store_failed(self, key: Key | None, error: BaseException) -> None:
+        """The store raised: count it and tell the observers."""
+        self.counters.store_errors += 1
+        self.emit("store-error", key, error=error)

@@ -1,0 +1,521 @@
+"""One decorated function on one cache: everything a call needs that does not depend on its arguments.
+
+`Function` is what the engine calls by that name (`engine.call.Function`): names in the store, the way from values to
+entries (`entries`), loads under way, counters.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import random
+from collections import OrderedDict
+from time import perf_counter
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from memover.clocks import monotonic, wall
+from memover.engine import load as flows
+from memover.engine.answers import Outcome, Reading
+from memover.engine.call import CachedCall
+from memover.engine.judge import VERSION
+from memover.engine.steps import Invoke, Spawn
+from memover.errors import UnencodableValue, own_error
+from memover.keys.tags import TooManyTags
+from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
+from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
+from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights, enter, leave
+from memover.runtime.entries import Entries
+from memover.runtime.flights import Flight
+from memover.runtime.guard import Guard, chain
+from memover.runtime.observers import Counters
+from memover.runtime.upgrades import Upgrading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from memover.engine.answers import Sealed
+    from memover.engine.steps import Flow
+    from memover.keys.binding import Binding
+    from memover.keys.tags import Tags
+    from memover.policy import Policy
+    from memover.runtime.state import CacheState
+
+__all__ = ["Function", "new_nonce"]
+
+logger = logging.getLogger("memover")
+
+_REST_SECONDS = 1.0
+"""For so long after a refresh that failed no other one is begun."""
+_RESTING_LIMIT = 1000
+
+
+def new_nonce(_random: Callable[[int], bytes] = os.urandom) -> str:
+    """16 hex digits that no other lease or bump will have, in this process or its forks."""
+    return _random(8).hex()
+
+
+class Function(Entries):
+    """A function, its policy and its codec on a cache's state."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        policy: Policy,
+        binding: Binding,
+        codec: Any,
+        tags: Tags,
+        state: CacheState,
+    ) -> None:
+        super().__init__(codec)
+        self.function = function
+        self.name = name
+        self.policy = policy
+        self.binding = binding
+        self.tags = tags
+        self.state = state
+        self.store = state.store
+        self.observers = state.observers
+        self.witness = state.witness
+        self.counters = Counters()
+        self.upgrades: Mapping[int, Callable[[Any], Any]] = {}
+        self.guard = Guard(function, name, policy, state.prefix)
+        prefix, namespace = state.prefix, policy.namespace
+        self.generation_name = generation_key(prefix, namespace).encode()
+        self.soft_name = soft_key(prefix, namespace).encode() if policy.stale_window > 0 else None
+        self.clock_name = tag_clock_key(prefix).encode()
+        self.coarse_name = state.coarse_name
+        self.names: tuple[bytes, ...] = (self.generation_name,)
+        if self.soft_name is not None:
+            self.names = (*self.names, self.soft_name)
+        self.version_mark = (VERSION + namespace.encode(), b"%d" % policy.version)
+        state.witness.versions[self.version_mark[0]] = self.version_mark[1]
+        self.late = tags.late or "depends_on" in names_in(function)
+        self.learned: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
+        self.simple = self.soft_name is None and not tags.early and not policy.beta
+        """Whether an entry can be served by its generation alone, and a hit concerns nothing else."""
+        self.lease_seconds = state.lease_ttl if policy.lease_ttl is None else policy.lease_ttl
+        self.wait_seconds = state.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
+        self.lease_ms = max(1, min(round(self.lease_seconds * 1000), 1 << 52))
+        self.forgotten = 0
+        """How often last answers were dropped: an answer read before that is not kept after it."""
+        self.last_answers: OrderedDict[bytes, Reading] | None = (
+            OrderedDict() if policy.on_store_error == "stale" and not state.store.local else None
+        )
+        self.refreshing: dict[bytes, float] = {}
+        state.functions.add(self)
+
+    def after_fork(self) -> None:
+        """In a child: no refresh of the parent is under way here."""
+        self.refreshing = {}
+
+    # -- names ----------------------------------------------------------------------------------------------------------
+
+    def key(self, text: str, version: int | None = None) -> Key:
+        """The names in the store of a call whose arguments come to `text`."""
+        policy = self.policy
+        return Key(
+            entry_key(self.state.prefix, policy.version if version is None else version, policy.namespace, text),
+            self.names,
+        )
+
+    def lookup(self, version: int | None = None) -> Callable[..., Key]:
+        """The way from a call's arguments to its key: bound, digested, tagged, and remembered where that is safe."""
+        tags = self.tags
+        if not tags.early and version is None:
+            return self.binding.compile(self.key)
+        plain = self.binding.compile(lambda text: self.key(text, version))
+        prefix, arguments = self.state.prefix, self.binding.arguments
+
+        def tagged(*args: Any, **kwargs: Any) -> Key:
+            key = plain(*args, **kwargs)
+            if len(key.names) > len(self.names) or not tags.early:
+                return key
+            names = tags.early_names(prefix, self.described(key, args, kwargs), arguments(args, kwargs))
+            full = Key(key.text, (*self.names, *names))
+            if tags.stable:  # the record is in the binding's memo: what is written twice is the same
+                key.required, key.names = full.required, full.names
+            return full
+
+        return tagged
+
+    def call_name(self, key: Key) -> bytes:
+        """The token that stands for this call in entries whose load used its result."""
+        return stripe_key(self.state.prefix, self.policy.namespace, key.text.split(":", 3)[3]).encode()
+
+    def older_keys(self, key: Key) -> Sequence[tuple[int, Key]]:
+        """The versions that this call's entry can be upgraded from, the newest first, each with the call's key there.
+
+        Empty for a key of another version."""
+        if not self.upgrades:
+            return ()
+        prefix, policy = self.state.prefix, self.policy
+        own = entry_key(prefix, policy.version, policy.namespace, "")
+        if not key.text.startswith(own):
+            return ()
+        text, names = key.text[len(own) :], key.names[: key.required]
+        return [
+            (version, Key(entry_key(prefix, version, policy.namespace, text), names))
+            for version in chain(self.upgrades)
+        ]
+
+    def known_key(self, key: Key) -> Key:
+        """The key with what was learned of its entry."""
+        names = self.learned.get(key.text)
+        return key if names is None else key.asking(names)
+
+    def learn(self, key: Key, names: Sequence[bytes]) -> Key:
+        """Read these tokens with this key from now on."""
+        wanted = tuple(name for name in names if not name.startswith(VERSION))
+        asking = key.asking(wanted)
+        if len(asking.names) > asking.required or key.text in self.learned:
+            learned = self.learned
+            learned[key.text] = wanted
+            try:
+                learned.move_to_end(key.text)
+                while len(learned) > self.state.max_entries:
+                    learned.popitem(last=False)
+            except KeyError:  # removed by another thread since
+                pass
+        return asking
+
+    def described(self, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        policy = self.policy
+        bind = self.binding.arguments
+        return Call(args, kwargs, key=key.text, namespace=policy.namespace, version=policy.version, bind=bind)
+
+    # -- calls ----------------------------------------------------------------------------------------------------------
+
+    def call(
+        self, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any], max_age: float | None = None
+    ) -> CachedCall:
+        """A call that was not served at once."""
+        collector = collecting()
+        if collector is not None and not (collector.tracks and collector.home == self.state.home):
+            collector = None
+        key = self.known_key(key) if self.learned else key
+        return CachedCall(self, key, args, kwargs, flight=Flight(), collector=collector, max_age=max_age)
+
+    def share(self, call: CachedCall, token: str) -> Flight:
+        """Let other callers of this process find this call under a lease token; returns the flight that was first."""
+        flight = self.state.flights.share(token, call.flight)
+        if flight is call.flight and token not in call.tokens:
+            call.tokens.append(token)
+        return flight
+
+    def hold(self, call: CachedCall, token: str) -> None:
+        """Note that the lease is about to be asked for."""
+        self.state.leases.hold(call, token, self.lease_ms)
+
+    def let_go(self, token: str) -> None:
+        """The lease is not held any more."""
+        self.state.leases.let_go(token)
+
+    def abandon(self, token: str) -> None:
+        """Have the lease released in the background."""
+        self.state.leases.abandon(token)
+
+    def orphan(self, token: str) -> bool:
+        """Whether the lease's holder is of this process and has been interrupted."""
+        return self.state.leases.orphan(token)
+
+    def arrive(self) -> int:
+        """The number of a caller among the loads without a lease."""
+        return self.state.unleased.arrive()
+
+    def load_unleased(self, call: CachedCall) -> Flight:
+        """The call's own flight when it is to load without a lease, else that of the load under way."""
+        flight = self.state.unleased.begin(call.key.entry, call.flight)
+        call.unleased = flight is call.flight
+        return flight
+
+    def begin_wait(self, call: CachedCall, flight: Flight) -> bool:
+        """Note that the loads which this call is part of wait for another; False when that one waits for one of them.
+
+        Two functions that call each other from two threads would else wait for each other. In other processes such a
+        circle is not seen, and ends by `wait_timeout`."""
+        enclosing = enclosing_flights()
+        if not enclosing:
+            return True
+        enclosing[0].waits_for[id(call)] = flight
+        if flight.leads_to({id(each) for each in enclosing}):
+            self.end_wait(call, flight)
+            return False
+        return True
+
+    def end_wait(self, call: CachedCall, flight: Flight) -> None:
+        """The call waits no more."""
+        for enclosing in enclosing_flights()[:1]:
+            enclosing.waits_for.pop(id(call), None)
+
+    def finish(self, call: CachedCall, outcome: Outcome | None) -> None:
+        """The call is over: its followers go on, and leases that it could not give back are given back.
+
+        May be called more than once, by the call and, when that was interrupted, by the background thread."""
+        state = self.state
+        if outcome is not None and outcome.error is not None and not isinstance(outcome.error, Exception):
+            outcome = None
+        for token in call.tokens:
+            state.flights.close(token, call.flight)
+        if call.unleased:
+            state.unleased.end(call.key.entry, call.flight)
+        call.flight.end(call.shared if call.shared is not None and outcome is not None else outcome)
+        for token in state.leases.holding(call):
+            state.leases.abandon(token)
+
+    # -- loading --------------------------------------------------------------------------------------------------------
+
+    def load(self, call: CachedCall) -> Flow[Outcome]:
+        """Run the function and gather what it uses. What it raises is in the outcome."""
+        value, error = None, None
+        entered = enter((call,), self.state.home, self.policy.track_dependencies)
+        began = perf_counter()
+        try:
+            value = yield from Invoke(self.function, call.args, call.kwargs)
+        except BaseException as raised:
+            error = raised
+        finally:
+            seconds = perf_counter() - began
+            leave(entered)
+        return self.loaded(call, value, error, seconds, entered[0].collector)
+
+    def loaded(self, call: CachedCall, value: Any, error: BaseException | None, seconds: float, used: Any) -> Outcome:
+        """The outcome of a load that took `seconds`; `used` is its collector."""
+        keep = True
+        if isinstance(value, NotCached):  # type: ignore[arg-type]  # to checkers it is a function
+            value, keep = value.value, False
+        self.counters.loads += 1
+        call.load_time = seconds
+        if error is None and isinstance(value, (CoroutineType, GeneratorType, AsyncGeneratorType)):
+            error = refused(self.name, value)
+        if error is not None:
+            self.counters.load_errors += 1
+        self.emit("load", call.key, error=error, load_time=seconds)
+        outcome = Outcome(None if error is not None else value, error, load_time=seconds)
+        outcome.keep = keep
+        outcome.marks = () if used is None else used.result()
+        outcome.declared = () if used is None else tuple(used.tags)
+        return outcome
+
+    def late_names(self, call: CachedCall, outcome: Outcome) -> list[bytes] | None:
+        """The names of the tags that were not known before the load; None when the result is not to be stored for them.
+
+        What a `tags=` callable raises becomes the outcome's error."""
+        prefix, names = self.state.prefix, list[bytes]()
+        try:
+            if outcome.declared:
+                self.late = True
+                names.extend(self.tags.names(prefix, outcome.declared))
+            if self.tags.late and outcome.error is None:
+                described = self.described(call.key, call.args, call.kwargs)
+                names.extend(self.tags.late_names(prefix, described, outcome.value))
+        except TooManyTags as error:
+            self.counters.refused_stores += 1
+            self.emit("too-many-tags", call.key, error=error)
+            if not self._too_many_tags:
+                self._too_many_tags = True
+                logger.warning("%s The result was returned and not stored (further ones are only counted).", error)
+            return None
+        except Exception as error:
+            outcome.error, outcome.value = error, None
+            return None
+        return names
+
+    _too_many_tags = False
+
+    def upgrade(self, call: CachedCall, version: int, reading: Reading) -> Flow[Outcome | None]:
+        """This version's result made out of an older entry; None when it cannot be done."""
+        return Upgrading(self, call, version, reading).flow()
+
+    def seal_upgraded(self, call: CachedCall, done: Outcome, marks: Any) -> Sealed | None:
+        """An upgraded result sealed again, with more tokens."""
+        header = done.sealed.header if done.sealed is not None else None
+        if header is None:
+            return None
+        return self.packed(
+            call,
+            done.value,
+            marks,
+            created_at=header.created_at,
+            load_time=header.load_time,
+            fresh_until=header.fresh_until,
+            usable_until=header.usable_until,
+        )
+
+    def stored(self, call: CachedCall, kept: bool, sealed: Sealed) -> None:
+        """The store has taken or refused an entry: count it, and keep the answer for when the store cannot be asked."""
+        counters, header = self.counters, sealed.header
+        if not kept:
+            counters.refused_stores += 1
+            self.emit("store-refused", call.key, size=len(sealed.raw))
+            return
+        counters.stores += 1
+        if header is not None and header.marks and any(name == self.coarse_name for name, _ in header.marks):
+            counters.coarse += 1
+        if self.last_answers is not None and header is not None:
+            self.keep_answer(call.key, Reading((), (), sealed.raw, header), self.forgotten)
+        self.emit("store", call.key, size=len(sealed.raw))
+
+    @staticmethod
+    def own_error(error: BaseException) -> BaseException:
+        """An exception of a shared load for one more caller."""
+        return own_error(error)
+
+    # -- refreshing behind the callers ------------------------------------------------------------------------------------
+
+    def refresh_behind(self, call: CachedCall, seconds: float, since: float) -> Flow[Outcome | bool]:
+        """Refresh the entry made at `since` behind the caller, who waits `seconds` for it at most.
+
+        Returns its outcome, True when it goes on without the caller, False when there was no room for it."""
+        refreshing, entry = self.refreshing, call.key.entry
+        if refreshing.get(entry, 0.0) > monotonic():
+            return True
+        # Not for ever: an event loop may be left with the refresh in it. The lease sees to it that there is but one.
+        refreshing[entry] = monotonic() + self.lease_seconds
+        behind = CachedCall(self, call.key, call.args, call.kwargs, flight=Flight())
+        ran: list[Outcome | None] = []
+
+        def work() -> Flow[Outcome | None]:
+            INSIDE.set(None)
+            outcome: Outcome | None = None
+            try:
+                outcome = yield from flows.renew(behind, since)
+            finally:
+                ran.append(outcome)
+            return outcome
+
+        def ended(outcome: Outcome | None) -> None:
+            self.finish(behind, outcome)
+            self._rest(entry, ran[0] if ran else outcome)
+
+        answer = yield from Spawn(work, self.state.refreshes, ended, seconds)
+        if isinstance(answer, Outcome):
+            return call.own(answer) or True
+        return bool(answer)
+
+    def _rest(self, entry: bytes, outcome: Outcome | None) -> None:
+        """A refresh is over; after a failure none is begun for a moment, or a dead origin would be hit by every call."""
+        refreshing = self.refreshing
+        if outcome is None or outcome.error is None:
+            refreshing.pop(entry, None)
+            return
+        if len(refreshing) > _RESTING_LIMIT:
+            now = monotonic()
+            for other in [other for other, until in list(refreshing.items()) if until <= now]:
+                refreshing.pop(other, None)
+        refreshing[entry] = monotonic() + _REST_SECONDS
+
+    # -- the last answer, for functions that prefer it to a load when the store cannot be asked ------------------------------
+
+    def keep_answer(self, key: Key, reading: Reading, forgotten: int) -> None:
+        """Keep an answer, unless last answers were dropped since `forgotten` was read, before the answer was."""
+        answers = self.last_answers
+        if answers is None or forgotten != self.forgotten:
+            return
+        answers[key.entry] = reading
+        try:
+            answers.move_to_end(key.entry)
+            while len(answers) > self.state.max_entries:
+                answers.popitem(last=False)
+        except KeyError:  # removed by another thread since
+            pass
+        if forgotten != self.forgotten:
+            answers.pop(key.entry, None)
+
+    def forget(self, entry: bytes | None = None) -> None:
+        """Drop the last answer for one entry, or all."""
+        if self.last_answers is not None:
+            self.forgotten += 1
+            if entry is None:
+                self.last_answers.clear()
+            else:
+                self.last_answers.pop(entry, None)
+
+    def opened(self, key: Key, reading: Reading, source: Source) -> Outcome | None:
+        forgotten = self.forgotten
+        outcome = super().opened(key, reading, source)
+        if self.last_answers is not None and outcome is not None and source is Source.FRESH:
+            self.keep_answer(key, reading, forgotten)
+        return outcome
+
+    def last_answer(self, call: CachedCall) -> Outcome | None:
+        """The last answer of this process, unless an invalidation that it has made or seen is newer."""
+        reading = None if self.last_answers is None else self.last_answers.get(call.key.entry)
+        if reading is None or reading.header is None:
+            return None
+        last, marks = self.witness.last, reading.header.marks
+        if reading.header.generation != last(call.key.names[0]):
+            return None
+        if any(last(name) not in (None, token) for name, token in marks) or call.owing([name for name, _ in marks]):
+            return None
+        return super().opened(call.key, reading, Source.STALE_IF_ERROR)
+
+    # -- what happened ----------------------------------------------------------------------------------------------------
+
+    def disabled(self) -> None:
+        """A call ran with caching turned off."""
+        self.counters.bypasses += 1
+        if self.observers.busy:
+            self.observers.emit(Event("lookup", self.policy.namespace, "", Source.BYPASSED))
+
+    def looked_up(self, call: CachedCall, outcome: Outcome, elapsed: float) -> None:
+        """Count a lookup and tell the observers of it; `elapsed` is the whole call in seconds."""
+        call.hand_on(outcome)
+        self.counters.looked_up(outcome.source)
+        if self.observers.busy:
+            size = 0 if outcome.sealed is None else len(outcome.sealed.raw)
+            self.observers.emit(
+                Event(
+                    "lookup",
+                    self.policy.namespace,
+                    call.key.text,
+                    outcome.source,
+                    elapsed,
+                    call.load_time,
+                    size,
+                    outcome.error,
+                )
+            )
+
+    def info(self) -> CacheInfo:
+        """The counters as `cache_info()` gives them."""
+        memory, counts = self.state.memory, self.counters.as_dict()
+        return CacheInfo(
+            counts.pop("hits"),
+            counts.pop("misses"),
+            None if memory is None else memory.max_entries,
+            None if memory is None else len(memory.items),
+            **counts,
+        )
+
+    # -- what the engine asks for by these names ----------------------------------------------------------------------------
+
+    now = staticmethod(wall)
+    monotonic = staticmethod(monotonic)
+    chance = staticmethod(random.random)
+    new_token = staticmethod(new_nonce)
+
+
+def names_in(function: Any) -> tuple[str, ...]:
+    """The names that a function's code uses, as far as can be seen."""
+    code = getattr(function, "__code__", None)
+    return () if code is None else tuple(code.co_names)
+
+
+def refused(name: str, value: Any) -> UnencodableValue:
+    """The error for a result that can be consumed only once."""
+    if inspect.iscoroutine(value):
+        value.close()
+        what, instead = (
+            "a coroutine",
+            "declare the function `async def`, so that its result is cached and not its promise",
+        )
+    else:
+        what, instead = "a generator", "return a list or a tuple of what it yields"
+    return UnencodableValue(
+        f"{name} returned {what}, which can be consumed only once, so no later caller could have it: {instead}.",
+        function=name,
+        kind=type(value).__qualname__,
+    )

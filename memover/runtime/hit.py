@@ -1,0 +1,372 @@
+"""The cached call itself: both bare paths beside each other, and what follows when they do not serve.
+
+A hit is a read, a judgement and a decode, with no generator, lock or event; `engine.load.get` says the same as a flow, and
+a test holds the three together. Whatever is not served at once is run by `drive` or `adrive`:
+
+* a `def` function's call runs in the caller's thread;
+* an `async def` function's call runs in a task of its own, so that the caller who happened to come first can be
+  cancelled without taking down those who wait for its load; when the last of them is gone, the load is cancelled too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from memover.clocks import wall
+from memover.codec.envelope import read_header
+from memover.engine import load as flows
+from memover.engine.answers import Outcome, Reading
+from memover.engine.judge import FRESH, judge
+from memover.errors import DamagedEntry, StoreError
+from memover.latch import FramePresence, TaskPresence
+from memover.model import MISSING, Source
+from memover.runtime.dependencies import INSIDE, current, is_loading
+from memover.runtime.run import arun, run
+from memover.runtime.tasks import keep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from memover.engine.call import CachedCall
+    from memover.engine.steps import Flow
+    from memover.engine.store import Seen
+    from memover.model import Key
+    from memover.runtime.function import Function
+
+__all__ = ["acached_call", "aconclude", "adrive", "ageneral", "cached_call", "conclude", "drive", "general"]
+
+T = TypeVar("T")
+
+
+# -- the bare paths -----------------------------------------------------------------------------------------------------------
+
+
+def cached_call(function: Function, lookup: Callable[..., Key]) -> Callable[..., Any]:
+    """The cached call of a `def` function."""
+    state, observers, witness, counters = function.state, function.observers, function.witness, function.counters
+    memory = state.memory if function.simple else None
+    inside = INSIDE.get
+    generation_name, soft, versions = function.generation_name, function.soft_name, witness.versions
+    fetch = state.store.fetch
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if observers.busy or inside() is not None:
+            return general(function, lookup, args, kwargs)
+        key = lookup(*args, **kwargs)
+        if memory is not None:
+            value = memory.value(key.text, generation_name, function.fingerprint)
+            if value is not MISSING:
+                counters.hits += 1
+                return value
+        if witness.owed or function.policy.beta:
+            return general(function, lookup, args, kwargs)
+        if function.learned:
+            key = function.known_key(key)
+        began, forgotten = perf_counter(), function.forgotten
+        try:
+            seen = fetch(key)
+        except StoreError as error:
+            return absent(function, key, args, kwargs, error, None, began)
+        names, tokens, raw, _ = seen
+        if raw is not None and witness.trusts(names, tokens):
+            try:
+                header = read_header(raw, key.entry)
+                if not header.kind and FRESH is judge(
+                    header, names, tokens, wall(), required=key.required, soft=soft, versions=versions
+                ):
+                    value = function.decode(raw, header)
+                    if function.last_answers is not None:
+                        function.keep_answer(key, Reading(names, tokens, raw, header), forgotten)
+                    counters.hits += 1
+                    return value
+            except DamagedEntry:
+                pass  # `absent` reads the header once more, and counts it there
+        return absent(function, key, args, kwargs, None, seen, began)
+
+    return call
+
+
+def acached_call(function: Function, lookup: Callable[..., Key]) -> Callable[..., Any]:
+    """The cached call of an `async def` function; see `cached_call`."""
+    state, observers, witness, counters = function.state, function.observers, function.witness, function.counters
+    memory = state.memory if function.simple else None
+    inside = INSIDE.get
+    generation_name, soft, versions = function.generation_name, function.soft_name, witness.versions
+    fetch = state.store.fetch if state.store.local else None
+    afetch = state.store.afetch
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        if observers.busy or inside() is not None:
+            return await ageneral(function, lookup, args, kwargs)
+        key = lookup(*args, **kwargs)
+        if memory is not None:
+            value = memory.value(key.text, generation_name, function.fingerprint)
+            if value is not MISSING:
+                counters.hits += 1
+                return value
+        if witness.owed or function.policy.beta:
+            return await ageneral(function, lookup, args, kwargs)
+        if function.learned:
+            key = function.known_key(key)
+        began, forgotten = perf_counter(), function.forgotten
+        try:
+            seen = await afetch(key) if fetch is None else fetch(key)
+        except StoreError as error:
+            return await aabsent(function, key, args, kwargs, error, None, began)
+        names, tokens, raw, _ = seen
+        if raw is not None and witness.trusts(names, tokens):
+            try:
+                header = read_header(raw, key.entry)
+                if not header.kind and FRESH is judge(
+                    header, names, tokens, wall(), required=key.required, soft=soft, versions=versions
+                ):
+                    value = function.decode(raw, header)
+                    if function.last_answers is not None:
+                        function.keep_answer(key, Reading(names, tokens, raw, header), forgotten)
+                    counters.hits += 1
+                    return value
+            except DamagedEntry:
+                pass  # `aabsent` reads the header once more, and counts it there
+        return await aabsent(function, key, args, kwargs, None, seen, began)
+
+    return call
+
+
+# -- what follows -------------------------------------------------------------------------------------------------------------
+
+
+def _flow_after(call: CachedCall, error: StoreError | None, seen: Seen | None) -> Flow[Outcome]:
+    """The flow of a call after a read that did not serve it."""
+    if error is not None:
+        return flows.storeless(call, error, call.function.arrive())
+    assert seen is not None, "there is an answer or an error"
+    return flows.resolve(call, call.reading(seen))
+
+
+def absent(
+    function: Function,
+    key: Key,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    error: StoreError | None,
+    seen: Seen | None,
+    began: float,
+) -> Any:
+    """What follows a read that did not serve the call."""
+    call = function.call(key, args, kwargs)
+    if is_loading(function, key.entry):
+        return bypass(function, call)
+    return drive(_flow_after(call, error, seen), call, began)
+
+
+async def aabsent(
+    function: Function,
+    key: Key,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    error: StoreError | None,
+    seen: Seen | None,
+    began: float,
+) -> Any:
+    """As `absent`, awaited."""
+    call = function.call(key, args, kwargs)
+    if is_loading(function, key.entry):
+        return await abypass(function, call)
+    return await adrive(_flow_after(call, error, seen), call, began)
+
+
+def general(
+    function: Function,
+    lookup: Callable[..., Key],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    max_age: float | None = None,
+) -> Any:
+    """The call as one whole flow: observed, disabled, limited in age, inside a load, or under a pending invalidation."""
+    if function.observers.disabled():
+        function.disabled()
+        return function.function(*args, **kwargs)
+    began = perf_counter()
+    call = function.call(lookup(*args, **kwargs), args, kwargs, max_age)
+    if is_loading(function, call.key.entry):
+        return bypass(function, call)
+    return drive(flows.get(call), call, began)
+
+
+async def ageneral(
+    function: Function,
+    lookup: Callable[..., Key],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    max_age: float | None = None,
+) -> Any:
+    """As `general`, awaited. Only what is not served at once gets a task of its own."""
+    if function.observers.disabled():
+        function.disabled()
+        return await function.function(*args, **kwargs)
+    began = perf_counter()
+    call = function.call(lookup(*args, **kwargs), args, kwargs, max_age)
+    if is_loading(function, call.key.entry):
+        return await abypass(function, call)
+    if call.closed():
+        return await adrive(flows.get(call), call, began)
+    try:
+        found = await arun(flows.served(call))
+    except StoreError as error:
+        return await adrive(flows.storeless(call, error, function.arrive()), call, began)
+    if found is None:
+        return await adrive(flows.miss(call), call, began)
+    function.looked_up(call, found, perf_counter() - began)
+    return result_of(found)
+
+
+def own_tokens(call: CachedCall) -> tuple[bytes, ...]:
+    """The tokens that stand for a call of a function inside a load of its own, in the loads between the two; () where no
+    load between them tracks what it uses."""
+    inside = current()
+    function = call.function
+    if call.collector is None or inside is None:
+        return ()
+    if any(whose is function and entry == call.key.entry for whose, entry in inside.calls):
+        return ()
+    return (*call.names, function.call_name(call.key))
+
+
+def bypassed(call: CachedCall, names: tuple[bytes, ...], tokens: Any) -> None:
+    """The function is run inside a load of its own, under these tokens; None when the store did not give them."""
+    if call.collector is not None:
+        known = tokens is not None and not call.function.late
+        call.collector.use((*zip(names, tokens or ()), call.function.version_mark) if known else None)
+
+
+def bypass(function: Function, call: CachedCall) -> Any:
+    """Run the function itself for a call whose key is known, and count it."""
+    if names := own_tokens(call):
+        try:
+            bypassed(call, names, run(call.ensure(names)))
+        except StoreError as error:
+            function.store_failed(call.key, error)
+            bypassed(call, names, None)
+    began, error = perf_counter(), None
+    try:
+        return function.function(*call.args, **call.kwargs)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        function.looked_up(call, Outcome(error=error, source=Source.BYPASSED), perf_counter() - began)
+
+
+async def abypass(function: Function, call: CachedCall) -> Any:
+    """As `bypass`, awaited."""
+    if names := own_tokens(call):
+        try:
+            bypassed(call, names, await arun(call.ensure(names)))
+        except StoreError as error:
+            function.store_failed(call.key, error)
+            bypassed(call, names, None)
+    began, error = perf_counter(), None
+    try:
+        return await function.function(*call.args, **call.kwargs)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        function.looked_up(call, Outcome(error=error, source=Source.BYPASSED), perf_counter() - began)
+
+
+# -- running a call's flow ----------------------------------------------------------------------------------------------------
+
+
+def result_of(outcome: Outcome) -> Any:
+    """The outcome's value, or its error raised."""
+    error = outcome.error
+    if error is None:
+        return outcome.value
+    try:
+        raise error
+    finally:
+        del error, outcome  # the traceback refers to this frame
+
+
+def drive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True) -> Any:
+    """Run a call's flow in this thread, let those go on who wait for it, and return or raise what it came to."""
+    call.presence = call.flight.presence = presence = FramePresence()
+    function: Any = call.function
+    outcome: Outcome | None = None
+    try:
+        outcome = run(flow)
+    finally:
+        function.finish(call, outcome)
+        presence.forget()
+    if lookup:
+        function.looked_up(call, outcome, perf_counter() - began)
+    else:
+        call.hand_on(outcome)
+    return result_of(outcome)
+
+
+async def adrive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True) -> Any:
+    """Run a call's flow in a task of its own and return or raise what it came to."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(_fly(flow, call))
+    call.presence = call.flight.presence = TaskPresence(task, loop)
+    function: Any = call.function
+    keep(task, function.state)
+
+    def abandon() -> None:
+        try:
+            loop.call_soon_threadsafe(task.cancel)
+        except RuntimeError:
+            pass  # the loop is closed, and the task went with it
+
+    call.flight.abandon = abandon
+    try:
+        outcome = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            call.flight.leave()  # cancels the task if nobody else waits for it
+            if not call.flight.callers:
+                # The function may have something to clean up; its caller goes on when it has, as without a cache.
+                task.cancel()
+                await asyncio.wait({task})
+        raise
+    if lookup:
+        function.looked_up(call, outcome, perf_counter() - began)
+    else:
+        call.hand_on(outcome)
+    return result_of(outcome)
+
+
+async def _fly(flow: Flow[Outcome], call: CachedCall) -> Outcome:
+    outcome: Outcome | None = None
+    function: Any = call.function
+    try:
+        outcome = await arun(flow)
+        return outcome
+    finally:
+        function.finish(call, outcome)
+
+
+def conclude(flow: Flow[T], call: CachedCall) -> T:
+    """Run a helper's flow in this thread, and let those go on who may have waited for it."""
+    call.presence = call.flight.presence = presence = FramePresence()
+    function: Any = call.function
+    try:
+        return run(flow)
+    finally:
+        function.finish(call, None)
+        presence.forget()
+
+
+async def aconclude(flow: Flow[T], call: CachedCall) -> T:
+    """As `conclude`, awaited."""
+    call.presence = call.flight.presence = presence = TaskPresence.of_current()
+    function: Any = call.function
+    try:
+        return await arun(flow)
+    finally:
+        function.finish(call, None)
+        presence.forget()

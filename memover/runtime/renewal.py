@@ -1,0 +1,142 @@
+"""The leases that calls of this process hold: prolonged while their loads run, given back when a caller is gone.
+
+A lease is noted here before the store is asked for it, so there is no moment at which it exists and is not noted. The
+background thread looks through the list a few times a second while it is not empty:
+
+* a load that takes long has its lease prolonged, before a third of it is over;
+* a call that was interrupted before it could give its lease back (P17), or whose event loop was closed, is finished: its
+  lease is released, and those who wait for its load look again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from memover.clocks import monotonic
+from memover.errors import StoreError
+from memover.runtime import tasks
+from memover.runtime.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memover.engine.call import CachedCall
+    from memover.engine.store import Store
+    from memover.model import Key
+    from memover.runtime.background import Background
+
+__all__ = ["Leases"]
+
+_LOOK_SECONDS = 0.25
+_ATTEMPTS = 3
+"""How often a release that the store does not acknowledge is tried; after that the lease ends by itself."""
+
+
+class Lease:
+    """A lease that is held or was asked for; `renewed` is when it was last known to be prolonged (monotonic seconds)."""
+
+    __slots__ = ("attempts", "call", "key", "lease_ms", "renewed", "token")
+
+    def __init__(self, call: CachedCall, token: str, lease_ms: int) -> None:
+        self.call = call
+        self.key: Key = call.key
+        self.token = token
+        self.lease_ms = lease_ms
+        self.renewed = monotonic()
+        self.attempts = 0
+
+
+class Leases:
+    """The leases of one cache's calls in this process. Any thread may call anything here."""
+
+    def __init__(self, store: Store, background: Background) -> None:
+        self._store = store
+        self._background = background
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a child: the leases are the parent's."""
+        self._held: dict[str, Lease] = {}
+        self._to_release: deque[Lease] = deque()
+        self._looking = False
+
+    def __len__(self) -> int:
+        return len(self._held) + len(self._to_release)
+
+    def hold(self, call: CachedCall, token: str, lease_ms: int) -> None:
+        """Note a lease that is about to be asked for."""
+        self._held[token] = Lease(call, token, lease_ms)
+        if not self._looking or not self._background.running:
+            self._looking = True
+            self._background.later(_LOOK_SECONDS, self._look)
+
+    def let_go(self, token: str) -> None:
+        """The lease was released, used up by a store, or not granted."""
+        self._held.pop(token, None)
+
+    def orphan(self, token: str) -> bool:
+        """Whether a call of this process holds the lease and is gone. It is finished, if so; its lease is the caller's to
+        release."""
+        lease = self._held.get(token)
+        if lease is None or _present(lease.call):
+            return False
+        self._held.pop(token, None)
+        lease.call.function.finish(lease.call, None)
+        return True
+
+    def abandon(self, token: str) -> None:
+        """Have the background thread release a lease that its call could not give back, or may have been given unheard."""
+        lease = self._held.pop(token, None)
+        if lease is not None:
+            self._to_release.append(lease)
+            self._background.later(0.0, self._release)
+
+    def holding(self, call: CachedCall) -> Sequence[str]:
+        """The tokens of leases that a call has not given back."""
+        return [token for token in call.tokens if token in self._held]
+
+    def _look(self) -> float | None:
+        # In this order: a lease noted meanwhile is either in the list, or finds that nothing looks through it.
+        self._looking = False
+        if not self._held:
+            return None
+        self._looking = True
+        now = monotonic()
+        next_look = _LOOK_SECONDS
+        for token, lease in list(self._held.items()):
+            if not _present(lease.call):
+                lease.call.function.finish(lease.call, None)
+                self.abandon(token)
+                tasks.sweep()
+                continue
+            third = lease.lease_ms / 6000
+            next_look = min(next_look, third)
+            if now - lease.renewed >= third:
+                lease.renewed = now
+                names = lease.call.names
+                try:
+                    run(self._store.renew(lease.key, token, lease.lease_ms, names))
+                except StoreError as error:
+                    lease.call.function.store_failed(lease.key, error)
+                    break
+        return next_look
+
+    def _release(self) -> float | None:
+        while True:
+            try:
+                lease = self._to_release.popleft()
+            except IndexError:
+                return None
+            try:
+                run(self._store.release(lease.key, lease.token, False))
+            except StoreError:
+                lease.attempts += 1
+                if lease.attempts < _ATTEMPTS:
+                    self._to_release.append(lease)
+                    return 0.1 * 2**lease.attempts
+
+
+def _present(call: CachedCall) -> bool:
+    presence = call.presence
+    return presence is None or bool(presence.present())

@@ -1,0 +1,56 @@
+"""Holds on to the tasks in which loads run: an event loop keeps only weak references to its tasks.
+
+Tasks of a loop that was closed with them pending will never end. They are let go of when another task is noted, or when
+the background thread looks through the leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memover.runtime.state import CacheState
+
+__all__ = ["drain", "keep", "sweep"]
+
+_tasks: dict[asyncio.Task[Any], CacheState] = {}
+_loops: dict[int, weakref.ref[asyncio.AbstractEventLoop]] = {}
+
+
+def keep(task: asyncio.Task[Any], state: CacheState) -> None:
+    """Hold on to a task until it is done."""
+    loop = task.get_loop()
+    known = _loops.get(id(loop))
+    if known is None or known() is not loop:
+        sweep()
+        _loops[id(loop)] = weakref.ref(loop)
+    _tasks[task] = state
+    task.add_done_callback(_done)
+
+
+def _done(task: asyncio.Task[Any]) -> None:
+    _tasks.pop(task, None)
+
+
+def sweep() -> None:
+    """Let go of the tasks of closed loops."""
+    closed = {at for at, known in list(_loops.items()) if (loop := known()) is None or loop.is_closed()}
+    if not closed:
+        return
+    for at in closed:
+        _loops.pop(at, None)
+    for task in list(_tasks):
+        if task.get_loop().is_closed():
+            # Nobody can run it to its end: asyncio need not complain about it when it is collected.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            _tasks.pop(task, None)
+
+
+async def drain(state: CacheState) -> None:
+    """Wait for what the running loop still does for a cache."""
+    loop, current = asyncio.get_running_loop(), asyncio.current_task()
+    mine = [task for task, owner in list(_tasks.items()) if owner is state and task.get_loop() is loop]
+    if waiting := [task for task in mine if task is not current]:
+        await asyncio.wait(waiting)

@@ -1,0 +1,11 @@
+"""The memory store: `entries` (what a decorated function needs) and `keyvalue` (the key-value API's side)."""
+
+from __future__ import annotations
+
+from memover.stores.memory.keyvalue import MemoryKeyValues
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore(MemoryKeyValues):
+    """A bounded store in this process; see `memover.engine.store.Store`."""

@@ -1,0 +1,307 @@
+"""The embedded store: this process's memory, bounded, the same envelope and the same protocol as any other.
+
+Reads take no lock: they are single operations on dictionaries, and a changed entry is a new `Item`. What changes more than
+one thing holds the latch. A signal handler or a finalizer may use the store in the middle of such a section of its own
+thread; the section then sees that `Latch.entries` has grown, and begins again or stores nothing. The least recently used
+entry leaves first; generations are not entries and stay.
+
+Its methods are generators that never yield (`immediate`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from memover.clocks import monotonic, wall
+from memover.engine import lease as leases
+from memover.engine.judge import is_fresh
+from memover.engine.store import TOKEN_MARGIN_MS, Granted, Request, Seen, SeenMany, StoredEntry
+from memover.keys.names import transient
+from memover.latch import Latch
+from memover.model import MISSING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from memover.codec.envelope import Header
+    from memover.engine.steps import Flow
+    from memover.model import Key
+
+__all__ = ["Item", "MemoryEntries", "immediate"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def immediate(method: Callable[P, T]) -> Callable[P, Flow[T]]:
+    """Make a flow that waits for nothing out of a method."""
+
+    @wraps(method)
+    def flow(*args: P.args, **kwargs: P.kwargs) -> Flow[T]:
+        return method(*args, **kwargs)
+        yield
+
+    return flow
+
+
+class Item:
+    """A stored entry; `value` is the object itself when it may be shared, else MISSING."""
+
+    __slots__ = ("fingerprint", "fresh_until", "generation", "raw", "usable_until", "value")
+
+    def __init__(self, raw: bytes, header: Header, value: Any) -> None:
+        self.raw = raw
+        self.generation = header.generation
+        self.fresh_until = header.fresh_until
+        self.usable_until = header.usable_until
+        self.fingerprint = header.fingerprint
+        self.value = value
+
+
+class MemoryEntries:
+    """Entries, tokens and leases in this process, for threads and event loops alike; `max_entries` bounds the entries."""
+
+    local = True
+    spread = False
+
+    def __init__(self, max_entries: int) -> None:
+        self.address = f"memory://{id(self):x}"
+        self.max_entries = max_entries
+        self.items: OrderedDict[str, Item] = OrderedDict()
+        self.tokens: dict[bytes, bytes] = {}
+        self._leases: dict[bytes, tuple[bytes, float]] = {}
+        self._token_ends: dict[bytes, float] = {}
+        self._sweep_items_at = self._sweep_tokens_at = self._sweep_leases_at = 256
+        self._latch = Latch()
+
+    def after_fork(self) -> None:
+        """Forget what belonged to threads that did not come along."""
+        self._latch = Latch()
+        self._leases.clear()
+
+    def close(self) -> None:
+        """Nothing is open; entries stay until the store goes."""
+
+    async def aclose(self) -> None:
+        """As `close`."""
+
+    # -- reading --------------------------------------------------------------------------------------------------------
+
+    def value(self, text: str, name: bytes, fingerprint: bytes) -> Any:
+        """The shareable value stored under a key that depends on one generation only, if it is fresh and of this shape;
+        else MISSING. The whole of a hit that nobody observes."""
+        item = self.items.get(text)
+        if (
+            item is None
+            or item.value is MISSING
+            or item.fingerprint != fingerprint
+            or not is_fresh(item.generation, item.fresh_until, self.tokens.get(name), time.time())
+        ):
+            return MISSING
+        self._used(text)
+        return item.value
+
+    def fetch(self, key: Key) -> Seen:
+        """The tokens of the key's names, then its entry."""
+        tokens = [self.tokens.get(name) for name in key.names]
+        item = self.items.get(key.text)
+        if item is None:
+            return Seen(key.names, tokens, None)
+        self._used(key.text)
+        return Seen(key.names, tokens, item.raw)
+
+    async def afetch(self, key: Key) -> Seen:
+        """As `fetch`."""
+        return self.fetch(key)
+
+    def _used(self, text: str) -> None:
+        try:
+            self.items.move_to_end(text)
+        except KeyError:  # evicted by another thread since; the item in hand is still right
+            pass
+
+    read = immediate(fetch)
+
+    @immediate
+    def read_plain(self, keys: Sequence[Key]) -> SeenMany:
+        names = keys[0].names
+        tokens = [self.tokens.get(name) for name in names]
+        return names, tokens, [self.fetch(key).raw for key in keys]
+
+    @immediate
+    def read_many(self, keys: Sequence[Key]) -> list[Seen]:
+        return [self.fetch(key) for key in keys]
+
+    @immediate
+    def look(self, key: Key) -> Seen:
+        with self._latch:
+            seen = self.fetch(key)
+            return Seen(seen.names, seen.tokens, seen.raw, self._lease(key.lease))
+
+    # -- leases ---------------------------------------------------------------------------------------------------------
+
+    @immediate
+    def acquire(self, request: Request, *, force: bool = False) -> Granted:
+        return self._acquired(request, force)
+
+    @immediate
+    def acquire_many(self, requests: Sequence[Request]) -> list[Granted]:
+        return [self._acquired(request, False) for request in requests]
+
+    def _acquired(self, request: Request, force: bool) -> Granted:
+        key, token, lease_ms, ensured, floors = request
+        required = key.required
+        names = (*key.names[:required], *ensured, *key.names[required:])
+        with self._latch:
+            while True:
+                entries = self._latch.entries
+                for name, floor in zip(names, floors):
+                    self._ensure(name, token, floor, lease_ms)
+                seen = Seen(names, [self.tokens.get(name) for name in names], self.fetch(key).raw)
+                under = leases.stamp(seen.tokens[:required])
+                holder = "" if force else leases.holder_of(self._lease(key.lease), under)
+                if holder and holder != token:
+                    return Granted(False, holder, seen)
+                self._leases[key.lease] = (leases.held(token, under), monotonic() + lease_ms / 1000)
+                if entries == self._latch.entries:
+                    break
+            if len(self._leases) > self._sweep_leases_at:
+                self._sweep_leases()
+            return Granted(True, "", seen)
+
+    @immediate
+    def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> list[bytes]:
+        with self._latch:
+            return [self._ensure(name, nonce, floor, 0) for name, floor in zip(names, floors)]
+
+    @immediate
+    def store(self, entry: StoredEntry) -> bool:
+        return self._stored(entry)
+
+    @immediate
+    def store_many(self, entries: Sequence[StoredEntry]) -> list[bool]:
+        return [self._stored(entry) for entry in entries]
+
+    def _stored(self, entry: StoredEntry) -> bool:
+        key, header = entry.key, entry.header
+        with self._latch:
+            before = self._latch.entries
+            if not leases.is_held(self._lease(key.lease), entry.token):
+                return False
+            for name in entry.names:
+                self._keep_token(name, entry.expire_ms or math.inf)
+            self._place(key.text, Item(entry.raw, header, MISSING if header.marks else entry.value))
+            self._leases.pop(key.lease, None)
+            if before != self._latch.entries:
+                # Something ran in the middle of this section, perhaps the invalidation of this very call.
+                self.items.pop(key.text, None)
+                return False
+            return True
+
+    def _place(self, text: str, item: Item) -> None:
+        items = self.items
+        items[text] = item
+        items.move_to_end(text)
+        while len(items) > self.max_entries:
+            items.popitem(last=False)
+        if len(items) > self._sweep_items_at:
+            now = wall()
+            for each in [each for each, stored in list(items.items()) if stored.usable_until <= now]:
+                items.pop(each, None)
+            self._sweep_items_at = 2 * len(items) + 256
+
+    @immediate
+    def release(self, key: Key, token: str, failed: bool) -> None:
+        with self._latch:
+            if not leases.is_held(self._lease(key.lease), token):
+                return
+            if failed:
+                self._leases[key.lease] = (leases.failed(token), monotonic() + leases.FAILED_MS / 1000)
+            else:
+                self._leases.pop(key.lease, None)
+
+    @immediate
+    def renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes] = ()) -> bool:
+        with self._latch:
+            lease = self._lease(key.lease)
+            if lease is None or not leases.is_held(lease, token):
+                return False
+            for name in names:
+                self._keep_token(name, lease_ms)
+            self._leases[key.lease] = (lease, monotonic() + lease_ms / 1000)
+            return True
+
+    # -- invalidating ---------------------------------------------------------------------------------------------------
+
+    @immediate
+    def bump(self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]) -> list[bytes]:
+        with self._latch:
+            floor = 0
+            moved = []
+            for name, own in zip(names, floors):
+                moved.append(self._move(name, nonce, max(own, floor)))
+                floor = floor or int(moved[0].partition(b"-")[0]) - 1
+            self._move_along(along, nonce)
+            return moved
+
+    @immediate
+    def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> None:
+        with self._latch:
+            self.items.pop(entry.decode(), None)
+            self._leases.pop(lease, None)
+            self._move_along(along, nonce)
+
+    # -- tokens, inside the latch ---------------------------------------------------------------------------------------
+
+    def _ensure(self, name: bytes, nonce: str, floor: int, lease_ms: int) -> bytes:
+        token = self.tokens.get(name) or self._move(name, nonce, floor)
+        if transient(name):
+            self._keep_token(name, lease_ms)
+        return token
+
+    def _move(self, name: bytes, nonce: str, floor: int) -> bytes:
+        current = self.tokens.get(name)
+        if current is not None and current.endswith(nonce.encode()):
+            return current
+        number = max(int(current.partition(b"-")[0]) if current else 0, floor) + 1
+        new = self.tokens[name] = b"%d-%b" % (max(number, time.time_ns() // 1000), nonce.encode())
+        if transient(name):
+            self._token_ends[name] = monotonic() + TOKEN_MARGIN_MS / 1000
+            if len(self._token_ends) > self._sweep_tokens_at:
+                self._sweep_tokens()
+        return new
+
+    def _move_along(self, names: Sequence[bytes], nonce: str) -> None:
+        for name in names:
+            if name in self.tokens:
+                self._move(name, nonce, 0)
+
+    def _keep_token(self, name: bytes, needed_ms: float) -> None:
+        """Prolong a transient token past what needs it: a lease or an entry."""
+        ends = self._token_ends.get(name)
+        if ends is not None:
+            self._token_ends[name] = max(ends, monotonic() + (needed_ms + TOKEN_MARGIN_MS) / 1000)
+
+    def _sweep_tokens(self) -> None:
+        now = monotonic()
+        for name in [name for name, ends in list(self._token_ends.items()) if ends <= now]:
+            self._token_ends.pop(name, None)
+            self.tokens.pop(name, None)
+        self._sweep_tokens_at = 2 * len(self._token_ends) + 256
+
+    # -- leases, inside the latch ---------------------------------------------------------------------------------------
+
+    def _lease(self, name: bytes) -> bytes | None:
+        lease, ends = self._leases.get(name, (None, 0.0))
+        return lease if monotonic() < ends else None
+
+    def _sweep_leases(self) -> None:
+        # Marks of failure, and leases whose holders are gone, outlive their calls.
+        now = monotonic()
+        for name in [name for name, (_, ends) in list(self._leases.items()) if ends <= now]:
+            self._leases.pop(name, None)
+        self._sweep_leases_at = 2 * len(self._leases) + 256

@@ -1,0 +1,187 @@
+"""What each event loop has open: the lanes of its connections, closed with the loop.
+
+A loop that shuts down in order closes them through the one hook that loops have, asynchronous generators. A loop that is
+just closed leaves them behind: they go with the loop when it is collected, or when another loop first uses the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from memover.stores.redis.mux import Lane, Mux
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from memover.stores.redis.connect import Node
+    from memover.stores.redis.limits import Limits
+    from memover.stores.redis.opening import Line, Opening
+
+__all__ = ["Home", "Homes"]
+
+
+class Home:
+    """The lanes of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, make: Callable[[Node | None], Callable[[Opening], Line]], limits: Limits) -> None:
+        self.loop = weakref.ref(loop)
+        self.small: dict[Node | None, Lane] = {}
+        self._large: dict[Node | None, Lane] = {}
+        self._apart: dict[Node | None, list[Lane]] = {}
+        self._make = make
+        self._limits = limits
+        self._closer: AsyncGenerator[None, None] | None = None
+        self.blocking = not hasattr(loop, "add_reader") or type(loop).__name__ == "ProactorEventLoop"
+        """Whether the loop cannot watch sockets, so that exchanges are done in its executor's threads."""
+
+    def watch(self) -> None:
+        """Have `close` called when the loop shuts down in order."""
+        self._closer = _closing(weakref.ref(self))
+        try:
+            self._closer.__anext__().send(None)
+        except StopIteration:
+            pass
+
+    def lane(self, node: Node | None, large: bool, apart: bool) -> Lane:
+        """The lane for commands to a node: `large` ones, or those that go `apart` from all others."""
+        small = self.small.get(node)
+        if small is None:
+            small = self.small.setdefault(node, self._lane(node))
+        if apart:
+            lanes = self._apart.setdefault(node, [])
+            for lane in lanes:
+                if lane.mux is not None and lane.mux.idle and lane.mux.sock is not None:
+                    return lane
+            if len(lanes) < self._limits.max_connections:
+                lanes.append(self._lane(node))
+            return lanes[-1]
+        if large:
+            lane = self._large.get(node) or self._large.setdefault(node, self._lane(node))
+            # One connection for all is better than none.
+            if lane.crowded_until and not lane.usable():
+                return small
+            return lane
+        return small
+
+    def _lane(self, node: Node | None) -> Lane:
+        return Lane(self._make(node), self._limits)
+
+    def _lanes(self) -> list[Lane]:
+        return [
+            *self.small.values(),
+            *self._large.values(),
+            *(lane for lanes in self._apart.values() for lane in lanes),
+        ]
+
+    def retire(self, node: Node | None) -> None:
+        """Close the connections to one node: another server is the right one now, or it did not answer."""
+        for lane in self._lanes_of(node):
+            lane.close()
+
+    def _lanes_of(self, node: Node | None) -> list[Lane]:
+        found = [self.small.get(node), self._large.get(node), *self._apart.get(node, ())]
+        return [lane for lane in found if lane is not None]
+
+    def close(self) -> None:
+        """Close all of them; on the loop's own thread."""
+        for lane in self._lanes():
+            lane.close()
+
+    async def aclose(self) -> None:
+        """As `close`, and have nothing called any more when the loop shuts down."""
+        self.close()
+        if self._closer is not None:
+            await self._closer.aclose()
+
+    def abandon(self) -> None:
+        """The loop is closed: close its sockets, from whichever thread."""
+        for lane in self._lanes():
+            lane.abandon()
+
+    def __del__(self) -> None:
+        loop = self.loop()
+        if loop is None or loop.is_closed():
+            self.abandon()
+            return
+        muxes = [lane.mux for lane in self._lanes() if lane.mux is not None]
+        try:
+            loop.call_soon_threadsafe(_close, muxes)
+        except RuntimeError:
+            self.abandon()
+
+
+def _close(muxes: list[Mux]) -> None:
+    for mux in muxes:
+        mux.close()
+
+
+async def _closing(home: Any) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        found = home()
+        if found is not None:
+            found.close()
+
+
+class Homes:
+    """The homes of all event loops that use one store."""
+
+    def __init__(self, make: Callable[[Node | None], Callable[[Opening], Line]], limits: Limits) -> None:
+        self._make = make
+        self._limits = limits
+        self._homes: dict[int, Home] = {}
+
+    def here(self) -> Home:
+        """The running loop's."""
+        loop = asyncio.get_running_loop()
+        home = self._homes.get(id(loop))
+        if home is None or home.loop() is not loop:
+            self.sweep()
+            home = Home(loop, self._make, self._limits)
+            self._homes[id(loop)] = home
+            home.watch()
+        return home
+
+    def retire(self, node: Node | None) -> None:
+        """Close all loops' connections to one node: another server is the right one now."""
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        for home in list(self._homes.values()):
+            loop = home.loop()
+            if loop is None or loop.is_closed():
+                continue
+            if loop is here:
+                home.retire(node)
+                continue
+            try:
+                loop.call_soon_threadsafe(home.retire, node)
+            except RuntimeError:
+                pass  # closed meanwhile
+
+    def sweep(self) -> None:
+        """Close what closed loops left open."""
+        for key, home in list(self._homes.items()):
+            loop = home.loop()
+            if loop is None or loop.is_closed():
+                if self._homes.get(key) is home:
+                    self._homes.pop(key, None)
+                home.abandon()
+
+    async def aclose(self) -> None:
+        """Close what the running loop has open."""
+        home = self._homes.pop(id(asyncio.get_running_loop()), None)
+        if home is not None and home.loop() is asyncio.get_running_loop():
+            await home.aclose()
+
+    def after_fork(self) -> None:
+        """In a forked child: what is open belongs to the parent's loops.
+
+        The sockets are closed and nothing else: to take them off a selector would take them off the parent's as well."""
+        homes, self._homes = self._homes, {}
+        for home in homes.values():
+            home.abandon()

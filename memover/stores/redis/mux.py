@@ -1,0 +1,447 @@
+"""Connections of one event loop to one server, shared by all its tasks: commands of one loop turn leave in one write.
+
+    submit ─▶ pending ──end of the turn: one write──▶ in flight (a FIFO of futures) ──an answer each──▶ done
+
+Answers come in the order of the commands, so the head of the FIFO is whose the next one is. A caller that was cancelled
+keeps its place, and its answer is dropped. One timer for each connection looks at the head: what is overdue there while
+nothing can be read is the server's silence; what can be read is read first, so that a loop that was held up blames
+nobody. `_inside` says that the FIFO is being changed: an exception from outside at that moment leaves it set, and the
+connection is given up, for nobody can tell any more whose the next answer is.
+
+Lanes: short commands share one connection, values of more than 64 KiB another, and commands that make the server wait
+for its replicas have one each. Nothing here refers to the loop: a loop that is closed and dropped takes its connections
+with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import ssl
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse
+
+from memover.clocks import monotonic
+from memover.stores.redis.connect import ValueFault
+from memover.stores.redis.limits import FLOOR_BYTES, FLOOR_COMMANDS
+from memover.stores.redis.opening import Crowded, Opening
+from memover.stores.redis.resp import NOT_ENOUGH, new_reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memover.stores.redis.limits import Limits
+    from memover.stores.redis.opening import Line
+
+__all__ = ["Lane", "Lost", "Mux"]
+
+_CHUNK = 1 << 18
+_BACKLOG_BYTES = 1 << 24
+"""How many bytes wait for the kernel at most before callers wait in turn."""
+_LATENESS = 0.2
+"""From which share of the budget a timer is late, so that the loop must have been held up."""
+_NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Lost(RedisConnectionError):
+    """The connection was lost. `sent`: the commands may have been carried out; `used`: it had answered before."""
+
+    sent = True
+    used = True
+
+
+class _Batch:
+    """What was written in one turn: which command was its last, and the state of the connection when it was sent."""
+
+    __slots__ = ("answered", "at", "last", "received", "size")
+
+    def __init__(self, last: int, at: float, answered: int, received: int, size: int) -> None:
+        self.last = last
+        self.at = at
+        self.answered = answered
+        self.received = received
+        self.size = size
+
+
+class Mux:
+    """One connection and whatever is in flight on it. Every method is for the loop that made it."""
+
+    def __init__(self, line: Line, budget: float) -> None:
+        self.sock: Any = line.socket
+        self.answered = 0
+        self.backlog = 0
+        self._budget = budget
+        self._reader = new_reader()
+        self._tls = isinstance(line.socket, ssl.SSLSocket)
+        self._pending: list[tuple[bytes, Any, int]] = []
+        self._flying: deque[Any] = deque()
+        self._partial: list[Any] = []
+        self._batches: deque[_Batch] = deque()
+        self._unsent: deque[memoryview] = deque()
+        self._sent = 0
+        self._received = 0
+        self._inside = False
+        self._flushing = False
+        self._due = 0.0
+        self._timer: Any = None
+        self._spared = 0
+        self._extra = 0.0
+        self._room: list[asyncio.Future[None]] = []
+        self.sock.setblocking(False)
+        asyncio.get_running_loop().add_reader(self.sock.fileno(), self._readable)
+
+    def __del__(self) -> None:
+        # Its loop is gone, closed or a parent's: to close the socket is all that is left to do.
+        sock = self.sock
+        if sock is not None:
+            sock.close()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight."""
+        return not self._flying and not self._pending
+
+    def submit(self, packed: bytes, count: int = 1) -> asyncio.Future[Any]:
+        """Send commands with the others of this turn; answers: the one answer, or a list if `count` is not 1.
+
+        The future raises `Lost`, `TimeoutError` or redis-py's `InvalidResponse`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._pending.append((packed, future, count))
+        if not self._flushing:
+            self._flushing = True
+            loop.call_soon(self._flush)
+        return future
+
+    async def room(self) -> None:
+        """Return when not too much waits for the kernel to be sent."""
+        while self.backlog > _BACKLOG_BYTES and self.sock is not None:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room.append(turn)
+            await turn
+
+    def hung_up(self) -> bool:
+        """Whether there is anything to be read on this idle connection: its end, or an answer that nobody waits for."""
+        if self.sock is None:
+            return True
+        try:
+            if self._tls:
+                return bool(select.select([self.sock], [], [], 0)[0])
+            self.sock.recv(1, socket.MSG_PEEK)
+        except _NOT_NOW:
+            return False
+        except (OSError, ValueError):
+            pass
+        return True
+
+    def close(self, error: Exception | None = None) -> None:
+        """Close the connection now; what is in flight fails with `error` (a `Lost` where there is none)."""
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            loop = asyncio.get_running_loop()
+            fd = sock.fileno()
+            loop.remove_reader(fd)
+            loop.remove_writer(fd)
+            sock.close()
+        self._fail(error)
+
+    def abandon(self) -> None:
+        """Close the socket of a loop that is closed, from whichever thread."""
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.close()
+
+    # -- out --------------------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._inside or self.sock is None:
+            self.close()
+            return
+        self._inside = True
+        pending, self._pending = self._pending, []
+        size = 0
+        for packed, future, count in pending:
+            self._flying.append(future if count == 1 else (future, count))
+            self._sent += count
+            size += len(packed)
+        data = pending[0][0] if len(pending) == 1 else b"".join([item[0] for item in pending])
+        now = monotonic()
+        self.backlog += size
+        self._batches.append(_Batch(self._sent, now, self.answered, self._received, self.backlog))
+        if self._unsent:
+            self._unsent.append(memoryview(data))
+            self._inside = False
+        else:
+            try:
+                done = self.sock.send(data)
+            except _NOT_NOW:
+                done = 0
+            except OSError as error:
+                self._inside = False
+                self._broken(error)
+                return
+            self.backlog -= done
+            self._inside = False
+            if done < size:
+                self._unsent.append(memoryview(data)[done:])
+                asyncio.get_running_loop().add_writer(self.sock.fileno(), self._writable)
+        if self._timer is None:
+            self._arm(now + self._budget)
+
+    def _writable(self) -> None:
+        sock = self.sock
+        if sock is None:
+            return
+        try:
+            while self._unsent:
+                data = self._unsent[0]
+                done = sock.send(data[:FLOOR_BYTES])
+                self.backlog -= done
+                if done < len(data):
+                    self._unsent[0] = data[done:]
+                else:
+                    self._unsent.popleft()
+        except _NOT_NOW:
+            pass
+        except OSError as error:
+            self._broken(error)
+            return
+        else:
+            asyncio.get_running_loop().remove_writer(sock.fileno())
+        if self._room and self.backlog < _BACKLOG_BYTES // 2:
+            self._let_in()
+
+    def _let_in(self) -> None:
+        turns, self._room = self._room, []
+        for turn in turns:
+            if not turn.done():
+                turn.set_result(None)
+
+    # -- in ---------------------------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        if self._inside:
+            self.close()
+            return
+        sock = self.sock
+        if sock is None:
+            return
+        self._inside = True
+        try:
+            data = sock.recv(_CHUNK)
+            while data:
+                self._received += len(data)
+                self._reader.feed(data)
+                self._hand_out()
+                # What TLS has decrypted already shows in no selector.
+                data = sock.recv(_CHUNK) if self._tls and sock.pending() else None
+        except _NOT_NOW:
+            pass
+        except InvalidResponse as error:
+            self.close(error)
+            return
+        except OSError as error:
+            self._inside = False
+            self._broken(error)
+            return
+        self._inside = False
+        if data == b"":
+            self._broken(None)
+
+    def _hand_out(self) -> None:
+        gets, flying = self._reader.gets, self._flying
+        while (answer := gets()) is not NOT_ENOUGH:
+            if not flying:
+                raise InvalidResponse("the server answered what was not asked")
+            self.answered += 1
+            head = flying[0]
+            if head.__class__ is tuple:
+                future, count = head
+                self._partial.append(answer)
+                if len(self._partial) < count:
+                    continue
+                answer, self._partial = self._partial, []
+                flying.popleft()
+            else:
+                future = flying.popleft()
+            if not future.done():
+                future.set_result(answer)
+
+    # -- time -------------------------------------------------------------------------------------------------------------
+
+    def _arm(self, due: float) -> None:
+        self._due = due
+        self._timer = asyncio.get_running_loop().call_later(max(due - monotonic(), 0.0), self._check)
+
+    def _overdue(self) -> float:
+        """When the head of what is in flight is overdue; 0.0 if nothing is.
+
+        One budget after it was sent, and more for what was answered or moved since (see limits.FLOOR_BYTES)."""
+        batches = self._batches
+        while batches and batches[0].last <= self.answered:
+            batches.popleft()
+        if not batches:
+            return 0.0
+        batch = batches[0]
+        if self._spared != batch.last:
+            self._spared, self._extra = batch.last, 0.0
+        moved = (self._received - batch.received + batch.size) / FLOOR_BYTES
+        answered = (self.answered - batch.answered) / FLOOR_COMMANDS
+        return batch.at + self._budget * (1 + moved + answered) + self._extra
+
+    def _check(self) -> None:
+        self._timer = None
+        if self.sock is None:
+            return
+        now, due = monotonic(), self._overdue()
+        if due and due <= now:
+            self._readable()
+            if self.sock is None:
+                return
+            due = self._overdue()
+            if due and due <= now:
+                late = now - self._due
+                if self._extra or late < self._budget * _LATENESS:
+                    slow = self._batches[0].size >= FLOOR_BYTES
+                    message = f"{now - self._batches[0].at:.3g} s"
+                    self.close(ValueFault(f"not taken in {message}") if slow else TimeoutError(message))
+                    return
+                # The loop came to this so late that it must have been held up, and the server's time with it.
+                self._extra = min(late, self._budget)
+                due = now + self._extra
+        if due:
+            self._arm(due)
+
+    # -- the end ----------------------------------------------------------------------------------------------------------
+
+    def _broken(self, error: OSError | None) -> None:
+        if error is not None and self._batches:
+            # A server that refuses a value for its size says so before it hangs up in the middle of our sending.
+            try:
+                while data := self.sock.recv(_CHUNK):
+                    self._received += len(data)
+                    self._reader.feed(data)
+                    self._hand_out()
+            except (*_NOT_NOW, OSError, InvalidResponse):
+                pass
+        self.close(Lost(str(error) if error else "the server closed the connection"))
+
+    def _fail(self, error: Exception | None) -> None:
+        used = self.answered > 0
+        flying, self._flying = self._flying, deque()
+        pending, self._pending = self._pending, []
+        self._partial = []
+        self._batches.clear()
+        self._unsent.clear()
+        self.backlog = 0
+        for head in flying:
+            _give_up(head[0] if head.__class__ is tuple else head, error, used, True)
+        for _, future, _ in pending:
+            _give_up(future, None, used, False)
+        self._let_in()
+
+
+def _give_up(future: asyncio.Future[Any], error: Exception | None, used: bool, sent: bool) -> None:
+    if future.done():
+        return
+    # One exception for each caller: they go different ways from here.
+    if error is None or isinstance(error, Lost):
+        lost = Lost(str(error or "the connection was closed"))
+        lost.used, lost.sent = used, sent
+        future.set_exception(lost)
+    else:
+        future.set_exception(type(error)(*error.args))
+
+
+class Lane:
+    """A place for one connection at a time: opened when it is needed, again after it was lost."""
+
+    def __init__(self, make: Callable[[Opening], Line], limits: Limits) -> None:
+        self.mux: Mux | None = None
+        self.crowded_until = 0.0
+        self._make = make
+        self._limits = limits
+        self._opening: Opening | None = None
+        self._turns: list[asyncio.Future[None]] = []
+        self._closed = False
+
+    async def ready(self, end: float) -> Mux:
+        """The connection, opened if need be, until the time `end`. Raises redis-py's errors and OSError."""
+        mux = self.mux
+        while mux is None or mux.sock is None:
+            opening = self._opening
+            if opening is None:
+                opening = self._opening = self._open()
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._turns.append(turn)
+            while not opening.done and not turn.done():
+                left = end - monotonic()
+                if left <= 0:
+                    await asyncio.sleep(0)  # a loop that was held up has one more turn for what has come in
+                    if opening.done or turn.done():
+                        break
+                    if self._opening is opening:
+                        self._opening = None
+                        opening.abandon()
+                    raise TimeoutError("no connection in time")
+                await asyncio.wait({turn}, timeout=left)
+            self._take_over(opening)
+            if opening.error is not None:
+                if isinstance(opening.error, Crowded):
+                    self.crowded_until = monotonic() + 10.0
+                raise opening.error
+            mux = self.mux
+        return mux
+
+    def _open(self) -> Opening:
+        loop = asyncio.get_running_loop()
+
+        def ended(opening: Opening) -> None:
+            try:
+                loop.call_soon_threadsafe(self._take_over, opening)
+            except RuntimeError:
+                opening.close()  # that loop has been closed
+
+        opening = Opening(self._make, ended)
+        opening.start()
+        return opening
+
+    def _take_over(self, opening: Opening) -> None:
+        line, opening.line = opening.line, None
+        if line is not None:
+            if self._closed or (self.mux is not None and self.mux.sock is not None):
+                line.socket.close()
+            else:
+                self.mux = Mux(line, self._limits.socket_timeout)
+        if self._opening is opening:
+            self._opening = None
+        turns, self._turns = self._turns, []
+        for turn in turns:
+            if not turn.done():
+                turn.set_result(None)
+
+    def usable(self) -> bool:
+        """Whether it has a connection, or it is not known that the server would give none."""
+        return (self.mux is not None and self.mux.sock is not None) or monotonic() > self.crowded_until
+
+    def close(self) -> None:
+        """Close the connection; on the loop's own thread."""
+        if self._opening is not None:
+            self._opening.abandon()
+            self._opening = None
+        if self.mux is not None:
+            self.mux.close()
+            self.mux = None
+
+    def abandon(self) -> None:
+        """The loop is closed: close what it left open."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.abandon()
+        if self.mux is not None:
+            self.mux.abandon()

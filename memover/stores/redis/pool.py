@@ -1,0 +1,426 @@
+"""Connections of threads to one server: each is used by one thread at a time, for one exchange, without a lock.
+
+A connection says by its own state whether it may be used: `owed` is how many answers are still to be read. It is set
+before anything is sent, so whatever interrupts an exchange, at any moment, leaves a connection that nobody uses again.
+Idle ones lie in a deque, whose `pop` and `append` are one step each; how many there are is counted by weak references.
+An interrupted thread can therefore lose neither a place in the pool nor a lock.
+
+A connection that was used before may have died in the meantime, which shows only when it is used: what was sent on it
+is sent once more on another, unless it must be applied once only. Nothing else is ever repeated here.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import weakref
+from _thread import allocate_lock
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from memover.clocks import monotonic
+from memover.errors import StoreUnavailable
+from memover.stores.redis.connect import ValueFault, lost
+from memover.stores.redis.limits import FLOOR_BYTES
+from memover.stores.redis.opening import Crowded, Opening
+from memover.stores.redis.resp import NOT_ENOUGH, new_reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memover.stores.redis.breaker import Breaker
+    from memover.stores.redis.limits import Limits
+    from memover.stores.redis.opening import Line
+
+__all__ = ["Connection", "Pool", "exhausted"]
+
+_CHUNK = 1 << 16
+_WHOLE_BYTES = 1 << 15
+"""What is not longer than this is sent by one call; the kernel has room for it, since all before it was answered."""
+_NEARLY = 0.9
+"""The kernel is given another limit when less than this share of the usual one is left: it costs two system calls."""
+_CHECK_SECONDS = 0.05
+_CROWDED_SECONDS = 10.0
+"""For how long a server that took no more connections is not asked for more."""
+
+_KERNEL = hasattr(socket, "SO_RCVTIMEO") and hasattr(select, "poll")
+
+
+class Connection:
+    """A blocking connection with time limits that the kernel keeps; `recv` needs no `poll` before it.
+
+    Where that cannot be (TLS, gevent, Windows) the limits are those of Python's sockets."""
+
+    __slots__ = ("__weakref__", "_budget", "_kernel", "_limited", "_reader", "_sock", "era", "owed", "ref", "used")
+
+    def __init__(self, line: Line, budget: float, era: int) -> None:
+        self._sock = line.socket
+        self._budget = budget
+        self._reader = new_reader()
+        self._kernel = _KERNEL and type(line.socket) is socket.socket and _is_native(line.socket)
+        self._limited = False
+        self.era = era
+        self.owed = 0
+        self.used = False
+        self.ref: Any = None
+        """What the pool counts it by."""
+        if self._kernel:
+            self._sock.settimeout(None)
+        self._limit(budget)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it. May be repeated."""
+        self.owed = 1
+        self._sock.close()
+
+    def single(self, packed: bytes) -> Any:
+        """Send one short command and return its answer, the server's error as an answer: the exchange of every hit."""
+        if self._limited:
+            self._limit(self._budget)
+        self.owed = 1
+        self._sock.sendall(packed)
+        reader = self._reader
+        data = self._sock.recv(_CHUNK)
+        reader.feed(data)
+        answer = reader.gets()
+        if answer is NOT_ENOUGH:
+            if not data:
+                raise RedisConnectionError("the server closed the connection")
+            answer = self._next(monotonic() + self._budget * (1 + len(data) / FLOOR_BYTES))
+        self.owed = 0
+        self.used = True
+        return answer
+
+    def send(self, packed: bytes, count: int, end: float) -> None:
+        """Send commands that will have `count` answers, until the time `end`."""
+        self._limit_until(end)
+        self.owed = count
+        if len(packed) <= _WHOLE_BYTES:
+            self._sock.sendall(packed)
+            return
+        rest = memoryview(packed)
+        while rest:
+            rest = rest[self._sock.send(rest[:FLOOR_BYTES]) :]
+            self._limit_until(end)
+
+    def receive(self, end: float) -> list[Any]:
+        """The answers that are owed, until the time `end`; what is received prolongs it (see limits.FLOOR_BYTES)."""
+        self._limit_until(end)
+        answers = []
+        while self.owed:
+            answer = self._reader.gets()
+            if answer is NOT_ENOUGH:
+                answer, end = self._more(end)
+            answers.append(answer)
+            if self.owed == len(answers):
+                self.owed = 0
+        self.used = True
+        return answers
+
+    def last_words(self) -> Exception | None:
+        """The error that the server answered before it closed the connection, if any."""
+        try:
+            self._limit(0.001)
+            for _ in range(16):
+                data = self._sock.recv(_CHUNK)
+                if not data:
+                    return None
+                self._reader.feed(data)
+                while (answer := self._reader.gets()) is not NOT_ENOUGH:
+                    if isinstance(answer, ResponseError):
+                        return answer
+        except (OSError, RedisConnectionError):
+            pass
+        return None
+
+    def hung_up(self) -> bool:
+        """Whether there is anything to be read on this idle connection: its end, or an answer that nobody waits for."""
+        try:
+            if not self._kernel:
+                return bool(select.select([self._sock], [], [], 0)[0])
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    def _next(self, end: float) -> Any:
+        return self._more(end)[0]
+
+    def _more(self, end: float) -> tuple[Any, float]:
+        while True:
+            self._limit_until(end)
+            data = self._sock.recv(_CHUNK)
+            if not data:
+                raise RedisConnectionError("the server closed the connection")
+            end += self._budget * len(data) / FLOOR_BYTES
+            self._reader.feed(data)
+            answer = self._reader.gets()
+            if answer is not NOT_ENOUGH:
+                return answer, end
+
+    def _limit_until(self, end: float) -> None:
+        left = end - monotonic()
+        if left < self._budget * _NEARLY:
+            self._limit(left)
+        elif self._limited:
+            self._limit(self._budget)
+
+    def _limit(self, seconds: float) -> None:
+        if seconds <= 0:
+            raise TimeoutError("the time is over")
+        self._limited = seconds != self._budget
+        if self._kernel:
+            value = _timeval(seconds)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        else:
+            self._sock.settimeout(seconds)
+
+
+def _timeval(seconds: float) -> bytes:
+    micros = max(1, int(seconds * 1_000_000))
+    return struct.pack("ll", micros // 1_000_000, micros % 1_000_000)
+
+
+def _is_native(sock: Any) -> bool:
+    # gevent and eventlet put classes of their own in the module's place, whose descriptors never block.
+    import _socket
+
+    return isinstance(sock, _socket.socket)
+
+
+class Pool:
+    """The connections of this process's threads to one server; `make` opens one, in a thread of its own."""
+
+    def __init__(self, make: Callable[[Opening], Line], limits: Limits, breaker: Breaker) -> None:
+        self.breaker = breaker
+        self._make = make
+        self._limits = limits
+        self._era = 0
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """The child's connections are its own; the parent's are let go of without a word to the server."""
+        self.idle: deque[Connection] = deque()
+        self._open: set[Any] = set()
+        self._openings: set[Opening] = set()
+        self._waiting: deque[Any] = deque()
+        self._room = self._limits.max_connections
+        self._room_until = 0.0
+
+    # -- a connection ---------------------------------------------------------------------------------------------------
+
+    def take(self, end: float, urgent: bool = False) -> Connection:
+        """A connection, idle or new. Waits for one while all are in use, until the time `end` at most."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            pass
+        began = monotonic()
+        mine: Opening | None = None
+        bell: Any = None
+        try:
+            while True:
+                if mine is not None and mine.done:
+                    error, mine = mine.error, None
+                    if error is not None and not (isinstance(error, Crowded) and self._shrink()):
+                        raise error
+                if mine is None and len(self._open) + len(self._openings) < self._size():
+                    mine = self._open_another()
+                if bell is None:
+                    bell = allocate_lock()
+                    bell.acquire()
+                    self._waiting.append(bell)  # before looking, so that nothing comes between
+                try:
+                    return self.idle.pop()
+                except IndexError:
+                    pass
+                left = end - monotonic()
+                if left <= 0:
+                    if mine is None:
+                        raise exhausted(self.breaker.address, self._size(), monotonic() - began)
+                    raise TimeoutError(f"no connection in {monotonic() - began:.3g} s")
+                if (mine is None or not mine.done) and bell.acquire(True, min(left, _CHECK_SECONDS)):
+                    bell = None
+                if self.breaker.tripped and not urgent and mine is None:
+                    self.breaker.check()  # it stopped answering while we queued
+        finally:
+            if bell is not None:
+                try:
+                    self._waiting.remove(bell)
+                except ValueError:
+                    self._ring()  # it was for us, and another may need it
+            if mine is not None and not mine.done:
+                self._openings.discard(mine)
+                mine.abandon()
+
+    def _size(self) -> int:
+        if self._room < self._limits.max_connections and monotonic() > self._room_until:
+            self._room = self._limits.max_connections
+        return self._room
+
+    def _shrink(self) -> bool:
+        """Be content with the connections there are, for a while; False if there is none."""
+        self._room_until = monotonic() + _CROWDED_SECONDS
+        self._room = max(1, len(self._open))
+        return bool(self._open)
+
+    def _open_another(self) -> Opening:
+        era = self._era
+        opening = Opening(self._make, lambda ended: self._opened(ended, era))
+        self._openings.add(opening)
+        opening.start()
+        return opening
+
+    def _opened(self, opening: Opening, era: int) -> None:
+        line, opening.line = opening.line, None
+        if line is not None:
+            try:
+                connection = Connection(line, self._limits.socket_timeout, era)
+            except OSError as error:
+                opening.error = error
+                line.socket.close()
+            else:
+                connection.ref = weakref.ref(connection, self._open.discard)
+                self._open.add(connection.ref)
+                self.give(connection)
+        self._openings.discard(opening)
+        self._ring(all_of_them=opening.error is not None)
+
+    def give(self, connection: Connection) -> None:
+        """Take a connection back; one that is not clean, or from before `retire`, is closed."""
+        if connection.owed or connection.era != self._era:
+            self.discard(connection)
+            return
+        self.idle.append(connection)
+        if self._waiting:
+            self._ring()
+
+    def _ring(self, all_of_them: bool = False) -> None:
+        while True:
+            try:
+                bell = self._waiting.popleft()
+            except IndexError:
+                return
+            try:
+                bell.release()
+            except RuntimeError:
+                continue
+            if not all_of_them:
+                return
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection."""
+        connection.close()
+        self._open.discard(connection.ref)
+        if self._waiting:
+            self._ring()
+
+    def close(self) -> None:
+        """Close what is idle."""
+        while True:
+            try:
+                self.idle.pop().close()
+            except IndexError:
+                return
+
+    def retire(self) -> None:
+        """Close what is idle, and what is in use when it comes back: another server is the right one now."""
+        self._era += 1
+        self.close()
+
+    # -- an exchange ----------------------------------------------------------------------------------------------------
+
+    def begin(self, packed: bytes, count: int, end: float, urgent: bool = False, once: bool = False) -> Connection:
+        """Send commands. Raises redis-py's errors, OSError and `StoreUnavailable`.
+
+        `once`: never sent again, so an idle connection is first looked at for whether the server has hung up."""
+        while True:
+            connection = self.take(end, urgent)
+            used = connection.used
+            if connection.owed or (once and used and connection.hung_up()):
+                self.discard(connection)
+                continue
+            try:
+                connection.send(packed, count, end)
+            except OSError as failure:
+                error = _said(failure)
+                fault = _value_fault(connection, packed, error)
+                self.discard(connection)
+                if fault is not None:
+                    raise fault from error
+                if once or not used or not lost(error):
+                    raise error from None
+                self.close()
+            except BaseException:
+                self.discard(connection)
+                raise
+            else:
+                return connection
+
+    def finish(
+        self, connection: Connection, packed: bytes, end: float, urgent: bool = False, once: bool = False
+    ) -> list[Any]:
+        """Read the answers to what `begin` sent, the server's errors among them."""
+        while True:
+            used, count = connection.used, connection.owed
+            try:
+                answers = connection.receive(end)
+            except (OSError, RedisConnectionError) as failure:
+                error = _said(failure)
+                fault = _value_fault(connection, packed, error)
+                self.discard(connection)
+                if fault is not None:
+                    raise fault from error
+                if once or not used or not lost(error):
+                    raise error from None
+                self.close()
+            except BaseException:
+                self.discard(connection)
+                raise
+            else:
+                if any(isinstance(answer, Exception) and _ends(answer) for answer in answers):
+                    self.discard(connection)
+                else:
+                    self.give(connection)
+                return answers
+            connection = self.begin(packed, count, end, urgent)
+
+
+def _ends(answer: Exception) -> bool:
+    """Whether this error is the server's last word on its connection."""
+    return "Protocol error" in str(answer)
+
+
+def _value_fault(connection: Connection, packed: bytes, error: Exception) -> ValueFault | None:
+    # A server that refuses a value for its size says so and hangs up, in the middle of our sending. Where it could not be
+    # heard, or where the time was over, a value of that size tells nothing about the server (P16).
+    if len(packed) < FLOOR_BYTES:
+        return None
+    words = connection.last_words() if lost(error) else None
+    return ValueFault(
+        f"{len(packed)} bytes were not taken: {words or error}. The server may be well; see its proto-max-bulk-len."
+    )
+
+
+def _said(error: Exception) -> Exception:
+    if isinstance(error, BlockingIOError):  # the kernel's time limit
+        return TimeoutError("the time limit is over")
+    return error
+
+
+def exhausted(address: str, connections: int, seconds: float) -> StoreUnavailable:
+    """The error for a call that found all connections in use."""
+    return StoreUnavailable(
+        f"{address}: all {connections} connections stayed in use for {seconds:.2g} s: raise max_connections.",
+        store=address,
+    )

@@ -1,0 +1,161 @@
+"""RESP2, the protocol of Redis: commands to bytes, and bytes to answers.
+
+hiredis does both where it is installed (the extra `memover[hiredis]`); otherwise what is here does, at a few times the
+cost. An error that the server answers is an answer: an exception object of redis-py's, returned and not raised.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from redis import exceptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["NOT_ENOUGH", "PureReader", "Reader", "new_reader", "pack", "server_error"]
+
+
+class _NotEnough:
+    def __repr__(self) -> str:
+        return "NOT_ENOUGH"
+
+
+NOT_ENOUGH = _NotEnough()
+"""What `Reader.gets` returns while the next answer has not come in completely."""
+
+_DEPTH_LIMIT = 32
+"""Arrays within arrays. Our commands are answered with two levels at most."""
+
+_ERRORS: dict[str, type[exceptions.ResponseError] | type[exceptions.ConnectionError]] = {
+    "ASK": exceptions.AskError,
+    "CLUSTERDOWN": exceptions.ClusterDownError,
+    "CROSSSLOT": exceptions.ClusterCrossSlotError,
+    "LOADING": exceptions.BusyLoadingError,
+    "MASTERDOWN": exceptions.MasterDownError,
+    "MOVED": exceptions.MovedError,
+    "NOAUTH": exceptions.AuthenticationError,
+    "NOPERM": exceptions.NoPermissionError,
+    "NOSCRIPT": exceptions.NoScriptError,
+    "OOM": exceptions.OutOfMemoryError,
+    "READONLY": exceptions.ReadOnlyError,
+    "TRYAGAIN": exceptions.TryAgainError,
+    "WRONGPASS": exceptions.AuthenticationError,
+}
+
+
+def server_error(text: str) -> Exception:
+    """The exception for an error that the server answered, by its first word."""
+    code, _, rest = text.partition(" ")
+    kind = _ERRORS.get(code)
+    if kind is None:
+        return exceptions.ResponseError(rest if code == "ERR" else text)
+    try:
+        return kind(rest)
+    except (ValueError, TypeError):
+        return exceptions.ResponseError(text)  # MOVED or ASK without an address
+
+
+class Reader(Protocol):
+    """Turns bytes into answers; one for each connection, used by one thread at a time."""
+
+    def feed(self, data: bytes, /) -> None:
+        """Take in what was received."""
+        ...
+
+    def gets(self) -> Any:
+        """The next answer, or NOT_ENOUGH. Raises redis-py's `InvalidResponse` for bytes that are not RESP2."""
+        ...
+
+
+class _Short(Exception):
+    """The answer goes on beyond what has been received; `need` is how many bytes there must be at least."""
+
+    def __init__(self, need: int) -> None:
+        self.need = need
+
+
+class PureReader:
+    """`Reader` without hiredis."""
+
+    __slots__ = ("_buffer", "_need")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._need = 1
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def gets(self) -> Any:
+        if len(self._buffer) < self._need:
+            return NOT_ENOUGH
+        try:
+            answer, end = self._parse(0, 0)
+        except _Short as short:
+            self._need = short.need
+            return NOT_ENOUGH
+        del self._buffer[:end]
+        self._need = 1
+        return answer
+
+    def _parse(self, at: int, depth: int) -> tuple[Any, int]:
+        buffer = self._buffer
+        end = buffer.find(b"\r\n", at)
+        if end < 0:
+            if len(buffer) > at and buffer[at] not in b"+-:$*":
+                raise exceptions.InvalidResponse(f"an answer begins with {bytes(buffer[at : at + 1])!r}")
+            raise _Short(len(buffer) + 1)
+        kind, line = buffer[at : at + 1], bytes(buffer[at + 1 : end])
+        end += 2
+        if kind == b"+":
+            return line, end
+        if kind == b"-":
+            return server_error(line.decode("utf-8", "replace")), end
+        try:
+            number = int(line)
+        except ValueError:
+            raise exceptions.InvalidResponse(f"an answer begins with {bytes(kind)!r}") from None
+        if kind == b":":
+            return number, end
+        if kind == b"$":
+            if number < 0:
+                return None, end
+            if len(buffer) < end + number + 2:
+                raise _Short(end + number + 2)
+            return bytes(buffer[end : end + number]), end + number + 2
+        if kind != b"*" or depth >= _DEPTH_LIMIT:
+            raise exceptions.InvalidResponse(f"an answer begins with {bytes(kind)!r}, {depth} levels deep")
+        if number < 0:
+            return None, end
+        answers = []
+        for _ in range(number):
+            answer, end = self._parse(end, depth + 1)
+            answers.append(answer)
+        return answers, end
+
+
+def _pure_pack(args: Sequence[bytes]) -> bytes:
+    parts = [b"*%d\r\n" % len(args)]
+    for arg in args:
+        parts += (b"$%d\r\n" % len(arg), arg, b"\r\n")
+    return b"".join(parts)
+
+
+try:
+    import hiredis
+except ImportError:
+    pack = _pure_pack
+
+    def new_reader() -> Reader:
+        """A reader for a new connection."""
+        return PureReader()
+else:
+    pack = hiredis.pack_command
+
+    def new_reader() -> Reader:
+        """A reader for a new connection."""
+        reader: Reader = hiredis.Reader(
+            protocolError=exceptions.InvalidResponse, replyError=server_error, notEnoughData=NOT_ENOUGH
+        )
+        return reader

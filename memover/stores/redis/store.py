@@ -1,0 +1,140 @@
+"""The Redis store: one class for threads and event loops."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from memover.engine.store import Seen
+from memover.stores.redis.commands import Command, Large, RedisCommands
+from memover.stores.redis.connect import lost
+from memover.stores.redis.keyvalue import KeyValueCommands
+from memover.stores.redis.link import RedisLink
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memover.engine.steps import Flow
+    from memover.model import Key
+    from memover.stores.redis.breaker import Breaker
+    from memover.stores.redis.connect import Node, Target
+    from memover.stores.redis.limits import Limits
+
+__all__ = ["RedisStore"]
+
+
+class RedisStore(KeyValueCommands, RedisCommands):
+    """Redis or Valkey; see `memover.engine.store.Store`. A method is one round trip unless it says otherwise.
+
+    `target` is what `connect.parse_url` made of the URL. Nothing is opened before the first exchange. Raises
+    `ConfigurationError` for options in the URL that are unknown.
+    """
+
+    local = False
+
+    def __init__(self, target: Target, limits: Limits) -> None:
+        self.address = target.address
+        self.spread = target.kind == "cluster"
+        self.wait_replicas = limits.wait_replicas
+        self.replicas_ms = limits.replicas_ms
+        self.link: RedisLink = RedisLink(target, limits)
+        self.breaker: Breaker = self.link.breaker(None)
+        """Of the one server; a Cluster has one for each node."""
+
+    def identity(self) -> str | None:
+        """What the server says of itself, the same whatever address it was reached by; None before the first connection,
+        and where it does not tell. Known without a round trip."""
+        topology = self.link.topology
+        if topology is None:
+            return self.link.identity
+        nodes = topology.primaries()
+        return "cluster " + ",".join(sorted(f"{host}:{port}" for host, port in nodes)) if nodes else None
+
+    # -- a hit ----------------------------------------------------------------------------------------------------------
+
+    def fetch(self, key: Key) -> Seen:
+        # The common case of an exchange, spelled out.
+        link = self.link
+        pool = link.pools.get(None)
+        if pool is None or self.breaker.tripped:
+            return link.complete(self.read(key))
+        packed = key.packed or self.packed(key)
+        try:
+            connection = pool.idle.pop()
+        except IndexError:
+            return link.complete(self.read(key))
+        if connection.owed:
+            pool.discard(connection)
+            return link.complete(self.read(key))
+        try:
+            answer = connection.single(packed)
+        except BaseException as error:
+            pool.discard(connection)
+            return self._fetch_again(key, error)
+        pool.give(connection)
+        return self.seen(key, answer)
+
+    def _fetch_again(self, key: Key, error: BaseException) -> Seen:
+        failure = self.link.transport_error(error)
+        if failure is None:
+            raise error
+        if lost(failure):
+            self.link.pool(None).close()
+            return self.link.complete(self.read(key))
+        raise self.link.failed(None, failure) from None
+
+    async def afetch(self, key: Key) -> Seen:
+        if self.spread:
+            return await self.link.acomplete(self.read(key))
+        packed = key.packed or self.packed(key)
+        link = self.link
+        if not self.breaker.tripped:
+            home = link.homes.here()
+            lane = home.small.get(None)
+            if lane is not None and packed.__class__ is not Large:
+                mux = lane.mux
+                if mux is not None and mux.sock is not None and not mux.backlog:
+                    try:
+                        answer = await mux.submit(packed)
+                    except asyncio.CancelledError:
+                        raise
+                    except Exception as error:
+                        failure = link.transport_error(error)
+                        if failure is None:
+                            raise
+                        if not lost(failure):
+                            raise link.failed(None, failure) from None
+                        answer = await link.answers(None, packed, 1)
+                    return self.seen(key, answer)
+            if home.blocking:
+                return await self.link.acomplete(self.read(key))
+        return self.seen(key, await link.answers(None, packed, 1, packed.__class__ is Large))
+
+    # -- node by node, for those who look through the whole store ------------------------------------------------------
+
+    def nodes(self) -> list[Node | None]:
+        """The primaries, each of which has keys of its own; None for the one there is. Raises `StoreError`."""
+        topology = self.link.topology
+        if topology is None:
+            return [None]
+        if not topology.primaries():
+            self.link.complete(self._ping())
+        return list(topology.primaries())
+
+    def _ping(self) -> Flow[Any]:
+        return (yield from self.asked([Command(b"", (b"PING",))]))
+
+    def visit(self, node: Node | None, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
+        """The answers of one node to a pipeline of commands, errors as answers. One round trip. Raises `StoreError`."""
+        return self.link.visit(node, commands)
+
+    # -- life -------------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self.link.close()
+
+    async def aclose(self) -> None:
+        await self.link.homes.aclose()
+
+    def after_fork(self) -> None:
+        self.link.after_fork()
