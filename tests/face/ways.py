@@ -39,7 +39,8 @@ class Way:
         self.url = url
         self.prefix = prefix
         self.is_async = is_async
-        self.is_redis = not url.startswith("memory:")
+        self.is_shared = not url.startswith("memory:")
+        self.is_redis = not url.startswith(("memory:", "sqlite:"))
         self.loop = asyncio.new_event_loop() if is_async else None
         self._caches: list[Cache] = []
         self.cache = self.new_cache()

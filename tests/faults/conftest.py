@@ -20,7 +20,7 @@ class PatientWay(Way):
     """A way whose caches wait for the store for as long as a test may take."""
 
     def new_cache(self, **options: Any) -> Cache:
-        if self.is_redis:
+        if self.is_shared:
             options = {"socket_timeout": 10.0, "socket_connect_timeout": 10.0, **options}
         return super().new_cache(**options)
 

@@ -5,6 +5,7 @@ file        the file itself: connections, begun, replaced, damaged or foreign fi
 failures    what an error of sqlite3 means
 guards      the lock that processes take to begin a file, and where a file must not be
 store       the protocol of `engine.store`, call by call
+job         a write that a cancelled caller on an event loop leaves behind
 keyvalue    its key-value side
 tidy        what happens behind writes: expired rows, room, checkpoints, recency
 limits, url options, and what a URL says

@@ -32,6 +32,7 @@ from memover.keys.names import transient
 from memover.stores.redis.breaker import Breaker
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.file import Busy, file_at, time_ms, time_us
+from memover.stores.sqlite.job import Job
 from memover.stores.sqlite.keyvalue import SqliteKeyValues
 from memover.stores.sqlite.limits import Limits
 from memover.stores.sqlite.statements import FOREVER, INLINE_BYTES, PIECE_BYTES
@@ -401,7 +402,17 @@ class SqliteStore(SqliteKeyValues):
         return (yield from Run(lambda: self._guarded(work, self._reads)))
 
     def _write_flow(self, work: Callable[[float], T], *, urgent: bool = False) -> Flow[T]:
-        return (yield from Run(lambda: self._guarded(work, self._writes, urgent=urgent)))
+        job = Job(lambda: self._guarded(work, self._writes, urgent=urgent))
+        try:
+            return (yield from Run(job))
+        except GeneratorExit:
+            raise
+        except BaseException:
+            # A caller on an event loop was cancelled while this is done in a thread. What the flow does next (give the
+            # lease back) must come after it.
+            if job.elsewhere():
+                yield from Run(job.wait)
+            raise
 
     def _guarded(self, work: Callable[[float], T], breaker: Breaker, *, urgent: bool = False) -> T:
         if breaker.tripped and not urgent:
