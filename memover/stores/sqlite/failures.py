@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from enum import Enum
 
-__all__ = ["Failure", "failure_of"]
+__all__ = ["ERRORS", "Failure", "failure_of"]
 
 
 class Failure(Enum):
@@ -15,7 +15,7 @@ class Failure(Enum):
     LOST = "the connection was closed meanwhile: take another"
     DAMAGED = "the file is no sound database: move it aside and begin a new one"
     READ_ONLY = "the file cannot be written"
-    FULL = "there is no room"
+    FULL = "nothing can be written for want of room, or because the disk fails; what is open can still be read"
     UNAVAILABLE = "the file cannot be read or opened"
     OURS = "a mistake in memover: it goes on to the caller"
 
@@ -31,8 +31,10 @@ _CODES = {
     14: Failure.UNAVAILABLE,  # SQLITE_CANTOPEN
     15: Failure.BUSY,  # SQLITE_PROTOCOL: lost a race for the locks of the log, again and again
     17: Failure.BUSY,  # SQLITE_SCHEMA
+    18: Failure.DAMAGED,  # SQLITE_TOOBIG: nothing of ours is
     26: Failure.DAMAGED,  # SQLITE_NOTADB
 }
+_NOT_WRITTEN = {778, 1034, 1546}  # SQLITE_IOERR_WRITE, _FSYNC, _TRUNCATE: over quota, a failing disk
 _TEXTS = (  # Python 3.10 does not say the code
     ("is locked", Failure.BUSY),
     ("locking protocol", Failure.BUSY),
@@ -40,6 +42,8 @@ _TEXTS = (  # Python 3.10 does not say the code
     ("interrupted", Failure.BUSY),
     ("readonly", Failure.READ_ONLY),
     ("disk I/O error", Failure.UNAVAILABLE),
+    ("Could not decode", Failure.DAMAGED),
+    ("too big", Failure.DAMAGED),
     ("malformed", Failure.DAMAGED),
     ("not a database", Failure.DAMAGED),
     ("is full", Failure.FULL),
@@ -47,12 +51,20 @@ _TEXTS = (  # Python 3.10 does not say the code
 )
 
 
-def failure_of(error: sqlite3.Error) -> Failure:
+ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises; the latter for texts and messages out of a damaged file."""
+
+
+def failure_of(error: Exception) -> Failure:
     """What this error means."""
+    if isinstance(error, UnicodeDecodeError):
+        return Failure.DAMAGED
     text = str(error)
     if isinstance(error, sqlite3.ProgrammingError):
         return Failure.LOST if "closed database" in text else Failure.OURS
     code = getattr(error, "sqlite_errorcode", None)
+    if code in _NOT_WRITTEN:
+        return Failure.FULL
     if code is not None and (known := _CODES.get(code & 0xFF)) is not None:
         return known
     for part, failure in _TEXTS:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic
 from memover.errors import ConfigurationError, StoreTimeout, StoreUnavailable
-from memover.stores.sqlite.failures import Failure, failure_of
+from memover.stores.sqlite.failures import ERRORS, Failure, failure_of
 from memover.stores.sqlite.guards import check_file_system, let_go_after_fork, lock
 from memover.stores.sqlite.statements import APPLICATION_ID, SCHEMA, TABLES, USER_VERSION
 
@@ -182,7 +182,7 @@ class File:
                 idle, connection = self.open(deadline)
             try:
                 answer = perform(connection, sql, parameters)
-            except sqlite3.Error as error:
+            except ERRORS as error:
                 failure = failure_of(error)
                 if failure is Failure.BUSY:
                     idle.append(connection)
@@ -198,6 +198,12 @@ class File:
                     time.sleep(min(left, pause * (0.5 + random.random())))
                     pause = min(pause * 2, _PAUSE_LAST_SECONDS)
                     continue
+                if failure is Failure.FULL:
+                    # The connection stays: with no room, another could not even be opened to read.
+                    idle.append(connection)
+                    raise StoreUnavailable(
+                        f"{self.address}: {error}: nothing can be written: make room on the disk.", store=self.address
+                    ) from error
                 lost += 1
                 self._failed(failure, connection, error, deadline, lost)
                 continue
@@ -208,14 +214,11 @@ class File:
             return answer
 
     def _failed(
-        self, failure: Failure, connection: Connection, error: sqlite3.Error, deadline: float | None, times: int
+        self, failure: Failure, connection: Connection, error: Exception, deadline: float | None, times: int
     ) -> None:
         """Returns if the statement is to be tried again: it has changed nothing."""
         if failure is Failure.OURS:
             raise error
-        if failure is Failure.FULL:
-            _close(connection)
-            raise StoreUnavailable(f"{self.address}: {error}: make room on the disk.", store=self.address) from error
         moved = self._identity is None or self._identity != self._identity_now()
         _close(connection)
         if (moved or failure is Failure.LOST) and times < 3:
@@ -290,10 +293,11 @@ class File:
         while True:
             self._inspect()
             connection = None
+            self._mend_modes()
             try:
                 connection = self._connect()
                 self._check_tables(connection)
-            except sqlite3.Error as error:
+            except ERRORS as error:
                 if connection is not None:
                     _close(connection)
                 failure = failure_of(error)
@@ -344,6 +348,14 @@ class File:
             connection.execute(f"PRAGMA {pragma}").fetchall()
         return connection
 
+    def _mend_modes(self) -> None:
+        # A log that was begun while the file could not be written has the file's mode of then.
+        if os.access(self.path, os.W_OK):
+            for name in (self.log, self.path + "-shm"):
+                if os.path.exists(name) and not os.access(name, os.W_OK):
+                    with contextlib.suppress(OSError):
+                        os.chmod(name, stat.S_IMODE(os.stat(self.path).st_mode))
+
     def _check_tables(self, connection: Connection) -> None:
         ((mode,),) = connection.execute("PRAGMA journal_mode").fetchall()
         if mode != "wal":
@@ -351,7 +363,7 @@ class File:
             if mode != "wal":
                 raise sqlite3.OperationalError("unable to open its log (WAL): shared memory is not supported there")
         tables = {
-            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
         }
         if not tables >= TABLES:
             raise sqlite3.DatabaseError("malformed: tables are missing")
@@ -416,7 +428,7 @@ class File:
             connection.execute(f"PRAGMA user_version={USER_VERSION}")
             connection.execute("COMMIT")
             connection.execute("PRAGMA journal_mode=WAL").fetchall()
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise StoreUnavailable(
                 f"{self.address} cannot be begun: {error}: see that there is room and that this process may write there.",
                 store=self.address,
@@ -429,24 +441,25 @@ class File:
         _sync_directory(self.path)
         self._directory_synced = False
 
-    def _move_aside(self, error: sqlite3.Error, deadline: float) -> None:
+    def _move_aside(self, error: Exception, deadline: float) -> None:
         """A statement found the file damaged: unless another process has moved it aside already, do so."""
         identity = self._identity
         try:
             with lock(self.path + "-lock", deadline):
-                now = self._identity_now()
-                if identity is None or now is None or identity[:2] != now[:2]:
-                    self.leave()
-                    return
                 self.leave()
-                self._rename_damaged(error)
+                try:
+                    now = os.stat(self.path)
+                except FileNotFoundError:
+                    return
+                if identity is not None and identity[:2] == (now.st_dev, now.st_ino):
+                    self._rename_damaged(error)
         except OSError as failure:
             raise StoreUnavailable(
                 f"{self.address} is damaged ({error}) and cannot be moved aside: {failure}: remove it.",
                 store=self.address,
             ) from failure
 
-    def _rename_damaged(self, error: sqlite3.Error) -> None:
+    def _rename_damaged(self, error: Exception) -> None:
         aside = f"{self.path}.damaged-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
         while os.path.exists(aside):
             aside += "x"

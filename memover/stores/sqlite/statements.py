@@ -18,6 +18,7 @@ entries   one row for an entry, its lease, or both
           holder, under, ends   the lease: whose, under which tokens (NULL: a mark that this load failed), until when
 tokens    a generation or a tag: `number` in order, `nonce`, `token` = `number-nonce`, and until when it is needed
 pieces    the rest of long entries, PIECE_BYTES each; `id` is `parts` * 65536 + 0, 1, 2...
+drops     no table: a row inserted here drops an entry with its lease and moves tokens that exist, in one statement
 doomed    `parts` that no entry has any more, or none has yet (not before `after`), to be removed step by step
 
 A number is `max(now in microseconds, floor + 1, the current one + 1)`, so numbers do not begin anew with a new file.
@@ -31,6 +32,7 @@ from functools import lru_cache
 
 __all__ = [
     "APPLICATION_ID",
+    "DROPPED_NAMES",
     "FOREVER",
     "INLINE_BYTES",
     "PIECE_BYTES",
@@ -49,7 +51,8 @@ INLINE_BYTES = 64 * 1024
 """Longer entries are kept in pieces: they are written and removed step by step, and taking a lease does not rewrite them."""
 PIECE_BYTES = 256 * 1024
 
-TABLES = frozenset({"entries", "tokens", "pieces", "doomed"})
+TABLES = frozenset({"entries", "tokens", "pieces", "doomed", "drops"})
+DROPPED_NAMES = 4
 
 SCHEMA = (
     """CREATE TABLE entries (
@@ -85,6 +88,15 @@ END""",
 END""",
     """CREATE TRIGGER entries_deleted AFTER DELETE ON entries WHEN OLD.parts IS NOT NULL BEGIN
   INSERT OR IGNORE INTO doomed (parts, after) VALUES (OLD.parts, 0);
+END""",
+    f"""CREATE VIEW drops AS SELECT NULL AS key, NULL AS nonce, NULL AS number, NULL AS until,
+  {", ".join(f"NULL AS name{at}" for at in range(DROPPED_NAMES))}""",
+    f"""CREATE TRIGGER dropped INSTEAD OF INSERT ON drops BEGIN
+  DELETE FROM entries WHERE key = NEW.key;
+  UPDATE tokens SET number = max(NEW.number, number + 1), nonce = NEW.nonce,
+    token = CAST(max(NEW.number, number + 1) || '-' || NEW.nonce AS BLOB),
+    expires = CASE WHEN substr(name, instr(name, ':') + 1, 4) = 'tag:' OR instr(name, '@call') THEN NEW.until ELSE expires END
+  WHERE name IN ({", ".join(f"NEW.name{at}" for at in range(DROPPED_NAMES))}) AND nonce <> NEW.nonce;
 END""",
 )
 
@@ -179,12 +191,6 @@ def short_lived(names: int) -> str:
     return f"SELECT 1 FROM tokens WHERE expires < ?1 AND name IN ({','.join('?' * names)}) LIMIT 1"
 
 
-@lru_cache(maxsize=256)
-def existing(names: int) -> str:
-    """name... · one row if one of these tokens exists."""
-    return f"SELECT 1 FROM tokens WHERE name IN ({','.join('?' * names)}) LIMIT 1"
-
-
 # -- leases and entries of calls ----------------------------------------------------------------------------------------------
 
 
@@ -219,6 +225,13 @@ RENEW = f"""UPDATE entries SET ends = ?4, expires = CASE WHEN raw IS NULL THEN ?
 
 REMOVE = "DELETE FROM entries WHERE key = ?1 RETURNING CASE WHEN expires > ?2 THEN raw END"
 """key, now · the entry and its lease are gone; one row with the first bytes of what was there."""
+
+
+DROP = f"""INSERT INTO drops (key, nonce, number, until, {", ".join(f"name{at}" for at in range(DROPPED_NAMES))})
+VALUES (?, ?, ?, ?, {", ".join("?" * DROPPED_NAMES)})"""
+"""key, nonce, now in microseconds, expires of short-lived tokens, names (filled up with NULLs) · the entry and its lease are
+gone, and the tokens that exist have moved. In one step: who reads what was made of the entry finds a token that has moved as
+soon as the entry can be loaded anew."""
 
 
 @lru_cache(maxsize=256)

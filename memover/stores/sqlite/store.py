@@ -9,17 +9,14 @@ An invalidation (`bump`, `drop`, `remove`, `remove_many`) is on the disk besides
 power loss as far as the disk keeps its word; the last entries may be lost then, which is a miss.
 
 Each method's steps are single statements (see `statements`). Where a step of Redis's is one script and here there are
-several statements, the order is the one that Redis Cluster has, where keys are on different nodes:
-* `acquire` reads tokens first, and takes the lease only if the required ones have not moved;
-* `drop` removes entry and lease first and moves tokens after that. Who captures such a token before it reads the entry
-  gets one that moves, or finds the entry gone.
+several statements, the order is the one that Redis Cluster has, where keys are on different nodes: `acquire` reads tokens
+first, and takes the lease only if the required ones have not moved.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +28,7 @@ from memover.errors import StoreError, StoreUnavailable
 from memover.keys.names import transient
 from memover.stores.redis.breaker import Breaker
 from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite.failures import ERRORS
 from memover.stores.sqlite.file import Busy, file_at, time_ms, time_us
 from memover.stores.sqlite.job import Job
 from memover.stores.sqlite.keyvalue import SqliteKeyValues
@@ -93,20 +91,21 @@ class SqliteStore(SqliteKeyValues):
         idle = file.idle
         try:
             connection = idle.pop()
-            row = connection.execute(statement, (*names, moment)).fetchone()
-            idle.append(connection)
-            at = len(names) - 1
-            raw = row[at + 1]
-            if raw is not None:
-                file.recent[row[at]] = None
-                if row[at + 3] is not None:
-                    return self._guarded(lambda deadline: self._read(key, deadline), self._reads)
-            return Seen(key.names, row[:at], raw)
         except IndexError:
-            pass  # no connection is idle
-        except sqlite3.Error:
-            pass  # found anew, and dealt with, below
-        return self._guarded(lambda deadline: self._read(key, deadline), self._reads)
+            return self._guarded(lambda deadline: self._read(key, deadline), self._reads)
+        try:
+            row = connection.execute(statement, (*names, moment)).fetchone()
+        except ERRORS:
+            idle.append(connection)  # it is found again, and dealt with, there:
+            return self._guarded(lambda deadline: self._read(key, deadline), self._reads)
+        idle.append(connection)
+        at = len(names) - 1
+        raw = row[at + 1]
+        if raw is not None:
+            file.recent[row[at]] = None
+            if row[at + 3] is not None:
+                return self._guarded(lambda deadline: self._read(key, deadline), self._reads)
+        return Seen(key.names, row[:at], raw)
 
     async def afetch(self, key: Key) -> Seen:
         try:
@@ -323,17 +322,20 @@ class SqliteStore(SqliteKeyValues):
 
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Flow[None]:
         def work(deadline: float) -> None:
-            self._file.rows(sql.REMOVE, (entry.decode(), time_ms()), deadline)
-            if along:
-                self._bump((), nonce, (), along, deadline)
+            now_us = time_us()
+            until = now_us // 1000 + TOKEN_MARGIN_MS
+            texts = [name.decode() for name in along]
+            some: list[str | None] = [*texts[: sql.DROPPED_NAMES], *[None] * (sql.DROPPED_NAMES - len(texts))]
+            self._file.count(sql.DROP, (entry.decode(), nonce, now_us, until, *some), deadline)
+            for text in texts[sql.DROPPED_NAMES :]:
+                self._file.count(sql.DROP, (None, nonce, now_us, until, text, *some[1:]), deadline)
+            self._tidier.wrote()
 
         return self._write_flow(lambda deadline: self._lasting(lambda: work(deadline)), urgent=True)
 
     def _bump(
         self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes], deadline: float
     ) -> list[bytes]:
-        if not names and not self._file.rows(sql.existing(len(along)), [name.decode() for name in along], deadline):
-            return []
         now_us = time_us()
         until = now_us // 1000 + TOKEN_MARGIN_MS
         asked = [
@@ -341,7 +343,7 @@ class SqliteStore(SqliteKeyValues):
             for part, levels, must in ((names, floors, True), (along, [0] * len(along), False))
             for name, floor in zip(part, levels)
         ]
-        first = (asked[0][0], max(now_us, asked[0][1] + 1)) if names else ("", now_us)
+        first = (asked[0][0], max(now_us, asked[0][1] + 1))
         moved: dict[bytes, bytes] = {}
         for at in range(0, len(asked), _NAMES_AT_ONCE):
             some = asked[at : at + _NAMES_AT_ONCE]
@@ -444,7 +446,7 @@ class SqliteStore(SqliteKeyValues):
                 ((version,),) = connection.execute("PRAGMA data_version").fetchall()
                 self._watching.append((pool, connection, number))
                 return number, version
-        except (IndexError, sqlite3.Error):
+        except (IndexError, *ERRORS):
             pass
         return self._guarded(self._watch, self._reads)
 
