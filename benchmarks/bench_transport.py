@@ -72,7 +72,9 @@ async def tasks(number: int, calls: int, one: Callable[[], Any]) -> float:
 
 def show(name: str, ours: list[float], theirs: list[float]) -> None:
     mine, other = statistics.median(ours), statistics.median(theirs)
-    print(f"{name:22} memover {mine:9,.0f}/s   redis-py {other:9,.0f}/s   x {mine / other:5.2f}   time x {other / mine:4.2f}")
+    print(
+        f"{name:22} memover {mine:9,.0f}/s   redis-py {other:9,.0f}/s   x {mine / other:5.2f}   time x {other / mine:4.2f}"
+    )
 
 
 def whole(url: str, path: str | None) -> None:

@@ -326,14 +326,14 @@ class CacheInvalidation:
         self.what = what
         self._state = state
         self._namespace = namespace
-        self._names = names
+        self.names = names
         self._detail = detail
         self._functions = [each for each in list(state.functions) if each.policy.namespace == namespace]
 
     def begin(self) -> None:
         """Drop the last answers that this concerns."""
         for function in list(self._state.functions):
-            if function.generation_name in self._names or function.tags.early or function.late:
+            if function.generation_name in self.names or function.tags.early or function.late:
                 function.forget()
 
     def failed(self, error: Exception, failure: Exception) -> None:

@@ -236,7 +236,8 @@ class Definition:
         name, softly = function.generation_name, False
         if soft and function.soft_name is not None:
             name, softly = function.soft_name, True
-        told = FunctionInvalidation(function, f"the namespace {function.policy.namespace!r}", None, soft=softly)
+        what = f"the namespace {function.policy.namespace!r}"
+        told = FunctionInvalidation(function, what, None, name=name, soft=softly)
         along = (function.coarse_name,)
         (token,) = yield from move(function.state, told, (name,), new_nonce(), along=along)
         generation = parse(token)
@@ -263,8 +264,11 @@ class Definition:
 class FunctionInvalidation:
     """An `engine.invalidate.Invalidation` of one call (`key`) or of the whole namespace."""
 
-    def __init__(self, function: Function, what: str, key: Key | None, *, soft: bool = False) -> None:
+    def __init__(
+        self, function: Function, what: str, key: Key | None, *, name: bytes = b"", soft: bool = False
+    ) -> None:
         self.what = what
+        self.names = (key.entry,) if key is not None else (name,)
         self._function = function
         self._key = key
         self._soft = soft

@@ -68,16 +68,15 @@ def _disarm() -> list[Claim]:
     os.environ["MEMOVER_URL"] = "memory://"
     import memover.cache
     from memover.keys import identity as registry
+    from memover.stores import address_of
     from memover.stores.memory import MemoryStore
 
     def unconnected(url: str, **_: Any) -> Any:
-        from memover.stores.redis.connect import parse_url
-
         store = MemoryStore(1)
-        store.address = parse_url(url).address
-        return store, None
+        store.address = address_of(url)
+        return store
 
-    memover.cache._redis_stores = unconnected
+    memover.cache.open_store = unconnected
     return registry.survey()
 
 

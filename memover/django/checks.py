@@ -72,15 +72,12 @@ def _server(alias: str, backend: MemoverCache) -> Iterator[CheckMessage]:
             hint="Every other Django project on that Redis database without one shares its keys: name the project and environment.",
             id="memover.W004",
         )
-    from memover.stores.redis.commands import Command
-
-    def asking() -> Any:
-        (answer,) = yield [Command(b"memover", (b"INFO", b"memory"))]
-        return answer
-
+    store: Any = backend.cache._state.store
     try:
-        store: Any = backend.cache._state.store
-        lines = store._run(asking()).decode("utf-8", "replace").splitlines()
+        (answer,) = store.visit(store.nodes()[0], [(b"INFO", b"memory")])
+        if isinstance(answer, Exception):
+            raise answer
+        lines = answer.decode("utf-8", "replace").splitlines()
     except StoreError as error:
         yield Warning(f"The cache {alias!r} could not be asked: {error}", hint="Is the server up?", id="memover.W003")
         return

@@ -45,6 +45,8 @@ class Invalidation(Protocol):
 
     what: str
     """What it concerns, for messages."""
+    names: tuple[bytes, ...]
+    """The names in the store that `InvalidationFailed.what` lists."""
 
     def begin(self) -> None:
         """What this process keeps of the invalidated entries is dropped: called before the store is asked, and after."""
@@ -79,7 +81,7 @@ def acknowledged(
         else:
             for name in names:
                 ledger.owe(name, step)
-        failure = failed_invalidation(told.what, tuple(names), ledger.store.address)
+        failure = failed_invalidation(told.what, told.names, ledger.store.address)
         told.failed(error, failure)
         raise failure from error
     told.begin()

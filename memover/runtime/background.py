@@ -151,6 +151,10 @@ class RefreshPool:
         """How many refreshes run or wait."""
         return len(self._waiting) + len(self._running) + len(self._tasks)
 
+    def tasks(self) -> list[AsyncioTask[Any]]:
+        """The refreshes that are tasks of event loops."""
+        return list(self._tasks)
+
     def room(self) -> bool:
         """Whether one more refresh may begin."""
         if len(self) < 2 * self.workers:

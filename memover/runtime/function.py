@@ -494,8 +494,12 @@ class Function(Entries):
 
     now = staticmethod(wall)
     monotonic = staticmethod(monotonic)
-    chance = staticmethod(random.random)
     new_token = staticmethod(new_nonce)
+
+    @staticmethod
+    def chance() -> float:
+        """A random number from 0 to below 1."""
+        return random.random()
 
 
 def names_in(function: Any) -> tuple[str, ...]:

@@ -232,6 +232,7 @@ class _Removal:
 
     def __init__(self, entries: KeyValueEntries, what: str, keys: Sequence[Key]) -> None:
         self.what = what
+        self.names = tuple(key.entry for key in keys) or (entries.generation_name,)
         self._entries = entries
         self._keys = keys
 

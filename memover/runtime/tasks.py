@@ -51,6 +51,7 @@ def sweep() -> None:
 async def drain(state: CacheState) -> None:
     """Wait for what the running loop still does for a cache."""
     loop, current = asyncio.get_running_loop(), asyncio.current_task()
-    mine = [task for task, owner in list(_tasks.items()) if owner is state and task.get_loop() is loop]
+    loads = [task for task, owner in list(_tasks.items()) if owner is state]
+    mine = [task for task in (*loads, *state.refreshes.tasks()) if task.get_loop() is loop]
     if waiting := [task for task in mine if task is not current]:
         await asyncio.wait(waiting)

@@ -10,7 +10,7 @@ from memover.stores.memory import MemoryStore
 if TYPE_CHECKING:
     from memover.engine.store import Store
 
-__all__ = ["open_store"]
+__all__ = ["address_of", "open_store"]
 
 _REDIS_SCHEMES = (
     "unix://",
@@ -55,8 +55,29 @@ def open_store(url: str, *, max_entries: int, wait_replicas: int, **limits: Any)
                 breaker_last_seconds=limits["breaker_last_seconds"],
             ),
         )
-    scheme = url.partition("://")[0] if "://" in url else url[:20]
-    raise ConfigurationError(
+    raise unknown(url)
+
+
+def address_of(url: str) -> str:
+    """Where the store of a URL is, without credentials and without opening it. Raises `ConfigurationError`."""
+    text = url.lower()
+    if text.startswith(_REDIS_SCHEMES):
+        from memover.stores.redis.connect import parse_url
+
+        return parse_url(url).address
+    if text in ("memory://", "memory:///"):
+        return "memory://"
+    if text.startswith("sqlite:"):
+        from memover.stores.sqlite.url import parse_url as parse_path
+
+        return f"sqlite:///{parse_path(url)}"
+    raise unknown(url)
+
+
+def unknown(url: str) -> ConfigurationError:
+    """The error for a URL of another scheme."""
+    scheme = url.partition("://")[0] if "://" in url else "no scheme"
+    return ConfigurationError(
         f"No store for the scheme {scheme!r}: use memory://, sqlite:///file.db, redis://, rediss://, unix://, redis+sentinel:// or "
         f"redis+cluster:// (or the valkey spellings)."
     )

@@ -598,7 +598,7 @@ def test_nothing_is_served_under_an_invalidation_that_is_owed(redis_way: Way) ->
     """While the store has not taken it, map loads as calls do; afterwards its entries are as good as any."""
     squares = Squares(redis_way)
     squares.map([1, 2])
-    witness = redis_way.cache._shared.witness
+    witness = redis_way.cache._state.witness
     name = f"{redis_way.prefix}:gen:{squares.square.namespace}".encode()
     witness.owed[name] = lambda: None
     squares.loads.clear()

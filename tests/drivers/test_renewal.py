@@ -34,7 +34,7 @@ def slot(plan: Plan, key: Any) -> bytes | None:
 
 def long_load(cache: Cache, function: Callable[..., Any], call: Callable[[], Any]) -> set[bytes | None]:
     """What was in the lease's slot while a call loaded for three times its lease."""
-    resident = function._self_core.now()  # type: ignore[attr-defined]
+    resident = function._self_definition.now()  # type: ignore[attr-defined]
     key = resident.lookup(7)
     answers: list[Any] = []
     caller = threading.Thread(target=lambda: answers.append(call()))
@@ -87,8 +87,8 @@ def test_an_awaited_load_three_times_its_lease_keeps_it(cache: Cache) -> None:
         try:
             return await slow(7)
         finally:
-            if cache._shared.async_store is not None:
-                await cache._shared.async_store.close()
+            if cache._state.async_store is not None:
+                await cache._state.async_store.close()
 
     seen = long_load(cache, slow, lambda: asyncio.run(call()))
     assert len(seen) == 1 and None not in seen
@@ -109,7 +109,7 @@ def test_a_lease_that_was_lost_stays_lost(cache: Cache) -> None:
     caller.start()
     assert begun.wait(60)
     slow.invalidate(7)
-    resident = slow._self_core.now()
+    resident = slow._self_definition.now()
     (held,) = resident.plan._underway.values()
     assert not resident.plan.shared.store.renew(held[0], held[1], resident.plan.lease_ms)
     release.set()
@@ -127,7 +127,7 @@ def test_a_load_that_begins_while_the_renewing_ends_is_renewed() -> None:
         def slow(number: int) -> int:
             return number
 
-        resident = slow._self_core.now()
+        resident = slow._self_definition.now()
         plan, key = resident.plan, resident.lookup(7)
         threads: list[threading.Thread] = []
 
@@ -165,7 +165,7 @@ def test_a_child_does_not_renew_what_its_parent_loads(cache: Cache) -> None:
     caller = threading.Thread(target=slow, args=(7,))
     caller.start()
     assert begun.wait(60)
-    plan = slow._self_core.now().plan
+    plan = slow._self_definition.now().plan
     assert len(plan._underway) == 1
     child = os.fork()
     if child == 0:

@@ -187,7 +187,7 @@ def observe(
         for number in (ARGUMENT, ARGUMENT + 1):
             first = made(number)
             assert (await first if awaited else first) == result
-        resident: Resident = made._self_core.now()
+        resident: Resident = made._self_definition.now()
         spoil(Ground(resident, client))
         plan, shared = resident.plan, resident.plan.shared
         runs.clear()

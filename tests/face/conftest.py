@@ -66,10 +66,10 @@ def no_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A process in which nobody has configured a default cache yet; what a test configures is closed after it."""
     for name in ("URL", "PREFIX", "VERSION", "TTL", "DISABLED"):
         monkeypatch.delenv(f"MEMOVER_{name}", raising=False)
-    monkeypatch.setattr(config, "_configured", None)
+    monkeypatch.setattr(config, "_default", None)
     config._changed()
     yield config
-    if config._configured is not None:
-        config._configured.close()
+    if config._default is not None:
+        config._default.close()
     monkeypatch.undo()
     config._changed()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from memover import UnencodableValue
-from memover.drivers.aio import AsyncSite
+from memover.engine.steps import Await
+from memover.runtime import run as runners
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -190,13 +191,13 @@ def test_tasks_share_an_exception_too(async_way: Way, monkeypatch: pytest.Monkey
     """asyncio.gather of a failing call: one run, every caller told."""
     runs = []
     waiting: list[Any] = []
-    really_await = AsyncSite._await
+    really_await = runners._APERFORM[Await]
 
-    async def counted(site: AsyncSite, *args: Any) -> Any:
-        waiting.append(site)
-        return await really_await(site, *args)
+    async def counted(step: Await) -> Any:
+        waiting.append(step)
+        return await really_await(step)
 
-    monkeypatch.setattr(AsyncSite, "_await", counted)
+    monkeypatch.setitem(runners._APERFORM, Await, counted)
 
     @async_way.cached()
     def failing() -> Any:

@@ -241,7 +241,7 @@ def test_stale_gives_the_last_answer_of_this_process(proxy: FaultyProxy, way_of:
         way.run(f.invalidate(1))
     assert way.run(f(1)) == [1, 3], "an invalidation, acknowledged or not, is not followed by what it was to end"
     proxy.restore()
-    wait_until(lambda: not way.cache._shared.witness.owed, "the invalidation to be acknowledged")
+    wait_until(lambda: not way.cache._state.witness.owed, "the invalidation to be acknowledged")
 
 
 # -- invalidations that fail ----------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_an_invalidation_is_acknowledged_or_raises_and_is_repeated(
     way = way_of(proxy.url)
     way.cache = way.new_cache(breaker_first=0.05, breaker_last=0.1)
     other = way.new_cache()
-    other._shared.store.close()
+    other._state.store.close()
     f, loads = counted(way, namespace="owed")
     way.run(f(1))
     break_it(proxy, fault)
@@ -269,7 +269,7 @@ def test_an_invalidation_is_acknowledged_or_raises_and_is_repeated(
     assert way.run(f(1)) == [1, at + 2]
     assert way.run(f.peek(1)) is None
     proxy.restore()
-    wait_until(lambda: not way.cache._shared.witness.owed, "the invalidation to be acknowledged")
+    wait_until(lambda: not way.cache._state.witness.owed, "the invalidation to be acknowledged")
     first = way.run(f(1))
     assert first == [1, at + 3], "the old entry came back"
     assert way.run(f(1)) == first
@@ -278,7 +278,7 @@ def test_an_invalidation_is_acknowledged_or_raises_and_is_repeated(
 def test_a_later_invalidation_does_not_settle_one_that_failed_meanwhile(way_of: Any, redis_url: str) -> None:
     """Only an invalidation that began after the failure was known makes its repeat unnecessary."""
     way = way_of(redis_url)
-    shared = way.cache._shared
+    shared = way.cache._state
     before = shared.owing((b"name",))
     repeats: list[int] = []
     shared.owe(b"name", lambda: repeats.append(1))
@@ -290,7 +290,7 @@ def test_a_later_invalidation_does_not_settle_one_that_failed_meanwhile(way_of: 
 def test_one_name_that_cannot_be_settled_does_not_hold_up_the_others(redis_url: str, way_of: Any) -> None:
     """Each round begins with other names, so that what can be acknowledged is."""
     way = way_of(redis_url)
-    shared = way.cache._shared
+    shared = way.cache._state
     done: set[int] = set()
     down = True
 
@@ -328,7 +328,7 @@ def test_close_settles_what_is_owed_or_says_that_it_could_not(proxy: FaultyProxy
     assert caught.value.what == (f"{way.prefix}:gen:{f.namespace}",)
     proxy.restore()
     close()
-    assert not cache._shared.witness.owed
+    assert not cache._state.witness.owed
     assert way.run(f(1)) == [1, 2]
 
 

@@ -401,15 +401,15 @@ def fork_while_owing(url: str, prefix: str, server: int) -> Any:
         equal(f(1), 1)
         equal(len(loads), before + 1)
         os.kill(server, signal.SIGCONT)
-        wait_until(lambda: not cache._shared.witness.owed, "the child's repeat")
+        wait_until(lambda: not cache._state.witness.owed, "the child's repeat")
         equal(f(1), 1)
         hits = f.cache_info().hits
         equal(f(1), 1)
         equal(f.cache_info().hits, hits + 1)
 
     status = in_child(child)
-    wait_until(lambda: not cache._shared.witness.owed, "the parent's repeat")
-    return [status, len(cache._shared.witness.owed)]
+    wait_until(lambda: not cache._state.witness.owed, "the parent's repeat")
+    return [status, len(cache._state.witness.owed)]
 
 
 def test_asyncio_run_may_be_called_any_number_of_times(redis_server: RedisServer, prefix: str) -> None:

@@ -51,7 +51,7 @@ class Soak:
 
     def held(self) -> dict[str, int]:
         gc.collect()
-        shared = self.cache._shared
+        shared = self.cache._state
         current, _ = tracemalloc.get_traced_memory()
         return {
             "descriptors": len(os.listdir("/proc/self/fd")),
@@ -117,7 +117,7 @@ def sync_soak(url: str, prefix: str, operations: int, seconds: float) -> Any:
             thread.start()
         for thread in threads:
             thread.join()
-        soak.cache._shared.background.drain()
+        soak.cache._state.background.drain()
 
     return measured(soak, warm, stretch)
 

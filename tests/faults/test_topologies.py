@@ -165,7 +165,7 @@ def test_a_primary_turned_replica_refuses_invalidations_loudly(
         at = len(loads)
         assert way.run(f(1)) == [1, at + 1], "a hit under an invalidation that is owed"
         server.replicate(None)
-        wait_until(lambda: not way.cache._shared.witness.owed, "the invalidation to be acknowledged")
+        wait_until(lambda: not way.cache._state.witness.owed, "the invalidation to be acknowledged")
         hit_again(way, f, 1)
 
 
@@ -210,7 +210,7 @@ def test_a_sentinel_failover_costs_misses_and_no_more(flavour: str, prefix: str)
         with pytest.raises(InvalidationFailed):
             way.run(f.invalidate_all())
         group.wait_primary(other_than=dead)
-        wait_until(lambda: not way.cache._shared.witness.owed, "the invalidation to be acknowledged")
+        wait_until(lambda: not way.cache._state.witness.owed, "the invalidation to be acknowledged")
         hit_again(way, f, 1)
         name = f"{prefix}:gen:{f.namespace}"
         assert int(group.primary.run("GET", name).partition(b"-")[0]) > bumped.number
@@ -224,7 +224,7 @@ def test_a_replica_that_sentinels_still_name_is_not_asked(
     with way_to(sentinel_group.url, "sync", prefix, breaker_first=0.01, breaker_last=0.01) as way:
         f, loads = counted(way)
         way.run(f(1))
-        store: Any = way.cache._shared.store
+        store: Any = way.cache._state.store
         store.close()
         real = type(store._target).primary
         monkeypatch.setattr(type(store._target), "primary", lambda self, timeout: ("127.0.0.1", replica.port))
@@ -303,7 +303,7 @@ def test_a_cluster_node_dies_and_its_replica_takes_over(flavour: str, prefix: st
         with pytest.raises(InvalidationFailed):
             way.run(f.invalidate_all())
         cluster.wait_ok()
-        wait_until(lambda: not way.cache._shared.witness.owed, "the invalidation to be acknowledged")
+        wait_until(lambda: not way.cache._state.witness.owed, "the invalidation to be acknowledged")
         hit_again(way, f, 1)
         assert way.run(f(1)) == [1, len(loads)]
 
@@ -334,7 +334,7 @@ def test_a_silent_cluster_costs_a_call_one_budget_and_not_one_per_node(
 
 
 def _breakers(way: Way) -> list[Any]:
-    shared: Any = way.cache._shared
+    shared: Any = way.cache._state
     if way.is_async:
         return list(shared.async_store._breakers.values())
     return [pool.breaker for pool in shared.store._pools.values()]

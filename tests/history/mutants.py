@@ -11,7 +11,8 @@ from memover.errors import StoreError
 from memover.stores.redis.commands import Command, RedisCommands
 
 if TYPE_CHECKING:
-    from memover.stores.redis.commands import Exchange
+    from memover.engine.steps import Flow
+    from memover.engine.store import StoredEntry
 
 
 def stamp_after_load(index: int) -> None:
@@ -43,21 +44,22 @@ def stamp_after_load(index: int) -> None:
 def store_without_the_lease(index: int) -> None:
     """An entry is stored whether or not the lease still holds its token."""
 
-    def storing(self: Any, key: Any, token: str, raw: bytes, expire_ms: int, *_: Any) -> Exchange[bool]:
-        yield [Command(key.entry, (b"SET", key.entry, raw, b"PX", b"%d" % (expire_ms or 60_000)))]
-        yield [Command(key.lease, (b"DEL", key.lease))]
+    def store(self: Any, entry: StoredEntry) -> Flow[bool]:
+        key, limit = entry.key, b"%d" % (entry.expire_ms or 60_000)
+        yield from self.asked([Command(key.entry, (b"SET", key.entry, entry.raw, b"PX", limit))])
+        yield from self.asked([Command(key.lease, (b"DEL", key.lease))])
         return True
 
-    RedisCommands.storing = storing  # type: ignore[method-assign]
+    RedisCommands.store = store  # type: ignore[method-assign]
 
 
 def invalidate_the_entry_alone(index: int) -> None:
     """Invalidating a call leaves the lease of a load under way."""
 
-    def dropping(self: Any, entry: bytes, *_: Any) -> Exchange[None]:
-        yield [Command(entry, (b"DEL", entry))]
+    def drop(self: Any, entry: bytes, *_: Any) -> Flow[None]:
+        yield from self.asked([Command(entry, (b"DEL", entry))])
 
-    RedisCommands.dropping = dropping  # type: ignore[method-assign]
+    RedisCommands.drop = drop  # type: ignore[method-assign]
 
 
 def flight_by_key(index: int) -> None:

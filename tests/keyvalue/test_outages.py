@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import InvalidationFailed, StoreError, StoreTimeout
+from memover.stores.memory.entries import immediate
 from tests.servers import FaultyProxy, SentinelGroup, primary_with_replicas, wait_until
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def test_a_removal_that_was_not_acknowledged_is_repeated(
     assert cache.get("k") is None
     proxy.restore()
     wait_until(lambda: other.get("k") is None, "the repeat")
-    wait_until(lambda: not cache._shared.witness.owed, "its acknowledgement")
+    wait_until(lambda: not cache._state.witness.owed, "its acknowledgement")
     cache.set("k", "new")
     assert other.get("k") == "new"
 
@@ -108,7 +109,7 @@ def test_what_is_set_after_a_failed_removal_stays(
     proxy.restore()
     wait_until(lambda: cache.set("a", 2) is None, "the store to be asked again", passing=(StoreError,))
     assert cache.add("b", 2) is True
-    wait_until(lambda: not cache._shared.witness.owed, "all that is owed")
+    wait_until(lambda: not cache._state.witness.owed, "all that is owed")
     assert other.get_many(["a", "b", "c"]) == {"a": 2, "b": 2}
 
 
@@ -159,8 +160,8 @@ def test_a_float_that_others_keep_changing_is_given_up(make: Callable[..., Cache
     """Compare-and-set ends with an error that says what to do, not never."""
     cache = make(redis_url, wait_timeout=0)
     cache.set("x", 0.5)
-    store = cache._shared.store
-    swap, store.swap = store.swap, lambda *_: False  # type: ignore[attr-defined]
+    store = cache._state.store
+    swap, store.swap = store.swap, immediate(lambda *_: False)  # type: ignore[method-assign]
     try:
         with pytest.raises(StoreTimeout, match="plain int"):
             cache.incr("x")
@@ -264,7 +265,7 @@ def test_a_forgotten_set_leaves_no_old_value(
     assert cache.get("k") is None
     proxy.restore()
     wait_until(lambda: other.get_many(["k", "l", "m"]) == {"m": "kept"}, "the removals")
-    wait_until(lambda: not cache._shared.witness.owed, "their acknowledgement")
+    wait_until(lambda: not cache._state.witness.owed, "their acknowledgement")
     cache.set("k", "new")
     assert other.get("k") == "new"
 
@@ -280,7 +281,7 @@ def test_very_many_failed_removals_become_one_clear(
     for part in range(3):
         with pytest.raises(InvalidationFailed):
             cache.delete_many([f"x{part}-{number}" for number in range(600)])
-    assert len(cache._shared.witness.owed) <= 1001
+    assert len(cache._state.witness.owed) <= 1001
     proxy.restore()
     wait_until(lambda: other.get("k") is None, "the clear")
-    wait_until(lambda: not cache._shared.witness.owed, "the acknowledgement of all")
+    wait_until(lambda: not cache._state.witness.owed, "the acknowledgement of all")

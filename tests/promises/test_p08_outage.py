@@ -51,7 +51,7 @@ def test_an_unacknowledged_invalidation_raises_closes_and_is_repeated(
     assert all(name.startswith(f"{way.prefix}:") for name in failed.value.what)
     assert [way.run(f(1)) for _ in range(3)] == [2, 3, 4], "the function's own results, one call after another"
     server.thaw()
-    wait_until(lambda: not way.cache._shared.witness.owed, "the repeat to be acknowledged")
+    wait_until(lambda: not way.cache._state.witness.owed, "the repeat to be acknowledged")
     assert way.run(f(1)) == 5
     assert way.run(f(1)) == 5
     # And so for everybody.
@@ -78,7 +78,7 @@ def test_the_old_entry_is_dead_for_other_processes_after_the_repeat(
             assert answer(1) == 2, "this process knows better"
             assert run_python(actors.call, server.url, prefix) == [1], "the others cannot know"
             proxy.restore()
-            wait_until(lambda: not cache._shared.witness.owed, "the repeat")
+            wait_until(lambda: not cache._state.witness.owed, "the repeat")
             assert run_python(actors.call, server.url, prefix) == [2]
 
 

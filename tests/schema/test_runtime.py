@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from memover.runtime.run import run
+
 from memover import Cache, ConfigurationError, InvalidationFailed, Source
 from memover.codec.envelope import NO_FINGERPRINT, read_header
 from tests.servers import FaultyProxy
@@ -154,7 +156,7 @@ def test_a_function_without_annotation_reads_what_there_is(cache: Cache) -> None
 
     f: Any = cache.versioned(namespace="plain", version=1)(plain)
     f(1)
-    raw = cache._shared.store.read(f._self_core.now().lookup(1)).raw
+    raw = cache._state.store.fetch(f._self_definition.now().lookup(1)).raw
     assert raw is not None
     assert read_header(raw, f.key(1).encode()).fingerprint == NO_FINGERPRINT
     plain.__annotations__["return"] = list[int]
@@ -311,7 +313,7 @@ def test_an_upgrade_under_way_cannot_outlive_an_invalidation(both: Releases) -> 
             await later()
             return upgrade(value)
 
-        new.f._self_core.upgrades[1] = upgrade_and_invalidate
+        new.f._self_definition.upgrades[1] = upgrade_and_invalidate
     both.run(new.f(7))
     assert both.run(new.f(7)) == new.kind(7, 7)
     assert new.loads == [7]
@@ -325,7 +327,7 @@ def test_what_was_replaced_does_not_come_back(both: Releases, write: str) -> Non
     new.f.upgrade(from_version=1)(lambda old: new.kind(**old, c="old"))
     both.run(new.f.set(new.kind(1, "set"), 7) if write == "set" else new.f.refresh(7))
     key = new.f.key(7).encode()
-    both.cache._shared.store.drop(key, b"{%b}:lease" % key, "0" * 16, ())
+    run(both.cache._state.store.drop(key, b"{%b}:lease" % key, "0" * 16, ()))
     new.loads.clear()
     assert both.run(new.f(7)) == new.kind(7, 7)
     assert new.loads == [7]
@@ -476,7 +478,7 @@ def test_what_the_older_load_used_still_counts(cache: Cache) -> None:
     for changed in ("rate", "bonus"):
         old.refresh(5)
         key = new.key(5).encode()
-        cache._shared.store.drop(key, b"{%b}:lease" % key, "0" * 16, ())
+        run(cache._state.store.drop(key, b"{%b}:lease" % key, "0" * 16, ()))
         before = new.cache_info().upgrades
         assert new(5) == 5 * values["rate"] + values["bonus"]
         assert new.cache_info().upgrades == before + 1

@@ -31,7 +31,7 @@ _CONTAINERS = frozenset(
 )  # fmt: skip
 # What a client says when it connects: no part of an operation's cost.
 _HANDSHAKE = frozenset(
-    ("AUTH", "HELLO", "SELECT", "READONLY", "CLIENT SETINFO", "CLIENT SETNAME", "CLIENT MAINT_NOTIFICATIONS")
+    ("AUTH", "HELLO", "INFO", "SELECT", "READONLY", "CLIENT SETINFO", "CLIENT SETNAME", "CLIENT MAINT_NOTIFICATIONS")
 )
 
 

@@ -109,30 +109,34 @@ def test_tags_that_cannot_be_meant_are_refused_at_decoration(tags: Any) -> None:
             return x
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_too_many_tags_are_refused_with_advice(way: Way, late: bool) -> None:
-    """At most 16 on one result; the error says so, and the call is not stuck behind a lease."""
-    many = [f"t{n}" for n in range(17)]
-    tags: Any = (lambda call, result: many) if late else (lambda call: many)
-    f = way.cached(tags=tags)(lambda: 1)
+def test_too_many_tags_of_the_arguments_are_refused_with_advice(way: Way) -> None:
+    """At most 16 on one result; the error says so, and the function has not run."""
+    f = way.cached(tags=lambda call: [f"t{n}" for n in range(17)])(lambda: 1)
     for _ in range(2):
         with pytest.raises(ConfigurationError, match="common tag"):
             way.run(f())
+    assert f.cache_info().loads == 0
 
 
-def test_too_many_tags_by_hand_are_refused_with_advice(way: Way) -> None:
-    """depends_on too; and the second call is told at once, not when a lease has ended."""
+@pytest.mark.parametrize("by_hand", [False, True], ids=["callable", "depends_on"])
+def test_too_many_tags_of_a_result_leave_it_unstored(
+    way: Way, by_hand: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A call that has its result returns it; it is counted, warned of once, and nobody waits behind its lease."""
+    many = [f"t{n}" for n in range(17)]
 
-    @way.cached(wait_timeout=20)
+    @way.cached(wait_timeout=20, tags=() if by_hand else (lambda call, result: many))
     def f() -> int:
-        memover.depends_on(*(f"t{n}" for n in range(17)))
+        if by_hand:
+            memover.depends_on(*many)
         return 1
 
     for _ in range(3):
-        with pytest.raises(ConfigurationError, match="common tag"):
-            way.run(f())
+        assert way.run(f()) == 1
     assert f.cache_info().loads == 3
+    assert f.cache_info().refused_stores == 3
     assert f.cache_info().waits == 0
+    assert sum("common tag" in record.message for record in caplog.records) == 1
 
 
 def test_a_callable_that_raises_is_the_callers_error(way: Way) -> None:
@@ -367,7 +371,7 @@ def test_an_invalidation_of_tags_that_fails_says_so_and_is_repeated(
         assert any(name.endswith(":tag:t") for name in caught.value.what)
         proxy.restore()
         assert [way.run(static()), way.run(late())] == [2, 2]
-        wait_until(lambda: not way.cache._shared.witness.owed, "the repeat to be acknowledged")
+        wait_until(lambda: not way.cache._state.witness.owed, "the repeat to be acknowledged")
         for f in (static, late):
 
             def stored(f: Any = f) -> Any:

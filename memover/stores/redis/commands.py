@@ -90,7 +90,7 @@ class Commands:
                 if value is not None and value.__class__ is not bytes:
                     break
             else:
-                return answer  # type: ignore[no-any-return]
+                return answer
         raise self.odd(answer, "MGET")
 
     def tokens(self, answers: Sequence[Any], count: int, what: str, nonce: bytes = b"") -> list[bytes]:
@@ -168,9 +168,7 @@ class RedisCommands(Commands):
         for key in keys:
             for name in key.names:
                 places.setdefault(name, len(places))
-        (answer,) = yield from self.asked(
-            [Command(keys[0].entry, (b"MGET", *places, *(key.entry for key in keys)))]
-        )
+        (answer,) = yield from self.asked([Command(keys[0].entry, (b"MGET", *places, *(key.entry for key in keys)))])
         found = self.values(answer, len(places) + len(keys))
         raws = iter(found[len(places) :])
         return [Seen(key.names, [found[places[name]] for name in key.names], next(raws)) for key in keys]
@@ -202,7 +200,9 @@ class RedisCommands(Commands):
         if self.spread:
             return (yield from self._acquire_apart(key, names, mine, ms, floors, limits, mode))
         counts = (b"%d" % required, b"%d" % len(floors), *(b"%d" % floor for floor in floors), *limits)
-        (answer,) = yield from self.asked([call(scripts.ACQUIRE, (key.lease, key.entry, *names), mine, ms, mode, *counts)])
+        (answer,) = yield from self.asked(
+            [call(scripts.ACQUIRE, (key.lease, key.entry, *names), mine, ms, mode, *counts)]
+        )
         if not isinstance(answer, list) or not 3 <= len(answer) <= len(names) + 3:
             raise self.odd(answer, "a request for a lease")
         ours, held, raw, *found = answer
@@ -250,10 +250,7 @@ class RedisCommands(Commands):
     def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> Flow[list[bytes]]:
         mine = nonce.encode()
         answers = yield from self.asked(
-            [
-                call(scripts.TOKEN, (name,), mine, b"%d" % floor, _margin(name, 0))
-                for name, floor in zip(names, floors)
-            ]
+            [call(scripts.TOKEN, (name,), mine, b"%d" % floor, _margin(name, 0)) for name, floor in zip(names, floors)]
         )
         return self.tokens(answers, len(names), "a question for tokens")
 
@@ -314,7 +311,9 @@ class RedisCommands(Commands):
             for answer in (yield from self.asked(calls, urgent=True)):
                 moved += self.tokens(_list(answer), 1, "an invalidation", mine)
         if along:
-            answers = yield from self.asked([call(scripts.MOVE, (name,), mine, limits[name]) for name in along], urgent=True)
+            answers = yield from self.asked(
+                [call(scripts.MOVE, (name,), mine, limits[name]) for name in along], urgent=True
+            )
             self._acknowledged(answers)
         return moved
 

@@ -72,7 +72,9 @@ def parse_url(url: str) -> Target:
         )
     if topology:
         if topology not in ("sentinel", "cluster"):
-            raise ConfigurationError("The store's URL has an unknown scheme: write redis+sentinel:// or redis+cluster://.")
+            raise ConfigurationError(
+                "The store's URL has an unknown scheme: write redis+sentinel:// or redis+cluster://."
+            )
         return _several(family, topology, netloc, path, query)
     # Not by urlunsplit, which writes unix:/path where there is no host.
     options = _plain_options(family, netloc, path, query)
@@ -153,7 +155,9 @@ def _node(text: str, at: int, default_port: int) -> Node:
         parts = urlsplit(f"//{text}")
         return parts.hostname or "localhost", parts.port or default_port
     except ValueError:
-        raise ConfigurationError(f"Number {at} of the servers in the store's URL is not host:port; {_PERCENT}.") from None
+        raise ConfigurationError(
+            f"Number {at} of the servers in the store's URL is not host:port; {_PERCENT}."
+        ) from None
 
 
 class ValueFault(RedisError):

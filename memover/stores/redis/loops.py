@@ -25,7 +25,9 @@ __all__ = ["Home", "Homes"]
 class Home:
     """The lanes of one event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, make: Callable[[Node | None], Callable[[Opening], Line]], limits: Limits) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, make: Callable[[Node | None], Callable[[Opening], Line]], limits: Limits
+    ) -> None:
         self.loop = weakref.ref(loop)
         self.small: dict[Node | None, Lane] = {}
         self._large: dict[Node | None, Lane] = {}

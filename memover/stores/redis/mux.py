@@ -232,6 +232,7 @@ class Mux:
         if sock is None:
             return
         self._inside = True
+        data: bytes | None = None
         try:
             data = sock.recv(_CHUNK)
             while data:

@@ -28,7 +28,7 @@ from memover.clocks import monotonic
 from memover.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from memover.stores.redis.connect import Node, Target
 

@@ -6,12 +6,12 @@ cost. An error that the server answers is an answer: an exception object of redi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from redis import exceptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["NOT_ENOUGH", "PureReader", "Reader", "new_reader", "pack", "server_error"]
 
@@ -27,7 +27,7 @@ NOT_ENOUGH = _NotEnough()
 _DEPTH_LIMIT = 32
 """Arrays within arrays. Our commands are answered with two levels at most."""
 
-_ERRORS: dict[str, type[exceptions.ResponseError] | type[exceptions.ConnectionError]] = {
+_ERRORS: dict[str, type[exceptions.ResponseError | exceptions.ConnectionError]] = {
     "ASK": exceptions.AskError,
     "CLUSTERDOWN": exceptions.ClusterDownError,
     "CROSSSLOT": exceptions.ClusterCrossSlotError,
@@ -142,6 +142,9 @@ def _pure_pack(args: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
+pack: Callable[[tuple[bytes, ...]], bytes]
+"""A command as bytes."""
+
 try:
     import hiredis
 except ImportError:
@@ -151,7 +154,7 @@ except ImportError:
         """A reader for a new connection."""
         return PureReader()
 else:
-    pack = hiredis.pack_command
+    pack = cast("Any", hiredis.pack_command)
 
     def new_reader() -> Reader:
         """A reader for a new connection."""

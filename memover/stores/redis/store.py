@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from memover.engine.store import Seen
 from memover.stores.redis.commands import Command, Large, RedisCommands
 from memover.stores.redis.connect import lost
 from memover.stores.redis.keyvalue import KeyValueCommands
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memover.engine.steps import Flow
+    from memover.engine.store import Seen, Store
     from memover.model import Key
     from memover.stores.redis.breaker import Breaker
     from memover.stores.redis.connect import Node, Target
@@ -138,3 +138,9 @@ class RedisStore(KeyValueCommands, RedisCommands):
 
     def after_fork(self) -> None:
         self.link.after_fork()
+
+
+if TYPE_CHECKING:
+
+    def _is_one(store: RedisStore) -> Store:
+        return store

@@ -233,6 +233,8 @@ class File:
         # Connections that were opened while the file could not be written keep the whole process from writing, even when
         # it can be written again: they share what SQLite knows of the file. So all are closed.
         self.leave()
+        if failure is Failure.READ_ONLY and times == 1 and _may_write(self.path):
+            return
         raise StoreUnavailable(
             f"{self.address}: {error}: see that its directory is there, and that this process may write it and the file.",
             store=self.address,
@@ -350,9 +352,9 @@ class File:
 
     def _mend_modes(self) -> None:
         # A log that was begun while the file could not be written has the file's mode of then.
-        if os.access(self.path, os.W_OK):
+        if _may_write(self.path):
             for name in (self.log, self.path + "-shm"):
-                if os.path.exists(name) and not os.access(name, os.W_OK):
+                if os.path.exists(name) and not _may_write(name):
                     with contextlib.suppress(OSError):
                         os.chmod(name, stat.S_IMODE(os.stat(self.path).st_mode))
 
@@ -529,6 +531,10 @@ def _is_open(connection: Connection | None) -> bool:
 def _head(descriptor: int) -> bytes:
     os.lseek(descriptor, 0, os.SEEK_SET)
     return os.read(descriptor, _HEADER_BYTES)
+
+
+def _may_write(path: str) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _remove(path: str) -> None:
