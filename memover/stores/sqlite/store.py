@@ -105,7 +105,7 @@ class SqliteStore(SqliteKeyValues):
             file.recent[row[at]] = None
             if row[at + 3] is not None:
                 return self._guarded(lambda deadline: self._read(key, deadline), self._reads)
-        return Seen(key.names, row[:at], raw)
+        return Seen(key.names, [row[0]] if at == 1 else list(row[:at]), raw)
 
     async def afetch(self, key: Key) -> Seen:
         try:
