@@ -225,7 +225,10 @@ def main() -> int:
             text = f"{ours * 1e6:7.1f} µs, diskcache {theirs * 1e6:7.1f} µs: {ratio:.2f} × (target {target} ×)"
             tell(name, text, ratio <= target)
         pairs = [
-            (calls_per_second(directory, "memover", asked.seconds), calls_per_second(directory, "diskcache", asked.seconds))
+            (
+                calls_per_second(directory, "memover", asked.seconds),
+                calls_per_second(directory, "diskcache", asked.seconds),
+            )
             for _ in range(3)
         ]
         ours, theirs, ratio = summary(pairs)

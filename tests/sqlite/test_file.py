@@ -96,7 +96,9 @@ def test_a_file_of_others_is_refused_and_not_touched(
     assert set(os.listdir(os.path.dirname(path))) == {"store.db", "store.db-lock"}
 
 
-def test_a_look_at_a_foreign_file_drops_none_of_its_locks(store: SqliteStore, path: str, child: Callable[..., Child]) -> None:
+def test_a_look_at_a_foreign_file_drops_none_of_its_locks(
+    store: SqliteStore, path: str, child: Callable[..., Child]
+) -> None:
     """A process that has the file open as its own database, and gives it to a cache by mistake, keeps its locks."""
     foreign_database(path)
     own = sqlite3.connect(path, isolation_level=None)
@@ -259,7 +261,9 @@ def test_only_the_file_deleted(store: SqliteStore, path: str) -> None:
     assert check(path) == "ok"
 
 
-def test_an_invalidation_is_of_the_file_that_is_there(store: SqliteStore, make: Callable[..., SqliteStore], path: str) -> None:
+def test_an_invalidation_is_of_the_file_that_is_there(
+    store: SqliteStore, make: Callable[..., SqliteStore], path: str
+) -> None:
     """Another process has begun a new file: an invalidation right after that reaches it, although no read has noticed."""
     keep(store, key_of("a"), b"x")
     store._file.look(store._file.moment)
@@ -479,7 +483,9 @@ def test_a_strangers_lock_costs_one_budget_and_no_reader(
     run(store.ensure((b"p:gen:new",), (0,), nonce()))
 
 
-def test_the_budget_is_the_whole_calls(make: Callable[..., SqliteStore], path: str, child: Callable[..., Child]) -> None:
+def test_the_budget_is_the_whole_calls(
+    make: Callable[..., SqliteStore], path: str, child: Callable[..., Child]
+) -> None:
     """A call of several statements waits once for its budget, not once for each."""
     store = make(lock_timeout=0.4)
     keys = [key_of(str(number), b"p:tag:%d" % number) for number in range(20)]

@@ -65,7 +65,9 @@ def test_constructing_touches_nothing(tmp_path: Path) -> None:
         assert (tmp_path / "new" / "dir" / "a.db").exists()
 
 
-def test_network_file_systems_are_refused_where_the_system_tells(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_network_file_systems_are_refused_where_the_system_tells(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """NFS and the like: locks and shared memory do not hold there. A host's directory in a guest is warned of."""
     mounts = tmp_path / "mountinfo"
     mounts.write_text(

@@ -30,6 +30,7 @@ import sqlite3
 import stat
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic
@@ -39,7 +40,7 @@ from memover.stores.sqlite.guards import check_file_system, let_go_after_fork, l
 from memover.stores.sqlite.statements import APPLICATION_ID, SCHEMA, TABLES, USER_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["RECENT_MS", "Busy", "Connection", "File", "file_at", "time_ms", "time_us"]
 
@@ -54,7 +55,9 @@ _LOG_BYTES = 16 << 20
 """The log is cut down to this when it has been copied into the file and begins anew."""
 _CACHE_KIB = 4096
 """Pages that each connection keeps in memory."""
-_PAUSE_FIRST_SECONDS, _PAUSE_LAST_SECONDS = 0.0002, 0.008
+_YIELDS = 12
+"""How often somebody else is let run before a wait for the lock begins: a writer has it for some tens of microseconds."""
+_PAUSE_FIRST_SECONDS, _PAUSE_LAST_SECONDS = 0.0002, 0.004
 _FORK_PATIENCE_SECONDS, _FORK_WAIT_SECONDS = 0.05, 1.0
 _OLDEST_SQLITE = (3, 35, 0)
 _HEADER_BYTES = 100
@@ -93,6 +96,8 @@ class File:
         """The millisecond in which the file was last looked at."""
         self.recent: dict[int, None] = {}
         """The rows read since that was last written down: see `tidy`."""
+        self.recent_before: dict[int, None] = {}
+        """Those of the time before that."""
         self.recent_due = 0
         """The millisecond from which on that should be done."""
         self.behind: Callable[[], object] | None = None
@@ -168,7 +173,7 @@ class File:
         deadline: float | None,
     ) -> Any:
         pause = _PAUSE_FIRST_SECONDS
-        lost = 0
+        lost = tries = 0
         while True:
             moment = time_ms()
             if moment != self.moment:
@@ -195,6 +200,10 @@ class File:
                             f"has a transaction open on it?",
                             store=self.address,
                         ) from error
+                    tries += 1
+                    if tries < _YIELDS:
+                        _yield()
+                        continue
                     time.sleep(min(left, pause * (0.5 + random.random())))
                     pause = min(pause * 2, _PAUSE_LAST_SECONDS)
                     continue
@@ -365,7 +374,10 @@ class File:
             if mode != "wal":
                 raise sqlite3.OperationalError("unable to open its log (WAL): shared memory is not supported there")
         tables = {
-            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
+            name
+            for (name,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+            ).fetchall()
         }
         if not tables >= TABLES:
             raise sqlite3.DatabaseError("malformed: tables are missing")
@@ -526,6 +538,9 @@ def _is_open(connection: Connection | None) -> bool:
     except sqlite3.ProgrammingError:
         return False
     return True
+
+
+_yield: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 def _head(descriptor: int) -> bytes:

@@ -82,19 +82,15 @@ class SqliteKeyValues:
         def work(deadline: float) -> tuple[bytes | None, bytes | None]:
             name = key.names[0]
             token = self._tokens((name,), deadline).get(name)
-            rows = self._file.rows(sql.REMOVE, (key.text, time_ms()), deadline)
+            rows = self._file.rows(sql.READ_HEAD, (key.text, time_ms()), deadline)
+            self._remove([key.text], deadline)
             return token, rows[0][0] if rows else None
 
         return self._write_flow(lambda deadline: self._lasting(lambda: work(deadline)), urgent=True)
 
     def remove_many(self, keys: Sequence[Key]) -> Flow[None]:
-        def work(deadline: float) -> None:
-            texts = [key.text for key in keys]
-            for at in range(0, len(texts), sql.BATCH):
-                some = texts[at : at + sql.BATCH]
-                self._file.count(sql.remove(len(some)), some, deadline)
-
-        return self._write_flow(lambda deadline: self._lasting(lambda: work(deadline)), urgent=True)
+        texts = [key.text for key in keys]
+        return self._write_flow(lambda deadline: self._lasting(lambda: self._remove(texts, deadline)), urgent=True)
 
     # -- steps ------------------------------------------------------------------------------------------------------------------
 
@@ -128,9 +124,7 @@ class SqliteKeyValues:
             ):
                 break
             self._undo(laid, deadline)
-        for at in range(0, len(gone), sql.BATCH):
-            some_gone = gone[at : at + sql.BATCH]
-            self._file.count(sql.remove(len(some_gone)), some_gone, deadline)
+        self._remove(gone, deadline)
         self._tidier.wrote(size)
         return generation
 
@@ -284,7 +278,15 @@ class SqliteKeyValues:
         self._again(parts, deadline)
         return False
 
+    def _remove(self, texts: Sequence[str], deadline: float) -> None:
+        # Leases first: a load under way must not store behind the removal of its entry.
+        for at in range(0, len(texts), sql.BATCH):
+            some = texts[at : at + sql.BATCH]
+            self._file.count(sql.end_leases(len(some)), some, deadline)
+            self._file.count(sql.remove(len(some)), some, deadline)
+
     def _discard(self, key: Key, found: _Found, stamp: Stamp, generation: bytes, deadline: float) -> bool:
+        self._file.count(sql.end_leases(1), (key.text,), deadline)
         done = self._file.count(sql.DISCARD, (key.text, found.head, stamp.name.decode(), generation), deadline)
         if not done:
             self._again(None, deadline)

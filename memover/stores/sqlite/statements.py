@@ -8,14 +8,14 @@ entries) is computed from what was read and written only if that is still there.
 Times are milliseconds since the epoch of the machine's clock, frozen by no test, as Redis's `PX` is; `FOREVER` is no
 limit. Names and keys are text, as `keys.names` makes them.
 
-entries   one row for an entry, its lease, or both
-          key     the entry's key
-          raw     the entry's bytes, all of them up to INLINE_BYTES, else the first of them with the header; NULL: no entry
+entries   key     the entry's key
+          raw     the entry's bytes, all of them up to INLINE_BYTES, else the first of them with the header
           size    how many bytes the entry has
           parts   where the other bytes are, in `pieces`; NULL: nowhere
-          expires when the entry goes; where there is none, when the lease ends
+          expires when the entry goes
           used    when it was last written or, within some seconds, read
-          holder, under, ends   the lease: whose, under which tokens (NULL: a mark that this load failed), until when
+          lease   always NULL: a statement that sets it ends the lease on the entry, as one that inserts a row does
+leases    key, holder, under (the tokens it was taken under; NULL: a mark that this load failed), ends
 tokens    a generation or a tag: `number` in order, `nonce`, `token` = `number-nonce`, and until when it is needed
 pieces    the rest of long entries, PIECE_BYTES each; `id` is `parts` * 65536 + 0, 1, 2...
 drops     no table: a row inserted here drops an entry with its lease and moves tokens that exist, in one statement
@@ -51,7 +51,7 @@ INLINE_BYTES = 64 * 1024
 """Longer entries are kept in pieces: they are written and removed step by step, and taking a lease does not rewrite them."""
 PIECE_BYTES = 256 * 1024
 
-TABLES = frozenset({"entries", "tokens", "pieces", "doomed", "drops"})
+TABLES = frozenset({"entries", "leases", "tokens", "pieces", "doomed", "drops"})
 DROPPED_NAMES = 4
 
 SCHEMA = (
@@ -60,15 +60,18 @@ SCHEMA = (
   key TEXT NOT NULL UNIQUE,
   expires INTEGER NOT NULL,
   used INTEGER NOT NULL,
-  ends INTEGER NOT NULL DEFAULT 0,
-  holder TEXT,
-  under BLOB,
-  size INTEGER NOT NULL DEFAULT 0,
+  size INTEGER NOT NULL,
   parts INTEGER,
-  raw BLOB
+  lease INTEGER,
+  raw BLOB NOT NULL
 )""",
     f"CREATE INDEX entries_expires ON entries (expires) WHERE expires < {FOREVER}",
-    "CREATE INDEX entries_used ON entries (used) WHERE raw IS NOT NULL",
+    """CREATE TABLE leases (
+  key TEXT PRIMARY KEY,
+  holder TEXT NOT NULL,
+  under BLOB,
+  ends INTEGER NOT NULL
+) WITHOUT ROWID""",
     """CREATE TABLE tokens (
   name TEXT PRIMARY KEY,
   number INTEGER NOT NULL,
@@ -79,6 +82,12 @@ SCHEMA = (
     f"CREATE INDEX tokens_expires ON tokens (expires) WHERE expires < {FOREVER}",
     "CREATE TABLE pieces (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL)",
     "CREATE TABLE doomed (parts INTEGER PRIMARY KEY, after INTEGER NOT NULL)",
+    """CREATE TRIGGER lease_ended AFTER INSERT ON entries BEGIN
+  DELETE FROM leases WHERE key = NEW.key;
+END""",
+    """CREATE TRIGGER lease_ended_too AFTER UPDATE OF lease ON entries BEGIN
+  DELETE FROM leases WHERE key IN (OLD.key, NEW.key);
+END""",
     """CREATE TRIGGER entries_inserted AFTER INSERT ON entries WHEN NEW.parts IS NOT NULL BEGIN
   DELETE FROM doomed WHERE parts = NEW.parts;
 END""",
@@ -93,6 +102,7 @@ END""",
   {", ".join(f"NULL AS name{at}" for at in range(DROPPED_NAMES))}""",
     f"""CREATE TRIGGER dropped INSTEAD OF INSERT ON drops BEGIN
   DELETE FROM entries WHERE key = NEW.key;
+  DELETE FROM leases WHERE key = NEW.key;
   UPDATE tokens SET number = max(NEW.number, number + 1), nonce = NEW.nonce,
     token = CAST(max(NEW.number, number + 1) || '-' || NEW.nonce AS BLOB),
     expires = CASE WHEN substr(name, instr(name, ':') + 1, 4) = 'tag:' OR instr(name, '@call') THEN NEW.until ELSE expires END
@@ -120,7 +130,7 @@ def look(names: int) -> str:
         "SELECT "
         + "(SELECT token FROM tokens WHERE name = ?), " * names
         + "e.id, e.raw, e.size, e.parts, l.holder, l.under FROM (SELECT ? AS now, ? AS key) a "
-        "LEFT JOIN entries e ON e.key = a.key AND e.expires > a.now LEFT JOIN entries l ON l.key = a.key AND l.ends > a.now"
+        "LEFT JOIN entries e ON e.key = a.key AND e.expires > a.now LEFT JOIN leases l ON l.key = a.key AND l.ends > a.now"
     )
 
 
@@ -129,7 +139,7 @@ READ_PIECES = "SELECT bytes FROM pieces WHERE id >= ?1 * 65536 AND id < (?1 + 1)
 
 BATCH = 128
 """Entries and tokens of a batch are read this many at a time."""
-READ_ENTRIES = f"SELECT key, id, raw, size, parts FROM entries WHERE expires > ? AND raw IS NOT NULL AND key IN ({','.join('?' * BATCH)})"
+READ_ENTRIES = f"SELECT key, id, raw, size, parts FROM entries WHERE expires > ? AND key IN ({','.join('?' * BATCH)})"
 """now, key... (filled up with NULLs) · the entries there are, in any order."""
 READ_TOKENS = f"SELECT name, token FROM tokens WHERE name IN ({','.join('?' * BATCH)})"
 """name... (filled up with NULLs) · the tokens there are, in any order."""
@@ -195,37 +205,46 @@ def short_lived(names: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def acquire(required: int) -> str:
-    """key, holder, under, ends, now, force, then name and token of each required one · the lease is taken unless another
-    has it under the same tokens, or one of the tokens has moved: one row with raw, size, parts (NULLs without an entry)."""
-    guard = "".join(" AND (SELECT token FROM tokens WHERE name = ?) = ?" for _ in range(required))
-    return f"""INSERT INTO entries (key, holder, under, ends, expires, used)
-SELECT ?1, ?2, ?3, ?4, ?4, ?5 WHERE ?6 IS NOT NULL{guard}
-ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, under = excluded.under, ends = excluded.ends,
-  expires = CASE WHEN raw IS NULL THEN excluded.expires ELSE expires END
-WHERE ?6 OR ends <= ?5 OR under IS NULL OR under <> excluded.under OR holder = excluded.holder
-RETURNING CASE WHEN expires > ?5 THEN raw END, size, parts"""
+def acquire(names: int, required: int, floors: int) -> str:
+    """key, holder, ends, now, force, then the names, then the floors of the first ones · the lease is taken, under the
+    required tokens, unless another has it under the same. One row if it was: the tokens, then raw and size of the entry, or
+    NULLs. None if one of the tokens that have floors is missing or behind."""
+    name = [f"?{6 + at}" for at in range(names)]
+    floor = [f"?{6 + names + at}" for at in range(floors)]
+    under = " || ',' || ".join(f"(SELECT token FROM tokens WHERE name = {each})" for each in name[:required])
+    present = "".join(
+        f" AND EXISTS (SELECT 1 FROM tokens WHERE name = {each} AND number >= {least})"
+        for each, least in zip(name, floor)
+    )
+    return f"""INSERT INTO leases (key, holder, under, ends)
+SELECT ?1, ?2, CAST({under} AS BLOB), ?3 WHERE true{present}
+ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, under = excluded.under, ends = excluded.ends
+WHERE ?5 OR ends <= ?4 OR under IS NULL OR under <> excluded.under OR holder = excluded.holder
+RETURNING {"".join(f"(SELECT token FROM tokens WHERE name = {each}), " for each in name)}
+(SELECT raw FROM entries WHERE key = ?1 AND expires > ?4), (SELECT size FROM entries WHERE key = ?1 AND expires > ?4)"""
 
 
 _HELD = "key = ?1 AND holder = ?2 AND under IS NOT NULL AND ends > ?3"
+_STORED = """ON CONFLICT (key) DO UPDATE SET raw = excluded.raw, size = excluded.size, parts = excluded.parts,
+  expires = excluded.expires, used = excluded.used, lease = NULL"""
 
-STORE = f"""UPDATE entries SET raw = ?4, size = ?5, parts = ?6, expires = ?7, used = ?3, holder = NULL, under = NULL, ends = 0
-WHERE {_HELD} AND (?6 IS NULL OR EXISTS (SELECT 1 FROM doomed WHERE parts = ?6 AND after > ?3))"""
+STORE = f"""INSERT INTO entries (key, used, raw, size, parts, expires)
+SELECT ?1, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM leases WHERE {_HELD})
+AND (?6 IS NULL OR EXISTS (SELECT 1 FROM doomed WHERE parts = ?6 AND after > ?3))
+{_STORED}"""
 """key, holder, now, raw, size, parts, expires · stored, and the lease given back, if it is held."""
 
-RELEASE = f"""UPDATE entries SET holder = NULL, under = NULL, ends = 0,
-expires = CASE WHEN raw IS NULL THEN 0 ELSE expires END WHERE {_HELD}"""
+RELEASE = f"DELETE FROM leases WHERE {_HELD}"
 """key, holder, now · the lease is given back, if it is held."""
 
-FAIL = f"""UPDATE entries SET under = NULL, ends = ?4, expires = CASE WHEN raw IS NULL THEN ?4 ELSE expires END WHERE {_HELD}"""
+FAIL = f"UPDATE leases SET under = NULL, ends = ?4 WHERE {_HELD}"
 """key, holder, now, ends · the lease is given back, if it is held, and a mark stays that the load failed."""
 
-RENEW = f"""UPDATE entries SET ends = ?4, expires = CASE WHEN raw IS NULL THEN ?4 ELSE expires END WHERE {_HELD}"""
+RENEW = f"UPDATE leases SET ends = ?4 WHERE {_HELD}"
 """key, holder, now, ends · the lease lasts longer, if it is held."""
 
-REMOVE = "DELETE FROM entries WHERE key = ?1 RETURNING CASE WHEN expires > ?2 THEN raw END"
-"""key, now · the entry and its lease are gone; one row with the first bytes of what was there."""
-
+READ_HEAD = "SELECT raw FROM entries WHERE key = ? AND expires > ?"
+"""key, now · the first bytes of the entry."""
 
 DROP = f"""INSERT INTO drops (key, nonce, number, until, {", ".join(f"name{at}" for at in range(DROPPED_NAMES))})
 VALUES (?, ?, ?, ?, {", ".join("?" * DROPPED_NAMES)})"""
@@ -235,8 +254,14 @@ soon as the entry can be loaded anew."""
 
 
 @lru_cache(maxsize=256)
+def end_leases(keys: int) -> str:
+    """key... · nobody has a lease on these."""
+    return f"DELETE FROM leases WHERE key IN ({','.join('?' * keys)})"
+
+
+@lru_cache(maxsize=256)
 def remove(keys: int) -> str:
-    """key... · these entries and their leases are gone."""
+    """key... · these entries are gone."""
     return f"DELETE FROM entries WHERE key IN ({','.join('?' * keys)})"
 
 
@@ -259,14 +284,12 @@ def put(rows: int) -> str:
     return f"""WITH given (key, raw, size, parts, expires) AS (VALUES {",".join(["(?,?,?,?,?)"] * rows)})
 INSERT INTO entries (key, raw, size, parts, expires, used)
 SELECT key, raw, size, parts, expires, ? FROM given WHERE (SELECT token FROM tokens WHERE name = ?) = ?
-ON CONFLICT (key) DO UPDATE SET raw = excluded.raw, size = excluded.size, parts = excluded.parts,
-  expires = excluded.expires, used = excluded.used, holder = NULL, under = NULL, ends = 0"""
+{_STORED}"""
 
 
-ADD = """INSERT INTO entries (key, raw, size, parts, expires, used)
+ADD = f"""INSERT INTO entries (key, raw, size, parts, expires, used)
 SELECT ?1, ?5, ?6, ?7, ?8, ?9 WHERE (SELECT token FROM tokens WHERE name = ?3) = ?4
-ON CONFLICT (key) DO UPDATE SET raw = excluded.raw, size = excluded.size, parts = excluded.parts,
-  expires = excluded.expires, used = excluded.used, holder = NULL, under = NULL, ends = 0
+{_STORED}
 WHERE entries.raw IS ?2"""
 """key, raw as read, generation's name, generation, raw, size, parts, expires, used · stored, if nothing has changed."""
 
@@ -282,18 +305,24 @@ DISCARD = f"DELETE FROM entries WHERE key = ?1 AND {_SAME}"
 """key, raw as read, generation's name, generation · removed, if nothing has changed."""
 
 MOVE = f"""UPDATE OR REPLACE entries SET key = ?5, raw = ?6, size = ?7, parts = ?8, used = ?9,
-holder = NULL, under = NULL, ends = 0 WHERE key = ?1 AND {_SAME}"""
+lease = NULL WHERE key = ?1 AND {_SAME}"""
 """key, raw as read, generation's name, generation, new key, raw, size, parts, used · the entry has the other key, whose
 entry and lease are gone, if nothing has changed."""
 
 # -- behind writes ------------------------------------------------------------------------------------------------------------
 
-EXPIRED = "SELECT id FROM entries WHERE expires < ?1 AND ends < ?1 ORDER BY expires LIMIT ?2"
-"""now, limit · rows that nobody reads any more."""
+_LIMITED = f"expires < {FOREVER}"  # said in so many words, or the partial index is not used
+EXPIRED = f"SELECT id FROM entries WHERE expires < ?1 AND {_LIMITED} ORDER BY expires LIMIT ?2"
+"""now, limit · entries that nobody reads any more."""
 SWEEP = f"DELETE FROM entries WHERE id IN ({EXPIRED})"
-SWEEP_TOKENS = "DELETE FROM tokens WHERE name IN (SELECT name FROM tokens WHERE expires < ?1 ORDER BY expires LIMIT ?2)"
+LEASES = "SELECT key, ends FROM leases WHERE key > ? ORDER BY key LIMIT ?"
+"""key, limit · those after that one."""
+SWEEP_LEASES = "DELETE FROM leases WHERE key > ?1 AND key <= ?2 AND ends < ?3"
+"""key, key, now · those between the two that have ended."""
+SWEEP_TOKENS = f"""DELETE FROM tokens WHERE name IN
+(SELECT name FROM tokens WHERE expires < ?1 AND {_LIMITED} ORDER BY expires LIMIT ?2)"""
 """now, limit."""
-EXPIRED_TOKENS = "SELECT 1 FROM tokens WHERE expires < ?1 LIMIT 1"
+EXPIRED_TOKENS = f"SELECT 1 FROM tokens WHERE expires < ?1 AND {_LIMITED} LIMIT 1"
 """now."""
 DOOMED = "SELECT parts FROM doomed WHERE after < ?1 LIMIT 1"
 """now · one of those to be removed."""
@@ -302,8 +331,8 @@ SWEEP_PIECES = """DELETE FROM pieces WHERE id IN
 """parts, limit."""
 FORGET = "DELETE FROM doomed WHERE parts = ?1 AND after < ?2 AND NOT EXISTS (SELECT 1 FROM pieces WHERE id >= ?1 * 65536 AND id < (?1 + 1) * 65536)"
 """parts, now."""
-OLDEST = "SELECT id, size, used FROM entries WHERE raw IS NOT NULL AND ends <= ?2 ORDER BY used LIMIT ?1"
-"""limit, now · the least recently used first, without those whose lease somebody has."""
+SAMPLE = "SELECT id, size, used FROM entries WHERE id > ?1 ORDER BY id LIMIT ?2"
+"""id, limit · the entries after that one."""
 
 
 @lru_cache(maxsize=256)
@@ -315,4 +344,10 @@ def evict(rows: int) -> str:
 @lru_cache(maxsize=256)
 def used(rows: int) -> str:
     """used, id... · these were read then."""
-    return f"UPDATE entries SET used = ?1 WHERE used < ?1 AND raw IS NOT NULL AND id IN ({','.join('?' * rows)})"
+    return f"UPDATE entries SET used = ?1 WHERE used < ?1 AND id IN ({','.join('?' * rows)})"
+
+
+@lru_cache(maxsize=256)
+def unnoted(rows: int) -> str:
+    """used before, id... · which of these were last noted before then."""
+    return f"SELECT id FROM entries WHERE used < ?1 AND id IN ({','.join('?' * rows)})"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -82,9 +83,9 @@ class SqliteStore(SqliteKeyValues):
 
     # -- the read of a hit ----------------------------------------------------------------------------------------------------
 
-    def fetch(self, key: Key) -> Seen:
+    def fetch(self, key: Key, *, _clock: Callable[[], int] = time.time_ns) -> Seen:
         file = self._file
-        moment = time_ms()
+        moment = _clock() // 1_000_000
         if moment != file.moment:
             file.look(moment)
         statement, names = key.packed or _pack(key)
@@ -99,13 +100,12 @@ class SqliteStore(SqliteKeyValues):
             idle.append(connection)  # it is found again, and dealt with, there:
             return self._guarded(lambda deadline: self._read(key, deadline), self._reads)
         idle.append(connection)
-        at = len(names) - 1
-        raw = row[at + 1]
+        *tokens, number, raw, _, parts = row
         if raw is not None:
-            file.recent[row[at]] = None
-            if row[at + 3] is not None:
+            file.recent[number] = None
+            if parts is not None:
                 return self._guarded(lambda deadline: self._read(key, deadline), self._reads)
-        return Seen(key.names, [row[0]] if at == 1 else list(row[:at]), raw)
+        return Seen(key.names, tokens, raw)
 
     async def afetch(self, key: Key) -> Seen:
         try:
@@ -202,7 +202,7 @@ class SqliteStore(SqliteKeyValues):
             if len(whole) == size:
                 return whole
             rows = self._file.rows(sql.READ_ROW, (key.text, time_ms()), deadline)
-            if not rows or rows[0][0] is None or not rows[0][3] or rows[0][2] == parts:
+            if not rows or not rows[0][3] or rows[0][2] == parts:
                 return None
             raw, size, again, _ = rows[0]
             if again is None:
@@ -252,36 +252,35 @@ class SqliteStore(SqliteKeyValues):
         key, token, lease_ms, ensured, floors = request
         required = key.required
         names = (*key.names[:required], *ensured, *key.names[required:])
-        texts = [name.decode() for name in names[:required]]
+        texts = [name.decode() for name in names]
+        statement = sql.acquire(len(names), required, len(floors))
+        brief = [name for name in names[: len(floors)] if transient(name)]
         for _ in range(_ATTEMPTS):
             now = time_ms()
             until = now + lease_ms + TOKEN_MARGIN_MS
+            if brief:
+                self._keep(brief, until, deadline)
+            taken = self._file.rows(statement, (key.text, token, now + lease_ms, now, force, *texts, *floors), deadline)
+            if taken:
+                ((*tokens, raw, size),) = taken
+                if raw is not None and size > len(raw):
+                    raw = self._read(key, deadline).raw
+                self._tidier.wrote()
+                return Granted(True, "", Seen(names, tokens, raw))
             tokens, raw, _, holder, taken_under = self._looked(key, names, deadline)
             behind = [at for at, floor in enumerate(floors) if _behind(tokens[at], floor)]
             if behind:
                 self._put_back([names[at] for at in behind], [floors[at] for at in behind], token, until, deadline)
-                continue
-            self._keep(names[: len(floors)], until, deadline)
-            under = leases.stamp(tokens[:required])
-            if not force and taken_under == under and holder is not None and holder != token:
+            elif holder is not None and taken_under == leases.stamp(tokens[:required]):
                 return Granted(False, holder, Seen(names, tokens, raw))
-            guard = [word for pair in zip(texts, tokens) for word in pair]
-            taken = self._file.rows(
-                sql.acquire(required), (key.text, token, under, now + lease_ms, now, force, *guard), deadline
-            )
-            if taken:
-                raw, size, parts = taken[0]
-                if raw is not None and parts is not None:
-                    raw = self._whole(key, raw, size, parts, deadline)
-                self._tidier.wrote()
-                return Granted(True, "", Seen(names, tokens, raw))
-            # Another took it meanwhile, or tokens moved: look again.
+            # Otherwise it was given back, or a token moved, in the meantime: ask again.
         raise StoreUnavailable(f"{self.address}: the tokens of {key.text} move all the time.", store=self.address)
 
     def _store(self, entry: StoredEntry, deadline: float) -> bool:
         now = time_ms()
         expires = now + entry.expire_ms if entry.expire_ms else FOREVER
-        self._keep(entry.names, min(expires + TOKEN_MARGIN_MS, FOREVER), deadline)
+        if entry.names:
+            self._keep(entry.names, min(expires + TOKEN_MARGIN_MS, FOREVER), deadline)
         head, parts = self._laid(entry.raw, deadline)
         if head is None:
             self._file.count(sql.RELEASE, (entry.key.text, entry.token, now), deadline)

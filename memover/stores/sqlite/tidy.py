@@ -5,7 +5,9 @@ it is writing, and will come by here. A step follows every `_WRITES`-th write or
 thread, so that a writer cannot outrun it. What is slow (copying the log into the file, with its syncs) or has no writer
 (noting what was read) is done by a thread that is started for it and ends when nothing is left.
 
-**Least recently used**: a read notes the row in a dictionary of the process; every few seconds the rows noted get their
+**Least recently used**, nearly: of each `_SAMPLE_ROWS` entries, in the order of their rows, the quarter goes that was not
+used for the longest time; a store of fewer entries is sampled whole. (An index by use would be one more page to write with
+each entry.) A read notes the row in a dictionary of the process; every few seconds the rows noted get their
 `used` in the file. A process that evicts spares, besides, what it has read itself since.
 """
 
@@ -30,13 +32,15 @@ _STEP_BYTES = 1 << 20
 _ROWS = 64
 _PIECES = 16
 _VACUUM_PAGES = 256
-_LOG_BYTES = 4 << 20
-"""A log of this length is copied into the file."""
+_LOG_PAGES = 1000
+"""When about so many pages have been written by a process, it copies the log into the file."""
+_PAGES_A_WRITE = 3
 _SPARE_SHARE = 64
 """When room is made, a 64th of the limit more is made, so that not every write has to."""
 _RECENT_ROWS = 10_000
 _NOTED_AT_ONCE = 100
-_SPARED_ROWS = 1000
+_SAMPLE_ROWS = 256
+_SAMPLED_TIMES = 4
 _BEHIND_SECONDS = 0.02
 _AT_WORK_SECONDS = 4.0
 _PAUSE_SECONDS = 0.002
@@ -51,6 +55,9 @@ class Tidier:
         self._step_bytes = min(_STEP_BYTES, max_bytes // 32)
         self._writes = 0
         self._bytes = 0
+        self._pages = 0
+        self._hand = 0
+        self._leases_hand = ""
         self._at_work = 0.0  # when the thread was last seen at work; it may be killed without a word
         file.behind = self.begin_behind
 
@@ -60,6 +67,7 @@ class Tidier:
         """To be called after each write; `size` bytes are what it added. Raises nothing of the store's."""
         self._writes += 1
         self._bytes += size
+        self._pages += _PAGES_A_WRITE + size // 4096
         if self._writes < _WRITES and self._bytes < self._step_bytes:
             return
         self._writes = self._bytes = 0
@@ -67,7 +75,7 @@ class Tidier:
             more = self.step()
         except (Busy, StoreError):
             more = False  # the next write comes by, too
-        if more or self._file.log_bytes() > _LOG_BYTES:
+        if more or self._pages > _LOG_PAGES:
             self.begin_behind()
 
     def room_for(self, size: int, deadline: float) -> bool:
@@ -87,6 +95,7 @@ class Tidier:
             more = file.count(sql.SWEEP, (now, _ROWS), deadline) == _ROWS
         if file.rows(sql.EXPIRED_TOKENS, (now,), deadline):
             more = file.count(sql.SWEEP_TOKENS, (now, _ROWS), deadline) == _ROWS or more
+        more = self._sweep_leases(now, deadline) or more
         doomed = file.rows(sql.DOOMED, (now,), deadline)
         if doomed:
             ((parts,),) = doomed
@@ -95,6 +104,15 @@ class Tidier:
             return True
         return self._evict(wanted, deadline) or self._vacuum(deadline) or more
 
+    def _sweep_leases(self, now: int, deadline: float | None) -> bool:
+        """Those of loads that ended without a word, and marks of failure: a page of the table a time."""
+        file, hand = self._file, self._leases_hand
+        page = file.rows(sql.LEASES, (hand, _ROWS), deadline)
+        self._leases_hand = page[-1][0] if len(page) == _ROWS else ""
+        if not any(ends < now for _, ends in page):
+            return False
+        return file.count(sql.SWEEP_LEASES, (hand, page[-1][0], now), deadline) == _ROWS
+
     def _evict(self, wanted: int, deadline: float | None) -> bool:
         file = self._file
         over = self._taken_bytes(deadline) + wanted - self._max_bytes
@@ -102,25 +120,29 @@ class Tidier:
             return False
         over += self._max_bytes // _SPARE_SHARE
         recent = file.recent
-        oldest = file.rows(sql.OLDEST, (_ROWS + min(len(recent), _SPARED_ROWS), time_ms()), deadline)
-        if not oldest:
+        sample = file.rows(sql.SAMPLE, (self._hand, _SAMPLE_ROWS), deadline)
+        if len(sample) < _SAMPLE_ROWS:  # around the end
+            sample += file.rows(sql.SAMPLE, (0, _SAMPLE_ROWS - len(sample)), deadline)
+        if not sample:
             return False
+        self._hand = sample[len(sample) // _SAMPLED_TIMES][0]
+        spared = [row[0] for row in sample if row[0] in recent]
+        read = {*spared, *(row[0] for row in sample if row[0] in file.recent_before)}
+        chosen = sorted({row for row in sample if row[0] not in read}, key=lambda row: int(row[2]))
         gone: list[int] = []
-        spared: list[int] = []
         before = 0
-        for row, size, used in oldest:
-            if row in recent:
-                spared.append(row)
-                continue
+        for row, size, used in chosen[: max(1, len(chosen) // _SAMPLED_TIMES)]:
             gone.append(row)
             before = used
             over -= size
-            if over <= 0 or len(gone) == _ROWS:
+            if over <= 0:
                 break
         for at in range(0, len(spared), _NOTED_AT_ONCE):
             self._note(spared[at : at + _NOTED_AT_ONCE], deadline)
         for row in spared:
             recent.pop(row, None)  # once: when everything was read lately, something has to go all the same
+        for row in read:
+            file.recent_before.pop(row, None)
         if gone:
             file.count(sql.evict(len(gone)), (before, *gone), deadline)
         return True
@@ -172,8 +194,12 @@ class Tidier:
                 if monotonic() >= end:
                     return False
                 time.sleep(_PAUSE_SECONDS)
-            if self._file.log_bytes() > _LOG_BYTES:
+            if self._pages > _LOG_PAGES:
+                self._pages = 0
+                # Most of it while others write; then, with nearly nothing left to copy, what makes the log begin anew, which
+                # holds up writers and gives up if there are readers in it.
                 self._file.rows("PRAGMA wal_checkpoint(PASSIVE)", (), monotonic() + 1.0)
+                self._file.rows("PRAGMA wal_checkpoint(RESTART)", (), monotonic() + 1.0)
         except (Busy, StoreError):
             pass  # the next write comes by
         return True
@@ -181,11 +207,16 @@ class Tidier:
     def _note_recent(self) -> None:
         file = self._file
         recent, file.recent = file.recent, {}
+        file.recent_before = recent.copy()
         file.recent_due = time_ms() + RECENT_MS
         rows = list(recent)[-_RECENT_ROWS:]
         for at in range(0, len(rows), _NOTED_AT_ONCE):
-            self._note(rows[at : at + _NOTED_AT_ONCE], monotonic() + 1.0)
-            time.sleep(_PAUSE_SECONDS)
+            # Not those that were written, or noted by another process, a moment ago.
+            some = rows[at : at + _NOTED_AT_ONCE]
+            due = file.rows(sql.unnoted(len(some)), (time_ms() - RECENT_MS, *some), monotonic() + 1.0)
+            if due:
+                self._note([row for (row,) in due], monotonic() + 1.0)
+                time.sleep(_PAUSE_SECONDS)
 
     def _note(self, rows: list[int], deadline: float | None) -> None:
         self._file.count(sql.used(len(rows)), (time_ms(), *rows), deadline)
