@@ -31,7 +31,6 @@ __all__ = [
     "UnencodableValue",
     "UnkeyableArgument",
     "failed_invalidation",
-    "own_error",
 ]
 
 
@@ -75,14 +74,25 @@ class UnencodableValue(MemoverError, TypeError):
     """A result that would not come back as it was, so it is not stored.
 
     `function` is the qualified name (or the namespace), `path` the place inside the result
-    (`$.friends[3].photo`), `kind` the qualified name of the offending type.
+    (`$.friends[3].photo`), `kind` the qualified name of the offending type. `value` is the result itself, so that the
+    work of a long function is not lost.
     """
 
-    def __init__(self, message: str, *, function: str = "", path: str = "$", kind: str = "") -> None:
+    __slots__ = ("_value",)  # beside the facts in `__dict__`, which survive pickle
+
+    def __init__(
+        self, message: str, *, function: str = "", path: str = "$", kind: str = "", value: Any = None
+    ) -> None:
         super().__init__(message)
         self.function = function
         self.path = path
         self.kind = kind
+        self._value = value
+
+    @property
+    def value(self) -> Any:
+        """The result that was not stored; None where it is not known, and in a copy that was pickled."""
+        return getattr(self, "_value", None)
 
 
 class StoreError(MemoverError):
@@ -128,25 +138,6 @@ def failed_invalidation(what: str, names: tuple[bytes, ...], address: str) -> In
         what=tuple(name.decode() for name in names),
         store=address,
     )
-
-
-def own_error(error: BaseException) -> BaseException:
-    """An exception for one more caller of a load that failed, so that notes and tracebacks of callers stay apart.
-
-    A copy of the same type with the same arguments, attributes, cause and context, and the traceback of the load. The very
-    same object where a copy would not be faithful."""
-    kind = type(error)
-    try:
-        copy = kind.__new__(kind, *error.args)
-        copy.args = error.args
-        copy.__dict__.update(error.__dict__)
-    except (TypeError, AttributeError, ValueError):
-        return error
-    if "__notes__" in copy.__dict__:
-        copy.__dict__["__notes__"] = list(copy.__dict__["__notes__"])
-    copy.__cause__, copy.__context__ = error.__cause__, error.__context__
-    copy.__suppress_context__ = error.__suppress_context__
-    return copy if str(copy) == str(error) else error
 
 
 class DamagedEntry(MemoverError):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memover.classes.registered import register_value
 from memover.codec.base import NAME_LIMIT_BYTES, Codec, codec_name
-from memover.codec.registry import register_value
+from memover.codec.mv1.codec import ValueCodec
 from memover.codec.sharing import shareable
-from memover.codec.values import ValueCodec
 from memover.errors import ConfigurationError
 
 if TYPE_CHECKING:

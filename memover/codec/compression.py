@@ -12,9 +12,11 @@ either, zlib is written.
 from __future__ import annotations
 
 import functools
+import sys
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from memover.codec.faults import FAULTS, from_outside
 from memover.errors import DamagedEntry
 
 if TYPE_CHECKING:
@@ -74,7 +76,9 @@ def expand(flag: int, data: bytes | memoryview, *, limit_bytes: int) -> bytes | 
             return zstd[1](data, limit_bytes)
     except DamagedEntry:
         raise
-    except Exception as error:
+    except _refusals() as error:
+        if from_outside(error):
+            raise
         raise DamagedEntry(
             f"The stored bytes do not expand: {error}. The entry counts as a miss.", reason="compression"
         ) from error
@@ -103,6 +107,13 @@ def _zlib_expand(data: bytes | memoryview, limit_bytes: int) -> bytes:
     if not stream.eof or stream.unused_data:
         raise ValueError("cut off, or followed by other bytes")
     return payload
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What bytes that do not expand raise; asked only when something was raised."""
+    modules = [sys.modules.get(name) for name in ("compression.zstd", "zstandard")]
+    own = [error for module in modules if (error := getattr(module, "ZstdError", None)) is not None]
+    return (zlib.error, EOFError, *own, *FAULTS)
 
 
 @functools.lru_cache(maxsize=1)

@@ -39,6 +39,7 @@ from zlib import crc32
 
 import msgpack
 
+from memover.codec.faults import FAULTS, from_outside
 from memover.errors import DamagedEntry
 
 __all__ = [
@@ -179,7 +180,9 @@ def read_header(raw: bytes, key: bytes, *, whole: bool = True) -> Header:
     if marks_length:
         try:
             marks = tuple((bytes(name), bytes(token)) for name, token in msgpack.unpackb(raw[marks_at:payload_at]))
-        except Exception as error:
+        except FAULTS as error:
+            if from_outside(error):
+                raise
             raise DamagedEntry("the marks cannot be read", reason="damaged") from error
     return Header(
         kind,

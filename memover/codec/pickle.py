@@ -3,6 +3,8 @@
 A payload is one version byte, a tag of 32 bytes, and the pickle. The tag is HMAC-SHA256 (RFC 2104) over a fixed
 prefix, the version byte and the pickle. The algorithm is fixed here; nothing in the stored bytes chooses it.
 
+Pickling runs code of the user's, so what is raised in it counts as `faults` says of such code.
+
 The signature says that a holder of the key wrote these bytes for some entry, not for which: whoever can write to
 the store can put one signed pickle in another's place.
 """
@@ -13,6 +15,7 @@ import hmac
 import pickle
 from typing import TYPE_CHECKING, Any
 
+from memover.codec.faults import from_outside
 from memover.errors import ConfigurationError, DamagedEntry, UnencodableValue
 
 if TYPE_CHECKING:
@@ -67,14 +70,16 @@ class PickleCodec:
         """Return the signed pickle of `value`; raise `UnpicklableValue` when pickle refuses it."""
         try:
             content = pickle.dumps(value, self._protocol)
-        except MemoryError:
-            raise
         except Exception as error:
+            if from_outside(error):
+                raise
             kind = type(value)
             raise UnpicklableValue(
                 f"The result cannot be stored: pickle refuses this {kind.__qualname__} ({error}). "
-                "Return something that pickle takes, or use the default codec and register_value().",
+                "Return something that pickle takes, or use the default codec and register_value(). To have such results "
+                'returned and not stored, use on_unencodable="return". This result is the error\'s `value`.',
                 kind=f"{kind.__module__}.{kind.__qualname__}",
+                value=value,
             ) from error
         return b"".join((VERSION, self._tag(self._keys[0], content), content))
 
@@ -100,6 +105,8 @@ class PickleCodec:
         try:
             return pickle.loads(content)  # noqa: S301 - verified above
         except Exception as error:
+            if from_outside(error):
+                raise
             raise DamagedEntry(
                 f"A signed pickle does not load here: {error!r}. The entry counts as a miss.", reason="pickle"
             ) from error

@@ -1,19 +1,30 @@
-"""Which values may be handed to several callers as they are: those that nobody can change.
+"""What may be handed to several callers: values that nobody can change, and an error of its own for each.
 
-Right when in doubt means False: the value is then decoded anew for each caller, which is slower and never wrong.
+`shareable` says which values may be handed out as they are. Right when in doubt means no: the value is then decoded anew
+for each caller, which is slower and never wrong. Instances of the program's own classes are shared only while their
+classes are what their names lead to: `places_of` gives what a hit has to look at, and `moved` looks.
+
+`own_error` gives each caller of a load that failed an exception of its own.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import copyreg
 import datetime as dt
-import enum
 import functools
 import re
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-__all__ = ["shareable"]
+from memover.classes.kinds import Kind, field_names, foreign, frozen, kind_of
+from memover.classes.layout import base_of
+from memover.classes.places import moved, place_of
+from memover.codec.faults import FAULTS, from_outside
+
+if TYPE_CHECKING:
+    from memover.classes.places import Place
+
+__all__ = ["moved", "own_error", "places_of", "shareable"]
 
 DEPTH_LIMIT = 50
 
@@ -34,8 +45,19 @@ _NAMED = frozenset(
         *(("ipaddress", f"IPv{version}{kind}") for version in (4, 6) for kind in ("Address", "Network", "Interface")),
     }
 )
-# Class -> True: all instances · False: none · a tuple of field names: those whose fields are all shareable
-_verdicts: dict[type, bool | tuple[str, ...]] = {}
+
+
+class _Verdict(NamedTuple):
+    """On the instances of a class: `names` are the fields that must be shareable too, None where none matters."""
+
+    shared: bool
+    names: tuple[str, ...] | None = None
+    places: tuple[Place, ...] = ()
+
+
+_NEVER = _Verdict(False)
+_ALWAYS = _Verdict(True)
+_verdicts: dict[type, _Verdict] = {}
 VERDICTS_LIMIT = 10_000
 
 
@@ -44,14 +66,30 @@ def shareable(value: Any) -> bool:
 
     True for exact immutable builtins, dates, Decimal, Fraction, UUID, paths, addresses, patterns and enums; for
     tuples, frozensets and named tuples of shareable values; and for frozen dataclasses, attrs classes and msgspec
-    Structs all of whose attributes are shareable. False for everything else. Raises nothing.
+    Structs all of whose attributes are shareable. False for everything else, and for instances of a class that its
+    module and qualified name do not lead to: it was defined again, or inside a function.
+    """
+    return places_of(value) is not None
+
+
+def places_of(value: Any) -> tuple[Place, ...] | None:
+    """Where the classes of a shareable value were found by name; None for a value that is not shareable.
+
+    Who keeps the value keeps the answer beside it and asks `moved(places)` before each hand-out: True says that a
+    class has been defined again since, and the value is to be decoded anew. () needs no asking: such a value is made
+    of nothing but builtins and classes of libraries.
     """
     if type(value) in _SCALARS:
-        return True
-    return _shareable(value, 0)
+        return ()
+    found: dict[type, tuple[Place, ...]] = {}
+    if not _collect(value, 0, found):
+        return None
+    places = tuple(place for each in found.values() for place in each)
+    return None if moved(places) else places
 
 
-def _shareable(value: Any, depth: int) -> bool:
+def _collect(value: Any, depth: int, found: dict[type, tuple[Place, ...]]) -> bool:
+    """Say whether a value is shareable, and note the places of the classes in it."""
     kind = type(value)
     if kind in _SCALARS:
         return True
@@ -60,65 +98,117 @@ def _shareable(value: Any, depth: int) -> bool:
     if kind is tuple or kind is frozenset:
         if _SCALARS.issuperset(map(type, value)):
             return True
-        return all(_shareable(each, depth + 1) for each in value)
+        return all(_collect(each, depth + 1, found) for each in value)
     if kind in (list, dict, set):
         return False
     if kind in _MOMENTS:
-        return value.tzinfo is None or _shareable(value.tzinfo, depth + 1)
+        return value.tzinfo is None or _collect(value.tzinfo, depth + 1, found)
     verdict = _verdicts.get(kind)
     if verdict is None:
         if len(_verdicts) >= VERDICTS_LIMIT:
             _verdicts.clear()
         verdict = _verdicts[kind] = _judge(kind)
-    if isinstance(verdict, bool):
-        return verdict
+    shared, names, places = verdict
+    if not shared:
+        return False
+    if places:
+        found[kind] = places
+    if names is None:
+        return True
     try:
         if isinstance(value, tuple):
-            return all(_shareable(each, depth + 1) for each in tuple.__iter__(value))
+            return all(_collect(each, depth + 1, found) for each in tuple.__iter__(value))
         attributes = getattr(value, "__dict__", None)
         # Attributes beside the fields were put there past the freezing; one can be put there again.
-        if attributes and not attributes.keys() <= set(verdict):
+        if attributes and not attributes.keys() <= set(names):
             return False
-        return all(_shareable(getattr(value, name), depth + 1) for name in verdict)
-    except Exception:
+        return all(_collect(getattr(value, name), depth + 1, found) for name in names)
+    except FAULTS as error:
+        if from_outside(error):
+            raise
         return False
 
 
-def _judge(kind: Any) -> bool | tuple[str, ...]:
-    if isinstance(kind, enum.EnumMeta):
-        return True
+def _judge(kind: Any) -> _Verdict:
+    what = kind_of(kind)
     module = kind.__module__.partition(".")[0]
-    if (module, kind.__name__) in _NAMED:
-        return getattr(sys.modules.get(module), kind.__name__, None) is kind
+    if what is not Kind.ENUM and (module, kind.__name__) in _NAMED:
+        return _ALWAYS if getattr(sys.modules.get(module), kind.__name__, None) is kind else _NEVER
     numpy = sys.modules.get("numpy")
     if numpy is not None and issubclass(kind, numpy.generic):
-        return module == "numpy" and kind is not numpy.void
-    if issubclass(kind, tuple):
-        fields = getattr(kind, "_fields", None)
-        return fields if isinstance(fields, tuple) and not kind.__dictoffset__ else False
-    if _has_cache(kind):
-        return False
-    own = kind.__dict__
-    parameters = own.get("__dataclass_params__")
-    if parameters is not None:
-        plain = object.__setattr__ is not kind.__setattr__ and _laid_on_object(kind)
-        return tuple(each.name for each in dataclasses.fields(kind)) if parameters.frozen and plain else False
-    attrs_fields = own.get("__attrs_attrs__")
-    if attrs_fields is not None:
-        frozen = getattr(kind.__setattr__, "__name__", "") == "_frozen_setattrs"
-        return tuple(each.name for each in attrs_fields) if frozen and _laid_on_object(kind) else False
-    config = getattr(kind, "__struct_config__", None)
-    if config is not None:
-        return tuple(kind.__struct_fields__) if config.frozen and not config.dict else False
-    return False
-
-
-def _laid_on_object(kind: type) -> bool:
-    base: type | None = kind
-    while base is not None and base.__flags__ & (1 << 9):
-        base = base.__base__
-    return base is object
+        return _ALWAYS if module == "numpy" and kind is not numpy.void else _NEVER
+    unchanging = (what is Kind.NAMEDTUPLE and not kind.__dictoffset__) or (
+        frozen(kind, what) and not _has_cache(kind) and (what is Kind.STRUCT or base_of(kind) is object)
+    )
+    if what is not Kind.ENUM and not unchanging:
+        return _NEVER
+    names = None if what is Kind.ENUM else field_names(kind, what)
+    places = () if foreign(kind) else place_of(kind)
+    return _Verdict(True, names, places) if places or foreign(kind) else _NEVER
 
 
 def _has_cache(kind: type) -> bool:
     return any(isinstance(each, functools.cached_property) for base in kind.__mro__ for each in vars(base).values())
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------------
+
+E = TypeVar("E", bound=BaseException)
+
+_PARTS = ("__cause__", "__context__", "__suppress_context__")
+
+
+def own_error(error: E) -> E:
+    """A copy of an exception for one of several callers, so that what one does to it no other sees.
+
+    The copy has the class, the arguments, the attributes, the cause, the context, the notes made so far and the traceback
+    made so far; frames, notes and attributes that are added to it later are its own. Its attributes' values are the same
+    objects. No code of the exception's class runs. The same object is returned where a copy would not be faithful: a
+    class in C that may keep more than a builtin exception does, or one with a `__new__` of its own.
+
+    Raises nothing of its own; any thread may call.
+    """
+    try:
+        made = _copy(error, type(error))
+    except FAULTS as fault:
+        if from_outside(fault):
+            raise
+        return error
+    if made is None or made.args != error.args or str(made) != str(error):
+        return error
+    own: E = made
+    return own
+
+
+def _copy(error: Any, kind: Any) -> Any:
+    for base in kind.__mro__:
+        # Flag 1 << 9: made by a class statement. A class in C may keep more than can be seen from here.
+        if base.__module__ != "builtins" and (not base.__flags__ & (1 << 9) or "__new__" in base.__dict__):
+            return None
+    # The builtin that the memory of the instance is laid out on, and that therefore knows all of it.
+    native = kind
+    while native.__module__ != "builtins":
+        native = native.__base__
+    reduced = native.__reduce__(error)
+    made = native.__new__(kind, *reduced[1])
+    if type(made) is not kind:
+        return None
+    native.__init__(made, *reduced[1])
+    made.__dict__.update(error.__dict__)
+    if "__notes__" in made.__dict__:
+        made.__notes__ = list(made.__notes__)
+    for name in copyreg._slotnames(kind):  # type: ignore[attr-defined]
+        if hasattr(error, name):
+            setattr(made, name, getattr(error, name))
+    for base in native.__mro__:
+        for each in vars(base).values():
+            # StopIteration.value, OSError.errno, ImportError.path, AttributeError.obj, ...
+            if type(each).__name__ == "member_descriptor" and each.__get__(error) is not None:
+                try:
+                    each.__set__(made, each.__get__(error))
+                except (AttributeError, TypeError):  # read-only, and made from the arguments
+                    continue
+    for name in _PARTS:
+        setattr(made, name, getattr(error, name))
+    made.__traceback__ = error.__traceback__
+    return made

@@ -69,10 +69,11 @@ class Outcome:
     this outcome takes a copy of its own. `marks` are the tokens it stands under, those of everything its load used
     included; None when they are not known, so that a result made of it must not be stored. `keep` is False when
     the function asked not to be cached this once; `declared` are the tags its load named by hand. `traceback` is that of the
-    error when the load ended, before it has passed through any caller.
+    error when the load ended, before it has passed through any caller. `outside` says that the error was raised from outside
+    (a signal handler, cancellation), so that it concerns this caller alone.
     """
 
-    __slots__ = ("declared", "error", "keep", "load_time", "marks", "sealed", "source", "traceback", "value")
+    __slots__ = ("declared", "error", "keep", "load_time", "marks", "outside", "sealed", "source", "traceback", "value")
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Outcome:
         self.error = error
         self.marks = marks
         self.keep = True
+        self.outside = error is not None and not isinstance(error, Exception)
         self.declared: tuple[str, ...] = ()
         self.source = source
         self.load_time = load_time
@@ -97,9 +99,10 @@ class Outcome:
 class Sealed:
     """A result ready to be stored: the entry's bytes, the hard limit in milliseconds (0: none), and its header.
 
-    `error` says why it cannot be stored, where the caller is to be told."""
+    `value` is the object itself where a memory store may hand it out while `moved(places)` is False, else MISSING. `error`
+    says why the result cannot be stored, where the caller is to be told."""
 
-    __slots__ = ("error", "expire_ms", "header", "raw", "value")
+    __slots__ = ("error", "expire_ms", "header", "places", "raw", "value")
 
     def __init__(
         self,
@@ -108,7 +111,9 @@ class Sealed:
         header: Header | None = None,
         value: Any = MISSING,
         error: BaseException | None = None,
+        places: tuple[Any, ...] = (),
     ) -> None:
+        self.places = places
         self.raw = raw
         self.expire_ms = expire_ms
         self.header = header

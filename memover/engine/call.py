@@ -264,7 +264,7 @@ class CachedCall:
         header = sealed.header
         assert header is not None, "it was sealed"
         names = tuple(name for name, _ in header.marks if transient(name)) if header.marks else ()
-        return StoredEntry(self.key, token, sealed.raw, sealed.expire_ms, header, sealed.value, names)
+        return StoredEntry(self.key, token, sealed.raw, sealed.expire_ms, header, sealed.value, names, sealed.places)
 
     def kept(self, token: str, sealed: Sealed, kept: bool) -> None:
         """The store has taken or refused the entry; either way the lease is not ours any more."""
@@ -305,7 +305,7 @@ class CachedCall:
             return None
         error = outcome.error
         if error is not None:
-            if not isinstance(error, Exception):
+            if outcome.outside:
                 return None
             own = self.function.own_error(error).with_traceback(outcome.traceback)
             return Outcome(error=own, source=Source.WAITED, marks=outcome.marks)

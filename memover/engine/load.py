@@ -175,7 +175,7 @@ def miss(call: CachedCall) -> Flow[Outcome]:
             if outcome is not None:
                 return outcome
     done = yield from obtain(call)
-    if isinstance(done.error, Exception) and done.sealed is None and not isinstance(done.error, StoreError):
+    if done.error is not None and not done.outside and done.sealed is None and not isinstance(done.error, StoreError):
         # Others who wait for this load accept what is stale by their own terms, not by this caller's.
         call.shared = done
         return rescue(call, done)
@@ -250,7 +250,7 @@ def upgrade(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome | No
             if done is None:
                 return None
             if done.error is not None:
-                yield from give_back(call, token, failed=isinstance(done.error, Exception))
+                yield from give_back(call, token, failed=not done.outside)
                 return done
             assert done.sealed is not None and done.marks is not None, "an upgraded result is sealed"
             late = function.late_names(call, done)
@@ -278,9 +278,9 @@ def conclude(call: CachedCall, token: str, reading: Reading, done: Outcome) -> F
     """Store what a load came to, under the lease it was begun under, and give the lease back."""
     function = call.function
     used, done.marks = done.marks, captured(call, reading)
-    if done.error is not None and not function.policy.keeps(done.error):
+    if done.error is not None and (done.outside or not function.policy.keeps(done.error)):
         done.marks = together(done.marks, used)
-        yield from give_back(call, token, failed=isinstance(done.error, Exception))
+        yield from give_back(call, token, failed=not done.outside)
         return done
     marks = together(done.marks, used)
     late = function.late_names(call, done)

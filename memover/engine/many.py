@@ -102,7 +102,7 @@ def each(batch: Batch, flows: Sequence[tuple[CachedCall, Flow[Outcome]]]) -> Flo
         finally:
             # Now, and not with the batch: others may wait for this call, of whom the batch may need one.
             call.function.finish(call, call.outcome)
-        if outcome.error is not None and not isinstance(outcome.error, Exception):
+        if outcome.error is not None and outcome.outside:
             raise outcome.error
 
     if flows:
@@ -216,8 +216,7 @@ def lead_many(batch: Batch, calls: Sequence[CachedCall]) -> Flow[BaseException |
         batch.done(len(stored))
     # Those that hold a lease first: nobody waits for another while others wait for it.
     yield from each(batch, holding)
-    errors = (done.error for done in (*upgraded, *loaded) if done is not None)
-    stopped = next((error for error in errors if error is not None and not isinstance(error, Exception)), None)
+    stopped = next((done.error for done in (*upgraded, *loaded) if done is not None and done.outside), None)
     if stopped is not None:
         for call, _ in others:
             call.outcome = Outcome(error=stopped)

@@ -78,8 +78,8 @@ class Request(NamedTuple):
 class StoredEntry(NamedTuple):
     """An entry to be stored under the lease `token`: `expire_ms` is the hard limit in milliseconds (0: none).
 
-    `header` is that of `raw`; `value` is the object itself where a memory store may hand it out, else MISSING. `names` are
-    the transient tokens that the entry carries."""
+    `header` is that of `raw`; `value` is the object itself where a memory store may hand it out while its classes are where
+    `places` says, else MISSING. `names` are the transient tokens that the entry carries."""
 
     key: Key
     token: str
@@ -88,6 +88,7 @@ class StoredEntry(NamedTuple):
     header: Header
     value: Any = MISSING
     names: Sequence[bytes] = ()
+    places: tuple[Any, ...] = ()
 
 
 class Replicated(bytes):
@@ -109,12 +110,14 @@ class Stamp(NamedTuple):
 class Parcel(NamedTuple):
     """A key-value entry to be written: `expire_ms` is the hard limit in milliseconds (0 none, -1: remove it instead).
 
-    `value` is the object itself where a memory store may hand it out, else MISSING."""
+    `value` is the object itself where a memory store may hand it out while its classes are where `places` says, else
+    MISSING."""
 
     key: Key
     raw: bytes
     expire_ms: int
     value: Any
+    places: tuple[Any, ...] = ()
 
 
 class Change(NamedTuple):

@@ -1,5 +1,10 @@
 """From a call's arguments to the name of its entry: naming, canonical bytes, bindings, human keys."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import canonical
 from .binding import Binding
 from .canonical import encode, register_key
 from .names import (
@@ -11,6 +16,9 @@ from .names import (
     lease_key,
     tag_key,
 )
+
+if TYPE_CHECKING:
+    from .canonical import Encoder
 
 __all__ = [
     "Binding",
@@ -24,3 +32,13 @@ __all__ = [
     "register_key",
     "tag_key",
 ]
+
+
+def _find(kind: type) -> Encoder | None:
+    # Imported at the first type that is not in the table, which many programs never meet.
+    from . import arrays, records, tables, types
+
+    return types.find(kind) or records.find(kind) or arrays.find(kind) or tables.find(kind)
+
+
+canonical.finders.append(_find)

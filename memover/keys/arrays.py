@@ -1,4 +1,4 @@
-"""How numpy and pandas objects enter a key: by content, found without importing either.
+"""How numpy, pandas, scipy.sparse and xarray objects enter a key: by content, found without importing any of them.
 
     label             parts
     ----------------  --------------------------------------------------------------------------------
@@ -10,13 +10,17 @@
     pandas.NaT, NA    nothing
     pandas.Interval, Period             left, right, closed; ordinal, frequency
     pandas.Index, Series, DataFrame     class, names, dtypes, content, index; attrs
+    scipy.sparse      class, shape, then data and coordinates of what is stored, in the order of the coordinates
+    xarray.DataArray  name, variable, coordinates
+    xarray.Dataset    variables, coordinates, attributes
 
 dtype: its `str` ("<f8", "<M8[ns]", "<U5"), or for structured dtypes every field's name, offset, dtype and shape,
 and the item size. Byte order is part of it and is not normalised: ">i4" and "<i4" differ, and so do the keys of
 machines whose native orders differ. Strings of other widths differ.
 content: the items in C order, whatever the memory layout: their bytes, every nan made the same one; field by field
 for structured dtypes, so that padding does not count; item by item for objects. Long doubles, whose
-bytes hold padding, and other kinds of dtype are refused. Subclasses of arrays and frames are refused.
+bytes hold padding, and other kinds of dtype are refused. Subclasses of arrays and frames are refused, and so is an
+xarray object in chunks, which is a computation that has not run.
 """
 
 from __future__ import annotations
@@ -24,7 +28,19 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .canonical import Active, Refused, composite, encode_part, enter, step
+from .canonical import (
+    Active,
+    Refused,
+    composite,
+    encode_part,
+    enter,
+    entered,
+    named,
+    numpy_for,
+    parts_of,
+    step,
+    type_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +71,10 @@ def find(kind: type) -> Encoder | None:
                 return encoder
         if issubclass(kind, pandas.Index) and kind is getattr(pandas, kind.__name__, None):
             return _index
-    return None
+    top = kind.__module__.partition(".")[0]
+    if top == "scipy":
+        return _scipy(kind)
+    return _xarray(kind) if top == "xarray" else None
 
 
 # ------------------------------------------------------------------ numpy
@@ -190,3 +209,58 @@ _PANDAS: dict[str, Encoder] = {
     "Interval": _fields("pandas.Interval", lambda value: (value.left, value.right, value.closed)),
     "Period": _fields("pandas.Period", lambda value: (value.ordinal, value.freqstr)),
 }
+
+
+# ------------------------------------------------------------------ scipy.sparse, xarray
+
+
+def _scipy(kind: type) -> Encoder | None:
+    sparse = sys.modules.get("scipy.sparse")
+    if sparse is None or getattr(sparse, kind.__name__, None) is not kind or not hasattr(kind, "tocoo"):
+        return None
+    return _sparse
+
+
+@entered
+def _sparse(value: Any, active: Active) -> bytes:
+    numpy = numpy_for(value)
+    stored = value.tocoo(copy=True)
+    stored.sum_duplicates()
+    coordinates = getattr(stored, "coords", None) or (stored.row, stored.col)
+    order = numpy.lexsort(tuple(coordinates)[::-1])
+    parts = [numpy.asarray(each)[order].astype("<i8") for each in coordinates]
+    shape = tuple(map(int, value.shape))
+    return composite("scipy.sparse", *parts_of(active, type_name(type(value)), shape, stored.data[order], *parts))
+
+
+def _xarray(kind: type) -> Encoder | None:
+    xarray: Any = sys.modules["xarray"]
+    return {xarray.DataArray: _data_array, xarray.Dataset: _dataset}.get(kind)
+
+
+@entered
+def _data_array(value: Any, active: Active) -> bytes:
+    variable = _variable(value.variable, active)
+    return composite("xarray.DataArray", encode_part(value.name, active), variable, _variables(value.coords, active))
+
+
+@entered
+def _dataset(value: Any, active: Active) -> bytes:
+    variables = _variables(value.data_vars, active)
+    coordinates = _variables(value.coords, active)
+    return composite("xarray.Dataset", variables, coordinates, encode_part(dict(value.attrs), active))
+
+
+def _variables(variables: Any, active: Active) -> bytes:
+    parts = []
+    for name in variables:
+        part = named(name, lambda name=name: _variable(variables[name].variable, active))  # type: ignore[misc]
+        parts.append(encode_part(name, active) + part)
+    return composite("variables", *sorted(parts))
+
+
+def _variable(variable: Any, active: Active) -> bytes:
+    if variable.chunks is not None:
+        raise Refused(variable, "it is chunked, a computation that has not run", "load() it before the call")
+    dims = tuple(map(str, variable.dims))
+    return composite("variable", *parts_of(active, dims, variable.values, dict(variable.attrs)))

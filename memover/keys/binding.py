@@ -29,6 +29,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.errors import ConfigurationError
+
 from . import template as human
 from .canonical import encode
 from .compiler import Compiler, digest

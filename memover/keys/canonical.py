@@ -52,12 +52,14 @@ if TYPE_CHECKING:
 class Refused(Exception):
     """A value that has no canonical bytes, on its way up to where function and parameter are known.
 
-    `steps` is the path from the refused value outwards, so in reverse.
+    `hint` says what to do, where it is known better than for any class. `steps` is the path from the refused value
+    outwards, so in reverse.
     """
 
-    def __init__(self, value: Any, reason: str) -> None:
+    def __init__(self, value: Any, reason: str, hint: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.hint = hint
         self.kind = type_name(type(value))
         self.steps: list[str] = []
 
@@ -71,7 +73,11 @@ class Refused(Exception):
             steps[10:-10] = ["..."]
         path = (place or parameter) + "".join(steps)
         at = f"{function}(): " if function else ""
-        if parameter == "self" and not self.steps:
+        if self.hint:
+            todo = self.hint
+            if parameter:
+                todo += f", or leave the parameter out with ignore=({parameter!r},)"
+        elif parameter == "self" and not self.steps:
             todo = (
                 "give the class a __memover_key__() that returns what tells its objects apart, or leave it out "
                 'with ignore=("self",) if the result does not depend on it'
@@ -130,6 +136,45 @@ def enter(value: Any, active: Active) -> None:
     if len(active) >= DEPTH_LIMIT:
         raise Refused(value, f"it is nested more than {DEPTH_LIMIT} deep")
     active[id(value)] = value
+
+
+def entered(encode: Encoder) -> Encoder:
+    """The encoder of a container: noted as under way while its parts are encoded."""
+
+    def encode_entered(value: Any, active: Active) -> bytes:
+        enter(value, active)
+        try:
+            return encode(value, active)
+        finally:
+            del active[id(value)]
+
+    return encode_entered
+
+
+def named(name: Any, encode: Callable[[], bytes]) -> bytes:
+    """What encoding the part under a name returns; a refusal in it says which part it was."""
+    try:
+        return encode()
+    except Refused as refused:
+        refused.steps.append(step(name))
+        raise
+
+
+def parts_of(active: Active, *values: Any) -> list[bytes]:
+    """Each value's bytes."""
+    return [encode_part(value, active) for value in values]
+
+
+def numpy_for(value: Any) -> Any:
+    """numpy, for reading the items of `value`; `Refused` where it is not installed.
+
+    There is no other way without it: the bytes of a key must not depend on what is installed.
+    """
+    try:
+        import numpy
+    except ImportError:
+        raise Refused(value, "reading its items takes numpy, which is not installed", "install numpy") from None
+    return numpy
 
 
 def step(value: Any) -> str:
@@ -243,6 +288,9 @@ _encoders: dict[type, Encoder] = dict(_TABLE)
 
 _TYPES_LIMIT = 4096
 
+finders: list[Callable[[type], Encoder | None]] = []
+"""Who knows the types outside the table, asked in this order. The package fills it; those modules import this one."""
+
 
 # ------------------------------------------------------------------ foreign types
 
@@ -321,12 +369,10 @@ def _find(kind: type, value: Any) -> Encoder:
     for base in kind.__mro__[1:]:
         if base in _registered:
             return _keyed(kind, "registered", _registered[base], "the registered key function")
-    # Imported here, once per type and not at import: these modules import this one, and most programs need few.
-    from . import arrays, records, types
-
-    encoder = types.find(kind) or records.find(kind) or arrays.find(kind)
-    if encoder is not None:
-        return encoder
+    for find in finders:
+        encoder = find(kind)
+        if encoder is not None:
+            return encoder
     builtin = builtin_base(kind)
     if builtin is not None:
         raise Refused(value, f"a subclass never passes for its base, {builtin.__qualname__}")

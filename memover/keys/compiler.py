@@ -8,7 +8,7 @@ What `lookup` makes for `def profile(user_id, region="eu")`, its names shortened
 
     def profile(user_id, region=default1):
         try: known = memo.get((type(user_id), type(region)))
-        except Exception: known = None                       # a metaclass with a hash of its own
+        except TypeError: known = None                       # a class whose metaclass cannot be hashed
         if known is not None:
             record = known.get((user_id, region))
             if record is not None: return record
@@ -102,7 +102,7 @@ class Compiler:
         types, known = self._memo_keys()
         body = [
             f"try: {p}known = {p}memo.get({types})",
-            f"except {p}Exception: {p}known = None",
+            f"except {p}TypeError: {p}known = None",
             f"if {p}known is not None:",
             f"    {p}record = {p}known.get({known})",
             f"    if {p}record is not None: return {p}record",
@@ -166,7 +166,7 @@ class Compiler:
     def _function(self, body: list[str], **names: Any) -> Callable[..., Any]:
         p, signature = self.prefix, []
         scope = {f"{p}{name}": value for name, value in names.items()}
-        used: tuple[Any, ...] = (type, tuple, map, Exception)
+        used: tuple[Any, ...] = (type, tuple, map, TypeError)
         scope |= {f"{p}{value.__name__}": value for value in used}
         last: Any = None
         for index, parameter in enumerate(self.parameters):

@@ -1,4 +1,4 @@
-"""How objects with named fields enter a key: by class and fields, found by what their class says of itself.
+"""How objects with named fields enter a key: by class and fields, found by what `memover.classes` says of their class.
 
     label        parts
     -----------  ----------------------------------------------------------------------------------
@@ -14,7 +14,8 @@
     mapping      class, as a dict: classes derived from collections.abc.Mapping that leave `items` to it.
                  Others, multi-dicts among them, show less in `items` than they hold, and are refused
 
-A field that was never set counts as such. A class derived from a dataclass or attrs class without being
+Rows of a database (Django models, mapped classes of SQLAlchemy) and queries are refused, unless `register_key` names their
+class or a base. A field that was never set counts as such. A class derived from a dataclass or attrs class without being
 decorated itself is refused, and so is a dataclass derived from a builtin such as str: either may hold more
 than its fields. A class is its module and qualified name.
 """
@@ -22,7 +23,10 @@ than its fields. A class is its module and qualified name.
 from __future__ import annotations
 
 import sys
+from enum import EnumMeta, Flag
 from typing import TYPE_CHECKING, Any
+
+from memover.classes.kinds import Kind, declared, declares_itself, field_names, is_django, is_row
 
 from .canonical import Active, Refused, builtin_base, class_part, composite, encode_part, enter, type_name
 
@@ -39,30 +43,46 @@ _MISSING = object()
 
 def find(kind: type) -> Encoder | None:
     """The encoder of a class with named fields, or None."""
-    own = kind.__dict__
-    enum = sys.modules.get("enum")
-    if enum is not None and issubclass(kind, enum.Enum):
-        return _flag(kind) if issubclass(kind, enum.Flag) else _enum(kind)
-    names: Any = getattr(kind, "_fields", None)
-    if issubclass(kind, tuple) and isinstance(names, tuple) and callable(getattr(kind, "_make", None)):
-        return _namedtuple(kind, names)
+    if isinstance(kind, EnumMeta):
+        return _flag(kind) if issubclass(kind, Flag) else _enum(kind)
+    what = declared(kind)
+    if what is Kind.NAMEDTUPLE:
+        return _namedtuple(kind, field_names(kind, what))
     if builtin_base(kind) is not None:
         return None
-    if "__dataclass_fields__" in own:
-        return _record("dataclass", kind, [field.name for field in sys.modules["dataclasses"].fields(kind)])
-    if "__attrs_attrs__" in own:
-        return _record("attrs", kind, [attribute.name for attribute in own["__attrs_attrs__"]])
-    if type(kind).__module__.partition(".")[0] == "msgspec" and hasattr(kind, "__struct_fields__"):
-        names = getattr(kind, "__struct_fields__")  # noqa: B009 - no class here is known to have it
-        return _record("msgspec", kind, names)
-    if hasattr(kind, "__pydantic_core_schema__") and hasattr(kind, "model_fields"):
-        return _pydantic(kind)
+    if what is Kind.MODEL:
+        return _record("pydantic", kind, field_names(kind, what), _beside)
+    if what is Kind.STRUCT or (what in (Kind.ATTRS, Kind.DATACLASS) and declares_itself(kind)):
+        return _record(what.value, kind, field_names(kind, what))
     if any(type_name(base) == "pydantic.networks._BaseUrl" for base in kind.__mro__):
         return _url
     abc = sys.modules.get("collections.abc")
     if abc is not None and issubclass(kind, abc.Mapping) and getattr(kind, "items", None) is abc.Mapping.items:
         return _mapping
+    if is_row(kind):
+        return _row
+    if any(type_name(base) == "django.db.models.query.QuerySet" for base in kind.__mro__):
+        return _query
     return None
+
+
+def _row(value: Any, active: Active) -> bytes:
+    name = type(value).__name__
+    key = f"{name.lower()}.pk" if is_django(type(value)) else f"{name.lower()}.id"
+    raise Refused(
+        value,
+        "it stands for a row of a database, and the row changes without it",
+        f"pass what the row is found by, as in f({key}), or name it for all functions with "
+        f"memover.register_key({name}, lambda row: ...)",
+    )
+
+
+def _query(value: Any, active: Active) -> bytes:
+    raise Refused(
+        value,
+        "it is a query that has not run, and its rows change without it",
+        "pass what the query is made from, or the keys it finds, as in f(tuple(query.values_list('pk', flat=True)))",
+    )
 
 
 def _enum(kind: type) -> Encoder:
@@ -134,13 +154,11 @@ def _namedtuple(kind: type, names: tuple[str, ...]) -> Encoder:
     return encode_namedtuple
 
 
-def _pydantic(kind: Any) -> Encoder:
-    def rest(value: Any, active: Active) -> list[bytes]:
-        extra = getattr(value, "__pydantic_extra__", None)
-        private = getattr(value, "__pydantic_private__", None)
-        return [encode_part(extra, active), encode_part(private, active)]
-
-    return _record("pydantic", kind, list(kind.model_fields), rest)
+def _beside(value: Any, active: Active) -> list[bytes]:
+    """What a pydantic model holds beside its fields: extra and private attributes."""
+    extra = getattr(value, "__pydantic_extra__", None)
+    private = getattr(value, "__pydantic_private__", None)
+    return [encode_part(extra, active), encode_part(private, active)]
 
 
 def _url(value: Any, active: Active) -> bytes:

@@ -29,6 +29,7 @@ from string import Formatter
 from typing import Any, NamedTuple
 
 from memover.errors import ConfigurationError
+
 from .canonical import Refused, encode_whole, type_name
 from .names import PLAIN, escape, shorten
 

@@ -115,9 +115,8 @@ class Batch:
             self.function.looked_up(call, call.outcome, elapsed)
             self.outcomes[at] = call.outcome
         for call in calls:
-            error = None if call.outcome is None else call.outcome.error
-            if error is not None and not isinstance(error, Exception):
-                raise error  # cancelled or interrupted: nothing that a caller of `warm` may count and go on from
+            if call.outcome.outside and call.outcome.error is not None:
+                raise call.outcome.error  # cancelled or interrupted: a caller of `warm` is not to go on from that
 
     def results(self) -> list[Outcome | Hit]:
         """The outcomes in the order of the calls."""
@@ -152,7 +151,7 @@ class Batch:
         function, outcomes, now, keys = self.function, self.outcomes, wall(), self.keys
         names, tokens, raws = seens
         trusted, current = function.witness.trusts(names, tokens), tokens[0]
-        decode, codec, fingerprint = function.codec.decode, function.codec_name, function.fingerprint
+        decode, codec, fingerprint = function.decode_payload, function.codec_name, function.fingerprint
         readings: list[Reading] = []
         for at, raw in enumerate(raws):
             if raw is not None and trusted:

@@ -12,9 +12,12 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec import codec_name, shareable
+from memover.codec import ValueCodec, codec_name
 from memover.codec.compression import compress, expand
 from memover.codec.envelope import KIND_ERROR, KIND_VALUE, NO_FINGERPRINT, payload_of, read_header, seal
+from memover.codec.faults import from_outside
+from memover.codec.pickle import PickleCodec
+from memover.codec.sharing import places_of
 from memover.engine.answers import Outcome, Sealed
 from memover.errors import DamagedEntry, UnencodableValue
 from memover.model import MISSING, Event
@@ -57,6 +60,8 @@ class Entries:
     def __init__(self, codec: Any) -> None:
         self.codec = codec
         self.codec_name = codec_name(codec)
+        # They say themselves what is the data's fault, so everything else that comes out of them is from outside.
+        self.own_codec = isinstance(codec, (ValueCodec, PickleCodec))
         self.fingerprint = b""
 
     # -- from bytes -----------------------------------------------------------------------------------------------------
@@ -77,12 +82,19 @@ class Entries:
             raise DamagedEntry(f"written by the codec {header.codec!r}, not {self.codec_name!r}", reason="codec")
         if header.fingerprint != self.fingerprint:
             self._other_shape(raw, header)
-        payload = self.payload(raw, header)
+        return self.decode_payload(self.payload(raw, header))
+
+    def decode_payload(self, payload: bytes | memoryview) -> Any:
+        """The value of a payload; raises `DamagedEntry` for what cannot be read."""
+        if self.own_codec:
+            return self.codec.decode(payload)
         try:
             return self.codec.decode(payload)
-        except (DamagedEntry, MemoryError, RecursionError):
+        except DamagedEntry:
             raise
         except Exception as error:
+            if from_outside(error):
+                raise
             raise DamagedEntry(f"the codec cannot read it: {error!r}", reason="undecodable") from error
 
     def payload(self, raw: bytes, header: Header) -> bytes | memoryview:
@@ -131,10 +143,8 @@ class Entries:
         try:
             if sealed is not None and sealed.header is not None:
                 return self.decode(sealed.raw, sealed.header)
-            return self.codec.decode(self.codec.encode(outcome.value))
-        except (MemoryError, RecursionError):
-            raise
-        except Exception:
+            return self.decode_payload(self.encode(outcome.value))
+        except (DamagedEntry, UnencodableValue):
             return outcome.value  # it was not to be stored, so it may be of any kind: shared, as a future would be
 
     # -- to bytes -------------------------------------------------------------------------------------------------------
@@ -209,8 +219,10 @@ class Entries:
             compression=compression,
             fingerprint=self.own_fingerprint(),
         )
-        value = result if kind == KIND_VALUE and self.state.memory is not None and shareable(result) else MISSING
-        return Sealed(raw, limit_ms(usable_until - wall()), read_header(raw, key.entry), value)
+        # Only a store in this process can hand out the object itself.
+        places = places_of(result) if kind == KIND_VALUE and self.state.memory is not None else None
+        value = MISSING if places is None else result
+        return Sealed(raw, limit_ms(usable_until - wall()), read_header(raw, key.entry), value, places=places or ())
 
     def own_fingerprint(self) -> bytes:
         """What is written into the header of an entry: 8 bytes, zeros when nothing is known of the result."""
@@ -220,11 +232,17 @@ class Entries:
 
     def encode(self, value: Any) -> bytes:
         """The payload of a value; raises `UnencodableValue` for what the codec refuses."""
+        encoded: bytes
+        if self.own_codec:
+            encoded = self.codec.encode(value)
+            return encoded
         try:
-            encoded: bytes = self.codec.encode(value)
-        except (UnencodableValue, MemoryError, RecursionError):
+            encoded = self.codec.encode(value)
+        except UnencodableValue:
             raise
         except Exception as error:
+            if from_outside(error):
+                raise
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             raise UnencodableValue(
                 f"{self.name}: the codec {self.codec_name!r} cannot store a {kind}: {error!r}. Return something it can "

@@ -16,12 +16,14 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic, wall
+from memover.codec.faults import from_outside
+from memover.codec.sharing import own_error
 from memover.engine import load as flows
 from memover.engine.answers import Outcome, Reading
 from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
 from memover.engine.steps import Invoke, Spawn
-from memover.errors import UnencodableValue, own_error
+from memover.errors import UnencodableValue
 from memover.keys.tags import TooManyTags
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
@@ -255,13 +257,18 @@ class Function(Entries):
 
         May be called more than once, by the call and, when that was interrupted, by the background thread."""
         state = self.state
-        if outcome is not None and outcome.error is not None and not isinstance(outcome.error, Exception):
+        if outcome is not None and outcome.outside:
             outcome = None
         for token in call.tokens:
             state.flights.close(token, call.flight)
         if call.unleased:
             state.unleased.end(call.key.entry, call.flight)
-        call.flight.end(call.shared if call.shared is not None and outcome is not None else outcome)
+        shared = call.shared if call.shared is not None and outcome is not None else outcome
+        if shared is not None and shared.error is not None and not call.flight.ended:
+            # As it is now: what this caller does to its error is nobody else's concern.
+            error = own_error(shared.error).with_traceback(shared.traceback)
+            shared = Outcome(error=error, marks=shared.marks, sealed=shared.sealed)
+        call.flight.end(shared)
         for token in state.leases.holding(call):
             state.leases.abandon(token)
 
@@ -294,6 +301,7 @@ class Function(Entries):
             self.counters.load_errors += 1
         self.emit("load", call.key, error=error, load_time=seconds)
         outcome = Outcome(None if error is not None else value, error, load_time=seconds)
+        outcome.outside = error is not None and from_outside(error)
         outcome.keep = keep
         outcome.marks = () if used is None else used.result()
         outcome.declared = () if used is None else tuple(used.tags)

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from memover.codec.envelope import KIND_VALUE, NO_FINGERPRINT
+from memover.codec.faults import from_outside
 from memover.keys.names import entry_key
 
 # With the decorator, and not at the first load: a process that forks while a thread imports leaves its child a lock.
@@ -95,7 +96,9 @@ class Guard:
 
         try:
             return misfit(plain(payload(), Stored), self._shape)
-        except Exception:
+        except Exception as error:
+            if from_outside(error):
+                raise
             return ""
 
 

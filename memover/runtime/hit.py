@@ -11,6 +11,7 @@ a test holds the three together. Whatever is not served at once is run by `drive
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -77,7 +78,9 @@ def cached_call(function: Function, lookup: Callable[..., Key]) -> Callable[...,
                     header, names, tokens, wall(), required=key.required, soft=soft, versions=versions
                 ):
                     value = function.decode(raw, header)
-                    if function.last_answers is not None:
+                    if memory is not None:
+                        memory.decoded(key.text, raw, partial(function.decode, raw, header))
+                    elif function.last_answers is not None:
                         function.keep_answer(key, Reading(names, tokens, raw, header), forgotten)
                     counters.hits += 1
                     return value
@@ -123,7 +126,9 @@ def acached_call(function: Function, lookup: Callable[..., Key]) -> Callable[...
                     header, names, tokens, wall(), required=key.required, soft=soft, versions=versions
                 ):
                     value = function.decode(raw, header)
-                    if function.last_answers is not None:
+                    if memory is not None:
+                        memory.decoded(key.text, raw, partial(function.decode, raw, header))
+                    elif function.last_answers is not None:
                         function.keep_answer(key, Reading(names, tokens, raw, header), forgotten)
                     counters.hits += 1
                     return value

@@ -12,10 +12,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec import ValueCodec, resolve_codec, shareable
+from memover.codec import ValueCodec, resolve_codec
 from memover.codec.compression import compress
 from memover.codec.envelope import KIND_KEY_VALUE, NO_FINGERPRINT, Header, payload_of, read_header, rewritten, seal
 from memover.codec.pickle import PickleCodec
+from memover.codec.sharing import places_of
 from memover.engine import keyvalue as flows
 from memover.engine import load
 from memover.engine.answers import Sealed
@@ -104,7 +105,8 @@ class KeyValueEntries(Function):
         if fresh_for <= 0:
             return Parcel(key, b"", -1, MISSING)
         raw = self._entry(key, value, fresh_for, stamp.known)
-        return Parcel(key, raw, limit_ms(fresh_for), value if self.store.local and shareable(value) else MISSING)
+        places = places_of(value) if self.store.local else None
+        return Parcel(key, raw, limit_ms(fresh_for), MISSING if places is None else value, places or ())
 
     def _entry(self, key: Key, value: Any, fresh_for: float, generation: bytes, load_time: float = 0.0) -> bytes:
         """The bytes of an entry. Raises `UnencodableValue`."""
@@ -154,8 +156,9 @@ class KeyValueEntries(Function):
         if len(raw) > self.state.max_entry_bytes:
             self.too_large(call.key, len(raw))
             return None
-        value = outcome.value if self.store.local and shareable(outcome.value) else MISSING
-        return Sealed(raw, limit_ms(fresh_for), read_header(raw, call.key.entry), value)
+        places = places_of(outcome.value) if self.store.local else None
+        value = MISSING if places is None else outcome.value
+        return Sealed(raw, limit_ms(fresh_for), read_header(raw, call.key.entry), value, places=places or ())
 
     limit_ms = staticmethod(limit_ms)
 

@@ -10,6 +10,7 @@ import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from memover.codec.faults import from_outside
 from memover.model import Event, Source
 
 if TYPE_CHECKING:
@@ -146,7 +147,9 @@ class Observers:
         for observer in self._observers:
             try:
                 observer(event)
-            except Exception:
+            except Exception as error:
+                if from_outside(error):
+                    raise
                 if id(observer) not in self._complained:
                     self._complained.add(id(observer))
                     logger.exception(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.clocks import wall
 from memover.codec.envelope import KIND_VALUE, Header
+from memover.codec.faults import from_outside
 from memover.engine.answers import Outcome
 from memover.engine.load import MARKS_LIMIT, together
 from memover.engine.steps import Invoke
@@ -123,8 +124,10 @@ class Upgrading:
 
     def _failed(self, error: BaseException) -> Outcome | None:
         function, key = self._function, self._call.key
-        if not isinstance(error, Exception):
-            return Outcome(error=error)
+        if from_outside(error):
+            outcome = Outcome(error=error)
+            outcome.outside = True
+            return outcome
         if isinstance(error, DamagedEntry):
             function.damaged(key, error)
             return None

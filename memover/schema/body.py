@@ -17,9 +17,7 @@ from functools import cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from memover.codec.known import innermost
-from memover.schema.annotations import closure_of
-from memover.schema.fields import owner_of
+from memover.classes.annotations import closure_of, innermost, owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,11 +14,32 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any
 
-from memover.codec.known import innermost
-from memover.schema import fields
-from memover.schema.annotations import Scope, Unresolved, closure_of, evaluate, own_annotations
-from memover.schema.names import numbered, plain, settled, split
-from memover.schema.shape import ORDERED, UNNAMED, Definition, Field, Shape
+from memover.classes import fields
+from memover.classes.annotations import (
+    UNREADABLE,
+    Scope,
+    Unresolved,
+    closure_of,
+    evaluate,
+    innermost,
+    nested_names,
+    own_annotations,
+    owner_of,
+    resolve,
+)
+from memover.classes.kinds import Kind, foreign, foreign_base, is_django, kind_of
+from memover.classes.registered import registered
+from memover.schema.shape import (
+    ORDERED,
+    UNNAMED,
+    Definition,
+    Field,
+    Shape,
+    numbered,
+    settled,
+    split,
+    without_numbers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +50,7 @@ _DEFINITIONS_LIMIT = 2000
 """A generic class that contains itself with ever longer arguments would have no end."""
 
 _TRANSPARENT = ("Annotated", "Final", "ClassVar", "Required", "NotRequired", "ReadOnly", "Unpack")
+_MAPPED = ("Mapped", "DynamicMapped", "WriteOnlyMapped")
 _BARE: dict[Any, str] = {
     list: "list[Any]",
     set: "set[Any]",
@@ -45,10 +67,10 @@ def shape_of(function: Callable[..., Any]) -> Shape:
     annotation = own_annotations(inner).get("return", _MISSING)
     if annotation is _MISSING:
         return Shape("?")
-    reader, owner = Reader(), fields.owner_of(inner)
+    reader, owner = Reader(), owner_of(inner)
     scope = Scope(
         getattr(inner, "__module__", "") or "",
-        {**fields.nested_names(owner), **closure_of(inner)},
+        {**nested_names(owner), **closure_of(inner)},
         self_type=None if owner is None else lambda: reader.class_text(owner, ()),
         fallback=reader.seen,
     )
@@ -67,7 +89,7 @@ def result_class(function: Callable[..., Any]) -> type | None:
     if isinstance(annotation, str):
         annotation = evaluate(annotation, Scope(getattr(inner, "__module__", "") or "", closure_of(inner)))
     origin = typing.get_origin(annotation) or annotation
-    if isinstance(origin, type) and fields.kind_of(origin) in ("class", "model", "struct", "namedtuple", "enum"):
+    if isinstance(origin, type) and _word(origin) in ("class", "model", "struct", "namedtuple", "enum"):
         return origin
     return None
 
@@ -96,15 +118,9 @@ class Reader:
 
     def text(self, annotation: Any, scope: Scope) -> str:
         """The text of one annotation; what it names is defined on the way."""
-        if isinstance(annotation, typing.ForwardRef):
-            module = getattr(annotation, "__forward_module__", None)
-            module = getattr(module, "__name__", module)
-            scope = dataclasses.replace(scope, module=module or scope.module)
-            annotation = annotation.__forward_arg__
+        annotation, scope = resolve(annotation, scope)
         if isinstance(annotation, str):
-            annotation = evaluate(annotation, scope)
-            if isinstance(annotation, str):
-                return self.text(annotation, scope) if annotation.isidentifier() else f"?{annotation}"
+            return f"?{annotation}"
         if isinstance(annotation, Unresolved):
             return f"?{annotation.name}"
         if annotation is None or annotation is type(None):
@@ -144,7 +160,8 @@ class Reader:
 
     def _generic(self, annotation: Any, origin: Any, args: tuple[Any, ...], scope: Scope) -> str:
         name = getattr(origin, "__name__", None) or getattr(origin, "_name", None) or str(origin)
-        if getattr(annotation, "__metadata__", None) is not None or name in _TRANSPARENT:
+        mapped = name in _MAPPED and origin.__module__.partition(".")[0] == "sqlalchemy"
+        if getattr(annotation, "__metadata__", None) is not None or name in _TRANSPARENT or mapped:
             return self.text(args[0], scope)
         if origin is typing.Union or origin is types.UnionType:
             return self._union([self.text(each, scope) for each in args])
@@ -164,7 +181,7 @@ class Reader:
         if name == "dtype" and args:
             return self.text(args[0], scope)
         texts = tuple("[...]" if isinstance(each, list) else self.text(each, scope) for each in args if each is not ...)
-        if isinstance(origin, type) and fields.kind_of(origin) != "known":
+        if isinstance(origin, type) and _word(origin) != "known":
             return self.class_text(origin, texts)
         return f"{name}[{', '.join(texts)}]"
 
@@ -195,7 +212,7 @@ class Reader:
         # What an order may depend on: a typed dict's name may change without changing the shape, and so the order.
         for name, signature in self._signatures.items():
             text = text.replace(name, signature)
-        return plain(text)
+        return without_numbers(text)
 
     def _alias(self, alias: Any, args: tuple[str, ...], scope: Scope) -> str:
         key = (id(alias), args)
@@ -210,7 +227,7 @@ class Reader:
             module = getattr(alias, "__module__", None) or scope.module
             try:
                 value = alias.__value__
-            except Exception:
+            except UNREADABLE:
                 return f"?{alias.__name__}"
             text = self.text(value, dataclasses.replace(scope, module=module, bindings=bindings))
         finally:
@@ -233,7 +250,7 @@ class Reader:
             shown = origin
         else:
             shown = kind
-        what = fields.kind_of(kind)
+        what = _word(kind)
         if what == "known":
             return shown.__name__ + (f"[{', '.join(args)}]" if args else "")
         name = self._names.get((kind, args))
@@ -241,15 +258,11 @@ class Reader:
             return name
         if len(self._names) >= _DEFINITIONS_LIMIT:
             return f"?{shown.__name__}"
-        parts = fields.parts_of(kind, what)
+        parts = _parts(kind, what)
         own = shown.__qualname__.rpartition("<locals>.")[2]
-        if what == "plain" and not parts:
-            own = f"?{own}"
         name = self._new_name(own, args, what, [part.name for part in parts])
         self._names[kind, args] = name
         self.seen.setdefault(kind.__name__, kind)
-        if what == "plain" and not parts:
-            return name
         bindings = self._bindings(kind, args)
         found = [self._field(part, kind, name, bindings) for part in parts]
         if what not in ORDERED:
@@ -264,18 +277,12 @@ class Reader:
             return Field(part.name, "?", part.optional)
         scope = Scope(
             part.owner.__module__,
-            {**fields.nested_names(part.owner), part.owner.__name__: part.owner},
+            {**nested_names(part.owner), part.owner.__name__: part.owner},
             bindings.get(part.owner, {}),
             lambda: name,
             self.seen,
         )
-        annotation, optional = part.annotation, part.optional
-        if isinstance(annotation, typing.ForwardRef):
-            module = getattr(annotation, "__forward_module__", None)
-            scope = dataclasses.replace(scope, module=getattr(module, "__name__", module) or scope.module)
-            annotation = annotation.__forward_arg__
-        if isinstance(annotation, str):
-            annotation = evaluate(annotation, scope)
+        (annotation, scope), optional = resolve(part.annotation, scope), part.optional
         for _ in range(4):  # Required[ReadOnly[Annotated[...]]], in any order
             origin = getattr(typing.get_origin(annotation), "_name", None)
             if origin in ("Required", "NotRequired"):
@@ -310,6 +317,39 @@ class Reader:
         if kind in UNNAMED:
             self._signatures[shown] = "{" + ",".join(sorted(parts)) + "}"
         return shown
+
+
+_WORDS = {
+    Kind.ENUM: "enum",
+    Kind.EXCEPTION: "subclass",
+    Kind.NAMEDTUPLE: "namedtuple",
+    Kind.TYPEDDICT: "typeddict",
+    Kind.MODEL: "model",
+    Kind.STRUCT: "struct",
+    Kind.ATTRS: "class",
+    Kind.DATACLASS: "class",
+}
+
+
+def _word(cls: type) -> str:
+    """The kind of a definition that a class becomes, or "known" for a name without parts."""
+    if foreign(cls):
+        return "known"
+    registration = registered(cls)
+    if registration is not None and registration.encode is not None:
+        return "registered"
+    if is_django(cls):
+        return "model"
+    word = _WORDS.get(kind_of(cls))
+    if word is not None:
+        return word
+    return "plain" if foreign_base(cls) is object else "subclass"
+
+
+def _parts(cls: type, word: str) -> list[fields.Part]:
+    if word == "registered":
+        return []
+    return [fields.base_part(cls)] if word == "subclass" else fields.parts_of(cls, kind_of(cls))
 
 
 def _is_named(annotation: Any, name: str) -> bool:

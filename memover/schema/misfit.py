@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memover.schema.names import split
+from memover.schema.shape import split
 
 if TYPE_CHECKING:
     from memover.schema.shape import Definition, Shape

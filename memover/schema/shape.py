@@ -11,7 +11,7 @@ A name's kind says how its instances are stored:
     kind        what it is                             its lines
     ----------  -------------------------------------  --------------------------------------------
     class       dataclass or attrs class               field: type, sorted
-    model       pydantic model                         field: type, sorted (`field?` is not always stored)
+    model       pydantic or Django model               field: type, sorted (`field?` is not always stored)
     struct      msgspec struct                         field: type, sorted
     namedtuple  named tuple                            field: type, in order: the order is stored
     typeddict   a plain dict with known keys           key: type, sorted (`key?` may be absent)
@@ -31,8 +31,25 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
-__all__ = ["FINGERPRINT_BYTES", "NO_FINGERPRINT", "UNNAMED", "Definition", "Field", "Shape", "parse"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "FINGERPRINT_BYTES",
+    "NO_FINGERPRINT",
+    "ORDERED",
+    "UNNAMED",
+    "Definition",
+    "Field",
+    "Shape",
+    "numbered",
+    "parse",
+    "settled",
+    "split",
+    "without_numbers",
+]
 
 FINGERPRINT_BYTES = 8
 NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)
@@ -104,6 +121,16 @@ class Shape:
         found = {name for place in places for name in _UNKNOWN.findall(place) if name}
         return tuple(sorted(found | ({"?" + self.root.lstrip("?")} if not self.known else set())))
 
+    @property
+    def unresolved(self) -> tuple[str, ...]:
+        """The names that mean nothing where they are written, sorted: of what is imported for type checkers only, say."""
+        return tuple(name[1:] for name in self.unknown if self.known and name != "?")
+
+    @property
+    def unannotated(self) -> tuple[str, ...]:
+        """The fields and parameters of classes that have no annotation, as `Class.name`, in the order of the text."""
+        return tuple(f"{each.name}.{f.name}" for each in self.definitions for f in each.fields if f.type == "?")
+
     @cached_property
     def canonical(self) -> str:
         """The text without what is there for the reader alone; equal for equal meanings."""
@@ -156,3 +183,80 @@ def _replaced(text: str, names: dict[str, str]) -> str:
     longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     pattern = rf"{_QUOTED}|(?<![\w.?])({longest_first})(?![\w.\[])"
     return re.sub(pattern, lambda found: names[found[1]] if found[1] else found[0], text)
+
+
+# -- names while a shape is being made: numbered until all are known, because two classes may share one ---------------------
+
+_NUMBER = re.compile(r"⟦\d+⟧")
+
+
+def numbered(name: str, number: int) -> str:
+    """A name that no other class has."""
+    return f"{name}⟦{number}⟧"
+
+
+def without_numbers(text: str) -> str:
+    """A text without the numbers of its names."""
+    return _NUMBER.sub("", text)
+
+
+def settled(root: str, definitions: Mapping[str, Definition]) -> Shape:
+    """The shape under final names: equal classes of one name become one, others are told apart by a number."""
+    reachable: dict[str, Definition] = {}
+    pending = [root]
+    while pending:
+        text = pending.pop()
+        for name, each in definitions.items():
+            if name not in reachable and name in text:
+                reachable[name] = each
+                pending.extend(field.type for field in each.fields)
+    by_name: dict[str, dict[str, list[str]]] = {}
+    for name, each in reachable.items():
+        by_name.setdefault(without_numbers(name), {}).setdefault(without_numbers(each.text()), []).append(name)
+    final: dict[str, str] = {}
+    for name, variants in by_name.items():
+        for number, (_, same) in enumerate(sorted(variants.items()), 1):
+            final.update(dict.fromkeys(same, name if number == 1 else f"{name}#{number}"))
+
+    def rename(text: str) -> str:
+        # Longest first: the names of generic classes contain others.
+        for name in sorted(final, key=len, reverse=True):
+            text = text.replace(name, final[name])
+        return without_numbers(text)
+
+    found = {
+        final[name]: Definition(
+            each.kind,
+            final[name],
+            tuple(Field(f.name, f.type if each.kind == "enum" else rename(f.type), f.optional) for f in each.fields),
+        )
+        for name, each in reachable.items()
+    }
+    return Shape(rename(root), tuple(sorted(found.values(), key=lambda each: each.name)))
+
+
+def split(text: str, separator: str = " | ") -> list[str]:
+    """The members of a union's text: the separators outside brackets and quotes."""
+    parts, depth, start, at = [], 0, 0, 0
+    quote = ""
+    while at < len(text):
+        char = text[at]
+        if quote:
+            if char == "\\":
+                at += 1
+            elif char == quote:
+                quote = ""
+        elif char in "'\"":
+            quote = char
+        elif char in "[(":
+            depth += 1
+        elif char in "])":
+            depth -= 1
+        elif depth == 0 and text.startswith(separator, at):
+            parts.append(text[start:at])
+            at += len(separator)
+            start = at
+            continue
+        at += 1
+    parts.append(text[start:])
+    return parts

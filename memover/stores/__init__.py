@@ -76,7 +76,7 @@ def address_of(url: str) -> str:
 
 def unknown(url: str) -> ConfigurationError:
     """The error for a URL of another scheme."""
-    scheme = url.partition("://")[0] if "://" in url else "no scheme"
+    scheme = url.partition(":")[0][:20]  # and nothing behind it, which may be a password
     return ConfigurationError(
         f"No store for the scheme {scheme!r}: use memory://, sqlite:///file.db, redis://, rediss://, unix://, redis+sentinel:// or "
         f"redis+cluster:// (or the valkey spellings)."

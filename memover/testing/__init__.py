@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from memover.testing.assertions import assert_cached, assert_loads
 from memover.testing.history import RULES, Report, Violation, judge_history
+from memover.testing.worker import FEATURES
 from memover.testing.workload import HistoryRun, check_history, start_history
 
 __all__ = [
+    "FEATURES",
     "RULES",
     "HistoryRun",
     "Report",

@@ -9,6 +9,9 @@ order is needed; each rule is one sweep.
 | fresh       | a read that began after an acknowledged invalidation returned, with a value older than what the  |
 |             | source held when that invalidation began (P1, P2)                                                |
 | closed      | the same after an invalidation that failed, in the process that was told so (P8)                 |
+| own         | "fresh" for the invalidations of the reading process alone, which holds during an outage too,    |
+|             | when `on_store_error="stale"` answers with what this process last knew                           |
+| max-age     | a read through `max_age` with a value whose load had been over for longer                        |
 | no-future   | a value that its source had not reached when the read returned                                   |
 | monotonic   | an answer from the store older than another answer from the store that had returned before       |
 | single-load | a load while an entry or another load was good: no invalidation lies between the two (P6)        |
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "Failure", "Invalidation", "Read", "Report", "Violation", "judge_history"]
 
-RULES = ("fresh", "closed", "no-future", "monotonic", "single-load", "error")
+RULES = ("fresh", "closed", "own", "max-age", "no-future", "monotonic", "single-load", "error")
+AGE_SLACK = 0.05
+"""Seconds: ages go by the wall clock, the instants of a history by the monotonic one."""
 SHOWN = 20
 """Violations kept in a report; all are counted."""
 
@@ -53,6 +58,8 @@ class Read(NamedTuple):
     began: int
     returned: int
     source: int
+    max_age: float = 0.0
+    """The greatest age in seconds that the caller accepted, 0 for any."""
 
 
 class Invalidation(NamedTuple):
@@ -199,6 +206,10 @@ def judge_history(
             _fresh(found, key, own, about, round(max_staleness * 1e9))
         if "closed" in found.rules:
             _closed(found, key, own, about)
+        if "own" in found.rules:
+            _own(found, key, own, about)
+        if "max-age" in found.rules:
+            _max_age(found, own, done_at)
         if "no-future" in found.rules:
             _no_future(found, own)
         if "monotonic" in found.rules:
@@ -270,6 +281,31 @@ def _closed(found: _Findings, key: int, reads: list[Read], about: list[Invalidat
                 at = bisect_left(instants, read.began)
                 if at and read.value < least[at - 1]:
                     _too_old(found, "closed", read, least[at - 1], "a failed invalidation of its own process")
+
+
+def _own(found: _Findings, key: int, reads: list[Read], about: list[Invalidation]) -> None:
+    for process in {one.process for one in about if one.acknowledged}:
+        instants, least = _bounds(key, [one for one in about if one.process == process and one.acknowledged])
+        for read in reads:
+            if read.process == process:
+                at = bisect_left(instants, read.began)
+                if at and read.value < least[at - 1]:
+                    _too_old(found, "own", read, least[at - 1], "an invalidation of its own process")
+
+
+def _max_age(found: _Findings, reads: list[Read], done_at: dict[str, int]) -> None:
+    # An entry is as old as its load's end, which comes no later than the return of the call that loaded it.
+    for read in reads:
+        done = done_at.get(read.load)
+        if read.max_age and done is not None and read.began - done > (read.max_age + AGE_SLACK) * 1e9:
+            found.add(
+                "max-age",
+                read.key,
+                read.process,
+                read.client,
+                f"process {read.process} accepted {read.max_age:g} s and read a value of source {read.key} (load "
+                f"{read.load}) that was {(read.began - done) / 1e9:.3f} s old",
+            )
 
 
 def _no_future(found: _Findings, reads: list[Read]) -> None:

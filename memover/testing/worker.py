@@ -26,7 +26,7 @@ from memover.cache import Cache
 from memover.errors import InvalidationFailed
 from memover.testing.history import Failure, Invalidation, Read
 
-__all__ = ["NAMESPACES", "main"]
+__all__ = ["FEATURES", "NAMESPACES", "main"]
 
 NAMESPACES = ("threads", "tasks")
 """The namespace of the `def` function, and of the `async def` one. Each has `keys` sources of its own.
@@ -36,8 +36,35 @@ invalidated with it (P11). The second of them carries a tag for each source."""
 KINDS = ("write", "key", "namespace", "other-namespace", "tag")
 """What a change is; a `write` invalidates nothing."""
 
+FEATURES = (
+    "late-tags",
+    "batches",
+    "bulk-loaders",
+    "errors",
+    "failures",
+    "max-age",
+    "refreshes",
+    "peeks",
+    "soft",
+    "upgrades",
+)
+"""What callers and functions do besides, by name; options that are plain data go in `function_options`.
+
+late-tags: the first function has its tags from its result; batches: `map`; bulk-loaders: a `batch_load` function;
+errors: a fifth of the loads raise an exception that is cached; failures: a tenth raise one that is not (it is no reading);
+max-age, refreshes, peeks: those helpers; soft: some invalidations are soft ones, which bound nothing; upgrades: processes
+with odd numbers run version 2, which takes over the entries of version 1."""
+
 FLUSH_SECONDS = 0.05
-_MARK: ContextVar[list[Any]] = ContextVar("memover-history-mark")
+_MARK: ContextVar[dict[int, tuple[str, int]]] = ContextVar("memover-history-mark")
+
+
+class Answer(Exception):
+    """A reading that is raised: what the source held, the load it came from, and the source."""
+
+
+class SourceDown(Exception):
+    """A load that failed."""
 
 
 class Sources:
@@ -71,15 +98,25 @@ class Callers:
         self.stopping = threading.Event()
         self.cache = Cache(told["url"], prefix=told["prefix"], **told["options"])
         self._serial = itertools.count()
-        options = told["function_options"]
+        self.features: frozenset[str] = frozenset(told["features"])
+        options: dict[str, Any] = dict(told["function_options"])
+        if "errors" in self.features:
+            options["cache_errors"] = (Answer,)
+        newer = "upgrades" in self.features and self.index % 2 == 1
+        if newer:
+            options["version"] = 2
+        self.versions = (1, 2) if "upgrades" in self.features else (1,)
+        late: dict[str, Any] = {}
+        if "late-tags" in self.features:
+            late["tags"] = (lambda call, result: [f"source:{call.arguments['key']}"],)
 
-        @self.cache.versioned(namespace=NAMESPACES[0], **options)
+        @self.cache.versioned(namespace=NAMESPACES[0], **late, **options)
         def by_thread(key: int) -> list[Any]:
-            load = self._begin()
+            load = self._begin(key)
             time.sleep(self._nap())
             value = self.sources[key]
             time.sleep(self._nap())
-            return [value, load]
+            return self._loaded(key, value, load, newer)
 
         @self.cache.versioned(namespace=f"through-{NAMESPACES[0]}", **options)
         def through_thread(key: int) -> list[Any]:
@@ -89,11 +126,11 @@ class Callers:
 
         @self.cache.versioned(namespace=NAMESPACES[1], tags=("source:{key}",), **options)
         async def by_task(key: int) -> list[Any]:
-            load = self._begin()
+            load = self._begin(key)
             await asyncio.sleep(self._nap())
             value = self.sources[key]
             await asyncio.sleep(self._nap())
-            return [value, load]
+            return self._loaded(key, value, load, newer)
 
         @self.cache.versioned(namespace=f"through-{NAMESPACES[1]}", **options)
         async def through_task(key: int) -> list[Any]:
@@ -104,15 +141,44 @@ class Callers:
         self.by_thread, self.by_task = by_thread, by_task
         self.through_thread, self.through_task = through_thread, through_task
         self.functions = (by_thread, by_task, through_thread, through_task)
+        if "bulk-loaders" in self.features:
+
+            @by_thread.batch_load
+            def many_by_thread(calls: Any) -> list[Any]:
+                loads = [self._begin(call.arguments["key"]) for call in calls]
+                time.sleep(self._nap())
+                values = [self.sources[call.arguments["key"]] for call in calls]
+                time.sleep(self._nap())
+                return [[value, load, *[2] * newer] for value, load in zip(values, loads)]
+
+            @by_task.batch_load
+            async def many_by_task(calls: Any) -> list[Any]:
+                loads = [self._begin(call.arguments["key"]) for call in calls]
+                await asyncio.sleep(self._nap())
+                values = [self.sources[call.arguments["key"]] for call in calls]
+                await asyncio.sleep(self._nap())
+                return [[value, load, *[2] * newer] for value, load in zip(values, loads)]
+
+        if newer:
+            for function in self.functions:
+                function.upgrade(from_version=1)(lambda old: [*old[:2], 2])
 
     # -- the sources, as the functions see them ---------------------------------------------------------------------
 
-    def _begin(self) -> str:
+    def _begin(self, key: int) -> str:
         load = f"{os.getpid()}.{next(self._serial)}"
         mark = _MARK.get(None)
         if mark is not None:
-            mark[:] = [load, time.monotonic_ns()]
+            mark[key] = (load, time.monotonic_ns())
         return load
+
+    def _loaded(self, key: int, value: int, load: str, newer: bool) -> list[Any]:
+        chance = random.random()
+        if "errors" in self.features and chance < 0.2:
+            raise Answer(value, load, key)
+        if "failures" in self.features and chance > 0.9:
+            raise SourceDown
+        return [value, load, *[2] * newer]
 
     def _nap(self) -> float:
         chance = random.random()
@@ -129,8 +195,11 @@ class Callers:
         if chance >= told["changes"]:
             return ("through" if rng.random() < told["through"] else "read"), key, {}
         kind = rng.choices(KINDS, told["kinds"])[0]
-        if kind == "tag":
+        # An error has no result that a tag could be known from.
+        if kind == "tag" and ("late-tags" not in self.features or "errors" in self.features):
             key = self.keys + key % self.keys
+        if kind == "namespace" and "soft" in self.features and rng.random() < 0.3:
+            return "soft", key, {}
         if key % self.processes == self.index:
             self.sources.count_up(key)
         elif kind == "write":
@@ -144,10 +213,23 @@ class Callers:
         first = concerned * self.keys
         return kind, key, {one: self.sources[one] for one in range(first, first + self.keys)}
 
-    def read(self, client: int, key: int, began: int, result: Any, mark: list[Any]) -> None:
+    def way(self, rng: random.Random, kind: str, key: int) -> tuple[str, list[int], float]:
+        """How a reading is made: its word, the sources it is of, and the greatest age in seconds that it accepts (0: any)."""
+        others = [word for word in ("batches", "max-age", "refreshes", "peeks") if word in self.features]
+        if not others or rng.random() < 0.5:
+            return "call", [key], 0.0
+        word = rng.choice(others)
+        if word == "batches":
+            first = key - key % self.keys
+            return word, sorted(rng.sample(range(first, first + self.keys), min(3, self.keys))), 0.0
+        # What a parent is made of may be older than itself, so only the first function's answers have an age to judge.
+        return word, [key], rng.choice((0.05, 0.2, 1.0)) if word == "max-age" and kind == "read" else 0.0
+
+    def read(self, client: int, key: int, began: int, result: Any, mark: dict[int, Any], max_age: float = 0.0) -> None:
         returned = time.monotonic_ns()
-        value, load = result
-        loaded = bool(mark) and mark[0] == load
+        value, load = (result.args if isinstance(result, Answer) else result)[:2]
+        own = mark.get(key, ("", 0))
+        loaded = own[0] == load
         self.records.append(
             Read(
                 self.index,
@@ -156,12 +238,19 @@ class Callers:
                 value,
                 load,
                 loaded,
-                mark[1] if loaded else 0,
+                own[1] if loaded else 0,
                 began,
                 returned,
                 self.sources[key],
+                max_age,
             )
         )
+
+    def read_all(
+        self, client: int, keys: list[int], began: int, results: list[Any], mark: dict[int, Any], max_age: float
+    ) -> None:
+        for key, result in zip(keys, results):
+            self.read(client, key, began, result, mark, max_age)
 
     def invalidated(self, client: int, kind: str, floors: dict[int, int], began: int, acknowledged: bool) -> None:
         returned = time.monotonic_ns()
@@ -180,12 +269,33 @@ class Callers:
             began = time.monotonic_ns()
             try:
                 if kind in ("read", "through"):
-                    mark: list[Any] = []
+                    mark: dict[int, Any] = {}
                     _MARK.set(mark)
                     function = self.by_thread if kind == "read" else self.through_thread
-                    self.read(client, key, began, function(key), mark)
+                    way, keys, max_age = self.way(rng, kind, key)
+                    results: list[Any]
+                    try:
+                        if way == "batches":
+                            results = function.map(keys)
+                        elif way == "max-age":
+                            results = [function.max_age(max_age or 0.2)(key)]
+                        elif way == "refreshes":
+                            results = [function.refresh(key)]
+                        elif way == "peeks":
+                            results = [entry.value for entry in (function.peek(key),) if entry is not None]
+                        else:
+                            results = [function(key)]
+                    except Answer as answer:
+                        keys, results = [answer.args[2]], [answer]
+                    except SourceDown:
+                        results = []
+                    self.read_all(client, keys, began, results, mark, max_age)
+                elif kind == "soft":
+                    self.by_thread.invalidate_all(soft=True)
                 elif kind == "key":
-                    self.by_thread.invalidate(key)
+                    # The older version first: an upgrade that has read it is refused by the second.
+                    for version in self.versions:
+                        self.by_thread.at(version).invalidate(key)
                 elif kind == "namespace":
                     self.by_thread.invalidate_all()
                 elif kind == "other-namespace":
@@ -207,12 +317,32 @@ class Callers:
             began = time.monotonic_ns()
             try:
                 if kind in ("read", "through"):
-                    mark: list[Any] = []
+                    mark: dict[int, Any] = {}
                     _MARK.set(mark)
                     function = self.by_task if kind == "read" else self.through_task
-                    self.read(client, key, began, await function(key), mark)
+                    way, keys, max_age = self.way(rng, kind, key)
+                    results: list[Any]
+                    try:
+                        if way == "batches":
+                            results = await function.map(keys)
+                        elif way == "max-age":
+                            results = [await function.max_age(max_age or 0.2)(key)]
+                        elif way == "refreshes":
+                            results = [await function.refresh(key)]
+                        elif way == "peeks":
+                            results = [entry.value for entry in (await function.peek(key),) if entry is not None]
+                        else:
+                            results = [await function(key)]
+                    except Answer as answer:
+                        keys, results = [answer.args[2]], [answer]
+                    except SourceDown:
+                        results = []
+                    self.read_all(client, keys, began, results, mark, max_age)
+                elif kind == "soft":
+                    await self.by_task.invalidate_all(soft=True)
                 elif kind == "key":
-                    await self.by_task.invalidate(key)
+                    for version in self.versions:
+                        await self.by_task.at(version).invalidate(key)
                 elif kind == "namespace":
                     await self.by_task.invalidate_all()
                 elif kind == "other-namespace":

@@ -24,7 +24,7 @@ from memover.runtime.run import run
 from memover.errors import ConfigurationError, MemoverError, StoreError
 from memover.keys.names import generation_key
 from memover.testing.history import RULES, Failure, Invalidation, Read, Report, judge_history
-from memover.testing.worker import NAMESPACES
+from memover.testing.worker import FEATURES, NAMESPACES
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -61,6 +61,7 @@ def start_history(
     prefix: str | None = None,
     options: Mapping[str, Any] | None = None,
     function_options: Mapping[str, Any] | None = None,
+    features: Iterable[str] = (),
     setup: str | None = None,
     seed: int | None = None,
 ) -> HistoryRun:
@@ -74,12 +75,17 @@ def start_history(
     * `through`: the share of reads that go through a second cached function, which has used the first.
     * `pause`, `slowest_load`: the longest rest between two steps, and half the longest load, in seconds.
     * `options` for every `Cache`, `function_options` for the decorator (both go through JSON).
+    * `features`: what callers and functions do besides, of `memover.testing.FEATURES`. With any of them, loads are no
+      longer explained by invalidations alone: "single-load" and "monotonic" are not judged.
     * `setup`: `"module:function"`, called with the process's number before anything else happens in it.
     * `seed`: of the callers' choices; the schedule is the machine's.
     """
     urls = [url] if isinstance(url, str) else list(url)
     if processes > 1 and any(one.startswith("memory:") for one in urls):
         raise ConfigurationError("memory:// is not shared by processes: give processes=1.")
+    features = sorted(features)
+    if unknown := set(features) - set(FEATURES):
+        raise ConfigurationError(f"features={sorted(unknown)}: give some of {', '.join(FEATURES)}.")
     return HistoryRun(
         urls,
         processes=processes,
@@ -97,6 +103,7 @@ def start_history(
             "prefix": prefix if prefix is not None else f"memover-history-{secrets.token_hex(4)}",
             "options": {"ttl": 3600, **(options or {})},
             "function_options": dict(function_options or {}),
+            "features": features,
             "setup": setup,
             "seed": secrets.randbits(32) if seed is None else seed,
             "path": [entry for entry in sys.path if entry] + [os.getcwd()],
@@ -135,6 +142,12 @@ class HistoryRun:
         return [worker.pid for worker in self._workers]
 
     @property
+    def seed(self) -> int:
+        """The seed of the callers' choices."""
+        seed: int = self._told["seed"]
+        return seed
+
+    @property
     def prefix(self) -> str:
         """The prefix of the history's keys."""
         prefix: str = self._told["prefix"]
@@ -165,6 +178,8 @@ class HistoryRun:
                 self._expect(index, "done")
         reads, invalidations, failures, writes, store_errors = self._recorded()
         asked = set(rules) - ({"single-load"} if store_errors else set())
+        if self._told["features"]:
+            asked -= {"single-load", "monotonic"}
         report = judge_history(reads, invalidations, failures, rules=asked, max_staleness=max_staleness)
         report.store_errors = store_errors
         with Cache(self._urls[0]) as cache:

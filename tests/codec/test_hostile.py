@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memover.codec import ValueCodec
-from memover.codec import format as f
-from memover.codec.format import extension
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import extension
 from memover.errors import DamagedEntry
 from tests.codec import things as t
 from tests.codec.values import VALUES

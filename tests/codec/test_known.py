@@ -15,7 +15,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Option
 import pytest
 
 from memover.codec import ValueCodec, register_value
-from memover.codec.known import KnownClasses
+from memover.codec.mv1.known import KnownClasses
 from memover.errors import ConfigurationError, DamagedEntry, UnencodableValue
 from tests.codec import things as t
 from tests.codec.same import same

@@ -91,7 +91,7 @@ def test_msgpack_by_an_option(backend: Any) -> None:
     assert cache.get("k") == {"a": (1, {2})}
     with pytest.raises(UnencodableValue):
         cache.set("k", Money(3))
-    backend(OPTIONS={"codec": "memover.codec.values.ValueCodec"})
+    backend(OPTIONS={"codec": "memover.codec.ValueCodec"})
     cache.set("k", (1,))
     assert cache.get("k") == (1,)
 

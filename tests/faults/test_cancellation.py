@@ -95,8 +95,8 @@ def run(url: str, prefix: str, scenario: Callable[[Any, list[int], Awaits, int],
             if not await scenario(f, loads, awaits, at):
                 break
         asyncio.get_running_loop().set_task_factory(None)
-        assert cache._state.flights._flights == {}
-        assert cache._state.trains._running == {}
+        assert len(cache._state.flights) == 0
+        assert len(cache._state.unleased) == 0
         await cache.aclose()
         return at
 

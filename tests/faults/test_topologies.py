@@ -14,6 +14,7 @@ from redis.exceptions import MovedError
 from memover import Cache, InvalidationFailed, StoreError
 from memover.errors import ConfigurationError
 from memover.stores.redis.cluster import Topology
+from memover.stores.redis.opening import Opener
 from tests.face.ways import Way
 from tests.servers import FaultyProxy, RedisCluster, RedisServer, SentinelGroup, primary_with_replicas, wait_until
 
@@ -226,13 +227,13 @@ def test_a_replica_that_sentinels_still_name_is_not_asked(
         way.run(f(1))
         store: Any = way.cache._state.store
         store.close()
-        real = type(store._target).primary
-        monkeypatch.setattr(type(store._target), "primary", lambda self, timeout: ("127.0.0.1", replica.port))
+        real = Opener.discover
+        monkeypatch.setattr(Opener, "discover", lambda self, seconds: ("127.0.0.1", replica.port))
         with replica.recording() as calls:
             way.run(f(1))
         assert "MGET" not in calls
         assert len(loads) == 2
-        monkeypatch.setattr(type(store._target), "primary", real)
+        monkeypatch.setattr(Opener, "discover", real)
         hit_again(way, f, 1)
 
 
@@ -316,8 +317,8 @@ def test_a_silent_cluster_costs_a_call_one_budget_and_not_one_per_node(
     with way_to(redis_cluster.url, flavour, prefix, socket_timeout=0.2, breaker_first=60, breaker_last=60) as way:
         f, loads = counted(way)
         stalled: list[StoreError] = []
-        way.cache._watch._observers = (lambda event: stalled.append(event.error) if event.error else None,)
-        way.cache._watch.busy = True
+        way.cache._observers._observers = (lambda event: stalled.append(event.error) if event.error else None,)
+        way.cache._observers.busy = True
         for node in redis_cluster.nodes:
             node.freeze()
         try:
@@ -334,10 +335,8 @@ def test_a_silent_cluster_costs_a_call_one_budget_and_not_one_per_node(
 
 
 def _breakers(way: Way) -> list[Any]:
-    shared: Any = way.cache._state
-    if way.is_async:
-        return list(shared.async_store._breakers.values())
-    return [pool.breaker for pool in shared.store._pools.values()]
+    store: Any = way.cache._state.store
+    return list(store.link.breakers.values())
 
 
 def test_a_map_forgotten_on_the_way_harms_nobody() -> None:

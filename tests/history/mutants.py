@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memover.drivers.shared import Shared
-from memover.engine import flows
-from memover.engine.ops import Acquire, Load, Look, Outcome, Seal, Wait
-from memover.errors import StoreError
+from memover.engine import load as flows
+from memover.engine.call import CachedCall
+from memover.engine.steps import Await
+from memover.runtime.state import CacheState
 from memover.stores.redis.commands import Command, RedisCommands
 
 if TYPE_CHECKING:
@@ -17,26 +17,11 @@ if TYPE_CHECKING:
 
 def stamp_after_load(index: int) -> None:
     """The tokens in an entry are those read after its load."""
-    real = flows.lead
 
-    def lead(*args: Any) -> Any:
-        flow = real(*args)
-        after: Any = None
-        op = next(flow)
-        while True:
-            if isinstance(op, Seal) and after is not None:
-                op.marks = tuple((name, after.token(name) or token) for name, token in op.marks)
-            try:
-                try:
-                    answer = yield op
-                except StoreError as error:
-                    op = flow.throw(error)
-                    continue
-                if isinstance(op, Load):
-                    after = yield Look()
-                op = flow.send(answer)
-            except StopIteration as stop:
-                return stop.value
+    def lead(call: Any, token: str, reading: Any) -> Any:
+        done = yield from call.function.load(call)
+        after = yield from call.look()
+        return (yield from flows.conclude(call, token, after, done))
 
     flows.lead = lead
 
@@ -63,28 +48,29 @@ def invalidate_the_entry_alone(index: int) -> None:
 
 
 def flight_by_key(index: int) -> None:
-    """Loads of one process are shared by key: whoever comes joins the one under way, however old."""
+    """Loads of one process are shared by key: a caller joins the one under way, however old it is."""
     real = flows.miss
 
-    def miss(terms: Any, *rest: Any) -> Any:
-        shared: Outcome | None = yield Wait(f"key {terms.entry!r}", 5.0, 0.0)
-        if shared is not None:
-            return shared
-        return (yield from real(terms, *rest))
+    def miss(call: Any) -> Any:
+        flight = call.function.share(call, f"key {call.key.text}")
+        if flight is not call.flight:
+            yield from Await(flight, 5.0)
+            shared = call.own(flight.outcome)
+            if shared is not None:
+                return shared
+        return (yield from real(call))
 
     flows.miss = miss
 
 
 def everybody_loads(index: int) -> None:
-    """The lease is taken from whoever has it."""
+    """The lease is taken from any holder."""
+    real = CachedCall.acquire
 
-    real = Acquire.on
+    def acquire(self: Any, token: str, *, force: bool = False) -> Any:
+        return real(self, token, force=True)
 
-    def on(self: Any, site: Any) -> Any:
-        self.force = True
-        return real(self, site)
-
-    Acquire.on = on  # type: ignore[method-assign]
+    CachedCall.acquire = acquire  # type: ignore[method-assign]
 
 
 def failed_invalidations_are_forgotten(index: int) -> None:
@@ -93,4 +79,4 @@ def failed_invalidations_are_forgotten(index: int) -> None:
     def owe(self: Any, name: bytes, repeat: Any) -> None:
         return None
 
-    Shared.owe = owe  # type: ignore[method-assign]
+    CacheState.owe = owe  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,7 +62,7 @@ def request_for(key: Key) -> Request:
 
 
 def entry_for(request: Request, raw: bytes = b"raw", names: tuple[bytes, ...] = ()) -> StoredEntry:
-    return StoredEntry(request.key, request.token, raw, 60_000, MISSING, names)
+    return StoredEntry(request.key, request.token, raw, 600_000, MISSING, names)
 
 
 def lasted(began: float) -> float:
@@ -79,18 +79,24 @@ class OddServer:
         self._pause = pause
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._connections: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+
+    def _start(self, work: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self) -> None:
         try:
             while True:
                 connection, _ = self._listener.accept()
                 self._connections.append(connection)
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+                self._start(self._serve, connection)
         except OSError:
             pass
 
@@ -114,11 +120,17 @@ class OddServer:
             pass
         finally:
             stream.close()
+            connection.close()
 
     def __enter__(self) -> OddServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self._connections:
-            connection.close()
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)

@@ -16,7 +16,7 @@ from tests.redis_store.conftest import BUDGET, OddServer, a_key, entry_for, last
 from tests.servers import FaultyProxy, RedisServer, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from memover.model import Key
     from memover.stores.redis import RedisStore
@@ -153,7 +153,9 @@ def test_one_call_finds_out_that_the_server_is_back(way: Way, open_store: Any, s
     assert not store.breaker.tripped
 
 
-def test_a_connection_that_died_while_idle_is_replaced(way: Way, open_store: Any, redis_server: RedisServer, key: Key) -> None:
+def test_a_connection_that_died_while_idle_is_replaced(
+    way: Way, open_store: Any, redis_server: RedisServer, key: Key
+) -> None:
     """What is sent on it is sent once more on another; what must be applied once looks at it first."""
     with FaultyProxy(redis_server) as proxy:
         store = open_store(proxy.url)
@@ -166,7 +168,9 @@ def test_a_connection_that_died_while_idle_is_replaced(way: Way, open_store: Any
         assert not store.breaker.tripped
 
 
-def test_what_is_to_be_applied_once_is_not_sent_again(way: Way, open_store: Any, redis_server: RedisServer, key: Key) -> None:
+def test_what_is_to_be_applied_once_is_not_sent_again(
+    way: Way, open_store: Any, redis_server: RedisServer, key: Key
+) -> None:
     """The answer to a swap is lost: an error, and the swap was made."""
     with FaultyProxy(redis_server) as proxy:
         store = open_store(proxy.url)
@@ -181,7 +185,9 @@ def test_what_is_to_be_applied_once_is_not_sent_again(way: Way, open_store: Any,
 # -- a value's own fault ------------------------------------------------------------------------------------------------------
 
 
-def test_a_value_that_the_server_refuses_is_its_own_fault(way: Way, open_store: Any, start_redis: Any, prefix: str) -> None:
+def test_a_value_that_the_server_refuses_is_its_own_fault(
+    way: Way, open_store: Any, start_redis: Any, prefix: str
+) -> None:
     """P16: too large for the server, every time: the circuit stays closed, small ones are stored, the lease can be given back."""
     server = start_redis(config={"proto-max-bulk-len": "1mb"})
     store = open_store(server.url)
@@ -203,7 +209,7 @@ def test_a_value_that_the_server_refuses_is_its_own_fault(way: Way, open_store: 
 
 def test_a_full_server_refuses_and_is_no_outage(way: Way, open_store: Any, start_redis: Any, key: Key) -> None:
     """OOM is an answer: `refused`, and reads go on."""
-    server = start_redis(config={"maxmemory": "1mb", "maxmemory-policy": "noeviction"})
+    server = start_redis(config={"maxmemory": "1", "maxmemory-policy": "noeviction"})
     store = open_store(server.url)
     with pytest.raises(StoreUnavailable) as caught:
         way.do(store.acquire(request_for(key)))
@@ -276,10 +282,13 @@ def test_odd_answers_are_the_stores_errors(way: Way, open_store: Any, prefix: st
 # -- who is there -------------------------------------------------------------------------------------------------------------
 
 
-def test_two_addresses_of_one_server_have_one_identity(way: Way, open_store: Any, start_redis: Any, redis_server: RedisServer, key: Key) -> None:
+def test_two_addresses_of_one_server_have_one_identity(
+    way: Way, open_store: Any, start_redis: Any, redis_server: RedisServer, key: Key
+) -> None:
     """localhost and 127.0.0.1 are one store, another database and another server are not; no round trip asks for it."""
     stores = [
-        open_store(f"redis://{host}:{redis_server.port}/{db}") for host, db in (("127.0.0.1", 0), ("localhost", 0), ("localhost", 1))
+        open_store(f"redis://{host}:{redis_server.port}/{db}")
+        for host, db in (("127.0.0.1", 0), ("localhost", 0), ("localhost", 1))
     ]
     stores.append(open_store(start_redis().url))
     assert [store.identity() for store in stores] == [None] * 4
@@ -306,7 +315,9 @@ def test_a_server_that_does_not_say_who_it_is(way: Way, open_store: Any, start_r
 # -- lifetimes of tokens ------------------------------------------------------------------------------------------------------
 
 
-def test_transient_tokens_live_as_long_as_what_needs_them(way: Way, open_store: Any, redis_server: RedisServer, prefix: str) -> None:
+def test_transient_tokens_live_as_long_as_what_needs_them(
+    way: Way, open_store: Any, redis_server: RedisServer, prefix: str
+) -> None:
     """P15: a tag's token outlives lease and entry by half a minute, is never shortened, and stays for an entry without limit;
     generations have no limit at all."""
     store = open_store(redis_server.url)
@@ -370,7 +381,9 @@ def test_transient_tokens_in_a_cluster(way: Way, open_store: Any, redis_cluster:
     assert store.identity() is not None
 
 
-def test_a_full_server_is_not_written_behind_a_tags_limit(way: Way, open_store: Any, start_redis: Any, prefix: str) -> None:
+def test_a_full_server_is_not_written_behind_a_tags_limit(
+    way: Way, open_store: Any, start_redis: Any, prefix: str
+) -> None:
     """To prolong a token is never refused, so it must not be what makes the server take the write behind it."""
     server = start_redis()
     store = open_store(server.url)

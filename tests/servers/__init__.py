@@ -12,6 +12,7 @@ from .proxy import FaultyProxy
 from .recording import Command, Recording
 from .redis import RedisServer, primary_with_replicas
 from .sentinel import SentinelGroup
+from .stub import StubServer
 from .waiting import free_port, wait_until
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RedisCluster",
     "RedisServer",
     "SentinelGroup",
+    "StubServer",
     "Worker",
     "WorkerFailed",
     "free_port",

@@ -73,6 +73,8 @@ class FaultyProxy:
         self._requests = _Flow.FORWARD
         self._answers = _Flow.FORWARD
         self._delay = 0.0
+        self._drip = 0.0
+        self._rate = 0.0
         self._cut_after: int | None = None
         self._open: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,6 +104,22 @@ class FaultyProxy:
 
         def change() -> None:
             self._delay = seconds
+
+        self._call(change)
+
+    def drip(self, seconds: float) -> None:
+        """Hand on answers a byte at a time, `seconds` apart: a link that is alive and useless."""
+
+        def change() -> None:
+            self._drip = seconds
+
+        self._call(change)
+
+    def throttle(self, bytes_per_second: float) -> None:
+        """Hand on requests no faster than this."""
+
+        def change() -> None:
+            self._rate = bytes_per_second
 
         self._call(change)
 
@@ -219,6 +237,8 @@ class FaultyProxy:
                 connection.reset()
         self._requests = self._answers = _Flow.FORWARD
         self._delay = 0.0
+        self._drip = 0.0
+        self._rate = 0.0
         self._cut_after = None
         self._wake()
         if self._listener is None:
@@ -273,6 +293,8 @@ class FaultyProxy:
             if self._requests is _Flow.SWALLOW:
                 connection.lost_bytes = True
                 continue
+            if self._rate:
+                await asyncio.sleep(len(chunk) / self._rate)
             writer.write(chunk)
             self.bytes_up += len(chunk)
             await writer.drain()
@@ -292,6 +314,11 @@ class FaultyProxy:
             if self._cut_after is not None:
                 chunk = chunk[: self._cut_after]
                 self._cut_after = None if cut else self._cut_after - len(chunk)
+            while self._drip and len(chunk) > 1:
+                connection.client.write(chunk[:1])
+                chunk = chunk[1:]
+                self.bytes_down += 1
+                await asyncio.sleep(self._drip)
             connection.client.write(chunk)
             self.bytes_down += len(chunk)
             await connection.client.drain()

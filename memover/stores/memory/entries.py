@@ -17,6 +17,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from memover.clocks import monotonic, wall
+from memover.codec.copier import copier_of, moved
 from memover.engine import lease as leases
 from memover.engine.judge import is_fresh
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Request, Seen, SeenMany, StoredEntry
@@ -49,11 +50,17 @@ def immediate(method: Callable[P, T]) -> Callable[P, Flow[T]]:
 
 
 class Item:
-    """A stored entry; `value` is the object itself when it may be shared, else MISSING."""
+    """A stored entry.
 
-    __slots__ = ("fingerprint", "fresh_until", "generation", "raw", "usable_until", "value")
+    `value` is the object itself when it may be shared, else MISSING; `copy` makes an object for each caller where it may
+    not, once a second hit has shown that it pays (None until then). Either holds while `moved(places)` is False."""
 
-    def __init__(self, raw: bytes, header: Header, value: Any) -> None:
+    __slots__ = ("copy", "decoded", "fingerprint", "fresh_until", "generation", "places", "raw", "usable_until", "value")
+
+    def __init__(self, raw: bytes, header: Header, value: Any, places: tuple[Any, ...] = ()) -> None:
+        self.copy: Callable[[], Any] | None = None
+        self.decoded = 0
+        self.places = places
         self.raw = raw
         self.generation = header.generation
         self.fresh_until = header.fresh_until
@@ -92,18 +99,34 @@ class MemoryEntries:
     # -- reading --------------------------------------------------------------------------------------------------------
 
     def value(self, text: str, name: bytes, fingerprint: bytes) -> Any:
-        """The shareable value stored under a key that depends on one generation only, if it is fresh and of this shape;
-        else MISSING. The whole of a hit that nobody observes."""
+        """The value stored under a key that depends on one generation only, if it is fresh, of this shape, and can be handed
+        out without decoding; else MISSING. The whole of a hit that nobody observes."""
         item = self.items.get(text)
         if (
             item is None
-            or item.value is MISSING
             or item.fingerprint != fingerprint
             or not is_fresh(item.generation, item.fresh_until, self.tokens.get(name), time.time())
         ):
             return MISSING
+        value = item.value
+        if value is MISSING and item.copy is None:
+            return MISSING
+        if item.places and moved(item.places):
+            return MISSING
         self._used(text)
-        return item.value
+        return item.copy() if value is MISSING and item.copy is not None else value
+
+    def decoded(self, text: str, raw: bytes, decode: Callable[[], Any]) -> None:
+        """An entry was decoded for a hit. From the second time on it is copied instead, where `copier_of` knows how."""
+        item = self.items.get(text)
+        if item is None or item.raw is not raw or item.decoded > 1:
+            return
+        item.decoded += 1
+        if item.decoded > 1 and item.value is MISSING:
+            made = copier_of(decode())
+            if made is not None:
+                item.places = made.places
+                item.copy = made.copy
 
     def fetch(self, key: Key) -> Seen:
         """The tokens of the key's names, then its entry."""
@@ -194,7 +217,8 @@ class MemoryEntries:
                 return False
             for name in entry.names:
                 self._keep_token(name, entry.expire_ms or math.inf)
-            self._place(key.text, Item(entry.raw, header, MISSING if header.marks else entry.value))
+            value = MISSING if header.marks else entry.value
+            self._place(key.text, Item(entry.raw, header, value, entry.places))
             self._leases.pop(key.lease, None)
             if before != self._latch.entries:
                 # Something ran in the middle of this section, perhaps the invalidation of this very call.

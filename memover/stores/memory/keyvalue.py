@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memover.codec.envelope import KIND_KEY_VALUE, Header, payload_of, read_header, rewritten
 from memover.engine.judge import is_fresh
@@ -84,9 +84,9 @@ class MemoryKeyValues(MemoryEntries):
             if parcel.expire_ms < 0:
                 self._remove(parcel.key)
             else:
-                value = self.items[parcel.key.text].value
+                old = self.items[parcel.key.text]
                 raw = rewritten(*found, fresh_until=fresh_until)
-                self._place(parcel.key.text, self._item(parcel.key, raw, value))
+                self._place(parcel.key.text, self._item(parcel.key, raw, old.value, old.places))
             return Change(True, generation)
 
     @immediate
@@ -96,10 +96,10 @@ class MemoryKeyValues(MemoryEntries):
             found = self._live(key, generation, now)
             if found is None:
                 return Change(False, generation)
-            value = self.items[key.text].value
+            old = self.items[key.text]
             self._remove(key)
             self._remove(to)
-            self._place(to.text, self._item(to, rewritten(*found, key=to.entry), value))
+            self._place(to.text, self._item(to, rewritten(*found, key=to.entry), old.value, old.places))
             return Change(True, generation)
 
     @immediate
@@ -139,11 +139,11 @@ class MemoryKeyValues(MemoryEntries):
             header = read_header(raw, parcel.key.entry)
             if header.generation != generation:
                 raw = rewritten(raw, header, generation=generation)
-            self._place(parcel.key.text, self._item(parcel.key, raw, parcel.value))
+            self._place(parcel.key.text, self._item(parcel.key, raw, parcel.value, parcel.places))
 
     @staticmethod
-    def _item(key: Key, raw: bytes, value: object) -> Item:
-        return Item(raw, read_header(raw, key.entry), value)
+    def _item(key: Key, raw: bytes, value: object, places: tuple[Any, ...] = ()) -> Item:
+        return Item(raw, read_header(raw, key.entry), value, places)
 
     def _remove(self, key: Key) -> None:
         self.items.pop(key.text, None)

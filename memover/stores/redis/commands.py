@@ -16,6 +16,7 @@ from redis.exceptions import TryAgainError
 from memover.engine import lease as leases
 from memover.engine.steps import Send
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Replicated, Request, Seen, SeenMany, StoredEntry
+from memover.engine.tokens import parse
 from memover.errors import StoreUnavailable
 from memover.keys.names import transient
 from memover.stores.redis import scripts
@@ -95,9 +96,20 @@ class Commands:
 
     def tokens(self, answers: Sequence[Any], count: int, what: str, nonce: bytes = b"") -> list[bytes]:
         """Tokens, checked; those of a bump carry its nonce."""
-        if len(answers) == count and all(isinstance(token, bytes) and token.endswith(nonce) for token in answers):
-            return list(answers)
-        raise self.odd(answers, what)
+        if len(answers) != count:
+            raise self.odd(answers, what)
+        for token in answers:
+            if token.__class__ is not bytes or not token.endswith(nonce) or parse(token) is None:
+                raise self.odd(token, what)
+        return list(answers)
+
+    def acknowledged(self, answers: Sequence[Any], what: str) -> None:
+        """Raise unless each answer is a count, which is how the server says that it has done it."""
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise translated(answer, self.address) from None
+            if answer.__class__ is not int or answer < 0:
+                raise self.odd(answer, what)
 
 
 class RedisCommands(Commands):
@@ -314,7 +326,7 @@ class RedisCommands(Commands):
             answers = yield from self.asked(
                 [call(scripts.MOVE, (name,), mine, limits[name]) for name in along], urgent=True
             )
-            self._acknowledged(answers)
+            self.acknowledged(answers, "an invalidation")
         return moved
 
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Flow[None]:
@@ -329,27 +341,21 @@ class RedisCommands(Commands):
             if isinstance(answer, TryAgainError):
                 # Their slot is on its way to another node and only one of the two is there. One after the other, the
                 # lease first: a load under way can then not store behind the removal of its entry.
-                self._acknowledged((yield from self.asked([Command(lease, (b"DEL", lease))], urgent=True)))
+                answers = yield from self.asked([Command(lease, (b"DEL", lease))], urgent=True)
+                self.acknowledged(answers, "an invalidation")
                 answer, *replicas = yield from self.asked(self._awaited(Command(entry, (b"DEL", entry))), urgent=True)
-            self._acknowledged([answer])
+            self.acknowledged([answer], "an invalidation")
             # And one after the other: who gives up many tokens for the last of these reads it first, and then those many.
             for move in moves:
-                self._acknowledged((yield from self.asked([move], urgent=True)))
+                self.acknowledged((yield from self.asked([move], urgent=True)), "an invalidation")
         else:
             limits = [_margin(name, 0) for name in along]
             answer, *replicas = yield from self.asked(
                 self._awaited(call(scripts.DROP, (entry, lease, *along), mine, *limits)), urgent=True
             )
-            self._acknowledged([answer])
+            self.acknowledged([answer], "an invalidation")
         for reached in replicas:
             self._replicated(b"", reached)
-
-    def _acknowledged(self, answers: Sequence[Any]) -> None:
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise translated(answer, self.address) from None
-            if answer.__class__ is not int or answer < 0:
-                raise self.odd(answer, "an invalidation")
 
     def _awaited(self, command: Command) -> list[Command]:
         # WAIT is about what its own connection has written, so it travels in the same batch. The script goes whole,

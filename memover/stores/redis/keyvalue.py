@@ -95,9 +95,7 @@ class KeyValueCommands(Commands):
             commands = [Command(names[0], (b"DEL", *names))] if names else []
         if not commands:
             return
-        for answer in (yield from self.asked(commands, urgent=True)):
-            if answer.__class__ is not int:
-                raise self.odd(answer, "a removal")
+        self.acknowledged((yield from self.asked(commands, urgent=True)), "a removal")
 
     # -- inside -----------------------------------------------------------------------------------------------------------
 

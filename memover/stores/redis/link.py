@@ -56,16 +56,17 @@ class RedisLink:
         self._opener = Opener(target)
         self._limits = limits
         self._known: set[bytes] = set()
-        self._breakers: dict[Node | None, Breaker] = {}
+        self.breakers: dict[Node | None, Breaker] = {}
+        """Of the nodes that were spoken to; see `breaker`."""
         self.homes = Homes(self._make, limits)
 
     # -- what there is ------------------------------------------------------------------------------------------------------
 
     def breaker(self, node: Node | None = None) -> Breaker:
         """The circuit breaker of a node; None: of the one server."""
-        breaker = self._breakers.get(node)
+        breaker = self.breakers.get(node)
         if breaker is None:
-            breaker = self._breakers.setdefault(node, self._limits.breaker(self._name(node)))
+            breaker = self.breakers.setdefault(node, self._limits.breaker(self._name(node)))
         return breaker
 
     def pool(self, node: Node | None) -> Pool:
@@ -96,7 +97,7 @@ class RedisLink:
         """In a forked child: nothing that is open is its own."""
         for pool in self.pools.values():
             pool.after_fork()
-        for breaker in self._breakers.values():
+        for breaker in self.breakers.values():
             breaker.after_fork()
         self.homes.after_fork()
 
@@ -276,9 +277,10 @@ class RedisLink:
             breaker.check()
         home, limits = self.homes.here(), self._limits
         end = monotonic() + max(limits.seconds_for(len(packed), count), limits.socket_connect_timeout)
+        large = large or len(packed) > LARGE_BYTES
         again = True
         while True:
-            lane = home.lane(node, large or len(packed) > LARGE_BYTES, apart)
+            lane = home.lane(node, large, apart)
             try:
                 mux = await lane.ready(end)
                 if mux.backlog:

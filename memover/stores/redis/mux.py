@@ -70,8 +70,10 @@ class _Batch:
 class Mux:
     """One connection and whatever is in flight on it. Every method is for the loop that made it."""
 
+    sock: Any = None
+
     def __init__(self, line: Line, budget: float) -> None:
-        self.sock: Any = line.socket
+        self.sock = line.socket
         self.answered = 0
         self.backlog = 0
         self._budget = budget
@@ -87,7 +89,7 @@ class Mux:
         self._inside = False
         self._flushing = False
         self._due = 0.0
-        self._timer: Any = None
+        self._armed = False
         self._spared = 0
         self._extra = 0.0
         self._room: list[asyncio.Future[None]] = []
@@ -190,7 +192,7 @@ class Mux:
             if done < size:
                 self._unsent.append(memoryview(data)[done:])
                 asyncio.get_running_loop().add_writer(self.sock.fileno(), self._writable)
-        if self._timer is None:
+        if not self._armed:
             self._arm(now + self._budget)
 
     def _writable(self) -> None:
@@ -276,8 +278,10 @@ class Mux:
     # -- time -------------------------------------------------------------------------------------------------------------
 
     def _arm(self, due: float) -> None:
+        # The timer's handle is not kept: it refers to the loop, which would then refer to itself.
         self._due = due
-        self._timer = asyncio.get_running_loop().call_later(max(due - monotonic(), 0.0), self._check)
+        self._armed = True
+        asyncio.get_running_loop().call_later(max(due - monotonic(), 0.0), self._check)
 
     def _overdue(self) -> float:
         """When the head of what is in flight is overdue; 0.0 if nothing is.
@@ -296,7 +300,7 @@ class Mux:
         return batch.at + self._budget * (1 + moved + answered) + self._extra
 
     def _check(self) -> None:
-        self._timer = None
+        self._armed = False
         if self.sock is None:
             return
         now, due = monotonic(), self._overdue()
@@ -415,7 +419,7 @@ class Lane:
     def _take_over(self, opening: Opening) -> None:
         line, opening.line = opening.line, None
         if line is not None:
-            if self._closed or (self.mux is not None and self.mux.sock is not None):
+            if self._closed or opening.abandoned or (self.mux is not None and self.mux.sock is not None):
                 line.socket.close()
             else:
                 self.mux = Mux(line, self._limits.socket_timeout)

@@ -196,7 +196,7 @@ class Opener:
         if sentinel:
             node = self.primary
             if node is None:
-                node = self.primary = self._discover(seconds / len(target.nodes))
+                node = self.primary = self.discover(seconds / len(target.nodes))
         connection = _connection(target, node, seconds)
         connection.memover_end = end
         if opening is not None:
@@ -219,7 +219,7 @@ class Opener:
                 raise Crowded(str(error)) from None
             raise
 
-    def _discover(self, seconds: float) -> Node:
+    def discover(self, seconds: float) -> Node:
         """Ask the sentinels, one after another, where the primary is."""
         arguments = {
             **self.target.sentinel_options,
@@ -263,16 +263,20 @@ def _check_role(answer: Any, node: Node | None) -> None:
 class Opening:
     """One connection being opened in a thread. `ended` is called there when there is a `line` or an `error`.
 
-    After `abandon` nobody wants it any more: it is closed whenever it comes."""
+    Once it is `abandoned` nobody wants it any more, and it is closed whenever it comes."""
+
+    line: Line | None = None
 
     def __init__(self, work: Callable[[Opening], Line], ended: Callable[[Opening], None]) -> None:
         self.connection: Any = None
-        self.line: Line | None = None
         self.error: BaseException | None = None
         self.done = False
-        self._abandoned = False
+        self.abandoned = False
         self._work = work
         self._ended = ended
+
+    def __del__(self) -> None:
+        self.close()  # the loop that wanted it was closed before it could be handed over
 
     def start(self) -> None:
         """Begin. Where the system gives no thread, it is done in the caller's."""
@@ -289,14 +293,13 @@ class Opening:
         finally:
             self.connection = None
             self.done = True
-            if self._abandoned:
+            if self.abandoned:
                 self.close()
-            else:
-                self._ended(self)
+            self._ended(self)
 
     def abandon(self) -> None:
         """Give up waiting: what waits for the server in the thread is woken up."""
-        self._abandoned = True
+        self.abandoned = True
         if self.done:
             self.close()
         connection = self.connection

@@ -11,6 +11,7 @@ is sent once more on another, unless it must be applied once only. Nothing else 
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import struct
@@ -44,6 +45,7 @@ _WHOLE_BYTES = 1 << 15
 _NEARLY = 0.9
 """The kernel is given another limit when less than this share of the usual one is left: it costs two system calls."""
 _CHECK_SECONDS = 0.05
+_START_SECONDS = 0.25
 _CROWDED_SECONDS = 10.0
 """For how long a server that took no more connections is not asked for more."""
 
@@ -73,7 +75,10 @@ class Connection:
         self._limit(budget)
 
     def __del__(self) -> None:
-        self.close()
+        try:
+            self.close()
+        except AttributeError:
+            pass  # interrupted before it had a socket
 
     def close(self) -> None:
         """Close it. May be repeated."""
@@ -212,7 +217,7 @@ class Pool:
         """The child's connections are its own; the parent's are let go of without a word to the server."""
         self.idle: deque[Connection] = deque()
         self._open: set[Any] = set()
-        self._openings: set[Opening] = set()
+        self._openings: dict[Opening, float] = {}
         self._waiting: deque[Any] = deque()
         self._room = self._limits.max_connections
         self._room_until = 0.0
@@ -234,7 +239,7 @@ class Pool:
                     error, mine = mine.error, None
                     if error is not None and not (isinstance(error, Crowded) and self._shrink()):
                         raise error
-                if mine is None and len(self._open) + len(self._openings) < self._size():
+                if mine is None and self._count() < self._size():
                     mine = self._open_another()
                 if bell is None:
                     bell = allocate_lock()
@@ -260,7 +265,6 @@ class Pool:
                 except ValueError:
                     self._ring()  # it was for us, and another may need it
             if mine is not None and not mine.done:
-                self._openings.discard(mine)
                 mine.abandon()
 
     def _size(self) -> int:
@@ -276,14 +280,30 @@ class Pool:
 
     def _open_another(self) -> Opening:
         era = self._era
-        opening = Opening(self._make, lambda ended: self._opened(ended, era))
-        self._openings.add(opening)
+
+        def work(opening: Opening) -> Line:
+            self._openings[opening] = math.inf  # by now it will end by itself
+            return self._make(opening)
+
+        opening = Opening(work, lambda ended: self._opened(ended, era))
+        self._openings[opening] = monotonic() + _START_SECONDS
         opening.start()
         return opening
 
+    def _count(self) -> int:
+        """How many connections there are, those included that are being opened."""
+        if self._openings:
+            now = monotonic()
+            for opening, until in list(self._openings.items()):
+                if until < now:  # whoever was about to start it was interrupted
+                    self._openings.pop(opening, None)
+        return len(self._open) + len(self._openings)
+
     def _opened(self, opening: Opening, era: int) -> None:
         line, opening.line = opening.line, None
-        if line is not None:
+        if line is not None and len(self._open) >= self._size():
+            line.socket.close()  # others were quicker
+        elif line is not None:
             try:
                 connection = Connection(line, self._limits.socket_timeout, era)
             except OSError as error:
@@ -293,7 +313,7 @@ class Pool:
                 connection.ref = weakref.ref(connection, self._open.discard)
                 self._open.add(connection.ref)
                 self.give(connection)
-        self._openings.discard(opening)
+        self._openings.pop(opening, None)
         self._ring(all_of_them=opening.error is not None)
 
     def give(self, connection: Connection) -> None:

@@ -1,0 +1,232 @@
+"""What instances of a class hold, field by field: the one place that reads fields with their types.
+
+A part is something that is kept: fields by name and not by alias, private attributes and cached computed fields of
+pydantic models, the concrete fields of Django models; no class variables, no defaults.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memover.classes.annotations import UNREADABLE, own_annotations
+from memover.classes.kinds import Kind, field_names, foreign_base, foreign_module, is_django, model_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["UNKNOWN", "Part", "annotated", "base_part", "generic_origin", "parts_of"]
+
+UNKNOWN = object()
+"""In place of an annotation that is not there."""
+
+
+class Part(NamedTuple):
+    """A field, key or member: `owner` is the class whose source names it; `literal` is a text instead of a type."""
+
+    name: str
+    annotation: Any
+    owner: type
+    optional: bool = False
+    literal: str | None = None
+
+
+def base_part(cls: type) -> Part:
+    """The builtin or foreign class that a class of one's own is made of, with the arguments that it was given."""
+    base = foreign_base(cls)
+    for owner in cls.__mro__:
+        for written in owner.__dict__.get("__orig_bases__", ()):
+            if getattr(written, "__origin__", None) is base:
+                return Part("", written, owner)
+    return Part("", None, cls, literal=base.__name__)
+
+
+def parts_of(cls: type, kind: Kind) -> list[Part]:
+    """The parts of a class of one's own, of the kind that `kind_of` says."""
+    special = _SPECIAL.get(kind)
+    if special is not None:
+        return list(special(cls))
+    named = annotated(cls)
+    if kind is Kind.TYPEDDICT:
+        optional: frozenset[str] = getattr(cls, "__optional_keys__", frozenset())
+        return [Part(name, each, owner, name in optional) for name, (each, owner) in named.items()]
+    names = field_names(cls, kind)
+    if not names and kind not in (Kind.NAMEDTUPLE, Kind.STRUCT, Kind.ATTRS, Kind.DATACLASS):
+        return list(_plain(cls, named))
+    # The type that the library itself keeps, for a field that no annotation names: `attr.ib(type=int)`.
+    kept: dict[str, Any] = {}
+    if kind is Kind.ATTRS:
+        kept = {each.name: each.type for each in cls.__attrs_attrs__}  # type: ignore[attr-defined]
+    elif kind is Kind.DATACLASS:
+        kept = {each.name: each.type for each in sys.modules["dataclasses"].fields(cls)}
+    return [Part(name, *named.get(name, (_type(kept.get(name)), cls))) for name in names]
+
+
+def _type(found: Any) -> Any:
+    return UNKNOWN if found is None else found
+
+
+def annotated(cls: type) -> dict[str, tuple[Any, type]]:
+    """The annotations of a class and its bases with the class that made each, the nearest one's last word."""
+    found: dict[str, tuple[Any, type]] = {}
+    bases = cls.__mro__ if not hasattr(cls, "__required_keys__") else _dict_bases(cls)
+    for base in reversed(bases):
+        if base.__module__ != "__main__" and foreign_module(base.__module__.partition(".")[0]):
+            continue
+        for name, annotation in own_annotations(base).items():
+            # A typed dict repeats its bases' keys; where they were written is where their names mean something.
+            if name in found and annotation == found[name][0]:
+                continue
+            found[name] = (annotation, base)
+    return found
+
+
+def _dict_bases(cls: type) -> tuple[type, ...]:
+    # A typed dict has no bases at run time but those it remembers.
+    found, pending = [cls], list(cls.__dict__.get("__orig_bases__", ()))
+    while pending:
+        base = pending.pop(0)
+        base = getattr(base, "__origin__", base)
+        if isinstance(base, type) and hasattr(base, "__required_keys__") and base not in found:
+            found.append(base)
+            pending.extend(base.__dict__.get("__orig_bases__", ()))
+    return tuple(found)
+
+
+def _members(cls: Any) -> Iterator[Part]:
+    for name, member in cls.__members__.items():
+        if member.name == name:  # another name for a member is never stored
+            yield Part(name, None, cls, literal=_value(member.value))
+
+
+def _value(value: Any) -> str:
+    if type(value) in (int, str, bytes, float, bool, type(None)):
+        return repr(value)
+    if type(value) is tuple:
+        return "(" + ", ".join(map(_value, value)) + ("," if len(value) == 1 else "") + ")"
+    # The repr of anything else may hold an address.
+    return f"<{type(value).__name__}>"
+
+
+def _model(cls: Any) -> Iterator[Part]:
+    named = annotated(cls)
+    for name, field in model_fields(cls).items():
+        raw, owner = named.get(name, (None, cls))
+        resolved = getattr(field, "annotation", None)
+        # pydantic's own reading knows the arguments of generic models; where it has none, what was written is read.
+        yield Part(name, raw if resolved is None and raw is not None else resolved, owner)
+    # A computed field is stored only where it is kept in the instance.
+    decorators = getattr(cls, "__pydantic_decorators__", None)
+    for name, computed in getattr(decorators, "computed_fields", {}).items():
+        wrapped = getattr(computed.info, "wrapped_property", None)
+        if isinstance(wrapped, cached_property):
+            yield Part(name, own_annotations(wrapped.func).get("return", UNKNOWN), cls, optional=True)
+    for name in getattr(cls, "__private_attributes__", {}):
+        yield Part(name, *named.get(name, (UNKNOWN, cls)))
+    if getattr(cls, "model_config", {}).get("extra") == "allow":
+        yield Part("*", Any, cls, optional=True)
+
+
+def _row(cls: Any) -> Iterator[Part]:
+    """The columns of a Django model, by the attribute that holds each; the annotations of other mapped classes."""
+    if not is_django(cls):
+        yield from _plain(cls, annotated(cls))
+        return
+    for field in cls._meta.concrete_fields:
+        yield Part(field.attname, None, cls, literal=_column(field) + (" | None" if field.null else ""))
+
+
+def _column(field: Any) -> str:
+    """What the attribute of a Django field holds, as the text of a type; the field's own class where that is not known."""
+    for _ in range(10):  # a foreign key may lead to a foreign key
+        if not field.is_relation:
+            return _COLUMNS.get(field.get_internal_type()) or type(field).__name__
+        try:
+            field = field.target_field
+        except UNREADABLE:
+            break
+    return f"?{type(field).__name__}"
+
+
+_COLUMNS = {
+    **dict.fromkeys(("BooleanField", "NullBooleanField"), "bool"),
+    **dict.fromkeys(
+        (
+            "AutoField", "BigAutoField", "SmallAutoField", "IntegerField", "BigIntegerField", "SmallIntegerField",
+            "PositiveIntegerField", "PositiveBigIntegerField", "PositiveSmallIntegerField",
+        ),
+        "int",
+    ),
+    **dict.fromkeys(
+        ("CharField", "TextField", "SlugField", "FilePathField", "IPAddressField", "GenericIPAddressField"), "str"
+    ),
+    "BinaryField": "bytes",
+    "DateField": "date",
+    "DateTimeField": "datetime",
+    "DecimalField": "Decimal",
+    "DurationField": "timedelta",
+    "FileField": "FieldFile",
+    "FloatField": "float",
+    "JSONField": "Any",
+    "TimeField": "time",
+    "UUIDField": "UUID",
+}  # fmt: skip
+
+
+def _plain(cls: type, named: dict[str, tuple[Any, type]]) -> Iterator[Part]:
+    """What can be known of a class that declares no fields: its annotations, its slots, and what `__init__` takes.
+
+    A parameter of `__init__` counts where the method uses its name as an attribute's; where that finds nothing,
+    annotated parameters count, and then the attributes that `__init__` sets.
+    """
+    found = {name: each for name, each in named.items() if not _is_class_variable(each[0])}
+    init: Any = getattr(cls, "__init__", None)
+    parameters: dict[str, Any] = {}
+    if isinstance(init, types.FunctionType):
+        code = init.__code__
+        kept, written = set(code.co_names), own_annotations(init)
+        parameters = {
+            name: written.get(name, UNKNOWN) for name in code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+        }
+        for name, annotation in parameters.items():
+            if name in kept and name not in found:
+                found[name] = (annotation, cls)
+    for base in cls.__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__"):
+                found.setdefault(name, (UNKNOWN, cls))
+    if not found:
+        found = {name: (each, cls) for name, each in parameters.items() if each is not UNKNOWN}
+    if not found and isinstance(init, types.FunctionType):
+        found = dict.fromkeys(_attributes_set(init), (UNKNOWN, cls))
+    for name, (annotation, owner) in found.items():
+        yield Part(name, annotation, owner)
+
+
+def _attributes_set(init: types.FunctionType) -> list[str]:
+    import dis  # only for classes that say nothing: it takes some milliseconds to import
+
+    return [each.argval for each in dis.get_instructions(init) if each.opname == "STORE_ATTR"]
+
+
+def _is_class_variable(annotation: Any) -> bool:
+    return "ClassVar" in (annotation if isinstance(annotation, str) else repr(annotation))
+
+
+def generic_origin(cls: Any) -> tuple[type, tuple[Any, ...]]:
+    """The class that a parametrized pydantic model was made from, and the arguments; else the class and nothing."""
+    made = cls.__dict__.get("__pydantic_generic_metadata__") if isinstance(cls, type) else None
+    if isinstance(made, dict) and made.get("origin") is not None:
+        return made["origin"], tuple(made["args"])
+    return cls, ()
+
+
+_SPECIAL: dict[Kind, Callable[[Any], Iterator[Part]]] = {
+    Kind.ENUM: _members,
+    Kind.EXCEPTION: lambda cls: iter([base_part(cls)]),
+    Kind.MODEL: _model,
+    Kind.ROW: _row,
+}

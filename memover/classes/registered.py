@@ -1,0 +1,102 @@
+"""The classes that `register_value` taught: by name, and how each becomes builtins and comes back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from memover.classes.naming import class_name
+from memover.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "Registration",
+    "register_value",
+    "registered",
+    "registered_name",
+    "stamp",
+]
+
+T = TypeVar("T")
+
+KEPT_AS_THEY_ARE = frozenset(
+    {
+        type(None),
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        bytearray,
+        memoryview,
+        list,
+        dict,
+        tuple,
+        set,
+        frozenset,
+    }
+)
+
+
+class Registration(NamedTuple):
+    """A type that stored bytes may rebuild; without functions, memover's own way for such classes is used."""
+
+    kind: type
+    encode: Callable[[Any], Any] | None
+    decode: Callable[[Any], Any] | None
+
+
+_by_name: dict[str, Registration] = {}
+_stamp = 0
+
+
+def register_value(
+    type: type[T],
+    encode: Callable[[T], Any] | None = None,
+    decode: Callable[[Any], T] | None = None,
+) -> type[T]:
+    """Teach memover to store values of a class it does not know.
+
+    `encode(value)` returns something memover can store (builtins, or other known classes) and `decode` makes the
+    value from it; it must return an instance of exactly this class. Without the two functions the class, which
+    must then be one memover understands (a dataclass, an enum, ...), may be stored by any function; that form also
+    serves as a class decorator. Classes go by module and qualified name, and subclasses are not covered. Register
+    at import time, in every process that reads: elsewhere the entry is a miss.
+
+    Raises `ConfigurationError` for builtins, and when only one of the two functions is given.
+    """
+    global _stamp  # noqa: PLW0603
+    if not isinstance(type, _TYPE):
+        raise ConfigurationError(f"register_value() takes a class, not {type!r}; pass the class itself.")
+    if type in KEPT_AS_THEY_ARE:
+        raise ConfigurationError(
+            f"{type.__qualname__} is stored as it is and cannot be registered; wrap the value in a class of yours."
+        )
+    if (encode is None) != (decode is None) or not (encode is None or (callable(encode) and callable(decode))):
+        raise ConfigurationError(
+            f"register_value({type.__qualname__}) needs both encode and decode, as functions, or neither."
+        )
+    _by_name[class_name(type)] = Registration(type, encode, decode)
+    _stamp += 1
+    return type
+
+
+_TYPE = type
+
+
+def registered(kind: type) -> Registration | None:
+    """Return what was registered for exactly this class."""
+    found = _by_name.get(class_name(kind))
+    return found if found is not None and found.kind is kind else None
+
+
+def registered_name(name: str) -> Registration | None:
+    """Return what was registered under a stored name."""
+    return _by_name.get(name)
+
+
+def stamp() -> int:
+    """Return a number that changes with each registration, for those who keep what they looked up."""
+    return _stamp

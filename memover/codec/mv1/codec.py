@@ -1,0 +1,358 @@
+"""The default codec, "mv1": a hit equals the miss in value and type, to any depth, or the value is refused.
+
+`format` says what the bytes are, `known` which classes they may make, `records`, `containers`, `scalars`, `arrays`
+and `frames` how each kind is kept. This module joins them: it finds the way for each class, reads payloads, and
+turns whatever goes wrong into the two errors of a codec.
+
+What is decided here once for all kinds:
+
+* An object that occurs twice in a value is stored twice, and comes back as two equal objects. A value that
+  contains itself is refused.
+* A value nested deeper than msgpack's packer takes (511 levels, 1,024 in newer versions) is refused.
+* A subclass never passes for its base: it comes back as itself, or it is refused.
+* A class that is defined again under its name is read anew: what was stored comes back as instances of the class that
+  the name leads to now, and an instance of the earlier class is refused.
+* `faults` says which exceptions become `UnencodableValue` and `DamagedEntry`; all others go on to the caller.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from memover.classes.annotations import innermost
+from memover.classes.places import moved, place_of
+from memover.classes.registered import registered, stamp
+from memover.codec.faults import FAULTS, from_outside
+from memover.codec.mv1 import arrays, containers, frames
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import Mark, Refused
+from memover.codec.mv1.known import KnownClasses
+from memover.codec.mv1.limits import MAP_LIMIT, SMALL_BYTES, Hashes, Patterns, check_keys
+from memover.codec.mv1.plain import Definitions
+from memover.codec.mv1.records import plan_for
+from memover.codec.mv1.refusal import explain, refusal_of
+from memover.codec.mv1.scalars import DECODERS, encoder_for
+from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, Writer, open_buffers
+from memover.errors import DamagedEntry, UnencodableValue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from memover.classes.places import Place
+    from memover.codec.mv1.plans import Plan
+
+__all__ = ["ValueCodec"]
+
+
+_REFUSALS: tuple[type[Exception], ...] = (Refused, RuntimeError, *FAULTS)
+
+
+class ValueCodec:
+    """The codec that keeps values and types, for the results of one function.
+
+    `function` is the decorated function: its return annotation and its module name the classes that stored bytes
+    may rebuild. `types` names further ones, and `register_value` names them for all functions. `name_for_errors`
+    stands in messages instead of the function's qualified name.
+    """
+
+    name = "mv1"
+
+    def __init__(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        types: Iterable[type] = (),
+        name_for_errors: str = "",
+    ) -> None:
+        self._known = KnownClasses(function, types)
+        inner = None if function is None else innermost(function)
+        self._label: str = name_for_errors or getattr(inner, "__qualname__", "")
+        self._writers: list[Writer] = []
+        self._stamp = stamp()
+        self._handlers: dict[type, Callable[[Any, Any], Any]] = dict(containers.WRITERS)
+        self._plans: dict[type, Plan] = {}
+        self._definitions: dict[bytes, Mark] = {}
+        self._places: tuple[Place, ...] = ()
+        self._long_maps = False
+
+    def __repr__(self) -> str:
+        return f"ValueCodec({self._label})"
+
+    def encode(self, value: Any) -> bytes:
+        """Return the payload of `value`.
+
+        Raises `UnencodableValue`, with the function and the path, for anything that `decode` would not give back
+        with the same value and types. Any thread may call.
+        """
+        if self._stamp != stamp() or moved(self._places):
+            self._forget()
+        try:
+            writer = self._writers.pop()
+        except IndexError:
+            writer = Writer(self._find, self._handlers)
+        try:
+            payload = writer.write(value, self._handlers)
+        except UnencodableValue:
+            raise
+        except _REFUSALS as error:
+            # Of the RuntimeErrors only the bare one: "dictionary changed size during iteration".
+            odd = isinstance(error, RuntimeError) and type(error) not in (RuntimeError, NotImplementedError)
+            if odd or from_outside(error):
+                raise
+            raise explain(value, error, self._children, self._label) from error
+        # A packer keeps the room of its largest output.
+        if len(payload) < KEEP_LIMIT_BYTES:
+            self._writers.append(writer)
+        return payload
+
+    def decode(self, data: bytes | memoryview) -> Any:
+        """Return the value of a payload.
+
+        Raises `DamagedEntry` for any bytes that `encode` did not write: "unknown-class" and "other-fields" are its
+        reasons for classes that this program does not name or that changed, "damaged" for the rest. Never imports,
+        calls or makes anything else than `known` admits. Any thread may call.
+        """
+        if self._stamp != stamp() or moved(self._places):
+            self._forget()
+        try:
+            if data[0] != f.MARKED:
+                return self._read_plain(data)
+            return self._read_marked(memoryview(data))
+        except DamagedEntry:
+            raise
+        except FAULTS as error:
+            if from_outside(error):
+                raise
+            raise DamagedEntry(
+                f"The stored bytes are not a value of codec {self.name}: {type(error).__name__}: {error}. "
+                "The entry counts as a miss.",
+                reason="damaged",
+            ) from error
+
+    def plain(self, data: bytes | memoryview, make: Callable[..., Any] | None = None) -> Any:
+        """Return the value of a payload with dicts in place of instances: no class is looked up or made.
+
+        What each kind of class becomes is in `plain`; `make` replaces it. Raises `DamagedEntry`."""
+        define = Definitions(make)
+        try:
+            if data[0] != f.MARKED:
+                return self._read_plain(data)
+            return self._read_marked(memoryview(data), define)
+        except DamagedEntry:
+            raise
+        except FAULTS as error:
+            if from_outside(error):
+                raise
+            raise DamagedEntry(f"The stored bytes are not a value of codec {self.name}: {error!r}.") from error
+
+    def _read_plain(self, data: bytes | memoryview) -> Any:
+        if len(data) <= SMALL_BYTES:
+            return _unpack(data, _plain_extension, None)
+        if not self._long_maps:
+            try:
+                return _unpack(data, _counting(None), None, MAP_LIMIT)
+            except ValueError as error:
+                self._if_long(error)
+        # msgpack's own Timestamp is made before anyone is asked; its bytes may also stand there by chance.
+        careful = any(mark in bytes(data) for mark in _TIMESTAMPS)
+        return _unpack(data, _counting(Hashes()), None, pairs=_checked_map if careful else None)
+
+    def _read_marked(self, data: memoryview, define: Callable[[bytes], Mark] | None = None) -> Any:
+        if len(data) <= SMALL_BYTES:
+            return self._read_marks(data, define, None)
+        if not self._long_maps:
+            try:
+                return self._read_marks(data, define, MAP_LIMIT)
+            except ValueError as error:
+                self._if_long(error)
+        return self._read_marks(data, define, None, _checked_map)
+
+    def _if_long(self, error: ValueError) -> None:
+        """Remember that this function's results have maps of more keys than may go unchecked; raise any other error."""
+        if "max_map_len" not in str(error):
+            raise error
+        self._long_maps = True
+
+    def _read_marks(
+        self, data: memoryview, define: Callable[[bytes], Mark] | None, map_limit: int | None, pairs: Any = None
+    ) -> Any:
+        body, buffers = open_buffers(data)
+        defined: list[Mark] = []
+        # Marks that were read and not yet used up as the head of an array: one that stays would be a value.
+        unused = 0
+        plain = _plain_extension if len(data) <= SMALL_BYTES else _counting(None)
+
+        def on_extension(code: int, data: bytes) -> Any:
+            nonlocal unused
+            if code == f.REFERENCE:
+                unused += 1
+                return defined[data[0] if len(data) == 1 else int.from_bytes(data, "big")]
+            mark = _MARKS.get(code)
+            if mark is not None:
+                if data:
+                    raise ValueError("a mark with data")
+                unused += 1
+                return mark
+            if code == f.DEFINITION:
+                unused += 1
+                mark = define(data) if define is not None else self._definitions.get(data) or self._define(data)
+                defined.append(mark)
+                return mark
+            return plain(code, data)
+
+        def on_array(items: list[Any]) -> Any:
+            nonlocal unused
+            if items:
+                head = items[0]
+                if type(head) is Mark:
+                    unused -= 1
+                    return head.build(items)
+                if type(head) is BufferMark:
+                    unused -= 1
+                    return head.build(items, buffers)
+            return items
+
+        value = _unpack(body, on_extension, on_array, map_limit, pairs)
+        if unused:
+            raise ValueError("a mark where none belongs")
+        return value
+
+    def _define(self, data: bytes) -> Mark:
+        kind, name, names = msgpack.unpackb(data, unicode_errors="surrogatepass")
+        if not type(kind) is type(name) is str or type(names) is not list:
+            raise ValueError("no definition of a class")
+        cls = self._known.find(name)
+        if cls is None:
+            raise DamagedEntry(
+                f"The stored bytes name the class {name!r}, which {self._label or 'this codec'} does not know. "
+                "The entry counts as a miss; name the class in the return annotation, or register_value() it.",
+                reason="unknown-class",
+            )
+        plan = self._plan(cls)
+        mark = None if plan is None else plan.marks.get(data)
+        if mark is None:
+            raise DamagedEntry(
+                f"The stored bytes hold a {name!r} of another shape than the class has now. "
+                "The entry counts as a miss; bump the version when a class changes.",
+                reason="other-fields",
+            )
+        self._definitions[data] = mark
+        return mark
+
+    def _find(self, kind: type) -> Callable[[Any, Any], Any]:
+        """Return the handler of a class, or raise `Refused`; called once for each class, then remembered."""
+        handler = None
+        registration = registered(kind)
+        if registration is None or registration.encode is None:
+            handler = encoder_for(kind) or arrays.writer_for(kind) or frames.writer_for(kind)
+        if handler is None:
+            plan = self._plan(kind)
+            if plan is None:
+                raise refusal_of(kind)
+            if not self._known.admits(kind):
+                raise Refused(
+                    f"a {kind.__qualname__}, a class that the program does not name to "
+                    f"{self._label or 'this codec'} as its result's, so that stored bytes may not make one",
+                    f"name {kind.__module__}.{kind.__qualname__} in the return annotation, "
+                    "or call memover.register_value() on it",
+                )
+            handler = plan.write
+        self._handlers[kind] = handler
+        return handler
+
+    def _plan(self, kind: type) -> Plan | None:
+        plan = self._plans.get(kind)
+        if plan is None:
+            plan = plan_for(kind, registered(kind))
+            if plan is not None:
+                self._places += place_of(kind)
+                self._plans[kind] = plan
+        return plan
+
+    def _children(self, value: Any) -> tuple[list[Any], Callable[[int], str] | None]:
+        """Return what a value is written as, and how a path names the places in it; for error messages only."""
+        kind = type(value)
+        handler = self._handlers.get(kind) or self._find(kind)
+        made = handler(value, Writer(self._find, self._handlers))
+        plan = self._plans.get(kind)
+        if type(made) is not list:
+            return [], None
+        # Of an instance written as a map of attributes, the map's keys are the labels.
+        as_map = plan is not None and msgpack.unpackb(made[0].data)[0] == "open"
+        return made, (lambda place: "") if as_map else None if plan is None else plan.labels
+
+    def _forget(self) -> None:
+        # Replaced rather than cleared: another thread may be in the midst of using them.
+        self._stamp = stamp()
+        self._writers = []
+        self._handlers = dict(containers.WRITERS)
+        self._plans = {}
+        self._definitions = {}
+        self._places = ()
+        self._known.forget()
+
+
+class BufferMark(Mark):
+    """The head of an array whose builder also needs the payload's buffers."""
+
+    __slots__ = ()
+
+
+_MARKS: dict[int, Mark] = {
+    **containers.MARKS,
+    f.NUMPY_ARRAY: BufferMark(arrays.build_array),
+    f.NUMPY_OBJECTS: Mark(arrays.build_objects),
+    f.FRAME: Mark(frames.build_frame),
+}
+
+
+def _plain_extension(code: int, data: bytes) -> Any:
+    if code >= 0:
+        return msgpack.ExtType(code, data)
+    decode = DECODERS.get(code)
+    if decode is None:
+        if code == f.NUMPY_SCALAR:
+            return arrays.decode_scalar(data)
+        raise ValueError("an extension of no known code, or a mark where none belongs")
+    return decode(data)
+
+
+def _counting(hashes: Hashes | None) -> Callable[[int, bytes], Any]:
+    """`_plain_extension` for one payload, with its limits: on patterns, and with `hashes` on what may be a key."""
+    patterns = Patterns()
+
+    def on_extension(code: int, data: bytes) -> Any:
+        if code == f.PATTERN:
+            patterns.add(data[5:] if data[0] else data[5:].decode("utf-8", "surrogatepass"))
+        value = _plain_extension(code, data)
+        if hashes is not None and code < 0:
+            hashes.note(value, data)
+        return value
+
+    return on_extension
+
+
+def _checked_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if len(pairs) > MAP_LIMIT:
+        check_keys([key for key, _ in pairs])
+    return dict(pairs)
+
+
+_TIMESTAMPS = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
+
+
+def _unpack(
+    data: bytes | memoryview, on_extension: Any, on_array: Any, map_limit: int | None = None, pairs: Any = None
+) -> Any:
+    # Lengths are bounded by those of the data, and nesting by msgpack's own stack of 1,024.
+    return msgpack.unpackb(
+        data,
+        ext_hook=on_extension,
+        list_hook=on_array,
+        object_pairs_hook=pairs,
+        strict_map_key=False,
+        unicode_errors="surrogatepass",
+        max_map_len=-1 if map_limit is None else map_limit,
+    )

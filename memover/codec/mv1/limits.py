@@ -1,0 +1,99 @@
+"""What reading one payload may cost: whoever can write to the store must not be able to stop its readers.
+
+Most of a payload costs time in proportion to its length. These do not, and are bounded here, each with a ValueError:
+
+* Keys that collide. The hashes of ints, Decimals, Fractions, UUIDs and of tuples of them are the same in every process, so
+  that keys with one hash are easily made, and a dict or set of n such keys takes n² steps. Strings, bytes and dates have
+  hashes that nobody outside can predict; 64-bit ints and floats do not collide often enough. A map of up to
+  `MAP_LIMIT` keys is harmless; of a longer one, at most `COLLISIONS_LIMIT` keys may have one hash.
+* Patterns. `re.compile` takes up to 20 µs a character, and some 5 ns for each character between the ends of a range in a
+  set. `PATTERNS_LIMIT_CHARS` and `RANGES_LIMIT_CHARS` bound both for a payload.
+
+A payload of up to `SMALL_BYTES` is too short to hold enough of either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["COLLISIONS_LIMIT", "MAP_LIMIT", "SMALL_BYTES", "Hashes", "Patterns", "check_keys"]
+
+SMALL_BYTES = 2048
+MAP_LIMIT = 256
+COLLISIONS_LIMIT = 64
+PATTERNS_LIMIT_CHARS = 10_000
+RANGES_LIMIT_CHARS = 3_000_000
+
+# Kinds of keys whose hashes are random from process to process, or cannot be made to collide often.
+_SAFE = frozenset({str, bytes, int, float, bool, type(None)})
+_ESCAPE = re.compile(
+    r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|(N)\{[^}]*\}|.)", re.DOTALL
+)
+_RANGE = re.compile(r"(.)-(?=(.))", re.DOTALL)
+
+
+def check_keys(keys: Collection[Any]) -> None:
+    """Raise ValueError for more than `MAP_LIMIT` keys of which too many have one hash."""
+    if len(keys) <= MAP_LIMIT:
+        return
+    if _SAFE.issuperset(map(type, keys)) and not any(type(key) is int and key.bit_length() > 64 for key in keys):
+        return
+    if max(Counter(map(hash, keys)).values()) > COLLISIONS_LIMIT:
+        raise ValueError("keys whose hashes collide, as only made-up ones do")
+
+
+class Hashes:
+    """Counts different scalars of one hash, where each may be a key."""
+
+    __slots__ = ("_first", "_more")
+
+    def __init__(self) -> None:
+        self._first: dict[int, bytes] = {}
+        self._more: dict[int, set[bytes]] = {}
+
+    def note(self, value: Any, data: bytes) -> None:
+        """Raise ValueError when too many different ones have the hash of `value`, which was stored as `data`."""
+        try:
+            number = hash(value)
+        except TypeError:  # bytearrays, signalling NaNs: no keys
+            return
+        if self._first.setdefault(number, data) != data:
+            more = self._more.setdefault(number, set())
+            more.add(data)
+            if len(more) > COLLISIONS_LIMIT:
+                raise ValueError("values whose hashes collide, as only made-up ones do")
+
+
+class Patterns:
+    """Adds up what the patterns of one payload cost to compile; the same on the way in and on the way out."""
+
+    __slots__ = ("chars", "ranges")
+
+    def __init__(self) -> None:
+        self.chars = 0
+        self.ranges = 0
+
+    def add(self, source: str | bytes) -> None:
+        """Raise ValueError when the patterns seen so far take too long together."""
+        self.chars += len(source)
+        if self.chars > PATTERNS_LIMIT_CHARS:
+            raise ValueError(f"patterns of more than {PATTERNS_LIMIT_CHARS:,} characters in all")
+        if isinstance(source, str) and not (source.isascii() and "\\" not in source):
+            plain = _ESCAPE.sub(_character, source)
+            self.ranges += sum(max(0, ord(end) - ord(start)) for start, end in _RANGE.findall(plain))
+            if self.ranges > RANGES_LIMIT_CHARS:
+                raise ValueError("patterns with too many wide ranges of characters")
+
+
+def _character(escape: re.Match[str]) -> str:
+    two, four, eight, octal, named = escape.groups()
+    if named:
+        return "\U0010ffff"
+    digits = two or four or eight
+    number = int(digits, 16) if digits else int(octal, 8) if octal else ord(escape[0][-1])
+    return chr(min(number, 0x10FFFF))

@@ -1,0 +1,74 @@
+"""How one class is written and rebuilt: what all kinds of records have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from memover.classes.naming import class_name
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import Mark, extension
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from msgpack import ExtType
+
+__all__ = ["Plan", "attribute_label", "new_definition", "set_state", "state_of"]
+
+
+class Plan:
+    """How one class is written and rebuilt.
+
+    `write(value, writer)` returns the array for one instance; `marks` maps each definition's data to the mark
+    that rebuilds; `labels` says how a path names the places of that array, from its second on.
+    """
+
+    __slots__ = ("labels", "marks", "write")
+
+    def __init__(
+        self,
+        write: Callable[[Any, Any], list[Any]],
+        marks: dict[bytes, Mark],
+        labels: Callable[[int], str] | None = None,
+    ) -> None:
+        self.write = write
+        self.marks = marks
+        self.labels = labels
+
+
+def new_definition(kind: str, cls: type, names: tuple[str, ...] = ()) -> ExtType:
+    data: Any = msgpack.packb([kind, class_name(cls), list(names)], unicode_errors="surrogatepass")
+    return extension(f.DEFINITION, data)
+
+
+def attribute_label(names: tuple[str, ...], skip: int = 1) -> Callable[[int], str]:
+    return lambda place: f".{names[place - skip]}" if skip <= place < skip + len(names) else ""
+
+
+def state_of(value: Any, slots: dict[str, Any], has_dict: bool) -> dict[str, Any]:
+    """Return the attributes of an instance, slots included, without what only typing put there."""
+    state = dict(value.__dict__) if has_dict else {}
+    # Left by calling an alias, as in Box[int](1); it says nothing of the value and equals nothing in it.
+    state.pop("__orig_class__", None)
+    for name, slot in slots.items():
+        try:
+            state[name] = slot.__get__(value)
+        except AttributeError:
+            continue
+    return state
+
+
+def set_state(value: Any, state: Any, slots: dict[str, Any], has_dict: bool) -> None:
+    """Set the attributes of a bare instance without asking its class."""
+    if type(state) is not dict:
+        raise ValueError("no map of attributes where one belongs")
+    for name, each in state.items():
+        slot = slots.get(name)
+        if slot is not None:
+            slot.__set__(value, each)
+        elif has_dict and type(name) is str:
+            value.__dict__[name] = each
+        else:
+            raise ValueError("an attribute that the class has no room for")

@@ -1,0 +1,189 @@
+"""The way in: one value becomes one payload, through msgpack's C packer with one hook for what it does not know.
+
+Plain builtins never come here at all: the packer, told to take exact types only, writes them in C and hands over
+everything else (subclasses, tuples, sets, instances), each of which becomes an extension or an array headed by a
+mark. That array is again left to the packer, so nothing is packed twice and nothing recurses in Python.
+
+Two things the packer gets wrong are put right afterwards, when its output shows that they may be there:
+it writes a bytearray or memoryview as bytes, and it fails on lone surrogates.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import Refused, extension
+from memover.codec.mv1.limits import Patterns
+from memover.codec.mv1.scalars import encode_bytearray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from msgpack import ExtType
+
+__all__ = ["BUFFER_LIMIT", "Writer", "open_buffers"]
+
+BUFFER_LIMIT = 255
+KEEP_LIMIT_BYTES = 1 << 20
+PARTS_LIMIT = 1_000
+
+# What holds neither a bytearray nor a memoryview, told by its class alone.
+_HARMLESS = frozenset({type(None), bool, int, float, str, bytes, msgpack.ExtType})
+_REFERENCES = [extension(f.REFERENCE, bytes((index,))) for index in range(256)]
+
+
+class Writer:
+    """The state of one encoding at a time; kept and used again, by one thread at a time.
+
+    `references` maps the data of the definitions made so far in this payload to what stands for them from then on, `buffers`
+    holds the large arrays that go behind the body.
+    """
+
+    __slots__ = (
+        "_careful",
+        "_find",
+        "_packer",
+        "_parts",
+        "_unsure",
+        "_wide",
+        "buffers",
+        "marked",
+        "patterns",
+        "references",
+    )
+
+    def __init__(self, find: Callable[[type], Callable[[Any, Writer], Any]], handlers: Any) -> None:
+        self._find = find
+        self._packer = self._new_packer(handlers, None)
+        self._wide: Any = None
+        self._reset()
+
+    def _reset(self, careful: bool = False) -> None:
+        self.references: dict[bytes, ExtType] = {}
+        self.buffers: list[Any] = []
+        self.marked = False
+        self.patterns = Patterns()
+        self._parts: list[list[Any]] = []
+        self._unsure = False
+        self._careful = careful
+
+    def _new_packer(self, handlers: dict[type, Any], errors: str | None) -> msgpack.Packer:
+        find = self._find
+
+        def default(value: Any) -> Any:
+            kind = type(value)
+            handler = handlers.get(kind)
+            if handler is None:
+                handler = find(kind)
+            made = handler(value, self)
+            if type(made) is list:
+                self.marked = True
+                if self._careful:
+                    return _exposed(made)
+                parts = self._parts
+                parts.append(made)
+                if len(parts) > PARTS_LIMIT:
+                    self._look_at_parts()
+            return made
+
+        return msgpack.Packer(default=default, strict_types=True, unicode_errors=errors)
+
+    def define(self, definition: ExtType) -> ExtType:
+        """Return `definition`, at its first use in this payload, and arrange for a reference at the next."""
+        references = self.references
+        index = len(references)
+        references[definition.data] = (
+            _REFERENCES[index] if index < 256 else extension(f.REFERENCE, index.to_bytes(4, "big"))
+        )
+        return definition
+
+    def write(self, value: Any, handlers: dict[type, Any]) -> bytes:
+        """Return the payload of `value`; lets through what the packer or a handler raises."""
+        try:
+            packer = self._packer
+            try:
+                body = packer.pack(value)
+            except UnicodeEncodeError:
+                packer = self._wide = self._wide or self._new_packer(handlers, "surrogatepass")
+                self._reset()
+                body = packer.pack(value)
+            # C4, C5 and C6 begin msgpack's bin; without them there is no bytes-like object of any class.
+            if (b"\xc4" in body or b"\xc5" in body or b"\xc6" in body) and self._hides_buffers(value):
+                self._reset(careful=True)
+                try:
+                    exposed = _exposed(value)
+                except RecursionError:
+                    raise Refused(
+                        "a value nested too deep for what is left of the stack", "return a flatter one"
+                    ) from None
+                body = packer.pack(exposed)
+            if not self.marked:
+                return body  # type: ignore[no-any-return]
+            if not self.buffers:
+                return b"\xc1\x00" + body  # type: ignore[no-any-return]
+            views = [memoryview(each) for each in self.buffers]
+            lengths = b"".join(view.nbytes.to_bytes(8, "big") for view in views)
+            return b"".join((bytes((f.MARKED, len(views))), lengths, len(body).to_bytes(8, "big"), body, *views))
+        finally:
+            self._reset()
+
+    def _look_at_parts(self) -> None:
+        self._unsure = self._unsure or _hides(self._parts)
+        self._parts = []
+
+    def _hides_buffers(self, value: Any) -> bool:
+        self._look_at_parts()
+        return self._unsure or (type(value) not in _HARMLESS and _hides([[value]]))
+
+
+def _hides(level: list[Any]) -> bool:
+    """Say whether a bytearray or memoryview is in these lists, or in the plain containers they hold.
+
+    Asking the garbage collector for all that a level of containers refers to is the fastest walk there is: floats
+    and names of the world's languages have the bytes of `bin` too, so that this runs for many a value.
+    """
+    while level:
+        deeper = []
+        for each in [each for each in gc.get_referents(*level) if type(each) not in _HARMLESS]:
+            kind = type(each)
+            if kind is list or kind is dict:
+                deeper.append(each)
+            elif kind is bytearray or kind is memoryview:
+                return True
+        level = deeper
+    return False
+
+
+def _exposed(value: Any) -> Any:
+    """Return plain containers with the bytearrays in them as extensions."""
+    kind = type(value)
+    if kind is list:
+        return [_exposed(each) for each in value]
+    if kind is dict:
+        return {_exposed(key): _exposed(each) for key, each in value.items()}
+    if kind is bytearray:
+        return encode_bytearray(value)
+    if kind is memoryview:
+        raise Refused("a memoryview, a window on memory that another object owns", "return bytes(it)")
+    return value
+
+
+def open_buffers(data: memoryview) -> tuple[memoryview, list[memoryview]]:
+    """Split a marked payload into its body and its buffers."""
+    count = data[1]
+    if not count:
+        return data[2:], []
+    start = 2 + 8 * (count + 1)
+    sizes = [int.from_bytes(data[place : place + 8], "big") for place in range(2, start, 8)]
+    if start + sum(sizes) != len(data):
+        raise ValueError("buffers of another length than announced")
+    body_end = start + sizes[-1]
+    buffers, place = [], body_end
+    for size in sizes[:-1]:
+        buffers.append(data[place : place + size])
+        place += size
+    return data[start:body_end], buffers

@@ -1,0 +1,196 @@
+"""Whoever can write to the store cannot stop its readers: what costs more than its length is bounded."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+from uuid import UUID
+
+import msgpack
+import pytest
+
+from memover.codec import ValueCodec
+from memover.codec.compression import ZLIB, expand
+from memover.codec.mv1 import format as f
+from memover.codec.mv1.format import extension
+from memover.codec.mv1.limits import COLLISIONS_LIMIT, MAP_LIMIT
+from memover.errors import DamagedEntry, UnencodableValue
+from tests.codec import things as t
+from tests.codec.same import same
+
+PRIME = 2**61 - 1  # of the hash of a number, on every 64-bit platform
+MANY = 2_000
+
+
+def as_int(number: int) -> msgpack.ExtType:
+    return extension(f.INT, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
+
+
+COLLIDING: dict[str, list[Any]] = {
+    "ints": [as_int(number * PRIME) for number in range(9, 9 + MANY)],
+    "decimals": [extension(f.DECIMAL, str(number * PRIME).encode()) for number in range(1, MANY)],
+    "uuids": [extension(f.UUID, (number * PRIME).to_bytes(16, "big") + b"\2") for number in range(1, MANY)],
+    "fractions": [
+        extension(f.FRACTION, (9).to_bytes(4, "big") + (number * PRIME).to_bytes(9, "big") + b"\1")
+        for number in range(1, 1000)
+    ],
+}
+
+
+def read(data: bytes) -> str:
+    with pytest.raises(DamagedEntry) as caught:
+        ValueCodec(t.anything).decode(data)
+    return str(caught.value)
+
+
+def a_map(keys: list[Any]) -> bytes:
+    pairs = b"".join(msgpack.packb(key) + b"\xc0" for key in keys)
+    return b"\xdf" + struct.pack(">I", len(keys)) + pairs
+
+
+@pytest.mark.parametrize("name", COLLIDING)
+@pytest.mark.parametrize("form", ["map", "marked map", "set", "tuples", "ordered dict", "subclass"])
+def test_keys_that_collide_are_damage(name: str, form: str) -> None:
+    """Hashes that are the same in every process can be made to be one; n² steps are not taken."""
+    keys = COLLIDING[name]
+    data = {
+        "map": lambda: a_map(keys),
+        "marked map": lambda: b"\xc1\x00" + b"\x92" + a_map(keys) + msgpack.packb([extension(f.TUPLE, b"")]),
+        "set": lambda: b"\xc1\x00" + msgpack.packb([extension(f.SET, b""), *keys]),
+        "tuples": lambda: b"\xc1\x00" + a_map([[extension(f.TUPLE, b""), key] for key in keys]),
+        "ordered dict": lambda: b"\xc1\x00" + msgpack.packb([extension(f.ORDEREDDICT, b""), *[k for key in keys for k in (key, 0)]]),
+        "subclass": lambda: b"\xc1\x00"
+        + msgpack.packb([extension(f.DEFINITION, msgpack.packb(["subclass", "tests.codec.things:MySet", []])), keys, None]),
+    }[form]()  # fmt: skip
+    if form == "subclass" and not hasattr(t, "MySet"):
+        pytest.skip("no subclass of set among the things")
+    assert "collide" in read(data)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {number: str(number) for number in range(MANY)},
+        {f"k{number}": number for number in range(MANY)},
+        {2**70 + number: number for number in range(MANY)},
+        {UUID(int=number): number for number in range(MANY)},
+        {Decimal(number): number for number in range(MANY)},
+        {Fraction(number, 7): number for number in range(MANY)},
+        {(number, "x"): number for number in range(MANY)},
+        {t.Point(number, 1): number for number in range(MANY)},
+        {(number, 2**70 + number) for number in range(MANY)},
+        [Decimal("1.10")] * MANY,
+        [dict.fromkeys(range(MAP_LIMIT + 1), 1), (1, 2), {"late": {str(n): n for n in range(1000)}}],
+        [msgpack.Timestamp(number, 1) for number in range(MANY)],
+        {msgpack.Timestamp(number, 1): 1 for number in range(MANY)},
+    ],
+    ids=lambda value: str(type(value)),
+)
+def test_honest_large_values_come_back(value: Any) -> None:
+    """Long maps with keys of every kind, and the same codec read twice."""
+    codec = ValueCodec(t.anything)
+    data = codec.encode(value)
+    for given in (data, memoryview(data)):
+        assert same(codec.decode(given), value)
+
+
+def test_a_few_colliding_keys_are_allowed() -> None:
+    """A long map may have some."""
+    value = {number * PRIME: number for number in range(9, 9 + COLLISIONS_LIMIT - 1)}
+    value |= dict.fromkeys(range(1, MANY), 0)
+    codec = ValueCodec()
+    assert codec.decode(codec.encode(value)) == value
+
+
+def pattern(source: str, flags: int = re.UNICODE) -> msgpack.ExtType:
+    return extension(f.PATTERN, b"\0" + flags.to_bytes(4, "big") + source.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        [pattern("[\0-\U0010ffff]" * 1200, re.IGNORECASE | re.UNICODE)],
+        [pattern(r"[\0-\U0010ffff]" * 600, re.IGNORECASE | re.UNICODE)],
+        [pattern(r"[\x00-\N{LATIN SMALL LETTER A}]" * 300)],
+        [pattern("[\u0100-\u0200\u0300-\u0400\u0500-\uffff]" * 700)],
+        [pattern(f"[a-z{number}]" * 1000, re.IGNORECASE | re.UNICODE) for number in range(20)],
+        [pattern("x" * 10_001)],
+        [pattern("(" * 5000)],
+    ],
+    ids=["wide sets", "escaped", "named", "runs", "many", "long", "nested"],
+)
+def test_patterns_that_take_long_to_compile_are_damage(patterns: list[Any]) -> None:
+    """Their characters and the ranges in their sets are counted, over the whole payload."""
+    assert "pattern" in read(msgpack.packb(patterns)).lower()
+
+
+@pytest.mark.parametrize(
+    "source", [r"[а-яё]+", "[\U00010000-\U0010ffff]", r"[^\x00-\x7f]", r"\N{BULLET}", r"a-z|\-|\\u", "[a-]"]
+)
+def test_honest_patterns_come_back(source: str) -> None:
+    """Ranges of alphabets and of planes, escapes, hyphens that are none."""
+    value = [re.compile(source), re.compile(source, re.IGNORECASE)]
+    codec = ValueCodec()
+    assert codec.decode(codec.encode(value)) == value
+
+
+def test_patterns_too_long_to_be_read_are_refused_when_stored() -> None:
+    """What a reader would not take is not written."""
+    with pytest.raises(UnencodableValue, match="store their source texts"):
+        ValueCodec().encode([re.compile("x" * 9_000 + str(number)) for number in range(2)])
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [extension(f.NUMPY_ARRAY, b""), "|S0", [10**12], 2, b""],
+        [extension(f.NUMPY_ARRAY, b""), "<U0", [2**40, 2**20], 2, b""],
+        [extension(f.DEFINITION, msgpack.packb(["enum", "tests.codec.things:Right", []])), as_int(2**200_000)],
+    ],
+    ids=["empty array", "empty texts", "flag"],
+)
+def test_sizes_that_cost_nothing_to_claim_are_damage(document: Any) -> None:
+    """Neither terabytes of nothing nor a flag of 200,000 bits is made."""
+    pytest.importorskip("numpy")
+    read(b"\xc1\x00" + msgpack.packb(document))
+
+
+def test_defaultdicts_within_each_other_are_bounded() -> None:
+    """No RecursionError, on either way."""
+    factory: Any = None
+    for _ in range(900):
+        factory = ["defaultdict", factory]
+    read(b"\xc1\x00" + msgpack.packb([extension(f.DEFAULTDICT, b""), factory, {}]))
+
+
+def test_a_zlib_bomb_is_not_expanded() -> None:
+    """Not a byte beyond the limit is made."""
+    squeeze = zlib.compressobj(9)
+    bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(64)) + squeeze.flush()
+    with pytest.raises(DamagedEntry) as caught:
+        expand(ZLIB, bomb, limit_bytes=1 << 20)
+    assert caught.value.reason == "too-large"
+
+
+def frame(table: Any, library: str, **options: Any) -> bytes:
+    pa = pytest.importorskip("pyarrow")
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as stream:
+        stream.write_table(table)
+    return b"\xc1\x00" + msgpack.packb([extension(f.FRAME, b""), library, {}, sink.getvalue()])
+
+
+@pytest.mark.parametrize("library", ["pandas.DataFrame", "polars.DataFrame"])
+def test_frames_that_expand_are_damage(library: str) -> None:
+    """Compressed streams are never written; nor are rows that take no bytes without end."""
+    pytest.importorskip(library.partition(".")[0])
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"a": pa.array([0] * 3_000_000, pa.int8())})
+    assert "compressed" in read(frame(table, library, compression="zstd"))
+    assert "compressed" in read(frame(table, library, compression="lz4"))
+    assert "rows" in read(frame(pa.table({"a": pa.nulls(200_000_000)}), library))

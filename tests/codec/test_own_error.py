@@ -1,0 +1,225 @@
+"""Each caller of a load that failed gets an exception of its own."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import threading
+import traceback
+import urllib.error
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from memover import errors
+from memover.codec.sharing import own_error
+
+
+class Plain(Exception):
+    """Nothing of its own."""
+
+
+class Told(ValueError):
+    """Takes other arguments than it hands on, so that pickle and copy fail on it."""
+
+    def __init__(self, where: str, code: int) -> None:
+        super().__init__(f"{where} failed")
+        self.where = where
+        self.code = code
+        self.made = object()
+
+
+class Slotted(Exception):
+    """Keeps a fact in a slot."""
+
+    __slots__ = ("fact",)
+
+    def __init__(self, fact: int) -> None:
+        super().__init__("slotted")
+        self.fact = fact
+
+
+@dataclass
+class Declared(Exception):
+    """A dataclass."""
+
+    code: int
+
+
+class Counting(Exception):
+    """Its constructor must not run again."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__("counted")
+        Counting.made += 1
+
+
+class Odd(Exception):
+    """Decides itself how it is made."""
+
+    def __new__(cls, *args: Any) -> Odd:
+        return super().__new__(cls, *args)
+
+
+class Speaking(Exception):
+    """Says what it is by an attribute."""
+
+    def __str__(self) -> str:
+        return f"speaking of {self.what}"  # type: ignore[attr-defined]
+
+
+def raised(error: BaseException) -> BaseException:
+    """The error with a traceback, a cause and a note."""
+    try:
+        try:
+            raise KeyError("cause")
+        except KeyError as cause:
+            raise error from cause
+    except BaseException as caught:
+        if sys.version_info >= (3, 11):
+            caught.add_note("noted")
+        return caught
+
+
+def speaking() -> Speaking:
+    error = Speaking()
+    error.what = "it"  # type: ignore[attr-defined]
+    return error
+
+
+def from_library(call: Any) -> BaseException:
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("it raises")
+
+
+def attribute_error() -> BaseException:
+    try:
+        return sys.nothing  # type: ignore[attr-defined, no-any-return]
+    except AttributeError as error:
+        return error
+
+
+def stop() -> BaseException:
+    return StopIteration(5)
+
+
+COPIED = {
+    "builtin": ValueError("a", 1),
+    "no arguments": RuntimeError(),
+    "plain": Plain("a"),
+    "told": Told("there", 5),
+    "slotted": Slotted(3),
+    "declared": Declared(7),
+    "counting": Counting(),
+    "speaking": speaking(),
+    "os": FileNotFoundError(2, "No such file", "name", None, "other"),
+    "os without number": OSError("text"),
+    "unicode": from_library(b"\xff".decode),
+    "json": from_library(lambda: json.loads("{")),
+    "url": urllib.error.URLError("reason"),
+    "http": urllib.error.HTTPError("http://x", 404, "gone", {}, None),  # type: ignore[arg-type]
+    "import": from_library(lambda: __import__("nowhere")),
+    "attribute": attribute_error(),
+    "syntax": from_library(lambda: compile("a b", "file", "exec")),
+    "process": subprocess.CalledProcessError(1, ["x"], b"out"),
+    "stop": stop(),
+    "exit": SystemExit(3),
+    "store": errors.StoreTimeout("slow", store="redis://x"),
+    "invalidation": errors.InvalidationFailed("not acknowledged", what=("a",), store="redis://x"),
+    "unencodable": errors.UnencodableValue("no", function="f", path="$", kind="k", value=[1]),
+}
+COPIED["two bases"] = type("Both", (KeyError, AttributeError), {"__module__": __name__})("both")
+COPIED["configuration"] = errors.ConfigurationError("wrong")
+if sys.version_info >= (3, 11):
+    COPIED["group"] = ExceptionGroup(  # noqa: F821
+        "several", [ValueError(1), Plain("b")]
+    )  # type: ignore[assignment]
+
+
+def facts(error: BaseException) -> dict[str, Any]:
+    """All that can be seen of an error."""
+    names = [
+        name for name in dir(error) if not name.startswith("__") or name in ("__cause__", "__context__", "__notes__")
+    ]
+    # `characters_written` is an attribute that most OSErrors do not have.
+    found = {
+        name: getattr(error, name) for name in names if hasattr(error, name) and not callable(getattr(error, name))
+    }
+    return {**found, "str": str(error), "args": error.args, "suppress": error.__suppress_context__}
+
+
+@pytest.mark.parametrize("name", COPIED)
+def test_a_copy_tells_what_the_error_tells(name: str) -> None:
+    """Class, arguments, attributes, cause, notes and traceback are the same, and the object is another."""
+    error = raised(COPIED[name])
+    made = own_error(error)
+    assert made is not error
+    assert type(made) is type(error)
+    if name == "told":
+        assert made.made is error.made  # type: ignore[attr-defined]
+    assert facts(made) == facts(error)
+    assert traceback.format_exception(made) == traceback.format_exception(error)
+
+
+@pytest.mark.parametrize("name", COPIED)
+def test_what_one_caller_adds_no_other_sees(name: str) -> None:
+    """Notes, attributes and frames."""
+    error = raised(COPIED[name])
+    before = traceback.format_exception(error), dict(error.__dict__)
+    made = own_error(error)
+    try:
+        raise made
+    except BaseException as caught:
+        if sys.version_info >= (3, 11):
+            caught.add_note("while serving another request")
+        caught.request = 5  # type: ignore[attr-defined]
+    assert (traceback.format_exception(error), dict(error.__dict__)) == before
+    assert len(traceback.extract_tb(made.__traceback__)) == len(traceback.extract_tb(error.__traceback__)) + 1
+
+
+def test_no_constructor_runs_again() -> None:
+    """It may count, log or fail."""
+    error = Counting()
+    before = Counting.made
+    assert own_error(error) is not error
+    assert Counting.made == before
+
+
+@pytest.mark.parametrize("error", [Odd("a"), Odd()], ids=repr)
+def test_what_cannot_be_copied_faithfully_is_handed_on(error: Exception) -> None:
+    """A class that decides itself how it is made is not made by anyone else."""
+    assert own_error(error) is error
+
+
+def test_twenty_threads_raise_their_own() -> None:
+    """As many errors as threads, none with another's frames."""
+    error = raised(Told("there", 5))
+    frames, objects = [], []
+
+    def request(number: int) -> None:
+        try:
+            raise own_error(error)
+        except Told as mine:
+            frames.append(len(traceback.extract_tb(mine.__traceback__)))
+            objects.append(mine)
+
+    threads = [threading.Thread(target=request, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(each) for each in objects}) == 20
+    assert len(set(frames)) == 1
+
+
+def test_a_copy_is_picklable_where_the_error_is() -> None:
+    """A job queue sends it on."""
+    assert pickle.loads(pickle.dumps(own_error(Plain("a")))).args == ("a",)

@@ -1,0 +1,106 @@
+"""The end of a process, and calls that wait for each other: bounded, whatever is under way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from memover import Cache
+
+ROOT = Path(__file__).resolve().parents[2]
+GUARD = 25.0
+
+REFRESHING = """
+import sys, time, threading
+from memover import Cache
+cache = Cache({url!r}, prefix={prefix!r})
+began = threading.Event()
+slow = False
+@cache.versioned(namespace="f", ttl=0.05, stale_while_revalidate=3600)
+def f(x):
+    if slow:
+        began.set()
+        time.sleep(120)
+    return x
+f(1)
+time.sleep(0.2)
+slow = True
+assert f(1) == 1
+assert began.wait(20), "no refresh has begun"
+print("refreshing", flush=True)
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["", "cache.close()", "sys.exit(3)"])
+@pytest.mark.parametrize("store", ["memory", "redis"])
+def test_the_end_of_a_process_does_not_wait_for_a_refresh_without_end(
+    store: str, end: str, redis_url: str, prefix: str
+) -> None:
+    """A refresh behind that takes two minutes: the interpreter goes long before."""
+    url = "memory://" if store == "memory" else redis_url
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", REFRESHING.format(url=url, prefix=prefix, end=end)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=GUARD,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError("the process waits for its background refresh") from error
+    assert done.stdout == "refreshing\n"
+    assert done.returncode == (3 if "3" in end else 0), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("store", ["memory", "redis"])
+def test_functions_that_call_each_other_from_two_threads_end(store: str, redis_url: str, prefix: str) -> None:
+    """Each waits for the other's load: detected, or at the end of `wait_timeout`, one of them runs its function."""
+    url = "memory://" if store == "memory" else redis_url
+    options = {} if store == "memory" else {"socket_timeout": 10.0, "socket_connect_timeout": 10.0}
+    cache = Cache(url, prefix=prefix, wait_timeout=1.5, lease_ttl=60, **options)
+    both = threading.Barrier(2)
+    first = threading.local()
+
+    @cache.versioned(namespace="c")
+    def c(x: int) -> int:
+        _meet()
+        return d_or_ten(x)
+
+    @cache.versioned(namespace="d")
+    def d(x: int) -> int:
+        _meet()
+        return c_or_ten(x)
+
+    def d_or_ten(x: int) -> int:
+        if getattr(first, "deep", 0) > 3:
+            return 10
+        first.deep = getattr(first, "deep", 0) + 1
+        return d(x)
+
+    def c_or_ten(x: int) -> int:
+        if getattr(first, "deep", 0) > 3:
+            return 10
+        first.deep = getattr(first, "deep", 0) + 1
+        return c(x)
+
+    def _meet() -> None:
+        if not getattr(first, "met", False):
+            first.met = True
+            both.wait(GUARD)
+
+    answers: list[int] = []
+    threads = [threading.Thread(target=lambda f=f: answers.append(f(1)), daemon=True) for f in (c, d)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(GUARD)
+    assert answers == [10, 10]
+    first.deep, first.met = 9, True
+    assert c(1) == d(1) == 10

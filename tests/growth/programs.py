@@ -1,0 +1,189 @@
+"""What the growth tests run in processes of their own; each returns what was held before and after."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import tracemalloc
+import warnings
+from typing import Any
+
+from memover import Cache
+from tests.growth.counting import held, settled
+
+PATIENT: dict[str, Any] = {"socket_timeout": 10.0, "socket_connect_timeout": 10.0}
+
+
+def keys_and_tags(url: str, prefix: str, count: int, ttl: float) -> Any:
+    """`count` calls with a tag each and a parent each, their tags invalidated now and then."""
+
+    async def whole() -> Any:
+        cache = Cache(url, prefix=prefix, max_entries=1000, ttl=ttl, **PATIENT)
+
+        @cache.versioned(namespace="child", tags=("item:{x}",))
+        async def child(x: int) -> int:
+            return x
+
+        @cache.versioned(namespace="parent")
+        async def parent(x: int) -> int:
+            return await child(x)
+
+        async def some(first: int, last: int) -> None:
+            for start in range(first, last, 500):
+                await asyncio.gather(*(parent(x) for x in range(start, min(start + 500, last))))
+                await cache.ainvalidate_tags(f"item:{start}", f"nobody:{start}")
+                await child.invalidate(start)
+
+        await some(0, count // 2)
+        before = settled(lambda _: True)
+        await some(count // 2, count)
+        after = settled(lambda now: now["objects"] - before["objects"] < count // 20, 3)
+        await cache.aclose()
+        return [before, after]
+
+    return asyncio.run(whole())
+
+
+def functions_and_namespaces(url: str, prefix: str, count: int) -> Any:
+    """`count` functions, each with a namespace of its own, decorated, called, invalidated and dropped."""
+    cache = Cache(url, prefix=prefix, max_entries=30, **PATIENT)
+
+    def one(number: int) -> None:
+        @cache.versioned(namespace=f"gone{number}", tags=("t:{x}",))
+        def f(x: int) -> int:
+            return x
+
+        @cache.versioned(namespace=f"user{number}")
+        def g(x: int) -> int:
+            return f(x)
+
+        assert g(1) == f(1) == 1
+        f.invalidate(1)
+        f.invalidate_all()
+
+    warm = max(count // 10, 20)
+    tracemalloc.start()
+    for number in range(warm):
+        one(number)
+    before, bytes_before = held(), tracemalloc.get_traced_memory()[0]
+    for number in range(warm, warm + count):
+        one(number)
+        if number % 200 == 0:
+            gc.collect()
+    after = settled(lambda now: now["objects"] - before["objects"] < count, 5)
+    grown = tracemalloc.get_traced_memory()[0] - bytes_before
+    return [before, after, grown / count]
+
+
+def caches(url: str, prefix: str, count: int) -> Any:
+    """`count` caches, used by threads and by a loop, closed and dropped."""
+
+    def one(number: int) -> None:
+        cache = Cache(url, prefix=f"{prefix}{number}", **PATIENT)
+
+        @cache.versioned(namespace="f")
+        def f(x: int) -> int:
+            return x
+
+        @cache.versioned(namespace="g")
+        async def g(x: int) -> int:
+            return x
+
+        async def awaited() -> None:
+            await g(1)
+            await cache.aclose()
+
+        f(1)
+        cache.set("k", 1)
+        asyncio.run(awaited())
+        cache.close()
+
+    for number in range(5):
+        one(number)
+    before = held()
+    for number in range(5, 5 + count):
+        one(number)
+    return [before, settled(lambda now: now["objects"] - before["objects"] < count, 2)]
+
+
+def threads(url: str, prefix: str, count: int) -> Any:
+    """`count` threads that each call once and end."""
+    cache = Cache(url, prefix=prefix, **PATIENT)
+
+    @cache.versioned(namespace="f", tags=("t:{x}",))
+    def f(x: int) -> int:
+        return x
+
+    def some(number: int) -> None:
+        together = [threading.Thread(target=f, args=(number % 7,)) for _ in range(10)]
+        for thread in together:
+            thread.start()
+        for thread in together:
+            thread.join()
+
+    for number in range(3):
+        some(number)
+    before = held()
+    for number in range(count // 10):
+        some(number)
+    after = settled(
+        lambda now: now["threads"] <= before["threads"] and now["descriptors"] <= before["descriptors"] + 12
+    )
+    loads = f.cache_info().loads
+    f(1)
+    assert f.cache_info().loads == loads, "the entry is there, and the function ran"
+    return [before, after]
+
+
+def loops(url: str, prefix: str, count: int, how: str) -> Any:
+    """`count` event loops, ended in one of three ways: `asyncio.run`, closed plainly, closed with a load in flight."""
+    import weakref
+
+    warnings.simplefilter("ignore")  # what asyncio says of loops that are left like this
+    cache = Cache(url, prefix=prefix, lease_ttl=1.0, wait_timeout=60.0, **PATIENT)
+    slow = False
+
+    @cache.versioned(namespace="f")
+    async def f(x: int) -> int:
+        if slow and x == 2:
+            await asyncio.sleep(3600)
+        return x
+
+    async def leave_it() -> None:
+        task = asyncio.get_running_loop().create_task(f(2))
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+        assert not task.done()
+
+    seen: list[Any] = []
+
+    def one() -> None:
+        nonlocal slow
+        if how == "run":
+            asyncio.run(f(1))
+            return
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(f(1)) == 1
+        if how == "in flight":
+            slow = True
+            loop.run_until_complete(leave_it())
+            slow = False
+        loop.close()
+        seen.append(weakref.ref(loop))
+
+    # Whoever is left waiting for a load of an abandoned loop polls for its lease: its end is waited for, not the minute.
+    for _ in range(3):
+        one()
+    before = held()
+    for _ in range(count):
+        one()
+    after = settled(
+        lambda now: now["objects"] - before["objects"] < 10 * count and now["descriptors"] <= before["descriptors"] + 2,
+        5,
+    )
+    alive = sum(one() is not None for one in seen)
+    began = time.monotonic()
+    value = asyncio.run(f(2))
+    return [before, after, alive, value, time.monotonic() - began]

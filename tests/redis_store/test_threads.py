@@ -1,0 +1,379 @@
+"""The connections of threads: bounded, shared, and whole after whatever interrupts them."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import memover
+from memover.errors import StoreError, StoreUnavailable
+from memover.runtime.run import run
+from tests.redis_store.conftest import BUDGET, OddServer, a_key, entry_for, lasted, request_for
+from tests.servers import FaultyProxy, RedisServer, run_python, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memover.model import Key
+    from memover.stores.redis import RedisStore
+    from memover.stores.redis.pool import Pool
+
+
+_MEMOVER = str(Path(memover.__file__).parent)
+
+
+class Strike(BaseException):
+    """An exception from outside: of no kind that anybody could take for the store's."""
+
+
+def pool_of(store: RedisStore) -> Pool:
+    pool = store.link.pools[None]
+    assert pool is not None
+    return pool
+
+
+def in_threads(number: int, work: Callable[[int], None]) -> None:
+    failures: list[BaseException] = []
+
+    def one(at: int) -> None:
+        try:
+            work(at)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=one, args=(at,)) for at in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    if failures:
+        raise failures[0]
+
+
+def filled(store: RedisStore, prefix: str, number: int) -> list[Key]:
+    """Keys whose entries are their own names."""
+    keys = [a_key(prefix, f"k{n}") for n in range(number)]
+    for key in keys:
+        request = request_for(key)
+        run(store.acquire(request))
+        run(store.store(entry_for(request, key.entry)))
+    return keys
+
+
+def test_many_threads_share_few_connections(open_store: Any, redis_server: RedisServer, prefix: str) -> None:
+    """Beyond max_connections threads queue; each gets the answer to what it asked, and no more connections are opened."""
+    store = open_store(redis_server.url, max_connections=4, socket_timeout=5.0)
+    keys = filled(store, prefix, 20)
+
+    def work(at: int) -> None:
+        for n in range(50):
+            key = keys[(at + n) % len(keys)]
+            assert store.fetch(key).raw == key.entry
+            assert run(store.read(key)).raw == key.entry
+
+    in_threads(24, work)
+    assert len(pool_of(store)._open) <= 4
+    assert len(pool_of(store).idle) == len(pool_of(store)._open)
+
+
+def test_threads_that_end_leave_their_connections_to_others(
+    open_store: Any, redis_server: RedisServer, key: Key
+) -> None:
+    """A thousand threads, one after another, need one connection."""
+    store = open_store(redis_server.url)
+    for _ in range(100):
+        in_threads(1, lambda _: store.fetch(key))
+    assert len(pool_of(store)._open) == 1
+
+
+def test_a_busy_pool_costs_one_budget(open_store: Any, redis_server: RedisServer, key: Key) -> None:
+    """P7: with all connections waiting for a silent server, who comes next gives up in time, and blames no healthy store."""
+    with FaultyProxy(redis_server) as proxy:
+        store = open_store(proxy.url, max_connections=1, socket_timeout=2.0)
+        store.fetch(key)
+        connection = pool_of(store).idle.pop()
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="max_connections"):
+            store.fetch(key)
+        assert lasted(began) < 10
+        assert not store.breaker.tripped
+        pool_of(store).give(connection)
+        store.fetch(key)
+
+
+def test_a_server_with_few_places_is_shared(open_store: Any, start_redis: Any, prefix: str) -> None:
+    """With maxclients far below max_connections the pool is as large as the server lets it be, and every hit is served."""
+    server = start_redis(config={"maxclients": 12})
+    store = open_store(server.url, socket_timeout=5.0)
+    keys = filled(store, prefix, 10)
+
+    def work(at: int) -> None:
+        for n in range(100):
+            key = keys[(at + n) % len(keys)]
+            assert store.fetch(key).raw == key.entry
+
+    in_threads(40, work)
+    assert not store.breaker.tripped
+
+
+def test_a_place_that_is_given_back_is_used(open_store: Any, redis_server: RedisServer, key: Key) -> None:
+    """Whoever waits for a connection is woken when one comes back, or when one is closed."""
+    store = open_store(redis_server.url, max_connections=1, socket_timeout=20.0)
+    store.fetch(key)
+    for end in ("give", "discard"):
+        connection = pool_of(store).idle.pop()
+        thread = threading.Thread(target=store.fetch, args=(key,))
+        thread.start()
+        wait_until(lambda: pool_of(store)._waiting, "the thread to queue")
+        getattr(pool_of(store), end)(connection)
+        thread.join(10)
+        assert not thread.is_alive()
+        del connection
+
+
+# -- exceptions from outside ----------------------------------------------------------------------------------------------
+
+
+def strikes(work: Callable[[], Any], limit: int) -> Any:
+    """Run `work` with an exception raised at each of its bytecodes in turn; yields after each."""
+    for at in range(limit):
+        seen = 0
+
+        def trace(frame: Any, event: str, arg: Any, at: int = at) -> Any:
+            nonlocal seen
+            # What is raised in a finalizer reaches nobody, whoever wrote it.
+            if frame.f_code.co_name == "__del__" or not frame.f_code.co_filename.startswith(_MEMOVER):
+                return None
+            if frame.f_back is not None and frame.f_back.f_code.co_name == "__del__":
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                seen += 1
+                if seen > at:
+                    sys.settrace(None)
+                    raise Strike
+            return trace
+
+        sys.settrace(trace)
+        try:
+            work()
+        except Strike:
+            struck = True
+        else:
+            struck = False
+        finally:
+            sys.settrace(None)
+        yield at
+        if not struck:
+            return
+    raise AssertionError(f"more than {limit} bytecodes")
+
+
+@pytest.mark.parametrize("kind", ["hit", "lease", "new connection", "busy"])
+def test_an_exception_at_any_bytecode_leaves_everything_whole(
+    open_store: Any, redis_server: RedisServer, prefix: str, kind: str
+) -> None:
+    """P17: it goes on as it is; no later call gets another's answer, no place is lost, no circuit opens, nothing hangs."""
+    store = open_store(redis_server.url, max_connections=2, socket_timeout=20.0)
+    one, two = filled(store, prefix, 2)
+
+    def work() -> None:
+        if kind == "new connection":
+            pool_of(store).close()
+        if kind == "lease":
+            run(store.acquire(request_for(one)))
+            return
+        held = [pool_of(store).idle.pop()] if kind == "busy" and pool_of(store).idle else []
+        try:
+            assert store.fetch(one).raw == one.entry
+        finally:
+            for connection in held:
+                pool_of(store).give(connection)
+
+    for at in strikes(work, 20_000):
+        for key in (two, one):
+            assert store.fetch(key).raw == key.entry, at
+            assert run(store.read(key)).raw == key.entry, at
+        assert not store.breaker.tripped, at
+        wait_until(lambda: len(pool_of(store)._open) == len(pool_of(store).idle) <= 2, f"no place to be lost at {at}")
+
+
+def test_signals_come_through_as_they_are(open_store: Any, redis_server: RedisServer, key: Key) -> None:
+    """A job's time limit strikes while a call waits for the server: it is raised, the store is not blamed."""
+
+    def ring(*_: Any) -> None:
+        raise Strike
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with FaultyProxy(redis_server) as proxy:
+            store = open_store(proxy.url, socket_timeout=20.0)
+            store.fetch(key)
+            for call in (lambda: store.fetch(key), lambda: run(store.acquire(request_for(key)))):
+                proxy.partition()
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                with pytest.raises(Strike):
+                    call()
+                proxy.restore()
+                assert not store.breaker.tripped
+                assert store.fetch(key).raw is None
+            fresh = open_store(proxy.url, socket_timeout=20.0, socket_connect_timeout=20.0)
+            proxy.partition()
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(Strike):
+                fresh.fetch(key)
+            proxy.restore()
+            assert not fresh.breaker.tripped
+            assert fresh.fetch(key).raw is None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_handler_may_use_the_store(open_store: Any, redis_server: RedisServer, prefix: str) -> None:
+    """A handler that runs in the middle of a call makes calls of its own; both get what they asked for."""
+    store = open_store(redis_server.url, max_connections=2, socket_timeout=20.0)
+    one, two = filled(store, prefix, 2)
+    count = 0
+    inside = False
+
+    def ring(*_: Any) -> None:
+        nonlocal count, inside
+        if inside:
+            return
+        inside = True
+        assert store.fetch(two).raw == two.entry
+        count += 1
+        inside = False
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+        while count < 100:
+            assert store.fetch(one).raw == one.entry
+            assert run(store.read(one)).raw == one.entry
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not store.breaker.tripped
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # those that hit a finalizer
+def test_interrupted_threads_mix_no_answers(open_store: Any, redis_server: RedisServer, prefix: str) -> None:
+    """A storm of exceptions set in threads from outside, at whatever they are doing."""
+    import ctypes
+
+    store = open_store(redis_server.url, max_connections=4, socket_timeout=20.0)
+    keys = filled(store, prefix, 8)
+    wrong: list[Any] = []
+    ending = threading.Event()
+
+    def work(at: int) -> None:
+        n = at
+        while not ending.is_set():
+            try:
+                n += 1
+                key = keys[n % len(keys)]
+                raw = store.fetch(key).raw if n % 3 else run(store.read(key)).raw
+                if raw != key.entry:
+                    wrong.append((key, raw))
+            except Strike:
+                pass
+            except StoreError as error:
+                wrong.append(error)
+
+    def whole(at: int, depth: int = 50) -> None:
+        # A strike may hit the handler of the one before it: each level catches those of the levels below.
+        while not ending.is_set():
+            try:
+                whole(at, depth - 1) if depth else work(at)
+            except Strike:
+                pass
+
+    threads = [threading.Thread(target=whole, args=(at,), daemon=True) for at in range(6)]
+    for thread in threads:
+        thread.start()
+    set_async = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    for n in range(1500):
+        set_async(ctypes.c_ulong(threads[n % 6].ident or 0), ctypes.py_object(Strike))
+        time.sleep(0.0005)
+    ending.set()
+    time.sleep(0.1)
+    for thread in threads:
+        thread.join(30)
+    gc.collect()
+    assert not wrong
+    for key in keys:
+        assert store.fetch(key).raw == key.entry
+    in_threads(4, lambda at: [store.fetch(key) for key in keys] and None)
+    assert len(pool_of(store)._open) <= 4
+
+
+# -- processes ------------------------------------------------------------------------------------------------------------
+
+_FORKED = """
+import os
+from memover.runtime.run import run
+from memover.model import Key
+from memover.stores.redis import RedisStore
+from memover.stores.redis.connect import parse_url
+from memover.stores.redis.limits import Limits
+store = RedisStore(parse_url(args[0]), Limits(5.0, 5.0, 4, 0.25, 2.0))
+key = Key("t:1:f:a", (b"t:gen:f",))
+store.fetch(key)
+wrong = 0
+for _ in range(5):
+    child = os.fork()
+    if not child:
+        store.after_fork()
+        ok = all(store.fetch(key).raw is None for _ in range(20))
+        os._exit(0 if ok else 1)
+    for _ in range(20):
+        store.fetch(key)
+    wrong += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+result = wrong
+"""
+
+
+def test_a_forked_child_opens_connections_of_its_own(redis_server: RedisServer) -> None:
+    """Parent and child go on at the same time, and neither gets the other's answers."""
+    assert run_python(_FORKED, redis_server.url) == [0]
+
+
+def test_no_thread_for_opening(
+    open_store: Any, redis_server: RedisServer, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system gives no thread, the connection is opened in the caller's."""
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("memover.stores.redis.opening.start_new_thread", refuse)
+    assert open_store(redis_server.url).fetch(key).raw is None
+
+
+def test_slow_answers_within_the_budget_are_no_failure(open_store: Any, redis_server: RedisServer, key: Key) -> None:
+    """An answer that takes half the budget is waited for."""
+    with FaultyProxy(redis_server) as proxy:
+        store = open_store(proxy.url, socket_timeout=4 * BUDGET, socket_connect_timeout=8 * BUDGET)
+        proxy.delay(BUDGET)
+        assert store.fetch(key).raw is None
+        assert store.fetch(key).raw is None
+        assert not store.breaker.tripped
+
+
+def test_answers_in_many_pieces(open_store: Any, prefix: str) -> None:
+    """However an answer is cut up on its way, it is read whole."""
+    key = a_key(prefix)
+    with OddServer(lambda words: b"*2\r\n$-1\r\n$5\r\nhello\r\n", pause=0.001) as server:
+        store = open_store(server.url, socket_timeout=5.0)
+        for _ in range(3):
+            assert store.fetch(key).raw == b"hello"
