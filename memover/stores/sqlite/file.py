@@ -48,8 +48,8 @@ logger = logging.getLogger("memover")
 
 Row = tuple[Any, ...]
 
-_IDLE_CONNECTIONS = 8
-"""More than these are closed when they come back."""
+_IDLE_CONNECTIONS = 32
+"""When there are more, all are closed."""
 _CACHED_STATEMENTS = 256
 _LOG_BYTES = 16 << 20
 """The log is cut down to this when it has been copied into the file and begins anew."""
@@ -104,6 +104,8 @@ class File:
         """Has it done in another thread."""
         self._identity: Identity | None = None
         self._opened: list[weakref.ref[Connection]] = []
+        self._underway: list[object] = []
+        """A mark for each opening and closing that is going on: SQLite's own locks are held then."""
         self._header: tuple[int, int, int] | None = None
         self._tainted = False
         self._checked = False
@@ -126,17 +128,27 @@ class File:
         """Close what is open: the next call opens what is at the path."""
         self._identity = None
         left, self.idle = self.idle, []
-        while left:
-            try:
-                connection = left.pop()
-            except IndexError:
-                break
-            _close(connection)
+        self.drain(left)
         while self.kept:
             try:
-                _close(self.kept.pop()[1])
+                self._close(self.kept.pop()[1])
             except IndexError:
                 break
+
+    def drain(self, pool: list[Connection]) -> None:
+        """Close what is in a pool that has been left."""
+        while pool:
+            try:
+                connection = pool.pop()
+            except IndexError:
+                break
+            self._close(connection)
+
+    def give_back(self, pool: list[Connection], connection: Connection) -> None:
+        """Put a connection back where it was taken from."""
+        pool.append(connection)
+        if pool is not self.idle or len(pool) > _IDLE_CONNECTIONS:
+            self.drain(pool)
 
     def unmoved(self) -> bool:
         """Whether what was just written is in the file that is at the path; if not, the file is left."""
@@ -190,7 +202,7 @@ class File:
             except ERRORS as error:
                 failure = failure_of(error)
                 if failure is Failure.BUSY:
-                    idle.append(connection)
+                    self.give_back(idle, connection)
                     if deadline is None:
                         raise Busy from None
                     left = deadline - monotonic()
@@ -209,17 +221,14 @@ class File:
                     continue
                 if failure is Failure.FULL:
                     # The connection stays: with no room, another could not even be opened to read.
-                    idle.append(connection)
+                    self.give_back(idle, connection)
                     raise StoreUnavailable(
                         f"{self.address}: {error}: nothing can be written: make room on the disk.", store=self.address
                     ) from error
                 lost += 1
                 self._failed(failure, connection, error, deadline, lost)
                 continue
-            if len(idle) < _IDLE_CONNECTIONS:
-                idle.append(connection)
-            else:
-                _close(connection)
+            self.give_back(idle, connection)
             return answer
 
     def _failed(
@@ -229,7 +238,7 @@ class File:
         if failure is Failure.OURS:
             raise error
         moved = self._identity is None or self._identity != self._identity_now()
-        _close(connection)
+        self._close(connection)
         if (moved or failure is Failure.LOST) and times < 3:
             if moved:
                 self.leave()
@@ -248,6 +257,16 @@ class File:
             f"{self.address}: {error}: see that its directory is there, and that this process may write it and the file.",
             store=self.address,
         ) from error
+
+    def _close(self, connection: sqlite3.Connection) -> None:
+        mark = object()
+        self._underway.append(mark)
+        try:
+            connection.close()
+        except sqlite3.Error:
+            pass  # it ends with its last reference
+        finally:
+            self._underway.remove(mark)
 
     def sync(self) -> None:
         """Have what was committed on the disk: it survives a power loss then, as far as the disk keeps its word.
@@ -275,8 +294,19 @@ class File:
 
     def open(self, deadline: float) -> tuple[list[Connection], Connection]:
         """A new connection, and the pool that it belongs to."""
-        while _forking:
+        mark = object()
+        while True:
+            self._underway.append(mark)
+            if not _forking:
+                break
+            self._underway.remove(mark)
             time.sleep(_PAUSE_FIRST_SECONDS)
+        try:
+            return self._open(deadline)
+        finally:
+            self._underway.remove(mark)
+
+    def _open(self, deadline: float) -> tuple[list[Connection], Connection]:
         if self._tainted:
             raise StoreUnavailable(
                 f"{self.address} was in use by another thread when this process was forked: its locks cannot be had here. "
@@ -310,7 +340,7 @@ class File:
                 self._check_tables(connection)
             except ERRORS as error:
                 if connection is not None:
-                    _close(connection)
+                    self._close(connection)
                 failure = failure_of(error)
                 if failure is Failure.BUSY and monotonic() < deadline:
                     time.sleep(pause)
@@ -496,7 +526,7 @@ class File:
         while True:
             self.leave()
             self._opened = [known for known in self._opened if _is_open(known())]
-            if not self._opened or monotonic() > began + _FORK_WAIT_SECONDS:
+            if not (self._opened or self._underway) or monotonic() > began + _FORK_WAIT_SECONDS:
                 return
             if monotonic() > began + _FORK_PATIENCE_SECONDS:  # a checkpoint, which goes on another time
                 for known in self._opened:
@@ -509,8 +539,9 @@ class File:
     def after_fork_in_child(self) -> None:
         """What is still open is the parent's."""
         self.leave()  # nothing, unless the fork did not ask the hooks before it: uWSGI's
-        self._tainted = any(_is_open(known()) for known in self._opened)
+        self._tainted = bool(self._underway) or any(_is_open(known()) for known in self._opened)
         self._opened = []
+        self._underway = []
         self._header = None  # the descriptor stays open, too
 
 
@@ -521,13 +552,6 @@ def _rows(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[R
 
 def _count(connection: Connection, sql: str, parameters: Sequence[Any]) -> int:
     return connection.execute(sql, parameters).rowcount
-
-
-def _close(connection: sqlite3.Connection) -> None:
-    try:
-        connection.close()
-    except sqlite3.Error:
-        pass  # it ends with its last reference
 
 
 def _is_open(connection: Connection | None) -> bool:

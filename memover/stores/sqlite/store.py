@@ -16,8 +16,10 @@ first, and takes the lease only if the required ones have not moved.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
+import weakref
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,6 +59,7 @@ _NAMES_AT_ONCE = 200
 _ATTEMPTS = 8
 
 _numbers = count(1)
+_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
 
 
 class SqliteStore(SqliteKeyValues):
@@ -80,6 +83,7 @@ class SqliteStore(SqliteKeyValues):
             for _ in range(2)
         )
         self._watching = self._file.kept
+        _stores.add(self)
 
     # -- the read of a hit ----------------------------------------------------------------------------------------------------
 
@@ -97,9 +101,11 @@ class SqliteStore(SqliteKeyValues):
         try:
             row = connection.execute(statement, (*names, moment)).fetchone()
         except ERRORS:
-            idle.append(connection)  # it is found again, and dealt with, there:
+            file.give_back(idle, connection)  # it is found again, and dealt with, there:
             return self._guarded(lambda deadline: self._read(key, deadline), self._reads)
         idle.append(connection)
+        if idle is not file.idle:
+            file.drain(idle)
         *tokens, number, raw, _, parts = row
         if raw is not None:
             file.recent[number] = None
@@ -489,3 +495,12 @@ def _batches(texts: Sequence[str]) -> list[tuple[Any, ...]]:
         (*texts[at : at + sql.BATCH], *(None,) * (sql.BATCH - len(texts[at : at + sql.BATCH])))
         for at in range(0, len(texts), sql.BATCH)
     ]
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_stores):
+        store.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
