@@ -326,17 +326,25 @@ class SqliteStore(SqliteKeyValues):
         )
 
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Flow[None]:
-        def work(deadline: float) -> None:
-            now_us = time_us()
-            until = now_us // 1000 + TOKEN_MARGIN_MS
-            texts = [name.decode() for name in along]
-            some: list[str | None] = [*texts[: sql.DROPPED_NAMES], *[None] * (sql.DROPPED_NAMES - len(texts))]
-            self._file.count(sql.DROP, (entry.decode(), nonce, now_us, until, *some), deadline)
-            for text in texts[sql.DROPPED_NAMES :]:
-                self._file.count(sql.DROP, (None, nonce, now_us, until, text, *some[1:]), deadline)
-            self._tidier.wrote()
+        return self._write_flow(
+            lambda deadline: self._lasting(lambda: self._drop(entry, nonce, along, deadline)), urgent=True
+        )
 
-        return self._write_flow(lambda deadline: self._lasting(lambda: work(deadline)), urgent=True)
+    def drop_now(self, entry: bytes, nonce: str, along: Sequence[bytes]) -> None:
+        """As `drop`, in the calling thread."""
+        self._guarded(
+            lambda deadline: self._lasting(lambda: self._drop(entry, nonce, along, deadline)), self._writes, urgent=True
+        )
+
+    def _drop(self, entry: bytes, nonce: str, along: Sequence[bytes], deadline: float) -> None:
+        now_us = time_us()
+        until = now_us // 1000 + TOKEN_MARGIN_MS
+        texts = [name.decode() for name in along]
+        some: list[str | None] = [*texts[: sql.DROPPED_NAMES], *[None] * (sql.DROPPED_NAMES - len(texts))]
+        self._file.count(sql.DROP, (entry.decode(), nonce, now_us, until, *some), deadline)
+        for text in texts[sql.DROPPED_NAMES :]:
+            self._file.count(sql.DROP, (None, nonce, now_us, until, text, *some[1:]), deadline)
+        self._tidier.wrote()
 
     def _bump(
         self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes], deadline: float
