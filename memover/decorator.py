@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 from memover.cached import AsyncCachedFunction, CachedFunction
 from memover.definition import Definition
 from memover.errors import ConfigurationError
-from memover.keys.binding import Binding
+from memover.keys.binding import Binding, qualified_name
+from memover.keys.identity import identify
 from memover.keys.names import check_namespace, check_version
 from memover.policy import Policy, seconds_of
 from memover.keys.tags import Tags
@@ -62,6 +63,7 @@ def versioned_cache(
     lease_ttl: Duration | EllipsisType = ...,
     codec: Codec | str | None = None,
     track_dependencies: bool = True,
+    follow_code: bool = False,
 ) -> Decorator:
     """Decorate a function so that equal calls share one result, in every process, until it is invalidated.
 
@@ -91,6 +93,10 @@ def versioned_cache(
     * `soft_timeout`: how long a call waits for a load while it has a stale entry (within `stale_if_error`) to serve instead;
       the load goes on and is stored. None: as long as it takes.
     * `track_dependencies`: whether cached results used by a load invalidate its result too when they are invalidated.
+    * `follow_code`: for notebooks and scripts: what the function does counts as a part of the version, which is
+      `{version}~{8 hex digits}` in keys. Its own code counts, and that of the functions and classes of its own top-level package
+      (its own module, for a program or notebook) that it calls, found by name when it is first called. Comments, docstrings,
+      annotations, decorators and the values of globals do not count.
     * `jitter`: the greatest share of the ttl, from 0 to below 1, by which it is shortened at random.
     * `on_store_error`: when the store cannot be asked: "load" runs the function, "raise" raises `StoreError`, "stale" gives
       this process's last answer of the current generation if it has one, and else runs the function.
@@ -118,6 +124,7 @@ def versioned_cache(
         "early_refresh": early_refresh,
         "soft_timeout": soft_timeout,
         "track_dependencies": track_dependencies,
+        "follow_code": follow_code,
         "on_store_error": on_store_error,
         "wait_timeout": wait_timeout,
         "lease_ttl": lease_ttl,
@@ -143,12 +150,15 @@ def versioned_cache(
     def decorate(target: Any) -> Any:
         kind = "class" if isinstance(target, classmethod) else "static" if isinstance(target, staticmethod) else "plain"
         function: Any = target if kind == "plain" else target.__func__
-        name = getattr(function, "__qualname__", type(function).__qualname__)
+        name = qualified_name(function)
         refuse(function, name)
         is_async = inspect.iscoroutinefunction(function) or (
             not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
         )
         binding = Binding(function, key=key, ignore=ignored, name=name)
+        counting = () if callable(key) else binding.counting
+        identity = identify(function, name, key=key, counting=counting, follow_code=bool(follow_code))
+        binding.part = identity.part
         definition = Definition(
             function,
             name,
@@ -160,6 +170,7 @@ def versioned_cache(
             declared=declared,
             is_async=is_async,
             kind=kind,
+            identity=identity,
         )
         return (AsyncCachedFunction if is_async else CachedFunction)(function, definition, (), kind)
 

@@ -87,6 +87,12 @@ def swap_out(cache: Any) -> None:
         _changed()
 
 
+def settled() -> bool:
+    """Whether there is a default cache already; asking does not make one."""
+    with _lock:
+        return bool(_swapped) or _default is not None
+
+
 def named(alias: str) -> Any:
     """The cache behind an alias of Django's CACHES. Raises `ConfigurationError`."""
     if _resolve is None:

@@ -25,7 +25,7 @@ class Floor(NamedTuple):
 
 
 WORDS = "errors model clocks"
-TOOLS = f"{WORDS} policy keys codec schema"
+TOOLS = f"{WORDS} classes policy keys codec schema"
 FACE = "cache cached default core decorator keyvalue"
 KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
 
@@ -34,10 +34,11 @@ FLOORS = {
     "errors": Floor(""),
     "model": Floor("errors"),
     "clocks": Floor("", "time"),
+    # what a class is
+    "classes": Floor("errors", "os"),
     # tools
     "policy": Floor("errors model"),
-    "classes": Floor("errors", "os"),
-    "keys": Floor("errors model classes", f"threading {KNOWN_TYPES}"),
+    "keys": Floor("errors model classes", f"os threading {KNOWN_TYPES}"),
     "codec": Floor("errors model classes", f"msgpack zstandard {KNOWN_TYPES}"),
     "schema": Floor("errors classes"),
     "schema.lock": Floor("errors schema", "tomli tomli_w"),

@@ -65,6 +65,11 @@ def register_value(
     serves as a class decorator. Classes go by module and qualified name, and subclasses are not covered. Register
     at import time, in every process that reads: elsewhere the entry is a miss.
 
+    An ordinary exception in `encode` means that the value cannot be stored (`UnencodableValue`), one in `decode` that the
+    entry is damaged, a miss. MemoryError, RecursionError, what is no `Exception` and what an installed signal handler raises
+    go on to the caller. What is thrown into the thread in another way cannot be told from the functions' own errors, so
+    that they should be short and do no I/O.
+
     Raises `ConfigurationError` for builtins, and when only one of the two functions is given.
     """
     global _stamp  # noqa: PLW0603

@@ -27,7 +27,7 @@ _ANSWER_SECONDS = 10.0
 
 def unwanted_by(lock: Lock, prefix: str) -> Callable[[bytes], bool]:
     """Whether a key is that of an entry whose version is over: lower than the lock's, and no upgrade reads from it."""
-    entry = re.compile(rb"%b:([1-9][0-9]*):([^:]+):[^:]" % re.escape(prefix).encode())
+    entry = re.compile(rb"%b:([1-9][0-9]*)(?:~[0-9a-f]{8})?:([^:]+):[^:]" % re.escape(prefix).encode())
     ends = {name.partition(" ")[0]: block.version for name, block in lock.functions.items()}
     kept = {(name.partition(" ")[0], version) for name, block in lock.functions.items() for version in block.upgrades}
     ends.update({name: version + 1 for name, version in lock.removed.items() if name not in ends})
@@ -73,8 +73,9 @@ def collect(project: Project, url: str | None, prefix: str, *, dry_run: bool, st
             for swept in sweep(store, prefix, unwanted_by(lock, prefix), step=step, remove=not dry_run):
                 for key, taken in swept.entries:
                     _, version, namespace, _ = key.decode("latin-1").split(":", 3)
-                    count[namespace, int(version)] += 1
-                    size[namespace, int(version)] += taken
+                    declared = int(version.partition("~")[0])
+                    count[namespace, declared] += 1
+                    size[namespace, declared] += taken
                 bar.advance(task, swept.looked_at)
                 if pause:
                     time.sleep(pause)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from memover.keys.identity import Claim
+    from memover.keys.ownership import Claim
 
 __all__ = ["main"]
 
@@ -67,7 +67,7 @@ def _disarm() -> list[Claim]:
     os.environ["MEMOVER_DISABLED"] = "1"
     os.environ["MEMOVER_URL"] = "memory://"
     import memover.cache
-    from memover.keys import identity as registry
+    from memover.keys import ownership
     from memover.stores import address_of
     from memover.stores.memory import MemoryStore
 
@@ -77,7 +77,7 @@ def _disarm() -> list[Claim]:
         return store
 
     memover.cache.open_store = unconnected
-    return registry.survey()
+    return ownership.survey()
 
 
 def _visit(name: str, order: dict[str, Any], say: Callable[..., None], failed: set[str]) -> None:

@@ -26,7 +26,7 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Dja
 
 from memover.django.backend import MemoverCache
 from memover.errors import ConfigurationError, StoreError
-from memover.keys.identity import Claim, owners
+from memover.keys.ownership import Claim, owners
 
 if TYPE_CHECKING:
     from memover.cli.project import Project
@@ -160,7 +160,7 @@ def _decorated(project: Project, lock: Lock) -> list[Found]:
     """The functions below the targets, as `memover lock` would find them; without targets, those of the lock's modules."""
     from memover.cli.probe import _facts
     from memover.cli.project import _found
-    from memover.keys.identity import _identity
+    from memover.keys.identity import label
 
     locked = {each.function for each in lock.functions.values()}
     targets = project.targets or sorted({each.partition(":")[0] for each in locked})
@@ -174,7 +174,7 @@ def _decorated(project: Project, lock: Lock) -> list[Found]:
             store, prefix = owner.cache.address, owner.cache.prefix
         function = owner.function
         if _LOCAL not in owner.name or f"{function.__module__}:{owner.name}" in locked:
-            claims.append(Claim(store, prefix, owner.policy.namespace, function, owner, _identity(function)))
+            claims.append(Claim(store, prefix, owner.policy.namespace, function, owner, label(function)))
     return [_found(facts, project) for facts in _facts(claims, targets)]
 
 

@@ -28,23 +28,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .canonical import (
-    Active,
-    Refused,
-    composite,
-    encode_part,
-    enter,
-    entered,
-    named,
-    numpy_for,
-    parts_of,
-    step,
-    type_name,
-)
+from .canonical import Active, Refused, composite, encode_part, enter, step, type_name
+from .forms import entered, fields, named, numpy_for, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .canonical import Encoder
 
 __all__ = ["find"]
@@ -91,8 +78,8 @@ def _array(value: Any, active: Active) -> bytes:
 
 def _dtype(dtype: Any, active: Active) -> bytes:
     if dtype.names is not None:
-        fields = [_field(name, dtype.fields[name], active) for name in dtype.names]
-        return composite("fields", encode_part(int(dtype.itemsize), active), *fields)
+        columns = [_field(name, dtype.fields[name], active) for name in dtype.names]
+        return composite("fields", encode_part(int(dtype.itemsize), active), *columns)
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return composite("subarray", _dtype(base, active), encode_part(tuple(map(int, shape)), active))
@@ -130,17 +117,6 @@ def _one_nan(array: Any) -> Any:
 
 
 # ------------------------------------------------------------------ pandas
-
-
-def _fields(label: str, fields: Callable[[Any], tuple[Any, ...]]) -> Encoder:
-    def encode_fields(value: Any, active: Active) -> bytes:
-        enter(value, active)
-        try:
-            return composite(label, *[encode_part(field, active) for field in fields(value)])
-        finally:
-            del active[id(value)]
-
-    return encode_fields
 
 
 def _column(column: Any, active: Active) -> bytes:
@@ -194,7 +170,7 @@ _PANDAS: dict[str, Encoder] = {
     "Series": _series,
     "NaT": lambda value, active: composite("pandas.NaT"),
     "NA": lambda value, active: composite("pandas.NA"),
-    "Timestamp": _fields(
+    "Timestamp": fields(
         "pandas.Timestamp",
         lambda value: (
             getattr(value, "unit", "ns"),
@@ -203,11 +179,11 @@ _PANDAS: dict[str, Encoder] = {
             value.tzinfo,
         ),
     ),
-    "Timedelta": _fields(
+    "Timedelta": fields(
         "pandas.Timedelta", lambda value: (getattr(value, "unit", "ns"), int(value.asm8.astype("int64")))
     ),
-    "Interval": _fields("pandas.Interval", lambda value: (value.left, value.right, value.closed)),
-    "Period": _fields("pandas.Period", lambda value: (value.ordinal, value.freqstr)),
+    "Interval": fields("pandas.Interval", lambda value: (value.left, value.right, value.closed)),
+    "Period": fields("pandas.Period", lambda value: (value.ordinal, value.freqstr)),
 }
 
 

@@ -13,7 +13,7 @@
 
     prefix     1 to 64 of   A-Z a-z 0-9 _ . -
     namespace  1 to 200 of  A-Z a-z 0-9 _ . - /
-    version    decimal, from 1 to 2**63 - 1, no leading zero
+    version    decimal, from 1 to 2**63 - 1, no leading zero; with `follow_code` then `~` and 8 hex digits
     text       32 lower-case hex digits, or a human key (`human.py`): 1 to 200 printable ASCII characters
 
 Why one way only: neither prefix, version nor namespace holds a colon, so the first three colons are the
@@ -102,7 +102,7 @@ def check_version(value: Any) -> int:
     return value
 
 
-def entry_key(prefix: str, version: int, namespace: str, text: str) -> str:
+def entry_key(prefix: str, version: int | str, namespace: str, text: str) -> str:
     """The key of one call's entry; prefix, version and namespace have been checked, text is a binding's."""
     return f"{prefix}:{version}:{namespace}:{text}"
 

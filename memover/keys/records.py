@@ -17,16 +17,16 @@
 Rows of a database (Django models, mapped classes of SQLAlchemy) and queries are refused, unless `register_key` names their
 class or a base. A field that was never set counts as such. A class derived from a dataclass or attrs class without being
 decorated itself is refused, and so is a dataclass derived from a builtin such as str: either may hold more
-than its fields. A class is its module and qualified name.
+than its fields. A class is its import name and qualified name.
 """
 
 from __future__ import annotations
 
 import sys
-from enum import EnumMeta, Flag
+from enum import Flag
 from typing import TYPE_CHECKING, Any
 
-from memover.classes.kinds import Kind, declared, declares_itself, field_names, is_django, is_row
+from memover.classes.kinds import Kind, declared, declares_itself, field_names, is_django, is_row, kind_of
 
 from .canonical import Active, Refused, builtin_base, class_part, composite, encode_part, enter, type_name
 
@@ -43,7 +43,7 @@ _MISSING = object()
 
 def find(kind: type) -> Encoder | None:
     """The encoder of a class with named fields, or None."""
-    if isinstance(kind, EnumMeta):
+    if kind_of(kind) is Kind.ENUM:
         return _flag(kind) if issubclass(kind, Flag) else _enum(kind)
     what = declared(kind)
     if what is Kind.NAMEDTUPLE:

@@ -20,7 +20,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .canonical import Active, Refused, composite, encode_part, entered, named, numpy_for, parts_of
+from .canonical import Active, Refused, composite, encode_part
+from .forms import entered, named, numpy_for, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,9 +204,10 @@ def _joined(column: Any) -> Any:
 def _arrow_content(array: Any, active: Active) -> bytes:
     """Count, nulls and items of an array; the type is said elsewhere."""
     numpy_for(array)
-    import pyarrow.compute as compute
+    import pyarrow.compute as functions
 
     pyarrow: Any = sys.modules["pyarrow"]
+    compute: Any = functions  # its functions are made at import, and no type checker sees them
     kind, types, count = array.type, pyarrow.types, len(array)
     if isinstance(kind, pyarrow.BaseExtensionType):
         return composite("extension", encode_part(kind.extension_name, active), _arrow_content(array.storage, active))

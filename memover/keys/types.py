@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import qualified
 from .canonical import Active, Refused, composite, encode_part, enter, pairs, type_name
+from .forms import fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,19 +56,6 @@ def find(kind: type) -> Encoder | None:
     if encoder is None and kind.__module__.partition(".")[0] == "pytz" and hasattr(kind, "zone"):
         return _pytz  # every zone has a class of its own
     return encoder if encoder is not None else qualified.find(kind)
-
-
-def _fields(label: str, fields: Callable[[Any], tuple[Any, ...]]) -> Encoder:
-    """An encoder that encodes a tuple of plain values read off the object."""
-
-    def encode_fields(value: Any, active: Active) -> bytes:
-        enter(value, active)
-        try:
-            return composite(label, *[encode_part(field, active) for field in fields(value)])
-        finally:
-            del active[id(value)]
-
-    return encode_fields
 
 
 def _memoryview(value: Any, active: Active) -> bytes:
@@ -175,47 +163,47 @@ def _decimal(value: Any) -> tuple[Any, ...]:
     return (sign, "".join(map(str, digits)), exponent)
 
 
-_datetime = _fields("datetime", lambda value: (*_date(value), *_time(value)))
-_plain_date = _fields("date", _date)
+_datetime = fields("datetime", lambda value: (*_date(value), *_time(value)))
+_plain_date = fields("date", _date)
 
 _KNOWN: dict[str, Encoder] = {
-    "bytearray": _fields("bytearray", lambda value: (bytes(value),)),
+    "bytearray": fields("bytearray", lambda value: (bytes(value),)),
     "memoryview": _memoryview,
-    "array.array": _fields("array", lambda value: (value.typecode, value.tolist())),
-    "range": _fields("range", _range),
-    "slice": _fields("slice", _range),
-    "ellipsis": _fields("Ellipsis", lambda value: ()),
-    "NotImplementedType": _fields("NotImplemented", lambda value: ()),
+    "array.array": fields("array", lambda value: (value.typecode, value.tolist())),
+    "range": fields("range", _range),
+    "slice": fields("slice", _range),
+    "ellipsis": fields("Ellipsis", lambda value: ()),
+    "NotImplementedType": fields("NotImplemented", lambda value: ()),
     "datetime.date": _plain_date,
     "freezegun.api.FakeDate": _plain_date,
     "datetime.datetime": _datetime,
     "freezegun.api.FakeDatetime": _datetime,
-    "datetime.time": _fields("time", _time),
-    "datetime.timedelta": _fields("timedelta", lambda value: (value.days, value.seconds, value.microseconds)),
-    "datetime.timezone": _fields("timezone", lambda value: (_micros(value.utcoffset(None)), value.tzname(None))),
-    "zoneinfo.ZoneInfo": _fields("ZoneInfo", _zoneinfo),
-    "dateutil.tz.tz.tzutc": _fields("dateutil.tzutc", lambda value: ()),
-    "dateutil.tz.tz.tzoffset": _fields(
+    "datetime.time": fields("time", _time),
+    "datetime.timedelta": fields("timedelta", lambda value: (value.days, value.seconds, value.microseconds)),
+    "datetime.timezone": fields("timezone", lambda value: (_micros(value.utcoffset(None)), value.tzname(None))),
+    "zoneinfo.ZoneInfo": fields("ZoneInfo", _zoneinfo),
+    "dateutil.tz.tz.tzutc": fields("dateutil.tzutc", lambda value: ()),
+    "dateutil.tz.tz.tzoffset": fields(
         "dateutil.tzoffset", lambda value: (_micros(value.utcoffset(None)), value.tzname(None))
     ),
-    "dateutil.tz.tz.tzfile": _fields("dateutil.tzfile", _dateutil_file),
-    "decimal.Decimal": _fields("Decimal", _decimal),
-    "fractions.Fraction": _fields("Fraction", lambda value: (value.numerator, value.denominator)),
-    "uuid.UUID": _fields("UUID", lambda value: (value.int,)),
-    "re.Pattern": _fields("re.Pattern", lambda value: (value.pattern, int(value.flags))),
+    "dateutil.tz.tz.tzfile": fields("dateutil.tzfile", _dateutil_file),
+    "decimal.Decimal": fields("Decimal", _decimal),
+    "fractions.Fraction": fields("Fraction", lambda value: (value.numerator, value.denominator)),
+    "uuid.UUID": fields("UUID", lambda value: (value.int,)),
+    "re.Pattern": fields("re.Pattern", lambda value: (value.pattern, int(value.flags))),
     "collections.deque": _deque,
     "collections.OrderedDict": _ordered,
     "collections.Counter": _as_dict("Counter"),
     "collections.defaultdict": _as_dict("defaultdict", lambda value: (value.default_factory,)),
-    "collections.ChainMap": _fields("ChainMap", lambda value: (value.maps,)),
+    "collections.ChainMap": fields("ChainMap", lambda value: (value.maps,)),
     "mappingproxy": _as_dict("mappingproxy"),
-    "types.SimpleNamespace": _fields("SimpleNamespace", lambda value: (vars(value),)),
-    "pydantic_core._pydantic_core.Url": _fields("pydantic_core.Url", lambda value: (str(value),)),
-    "pydantic_core._pydantic_core.MultiHostUrl": _fields("pydantic_core.Url", lambda value: (str(value),)),
+    "types.SimpleNamespace": fields("SimpleNamespace", lambda value: (vars(value),)),
+    "pydantic_core._pydantic_core.Url": fields("pydantic_core.Url", lambda value: (str(value),)),
+    "pydantic_core._pydantic_core.MultiHostUrl": fields("pydantic_core.Url", lambda value: (str(value),)),
     "functools.partial": _partial,
 }
 for _module in ("pathlib", "pathlib._local"):  # 3.13 alone says the second
     for _name in ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath"):
-        _KNOWN[f"{_module}.{_name}"] = _fields("Path", _path)
+        _KNOWN[f"{_module}.{_name}"] = fields("Path", _path)
 for _name in ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network", "IPv4Interface", "IPv6Interface"):
-    _KNOWN[f"ipaddress.{_name}"] = _fields("ipaddress", _path)
+    _KNOWN[f"ipaddress.{_name}"] = fields("ipaddress", _path)

@@ -24,8 +24,10 @@ from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
 from memover.engine.steps import Invoke, Spawn
 from memover.errors import UnencodableValue
-from memover.keys.tags import TooManyTags
+from memover.latch import inside_section
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
+from memover.keys.ownership import UNCLAIMED, Claimed
+from memover.keys.tags import TooManyTags
 from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
 from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights, enter, leave
 from memover.runtime.entries import Entries
@@ -70,8 +72,10 @@ class Function(Entries):
         codec: Any,
         tags: Tags,
         state: CacheState,
+        claimed: Claimed = UNCLAIMED,
     ) -> None:
         super().__init__(codec)
+        self.claimed = claimed
         self.function = function
         self.name = name
         self.policy = policy
@@ -83,7 +87,7 @@ class Function(Entries):
         self.witness = state.witness
         self.counters = Counters()
         self.upgrades: Mapping[int, Callable[[Any], Any]] = {}
-        self.guard = Guard(function, name, policy, state.prefix)
+        self.guard = Guard(function, name, policy, state.prefix, claimed)
         prefix, namespace = state.prefix, policy.namespace
         self.generation_name = generation_key(prefix, namespace).encode()
         self.soft_name = soft_key(prefix, namespace).encode() if policy.stale_window > 0 else None
@@ -92,8 +96,8 @@ class Function(Entries):
         self.names: tuple[bytes, ...] = (self.generation_name,)
         if self.soft_name is not None:
             self.names = (*self.names, self.soft_name)
-        self.version_mark = (VERSION + namespace.encode(), b"%d" % policy.version)
-        state.witness.versions[self.version_mark[0]] = self.version_mark[1]
+        self.version_name = VERSION + namespace.encode()
+        state.witness.versions[self.version_name] = claimed.token(policy.version)
         self.late = tags.late or "depends_on" in names_in(function)
         self.learned: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
         self.simple = self.soft_name is None and not tags.early and not policy.beta
@@ -118,10 +122,18 @@ class Function(Entries):
     def key(self, text: str, version: int | None = None) -> Key:
         """The names in the store of a call whose arguments come to `text`."""
         policy = self.policy
-        return Key(
-            entry_key(self.state.prefix, policy.version if version is None else version, policy.namespace, text),
-            self.names,
-        )
+        part = self.version_text if version in (None, policy.version) else str(version)
+        return Key(entry_key(self.state.prefix, part, policy.namespace, text), self.names)
+
+    @property
+    def version_text(self) -> str:
+        """The version part of entry keys."""
+        return self.claimed.version(self.policy.version)
+
+    @property
+    def version_mark(self) -> tuple[bytes, bytes]:
+        """What stands for the version in entries whose load used a result of this function."""
+        return self.version_name, self.version_text.encode()
 
     def lookup(self, version: int | None = None) -> Callable[..., Key]:
         """The way from a call's arguments to its key: bound, digested, tagged, and remembered where that is safe."""
@@ -143,6 +155,10 @@ class Function(Entries):
 
         return tagged
 
+    def is_at(self, home: object) -> bool:
+        """Whether its entries are where `home` says."""
+        return home == self.state.home
+
     def call_name(self, key: Key) -> bytes:
         """The token that stands for this call in entries whose load used its result."""
         return stripe_key(self.state.prefix, self.policy.namespace, key.text.split(":", 3)[3]).encode()
@@ -154,7 +170,7 @@ class Function(Entries):
         if not self.upgrades:
             return ()
         prefix, policy = self.state.prefix, self.policy
-        own = entry_key(prefix, policy.version, policy.namespace, "")
+        own = entry_key(prefix, self.version_text, policy.namespace, "")
         if not key.text.startswith(own):
             return ()
         text, names = key.text[len(own) :], key.names[: key.required]
@@ -195,7 +211,7 @@ class Function(Entries):
     ) -> CachedCall:
         """A call that was not served at once."""
         collector = collecting()
-        if collector is not None and not (collector.tracks and collector.home == self.state.home):
+        if collector is not None and not (collector.tracks and self.state.may_be_at(collector.home)):
             collector = None
         key = self.known_key(key) if self.learned else key
         return CachedCall(self, key, args, kwargs, flight=Flight(), collector=collector, max_age=max_age)
@@ -234,10 +250,12 @@ class Function(Entries):
         return flight
 
     def begin_wait(self, call: CachedCall, flight: Flight) -> bool:
-        """Note that the loads which this call is part of wait for another; False when that one waits for one of them.
+        """Note that the loads which this call is part of wait for another; False when that one cannot end before this call.
 
-        Two functions that call each other from two threads would else wait for each other. In other processes such a
-        circle is not seen, and ends by `wait_timeout`."""
+        Two functions that call each other from two threads would else wait for each other (in other processes such a
+        circle is not seen, and ends by `wait_timeout`), and so would a signal handler for the load that it interrupted."""
+        if flight.beneath() or inside_section():
+            return False
         enclosing = enclosing_flights()
         if not enclosing:
             return True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from memover.codec.envelope import KIND_KEY_VALUE, seal
+from memover.codec.envelope import KIND_KEY_VALUE, read_header, seal
 from memover.engine.store import INTEGER, Parcel, Request, Stamp, StoredEntry
 from memover.model import MISSING, Key
 from memover.runtime.run import arun, run
@@ -65,7 +65,19 @@ def on_sqlite(request: pytest.FixtureRequest) -> Iterator[Any]:
     store.close()
 
 
-STORES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {"redis": on_redis, "cluster": on_cluster, "sqlite": on_sqlite}
+@contextmanager
+def on_memory(request: pytest.FixtureRequest) -> Iterator[Any]:
+    from memover.stores.memory import MemoryStore
+
+    yield MemoryStore(10_000)
+
+
+STORES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
+    "memory": on_memory,
+    "redis": on_redis,
+    "cluster": on_cluster,
+    "sqlite": on_sqlite,
+}
 
 
 class Hand:
@@ -145,7 +157,8 @@ class Hand:
     def entry(
         self, key: Key, token: str, raw: bytes = b"raw", *, expire_ms: int = 60_000, names: tuple[bytes, ...] = ()
     ) -> StoredEntry:
-        return StoredEntry(key, token, raw, expire_ms, header=MISSING, names=names)  # type: ignore[arg-type]
+        header = read_header(self.sealed(key, b"", b"1-" + b"0" * 16), key.entry)
+        return StoredEntry(key, token, raw, expire_ms, header, MISSING, names)
 
     def put_in(self, key: Key, raw: bytes = b"raw", **options: Any) -> bytes:
         """Store by a lease; returns the generation."""

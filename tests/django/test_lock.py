@@ -11,7 +11,7 @@ import pytest
 from django.core.checks import run_checks
 from django.test.utils import override_settings
 
-from memover.keys import identity as registry
+from memover.keys import ownership as registry
 from memover.cli.locking import lock
 from memover.cli.project import Project
 

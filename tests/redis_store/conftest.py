@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -62,7 +62,8 @@ def request_for(key: Key) -> Request:
 
 
 def entry_for(request: Request, raw: bytes = b"raw", names: tuple[bytes, ...] = ()) -> StoredEntry:
-    return StoredEntry(request.key, request.token, raw, 600_000, MISSING, names)
+    # A Redis store looks at no header.
+    return StoredEntry(request.key, request.token, raw, 600_000, cast("Any", None), MISSING, names)
 
 
 def lasted(began: float) -> float:

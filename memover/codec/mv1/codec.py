@@ -74,7 +74,7 @@ class ValueCodec:
         self._handlers: dict[type, Callable[[Any, Any], Any]] = dict(containers.WRITERS)
         self._plans: dict[type, Plan] = {}
         self._definitions: dict[bytes, Mark] = {}
-        self._places: tuple[Place, ...] = ()
+        self._places: list[Place] = []
         self._long_maps = False
 
     def __repr__(self) -> str:
@@ -267,7 +267,7 @@ class ValueCodec:
         if plan is None:
             plan = plan_for(kind, registered(kind))
             if plan is not None:
-                self._places += place_of(kind)
+                self._places.extend(place_of(kind))
                 self._plans[kind] = plan
         return plan
 
@@ -284,14 +284,16 @@ class ValueCodec:
         return made, (lambda place: "") if as_map else None if plan is None else plan.labels
 
     def _forget(self) -> None:
-        # Replaced rather than cleared: another thread may be in the midst of using them.
-        self._stamp = stamp()
+        # Replaced rather than cleared: another thread may be in the midst of using them. What makes this happen is
+        # reset last, so that one who is interrupted in between does it again.
+        current = stamp()
         self._writers = []
         self._handlers = dict(containers.WRITERS)
         self._plans = {}
         self._definitions = {}
-        self._places = ()
         self._known.forget()
+        self._places = []
+        self._stamp = current
 
 
 class BufferMark(Mark):

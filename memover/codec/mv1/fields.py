@@ -12,7 +12,7 @@ import functools
 import operator
 from typing import TYPE_CHECKING, Any
 
-from memover.classes.kinds import model_fields
+from memover.classes.kinds import Kind, field_names
 from memover.classes.layout import base_of, keeps_dict, slots_of
 from memover.classes.naming import class_name
 from memover.codec.faults import from_outside
@@ -126,7 +126,7 @@ def _build_open(cls: Any, slots: dict[str, Any], has_dict: bool, items: list[Any
 
 
 def struct_plan(cls: Any) -> Plan:
-    names: tuple[str, ...] = cls.__struct_fields__
+    names = field_names(cls, Kind.STRUCT)
     definition = new_definition("struct", cls, names)
     get = operator.attrgetter(*names) if len(names) > 1 else None
     again = hasattr(cls, "__post_init__")
@@ -155,7 +155,7 @@ def struct_plan(cls: Any) -> Plan:
 
 
 def model_plan(cls: Any) -> Plan:
-    names = tuple(model_fields(cls))
+    names = field_names(cls, Kind.MODEL)
     closed, opened = new_definition("model", cls, names), new_definition("modelstate", cls, names)
     all_names = frozenset(names)
     root = bool(getattr(cls, "__pydantic_root_model__", False))

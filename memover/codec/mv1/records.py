@@ -61,7 +61,7 @@ def plan_for(cls: type, registration: Registration | None) -> Plan | None:
 def _namedtuple(cls: Any) -> Plan | None:
     if base_of(cls) is not tuple:
         return None
-    names: tuple[str, ...] = cls._fields
+    names = field_names(cls, Kind.NAMEDTUPLE)
     definition = new_definition("namedtuple", cls, names)
     count = len(names)
 

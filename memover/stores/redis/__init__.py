@@ -8,7 +8,7 @@ cluster                     which node answers for a key, and what to do when th
 breaker                     holds calls back while the server does not answer
 connect, opening            what a URL says; connections made by redis-py within a time limit
 resp                        bytes of commands and answers
-pool                        the connections of threads
+connection, pool            the connections of threads
 mux, loops                  the connections of event loops, shared by their tasks
 scan                        going through all keys in bounded steps
 """

@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MasterDownError, MovedError
 
 from memover.errors import StoreTimeout, StoreUnavailable
-from memover.stores.redis.connect import lost
+from memover.stores.redis.connect import lost, translated
 
 if TYPE_CHECKING:
     from memover.stores.redis.connect import Node
@@ -113,11 +113,31 @@ class Topology:
             if isinstance(answer, Exception):
                 cause = answer
                 continue
-            owners: list[Node | None] = [None] * _SLOTS
-            for first, last, primary, *_ in answer:
-                host = primary[0].decode() if primary[0] else node[0]
-                owners[first : last + 1] = [(host, int(primary[1]))] * (last - first + 1)
+            if self._owners:
+                return self._owners  # another has asked at the same time
+            try:
+                owners = _owners(answer, node)
+            except (TypeError, ValueError, IndexError, AttributeError):
+                cause = StoreUnavailable(
+                    f"{node[0]}:{node[1]} answered CLUSTER SLOTS with {answer!r:.100}: is it a Cluster?"
+                )
+                continue
             self._owners = owners
             self._known = tuple(dict.fromkeys(owner for owner in owners if owner is not None))
             return owners
-        raise cause if isinstance(cause, Exception) else StoreUnavailable(f"{self._address}: no node to ask.")
+        raise (
+            translated(cause, self._address)
+            if cause is not None
+            else StoreUnavailable(f"{self._address}: no node to ask.", store=self._address)
+        )
+
+
+def _owners(answer: Any, node: Node) -> list[Node | None]:
+    """Who owns each slot, from what `node` answered to CLUSTER SLOTS."""
+    owners: list[Node | None] = [None] * _SLOTS
+    for first, last, primary, *_ in answer:
+        host = primary[0].decode() if primary[0] else node[0]
+        owners[first : last + 1] = [(host, int(primary[1]))] * (last - first + 1)
+    if len(owners) != _SLOTS:
+        raise ValueError(answer)
+    return owners

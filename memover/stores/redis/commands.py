@@ -35,7 +35,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("memover")
 
-_FREE_ONLY, _FROM_ANYBODY, _UNLESS_CURRENT = b"2", b"1", b"0"
+_FROM_ANYBODY, _UNLESS_CURRENT = b"1", b"0"
+_MANY = 32
+"""From here on the answer to a read of several entries counts as large."""
 
 
 class Command(NamedTuple):
@@ -164,7 +166,7 @@ class RedisCommands(Commands):
         names = keys[0].names
         every = [*names, *[key.entry for key in keys]]
         if not self.spread:
-            (answer,) = yield from self.asked([Command(keys[0].entry, (b"MGET", *every))])
+            (answer,) = yield from self.asked([Command(keys[0].entry, (b"MGET", *every), None, len(keys) > _MANY)])
             found = self.values(answer, len(every))
         else:
             answers = yield from self.asked([Command(name, (b"MGET", name)) for name in every])
@@ -180,7 +182,9 @@ class RedisCommands(Commands):
         for key in keys:
             for name in key.names:
                 places.setdefault(name, len(places))
-        (answer,) = yield from self.asked([Command(keys[0].entry, (b"MGET", *places, *(key.entry for key in keys)))])
+        (answer,) = yield from self.asked(
+            [Command(keys[0].entry, (b"MGET", *places, *(key.entry for key in keys)), None, len(keys) > _MANY)]
+        )
         found = self.values(answer, len(places) + len(keys))
         raws = iter(found[len(places) :])
         return [Seen(key.names, [found[places[name]] for name in key.names], next(raws)) for key in keys]

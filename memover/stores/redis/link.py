@@ -22,7 +22,7 @@ from memover.stores.redis.limits import FLOOR_BYTES, LARGE_BYTES
 from memover.stores.redis.loops import Homes
 from memover.stores.redis.mux import Lost
 from memover.stores.redis.opening import Opener, check_options
-from memover.stores.redis.pool import Connection, Pool
+from memover.stores.redis.pool import Pool
 from memover.stores.redis.resp import pack
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from memover.stores.redis.breaker import Breaker
     from memover.stores.redis.commands import Command
     from memover.stores.redis.connect import Node, Target
+    from memover.stores.redis.connection import Connection
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line, Opening
 
@@ -73,12 +74,12 @@ class RedisLink:
         """The connections of threads to a node."""
         pool = self.pools.get(node)
         if pool is None:
-            self.homes.sweep()
             pool = self.pools.setdefault(node, Pool(self._make(node), self._limits, self.breaker(node)))
         return pool
 
     def _make(self, node: Node | None) -> Callable[[Opening], Line]:
         def make(opening: Opening) -> Line:
+            self.homes.sweep()
             line = self._opener.open(node, self._limits.socket_connect_timeout, opening)
             if line.identity is not None:
                 self.identity = line.identity
@@ -290,11 +291,11 @@ class RedisLink:
                     continue
                 answers = await mux.submit(packed, count)
             except Lost as error:
-                if error.sent and len(packed) >= FLOOR_BYTES:
-                    raise self.failed(node, ValueFault(f"{len(packed)} bytes were not taken: {error}")) from None
                 if again and error.used and not (once and error.sent):
                     again = False
                     continue
+                if error.sent and len(packed) >= FLOOR_BYTES:
+                    raise self.failed(node, ValueFault(f"{len(packed)} bytes were not taken: {error}")) from None
                 raise self.failed(node, error) from None
             except _OURS as error:
                 if large and lane is not home.lane(node, True, False):
@@ -322,6 +323,7 @@ class RedisLink:
         failure = translated(error, self._name(node))
         if isinstance(error, ValueFault):
             return failure
+        failure.refused = False  # it was not even asked
         self.breaker(node).failed(failure)
         # Whatever silenced this connection may have silenced the idle ones, and each would cost a budget to find out.
         pool = self.pools.get(node)

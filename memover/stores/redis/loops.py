@@ -1,5 +1,8 @@
 """What each event loop has open: the lanes of its connections, closed with the loop.
 
+Short commands share one connection, values of more than 64 KiB another, and commands that make the server wait for its
+replicas have one each.
+
 A loop that shuts down in order closes them through the one hook that loops have, asynchronous generators. A loop that is
 just closed leaves them behind: they go with the loop when it is collected, or when another loop first uses the store.
 """
@@ -10,16 +13,109 @@ import asyncio
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from memover.stores.redis.mux import Lane, Mux
+from memover.clocks import monotonic
+from memover.stores.redis.mux import Mux
+from memover.stores.redis.opening import Crowded, Opening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from memover.stores.redis.connect import Node
     from memover.stores.redis.limits import Limits
-    from memover.stores.redis.opening import Line, Opening
+    from memover.stores.redis.opening import Line
 
-__all__ = ["Home", "Homes"]
+__all__ = ["Home", "Homes", "Lane"]
+
+
+class Lane:
+    """A place for one connection at a time: opened when it is needed, again after it was lost."""
+
+    def __init__(self, make: Callable[[Opening], Line], limits: Limits) -> None:
+        self.mux: Mux | None = None
+        self.crowded_until = 0.0
+        self._make = make
+        self._limits = limits
+        self._opening: Opening | None = None
+        self._turns: list[asyncio.Future[None]] = []
+        self._closed = False
+
+    async def ready(self, end: float) -> Mux:
+        """The connection, opened if need be, until the time `end`. Raises redis-py's errors and OSError."""
+        mux = self.mux
+        while mux is None or mux.sock is None:
+            opening = self._opening
+            if opening is None:
+                opening = self._opening = self._open()
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._turns.append(turn)
+            while not opening.done and not turn.done():
+                left = end - monotonic()
+                if left <= 0:
+                    await asyncio.sleep(0)  # a loop that was held up has one more turn for what has come in
+                    if opening.done or turn.done():
+                        break
+                    if self._opening is opening:
+                        self._opening = None
+                        opening.abandon()
+                    raise TimeoutError("no connection in time")
+                await asyncio.wait({turn}, timeout=left)
+            if not opening.done:
+                continue  # it was for an opening before this one
+            self._take_over(opening)
+            if opening.error is not None:
+                if isinstance(opening.error, Crowded):
+                    self.crowded_until = monotonic() + 10.0
+                raise opening.error
+            mux = self.mux
+        return mux
+
+    def _open(self) -> Opening:
+        loop = asyncio.get_running_loop()
+
+        def ended(opening: Opening) -> None:
+            try:
+                loop.call_soon_threadsafe(self._take_over, opening)
+            except RuntimeError:
+                opening.close()  # that loop has been closed
+
+        opening = Opening(self._make, ended)
+        opening.start()
+        return opening
+
+    def _take_over(self, opening: Opening) -> None:
+        line, opening.line = opening.line, None
+        if line is not None:
+            if self._closed or opening.abandoned or (self.mux is not None and self.mux.sock is not None):
+                line.socket.close()
+            else:
+                self.mux = Mux(line, self._limits.socket_timeout)
+        if self._opening is opening:
+            self._opening = None
+        turns, self._turns = self._turns, []
+        for turn in turns:
+            if not turn.done():
+                turn.set_result(None)
+
+    def usable(self) -> bool:
+        """Whether it has a connection, or it is not known that the server would give none."""
+        return (self.mux is not None and self.mux.sock is not None) or monotonic() > self.crowded_until
+
+    def close(self) -> None:
+        """Close the connection; on the loop's own thread."""
+        if self._opening is not None:
+            self._opening.abandon()
+            self._opening = None
+        if self.mux is not None:
+            self.mux.close()
+            self.mux = None
+
+    def abandon(self) -> None:
+        """The loop is closed: close what it left open."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.abandon()
+        if self.mux is not None:
+            self.mux.abandon()
 
 
 class Home:

@@ -8,8 +8,7 @@ nothing can be read is the server's silence; what can be read is read first, so 
 nobody. `_inside` says that the FIFO is being changed: an exception from outside at that moment leaves it set, and the
 connection is given up, for nobody can tell any more whose the next answer is.
 
-Lanes: short commands share one connection, values of more than 64 KiB another, and commands that make the server wait
-for its replicas have one each. Nothing here refers to the loop: a loop that is closed and dropped takes its connections
+Nothing here refers to the loop: a loop that is closed and dropped takes its connections
 with it.
 """
 
@@ -23,21 +22,17 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse
+from redis.exceptions import InvalidResponse, ResponseError
 
 from memover.clocks import monotonic
 from memover.stores.redis.connect import ValueFault
 from memover.stores.redis.limits import FLOOR_BYTES, FLOOR_COMMANDS
-from memover.stores.redis.opening import Crowded, Opening
 from memover.stores.redis.resp import NOT_ENOUGH, new_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line
 
-__all__ = ["Lane", "Lost", "Mux"]
+__all__ = ["Lost", "Mux"]
 
 _CHUNK = 1 << 18
 _BACKLOG_BYTES = 1 << 24
@@ -87,6 +82,8 @@ class Mux:
         self._sent = 0
         self._received = 0
         self._inside = False
+        self._refused = False
+        """Whether the server refused a command as too long: it hangs up, and does nothing of what was sent behind it."""
         self._flushing = False
         self._due = 0.0
         self._armed = False
@@ -165,35 +162,40 @@ class Mux:
             self.close()
             return
         self._inside = True
+        try:
+            data, size = self._take_off()
+            self.backlog += size
+            now = monotonic()
+            self._batches.append(_Batch(self._sent, now, self.answered, self._received, self.backlog))
+            if self._unsent:
+                self._unsent.append(memoryview(data))
+            else:
+                try:
+                    done = self.sock.send(data)
+                except _NOT_NOW:
+                    done = 0
+                self.backlog -= done
+                if done < size:
+                    self._unsent.append(memoryview(data)[done:])
+                    asyncio.get_running_loop().add_writer(self.sock.fileno(), self._writable)
+            if not self._armed:
+                self._arm(now + self._budget)
+            self._inside = False
+        except OSError as error:
+            self._inside = False
+            self._broken(error)
+        except BaseException:
+            self.close()  # from outside, in the middle: nobody can tell what was sent
+            raise
+
+    def _take_off(self) -> tuple[bytes, int]:
+        """What is pending as bytes, its futures now in flight."""
         pending, self._pending = self._pending, []
-        size = 0
-        for packed, future, count in pending:
+        for _, future, count in pending:
             self._flying.append(future if count == 1 else (future, count))
             self._sent += count
-            size += len(packed)
         data = pending[0][0] if len(pending) == 1 else b"".join([item[0] for item in pending])
-        now = monotonic()
-        self.backlog += size
-        self._batches.append(_Batch(self._sent, now, self.answered, self._received, self.backlog))
-        if self._unsent:
-            self._unsent.append(memoryview(data))
-            self._inside = False
-        else:
-            try:
-                done = self.sock.send(data)
-            except _NOT_NOW:
-                done = 0
-            except OSError as error:
-                self._inside = False
-                self._broken(error)
-                return
-            self.backlog -= done
-            self._inside = False
-            if done < size:
-                self._unsent.append(memoryview(data)[done:])
-                asyncio.get_running_loop().add_writer(self.sock.fileno(), self._writable)
-        if not self._armed:
-            self._arm(now + self._budget)
+        return data, len(data)
 
     def _writable(self) -> None:
         sock = self.sock
@@ -252,6 +254,9 @@ class Mux:
             self._inside = False
             self._broken(error)
             return
+        except BaseException:
+            self.close()  # from outside, in the middle: nobody can tell whose the next answer is
+            raise
         self._inside = False
         if data == b"":
             self._broken(None)
@@ -262,6 +267,8 @@ class Mux:
             if not flying:
                 raise InvalidResponse("the server answered what was not asked")
             self.answered += 1
+            if answer.__class__ is ResponseError and "Protocol error" in str(answer):
+                self._refused = True
             head = flying[0]
             if head.__class__ is tuple:
                 future, count = head
@@ -345,7 +352,7 @@ class Mux:
         self._unsent.clear()
         self.backlog = 0
         for head in flying:
-            _give_up(head[0] if head.__class__ is tuple else head, error, used, True)
+            _give_up(head[0] if head.__class__ is tuple else head, error, used, not self._refused)
         for _, future, _ in pending:
             _give_up(future, None, used, False)
         self._let_in()
@@ -361,92 +368,3 @@ def _give_up(future: asyncio.Future[Any], error: Exception | None, used: bool, s
         future.set_exception(lost)
     else:
         future.set_exception(type(error)(*error.args))
-
-
-class Lane:
-    """A place for one connection at a time: opened when it is needed, again after it was lost."""
-
-    def __init__(self, make: Callable[[Opening], Line], limits: Limits) -> None:
-        self.mux: Mux | None = None
-        self.crowded_until = 0.0
-        self._make = make
-        self._limits = limits
-        self._opening: Opening | None = None
-        self._turns: list[asyncio.Future[None]] = []
-        self._closed = False
-
-    async def ready(self, end: float) -> Mux:
-        """The connection, opened if need be, until the time `end`. Raises redis-py's errors and OSError."""
-        mux = self.mux
-        while mux is None or mux.sock is None:
-            opening = self._opening
-            if opening is None:
-                opening = self._opening = self._open()
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._turns.append(turn)
-            while not opening.done and not turn.done():
-                left = end - monotonic()
-                if left <= 0:
-                    await asyncio.sleep(0)  # a loop that was held up has one more turn for what has come in
-                    if opening.done or turn.done():
-                        break
-                    if self._opening is opening:
-                        self._opening = None
-                        opening.abandon()
-                    raise TimeoutError("no connection in time")
-                await asyncio.wait({turn}, timeout=left)
-            self._take_over(opening)
-            if opening.error is not None:
-                if isinstance(opening.error, Crowded):
-                    self.crowded_until = monotonic() + 10.0
-                raise opening.error
-            mux = self.mux
-        return mux
-
-    def _open(self) -> Opening:
-        loop = asyncio.get_running_loop()
-
-        def ended(opening: Opening) -> None:
-            try:
-                loop.call_soon_threadsafe(self._take_over, opening)
-            except RuntimeError:
-                opening.close()  # that loop has been closed
-
-        opening = Opening(self._make, ended)
-        opening.start()
-        return opening
-
-    def _take_over(self, opening: Opening) -> None:
-        line, opening.line = opening.line, None
-        if line is not None:
-            if self._closed or opening.abandoned or (self.mux is not None and self.mux.sock is not None):
-                line.socket.close()
-            else:
-                self.mux = Mux(line, self._limits.socket_timeout)
-        if self._opening is opening:
-            self._opening = None
-        turns, self._turns = self._turns, []
-        for turn in turns:
-            if not turn.done():
-                turn.set_result(None)
-
-    def usable(self) -> bool:
-        """Whether it has a connection, or it is not known that the server would give none."""
-        return (self.mux is not None and self.mux.sock is not None) or monotonic() > self.crowded_until
-
-    def close(self) -> None:
-        """Close the connection; on the loop's own thread."""
-        if self._opening is not None:
-            self._opening.abandon()
-            self._opening = None
-        if self.mux is not None:
-            self.mux.close()
-            self.mux = None
-
-    def abandon(self) -> None:
-        """The loop is closed: close what it left open."""
-        self._closed = True
-        if self._opening is not None:
-            self._opening.abandon()
-        if self.mux is not None:
-            self.mux.abandon()

@@ -12,23 +12,19 @@ is sent once more on another, unless it must be applied once only. Nothing else 
 from __future__ import annotations
 
 import math
-import select
-import socket
-import struct
 import weakref
 from _thread import allocate_lock
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 
 from memover.clocks import monotonic
 from memover.errors import StoreUnavailable
 from memover.stores.redis.connect import ValueFault, lost
+from memover.stores.redis.connection import Connection
 from memover.stores.redis.limits import FLOOR_BYTES
 from memover.stores.redis.opening import Crowded, Opening
-from memover.stores.redis.resp import NOT_ENOUGH, new_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,170 +33,12 @@ if TYPE_CHECKING:
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line
 
-__all__ = ["Connection", "Pool", "exhausted"]
+__all__ = ["Pool", "exhausted"]
 
-_CHUNK = 1 << 16
-_WHOLE_BYTES = 1 << 15
-"""What is not longer than this is sent by one call; the kernel has room for it, since all before it was answered."""
-_NEARLY = 0.9
-"""The kernel is given another limit when less than this share of the usual one is left: it costs two system calls."""
 _CHECK_SECONDS = 0.05
 _START_SECONDS = 0.25
 _CROWDED_SECONDS = 10.0
 """For how long a server that took no more connections is not asked for more."""
-
-_KERNEL = hasattr(socket, "SO_RCVTIMEO") and hasattr(select, "poll")
-
-
-class Connection:
-    """A blocking connection with time limits that the kernel keeps; `recv` needs no `poll` before it.
-
-    Where that cannot be (TLS, gevent, Windows) the limits are those of Python's sockets."""
-
-    __slots__ = ("__weakref__", "_budget", "_kernel", "_limited", "_reader", "_sock", "era", "owed", "ref", "used")
-
-    def __init__(self, line: Line, budget: float, era: int) -> None:
-        self._sock = line.socket
-        self._budget = budget
-        self._reader = new_reader()
-        self._kernel = _KERNEL and type(line.socket) is socket.socket and _is_native(line.socket)
-        self._limited = False
-        self.era = era
-        self.owed = 0
-        self.used = False
-        self.ref: Any = None
-        """What the pool counts it by."""
-        if self._kernel:
-            self._sock.settimeout(None)
-        self._limit(budget)
-
-    def __del__(self) -> None:
-        try:
-            self.close()
-        except AttributeError:
-            pass  # interrupted before it had a socket
-
-    def close(self) -> None:
-        """Close it. May be repeated."""
-        self.owed = 1
-        self._sock.close()
-
-    def single(self, packed: bytes) -> Any:
-        """Send one short command and return its answer, the server's error as an answer: the exchange of every hit."""
-        if self._limited:
-            self._limit(self._budget)
-        self.owed = 1
-        self._sock.sendall(packed)
-        reader = self._reader
-        data = self._sock.recv(_CHUNK)
-        reader.feed(data)
-        answer = reader.gets()
-        if answer is NOT_ENOUGH:
-            if not data:
-                raise RedisConnectionError("the server closed the connection")
-            answer = self._next(monotonic() + self._budget * (1 + len(data) / FLOOR_BYTES))
-        self.owed = 0
-        self.used = True
-        return answer
-
-    def send(self, packed: bytes, count: int, end: float) -> None:
-        """Send commands that will have `count` answers, until the time `end`."""
-        self._limit_until(end)
-        self.owed = count
-        if len(packed) <= _WHOLE_BYTES:
-            self._sock.sendall(packed)
-            return
-        rest = memoryview(packed)
-        while rest:
-            rest = rest[self._sock.send(rest[:FLOOR_BYTES]) :]
-            self._limit_until(end)
-
-    def receive(self, end: float) -> list[Any]:
-        """The answers that are owed, until the time `end`; what is received prolongs it (see limits.FLOOR_BYTES)."""
-        self._limit_until(end)
-        answers = []
-        while self.owed:
-            answer = self._reader.gets()
-            if answer is NOT_ENOUGH:
-                answer, end = self._more(end)
-            answers.append(answer)
-            if self.owed == len(answers):
-                self.owed = 0
-        self.used = True
-        return answers
-
-    def last_words(self) -> Exception | None:
-        """The error that the server answered before it closed the connection, if any."""
-        try:
-            self._limit(0.001)
-            for _ in range(16):
-                data = self._sock.recv(_CHUNK)
-                if not data:
-                    return None
-                self._reader.feed(data)
-                while (answer := self._reader.gets()) is not NOT_ENOUGH:
-                    if isinstance(answer, ResponseError):
-                        return answer
-        except (OSError, RedisConnectionError):
-            pass
-        return None
-
-    def hung_up(self) -> bool:
-        """Whether there is anything to be read on this idle connection: its end, or an answer that nobody waits for."""
-        try:
-            if not self._kernel:
-                return bool(select.select([self._sock], [], [], 0)[0])
-            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True
-
-    def _next(self, end: float) -> Any:
-        return self._more(end)[0]
-
-    def _more(self, end: float) -> tuple[Any, float]:
-        while True:
-            self._limit_until(end)
-            data = self._sock.recv(_CHUNK)
-            if not data:
-                raise RedisConnectionError("the server closed the connection")
-            end += self._budget * len(data) / FLOOR_BYTES
-            self._reader.feed(data)
-            answer = self._reader.gets()
-            if answer is not NOT_ENOUGH:
-                return answer, end
-
-    def _limit_until(self, end: float) -> None:
-        left = end - monotonic()
-        if left < self._budget * _NEARLY:
-            self._limit(left)
-        elif self._limited:
-            self._limit(self._budget)
-
-    def _limit(self, seconds: float) -> None:
-        if seconds <= 0:
-            raise TimeoutError("the time is over")
-        self._limited = seconds != self._budget
-        if self._kernel:
-            value = _timeval(seconds)
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
-        else:
-            self._sock.settimeout(seconds)
-
-
-def _timeval(seconds: float) -> bytes:
-    micros = max(1, int(seconds * 1_000_000))
-    return struct.pack("ll", micros // 1_000_000, micros % 1_000_000)
-
-
-def _is_native(sock: Any) -> bool:
-    # gevent and eventlet put classes of their own in the module's place, whose descriptors never block.
-    import _socket
-
-    return isinstance(sock, _socket.socket)
 
 
 class Pool:
@@ -374,11 +212,12 @@ class Pool:
                 connection.send(packed, count, end)
             except OSError as failure:
                 error = _said(failure)
-                fault = _value_fault(connection, packed, error)
+                again = used and not once and lost(error)
+                fault = _value_fault(connection, packed, error, again)
                 self.discard(connection)
                 if fault is not None:
-                    raise fault from error
-                if once or not used or not lost(error):
+                    raise fault from None
+                if not again:
                     raise error from None
                 self.close()
             except BaseException:
@@ -397,11 +236,12 @@ class Pool:
                 answers = connection.receive(end)
             except (OSError, RedisConnectionError) as failure:
                 error = _said(failure)
-                fault = _value_fault(connection, packed, error)
+                again = used and not once and lost(error)
+                fault = _value_fault(connection, packed, error, again)
                 self.discard(connection)
                 if fault is not None:
-                    raise fault from error
-                if once or not used or not lost(error):
+                    raise fault from None
+                if not again:
                     raise error from None
                 self.close()
             except BaseException:
@@ -421,12 +261,14 @@ def _ends(answer: Exception) -> bool:
     return "Protocol error" in str(answer)
 
 
-def _value_fault(connection: Connection, packed: bytes, error: Exception) -> ValueFault | None:
+def _value_fault(connection: Connection, packed: bytes, error: Exception, again: bool) -> ValueFault | None:
     # A server that refuses a value for its size says so and hangs up, in the middle of our sending. Where it could not be
-    # heard, or where the time was over, a value of that size tells nothing about the server (P16).
+    # heard, and it is not sent again, or where the time was over, a value of that size tells nothing about the server (P16).
     if len(packed) < FLOOR_BYTES:
         return None
     words = connection.last_words() if lost(error) else None
+    if words is None and again:
+        return None
     return ValueFault(
         f"{len(packed)} bytes were not taken: {words or error}. The server may be well; see its proto-max-bulk-len."
     )

@@ -126,8 +126,8 @@ class Tidier:
         if not sample:
             return False
         self._hand = sample[len(sample) // _SAMPLED_TIMES][0]
-        spared = [row[0] for row in sample if row[0] in recent]
-        read = {*spared, *(row[0] for row in sample if row[0] in file.recent_before)}
+        read = {row[0] for row in sample if row[0] in recent or row[0] in file.recent_before}
+        spared = list(read)
         chosen = sorted({row for row in sample if row[0] not in read}, key=lambda row: int(row[2]))
         gone: list[int] = []
         before = 0
@@ -139,9 +139,8 @@ class Tidier:
                 break
         for at in range(0, len(spared), _NOTED_AT_ONCE):
             self._note(spared[at : at + _NOTED_AT_ONCE], deadline)
-        for row in spared:
-            recent.pop(row, None)  # once: when everything was read lately, something has to go all the same
-        for row in read:
+        for row in spared:  # once: when everything was read lately, something has to go all the same
+            recent.pop(row, None)
             file.recent_before.pop(row, None)
         if gone:
             file.count(sql.evict(len(gone)), (before, *gone), deadline)

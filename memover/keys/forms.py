@@ -1,0 +1,58 @@
+"""What the encoders of foreign types have in common: containers under way, named parts, plain fields, numpy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .canonical import Active, Refused, composite, encode_part, enter, step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .canonical import Encoder
+
+__all__ = ["entered", "fields", "named", "numpy_for", "parts_of"]
+
+
+def entered(encode: Encoder) -> Encoder:
+    """The encoder of a container: noted as under way while its parts are encoded."""
+
+    def encode_entered(value: Any, active: Active) -> bytes:
+        enter(value, active)
+        try:
+            return encode(value, active)
+        finally:
+            del active[id(value)]
+
+    return encode_entered
+
+
+def named(name: Any, encode: Callable[[], bytes]) -> bytes:
+    """What encoding the part under a name returns; a refusal in it says which part it was."""
+    try:
+        return encode()
+    except Refused as refused:
+        refused.steps.append(step(name))
+        raise
+
+
+def parts_of(active: Active, *values: Any) -> list[bytes]:
+    """Each value's bytes."""
+    return [encode_part(value, active) for value in values]
+
+
+def numpy_for(value: Any) -> Any:
+    """numpy, for reading the items of `value`; `Refused` where it is not installed.
+
+    There is no other way without it: the bytes of a key must not depend on what is installed.
+    """
+    try:
+        import numpy
+    except ImportError:
+        raise Refused(value, "reading its items takes numpy, which is not installed", "install numpy") from None
+    return numpy
+
+
+def fields(label: str, read: Callable[[Any], tuple[Any, ...]]) -> Encoder:
+    """The encoder of an object that is a label and a tuple of values read off it."""
+    return entered(lambda value, active: composite(label, *parts_of(active, *read(value))))
