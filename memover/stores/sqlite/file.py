@@ -177,6 +177,10 @@ class File:
         count: int = self._perform(_count, sql, parameters, deadline)
         return count
 
+    def script(self, sql: str, deadline: float | None) -> None:
+        """Perform one statement to its end, of which sqlite3 would otherwise take one step: PRAGMA incremental_vacuum."""
+        self._perform(_script, sql, (), deadline)
+
     def _perform(
         self,
         perform: Callable[[Connection, str, Sequence[Any]], Any],
@@ -552,6 +556,10 @@ def _rows(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[R
 
 def _count(connection: Connection, sql: str, parameters: Sequence[Any]) -> int:
     return connection.execute(sql, parameters).rowcount
+
+
+def _script(connection: Connection, sql: str, parameters: Sequence[Any]) -> None:
+    connection.executescript(sql)
 
 
 def _is_open(connection: Connection | None) -> bool:

@@ -40,13 +40,17 @@ class Job(Generic[T]):
         finally:
             self._bell.release()
 
-    def elsewhere(self) -> bool:
-        """Call it off, if it has not begun; else whether it may be going on in another thread."""
+    def call_off(self) -> bool:
+        """Whether it had not begun, and now never does."""
         try:
             self._unbegun.pop()
         except IndexError:
-            return self._thread != get_ident()
-        return False
+            return False
+        return True
+
+    def elsewhere(self) -> bool:
+        """Whether it has begun in another thread than the caller's."""
+        return self._thread != get_ident()
 
     def wait(self) -> None:
         """Wait until it has ended."""

@@ -244,7 +244,7 @@ class SqliteStore(SqliteKeyValues):
                 self._file.count(sql.RELEASE, (key.text, token, now), deadline)
             self._tidier.wrote()
 
-        return self._write_flow(work)
+        return self._write_flow(work, final=True)
 
     def renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes] = ()) -> Flow[bool]:
         def work(deadline: float) -> bool:
@@ -416,7 +416,8 @@ class SqliteStore(SqliteKeyValues):
             pass
         return (yield from Run(lambda: self._guarded(work, self._reads)))
 
-    def _write_flow(self, work: Callable[[float], T], *, urgent: bool = False) -> Flow[T]:
+    def _write_flow(self, work: Callable[[float], T], *, urgent: bool = False, final: bool = False) -> Flow[T]:
+        """`final`: it is done even if the caller is cancelled before it has begun."""
         job = Job(lambda: self._guarded(work, self._writes, urgent=urgent))
         try:
             return (yield from Run(job))
@@ -425,8 +426,11 @@ class SqliteStore(SqliteKeyValues):
         except BaseException:
             # A caller on an event loop was cancelled while this is done in a thread. What the flow does next (give the
             # lease back) must come after it.
-            if job.elsewhere():
+            begun = not job.call_off()
+            if begun and job.elsewhere():
                 yield from Run(job.wait)
+            elif final and not begun:
+                yield from Run(lambda: self._guarded(work, self._writes, urgent=urgent))
             raise
 
     def _guarded(self, work: Callable[[float], T], breaker: Breaker, *, urgent: bool = False) -> T:

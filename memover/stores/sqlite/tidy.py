@@ -150,7 +150,7 @@ class Tidier:
         free = self._number("freelist_count", deadline)
         if free <= _VACUUM_PAGES or free * 8 <= self._number("page_count", deadline):
             return False
-        self._file.rows(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})", (), deadline)
+        self._file.script(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})", deadline)
         return True
 
     def _taken_bytes(self, deadline: float | None = None) -> int:
