@@ -13,8 +13,8 @@ from memover.keys.binding import Binding, qualified_name
 from memover.keys.identity import identify
 from memover.keys.names import check_namespace, check_version
 from memover.options import checked
-from memover.policy import Policy, seconds_of
 from memover.keys.tags import Tags
+from memover.policy import Policy, seconds_of
 
 if TYPE_CHECKING:
     from types import EllipsisType
@@ -98,6 +98,7 @@ def versioned_cache(
     lease_ttl: Duration | EllipsisType = ...,
     codec: Codec | str | None = None,
     track_dependencies: bool = True,
+    audit: float = 0.0,
     follow_code: bool = False,
 ) -> Decorator:
     """Decorate a function so that equal calls share one result, in every process, until it is invalidated.
@@ -130,6 +131,8 @@ def versioned_cache(
     * `soft_timeout`: how long a call waits for a load while it has a stale entry (within `stale_if_error`) to serve instead;
       the load goes on and is stored. None: as long as it takes.
     * `track_dependencies`: whether cached results used by a load invalidate its result too when they are invalidated.
+    * `audit`: the share of the hits, 0 to 1, that is compared with the source behind the caller's back: `cache_info()` counts
+      `audits` and `disagreements`, and an `audit` event says what differed (docs/observing.md).
     * `follow_code`: for notebooks and scripts: what the function does counts as a part of the version, which is
       `{version}~{8 hex digits}` in keys. Its own code counts, and that of the functions and classes of its own top-level package
       (its own module, for a program or notebook) that it calls, found by name when it is first called. Comments, docstrings,
@@ -161,6 +164,7 @@ def versioned_cache(
         "early_refresh": early_refresh,
         "soft_timeout": soft_timeout,
         "track_dependencies": track_dependencies,
+        "audit": audit,
         "follow_code": follow_code,
         "on_store_error": on_store_error,
         "wait_timeout": wait_timeout,
@@ -182,6 +186,7 @@ def versioned_cache(
         cache_errors=(cache_errors,) if isinstance(cache_errors, type) else tuple(cache_errors),
         error_ttl=seconds_of(error_ttl, "error_ttl"),
         track_dependencies=bool(track_dependencies),
+        audit=audit,
     )
 
     def decorate(target: Any) -> Any:

@@ -14,9 +14,16 @@ from rich.console import Console
 
 import memover as package
 from memover.cli.check import check, failed
+from memover.cli.doctor import doctor
+from memover.cli.gc import gc
+from memover.cli.inspect import inspect
+from memover.cli.invalidate import invalidate
+from memover.cli.ls import ls
 from memover.cli.mend import mend
 from memover.cli.project import CannotRun, Project
 from memover.cli.report import FORMATS, on_terminal
+from memover.cli.serve import serve
+from memover.cli.top import top
 from memover.errors import MemoverError
 
 if TYPE_CHECKING:
@@ -162,28 +169,5 @@ def bump_command(
         click.echo("nothing to bump")
 
 
-@memover.command("gc")
-@click.option("--url", envvar="MEMOVER_URL", help="The Redis, as in Cache(url). Default: MEMOVER_URL.")
-@click.option(
-    "--prefix",
-    envvar="MEMOVER_PREFIX",
-    default="memover",
-    show_default=True,
-    help="The prefix, as in Cache(prefix=...).",
-)
-@click.option("--dry-run", is_flag=True, help="Count, and remove nothing.")
-@click.option(
-    "--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys looked at per command."
-)
-@click.option("--pause", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds between two steps.")
-@click.option("--lockfile", help="The lock, if not memover.lock.")
-def gc_command(url: str | None, prefix: str, dry_run: bool, step: int, pause: float, lockfile: str | None) -> None:
-    """Remove the entries of versions that are no longer in the lock.
-
-    Only namespaces that the lock knows, or knew, are touched; newer versions than the lock's never are, nor versions
-    that an upgrade reads from. While old processes still run they load again what is removed.
-    """
-    from memover.cli.gc import collect
-
-    for line in collect(Project.find(lockfile=lockfile), url, prefix, dry_run=dry_run, step=step, pause=pause):
-        click.echo(line)
+for _command in (ls, inspect, invalidate, gc, doctor, top, serve):
+    memover.add_command(_command)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CannotRun", "Project", "Survey", "from_manage_py", "function_of", "names_of", "survey"]
 
-_SETTINGS = ("targets", "lockfile", "select", "ignore", "body", "paths")
+_SETTINGS = ("targets", "lockfile", "select", "ignore", "body", "paths", "url", "prefix")
 _BODY_LEVELS = {"off": "off", "warn": "warning", "warning": "warning", "error": "error"}
 
 
@@ -53,7 +53,8 @@ class Project:
     `targets` are modules or packages; `lockfile` a path; `select` and `ignore` codes or beginnings of codes; `body` the
     level of MV006: "off", "warn" or "error"; `paths` directories that modules are imported from. `django` says that Django
     is to be set up before targets are imported, and `set_up` that this process has done so; `program` is how a
-    user runs memover here, and `given` the options that a command needs besides to find the same project.
+    user runs memover here, and `given` the options that a command needs besides to find the same project. `url` and
+    `prefix` are where the commands on running caches look when neither an option nor the environment says.
     """
 
     root: Path
@@ -67,6 +68,8 @@ class Project:
     set_up: bool = False
     program: str = "memover"
     given: tuple[str, ...] = ()
+    url: str = ""
+    prefix: str = "memover"
 
     @classmethod
     def find(cls, start: Path | None = None, **overrides: Any) -> Project:
@@ -106,7 +109,7 @@ class Project:
         for name, value in settings.items():
             if name not in _SETTINGS:
                 raise CannotRun(f"[tool.memover] has no setting {name!r}: there are {', '.join(_SETTINGS)}.")
-            if name in ("lockfile", "body"):
+            if name in ("lockfile", "body", "url", "prefix"):
                 if not isinstance(value, str):
                     raise CannotRun(f"[tool.memover] {name} must be text, not {value!r}.")
                 made[name] = value
