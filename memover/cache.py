@@ -13,6 +13,7 @@ from memover.errors import ConfigurationError, InvalidationFailed
 from memover.keys.names import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
 from memover.keyvalue import KeyValueFace
 from memover.model import CacheInfo, Event, Generation
+from memover.options import checked
 from memover.policy import Duration, seconds_of
 from memover.runtime.function import new_nonce
 from memover.runtime.keyvalue import KeyValueEntries
@@ -55,7 +56,7 @@ class Cache(KeyValueFace):
       `?sentinel_username=…&sentinel_password=…`.
     * `prefix` keeps environments and projects apart in one Redis: letters, digits, `_ . -`.
     * `version`: the default version of the key-value API; decorated functions state their own.
-    * `ttl`: for functions that state none: seconds, `timedelta`, `"1h30m"`, None for never.
+    * `ttl` (5 minutes): for functions that state none: seconds, `timedelta`, `"1h30m"`, None for never.
     * `codec`: for functions that state none: None for memover's own, or an object with `encode` and `decode`.
     * `observers`: callables that take an `Event`; one that raises is logged once and breaks nothing.
 
@@ -181,6 +182,9 @@ class Cache(KeyValueFace):
             raise ConfigurationError(f'on_set_error={on_set_error!r}: give "raise" or "forget".')
         self._open_entries(self._state, codec, forget_failed_sets=on_set_error == "forget")
 
+    if not TYPE_CHECKING:
+        __init__ = checked("Cache", 'Cache("redis://localhost:6379/0", prefix="shop")')(__init__)
+
     _check_prefix = staticmethod(check_prefix)
 
     @property
@@ -197,11 +201,11 @@ class Cache(KeyValueFace):
         versioned = staticmethod(versioned_cache)  # typed exactly as it
     else:
 
-        def versioned(self, **options: Any) -> Any:
+        def versioned(self, *args: Any, **options: Any) -> Any:
             """`versioned_cache(..., cache=self)`."""
             from memover.decorator import versioned_cache
 
-            return versioned_cache(cache=self, **options)
+            return versioned_cache(*args, cache=self, **options)
 
     # -- invalidating ---------------------------------------------------------------------------------------------------
 

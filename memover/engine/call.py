@@ -39,6 +39,8 @@ class Flight(Awaited, Protocol):
 class Collecting(Protocol):
     """What gathers the tokens of the cached results that a load uses; see `runtime.dependencies`."""
 
+    home: object
+
     def use(self, marks: Marks | None) -> None: ...
 
 
@@ -58,6 +60,7 @@ class Function(Protocol):
     lease_ms: int
 
     def call_name(self, key: Key) -> bytes: ...
+    def is_at(self, home: object) -> bool: ...
     def older_keys(self, key: Key) -> Sequence[tuple[int, Key]]: ...
     def learn(self, key: Key, names: Sequence[bytes]) -> Key: ...
     def read_header(self, key: Key, raw: bytes | None) -> Any: ...
@@ -316,7 +319,7 @@ class CachedCall:
     def hand_on(self, outcome: Outcome) -> None:
         """Tell the load that asked for this call what the answer stands under."""
         collector = self.collector
-        if collector is None or outcome.source is Source.BYPASSED:
+        if collector is None or outcome.source is Source.BYPASSED or not self.function.is_at(collector.home):
             return
         stale = outcome.source is Source.STALE or outcome.source is Source.STALE_IF_ERROR
         if outcome.marks is None or stale or self.call_token is None:

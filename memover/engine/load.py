@@ -309,7 +309,10 @@ def conclude(call: CachedCall, token: str, reading: Reading, done: Outcome) -> F
         yield from call.store(token, sealed)
     except StoreError as error:
         function.store_failed(call.key, error)
-        function.abandon(token)
+        if error.refused:
+            yield from give_back(call, token, failed=True)  # the store is there: it is this value that it does not take
+        else:
+            function.abandon(token)
     return done
 
 

@@ -24,6 +24,7 @@ from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
 from memover.engine.steps import Invoke, Spawn
 from memover.errors import UnencodableValue
+from memover.latch import inside_section
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.keys.ownership import UNCLAIMED, Claimed
 from memover.keys.tags import TooManyTags
@@ -163,6 +164,10 @@ class Function(Entries):
 
         return tagged
 
+    def is_at(self, home: object) -> bool:
+        """Whether its entries are where `home` says."""
+        return home == self.state.home
+
     def call_name(self, key: Key) -> bytes:
         """The token that stands for this call in entries whose load used its result."""
         return stripe_key(self.state.prefix, self.policy.namespace, key.text.split(":", 3)[3]).encode()
@@ -215,7 +220,7 @@ class Function(Entries):
     ) -> CachedCall:
         """A call that was not served at once."""
         collector = collecting()
-        if collector is not None and not (collector.tracks and collector.home == self.state.home):
+        if collector is not None and not (collector.tracks and self.state.may_be_at(collector.home)):
             collector = None
         key = self.known_key(key) if self.learned else key
         return CachedCall(self, key, args, kwargs, flight=Flight(), collector=collector, max_age=max_age)
@@ -254,10 +259,12 @@ class Function(Entries):
         return flight
 
     def begin_wait(self, call: CachedCall, flight: Flight) -> bool:
-        """Note that the loads which this call is part of wait for another; False when that one waits for one of them.
+        """Note that the loads which this call is part of wait for another; False when that one cannot end before this call.
 
-        Two functions that call each other from two threads would else wait for each other. In other processes such a
-        circle is not seen, and ends by `wait_timeout`."""
+        Two functions that call each other from two threads would else wait for each other (in other processes such a
+        circle is not seen, and ends by `wait_timeout`), and so would a signal handler for the load that it interrupted."""
+        if flight.beneath(call.presence) or inside_section():
+            return False
         enclosing = enclosing_flights()
         if not enclosing:
             return True

@@ -323,9 +323,21 @@ def drive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool =
     return result_of(outcome)
 
 
+def running_loop(call: CachedCall) -> asyncio.AbstractEventLoop:
+    """The event loop of this call. Raises `RuntimeError` that says what is supported where there is none of asyncio's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        function: Any = call.function
+        raise RuntimeError(
+            f"{function.name} was awaited without a running asyncio event loop. memover's `async def` functions run under "
+            f"asyncio only (and uvloop): not under trio, nor under anyio on its trio backend."
+        ) from None
+
+
 async def adrive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True) -> Any:
     """Run a call's flow in a task of its own and return or raise what it came to."""
-    loop = asyncio.get_running_loop()
+    loop = running_loop(call)
     task = loop.create_task(_fly(flow, call))
     call.presence = call.flight.presence = TaskPresence(task, loop)
     function: Any = call.function

@@ -90,6 +90,11 @@ class CacheState:
         identity = getattr(self.store, "identity", None)
         return (identity() if identity is not None else None) or self.store.address, self.prefix
 
+    def may_be_at(self, home: object) -> bool:
+        """Whether `home` is its own, or may turn out to be once its server has said what it is."""
+        own = self.home
+        return home == own or (isinstance(home, tuple) and home[1] == own[1] and own[0] == self.store.address)
+
     # -- invalidations the store has not acknowledged ---------------------------------------------------------------------
 
     def owing(self, names: Sequence[bytes]) -> dict[bytes, Callable[[], Flow[object]]]:

@@ -41,6 +41,20 @@ def open_store(url: str, *, max_entries: int, wait_replicas: int, **limits: Any)
         raise ConfigurationError(f"wait_replicas={wait_replicas!r}: {scheme}:// has no replicas; leave it out.")
     if text in ("memory://", "memory:///"):
         return MemoryStore(max_entries)
+    if text.startswith("sqlite:"):
+        # Imported here so that `import memover` and the other stores need no sqlite3.
+        from memover.stores.sqlite import limits as sqlite_limits
+        from memover.stores.sqlite.store import SqliteStore
+        from memover.stores.sqlite.url import parse_url as parse_path
+
+        return SqliteStore(
+            parse_path(url),
+            sqlite_limits.Limits(
+                lock_timeout=limits["socket_timeout"],
+                breaker_first_seconds=limits["breaker_first_seconds"],
+                breaker_last_seconds=limits["breaker_last_seconds"],
+            ),
+        )
     raise unknown(url)
 
 
@@ -53,6 +67,10 @@ def address_of(url: str) -> str:
         return parse_url(url).address
     if text in ("memory://", "memory:///"):
         return "memory://"
+    if text.startswith("sqlite:"):
+        from memover.stores.sqlite.url import parse_url as parse_path
+
+        return f"sqlite:///{parse_path(url)}"
     raise unknown(url)
 
 
@@ -60,6 +78,6 @@ def unknown(url: str) -> ConfigurationError:
     """The error for a URL of another scheme."""
     scheme = url.partition(":")[0][:20]  # and nothing behind it, which may be a password
     return ConfigurationError(
-        f"No store for the scheme {scheme!r}: use memory://, redis://, rediss://, unix://, redis+sentinel:// or "
+        f"No store for the scheme {scheme!r}: use memory://, sqlite:///file.db, redis://, rediss://, unix://, redis+sentinel:// or "
         f"redis+cluster:// (or the valkey spellings)."
     )
