@@ -13,10 +13,12 @@ from memover.errors import ConfigurationError, InvalidationFailed
 from memover.keys.names import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
 from memover.keyvalue import KeyValueFace
 from memover.model import CacheInfo, Event, Generation
+from memover.options import checked
 from memover.policy import Duration, seconds_of
 from memover.runtime.function import new_nonce
 from memover.runtime.keyvalue import KeyValueEntries
 from memover.runtime.observers import Observers
+from memover.runtime.report import Reporter, reporter
 from memover.runtime.run import arun, run
 from memover.runtime.state import CacheState
 from memover.runtime.tasks import drain
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from memover.codec.base import Codec
     from memover.decorator import versioned_cache
     from memover.engine.steps import Flow
+    from memover.runtime.counters import Counters
 
 __all__ = ["Cache", "FunctionSummary"]
 
@@ -39,6 +42,7 @@ class FunctionSummary(NamedTuple):
     namespace: str
     version: int
     cache_info: Callable[[], CacheInfo]
+    counters: Counters
 
 
 class Cache(KeyValueFace):
@@ -52,7 +56,7 @@ class Cache(KeyValueFace):
       `?sentinel_username=…&sentinel_password=…`.
     * `prefix` keeps environments and projects apart in one Redis: letters, digits, `_ . -`.
     * `version`: the default version of the key-value API; decorated functions state their own.
-    * `ttl`: for functions that state none: seconds, `timedelta`, `"1h30m"`, None for never.
+    * `ttl` (5 minutes): for functions that state none: seconds, `timedelta`, `"1h30m"`, None for never.
     * `codec`: for functions that state none: None for memover's own, or an object with `encode` and `decode`.
     * `observers`: callables that take an `Event`; one that raises is logged once and breaks nothing.
 
@@ -76,6 +80,8 @@ class Cache(KeyValueFace):
     * `on_unencodable` ("raise"): what happens to a result that cannot be kept faithfully: raise `UnencodableValue`,
       or "return" it unstored, counted and warned of once per function.
     * `background_workers` (4): refreshes that run behind their callers at a time; as many again wait for their turn.
+    * `report` (None: never, unless `MEMOVER_REPORT` says otherwise): how often this process publishes its functions' totals
+      for `memover top` and `memover serve`; a duration, one small command each time. Nothing on a memory store.
     * `enabled` (True, unless `MEMOVER_DISABLED=1`): False makes every call run its function; invalidations still reach
       the store, because other processes may have caching on.
     * `key_function` (None): for the key-value API, a callable `(key, prefix, version) -> str` that makes the stored key
@@ -110,6 +116,7 @@ class Cache(KeyValueFace):
         expanded_limit: int = 512 * 1024 * 1024,
         on_unencodable: Literal["raise", "return"] = "raise",
         background_workers: int = 4,
+        report: Duration = None,
         enabled: bool | None = None,
         key_function: Callable[[str, str, int], str] | None = None,
         on_set_error: Literal["raise", "forget"] = "raise",
@@ -161,12 +168,22 @@ class Cache(KeyValueFace):
             on_unencodable=on_unencodable,
             background_workers=_positive(background_workers, "background_workers"),
         )
+        if report is None:
+            report = os.environ.get("MEMOVER_REPORT") or None
+        self._reporter: Reporter | None = None
+        if report is not None:
+            interval = seconds_of(report, "report", never=False)
+            if not store.local:
+                self._reporter = self._state.reporter = reporter(self._state, interval)
         if key_function is not None and not callable(key_function):
             raise ConfigurationError("key_function= takes a callable (key, prefix, version) -> str.")
         self._key_function = key_function
         if on_set_error not in ("raise", "forget"):
             raise ConfigurationError(f'on_set_error={on_set_error!r}: give "raise" or "forget".')
         self._open_entries(self._state, codec, forget_failed_sets=on_set_error == "forget")
+
+    if not TYPE_CHECKING:
+        __init__ = checked("Cache", 'Cache("redis://localhost:6379/0", prefix="shop")')(__init__)
 
     _check_prefix = staticmethod(check_prefix)
 
@@ -184,11 +201,11 @@ class Cache(KeyValueFace):
         versioned = staticmethod(versioned_cache)  # typed exactly as it
     else:
 
-        def versioned(self, **options: Any) -> Any:
+        def versioned(self, *args: Any, **options: Any) -> Any:
             """`versioned_cache(..., cache=self)`."""
             from memover.decorator import versioned_cache
 
-            return versioned_cache(cache=self, **options)
+            return versioned_cache(*args, cache=self, **options)
 
     # -- invalidating ---------------------------------------------------------------------------------------------------
 
@@ -236,7 +253,7 @@ class Cache(KeyValueFace):
     def functions(self) -> list[FunctionSummary]:
         """The decorated functions on this cache in this process, by namespace. No round trip."""
         found = [
-            FunctionSummary(each.name, each.policy.namespace, each.policy.version, each.info)
+            FunctionSummary(each.name, each.policy.namespace, each.policy.version, each.info, each.counters)
             for each in list(self._state.functions)
             if not isinstance(each, KeyValueEntries)
         ]
@@ -273,6 +290,8 @@ class Cache(KeyValueFace):
         The cache may be used again afterwards; it opens what it needs. Raises `InvalidationFailed` if the store still
         does not take an invalidation that it owes: those entries live on for other processes."""
         state = self._state
+        if self._reporter is not None:
+            self._reporter.stop()
         state.refreshes.drain()
         try:
             if not state.settle():

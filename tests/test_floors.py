@@ -51,6 +51,11 @@ FLOORS = {
         f"{TOOLS} engine stores.keyvalue stores.memory",
         "asyncio concurrent contextvars threading time random os",
     ),
+    "runtime": Floor(
+        f"{TOOLS} engine stores.keyvalue stores.memory",
+        "asyncio concurrent contextvars threading time random os",
+    ),
+    "runtime.report": Floor("errors clocks keys.names runtime.counters __version__", "os socket"),
     # the face
     "cache": Floor(f"{TOOLS} {FACE} engine stores drivers", "os"),
     "core": Floor(f"{TOOLS} {FACE} engine drivers", "os threading"),
@@ -61,7 +66,7 @@ FLOORS = {
     "decorator": Floor(f"{TOOLS} {FACE}"),
     "__init__": Floor(f"{TOOLS} {FACE} drivers.tracking"),
 }
-EDGES = {"__main__", "cli", "django", "observe", "pytest_plugin", "testing"}
+EDGES = {"__main__", "cli", "django", "observe", "pytest_plugin", "testing", "web"}
 """They may import anything; nothing imports them."""
 
 # The standard library is free to use, but for what reads clocks, runs threads or talks to the world.

@@ -9,6 +9,7 @@ import pytest
 
 import memover
 from memover import Cache, ConfigurationError, InvalidationFailed, UnkeyableArgument, versioned_cache
+from tests.ids import steady_repr
 from tests.servers import FaultyProxy, RedisServer, hear, say, start_python, wait_until
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def test_a_tag_is_never_an_address(way: Way) -> None:
     assert way.run(g(holder)) == 1
 
 
-@pytest.mark.parametrize("tags", ["{y}", "{", "", "{}", "{0}", 5, [5], [None], ["a{b}"], ["x"] * 17], ids=repr)
+@pytest.mark.parametrize("tags", ["{y}", "{", "", "{}", "{0}", 5, [5], [None], ["a{b}"], ["x"] * 17], ids=steady_repr)
 def test_tags_that_cannot_be_meant_are_refused_at_decoration(tags: Any) -> None:
     """With the names that there are."""
     with pytest.raises((ConfigurationError, TypeError)):
