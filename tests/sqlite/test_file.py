@@ -323,12 +323,14 @@ def test_processes_that_use_the_file_follow_to_the_new_one(
 
 _FOLLOWER = """
 import sys
+import time
 from memover.runtime.run import run
 from memover.stores.sqlite.store import SqliteStore
 from tests.sqlite.conftest import GENERATION, keep, key_of, nonce, valid
 
 store = SqliteStore(sys.argv[1])
 for line in sys.stdin:
+    time.sleep(0.002)  # until reads look at the file again: a lease taken in the old one is of no use in the new one
     if line.strip() == "keep":
         keep(store, key_of("b"), b"x")
         print("kept", flush=True)
