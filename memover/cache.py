@@ -63,6 +63,7 @@ class Cache(KeyValueFace):
     Options, all keyword-only:
 
     * `max_entries` (10,000): entries in a memory store; the least recently used leave first.
+    * `max_bytes` (1 GiB): the size of a SQLite file in bytes; expired entries leave first, then the least recently used.
     * `max_entry_bytes` (64 MiB): a longer entry is returned to its callers and not stored: counted (`too_large`), with one
       warning per function.
     * `socket_timeout` (0.25 s): the longest any answer of the store is waited for; a call adds no more than this to
@@ -104,6 +105,7 @@ class Cache(KeyValueFace):
         observers: Iterable[Callable[[Event], object]] = (),
         max_entries: int = 10_000,
         max_entry_bytes: int = 64 * 1024 * 1024,
+        max_bytes: int | None = None,
         socket_timeout: float = 0.25,
         socket_connect_timeout: float = 0.25,
         max_connections: int = 64,
@@ -150,6 +152,7 @@ class Cache(KeyValueFace):
             breaker_first_seconds=seconds_of(breaker_first, "breaker_first", never=False),
             breaker_last_seconds=seconds_of(breaker_last, "breaker_last", never=False),
             wait_replicas=wait_replicas,
+            max_bytes=None if max_bytes is None else _positive(max_bytes, "max_bytes"),
         )
         if enabled is None:
             enabled = os.environ.get("MEMOVER_DISABLED", "").lower() not in ("1", "true", "yes", "on")

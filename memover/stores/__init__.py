@@ -22,11 +22,13 @@ _REDIS_SCHEMES = (
 )
 
 
-def open_store(url: str, *, max_entries: int, wait_replicas: int, **limits: Any) -> Store:
+def open_store(url: str, *, max_entries: int, wait_replicas: int, max_bytes: int | None, **limits: Any) -> Store:
     """The store that a URL names; nothing is connected yet. Raises `ConfigurationError`."""
     text = url.lower()
     if isinstance(wait_replicas, bool) or not isinstance(wait_replicas, int) or wait_replicas < 0:
         raise ConfigurationError(f"wait_replicas={wait_replicas!r} must be a whole number of at least 0.")
+    if max_bytes is not None and not text.startswith("sqlite:"):
+        raise ConfigurationError(f"max_bytes={max_bytes!r} bounds a SQLite file; {url.partition(':')[0]} has none: leave it out.")
     if text.startswith(_REDIS_SCHEMES):
         # Imported here so that `import memover` and the memory store need no redis-py.
         from memover.stores.redis import RedisStore
@@ -50,6 +52,7 @@ def open_store(url: str, *, max_entries: int, wait_replicas: int, **limits: Any)
         return SqliteStore(
             parse_path(url),
             sqlite_limits.Limits(
+                max_bytes=1 << 30 if max_bytes is None else max_bytes,
                 lock_timeout=limits["socket_timeout"],
                 breaker_first_seconds=limits["breaker_first_seconds"],
                 breaker_last_seconds=limits["breaker_last_seconds"],
