@@ -555,7 +555,7 @@ def _rows(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[R
     # From the first step of a statement that answers rows to its last one a transaction is open. Both are done by functions
     # written in C, with no bytecode between them, so neither an exception from outside nor a signal handler, which may want
     # to write itself, can come there.
-    return list(map(_FETCHALL, starmap(connection.execute, ((sql, parameters),))))[0]
+    return next(map(_FETCHALL, starmap(connection.execute, ((sql, parameters),))))
 
 
 _FETCHALL: Callable[[Any], list[Row]] = methodcaller("fetchall")
