@@ -38,6 +38,23 @@ def test_the_script_is_instant_the_second_time(tmp_path: Path) -> None:
     assert said[0].splitlines()[1] == said[1].splitlines()[1]
 
 
+def test_a_fresh_kernel_finds_what_the_notebook_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The notebook is executed twice, each time by a kernel of its own: the second one computes nothing."""
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("MEMOVER_NOTEBOOK_STORE", str(tmp_path / "x.db"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    said = []
+    for _ in range(2):
+        notebook = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
+        nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+        said.append([output["text"] for cell in notebook.cells for output in cell.get("outputs", ()) if "text" in output])
+    assert said[0][0] == "303 primes, the last is 1999; 1 computed now\n"
+    assert said[1][0] == "303 primes, the last is 1999; 0 computed now\n"
+    assert said[0][1] == said[1][1]
+
+
 def test_four_gunicorn_workers_share_a_file(tmp_path: Path) -> None:
     """One of them computes, all of them answer with it; an invalidation in one is one in all."""
     pytest.importorskip("flask")
