@@ -291,7 +291,9 @@ def test_a_loop_goes_on_while_a_stranger_has_the_lock(
     assert store.fetch(key_of("a")).tokens == moved
 
 
-def test_a_cancelled_write_leaves_no_lease(make: Callable[..., SqliteStore], path: str, child: Callable[..., Child]) -> None:
+def test_a_cancelled_write_leaves_no_lease(
+    make: Callable[..., SqliteStore], path: str, child: Callable[..., Child]
+) -> None:
     """A task that is cancelled while it asks for the lease: when the cancellation is through, no thread takes it any more."""
     store = make(lock_timeout=5.0)
     keep(store, key_of("a"), b"x")

@@ -81,9 +81,7 @@ def test_expired_entries_go_first(make: Callable[..., SqliteStore], monkeypatch:
     assert all(valid(store, key_of(f"long{number}")) is not None for number in range(100))
 
 
-def test_the_file_shrinks_again(
-    make: Callable[..., SqliteStore], path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_file_shrinks_again(make: Callable[..., SqliteStore], path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything expires: the file is given back to the disk, step by step."""
     store = make()
     for number in range(1500):

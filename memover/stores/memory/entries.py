@@ -55,7 +55,17 @@ class Item:
     `value` is the object itself when it may be shared, else MISSING; `copy` makes an object for each caller where it may
     not, once a second hit has shown that it pays (None until then). Either holds while `moved(places)` is False."""
 
-    __slots__ = ("copy", "decoded", "fingerprint", "fresh_until", "generation", "places", "raw", "usable_until", "value")
+    __slots__ = (
+        "copy",
+        "decoded",
+        "fingerprint",
+        "fresh_until",
+        "generation",
+        "places",
+        "raw",
+        "usable_until",
+        "value",
+    )
 
     def __init__(self, raw: bytes, header: Header, value: Any, places: tuple[Any, ...] = ()) -> None:
         self.copy: Callable[[], Any] | None = None

@@ -31,6 +31,8 @@ import stat
 import time
 import weakref
 from collections.abc import Callable
+from itertools import starmap
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic
@@ -550,8 +552,13 @@ class File:
 
 
 def _rows(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[Row]:
-    # One expression: the cursor is on the stack alone, so that an exception in the middle ends the statement at once.
-    return connection.execute(sql, parameters).fetchall()
+    # From the first step of a statement that answers rows to its last one a transaction is open. Both are done by functions
+    # written in C, with no bytecode between them, so neither an exception from outside nor a signal handler, which may want
+    # to write itself, can come there.
+    return next(map(_FETCHALL, starmap(connection.execute, ((sql, parameters),))))
+
+
+_FETCHALL: Callable[[Any], list[Row]] = methodcaller("fetchall")
 
 
 def _count(connection: Connection, sql: str, parameters: Sequence[Any]) -> int:

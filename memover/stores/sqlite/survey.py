@@ -84,15 +84,21 @@ class SqliteSurvey:
     def _facts(self, key: bytes, head: int) -> Facts | None:
         now = time_ms()
         text = _text(key)
-        found = self._rows("SELECT size, expires, substr(raw, 1, ?) FROM entries WHERE key = ? AND expires > ?", head, text, now)
+        found = self._rows(
+            "SELECT size, expires, substr(raw, 1, ?) FROM entries WHERE key = ? AND expires > ?", head, text, now
+        )
         if not found:
-            found = self._rows("SELECT length(token), expires, substr(token, 1, ?) FROM tokens WHERE name = ?", head, text)
+            found = self._rows(
+                "SELECT length(token), expires, substr(token, 1, ?) FROM tokens WHERE name = ?", head, text
+            )
         if not found and (lease := self._lease(key)) is not None:
             found = [(len(lease[0]), lease[1], lease[0][:head])]
         if not found:
             return None
         size, expires, first = found[0]
-        return Facts(key, size + len(key) + _ROW_BYTES, None if expires >= sql.FOREVER else max(0, expires - now), first)
+        return Facts(
+            key, size + len(key) + _ROW_BYTES, None if expires >= sql.FOREVER else max(0, expires - now), first
+        )
 
     def value(self, key: bytes) -> bytes | None:
         rows = self._rows(sql.READ_ROW, _text(key), time_ms())
