@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memover.engine.steps import Flow
     from memover.model import Key
 
-__all__ = ["Item", "MemoryEntries", "immediate"]
+__all__ = ["Item", "MemoryEntries", "immediate", "limit"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,15 +49,35 @@ def immediate(method: Callable[P, T]) -> Callable[P, Flow[T]]:
     return flow
 
 
+def limit(expire_ms: int) -> float:
+    """The instant in monotonic seconds at which an entry stored now ends; never, where `expire_ms` is 0."""
+    return monotonic() + expire_ms / 1000 if expire_ms else math.inf
+
+
 class Item:
     """A stored entry.
 
     `value` is the object itself when it may be shared, else MISSING; `copy` makes an object for each caller where it may
-    not, once a second hit has shown that it pays (None until then). Either holds while `moved(places)` is False."""
+    not, once a second hit has shown that it pays (None until then). Either holds while `moved(places)` is False. `ends` is
+    the hard limit in monotonic seconds."""
 
-    __slots__ = ("copy", "decoded", "fingerprint", "fresh_until", "generation", "places", "raw", "usable_until", "value")
+    __slots__ = (
+        "copy",
+        "decoded",
+        "ends",
+        "fingerprint",
+        "fresh_until",
+        "generation",
+        "places",
+        "raw",
+        "usable_until",
+        "value",
+    )
 
-    def __init__(self, raw: bytes, header: Header, value: Any, places: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self, raw: bytes, header: Header, value: Any, places: tuple[Any, ...] = (), ends: float = math.inf
+    ) -> None:
+        self.ends = ends
         self.copy: Callable[[], Any] | None = None
         self.decoded = 0
         self.places = places
@@ -101,6 +121,7 @@ class MemoryEntries:
     def value(self, text: str, name: bytes, fingerprint: bytes) -> Any:
         """The value stored under a key that depends on one generation only, if it is fresh, of this shape, and can be handed
         out without decoding; else MISSING. The whole of a hit that nobody observes."""
+        # The hard limit is not asked for: `fresh_until` comes before it.
         item = self.items.get(text)
         if (
             item is None
@@ -131,7 +152,7 @@ class MemoryEntries:
     def fetch(self, key: Key) -> Seen:
         """The tokens of the key's names, then its entry."""
         tokens = [self.tokens.get(name) for name in key.names]
-        item = self.items.get(key.text)
+        item = self._item_at(key.text)
         if item is None:
             return Seen(key.names, tokens, None)
         self._used(key.text)
@@ -140,6 +161,11 @@ class MemoryEntries:
     async def afetch(self, key: Key) -> Seen:
         """As `fetch`."""
         return self.fetch(key)
+
+    def _item_at(self, text: str) -> Item | None:
+        """The entry of a key, None from its hard limit on."""
+        item = self.items.get(text)
+        return None if item is not None and item.ends != math.inf and item.ends <= monotonic() else item
 
     def _used(self, text: str) -> None:
         try:
@@ -218,7 +244,7 @@ class MemoryEntries:
             for name in entry.names:
                 self._keep_token(name, entry.expire_ms or math.inf)
             value = MISSING if header.marks else entry.value
-            self._place(key.text, Item(entry.raw, header, value, entry.places))
+            self._place(key.text, Item(entry.raw, header, value, entry.places, limit(entry.expire_ms)))
             self._leases.pop(key.lease, None)
             if before != self._latch.entries:
                 # Something ran in the middle of this section, perhaps the invalidation of this very call.
@@ -233,8 +259,9 @@ class MemoryEntries:
         while len(items) > self.max_entries:
             items.popitem(last=False)
         if len(items) > self._sweep_items_at:
-            now = wall()
-            for each in [each for each, stored in list(items.items()) if stored.usable_until <= now]:
+            now, moment = wall(), monotonic()
+            over = [each for each, stored in list(items.items()) if stored.usable_until <= now or stored.ends <= moment]
+            for each in over:
                 items.pop(each, None)
             self._sweep_items_at = 2 * len(items) + 256
 
@@ -282,7 +309,9 @@ class MemoryEntries:
     # -- tokens, inside the latch ---------------------------------------------------------------------------------------
 
     def _ensure(self, name: bytes, nonce: str, floor: int, lease_ms: int) -> bytes:
-        token = self.tokens.get(name) or self._move(name, nonce, floor)
+        token = self.tokens.get(name)
+        if token is None or (floor and int(token.partition(b"-")[0]) < floor):
+            token = self._move(name, nonce, floor)
         if transient(name):
             self._keep_token(name, lease_ms)
         return token
