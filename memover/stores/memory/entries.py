@@ -54,6 +54,12 @@ def limit(expire_ms: int) -> float:
     return monotonic() + expire_ms / 1000 if expire_ms else math.inf
 
 
+def number(token: bytes | None) -> int:
+    """The number of a token, 0 for what is none."""
+    digits = token.partition(b"-")[0] if token is not None else b""
+    return int(digits) if digits.isdigit() else 0
+
+
 class Item:
     """A stored entry.
 
@@ -295,7 +301,7 @@ class MemoryEntries:
             moved = []
             for name, own in zip(names, floors):
                 moved.append(self._move(name, nonce, max(own, floor)))
-                floor = floor or int(moved[0].partition(b"-")[0]) - 1
+                floor = floor or number(moved[0]) - 1
             self._move_along(along, nonce)
             return moved
 
@@ -310,7 +316,7 @@ class MemoryEntries:
 
     def _ensure(self, name: bytes, nonce: str, floor: int, lease_ms: int) -> bytes:
         token = self.tokens.get(name)
-        if token is None or (floor and int(token.partition(b"-")[0]) < floor):
+        if token is None or (floor and number(token) < floor):
             token = self._move(name, nonce, floor)
         if transient(name):
             self._keep_token(name, lease_ms)
@@ -320,8 +326,8 @@ class MemoryEntries:
         current = self.tokens.get(name)
         if current is not None and current.endswith(nonce.encode()):
             return current
-        number = max(int(current.partition(b"-")[0]) if current else 0, floor) + 1
-        new = self.tokens[name] = b"%d-%b" % (max(number, time.time_ns() // 1000), nonce.encode())
+        least = max(number(current), floor) + 1
+        new = self.tokens[name] = b"%d-%b" % (max(least, time.time_ns() // 1000), nonce.encode())
         if transient(name):
             self._token_ends[name] = monotonic() + TOKEN_MARGIN_MS / 1000
             if len(self._token_ends) > self._sweep_tokens_at:
