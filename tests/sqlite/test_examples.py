@@ -49,7 +49,9 @@ def test_a_fresh_kernel_finds_what_the_notebook_computed(tmp_path: Path, monkeyp
     for _ in range(2):
         notebook = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
         nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
-        said.append([output["text"] for cell in notebook.cells for output in cell.get("outputs", ()) if "text" in output])
+        said.append(
+            [output["text"] for cell in notebook.cells for output in cell.get("outputs", ()) if "text" in output]
+        )
     assert said[0][0] == "303 primes, the last is 1999; 1 computed now\n"
     assert said[1][0] == "303 primes, the last is 1999; 0 computed now\n"
     assert said[0][1] == said[1][1]
