@@ -295,6 +295,7 @@ class Cache(KeyValueFace):
         state = self._state
         if self._reporter is not None:
             self._reporter.stop()
+        state.audits.closed += 1
         state.refreshes.drain()
         try:
             if not state.settle():

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from memover.cache import Cache
     from memover.engine.answers import Outcome
     from memover.engine.call import CachedCall
-    from memover.runtime.batch import CallArguments, Hit
     from memover.policy import Duration
+    from memover.runtime.batch import CallArguments, Hit
 
     class Proxy:
         """What type checkers are told of a transparent proxy."""

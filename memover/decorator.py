@@ -12,8 +12,8 @@ from memover.errors import ConfigurationError
 from memover.keys.binding import Binding, qualified_name
 from memover.keys.identity import identify
 from memover.keys.names import check_namespace, check_version
-from memover.options import checked
 from memover.keys.tags import Tags
+from memover.options import checked
 from memover.policy import Policy, seconds_of
 
 if TYPE_CHECKING:

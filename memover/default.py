@@ -58,7 +58,7 @@ def make_with(make: Callable[[], Any]) -> None:
 
 def resolve_aliases_with(resolve: Callable[[str], Any], codec: Callable[[str], Any]) -> None:
     """Have names of caches (the aliases of Django's CACHES) looked up by `resolve`, and their codecs by `codec`."""
-    global _resolve, _codec_of  # noqa: PLW0603  # one framework names caches
+    global _resolve, _codec_of  # one framework names caches
     _resolve, _codec_of = resolve, codec
 
 
@@ -78,7 +78,7 @@ def current() -> Any:
 
 def set_default(cache: Any) -> Any:
     """Make `cache` the default; returns the former one, None where none was set."""
-    global _default  # noqa: PLW0603  # there is one default cache
+    global _default  # there is one default cache
     with _lock:
         former, _default = _default, cache
         _changed()

@@ -21,7 +21,7 @@ from memover.engine.invalidate import drop, move
 from memover.engine.judge import VERSION
 from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, StoreError
-from memover.keys.names import check_version, generation_key
+from memover.keys.names import check_version, generation_key, tag_of
 from memover.keys.ownership import Claimed, claim
 from memover.model import CacheInfo, Entry, Generation, Key, etag_of
 from memover.policy import Duration, Policy, seconds_of
@@ -235,8 +235,8 @@ class Definition:
         assert header is not None, "an answer was decoded from it"
         generation = parse(header.generation)
         assert generation is not None, "it was trusted"
-        tag = f"{function.state.prefix}:tag:"
         names = [name.decode() for name, _ in header.marks]
+        tags = {name: tag_of(function.state.prefix, name) for name in names}
         return Entry(
             outcome.value if outcome.error is None else outcome.error,
             key.text,
@@ -246,9 +246,9 @@ class Definition:
             header.created_at,
             header.fresh_until,
             header.usable_until,
-            tuple(name[len(tag) :] for name in names if name.startswith(tag)),
+            tuple(tag for tag in tags.values() if tag is not None),
             header.size,
-            tuple(name for name in names if not name.startswith(tag) and name.encode() != function.soft_name),
+            tuple(name for name in names if tags[name] is None and name.encode() != function.soft_name),
             etag_of(
                 header.key,
                 header.payload_check,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["checked", "refuse_unknown"]
 
+
 class WrongCall(ConfigurationError, TypeError):
     """Options that a function does not have, or that were not given by name."""
 

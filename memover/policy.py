@@ -93,7 +93,9 @@ class Policy:
                 f"jitter={self.jitter!r}: give the greatest share of the ttl to take away, 0 to below 1."
             )
         if isinstance(self.audit, bool) or not isinstance(self.audit, (int, float)) or not 0 <= self.audit <= 1:
-            raise ConfigurationError(f"audit={self.audit!r}: give the share of the hits to compare with the source, 0 to 1.")
+            raise ConfigurationError(
+                f"audit={self.audit!r}: give the share of the hits to compare with the source, 0 to 1."
+            )
         for kind in self.cache_errors:
             if not (isinstance(kind, type) and issubclass(kind, Exception)):
                 raise ConfigurationError(f"cache_errors= takes classes of exceptions, not {kind!r}.")

@@ -43,8 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def memover_cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
     """The default cache of this test alone: empty, under a fresh prefix; see `memover.pytest_plugin`."""
-    from memover.cache import Cache
     from memover.api import using
+    from memover.cache import Cache
 
     option, ini = request.config.getoption("--memover-url"), request.config.getini("memover_url")
     url = option or os.environ.get("MEMOVER_URL") or ini or "memory://"

@@ -125,6 +125,7 @@ def check_command(
     """
     project = Project.find(select=_list(select), ignore=_list(ignore), body=body, lockfile=lockfile)
     if fix:
+        project = project.afresh()
         for line in mend(project, targets, against):
             click.echo(line, err=form != "terminal")
     findings = check(project, targets, against)

@@ -171,7 +171,9 @@ def count(
 def estimate(
     place: Place, sample: int, *, on_step: Callable[[int], None] = lambda looked_at: None
 ) -> dict[tuple[str, Version], Row]:
-    """As `count`, from about `sample` keys of all: scans go in the order of a hash, so the first are as good as any."""
+    """As `count`, from about `sample` keys of all; exact where the store has no fair sample to give (`Survey.hashed`)."""
+    if not getattr(place.survey, "hashed", False):
+        return count(place, on_step=on_step)
     reader, survey = Reader(place.prefix), place.survey
     total, looked_at = survey.total(), 0
     rows: dict[tuple[str, Version], Row] = {}

@@ -124,6 +124,10 @@ class Project:
             raise CannotRun(f'body = {made["body"]!r} must be "off", "warn" or "error".')
         return replace(self, **made)
 
+    def afresh(self) -> Project:
+        """The same project, looked at by processes that import it from the source as it is then."""
+        return replace(self, set_up=False)
+
     @property
     def lock_path(self) -> Path:
         """Where the lock is, or would be."""
@@ -268,7 +272,7 @@ def _ask(order: dict[str, Any], root: Path, *, fork: bool) -> tuple[list[dict[st
         if fork:
             from memover.cli.probe import answer_in_fork
 
-            status = answer_in_fork(order, str(results))
+            status = answer_in_fork({**order, "django": False}, str(results))
             return _read(results), status, ""
         ended = subprocess.run(  # noqa: S603  # this interpreter, and a module of ours
             [sys.executable, "-m", "memover.cli.probe", str(results)],

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from debug_toolbar.panels import Panel
 from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 
 from memover.errors import ConfigurationError
 from memover.keys.ownership import owners
@@ -31,13 +32,16 @@ _HITS = ("near", "fresh", "stale", "stale-if-error")
 class MemoverPanel(Panel):
     """Calls of decorated functions during a request."""
 
-    title = "memover"
-    nav_title = "memover"
     is_async = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lookups: list[list[Event]] = []
+
+    @property
+    def title(self) -> str:
+        """The panel's heading, and its name in the list of panels."""
+        return "memover"
 
     def process_request(self, request: Any) -> Any:
         """Record the lookups of every cache that decorated functions use, until the response is made."""
@@ -79,7 +83,7 @@ class MemoverPanel(Panel):
         panel.record_stats({"calls": calls, "hits": hits, "sources": dict(counts), "milliseconds": total})
 
     @property
-    def nav_subtitle(self) -> str:
+    def nav_subtitle(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Beside the panel's name: how many calls, and how many were hits."""
         stats = self._stats()
         calls = len(stats.get("calls", ()))
@@ -91,7 +95,7 @@ class MemoverPanel(Panel):
         stats = self._stats()
         calls = stats.get("calls", ())
         if not calls:
-            return "<p>No cached function was called.</p>"
+            return str(mark_safe("<p>No cached function was called.</p>"))  # still marked: str() of safe text is itself
         rows = format_html_join(
             "",
             "<tr><td>{}</td><td>{}</td><td>{} ms</td><td>{} ms</td><td><code>{}</code></td></tr>",
@@ -101,7 +105,7 @@ class MemoverPanel(Panel):
             ),
         )
         summary = ", ".join(f"{count} {source}" for source, count in sorted(stats["sources"].items()))
-        page: str = format_html(
+        page: Any = format_html(
             "<p>{} in {} ms: {}.</p><table><thead><tr><th>namespace</th><th>source</th><th>call</th><th>load</th>"
             "<th>key</th></tr></thead><tbody>{}</tbody></table>",
             f"{len(calls)} calls",
@@ -109,7 +113,7 @@ class MemoverPanel(Panel):
             summary,
             rows,
         )
-        return page
+        return str(page)
 
     def _stats(self) -> dict[str, Any]:
         panel: Any = self

@@ -89,6 +89,8 @@ class Places:
 
     def __init__(self, number: int = _PLACES) -> None:
         self.number = number
+        self.closed = 0
+        """How often the cache was closed: an audit that began before that reads nothing more."""
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -196,14 +198,15 @@ class Auditor:
                 self._conclude(hit, finding)
                 return
             waits = True
-            self._later(self._grace, lambda: self._wake(hit, finding))
+            closed = self._places.closed
+            self._later(self._grace, lambda: self._wake(hit, finding, closed))
         finally:
             if not waits:
                 self._places.leave()
 
-    def _wake(self, hit: Hit, finding: Finding) -> None:
+    def _wake(self, hit: Hit, finding: Finding, closed: int) -> None:
         # Reading is for the background: the thread that calls this has other things to do in time.
-        if not self._submit(lambda: self._confirm(hit, finding)):
+        if closed != self._places.closed or not self._submit(lambda: self._confirm(hit, finding)):
             self._places.leave()
 
     def _confirm(self, hit: Hit, finding: Finding) -> None:
@@ -241,7 +244,10 @@ class Auditor:
             if finding is None:
                 return
             if not finding.agrees:
+                closed = self._places.closed
                 await asyncio.sleep(self._grace)
+                if closed != self._places.closed:
+                    return
                 try:
                     if not self._still(hit, await self.function.acurrent(hit)):
                         return

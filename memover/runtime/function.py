@@ -24,10 +24,10 @@ from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
 from memover.engine.steps import Invoke, Spawn
 from memover.errors import UnencodableValue
-from memover.latch import inside_section
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.keys.ownership import UNCLAIMED, Claimed
 from memover.keys.tags import TooManyTags
+from memover.latch import inside_section
 from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
 from memover.runtime.counters import Counters
 from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights, enter, leave

@@ -28,7 +28,9 @@ def open_store(url: str, *, max_entries: int, wait_replicas: int, max_bytes: int
     if isinstance(wait_replicas, bool) or not isinstance(wait_replicas, int) or wait_replicas < 0:
         raise ConfigurationError(f"wait_replicas={wait_replicas!r} must be a whole number of at least 0.")
     if max_bytes is not None and not text.startswith("sqlite:"):
-        raise ConfigurationError(f"max_bytes={max_bytes!r} bounds a SQLite file; {url.partition(':')[0]} has none: leave it out.")
+        raise ConfigurationError(
+            f"max_bytes={max_bytes!r} bounds a SQLite file; {url.partition(':')[0]} has none: leave it out."
+        )
     if text.startswith(_REDIS_SCHEMES):
         # Imported here so that `import memover` and the memory store need no redis-py.
         from memover.stores.redis import RedisStore

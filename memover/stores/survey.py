@@ -93,6 +93,10 @@ class Survey(Protocol):
     address: str
     """Where it is, without credentials."""
 
+    hashed: bool
+    """Whether `keys` goes in the order of a hash, so that its first pages are as good a sample as any; False: all are counted
+    where an estimate was asked for."""
+
     def total(self) -> int:
         """How many keys there are, foreign ones included: for progress bars and estimates. It may be out of date."""
         ...

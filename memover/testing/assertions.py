@@ -59,7 +59,10 @@ def assert_loads(expected: int, /, *functions: Any) -> Generator[None, None, Non
     done = {function: count - before.get(function, 0) for function, count in _loads(only).items()}
     total = sum(done.values())
     if total != expected:
-        named = ", ".join(sorted(f"{function.name} {count} times" for function, count in done.items() if count)) or "nothing"
+        named = (
+            ", ".join(sorted(f"{function.name} {count} times" for function, count in done.items() if count))
+            or "nothing"
+        )
         raise AssertionError(f"{expected} load{'' if expected == 1 else 's'} expected, but {total} done: {named}")
 
 

@@ -242,6 +242,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 def _count(place: Place) -> Contents:
     total, looked_at = place.survey.total(), 0
+    sampled = getattr(place.survey, "hashed", False)
     now = time.time()
     rows: dict[tuple[str, Version], Row] = {}
     namespaces: dict[str, Namespace] = {}
@@ -269,9 +270,9 @@ def _count(place: Place) -> Contents:
                 heapq.heappush(of.largest, (facts.size, facts.key))
             else:
                 heapq.heappushpop(of.largest, (facts.size, facts.key))
-        if looked_at >= _LOOKS_LIMIT:
+        if looked_at >= _LOOKS_LIMIT and sampled:
             break
-    estimated = looked_at >= _LOOKS_LIMIT and looked_at < total
+    estimated = sampled and _LOOKS_LIMIT <= looked_at < total
     if estimated:
         for row in rows.values():
             row.entries = round(row.entries * total / looked_at)

@@ -151,6 +151,17 @@ def test_a_field_added_to_a_model_is_found_where_it_is(project: Project) -> None
     assert "no findings" in project.run("check", "books", "--fix")
 
 
+def test_fix_mends_what_manage_py_had_imported_already(project: Project) -> None:
+    """The source is looked at again after it was changed, in a new process."""
+    project.run("lock", "books")
+    project.change("books/models.py", "-> list[str]", "-> list[bytes]")
+    told = project.run("check", "books", "--fix")
+    assert "books/models.py:7: titles 1 -> 2" in told
+    assert "no findings" in told
+    assert "no findings" in project.run("check", "books")
+    assert 'version=2, cache="default"' in (project.root / "books/models.py").read_text()
+
+
 def test_outside_of_manage_py_the_finding_names_the_way_out(project: Project) -> None:
     """`memover check` alone sets nothing up, and says how it is done."""
     project.run("lock", "books")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from memover.engine.ops import Outcome, Reading, Sealed
+
     from tests.explorer.world import World
 
 __all__ = ["Desk"]

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from memover.engine import flows as real_flows
-from memover.engine.tokens import Witness
-from memover.engine.judge import VERSION
 from memover.engine.ops import Acquire, Decode, Ensure, Load, Look, Read, Ride, Wait
 from memover.engine.terms import Terms
-from memover.model import Source
+
+from memover.engine import flows as real_flows
 from memover.engine import lease as leases
+from memover.engine.judge import VERSION
+from memover.engine.tokens import Witness
+from memover.model import Source
 from tests.explorer.desk import Desk
 from tests.explorer.shelf import Shelf, put
 from tests.explorer.state import CALL, Slot

@@ -6,8 +6,9 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from memover.engine import invalidate, ops
 from memover.engine.terms import Terms
+
+from memover.engine import invalidate, ops
 from memover.errors import StoreError
 from tests.explorer.state import CALL, CHILD, CLOCK, COARSE, ENTRIES, GENERATION, PARENT, TAG, VERSION_MARK
 from tests.explorer.threads import PATIENCE_SECONDS
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from memover.engine.ops import Marks
+
     from tests.explorer.threads import Means
 
 __all__ = ["DEEP", "LONG", "SCENARIOS", "cast", "scenario", "terms_of"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memover.engine.tokens import parse
 from memover.engine import lease as leases
+from memover.engine.tokens import parse
 from tests.explorer.state import Held, Slot
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memover.engine.tokens import Witness
 from memover.engine.judge import FRESH, VERSION, judge
+from memover.engine.tokens import Witness
 from tests.explorer.desk import Desk
 from tests.explorer.shelf import Shelf, number, put
 from tests.explorer.state import (

@@ -98,5 +98,5 @@ def test_under_trio_a_miss_says_that_only_asyncio_will_do() -> None:
     async def f(n: int) -> int:
         return n
 
-    with pytest.raises(RuntimeError, match="under asyncio only.*not under trio"):
+    with pytest.raises(RuntimeError, match=r"under asyncio only.*not under trio"):
         trio.run(f, 1)

@@ -131,3 +131,18 @@ def test_a_share_is_from_0_to_1(share: Any) -> None:
     """Anything else is refused at decoration."""
     with Cache("memory://") as cache, pytest.raises(ConfigurationError, match="audit"):
         cache.versioned(namespace="things", audit=share)(lambda: 1)
+
+
+def test_a_closed_cache_is_asked_nothing_more(redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A difference that waited to be looked at again has no verdict, and opens no connection."""
+    monkeypatch.setattr(audit, "GRACE_SECONDS", 0.3)
+    source = Source()
+    with Cache(redis_url, prefix=prefix) as cache:
+        function, call = decorated(cache, source, "sync")
+        call()
+        source.value = 2
+        loads = source.loads
+        call()
+        wait_until(lambda: source.loads > loads, "the audit's load")
+    wait_until(lambda: cache._state.audits._taken == 0, "the audit to be given up")
+    assert function.cache_info().audits == 0

@@ -120,9 +120,7 @@ def test_too_many_tags_of_the_arguments_are_refused_with_advice(way: Way) -> Non
 
 
 @pytest.mark.parametrize("by_hand", [False, True], ids=["callable", "depends_on"])
-def test_too_many_tags_of_a_result_leave_it_unstored(
-    way: Way, by_hand: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_too_many_tags_of_a_result_leave_it_unstored(way: Way, by_hand: bool, caplog: pytest.LogCaptureFixture) -> None:
     """A call that has its result returns it; it is counted, warned of once, and nobody waits behind its lease."""
     many = [f"t{n}" for n in range(17)]
 

@@ -47,6 +47,8 @@ return refused
 class RedisSurvey:
     """A Redis or Valkey, standalone, behind Sentinel, or a Cluster; see `memover.stores.survey.Survey`."""
 
+    hashed = True
+
     def __init__(self, url: str, answer_seconds: float) -> None:
         limits = Limits(
             socket_timeout=answer_seconds,

@@ -1,4 +1,4 @@
-"""The shells say what the flow says: a hit is spelled out in each for speed, and must not come to mean something else."""
+"""The bare paths say what the flow says: a hit is written out for speed, and must not come to mean something else."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from hypothesis import strategies as st
 
 from memover import Cache
 from memover.codec.envelope import payload_of, read_header, seal
-from memover.drivers import aio, sync
-from memover.drivers.watch import Counters
-from memover.engine.judge import FRESH, judge
+from memover.engine.judge import FRESH, is_fresh, judge
+from memover.engine.store import Request, StoredEntry
 from memover.model import MISSING, Key
-from memover.stores.memory import Item, MemoryStore
+from memover.runtime import hit
+from memover.runtime.counters import COUNTERS
+from memover.runtime.run import run
+from memover.stores.memory import MemoryStore
+from memover.stores.memory.entries import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import redis
 
-    from memover.core import Resident
+    from memover.definition import Resident
 
 ARGUMENT = 7
 
 
 class Watched:
-    """A store that notes which of its operations were asked for."""
+    """A store that notes which of its operations were asked for; the reads of a hit count as `read`."""
 
     def __init__(self, store: Any, calls: list[str]) -> None:
         self._store = store
@@ -41,10 +44,12 @@ class Watched:
             return found
 
         def noted(*args: Any, **kwargs: Any) -> Any:
-            answer = found(*args, **kwargs)
-            if name != "value":
+            if name in ("fetch", "afetch"):
+                self._calls.append("read")
+            elif name not in ("value", "decoded"):
                 self._calls.append(name)
-            elif answer is not MISSING:
+            answer = found(*args, **kwargs)
+            if name == "value" and answer is not MISSING:
                 self._calls.append("read")  # a hit that needs nothing but the memory store's dictionaries
             return answer
 
@@ -57,9 +62,9 @@ class Ground:
     def __init__(self, resident: Resident, client: redis.Redis | None) -> None:
         self.key = resident.lookup(ARGUMENT)
         self.other = resident.lookup(ARGUMENT + 1)
-        self.memory = resident.plan.shared.memory
+        self.memory = resident.function.state.memory
         self.client = client
-        self.name = resident.plan.generation_name
+        self.name = resident.function.generation_name
         self.tag = self.name + b":tag"
 
     def raw(self, key: Key) -> bytes:
@@ -77,7 +82,8 @@ class Ground:
         elif raw is None:
             del self.memory.items[self.key.text]
         else:
-            self.memory.items[self.key.text] = Item(raw, self.token() or b"", float("inf"), bytes(8), MISSING)
+            header = read_header(self.raw(self.other), self.other.entry)._replace(generation=self.token() or b"")
+            self.memory.items[self.key.text] = Item(raw, header, MISSING)
 
     def token(self) -> bytes | None:
         if self.memory is not None:
@@ -172,7 +178,7 @@ def observe(
     whole: bool,
     awaited: bool,
 ) -> Observed:
-    """One call on spoilt ground, through the shell or as one `whole` flow, and once more after it."""
+    """One call on spoilt ground, by the bare path or as one `whole` flow, and once more after it."""
     runs: list[int] = []
 
     def load(number: int) -> Any:
@@ -189,24 +195,22 @@ def observe(
             assert (await first if awaited else first) == result
         resident: Resident = made._self_definition.now()
         spoil(Ground(resident, client))
-        plan, shared = resident.plan, resident.plan.shared
+        function, state = resident.function, resident.function.state
         runs.clear()
-        plan.counters.__init__()  # type: ignore[misc]  # only what this call counts
+        function.counters.__init__()  # type: ignore[misc]  # only what this call counts
         calls: list[str] = []
-        shared.store = Watched(shared.store, calls)
-        if shared.memory is not None:
-            shared.memory = shared.store
-        if shared.async_store is not None:
-            shared.async_store = Watched(shared.async_store, calls)  # type: ignore[assignment]
-        driver: Any = aio if awaited else sync
-        shell = driver.shell(plan, resident.lookup)
+        function.store = state.store = Watched(state.store, calls)  # type: ignore[assignment]
+        if state.memory is not None:
+            state.memory = state.store
+        bare = (hit.acached_call if awaited else hit.cached_call)(function, resident.lookup)
+        general = hit.ageneral if awaited else hit.general
 
         async def call() -> Any:
-            answer = driver.general(plan, resident.lookup, (ARGUMENT,), {}) if whole else shell(ARGUMENT)
+            answer = general(function, resident.lookup, (ARGUMENT,), {}) if whole else bare(ARGUMENT)
             return await answer if awaited else answer
 
         value = await call()
-        counted = {name: getattr(plan.counters, name) for name in Counters.__slots__}
+        counted = {each.name: getattr(function.counters, each.name) for each in COUNTERS}
         seen = Observed(value, len(runs), list(calls), counted, await call())
         if awaited:
             await cache.aclose()
@@ -219,7 +223,7 @@ def observe(
 @pytest.mark.parametrize("result", [SHARED, COPIED], ids=["shared", "copied"])
 @pytest.mark.parametrize("store", ["memory", "redis"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_shell_and_the_flow_agree(
+def test_the_bare_path_and_the_flow_agree(
     kind: str, store: str, result: Any, awaited: bool, redis_url: str, redis_client: redis.Redis, prefix: str
 ) -> None:
     """For every kind of entry: the same value, the same store operations, the same counters, whoever runs the call."""
@@ -230,13 +234,13 @@ def test_the_shell_and_the_flow_agree(
         with Cache(url, prefix=f"{prefix}{whole}") as cache:
             client = redis_client if store == "redis" else None
             observed.append(observe(cache, client, spoil, result, whole=whole, awaited=awaited))
-    by_shell, by_flow = observed
-    assert by_shell == by_flow
-    assert by_shell.value == by_shell.again == result
-    assert by_shell.runs == (0 if served else 1)
-    assert (by_shell.counted["hits"], by_shell.counted["misses"]) == ((1, 0) if served else (0, 1))
-    assert by_shell.calls[0] == "read"
-    assert (by_shell.calls == ["read"]) == served
+    by_bare_path, by_flow = observed
+    assert by_bare_path == by_flow
+    assert by_bare_path.value == by_bare_path.again == result
+    assert by_bare_path.runs == (0 if served else 1)
+    assert (by_bare_path.counted["hits"], by_bare_path.counted["misses"]) == ((1, 0) if served else (0, 1))
+    assert by_bare_path.calls[0] == "read"
+    assert (by_bare_path.calls == ["read"]) == served
 
 
 GENERATIONS = st.sampled_from([b"1-00000000000000aa", b"2-00000000000000bb"])
@@ -262,15 +266,35 @@ def test_the_memory_stores_value_is_what_read_and_judge_say(
         usable_until=fresh_until, marks=((b"x:tag:t", b"1-00000000000000cc"),) if marks else (),
     )  # fmt: skip
     store.tokens[name] = generation
-    granted = store.acquire(key, "00000000000000ff", 1000, (), (0,), False)
-    assert granted.ours
-    assert store.keep(key, "00000000000000ff", raw, read_header(raw, key.entry), 7 if shared else MISSING)
+    token = "00000000000000ff"
+    assert run(store.acquire(Request(key, token, 1000, (), (0,)))).ours
+    header = read_header(raw, key.entry)
+    assert run(store.store(StoredEntry(key, token, raw, 0, header, 7 if shared else MISSING)))
     if current is None:
         del store.tokens[name]
     else:
         store.tokens[name] = current
-    seen = store.read(key)
+    seen = store.fetch(key)
+    assert run(store.read(key)) == seen
     assert seen.raw == raw
     verdict = judge(read_header(raw, key.entry), seen.names, seen.tokens, time.time())
     expected = 7 if shared and verdict is FRESH and shape == bytes(8) else MISSING
     assert store.value(key.text, name, shape) == expected
+
+
+@given(
+    generation=GENERATIONS,
+    current=st.none() | GENERATIONS,
+    fresh_until=st.sampled_from([0.0, 10.0, float("inf")]),
+    now=st.sampled_from([-1.0, 0.0, 5.0, 10.0, 11.0]),
+)
+def test_the_short_form_of_judging_says_what_judge_says(
+    generation: bytes, current: bytes | None, fresh_until: float, now: float
+) -> None:
+    """`is_fresh` is FRESH of an entry without marks, at every instant and under every token."""
+    raw = seal(
+        b"", key=b"x:1:f:k", generation=generation, codec="c", created_at=0.0, load_time=0.0, fresh_until=fresh_until,
+        usable_until=fresh_until,
+    )  # fmt: skip
+    verdict = judge(read_header(raw, b"x:1:f:k"), (b"x:gen:f",), (current,), now)
+    assert is_fresh(generation, fresh_until, current, now) is (verdict is FRESH)
