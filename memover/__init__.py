@@ -12,11 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memover.api import Cache
+    from memover.api import Cache, configure, default_cache, using, versioned_cache
     from memover.cached import AsyncCachedFunction, CachedFunction
     from memover.codec import register_value
-    from memover.api import configure, default_cache, using, versioned_cache
-    from memover.runtime.dependencies import depends_on
     from memover.errors import (
         ConfigurationError,
         InvalidationFailed,
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     )
     from memover.keys.canonical import register_key
     from memover.model import CacheInfo, Call, Entry, Event, Generation, NotCached, Source
+    from memover.runtime.dependencies import depends_on
 
 __version__ = "0.1.0"
 

@@ -23,7 +23,7 @@ from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, StoreError
 from memover.keys.names import check_version, generation_key, tag_of
 from memover.keys.ownership import Claimed, claim
-from memover.model import CacheInfo, Entry, Generation, Key
+from memover.model import CacheInfo, Entry, Generation, Key, etag_of
 from memover.policy import Duration, Policy, seconds_of
 from memover.runtime.function import Function, new_nonce
 from memover.runtime.hit import acached_call, cached_call
@@ -126,6 +126,10 @@ class Definition:
             cache = default.current() if self._cache is None else self._cache
         return cache
 
+    def has_cache(self) -> bool:
+        """Whether the cache that this function uses is there, without making a default cache or an alias's."""
+        return default.made() if self._cache is None else self.alias is None
+
     def now(self) -> Resident:
         """The function on the cache it uses now. Raises `ConfigurationError` when its namespace is taken there."""
         resident = self._resident
@@ -167,9 +171,12 @@ class Definition:
             memory=memory,
             forget=None if memory is None else _forgetting(memory, cache.prefix, self.policy.namespace),
         )
-        codec = resolve_codec(
-            self._codec if self._codec is not None else cache.codec, self.function, types=self.policy.cache_errors
-        )
+        codec = self._codec
+        if codec is None and self.alias is not None:
+            codec = default.codec_of(self.alias)  # also where `using` has put another cache in its place
+        if codec is None:
+            codec = cache.codec
+        codec = resolve_codec(codec, self.function, types=self.policy.cache_errors)
         function = Function(
             self.function, self.name, self.policy, self.binding, codec, self.tags, cache._state, claimed
         )
@@ -242,6 +249,12 @@ class Definition:
             tuple(tag for tag in tags.values() if tag is not None),
             header.size,
             tuple(name for name in names if tags[name] is None and name.encode() != function.soft_name),
+            etag_of(
+                header.key,
+                header.payload_check,
+                header.size - header.payload_at,
+                f"{header.kind} {header.codec} {header.compression}",
+            ),
         )
 
     def putting(self, call: CachedCall, value: Any) -> Flow[None]:

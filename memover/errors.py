@@ -85,9 +85,7 @@ class UnencodableValue(MemoverError, TypeError):
 
     __slots__ = ("_value",)  # beside the facts in `__dict__`, which survive pickle
 
-    def __init__(
-        self, message: str, *, function: str = "", path: str = "$", kind: str = "", value: Any = None
-    ) -> None:
+    def __init__(self, message: str, *, function: str = "", path: str = "$", kind: str = "", value: Any = None) -> None:
         super().__init__(message)
         self.function = function
         self.path = path

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
         def present(self) -> bool: ...
 
-        def beneath(self) -> bool: ...
+        def beneath(self, other: Present | None) -> bool: ...
 
 
 __all__ = ["FramePresence", "Latch", "TaskPresence", "inside_section"]
@@ -53,12 +53,10 @@ class FramePresence:
         self._frame = None
         return False
 
-    def beneath(self) -> bool:
-        """Whether that call is on the calling thread's own stack: it was interrupted by the caller (a signal handler, a
-        finalizer), and cannot go on before the caller has returned."""
-        if self.thread != get_ident():
-            return False
-        frame: FrameType | None = sys._getframe(1)
+    def beneath(self, other: Present | None) -> bool:
+        """Whether the other call runs on top of this one: it interrupted it (a signal handler, a finalizer), so this one
+        cannot go on before the other has returned."""
+        frame = other._frame if isinstance(other, FramePresence) and other.thread == self.thread else None
         while frame is not None and frame is not self._frame:
             frame = frame.f_back
         return frame is not None
@@ -91,7 +89,7 @@ class TaskPresence:
         task = self._task
         return task is not None and not task.done() and not self._loop.is_closed()
 
-    def beneath(self) -> bool:
+    def beneath(self, other: Present | None) -> bool:
         """False: a task that waits is not on a stack."""
         return False
 

@@ -60,6 +60,9 @@ FLOORS = {
     "stores.sqlite": Floor(f"{WORDS} keys.names codec.envelope engine", "sqlite3 threading _thread time random os"),
     # what runs flows and functions
     "runtime": Floor(f"{TOOLS} engine", "asyncio atexit contextvars _thread queue time random os"),
+    "runtime.report": Floor(
+        f"{TOOLS} engine runtime.counters stores.survey __version__", "os socket _thread time random"
+    ),
     # the face; a module of it may name `Cache` for types
     "default": Floor("errors", "threading"),
     "definition": Floor(f"{INSIDE} default cache.Cache", "os threading"),

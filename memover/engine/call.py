@@ -326,4 +326,3 @@ class CachedCall:
             collector.use(None)
         else:
             collector.use((*outcome.marks, (self.call_name, self.call_token), self.function.version_mark))
-

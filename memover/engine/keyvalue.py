@@ -28,7 +28,20 @@ if TYPE_CHECKING:
     from memover.engine.steps import Flow
     from memover.model import Key
 
-__all__ = ["KeyValues", "add", "clear", "delete", "delete_many", "get", "get_many", "has_key", "incr", "move", "set_many", "touch"]
+__all__ = [
+    "KeyValues",
+    "add",
+    "clear",
+    "delete",
+    "delete_many",
+    "get",
+    "get_many",
+    "has_key",
+    "incr",
+    "move",
+    "set_many",
+    "touch",
+]
 
 
 class KeyValues(Protocol):

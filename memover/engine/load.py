@@ -390,7 +390,9 @@ def follow(call: CachedCall, grant: Grant, deadline: float, arrival: int) -> Flo
             yield from function.store.release(call.key, holder, False)
             return None
         elif not function.begin_wait(call, flight):
-            return (yield from alone(call, arrival))  # that load waits, in the end, for the one that this call is part of
+            return (
+                yield from alone(call, arrival)
+            )  # that load waits, in the end, for the one that this call is part of
         else:
             try:
                 yield from Await(flight, left)

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from enum import Enum
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,6 +51,12 @@ __all__ = ["Binding"]
 R = TypeVar("R")
 
 _LETTERS: dict[Any, bytes] = {inspect.Parameter.VAR_POSITIONAL: b"a", inspect.Parameter.VAR_KEYWORD: b"k"}
+
+
+class LeftOut(Enum):
+    """In a key, an argument that was left out and whose default is a bare `object()`. Its name here is part of such keys."""
+
+    LEFT_OUT = "left out"
 
 
 class Binding:
@@ -91,6 +98,12 @@ class Binding:
         self.counting = counting
         """The parameters whose values make the key, in the order of the signature."""
         self._heads = self._make_heads()
+        # `def f(x, default=MISSING)` with `MISSING = object()`: what the caller left out is a value of its own.
+        self._left_out = {
+            name: parameter.default
+            for name, parameter in self.signature.parameters.items()
+            if type(parameter.default) is object
+        }
         self._compiler = Compiler(self.signature, qualified_name(function), counting)
         if callable(key):
             self._key_call = self._compiler.call_of(self._key_arguments(key))
@@ -222,7 +235,7 @@ class Binding:
 
     def _bytes(self, *values: Any) -> bytes:
         parts = [self._head(), b"c%d:" % len(values)]
-        for head, name, value in zip(self._heads, self.counting, values, strict=True):
+        for head, name, value in zip(self._heads, self.counting, self._values(values), strict=True):
             parts += (head, encode(value, name, self.name))
         return b"".join(parts)
 
@@ -244,9 +257,17 @@ class Binding:
 
     def _template_text(self, template: human.Template) -> Callable[..., str]:
         def text(*values: Any) -> str:
-            return template.text(dict(zip(self.counting, values, strict=True)), self.name)
+            return template.text(dict(zip(self.counting, self._values(values), strict=True)), self.name)
 
         return text
+
+    def _values(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self._left_out:
+            return values
+        return tuple(
+            LeftOut.LEFT_OUT if name in self._left_out and value is self._left_out[name] else value
+            for name, value in zip(self.counting, values, strict=True)
+        )
 
     def _key_text(self, value: Any) -> str:
         return human.whole(value, self.name)

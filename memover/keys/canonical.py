@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.classes.naming import class_name
 from memover.errors import ConfigurationError, UnkeyableArgument
+from memover.keys.passing import hint_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,11 +75,14 @@ class Refused(Exception):
             steps[10:-10] = ["..."]
         path = (place or parameter) + "".join(steps)
         at = f"{function}(): " if function else ""
-        if self.hint:
+        if parameter == "self" and self.steps:
+            # Not ignore=: without `self` all objects of the class, of whatever tenant, would share.
+            todo = "give the class a __memover_key__() that returns what tells its objects apart"
+        elif self.hint:
             todo = self.hint
             if parameter:
                 todo += f", or leave the parameter out with ignore=({parameter!r},)"
-        elif parameter == "self" and not self.steps:
+        elif parameter == "self":
             todo = (
                 "give the class a __memover_key__() that returns what tells its objects apart, or leave it out "
                 'with ignore=("self",) if the result does not depend on it'
@@ -331,6 +335,9 @@ def _find(kind: type, value: Any) -> Encoder:
     for base in kind.__mro__[1:]:
         if base in _registered:
             return _keyed(kind, "registered", _registered[base], "the registered key function")
+    hint = hint_for(kind)
+    if hint:
+        raise Refused(value, "it is no value", hint)
     for find in finders:
         encoder = find(kind)
         if encoder is not None:

@@ -247,7 +247,9 @@ def digest(heads: tuple[bytes, ...], slow: Callable[..., str], first: bytes = b"
         body += [f"else: {slowly}"]
     body += [
         f'data = f"{text}".encode("utf-8", "surrogatepass")',
-        "return blake2b(first + data, digest_size=16).hexdigest()" if first else "return blake2b(data, digest_size=16).hexdigest()",
+        "return blake2b(first + data, digest_size=16).hexdigest()"
+        if first
+        else "return blake2b(data, digest_size=16).hexdigest()",
     ]
     scope: dict[str, Any] = {"slow": slow, "blake2b": blake2b, "first": first}
     source = "\n".join([f"def digest({', '.join(names)}):", *("    " + line for line in body)])

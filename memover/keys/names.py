@@ -11,6 +11,7 @@ else, but for leases, which `model.Key` and `keys.keyvalue` form in the same way
     coarse      {prefix}:gen:@all                       `coarse_key`
     tag         {prefix}:tag:{escaped tag}              `tag_key`
     lease       {<entry key>}:lease, braces as written  `lease_key`, `model.Key`
+    report      {prefix}:report:{process id}            `report_key`
 
     prefix     1 to 64 of   A-Z a-z 0-9 _ . -
     namespace  1 to 200 of  A-Z a-z 0-9 _ . - /
@@ -18,7 +19,7 @@ else, but for leases, which `model.Key` and `keys.keyvalue` form in the same way
     text       32 lower-case hex digits, or a human key (`template.py`): 1 to 200 printable ASCII characters
 
 Why one way only: neither prefix, version nor namespace holds a colon, so the first three colons are the
-separators and the rest is the text; `gen` and `tag` are no versions, and `@` is in no namespace. A lease begins with `{`, which begins
+separators and the rest is the text; `gen`, `tag` and `report` are no versions, and `@` is in no namespace. A lease begins with `{`, which begins
 no prefix. No part holds `{` or `}`, so the braces of a lease are a Redis Cluster hash tag around the whole
 entry key (Redis Cluster specification, "Hash tags"): the lease shares the slot of its entry and of nothing else.
 
@@ -47,6 +48,7 @@ __all__ = [
     "escape",
     "generation_key",
     "lease_key",
+    "report_key",
     "soft_key",
     "stripe_key",
     "tag_clock_key",
@@ -164,6 +166,11 @@ def tag_of(prefix: str, key: str) -> str | None:
 def lease_key(entry_key: str) -> str:
     """The key of the lease on an entry, in the entry's Redis Cluster slot."""
     return "{" + entry_key + "}:lease"
+
+
+def report_key(prefix: str, process: str) -> str:
+    """The key of what one process reports of itself; `process` is text that no other process has, of plain characters."""
+    return f"{prefix}:report:{process}"
 
 
 def escape(text: str | bytes, also: str = "") -> str:

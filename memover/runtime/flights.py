@@ -51,10 +51,10 @@ class Flight:
         presence = self.presence
         return self.ended or presence is None or presence.present()
 
-    def beneath(self) -> bool:
+    def beneath(self, caller: Present | None) -> bool:
         """Whether its owner was interrupted by the caller and cannot end it before the caller returns."""
         presence = self.presence
-        return presence is not None and presence.beneath()
+        return presence is not None and presence.beneath(caller)
 
     def join(self, wake: Callable[[], None]) -> bool:
         """Have `wake` called at the end, by whichever thread ends it; False if it has ended already."""

@@ -24,26 +24,28 @@ from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
 from memover.engine.steps import Invoke, Spawn
 from memover.errors import UnencodableValue
-from memover.latch import inside_section
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.keys.ownership import UNCLAIMED, Claimed
 from memover.keys.tags import TooManyTags
+from memover.latch import inside_section
 from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
+from memover.runtime.counters import Counters
 from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights, enter, leave
 from memover.runtime.entries import Entries
 from memover.runtime.flights import Flight
 from memover.runtime.guard import Guard, chain
-from memover.runtime.observers import Counters
 from memover.runtime.upgrades import Upgrading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from memover.engine.answers import Sealed
     from memover.engine.steps import Flow
     from memover.keys.binding import Binding
     from memover.keys.tags import Tags
     from memover.policy import Policy
+    from memover.runtime.audit import Auditor
     from memover.runtime.state import CacheState
 
 __all__ = ["Function", "new_nonce"]
@@ -100,7 +102,9 @@ class Function(Entries):
         state.witness.versions[self.version_name] = claimed.token(policy.version)
         self.late = tags.late or "depends_on" in names_in(function)
         self.learned: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
-        self.simple = self.soft_name is None and not tags.early and not policy.beta
+        self.whole = bool(policy.beta or policy.audit)
+        """Whether every hit takes the whole flow, because something else may follow from it."""
+        self.simple = self.soft_name is None and not tags.early and not self.whole
         """Whether an entry can be served by its generation alone, and a hit concerns nothing else."""
         self.lease_seconds = state.lease_ttl if policy.lease_ttl is None else policy.lease_ttl
         self.wait_seconds = state.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
@@ -111,6 +115,11 @@ class Function(Entries):
             OrderedDict() if policy.on_store_error == "stale" and not state.store.local else None
         )
         self.refreshing: dict[bytes, float] = {}
+        self.auditor: Auditor | None = None
+        if policy.audit:
+            from memover.runtime.audited import auditor_of
+
+            self.auditor = auditor_of(self)
         state.functions.add(self)
 
     def after_fork(self) -> None:
@@ -254,7 +263,7 @@ class Function(Entries):
 
         Two functions that call each other from two threads would else wait for each other (in other processes such a
         circle is not seen, and ends by `wait_timeout`), and so would a signal handler for the load that it interrupted."""
-        if flight.beneath() or inside_section():
+        if flight.beneath(call.presence) or inside_section():
             return False
         enclosing = enclosing_flights()
         if not enclosing:
@@ -294,6 +303,12 @@ class Function(Entries):
 
     def load(self, call: CachedCall) -> Flow[Outcome]:
         """Run the function and gather what it uses. What it raises is in the outcome."""
+        if not self.observers.spanning:
+            return (yield from self._load(call))
+        with self.span("load", call.key.text):
+            return (yield from self._load(call))
+
+    def _load(self, call: CachedCall) -> Flow[Outcome]:
         value, error = None, None
         entered = enter((call,), self.state.home, self.policy.track_dependencies)
         began = perf_counter()
@@ -311,12 +326,10 @@ class Function(Entries):
         keep = True
         if isinstance(value, NotCached):  # type: ignore[arg-type]  # to checkers it is a function
             value, keep = value.value, False
-        self.counters.loads += 1
         call.load_time = seconds
         if error is None and isinstance(value, (CoroutineType, GeneratorType, AsyncGeneratorType)):
             error = refused(self.name, value)
-        if error is not None:
-            self.counters.load_errors += 1
+        self.counters.loaded(seconds, failed=error is not None)
         self.emit("load", call.key, error=error, load_time=seconds)
         outcome = Outcome(None if error is not None else value, error, load_time=seconds)
         outcome.outside = error is not None and from_outside(error)
@@ -480,6 +493,10 @@ class Function(Entries):
 
     # -- what happened ----------------------------------------------------------------------------------------------------
 
+    def span(self, name: str, key: str) -> AbstractContextManager[None]:
+        """Around what ends with an event of that name, for observers that make spans."""
+        return self.observers.span(name, self.policy.namespace, key, self.store.address)
+
     def disabled(self) -> None:
         """A call ran with caching turned off."""
         self.counters.bypasses += 1
@@ -490,6 +507,8 @@ class Function(Entries):
         """Count a lookup and tell the observers of it; `elapsed` is the whole call in seconds."""
         call.hand_on(outcome)
         self.counters.looked_up(outcome.source)
+        if self.auditor is not None and outcome.source is Source.FRESH:
+            self.auditor.consider(call, outcome)
         if self.observers.busy:
             size = 0 if outcome.sealed is None else len(outcome.sealed.raw)
             self.observers.emit(

@@ -23,7 +23,7 @@ from memover.latch import inside_section
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from memover.engine.steps import Flow, Step
+    from memover.engine.steps import Flow
 
 __all__ = ["arun", "run"]
 

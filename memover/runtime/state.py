@@ -9,9 +9,10 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
-from memover.errors import StoreError
 from memover.engine.tokens import Witness
+from memover.errors import StoreError
 from memover.keys.names import coarse_key
+from memover.runtime.audit import Places
 from memover.runtime.background import Background, RefreshPool
 from memover.runtime.flights import Flights, UnleasedLoads
 from memover.runtime.renewal import Leases
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from memover.engine.store import Store
     from memover.runtime.function import Function
     from memover.runtime.observers import Observers
+    from memover.runtime.report import Reporter
 
 __all__ = ["BACKGROUND", "CacheState", "all_states"]
 
@@ -72,10 +74,12 @@ class CacheState:
         self.witness = Witness()
         self.background = BACKGROUND
         self.refreshes = RefreshPool(background_workers)
+        self.audits = Places()
         self.flights = Flights()
         self.unleased = UnleasedLoads()
         self.leases = Leases(store, BACKGROUND)
         self.functions: weakref.WeakSet[Function] = weakref.WeakSet()
+        self.reporter: Reporter | None = None
         self._repeating = False
         self._rounds = 0
         _states.add(self)
@@ -155,9 +159,12 @@ class CacheState:
         self.unleased = UnleasedLoads()
         self.leases.after_fork()
         self.refreshes.after_fork()
+        self.audits.after_fork()
         for function in list(self.functions):
             function.after_fork()
         self.store.after_fork()
+        if self.reporter is not None:
+            self.reporter.after_fork()
         self._repeating = False
         owed, self.witness.owed = dict(self.witness.owed), {}
         for name, repeat in owed.items():

@@ -16,7 +16,7 @@ from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.store import Request, StoredEntry
 from memover.model import MISSING, Key
 from memover.runtime import hit
-from memover.runtime.observers import COUNTERS
+from memover.runtime.counters import COUNTERS
 from memover.runtime.run import run
 from memover.stores.memory import MemoryStore
 from memover.stores.memory.entries import Item
@@ -210,7 +210,7 @@ def observe(
             return await answer if awaited else answer
 
         value = await call()
-        counted = {name: getattr(function.counters, name) for name in COUNTERS}
+        counted = {each.name: getattr(function.counters, each.name) for each in COUNTERS}
         seen = Observed(value, len(runs), list(calls), counted, await call())
         if awaited:
             await cache.aclose()

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from memover.runtime.run import run
-
 from memover import Cache, ConfigurationError, InvalidationFailed, Source
 from memover.codec.envelope import NO_FINGERPRINT, read_header
+from memover.runtime.run import run
 from tests.servers import FaultyProxy, as_another_process
 
 if TYPE_CHECKING:
