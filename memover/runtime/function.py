@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from memover.engine.steps import Flow
     from memover.keys.binding import Binding
     from memover.keys.tags import Tags
+    from memover.latch import Present
     from memover.policy import Policy
     from memover.runtime.audit import Auditor
     from memover.runtime.state import CacheState
@@ -410,11 +411,14 @@ class Function(Entries):
                 ran.append(outcome)
             return outcome
 
+        def begun(presence: Present) -> None:
+            behind.presence = behind.flight.presence = presence
+
         def ended(outcome: Outcome | None) -> None:
             self.finish(behind, outcome)
             self._rest(entry, ran[0] if ran else outcome)
 
-        answer = yield from Spawn(work, self.state.refreshes, ended, seconds)
+        answer = yield from Spawn(work, self.state.refreshes, ended, seconds, begun)
         if isinstance(answer, Outcome):
             return call.own(answer) or True
         return bool(answer)

@@ -174,7 +174,7 @@ def test_a_call_is_present_while_it_runs() -> None:
     def returns() -> FramePresence:
         presence = FramePresence()
         assert presence.present()
-        assert presence.beneath()
+        assert presence.beneath(FramePresence())
         return presence
 
     def raises() -> None:
@@ -194,7 +194,7 @@ def test_a_call_is_present_while_it_runs() -> None:
     thread.start()
     assert begun.wait(60)
     assert left[1].present()
-    assert not left[1].beneath()  # it is on another thread's stack
+    assert not left[1].beneath(FramePresence())  # it is on another thread's stack
     go_on.set()
     thread.join()
     assert not left[1].present()
@@ -206,7 +206,7 @@ def test_a_presence_that_is_forgotten_keeps_nothing_alive() -> None:
     assert presence.present()
     presence.forget()
     assert not presence.present()
-    assert not presence.beneath()
+    assert not presence.beneath(FramePresence())
 
 
 def test_a_task_is_present_until_it_is_done_or_its_loop_closed() -> None:
@@ -227,6 +227,6 @@ def test_a_task_is_present_until_it_is_done_or_its_loop_closed() -> None:
     done, pending = loop.run_until_complete(begin())
     assert not done.present()
     assert pending.present()
-    assert not pending.beneath()
+    assert not pending.beneath(None)
     loop.close()
     assert not pending.present()
