@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memover.engine import invalidate as real_invalidate
-from memover.engine import lease as leases
 from memover.engine import load as real_flows
 from memover.engine import many as real_many
 from memover.engine.call import CachedCall
@@ -26,6 +25,7 @@ from memover.stores.redis import scripts
 from memover.stores.redis.commands import Command, call
 from tests.explorer.function import WorldFunction
 from tests.explorer.server import Server, WorldStore
+from tests.explorer.state import TAG
 from tests.explorer.world import Rules
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ class Mutant:
     witness: type[Witness] = Witness
 
     def rules(self, scenario: Scenario) -> Rules:
-        flows = changed(real_flows, self.flows, MARKS_LIMIT=LISTED) if scenario.coarse else changed(real_flows, self.flows)
+        flows = (
+            changed(real_flows, self.flows, MARKS_LIMIT=LISTED) if scenario.coarse else changed(real_flows, self.flows)
+        )
         shared = {name: getattr(flows, name) for name in real_flows.__all__ if hasattr(real_many, name)}
         many = changed(real_many, self.many, **shared)
         invalidate = changed(real_invalidate, self.invalidate)
@@ -156,7 +158,9 @@ class FlightByKey(CachedCall):
     def acquire(self, token: str, *, force: bool = False) -> Any:
         means: Any = self.function.means  # type: ignore[attr-defined]
         own = self.flight.name
-        other = means.observe(lambda process: min((name for name, flight in process.flights if flight != own), default=""))
+        other = means.observe(
+            lambda process: min((name for name, flight in process.flights if flight != own), default="")
+        )
         if not other:
             return (yield from super().acquire(token, force=force))
         reading = yield from self.read()
@@ -237,13 +241,28 @@ def with_late_of_now(flows: Any, call: Any, reading: Any, marks: Any, late: Any)
     return (*marks, *zip(late, (yield from call.ensure(late)))) if late else marks
 
 
-class NoLateTags(WorldFunction):
-    """An upgraded result is stored without its late tags."""
+class TagsOfTheCode(WorldFunction):
+    """An upgraded result carries the tokens that the code tells, not those that the older entry stood under."""
 
     def upgrade(self, call: Any, version: int, reading: Any) -> Any:
         done = yield from super().upgrade(call, version, reading)
-        self.late = False
+        done.marks = done.marks[: call.required]
+        done.sealed = self.seal_upgraded(call, done, done.marks)
         return done
+
+    def late_names(self, call: Any, outcome: Any) -> Any:
+        return [] if outcome.source is Source.UPGRADED else super().late_names(call, outcome)
+
+
+class BatchUnasked(WorldFunction):
+    """A batch stores what its bulk loader returned without asking for tags that the results tell."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.late = False
+
+    def late_names(self, call: Any, outcome: Any) -> Any:
+        return [TAG] if self.scenario.tag == "late" else []
 
 
 # -- generations: a lost one is replaced by a new one, and behind is healed -----------------------------------------------------
@@ -366,6 +385,16 @@ def drop_none(flows: Any, call: Any) -> Any:
     yield
 
 
+class OlderDroppedLast(CachedCall):
+    """The older versions go after the lease was taken by force, and not before."""
+
+    def acquire(self, token: str, *, force: bool = False) -> Any:
+        grant = yield from super().acquire(token, force=force)
+        if force:
+            yield from real_flows.drop_older(self)
+        return grant
+
+
 def upgrade_under_the_older_tokens(flows: Any, call: Any, token: str, reading: Any) -> Any:
     """The older entry is believed as it stands."""
     function = call.function
@@ -391,6 +420,13 @@ def coarse_unchecked(flows: Any, call: Any, marks: Any) -> Any:
     (token,) = yield from call.ensure((call.function.coarse_name,))
     versions = (mark for mark in marks if call.is_version(mark[0]))
     return (*marks[: call.required], (call.function.coarse_name, token), *versions)
+
+
+class CoarseFirst(WorldStore):
+    """In a cluster, the coarse token moves before the tokens that it stands for."""
+
+    def drop(self, entry: bytes, lease: bytes, nonce: str, along: Any) -> Any:
+        yield from super().drop(entry, lease, nonce, (*along[1:], along[0]))
 
 
 class CoarseStays(Server):
@@ -439,4 +475,28 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("an owed invalidation of the call is ignored", "P8", "an invalidation of the call is owed", call=Forgetful),
     Mutant("an owed invalidation of what was used is ignored", "P11", "an invalidation of the namespace that was used is owed",
            call=ForgetfulOfUse),
+    Mutant("what was invalidated is served as stale", "P1", "a stale entry is invalidated", call=StaleAcrossBumps),
+    Mutant("an invalidation of the call leaves the older versions", "P2", "an older entry is upgraded",
+           invalidate={"drop": drop_this_version_alone}),
+    Mutant("an invalidation of the call removes the older versions last", "P2", "an older entry is upgraded",
+           invalidate={"drop": drop_older_last}),
+    Mutant("a refresh leaves the older versions", "P2", "an older entry is upgraded, and what renewed it evicted",
+           flows={"drop_older": drop_none}),
+    Mutant("a set leaves the older versions", "P2", "an older entry is upgraded, and what was set evicted",
+           flows={"drop_older": drop_none}),
+    Mutant("a set removes the older versions under its lease", "P2", "an older entry is upgraded, and set by a lease that runs out",
+           flows={"drop_older": drop_none}, call=OlderDroppedLast),
+    Mutant("an older entry is upgraded without being judged", "P1", "an older entry is upgraded, and all invalidated",
+           flows={"upgrade": upgrade_under_the_older_tokens}),
+    Mutant("an upgraded result loses its late tags", "P1", "an older entry is upgraded, with a late tag", function=TagsOfTheCode),
+    Mutant("a batch is stamped with tokens read after the load", "P1", "a batch against an invalidation of all",
+           many={"lead_many": lead_many_reading_after}),
+    Mutant("a batch does not ask for late tags", "P1", "a batch with a late tag", function=BatchUnasked),
+    Mutant("a batch does not ask for late tags, in a cluster", "P1", "a batch with a late tag, in a cluster",
+           function=BatchUnasked),
+    Mutant("what the coarse token stands for is not read again after it", "P11", "what is one of too many is invalidated",
+           flows={"coarse": coarse_unchecked}),
+    Mutant("the coarse token stays where it is", "P11", "a call that is one of too many is invalidated", server=CoarseStays),
+    Mutant("in a cluster, the coarse token moves first", "P11", "a call that is one of too many is invalidated, in a cluster",
+           store=CoarseFirst),
 )  # fmt: skip

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memover.engine.steps import Send
 from memover.engine.tokens import parse
 from memover.stores.redis import scripts
 from memover.stores.redis.commands import RedisCommands
 from tests.explorer.state import number
 
 if TYPE_CHECKING:
+    from memover.engine.steps import Send
     from memover.stores.redis.commands import Command
     from tests.explorer.state import Held
 
