@@ -99,9 +99,9 @@ def lead_many_reading_after(many: Any, batch: Any, calls: Any) -> Any:
     granted = yield from calls[0].function.store.acquire_many(requests)
     ours = [call for call, each in zip(calls, granted) if call.granted(each).ours]
     loaded = yield from batch.load_many(ours)
-    for call, done in zip(ours, loaded):
-        reading = yield from call.look()
-        yield from many.each(batch, [(call, many.conclude(call, call.token, reading, done))])
+    for one, done in zip(ours, loaded):
+        reading = yield from one.look()
+        yield from many.each(batch, [(one, many.conclude(one, one.token, reading, done))])
     yield from many.each(batch, [(call, many.get(call)) for call in calls if call not in ours])
     return None
 

@@ -167,9 +167,9 @@ class Server:
     def token_of(self, values: list[Any], name: bytes, nonce: bytes, floor: int, *, force: bool = False) -> bytes:
         current = self.get(values, name)
         known = parse(current)
-        if current is not None and known is not None:
-            if known.nonce.encode() == nonce or (not force and known.number >= floor):
-                return current
+        if known is not None and (known.nonce.encode() == nonce or (not force and known.number >= floor)):
+            assert current is not None, "it was parsed"
+            return current
         token = self.new(number(current), floor, nonce)
         self.put(values, name, token)
         return token
