@@ -315,7 +315,7 @@ class FunctionInvalidation:
         self, function: Function, what: str, key: Key | None, *, name: bytes = b"", soft: bool = False
     ) -> None:
         self.what = what
-        self.names = (key.entry,) if key is not None else (name,)
+        self.names: tuple[bytes, ...] = (name,) if key is None else (key.entry,)
         self._function = function
         self._key = key
         self._soft = soft

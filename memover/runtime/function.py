@@ -258,7 +258,7 @@ class Function(Entries):
         call.unleased = flight is call.flight
         return flight
 
-    def begin_wait(self, call: CachedCall, flight: Flight) -> bool:
+    def begin_wait(self, call: CachedCall, flight: Any) -> bool:
         """Note that the loads which this call is part of wait for another; False when that one cannot end before this call.
 
         Two functions that call each other from two threads would else wait for each other (in other processes such a
@@ -274,7 +274,7 @@ class Function(Entries):
             return False
         return True
 
-    def end_wait(self, call: CachedCall, flight: Flight) -> None:
+    def end_wait(self, call: CachedCall, flight: Any) -> None:
         """The call waits no more."""
         for enclosing in enclosing_flights()[:1]:
             enclosing.waits_for.pop(id(call), None)
