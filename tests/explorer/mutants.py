@@ -165,7 +165,7 @@ class FlightByKey(CachedCall):
             return (yield from super().acquire(token, force=force))
         reading = yield from self.read()
         self.token = token
-        return self.granted(Granted(False, other, Seen(reading.names, reading.tokens, reading.raw)))
+        return self.granted(Granted(False, other, Seen(tuple(reading.names), reading.tokens, reading.raw)))
 
 
 def stands_under_required(flows: Any, call: Any, reading: Any, marks: Any) -> Any:
@@ -211,7 +211,7 @@ def alone_with_anybody(flows: Any, call: Any, arrival: int) -> Any:
 
 
 def answer_with_marks_of_now(flows: Any, call: Any, reading: Any, source: Any) -> Any:
-    found = yield from real_flows.answer(call, reading, source)
+    found: Any = yield from real_flows.answer(call, reading, source)
     if found is not None and call.call_name:
         names = [name for name, _ in found.marks if not name.startswith(VERSION)]
         found.marks = tuple(zip(names, (yield from call.ensure(names))))
@@ -245,7 +245,7 @@ class TagsOfTheCode(WorldFunction):
     """An upgraded result carries the tokens that the code tells, not those that the older entry stood under."""
 
     def upgrade(self, call: Any, version: int, reading: Any) -> Any:
-        done = yield from super().upgrade(call, version, reading)
+        done: Any = yield from super().upgrade(call, version, reading)
         done.marks = done.marks[: call.required]
         done.sealed = self.seal_upgraded(call, done, done.marks)
         return done
@@ -274,8 +274,8 @@ class Remembering(CachedCall):
     def acquire(self, token: str, *, force: bool = False) -> Any:
         witness, store = self.function.witness, self.function.store
         for name in self.names:
-            if witness.last(name) is not None:
-                yield from store.asked([Command(name, (b"SETNX", name, witness.last(name)))])  # type: ignore[attr-defined]
+            if (last := witness.last(name)) is not None:
+                yield from store.asked([Command(name, (b"SETNX", name, last))])  # type: ignore[attr-defined]
         return (yield from super().acquire(token, force=force))
 
 

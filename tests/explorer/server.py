@@ -59,8 +59,8 @@ class Server:
         """What is held after a command, and its answer."""
         values = list(held)
         if command.script is None:
-            name, *keys = command.args
-            answer: Any = {b"MGET": self.mget, b"DEL": self.delete}[name](values, keys)
+            name, *plain = command.args
+            answer: Any = {b"MGET": self.mget, b"DEL": self.delete}[name](values, plain)
         else:
             count = int(command.args[0])
             keys, arguments = command.args[1 : count + 1], command.args[count + 1 :]
