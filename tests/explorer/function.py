@@ -282,8 +282,6 @@ class WorldFunction:
         raw = raw_of(outcome.value, marks)
         return Sealed(raw, 0, header_in(raw, call.key.entry), outcome.value)
 
-    seal_upgraded = seal
-
     def late_names(self, call: CachedCall, outcome: Outcome) -> list[bytes] | None:
         return [TAG] if self.late else []
 

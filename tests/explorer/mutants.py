@@ -247,8 +247,15 @@ class TagsOfTheCode(WorldFunction):
     def upgrade(self, call: Any, version: int, reading: Any) -> Any:
         done: Any = yield from super().upgrade(call, version, reading)
         done.marks = done.marks[: call.required]
-        done.sealed = self.seal_upgraded(call, done, done.marks)
+        done.sealed = self.seal(call, done, done.marks)
         return done
+
+    def late_names(self, call: Any, outcome: Any) -> Any:
+        return [] if outcome.source is Source.UPGRADED else super().late_names(call, outcome)
+
+
+class UntaggedUpgrades(WorldFunction):
+    """An upgraded result is stored though its older entry does not carry the late tag."""
 
     def late_names(self, call: Any, outcome: Any) -> Any:
         return [] if outcome.source is Source.UPGRADED else super().late_names(call, outcome)
@@ -406,7 +413,7 @@ def upgrade_under_the_older_tokens(flows: Any, call: Any, token: str, reading: A
         older = type(reading)(reading.names, reading.tokens, seen.raw, header)
         done = yield from function.upgrade(call, 1, older)
         now = real_flows.captured(call, reading)
-        done.sealed, done.marks = function.seal_upgraded(call, done, now), now
+        done.sealed, done.marks = function.seal(call, done, now), now
         yield from call.store(token, done.sealed)
         return done
     return None
@@ -489,6 +496,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("an older entry is upgraded without being judged", "P1", "an older entry is upgraded, and all invalidated",
            flows={"upgrade": upgrade_under_the_older_tokens}),
     Mutant("an upgraded result loses its late tags", "P1", "an older entry is upgraded, with a late tag", function=TagsOfTheCode),
+    Mutant("late tags are not asked for in an upgrade", "P1", "an older entry without the late tag", function=UntaggedUpgrades),
     Mutant("a batch is stamped with tokens read after the load", "P1", "a batch against an invalidation of all",
            many={"lead_many": lead_many_reading_after}),
     Mutant("a batch does not ask for late tags", "P1", "a batch with a late tag", function=BatchUnasked),

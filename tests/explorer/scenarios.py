@@ -14,7 +14,7 @@ from tests.explorer.function import Boom, Loading, Means
 from tests.explorer.state import CHILD, CLOCK, COARSE, GENERATION, OTHER, PARENT, TAG
 from tests.explorer.world import Player, Rules, Scenario
 
-__all__ = ["DEEP", "LONG", "NOT_PROMISED", "SCENARIOS", "cast", "scenario"]
+__all__ = ["DEEP", "LONG", "SCENARIOS", "cast", "scenario"]
 
 Flow = Generator[Any, Any, Any]
 
@@ -273,6 +273,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     scenario("an older entry is upgraded, and what was set evicted", "P2", "A", "C sets it", upgrades=True, faults=("entry",)),
     scenario("an older entry is upgraded, and set by a lease that runs out", "P2", "A", "C sets it", upgrades=True,
              faults=("expiry",)),
+    scenario("an older entry without the late tag", "P1", "A", "B", "C invalidates the tag", upgrades=True, tag="late",
+             untagged=True),
     scenario("an older entry is upgraded, in a cluster", "P2", "A", "C invalidates it", upgrades=True, spread=True),
     # Batches, with a bulk loader.
     scenario("a batch against an invalidation of all", "P1", "A asks for two", "C invalidates all", batch=True),
@@ -313,14 +315,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     scenario("waiting takes too long", "P1", "A", "A", "C invalidates all", faults=("timeout",)),
     scenario("waiting for another process takes too long", "P1", "A", "B", "C invalidates all", faults=("timeout",)),
 )  # fmt: skip
-
-NOT_PROMISED: tuple[Scenario, ...] = (
-    # What an older version stored without a tag is out of the tag's reach, and what it is made into carries the tag only
-    # from then on: an invalidation of the tag between the load and the upgrade is not heard of.
-    scenario("an older entry without the late tag is upgraded", "P1", "A", "C invalidates the tag", upgrades=True, tag="late",
-             untagged=True),
-)  # fmt: skip
-"""Where a promise does not hold, and is not meant to."""
 
 LONG: tuple[Scenario, ...] = (
     scenario("three readers in one process", "P6", "A", "A", "A", entry=False, loads=1),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.explorer.mutants import MUTANTS, real_rules
-from tests.explorer.scenarios import LONG, NOT_PROMISED, SCENARIOS
+from tests.explorer.scenarios import LONG, SCENARIOS
 from tests.explorer.search import explore
 from tests.explorer.world import World
 
@@ -32,14 +32,6 @@ def test_no_schedule_breaks_a_promise(scenario: Scenario) -> None:
 def test_no_schedule_of_many_breaks_a_promise(scenario: Scenario) -> None:
     """The same with more who act at once."""
     test_no_schedule_breaks_a_promise(scenario)
-
-
-@pytest.mark.parametrize("scenario", NOT_PROMISED, ids=lambda scenario: scenario.name)
-def test_what_is_not_promised_is_known(scenario: Scenario) -> None:
-    """A limit that is no longer one belongs among the scenarios."""
-    report = explore(World(scenario, real_rules(scenario)))
-    assert report.violation is not None
-    assert report.violation.promise == scenario.promise
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.wrong)
