@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["monotonic", "wall"]
+__all__ = ["boottime", "monotonic", "wall"]
 
 
 def wall() -> float:
@@ -23,3 +23,14 @@ def wall() -> float:
 def monotonic(_clock: Callable[[], float] = time.monotonic) -> float:
     """Seconds that only grow, frozen by nothing."""
     return _clock()
+
+
+if hasattr(time, "CLOCK_BOOTTIME"):
+
+    def boottime(_clock: Callable[[int], float] = time.clock_gettime, _which: int = time.CLOCK_BOOTTIME) -> float:
+        """Seconds that only grow and go on while the machine is suspended (Linux, clock_gettime(2)): for ages that are
+        promised. Where there is no such clock, `monotonic`."""
+        return _clock(_which)
+
+else:
+    boottime = monotonic

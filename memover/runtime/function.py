@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from memover.keys.tags import Tags
     from memover.policy import Policy
     from memover.runtime.state import CacheState
+    from memover.stores.near import Tier
 
 __all__ = ["Function", "new_nonce"]
 
@@ -107,6 +108,7 @@ class Function(Entries):
             OrderedDict() if policy.on_store_error == "stale" and not state.store.local else None
         )
         self.refreshing: dict[bytes, float] = {}
+        self.near: Tier | None = None if policy.near is None or state.store.local else state.near(policy.near)
         state.functions.add(self)
 
     def after_fork(self) -> None:

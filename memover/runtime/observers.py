@@ -86,6 +86,9 @@ class Counters:
     def looked_up(self, source: Source) -> None:
         if source is Source.FRESH:
             self.hits += 1
+        elif source is Source.NEAR:
+            self.hits += 1
+            self.near_hits += 1
         elif source is Source.BYPASSED:
             self.bypasses += 1
         elif source is Source.STALE or source is Source.STALE_IF_ERROR:

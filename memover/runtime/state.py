@@ -9,13 +9,15 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
-from memover.errors import StoreError
 from memover.engine.tokens import Witness
+from memover.errors import StoreError
 from memover.keys.names import coarse_key
 from memover.runtime.background import Background, RefreshPool
 from memover.runtime.flights import Flights, UnleasedLoads
+from memover.runtime.heart import Heart, heart_of
 from memover.runtime.renewal import Leases
 from memover.runtime.run import run
+from memover.stores.near import Tier, moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,6 +57,8 @@ class CacheState:
         expanded_bytes_limit: int,
         on_unencodable: Literal["raise", "return"],
         background_workers: int,
+        near_max_entries: int = 10_000,
+        near_max_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self.prefix = prefix
         self.default_ttl = default_ttl
@@ -76,6 +80,10 @@ class CacheState:
         self.unleased = UnleasedLoads()
         self.leases = Leases(store, BACKGROUND)
         self.functions: weakref.WeakSet[Function] = weakref.WeakSet()
+        self.near_max_entries = near_max_entries
+        self.near_max_bytes = near_max_bytes
+        self.heart: Heart | None = None
+        """The near cache's, if a function asked for one."""
         self._repeating = False
         self._rounds = 0
         _states.add(self)
@@ -85,6 +93,13 @@ class CacheState:
         """Where its entries are: equal for two caches that share them, whatever their addresses are called."""
         identity = getattr(self.store, "identity", None)
         return (identity() if identity is not None else None) or self.store.address, self.prefix
+
+    def near(self, staleness: float) -> Tier:
+        """The tier of this cache, for one more function. Raises `ConfigurationError` where its store can have none."""
+        if self.heart is None:
+            self.heart = heart_of(self)
+        self.heart.staleness = min(self.heart.staleness, staleness)
+        return self.heart.tier
 
     # -- invalidations the store has not acknowledged ---------------------------------------------------------------------
 
@@ -138,6 +153,7 @@ class CacheState:
                     break
                 continue
             if owed.get(name) is repeat:
+                moved((name, self.coarse_name))  # what came near while it was owed
                 owed.pop(name, None)
             logger.warning("the invalidation of %s, which failed before, has been acknowledged", name.decode())
         return not owed
@@ -152,6 +168,8 @@ class CacheState:
         self.refreshes.after_fork()
         for function in list(self.functions):
             function.after_fork()
+        if self.heart is not None:
+            self.heart.after_fork()
         self.store.after_fork()
         self._repeating = False
         owed, self.witness.owed = dict(self.witness.owed), {}
