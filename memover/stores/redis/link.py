@@ -358,14 +358,16 @@ class RedisLink:
     def visited(self, route: bytes) -> None:
         """Find the node of a key, by asking it for the key. Raises `StoreError`."""
         journey = self._routed([(route, (b"MGET", route))])
+        answers: list[Any] = []
         try:
             exchanges = next(journey)
             while True:
                 exchanges = journey.send(self._visits(exchanges, False, False))
         except StopIteration as stop:
-            answer = stop.value[0]
-        if isinstance(answer, Exception):
-            raise translated(answer, self.address)
+            answers = stop.value
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise translated(answer, self.address)
 
     def forget_map(self) -> None:
         """Ask a Cluster for its map anew before the next command."""
