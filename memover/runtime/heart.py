@@ -180,7 +180,8 @@ class Heart:
                 self._keep(run_, watch)
         if tier.wanted:
             self._make_sure()
-        return watch.sources(), max(run_.due - boottime(), 0.0)
+        # What came in between the answers to our own questions makes no socket readable.
+        return watch.sources(), 0.0 if watch.waiting() else max(run_.due - boottime(), 0.0)
 
     def _look_at(self, run_: _Run, watch: Watch, names: set[bytes], now: float) -> None:
         """What the server says has been written. That a token was prolonged is no news: they are looked at before they
@@ -199,7 +200,7 @@ class Heart:
         tier = self.tier
         sent = boottime()
         coarse = watch.pulse()
-        if coarse is None or coarse != run_.known:
+        if coarse is None or coarse != run_.known or not tier.ready:
             run_.known = None
             cells = tier.begin_reading()
             if coarse is None:

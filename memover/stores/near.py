@@ -61,6 +61,10 @@ class Watch(Protocol):
         """Names that the server says have changed since the last time, and whether everything may have. Does not wait."""
         ...
 
+    def waiting(self) -> bool:
+        """Whether `pushed` has something to give without anything more being received."""
+        ...
+
     def sources(self) -> list[Any]:
         """What to wait on for `pushed`: sockets."""
         ...

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from memover.stores.redis.watch import Reader3
+from memover.testing.worker import Callers
 from tests.near import mutants
 
 
 def deaf(index: int) -> None:
-    """No push is ever taken in: every message is lost, and heartbeats alone keep the bound."""
+    """No push is ever taken in: every message is lost, and heartbeats alone keep the bound. And process 1 only reads: by its
+    own invalidations it would hear of what it is to be late with, or close its tier while they fail."""
     real = Reader3._parse
+    if index == 1:
+        make = Callers.__init__
+
+        def init(self: Callers, told: dict[str, Any]) -> None:
+            make(self, {**told, "changes": 0.0})
+
+        Callers.__init__ = init  # type: ignore[method-assign]
 
     def parse(self: Reader3, at: int, depth: int) -> object:
         answer, end = real(self, at, depth)

@@ -44,6 +44,10 @@ class Reader3(PureReader):
 
     __slots__ = ()
 
+    def whole(self) -> bool:
+        """Whether there is, or may be, a whole answer among what was fed."""
+        return len(self._buffer) >= self._need
+
     def _parse(self, at: int, depth: int) -> tuple[Any, int]:
         buffer = self._buffer
         end = buffer.find(b"\r\n", at)
@@ -143,15 +147,20 @@ class RedisWatch:
 
     def pushed(self) -> tuple[list[bytes], bool]:
         try:
-            while self._readable():
-                self._receive()
+            while True:
                 if self._next() is not NOT_ENOUGH:
                     raise InvalidResponse("an answer that nobody asked for")
+                if not self._readable():
+                    break
+                self._receive()
         except (RedisError, OSError) as error:
             raise self._translated(error) from None
         names, everything = self._names, self._everything
         self._names, self._everything = [], False
         return names, everything
+
+    def waiting(self) -> bool:
+        return bool(self._names) or self._everything or self._reader.whole()
 
     def sources(self) -> list[Any]:
         return [] if self._socket is None else [self._socket]
