@@ -3,15 +3,20 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-django test test-all lint format bench clean
+.PHONY: help demo demo-django check test test-slow test-others test-all lint format docs bench clean
 
 export PYTHON
 ARGS ?=
+# How many processes share the tests. Each has servers of its own; a file's tests stay in one process.
+JOBS ?= 2
 PY := .venv/bin/python
+PYTEST := -m pytest -n $(JOBS) --dist loadfile
 TYPED := memover $(wildcard tests/typing) tests/servers
+# What could depend on the interpreter's version and needs no time: the quick part that CI runs on every one.
+QUICK := tests/test_package.py tests/keys tests/codec tests/engine tests/face
 
 help: ## This list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 demo: ## A function memoized, versioned and invalidated, in the terminal
 	@scripts/bootstrap run
@@ -21,13 +26,26 @@ demo-django: ## A small shop in Django, served on http://127.0.0.1:8000 (SHOP_CA
 	@scripts/bootstrap django
 	@$(PY) examples/django_shop/manage.py demo $(ARGS)
 
-test: ## What CI runs: everything but the slow tests
-	@scripts/bootstrap test
-	$(PY) -m pytest -m "not slow" $(ARGS)
-
-test-all: ## Every test, the slow ones and those of the types too
+check: lint docs test-others ## What CI runs: lint, documentation, the quick tests on other Pythons, every test on this one
 	@scripts/bootstrap test lint
-	$(PY) -m pytest $(ARGS)
+	$(PY) $(PYTEST) $(ARGS)
+
+test: ## Every test but the slow ones
+	@scripts/bootstrap test
+	$(PY) $(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: ## The slow tests: deeper searches, longer histories, what type checkers see
+	@scripts/bootstrap test lint
+	$(PY) $(PYTEST) -m slow $(ARGS)
+
+test-others: ## The quick part of the tests on each other interpreter that this machine has
+	@scripts/bootstrap run
+	@scripts/test-others -n $(JOBS) --dist loadfile -m "not slow" -q $(QUICK)
+
+test-all: ## Every test, the slow ones too, on each interpreter that this machine has
+	@scripts/bootstrap test lint
+	$(PY) $(PYTEST) $(ARGS)
+	@scripts/test-others -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: ## ruff, mypy --strict and pyright
 	@scripts/bootstrap lint
@@ -41,10 +59,14 @@ format: ## Rewrite the code as `make lint` wants it
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
+docs: ## The documentation as pages, in docs/_build/html/index.html; a warning is an error
+	@scripts/bootstrap docs
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 bench: ## Every benchmark, each with its target
 	@scripts/bootstrap test
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; PYTHONPATH=. $(PY) $$bench || exit 1; done
 
 clean: ## Remove what the other targets made, .venv included
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,15 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memover.api import Cache
+    from memover.api import Cache, configure, default_cache, using, versioned_cache
     from memover.cached import AsyncCachedFunction, CachedFunction
     from memover.codec import register_value
-    from memover.api import configure, default_cache, using, versioned_cache
-    from memover.runtime.dependencies import depends_on
     from memover.errors import (
         ConfigurationError,
         InvalidationFailed,
         MemoverError,
+        MemoverWarning,
         StoreError,
         StoreTimeout,
         StoreUnavailable,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     )
     from memover.keys.canonical import register_key
     from memover.model import CacheInfo, Call, Entry, Event, Generation, NotCached, Source
+    from memover.runtime.dependencies import depends_on
 
 __version__ = "0.1.0"
 
@@ -45,6 +45,7 @@ _HOMES = {
     "Generation": "memover.model",
     "InvalidationFailed": "memover.errors",
     "MemoverError": "memover.errors",
+    "MemoverWarning": "memover.errors",
     "NotCached": "memover.model",
     "Source": "memover.model",
     "StoreError": "memover.errors",
@@ -73,6 +74,7 @@ __all__ = [
     "Generation",
     "InvalidationFailed",
     "MemoverError",
+    "MemoverWarning",
     "NotCached",
     "Source",
     "StoreError",

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec
 
 from memover import default
 from memover.cache import Cache
@@ -19,8 +19,16 @@ from memover.errors import ConfigurationError, InvalidationFailed
 __all__ = ["Cache", "configure", "default_cache", "using", "versioned_cache"]
 
 logger = logging.getLogger("memover")
+P = ParamSpec("P")
 
 
+def _typed_as(cache: Callable[P, Cache]) -> Callable[[Callable[..., Cache]], Callable[P, Cache]]:
+    """To type checkers, a function that takes what `cache` takes."""
+    del cache
+    return lambda function: function
+
+
+@_typed_as(Cache)
 def configure(url: str | None = None, **options: Any) -> Cache:
     """Set the default cache and return it; the arguments are those of `Cache`.
 
@@ -48,7 +56,10 @@ def default_cache() -> Cache:
 
 @contextmanager
 def using(cache: Cache) -> Generator[Cache, None, None]:
-    """Make `cache` the default inside the `with`, for every thread of the process; it is not closed at the end."""
+    """Make `cache` the default inside the `with`, for every thread of the process; it is not closed at the end.
+
+    In a Django project every alias of CACHES is that cache inside; a function keeps the codec of its alias. Functions
+    decorated with a `Cache` object keep it."""
     default.swap_in(cache)
     try:
         yield cache

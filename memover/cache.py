@@ -13,10 +13,12 @@ from memover.errors import ConfigurationError, InvalidationFailed
 from memover.keys.names import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
 from memover.keyvalue import KeyValueFace
 from memover.model import CacheInfo, Event, Generation
+from memover.options import checked
 from memover.policy import Duration, seconds_of
 from memover.runtime.function import new_nonce
 from memover.runtime.keyvalue import KeyValueEntries
 from memover.runtime.observers import Observers
+from memover.runtime.report import Reporter, reporter
 from memover.runtime.run import arun, run
 from memover.runtime.state import CacheState
 from memover.runtime.tasks import drain
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from memover.codec.base import Codec
     from memover.decorator import versioned_cache
     from memover.engine.steps import Flow
+    from memover.runtime.counters import Counters
 
 __all__ = ["Cache", "FunctionSummary"]
 
@@ -40,6 +43,7 @@ class FunctionSummary(NamedTuple):
     namespace: str
     version: int
     cache_info: Callable[[], CacheInfo]
+    counters: Counters
 
 
 class Cache(KeyValueFace):
@@ -53,13 +57,14 @@ class Cache(KeyValueFace):
       `?sentinel_username=…&sentinel_password=…`.
     * `prefix` keeps environments and projects apart in one Redis: letters, digits, `_ . -`.
     * `version`: the default version of the key-value API; decorated functions state their own.
-    * `ttl`: for functions that state none: seconds, `timedelta`, `"1h30m"`, None for never.
+    * `ttl` (5 minutes): for functions that state none: seconds, `timedelta`, `"1h30m"`, None for never.
     * `codec`: for functions that state none: None for memover's own, or an object with `encode` and `decode`.
     * `observers`: callables that take an `Event`; one that raises is logged once and breaks nothing.
 
     Options, all keyword-only:
 
     * `max_entries` (10,000): entries in a memory store; the least recently used leave first.
+    * `max_bytes` (1 GiB): the size of a SQLite file in bytes; expired entries leave first, then the least recently used.
     * `max_entry_bytes` (64 MiB): a longer entry is returned to its callers and not stored: counted (`too_large`), with one
       warning per function.
     * `socket_timeout` (0.25 s): the longest any answer of the store is waited for; a call adds no more than this to
@@ -79,6 +84,8 @@ class Cache(KeyValueFace):
     * `background_workers` (4): refreshes that run behind their callers at a time; as many again wait for their turn.
     * `near_max_entries` (10,000) and `near_max_bytes` (64 MiB, estimated): the size of the tier in this process for
       functions with `near=`. What is not asked for again leaves first (SIEVE), so a scan does not empty it.
+    * `report` (None: never, unless `MEMOVER_REPORT` says otherwise): how often this process publishes its functions' totals
+      for `memover top` and `memover serve`; a duration, one small command each time. Nothing on a memory store.
     * `enabled` (True, unless `MEMOVER_DISABLED=1`): False makes every call run its function; invalidations still reach
       the store, because other processes may have caching on.
     * `key_function` (None): for the key-value API, a callable `(key, prefix, version) -> str` that makes the stored key
@@ -101,6 +108,7 @@ class Cache(KeyValueFace):
         observers: Iterable[Callable[[Event], object]] = (),
         max_entries: int = 10_000,
         max_entry_bytes: int = 64 * 1024 * 1024,
+        max_bytes: int | None = None,
         socket_timeout: float = 0.25,
         socket_connect_timeout: float = 0.25,
         max_connections: int = 64,
@@ -115,6 +123,7 @@ class Cache(KeyValueFace):
         background_workers: int = 4,
         near_max_entries: int = 10_000,
         near_max_bytes: int = 64 * 1024 * 1024,
+        report: Duration = None,
         enabled: bool | None = None,
         key_function: Callable[[str, str, int], str] | None = None,
         on_set_error: Literal["raise", "forget"] = "raise",
@@ -148,6 +157,7 @@ class Cache(KeyValueFace):
             breaker_first_seconds=seconds_of(breaker_first, "breaker_first", never=False),
             breaker_last_seconds=seconds_of(breaker_last, "breaker_last", never=False),
             wait_replicas=wait_replicas,
+            max_bytes=None if max_bytes is None else _positive(max_bytes, "max_bytes"),
         )
         if enabled is None:
             enabled = os.environ.get("MEMOVER_DISABLED", "").lower() not in ("1", "true", "yes", "on")
@@ -168,12 +178,22 @@ class Cache(KeyValueFace):
             near_max_entries=_positive(near_max_entries, "near_max_entries"),
             near_max_bytes=_positive(near_max_bytes, "near_max_bytes"),
         )
+        if report is None:
+            report = os.environ.get("MEMOVER_REPORT") or None
+        self._reporter: Reporter | None = None
+        if report is not None:
+            interval = seconds_of(report, "report", never=False)
+            if not store.local:
+                self._reporter = self._state.reporter = reporter(self._state, interval)
         if key_function is not None and not callable(key_function):
             raise ConfigurationError("key_function= takes a callable (key, prefix, version) -> str.")
         self._key_function = key_function
         if on_set_error not in ("raise", "forget"):
             raise ConfigurationError(f'on_set_error={on_set_error!r}: give "raise" or "forget".')
         self._open_entries(self._state, codec, forget_failed_sets=on_set_error == "forget")
+
+    if not TYPE_CHECKING:
+        __init__ = checked("Cache", 'Cache("redis://localhost:6379/0", prefix="shop")')(__init__)
 
     _check_prefix = staticmethod(check_prefix)
 
@@ -191,11 +211,11 @@ class Cache(KeyValueFace):
         versioned = staticmethod(versioned_cache)  # typed exactly as it
     else:
 
-        def versioned(self, **options: Any) -> Any:
+        def versioned(self, *args: Any, **options: Any) -> Any:
             """`versioned_cache(..., cache=self)`."""
             from memover.decorator import versioned_cache
 
-            return versioned_cache(cache=self, **options)
+            return versioned_cache(*args, cache=self, **options)
 
     # -- invalidating ---------------------------------------------------------------------------------------------------
 
@@ -243,7 +263,7 @@ class Cache(KeyValueFace):
     def functions(self) -> list[FunctionSummary]:
         """The decorated functions on this cache in this process, by namespace. No round trip."""
         found = [
-            FunctionSummary(each.name, each.policy.namespace, each.policy.version, each.info)
+            FunctionSummary(each.name, each.policy.namespace, each.policy.version, each.info, each.counters)
             for each in list(self._state.functions)
             if not isinstance(each, KeyValueEntries)
         ]
@@ -280,6 +300,9 @@ class Cache(KeyValueFace):
         The cache may be used again afterwards; it opens what it needs. Raises `InvalidationFailed` if the store still
         does not take an invalidation that it owes: those entries live on for other processes."""
         state = self._state
+        if self._reporter is not None:
+            self._reporter.stop()
+        state.audits.closed += 1
         state.refreshes.drain()
         try:
             if not state.settle():

@@ -12,7 +12,7 @@ from inspect import iscoroutinefunction
 from itertools import islice
 from time import perf_counter
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from memover.definition import Definition, age_of
 from memover.errors import ConfigurationError, UnkeyableArgument
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from memover.cache import Cache
     from memover.engine.answers import Outcome
     from memover.engine.call import CachedCall
-    from memover.runtime.batch import CallArguments, Hit
     from memover.policy import Duration
+    from memover.runtime.batch import CallArguments, Hit
 
     class Proxy:
         """What type checkers are told of a transparent proxy."""
@@ -114,7 +114,9 @@ class Face(Proxy):
         if not callable(loader):
             raise ConfigurationError("batch_load decorates the function that loads many calls at once.")
         if iscoroutinefunction(loader) and not self._self_definition.is_async:
-            raise ConfigurationError(f"{self._self_definition.name} is a `def` function, so its bulk loader must be one too.")
+            raise ConfigurationError(
+                f"{self._self_definition.name} is a `def` function, so its bulk loader must be one too."
+            )
         self._self_definition.loader = loader
         return loader
 
@@ -170,7 +172,13 @@ class Face(Proxy):
         return self
 
     def __repr__(self) -> str:
-        return f"<cached {self.__wrapped__!r} namespace={self.namespace!r} version={self.version}>"
+        # Where its entries are, unless asking would make the default cache.
+        definition = self._self_definition
+        if definition.has_cache():
+            place = f"in {definition.cache!r}"
+        else:
+            place = "in the default cache" if definition.alias is None else f"in the alias {definition.alias!r}"
+        return f"<cached {self.__module__}.{self.__qualname__} namespace={self.namespace!r} version={self.version} {place}>"
 
 
 class CachedFunction(Face, Generic[P, R]):
@@ -230,13 +238,29 @@ class CachedFunction(Face, Generic[P, R]):
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
         self.invalidate_all()
 
+    @overload
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 8,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[R]: ...
+    @overload
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 8,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: bool,
+    ) -> list[R | BaseException]: ...
     def map(
         self,
         *iterables: Iterable[Any],
         concurrency: int = 8,
         progress: Callable[[int], object] | None = None,
         return_exceptions: bool = False,
-    ) -> list[R]:
+    ) -> list[Any]:
         """The calls over the iterables side by side, as `map` makes them, answered together, in order.
 
         One round trip for all the hits (one per node in Cluster); leases and loads only for the misses, by the bulk loader
@@ -366,13 +390,29 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
         await self.invalidate_all()
 
+    @overload
+    async def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 64,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[R]: ...
+    @overload
+    async def map(
+        self,
+        *iterables: Iterable[Any],
+        concurrency: int = 64,
+        progress: Callable[[int], object] | None = None,
+        return_exceptions: bool,
+    ) -> list[R | BaseException]: ...
     async def map(
         self,
         *iterables: Iterable[Any],
         concurrency: int = 64,
         progress: Callable[[int], object] | None = None,
         return_exceptions: bool = False,
-    ) -> list[R]:
+    ) -> list[Any]:
         """As `CachedFunction.map`; misses are loaded in `concurrency` tasks at a time."""
         outcomes = await self._self_answered(
             [(self._self_whole(args), {}) for args in zip(*iterables)], concurrency, progress, True

@@ -29,8 +29,11 @@ if hasattr(time, "CLOCK_BOOTTIME"):
 
     def boottime(_clock: Callable[[int], float] = time.clock_gettime, _which: int = time.CLOCK_BOOTTIME) -> float:
         """Seconds that only grow and go on while the machine is suspended (Linux, clock_gettime(2)): for ages that are
-        promised. Where there is no such clock, `monotonic`."""
+        promised."""
         return _clock(_which)
 
 else:
-    boottime = monotonic
+
+    def boottime() -> float:
+        """Seconds that only grow. This system has no clock here that goes on while it is suspended."""
+        return monotonic()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, final, overload
 
 from memover.cached import AsyncCachedFunction, CachedFunction
 from memover.definition import Definition
 from memover.errors import ConfigurationError
-from memover.keys.binding import Binding
+from memover.keys.binding import Binding, qualified_name
+from memover.keys.identity import identify
 from memover.keys.names import check_namespace, check_version
-from memover.policy import Policy, seconds_of, staleness_of
 from memover.keys.tags import Tags
+from memover.options import checked
+from memover.policy import Policy, seconds_of, staleness_of
 
 if TYPE_CHECKING:
     from types import EllipsisType
@@ -28,10 +30,44 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@final
+class Nothing:
+    """What no function returns: only a function whose result is a type variable, or Any, passes for one that does."""
+
+    def __init__(self) -> None:
+        raise TypeError
+
+
+F = TypeVar("F", bound="Callable[..., Nothing]")
+
+
+if TYPE_CHECKING:
+
+    class OpenCachedFunction(CachedFunction[..., Any], Generic[F]):
+        """To type checkers, a decorated `def` function whose result is a type variable or Any: calls keep its types."""
+
+        @property
+        def __call__(self) -> F: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        @property
+        def refresh(self) -> F: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        @property
+        def bypass(self) -> F: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+
+        def max_age(self, seconds: Duration) -> F: ...
+        @overload
+        def __get__(self, instance: None, owner: Any) -> OpenCachedFunction[F]: ...
+        @overload
+        def __get__(self, instance: Any, owner: Any) -> CachedFunction[..., Any]: ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+
 class Decorator(Protocol):
     """What `versioned_cache(...)` returns: it keeps the function's types, awaited ones included."""
 
-    # Every coroutine function is a function too: the first that fits is meant.
+    # A generic function could return a coroutine as well as anything else, and so could one that returns Any: they are
+    # caught first. Every coroutine function is a function too: the first of the others that fits is meant.
+    @overload
+    def __call__(self, function: F, /) -> OpenCachedFunction[F]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
         self, function: Callable[P, Coroutine[Any, Any, T]], /
@@ -63,6 +99,8 @@ def versioned_cache(
     codec: Codec | str | None = None,
     near: bool | Duration = None,
     track_dependencies: bool = True,
+    audit: float = 0.0,
+    follow_code: bool = False,
 ) -> Decorator:
     """Decorate a function so that equal calls share one result, in every process, until it is invalidated.
 
@@ -74,11 +112,13 @@ def versioned_cache(
     * `namespace`: letters, digits, `_ . - /`; one function per prefix and namespace.
     * `version`: a positive int, raised when the meaning or the shape of the result changes.
     * `ttl`: how long a result stays fresh: seconds, `timedelta`, `"1h30m"`, None for never, or a callable
-      `(result, call) -> ttl` that is asked after each load; 0 or less from it means "do not store". Default: the cache's.
+      `(result, call) -> ttl` that is asked after each load; 0 or less from it means "do not store". Default: the cache's, which is 5 minutes.
     * `cache`: the `Cache` to use; default: the one `configure` sets, now or later. In a Django project also the name of
       an alias of `CACHES` whose backend is `memover.django.MemoverCache`.
     * `key`: what identifies a call instead of all its arguments: a template over parameter names
       (`"{user_id}:{region}"`) or a callable that takes the function's own arguments.
+      Without `key`, every argument counts by its value: all fields of a dataclass, those with `compare=False` and
+      `init=False` too, because the function sees them. A parameter whose default is a bare `object()` may be left out.
     * `ignore`: names of parameters left out of the key.
     * `tags`: what else invalidates a result: templates over parameter names (`"user:{user_id}"`), callables
       `(call) -> Iterable[str]`, or callables `(call, result) -> Iterable[str]` for tags known only from the result. At most 16
@@ -92,6 +132,12 @@ def versioned_cache(
     * `soft_timeout`: how long a call waits for a load while it has a stale entry (within `stale_if_error`) to serve instead;
       the load goes on and is stored. None: as long as it takes.
     * `track_dependencies`: whether cached results used by a load invalidate its result too when they are invalidated.
+    * `audit`: the share of the hits, 0 to 1, that is compared with the source behind the caller's back: `cache_info()` counts
+      `audits` and `disagreements`, and an `audit` event says what differed (docs/observing.md).
+    * `follow_code`: for notebooks and scripts: what the function does counts as a part of the version, which is
+      `{version}~{8 hex digits}` in keys. Its own code counts, and that of the functions and classes of its own top-level package
+      (its own module, for a program or notebook) that it calls, found by name when it is first called. Comments, docstrings,
+      annotations, decorators and the values of globals do not count.
     * `jitter`: the greatest share of the ttl, from 0 to below 1, by which it is shortened at random.
     * `on_store_error`: when the store cannot be asked: "load" runs the function, "raise" raises `StoreError`, "stale" gives
       this process's last answer of the current generation if it has one, and else runs the function.
@@ -123,6 +169,8 @@ def versioned_cache(
         "early_refresh": early_refresh,
         "soft_timeout": soft_timeout,
         "track_dependencies": track_dependencies,
+        "audit": audit,
+        "follow_code": follow_code,
         "on_store_error": on_store_error,
         "wait_timeout": wait_timeout,
         "lease_ttl": lease_ttl,
@@ -145,17 +193,21 @@ def versioned_cache(
         error_ttl=seconds_of(error_ttl, "error_ttl"),
         track_dependencies=bool(track_dependencies),
         near=declared["max_staleness"],
+        audit=audit,
     )
 
     def decorate(target: Any) -> Any:
         kind = "class" if isinstance(target, classmethod) else "static" if isinstance(target, staticmethod) else "plain"
         function: Any = target if kind == "plain" else target.__func__
-        name = getattr(function, "__qualname__", type(function).__qualname__)
+        name = qualified_name(function)
         refuse(function, name)
         is_async = inspect.iscoroutinefunction(function) or (
             not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
         )
         binding = Binding(function, key=key, ignore=ignored, name=name)
+        counting = () if callable(key) else binding.counting
+        identity = identify(function, name, key=key, counting=counting, follow_code=bool(follow_code))
+        binding.part = identity.part
         definition = Definition(
             function,
             name,
@@ -167,10 +219,15 @@ def versioned_cache(
             declared=declared,
             is_async=is_async,
             kind=kind,
+            identity=identity,
         )
         return (AsyncCachedFunction if is_async else CachedFunction)(function, definition, (), kind)
 
     return decorate
+
+
+if not TYPE_CHECKING:  # which report all this themselves
+    versioned_cache = checked("versioned_cache", '@versioned_cache(namespace="profiles", ttl="5m")')(versioned_cache)
 
 
 def _ttl(ttl: Any) -> Any:

@@ -16,7 +16,21 @@ from memover.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["changed", "current", "follow", "followers", "make_with", "named", "resolve_aliases_with", "set_default", "swap_in", "swap_out"]
+__all__ = [
+    "changed",
+    "codec_of",
+    "current",
+    "follow",
+    "made",
+    "followers",
+    "make_with",
+    "named",
+    "resolve_aliases_with",
+    "set_default",
+    "swap_in",
+    "swap_out",
+    "swapped",
+]
 
 
 class Follower(Protocol):
@@ -33,6 +47,7 @@ _swapped: list[Any] = []
 _followers: weakref.WeakSet[Any] = weakref.WeakSet()
 _make: Callable[[], Any] | None = None
 _resolve: Callable[[str], Any] | None = None
+_codec_of: Callable[[str], Any] | None = None
 
 
 def make_with(make: Callable[[], Any]) -> None:
@@ -41,10 +56,10 @@ def make_with(make: Callable[[], Any]) -> None:
     _make = make
 
 
-def resolve_aliases_with(resolve: Callable[[str], Any]) -> None:
-    """Have names of caches (the aliases of Django's CACHES) looked up by `resolve`."""
-    global _resolve  # noqa: PLW0603  # one framework names caches
-    _resolve = resolve
+def resolve_aliases_with(resolve: Callable[[str], Any], codec: Callable[[str], Any]) -> None:
+    """Have names of caches (the aliases of Django's CACHES) looked up by `resolve`, and their codecs by `codec`."""
+    global _resolve, _codec_of  # one framework names caches
+    _resolve, _codec_of = resolve, codec
 
 
 def current() -> Any:
@@ -63,7 +78,7 @@ def current() -> Any:
 
 def set_default(cache: Any) -> Any:
     """Make `cache` the default; returns the former one, None where none was set."""
-    global _default  # noqa: PLW0603  # there is one default cache
+    global _default  # there is one default cache
     with _lock:
         former, _default = _default, cache
         _changed()
@@ -77,6 +92,18 @@ def swap_in(cache: Any) -> None:
         _changed()
 
 
+def made() -> bool:
+    """Whether there is a default cache already."""
+    with _lock:
+        return bool(_swapped) or _default is not None
+
+
+def swapped() -> Any:
+    """The cache that was put before the default last; None where none was."""
+    with _lock:
+        return _swapped[-1] if _swapped else None
+
+
 def swap_out(cache: Any) -> None:
     """Take `cache` away again. By identity and from the end: blocks of several threads may overlap."""
     with _lock:
@@ -85,6 +112,12 @@ def swap_out(cache: Any) -> None:
                 del _swapped[at]
                 break
         _changed()
+
+
+def settled() -> bool:
+    """Whether there is a default cache already; asking does not make one."""
+    with _lock:
+        return bool(_swapped) or _default is not None
 
 
 def named(alias: str) -> Any:
@@ -99,6 +132,14 @@ def named(alias: str) -> Any:
             ) from None
     assert _resolve is not None, "memover.django.aliases has set it"
     return _resolve(alias)
+
+
+def codec_of(alias: str) -> Any:
+    """The codec that functions on an alias of Django's CACHES use, None where the alias names none.
+
+    Also where `using` has put another cache in the alias's place: what the alias can store is then stored in tests too."""
+    named(alias)
+    return None if _codec_of is None else _codec_of(alias)
 
 
 def changed() -> None:

@@ -22,9 +22,9 @@ from memover.engine.invalidate import moved as bumped
 from memover.engine.judge import VERSION
 from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, StoreError
-from memover.keys.identity import claim
-from memover.keys.names import check_version
-from memover.model import CacheInfo, Entry, Generation, Key
+from memover.keys.names import check_version, generation_key, tag_of
+from memover.keys.ownership import Claimed, claim
+from memover.model import CacheInfo, Entry, Generation, Key, etag_of
 from memover.policy import Duration, Policy, seconds_of
 from memover.runtime.function import Function, new_nonce
 from memover.runtime.hit import acached_call, cached_call
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
     from memover.keys.binding import Binding
+    from memover.keys.identity import Identity
     from memover.keys.tags import Tags
 
 __all__ = ["Definition", "Resident", "age_of"]
@@ -81,6 +82,7 @@ class Definition:
         declared: Mapping[str, Any],
         is_async: bool,
         kind: str = "plain",
+        identity: Identity,
     ) -> None:
         self.function = function
         self.name = name
@@ -90,6 +92,7 @@ class Definition:
         self.is_async = is_async
         self.declared = declared
         self.upgrades: dict[int, Callable[[Any], Any]] = {}
+        self.identity = identity
         self._codec = codec
         self._cache = cache
         self._residents: weakref.WeakKeyDictionary[Any, Resident] = weakref.WeakKeyDictionary()
@@ -99,11 +102,22 @@ class Definition:
         self.call: Callable[..., Any] = self._first_call
         self.alias = cache if isinstance(cache, str) else None
         if cache is None or self.alias is not None:
-            claim("the default cache" if cache is None else f"the alias {cache}", "", policy.namespace, function, self)
+            claimed = claim(
+                identity,
+                function,
+                self,
+                store="the default cache" if cache is None else f"the alias {cache}",
+                prefix="",
+                namespace=policy.namespace,
+                version=policy.version,
+                kind="later",
+            )
             default.follow(self)
             for known in list(_declared):
                 known._state.witness.versions.pop(VERSION + policy.namespace.encode(), None)
                 self.declare_version(known)
+            if claimed.replaced and cache is None and default.settled():
+                self.now()  # so that what is to be said of the entries of the earlier one is said here
         else:
             self.now()
 
@@ -116,6 +130,10 @@ class Definition:
         else:
             cache = default.current() if self._cache is None else self._cache
         return cache
+
+    def has_cache(self) -> bool:
+        """Whether the cache that this function uses is there, without making a default cache or an alias's."""
+        return default.made() if self._cache is None else self.alias is None
 
     def now(self) -> Resident:
         """The function on the cache it uses now. Raises `ConfigurationError` when its namespace is taken there."""
@@ -135,15 +153,38 @@ class Definition:
         self._resident = None
         self.call = self._first_call
 
+    def replaced(self) -> None:
+        """Another function has taken its namespace: it claims again before its next call."""
+        with _moving:
+            self._residents.clear()
+            self.let_go()
+
     def _first_call(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.now().call(*args, **kwargs)
 
     def _move_in(self, cache: Cache) -> Resident:
-        claim(cache.address, cache.prefix, self.policy.namespace, self.function, self)
-        codec = resolve_codec(
-            self._codec if self._codec is not None else cache.codec, self.function, types=self.policy.cache_errors
+        memory = cache._state.memory
+        claimed = claim(
+            self.identity,
+            self.function,
+            self,
+            store=cache.address,
+            prefix=cache.prefix,
+            namespace=self.policy.namespace,
+            version=self.policy.version,
+            kind="shared" if memory is None else "memory",
+            memory=memory,
+            forget=None if memory is None else _forgetting(memory, cache.prefix, self.policy.namespace),
         )
-        function = Function(self.function, self.name, self.policy, self.binding, codec, self.tags, cache._state)
+        codec = self._codec
+        if codec is None and self.alias is not None:
+            codec = default.codec_of(self.alias)  # also where `using` has put another cache in its place
+        if codec is None:
+            codec = cache.codec
+        codec = resolve_codec(codec, self.function, types=self.policy.cache_errors)
+        function = Function(
+            self.function, self.name, self.policy, self.binding, codec, self.tags, cache._state, claimed
+        )
         function.upgrades = self.upgrades
         if self._cache is None and cache not in _declared:
             # Those that have not been called too: an entry made of an older version of theirs is not to be served.
@@ -178,7 +219,7 @@ class Definition:
     def declare_version(self, cache: Cache) -> None:
         """Tell a cache of this function's version, unless it knows one of the namespace."""
         mark = VERSION + self.policy.namespace.encode()
-        cache._state.witness.versions.setdefault(mark, b"%d" % self.policy.version)
+        cache._state.witness.versions.setdefault(mark, Claimed(self.identity).token(self.policy.version))
 
     # -- what the helpers do, as flows --------------------------------------------------------------------------------------
 
@@ -203,8 +244,8 @@ class Definition:
         assert header is not None, "an answer was decoded from it"
         generation = parse(header.generation)
         assert generation is not None, "it was trusted"
-        tag = f"{function.state.prefix}:tag:"
         names = [name.decode() for name, _ in header.marks]
+        tags = {name: tag_of(function.state.prefix, name) for name in names}
         return Entry(
             outcome.value if outcome.error is None else outcome.error,
             key.text,
@@ -214,9 +255,15 @@ class Definition:
             header.created_at,
             header.fresh_until,
             header.usable_until,
-            tuple(name[len(tag) :] for name in names if name.startswith(tag)),
+            tuple(tag for tag in tags.values() if tag is not None),
             header.size,
-            tuple(name for name in names if not name.startswith(tag) and name.encode() != function.soft_name),
+            tuple(name for name in names if tags[name] is None and name.encode() != function.soft_name),
+            etag_of(
+                header.key,
+                header.payload_check,
+                header.size - header.payload_at,
+                f"{header.kind} {header.codec} {header.compression}",
+            ),
         )
 
     def putting(self, call: CachedCall, value: Any) -> Flow[None]:
@@ -300,7 +347,7 @@ class FunctionInvalidation:
         self, function: Function, what: str, key: Key | None, *, name: bytes = b"", soft: bool = False
     ) -> None:
         self.what = what
-        self.names = (key.entry,) if key is not None else (name,)
+        self.names: tuple[bytes, ...] = (name,) if key is None else (key.entry,)
         self._near = (name if key is None else function.call_name(key), function.coarse_name)
         self._function = function
         self._key = key
@@ -321,6 +368,18 @@ class FunctionInvalidation:
         """Count and report it."""
         self._function.counters.invalidations += 1
         self._function.emit("invalidate", self._key, detail="soft" if self._soft else "")
+
+
+def _forgetting(memory: Any, prefix: str, namespace: str) -> Callable[[], object]:
+    """What makes a memory store forget a namespace; it does not keep the store alive."""
+    reference, name = weakref.ref(memory), generation_key(prefix, namespace).encode()
+
+    def forget() -> None:
+        store = reference()
+        if store is not None:
+            store.tokens.pop(name, None)
+
+    return forget
 
 
 def age_of(seconds: Duration) -> float:

@@ -25,6 +25,7 @@ __all__ = [
     "DamagedEntry",
     "InvalidationFailed",
     "MemoverError",
+    "MemoverWarning",
     "StoreError",
     "StoreTimeout",
     "StoreUnavailable",
@@ -47,6 +48,10 @@ class MemoverError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         message = self.args[0] if self.args else ""
         return _rebuild, (type(self), message, dict(self.__dict__))
+
+
+class MemoverWarning(UserWarning):
+    """Something that the programmer should mend, and that memover works on without: shown by `warnings`."""
 
 
 class ConfigurationError(MemoverError, ValueError):
@@ -80,9 +85,7 @@ class UnencodableValue(MemoverError, TypeError):
 
     __slots__ = ("_value",)  # beside the facts in `__dict__`, which survive pickle
 
-    def __init__(
-        self, message: str, *, function: str = "", path: str = "$", kind: str = "", value: Any = None
-    ) -> None:
+    def __init__(self, message: str, *, function: str = "", path: str = "$", kind: str = "", value: Any = None) -> None:
         super().__init__(message)
         self.function = function
         self.path = path

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
-    from types import FrameType
+    from types import CodeType, FrameType
     from typing import Any, Protocol
 
     class Present(Protocol):
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
         def present(self) -> bool: ...
 
+        def beneath(self, other: Present | None) -> bool: ...
 
-__all__ = ["FramePresence", "Latch", "TaskPresence"]
+
+__all__ = ["FramePresence", "Latch", "TaskPresence", "inside_section"]
 
 
 class FramePresence:
@@ -50,6 +52,14 @@ class FramePresence:
             return True
         self._frame = None
         return False
+
+    def beneath(self, other: Present | None) -> bool:
+        """Whether the other call runs on top of this one: it interrupted it (a signal handler, a finalizer), so this one
+        cannot go on before the other has returned."""
+        frame = other._frame if isinstance(other, FramePresence) and other.thread == self.thread else None
+        while frame is not None and frame is not self._frame:
+            frame = frame.f_back
+        return frame is not None
 
     def forget(self) -> None:
         """The work is over: from now on `present` is False."""
@@ -79,6 +89,10 @@ class TaskPresence:
         task = self._task
         return task is not None and not task.done() and not self._loop.is_closed()
 
+    def beneath(self, other: Present | None) -> bool:
+        """False: a task that waits is not on a stack."""
+        return False
+
     def forget(self) -> None:
         """The work is over: from now on `present` is False."""
         self._task = None
@@ -96,6 +110,20 @@ class _Holding(FramePresence):
     def __init__(self, depth: int) -> None:
         super().__init__(depth + 1)
         self.successor: dict[int, _Holding] = {}
+
+
+_sections: set[CodeType] = set()
+
+
+def inside_section() -> bool:
+    """Whether the caller interrupted a latched section of its own thread. Other threads may then wait for that section, so
+    the caller must not wait for them."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code in _sections:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Latch:
@@ -121,6 +149,7 @@ class Latch:
 
     def __enter__(self) -> None:
         mine = _Holding(1)
+        _sections.add(sys._getframe(1).f_code)
         holder = self._last
         spins = 0
         while True:

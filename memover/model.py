@@ -6,7 +6,9 @@ bytes. Nothing here imports more than `errors`.
 
 from __future__ import annotations
 
+import time
 from enum import Enum
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -141,7 +143,8 @@ class Entry(NamedTuple):
     """A stored result with what its header says of it; `size` is the whole entry as stored, in bytes.
 
     `value` is the exception itself where an error was cached. `dependencies` are the names of the tokens of what its
-    load used: generations and call tokens of other namespaces, tags not among its own, and their versions.
+    load used: generations and call tokens of other namespaces, tags not among its own, and their versions. `etag` is
+    an entity tag (RFC 9110, section 8.8.3), quotes included: equal for equal stored bytes, another when they change.
     """
 
     value: Any
@@ -155,6 +158,24 @@ class Entry(NamedTuple):
     tags: tuple[str, ...]
     size: int
     dependencies: tuple[str, ...] = ()
+    etag: str = ""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the load that made it, on this process's clock; the value of an `Age` header when rounded down."""
+        return max(time.time() - self.created_at, 0.0)
+
+    @property
+    def max_age(self) -> float:
+        """Seconds for which it is still fresh, on this process's clock: 0 for a stale entry, infinity for one that
+        never ends (an HTTP header needs an end: `min(entry.max_age, 86400)`)."""
+        return max(self.fresh_until - time.time(), 0.0)
+
+
+def etag_of(key: bytes, payload_check: int, payload_bytes: int, form: str) -> str:
+    """The entity tag of an entry: of its key, its payload's check and length, and how the payload is written."""
+    text = b"%b %d %d %b" % (key, payload_check, payload_bytes, form.encode())
+    return f'"{blake2b(text, digest_size=12).hexdigest()}"'
 
 
 class Event(NamedTuple):

@@ -98,6 +98,7 @@ class Policy:
     track_dependencies: bool = True
     near: float | None = None
     """The greatest staleness in seconds of an answer from the near cache, None without one."""
+    audit: float = 0.0
 
     def __post_init__(self) -> None:
         if self.on_store_error not in get_args(OnStoreError):
@@ -105,6 +106,10 @@ class Policy:
         if isinstance(self.jitter, bool) or not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter < 1:
             raise ConfigurationError(
                 f"jitter={self.jitter!r}: give the greatest share of the ttl to take away, 0 to below 1."
+            )
+        if isinstance(self.audit, bool) or not isinstance(self.audit, (int, float)) or not 0 <= self.audit <= 1:
+            raise ConfigurationError(
+                f"audit={self.audit!r}: give the share of the hits to compare with the source, 0 to 1."
             )
         for kind in self.cache_errors:
             if not (isinstance(kind, type) and issubclass(kind, Exception)):

@@ -6,22 +6,28 @@
             profile(7)
         assert_cached(profile, 7)
 
-* `memover_cache`: the default cache, replaced for one test by one that nobody else sees: memory, or the Redis of
-  `--memover-url` (or `memover_url` in the ini file) under a prefix of its own, which is emptied afterwards. Functions
-  that were decorated with a `cache=` of their own keep it.
+* `memover_cache`: the default cache, replaced for one test by one that no other test sees: memory, or the store of
+  `--memover-url` (or `MEMOVER_URL` in the environment, or `memover_url` in the ini file) under a prefix of its own, which
+  is emptied afterwards. In a Django project every alias of CACHES is replaced too, and the key-value API of memover's
+  aliases has a prefix of its own. Under pytest-xdist each worker's tests are as separate. Functions that were decorated
+  with a `Cache` object keep it, and so do processes that a test starts.
 * `assert_cached(function, *args)` and `assert_loads(n, *functions)`: see `memover.testing`.
 * `--memover-check`: `memover check` as one more test.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
+import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from memover.cache import Cache
 
@@ -30,23 +36,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options and the ini setting."""
     group = parser.getgroup("memover")
     group.addoption("--memover-check", action="store_true", help="run `memover check` as one more test")
-    group.addoption("--memover-url", help="store of the memover_cache fixture (default: memory://)")
-    parser.addini("memover_url", "store of the memover_cache fixture", default="memory://")
+    group.addoption("--memover-url", help="store of the memover_cache fixture (default: MEMOVER_URL, or memory://)")
+    parser.addini("memover_url", "store of the memover_cache fixture", default="")
 
 
 @pytest.fixture
 def memover_cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
     """The default cache of this test alone: empty, under a fresh prefix; see `memover.pytest_plugin`."""
-    from memover.cache import Cache
     from memover.api import using
+    from memover.cache import Cache
 
-    url = request.config.getoption("--memover-url") or request.config.getini("memover_url")
+    option, ini = request.config.getoption("--memover-url"), request.config.getini("memover_url")
+    url = option or os.environ.get("MEMOVER_URL") or ini or "memory://"
     with Cache(url, prefix=f"test-{secrets.token_hex(6)}", enabled=True) as cache:
         try:
-            with using(cache):
+            with _aliases(cache), using(cache):
                 yield cache
         finally:
             _empty(cache)
+
+
+def _aliases(cache: Cache) -> AbstractContextManager[object]:
+    """In a Django project, its caches replaced; the key-value API of its aliases is in memory."""
+    settings = getattr(sys.modules.get("django.conf"), "settings", None)
+    if settings is None or not settings.configured or "memover.django" not in sys.modules:
+        return nullcontext()
+    from memover.django.testing import isolated_caches
+
+    return isolated_caches(cache)
 
 
 def _empty(cache: Cache) -> None:

@@ -1,15 +1,22 @@
-"""The house has floors: imports point down, tools are used where they belong, and nobody imports the edges."""
+"""The layout of DESIGN.md section 9: imports point down, there are no cycles, and each rule has one place.
+
+words <- classes <- keys, codec, schema, policy <- engine <- stores <- runtime <- face <- edges
+"""
 
 from __future__ import annotations
 
 import ast
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 import memover
+from memover.engine import steps
+from memover.keys.names import lease_key
+from memover.model import Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +31,9 @@ class Floor(NamedTuple):
     tools: str = ""
 
 
-WORDS = "errors model clocks"
-TOOLS = f"{WORDS} policy keys codec schema"
-FACE = "cache cached default core decorator keyvalue"
+WORDS = "errors model clocks latch"
+TOOLS = f"{WORDS} classes policy keys codec schema"
+INSIDE = f"{TOOLS} engine stores runtime"
 KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
 
 FLOORS = {
@@ -34,109 +41,289 @@ FLOORS = {
     "errors": Floor(""),
     "model": Floor("errors"),
     "clocks": Floor("", "time"),
+    "latch": Floor("", "threading time asyncio"),
+    # what a class is
+    "classes": Floor("errors", "os"),
     # tools
     "policy": Floor("errors model"),
-    "classes": Floor("errors", "os"),
-    "keys": Floor("errors model classes", f"threading {KNOWN_TYPES}"),
-    "codec": Floor("errors model classes", f"msgpack zstandard {KNOWN_TYPES}"),
+    "keys": Floor("errors model classes", f"os threading {KNOWN_TYPES}"),
+    "codec": Floor("errors classes", f"msgpack zstandard {KNOWN_TYPES}"),
     "schema": Floor("errors classes"),
     "schema.lock": Floor("errors schema", "tomli tomli_w"),
     # the rules: no clock, no thread, no I/O, nothing from outside
-    "engine": Floor("errors model policy codec.envelope"),
-    # what does things
-    "stores": Floor(f"{WORDS} codec.envelope engine", "threading time"),
-    "stores.redis": Floor(f"{WORDS} stores codec.envelope engine", "redis asyncio threading time random"),
-    "drivers": Floor(
-        f"{TOOLS} engine stores.keyvalue stores.memory",
-        "asyncio concurrent contextvars threading time random os",
+    "engine": Floor("errors model policy keys.names codec.envelope"),
+    # what keeps entries
+    "stores": Floor(f"{WORDS} keys.names codec.envelope codec.copier engine", "time"),
+    "stores.redis": Floor(
+        f"{WORDS} keys.names codec.envelope engine", "redis hiredis asyncio _thread random select socket ssl"
     ),
-    # the face
-    "cache": Floor(f"{TOOLS} {FACE} engine stores drivers", "os"),
-    "core": Floor(f"{TOOLS} {FACE} engine drivers", "os threading"),
-    "cached": Floor(f"{TOOLS} {FACE} engine drivers", "wrapt time"),
-    # A cache named after a Django alias is looked up there, and only when one is named.
-    "default": Floor(f"{WORDS} {FACE} django.aliases", "os threading"),
-    "keyvalue": Floor(f"{TOOLS} {FACE} engine drivers", "time"),
-    "decorator": Floor(f"{TOOLS} {FACE}"),
-    "__init__": Floor(f"{TOOLS} {FACE} drivers.tracking"),
+    "stores.sqlite": Floor(f"{WORDS} keys.names codec.envelope engine", "sqlite3 threading _thread time random os"),
+    # what runs flows and functions
+    "runtime": Floor(f"{TOOLS} engine", "asyncio atexit contextvars _thread queue time random os"),
+    "runtime.report": Floor(
+        f"{TOOLS} engine runtime.counters stores.survey __version__", "os socket _thread time random"
+    ),
+    # the face; a module of it may name `Cache` for types
+    "default": Floor("errors", "threading"),
+    "definition": Floor(f"{INSIDE} default cache.Cache", "os threading"),
+    "cached": Floor(f"{INSIDE} default definition cache.Cache", "wrapt time"),
+    "decorator": Floor(f"{INSIDE} default definition cached cache.Cache"),
+    "keyvalue": Floor(INSIDE),
+    "cache": Floor(f"{INSIDE} keyvalue decorator", "os"),
+    "api": Floor(f"{INSIDE} default decorator cache", "os"),
+    "__init__": Floor(f"{TOOLS} api cached runtime.dependencies"),
 }
-EDGES = {"__main__", "cli", "django", "observe", "pytest_plugin", "testing"}
+EDGES = {"__main__", "cli", "django", "observe", "pytest_plugin", "testing", "web"}
 """They may import anything; nothing imports them."""
 
 # The standard library is free to use, but for what reads clocks, runs threads or talks to the world.
 WATCHED = {
-    "asyncio", "concurrent", "contextvars", "multiprocessing", "os", "random", "sched", "select", "selectors", "signal",
-    "socket", "sqlite3", "ssl", "subprocess", "threading", "time",
+    "_thread", "asyncio", "atexit", "concurrent", "contextvars", "multiprocessing", "os", "queue", "random", "sched",
+    "select", "selectors", "signal", "socket", "sqlite3", "ssl", "subprocess", "threading", "time",
 }  # fmt: skip
 NEWER = {"annotationlib", "compression"}
 """Of the standard library of Pythons newer than the oldest that is supported."""
 
 
-def imported(path: Path, root: Path) -> Iterator[str]:
-    """The dotted names that a module imports, wherever in it, for types alone included."""
+class Import(NamedTuple):
+    """A dotted name that a module imports, and whether it is imported as soon as the module is."""
+
+    target: str
+    at_once: bool
+
+
+def imported(path: Path, root: Path) -> Iterator[Import]:
+    """What a module imports, wherever in it, for types alone included."""
     here = path.relative_to(root.parent).with_suffix("").parts
-    for node in ast.walk(ast.parse(path.read_text())):
+    later: set[int] = set()
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        typed = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if typed or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            later.update(id(each) for statement in node.body for each in ast.walk(statement))  # type: ignore[attr-defined]
+    for node in ast.walk(tree):
+        at_once = id(node) not in later
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (Import(alias.name, at_once) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = [*here[: len(here) - node.level]] if node.level else []
             base += [node.module] if node.module else []
-            yield from (".".join([*base, alias.name]) for alias in node.names)
+            yield from (Import(".".join([*base, alias.name]), at_once) for alias in node.names)
 
 
 def part_of(name: str, parts: str) -> bool:
     return any(name == part or name.startswith(part + ".") for part in parts.split())
 
 
-def breaches(root: Path) -> Iterator[str]:
-    """What the modules under `root` import that they must not."""
+def modules(root: Path) -> Iterator[tuple[str, Path]]:
+    """The modules below the edges, by name."""
     for path in sorted(root.rglob("*.py")):
         name = ".".join(path.relative_to(root).with_suffix("").parts)
-        if part_of(name, " ".join(EDGES)):
-            continue
+        if not part_of(name, " ".join(EDGES)):
+            yield name, path
+
+
+def breaches(root: Path) -> Iterator[str]:
+    """What the modules under `root` import that they must not."""
+    for name, path in modules(root):
         floor = max((floor for floor in FLOORS if part_of(name, floor)), key=len, default=None)
         if floor is None:
             yield f"{name} is on no floor"
             continue
         below, tools = FLOORS[floor]
-        for target in imported(path, root):
+        if floor == "stores":
+            below += " stores.redis stores.sqlite" if name == "stores.__init__" else ""
+        for target, _ in imported(path, root):
             top, _, rest = target.partition(".")
             if top != root.name:
                 outside = top not in sys.stdlib_module_names and top not in NEWER
                 if (outside or top in WATCHED) and top not in tools.split():
                     yield f"{name} must not import {top}"
+            elif part_of(rest, "stores.redis stores.sqlite") and not part_of(
+                rest, f"{below} {name.rpartition('.')[0]}"
+            ):
+                yield f"{name} must not import {rest}"
             elif not part_of(rest, f"{floor} {below}"):
                 yield f"{name} must not import {rest or root.name}"
 
 
+def cycles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of nodes that lead to one another, each sorted (Tarjan, 1972)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        order[node] = low[node] = len(order)
+        stack.append(node)
+        for other in sorted(edges.get(node, ())):
+            if other not in order:
+                visit(other)
+            if other in stack:
+                low[node] = min(low[node], low[other])
+        if low[node] == order[node]:
+            group = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in sorted(edges):
+        if node not in order:
+            visit(node)
+    return found
+
+
+def module_of(target: str, known: dict[str, Path]) -> str | None:
+    """The module that an imported name (without "memover.") is, or is in."""
+    for name in (target, target.rpartition(".")[0]):
+        for module in (name, f"{name}.__init__" if name else "__init__"):
+            if module in known:
+                return module
+    return None
+
+
+def graph(root: Path) -> dict[str, set[str]]:
+    """Which modules each module imports as soon as it is imported itself."""
+    known = dict(modules(root))
+    edges: dict[str, set[str]] = defaultdict(set)
+    for name, path in known.items():
+        for target, at_once in imported(path, root):
+            top, _, rest = target.partition(".")
+            module = module_of(rest, known) if top == root.name and at_once else None
+            if module is not None and module != name:
+                edges[name].add(module)
+    return edges
+
+
 def test_imports_point_down() -> None:
-    """Every module of memover imports only what its floor may."""
+    """Every module of memover imports only what its floor may, function-level imports and those for types included."""
     assert list(breaches(ROOT)) == []
 
 
-def test_only_the_redis_store_knows_redis() -> None:
-    """No other module names redis in an import, and none but the face names wrapt."""
-    users: dict[str, set[str]] = {"redis": set(), "wrapt": set()}
-    for path in ROOT.rglob("*.py"):
-        for target in imported(path, ROOT):
+def test_there_are_no_cycles_of_modules() -> None:
+    """No modules import each other in a circle when they are imported, inside packages and between them."""
+    assert cycles(graph(ROOT)) == []
+
+
+def test_there_are_no_cycles_of_packages() -> None:
+    """No packages depend on each other in a circle, with function-level imports and those for types included.
+
+    `Cache` is named for types by the modules that it is made of, and imports `decorator` when `cache.versioned` is used."""
+    edges: dict[str, set[str]] = defaultdict(set)
+    for name, path in modules(ROOT):
+        for target, at_once in imported(path, ROOT):
+            top, _, rest = target.partition(".")
+            if top != "memover" or (rest == "cache.Cache" and not at_once):
+                continue
+            here, there = name.partition(".")[0], rest.partition(".")[0]
+            if here != there and there:
+                edges[here].add(there)
+    assert cycles(edges) == []
+
+
+def test_each_tool_is_used_in_its_place() -> None:
+    """Only `stores/redis` imports redis, only `stores/sqlite` sqlite3, only `cached` wrapt."""
+    users: dict[str, set[str]] = {"redis": set(), "sqlite3": set(), "wrapt": set()}
+    for name, path in modules(ROOT):
+        for target, _ in imported(path, ROOT):
             if (top := target.partition(".")[0]) in users:
-                users[top].add(path.relative_to(ROOT).as_posix())
-    assert {Path(user).parent.as_posix() for user in users["redis"]} == {"stores/redis"}
-    assert users["wrapt"] == {"cached.py"}
+                users[top].add(name if "." not in name else name.rpartition(".")[0])
+    assert users["redis"] == {"stores.redis"}
+    assert users["sqlite3"] <= {"stores.sqlite"}
+    assert users["wrapt"] == {"cached"}
+
+
+def nodes(kinds: type[ast.AST] | tuple[type[ast.AST], ...], part: str = "") -> Iterator[tuple[str, ast.AST]]:
+    """The nodes of some kinds in the modules of a part, each with the module and function that it is in."""
+
+    def walk(node: ast.AST, where: str) -> Iterator[tuple[str, ast.AST]]:
+        for child in ast.iter_child_nodes(node):
+            named = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            inner = f"{where}.{child.name}" if named else where  # type: ignore[attr-defined]
+            if isinstance(child, kinds):
+                yield inner, child
+            yield from walk(child, inner)
+
+    for name, path in modules(ROOT):
+        if not part or part_of(name, part):
+            yield from walk(ast.parse(path.read_text()), name)
+
+
+STEPS = {name for name in steps.__all__ if name not in ("Awaited", "Flow", "Link", "Step")}
+
+
+def test_a_step_is_yielded_in_one_place() -> None:
+    """Flows say `yield from`, whose type is checked; only `Step.__iter__` yields a step itself."""
+    assert [where for where, _ in nodes(ast.Yield, "engine")] == ["engine.steps.Step.__iter__"]
+    bare = [
+        where
+        for where, node in nodes(ast.Yield)
+        if isinstance(node.value, ast.Call) and ast.unparse(node.value.func) in STEPS  # type: ignore[attr-defined]
+    ]
+    assert [where for where in bare if where.partition(".")[0] in ("stores", "runtime", "cache")] == []
+
+
+COMPARING = {
+    "engine.judge.judge": "decides whether an entry is fresh",
+    "engine.judge.is_fresh": "the same of an entry without marks",
+    "engine.load.early": "elects who refreshes an entry that is fresh",
+    "engine.load.rescue": "how far past its end a stale entry may stand in for an error",
+    "runtime.upgrades.Upgrading._done": "what would be stored has expired",
+    "stores.memory.entries.MemoryEntries._place": "makes room; such an entry is judged DEAD",
+}
+"""Where the instants of an entry are compared with anything, and why that decides no freshness but in the first two."""
+
+
+def test_freshness_is_decided_in_one_place() -> None:
+    """`fresh_until` and `usable_until` are compared in `judge` and `is_fresh`, and elsewhere only for other ends."""
+    found = set()
+    for where, node in nodes(ast.Compare):
+        for part in ast.walk(node):
+            name = part.attr if isinstance(part, ast.Attribute) else part.id if isinstance(part, ast.Name) else ""
+            if name in ("fresh_until", "usable_until") and not isinstance(node.ops[0], (ast.Is, ast.Eq)):  # type: ignore[attr-defined]
+                found.add(where)
+    assert found == COMPARING.keys()
+
+
+def test_every_key_is_formed_in_keys_names() -> None:
+    """The text of a token's or a lease's key is written in `keys.names` alone; leases also in `model.Key` and `keys.keyvalue`,
+    in the same form."""
+    marks = (":gen:", ":tag:", ":lease", "@soft", "@call", "@tags", "@all")
+    found = set()
+    for name, path in modules(ROOT):
+        tree = ast.parse(path.read_text())
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and id(node) not in prose:
+                text = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value
+                # A sentence that mentions a key has spaces.
+                if isinstance(text, str) and " " not in text and any(mark in text for mark in marks):
+                    found.add(name)
+    assert found <= {"keys.names", "keys.keyvalue", "model"}
+    assert Key("p:1:n:t", ()).lease.decode() == lease_key("p:1:n:t")
+
+
+# -- the checker is checked ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("module", "line", "breach"),
     [
-        ("engine/flows.py", "from memover.stores import memory", "engine.flows must not import stores.memory"),
-        ("engine/flows.py", "import time", "engine.flows must not import time"),
-        ("engine/judge.py", "from ..drivers import sync", "engine.judge must not import drivers.sync"),
-        ("stores/memory.py", "import redis", "stores.memory must not import redis"),
-        ("drivers/site.py", "    from memover.stores.redis.sync import RedisStore",
-         "drivers.site must not import stores.redis.sync.RedisStore"),
+        ("engine/load.py", "from memover.stores import memory", "engine.load must not import stores.memory"),
+        ("engine/load.py", "import time", "engine.load must not import time"),
+        ("engine/judge.py", "from ..runtime import run", "engine.judge must not import runtime.run"),
+        ("stores/memory/entries.py", "import redis", "stores.memory.entries must not import redis"),
+        ("stores/memory/entries.py", "from memover.stores.redis import RedisStore",
+         "stores.memory.entries must not import stores.redis.RedisStore"),
+        ("stores/redis/link.py", "import sqlite3", "stores.redis.link must not import sqlite3"),
+        ("runtime/function.py", "    from memover.stores.redis.store import RedisStore",
+         "runtime.function must not import stores.redis.store.RedisStore"),
+        ("runtime/state.py", "    from memover.cache import Cache", "runtime.state must not import cache.Cache"),
         ("codec/mv1/codec.py", "import requests", "codec.mv1.codec must not import requests"),
-        ("core.py", "from memover.observe import logging", "core must not import observe.logging"),
-        ("core.py", "import wrapt", "core must not import wrapt"),
+        ("cache.py", "from memover.observe import logging", "cache must not import observe.logging"),
+        ("definition.py", "    from memover.cached import CachedFunction", "definition must not import cached.CachedFunction"),
+        ("definition.py", "import wrapt", "definition must not import wrapt"),
         ("errors.py", "from memover import model", "errors must not import model"),
         ("helpers.py", "", "helpers is on no floor"),
     ],
@@ -144,7 +331,21 @@ def test_only_the_redis_store_knows_redis() -> None:
 def test_a_breach_is_found(tmp_path: Path, module: str, line: str, breach: str) -> None:
     """The checker says who must not import what, for imports in blocks and relative ones too."""
     root = tmp_path / "memover"
-    path = root / module
-    path.parent.mkdir(parents=True)
-    path.write_text(f"if True:\n    {line.strip()}\n" if line.startswith(" ") else f"{line}\n")
+    write(root / module, f"if True:\n    {line.strip()}\n" if line.startswith(" ") else f"{line}\n")
     assert list(breaches(root)) == [breach]
+
+
+def test_a_cycle_is_found(tmp_path: Path) -> None:
+    """Modules that import each other are named; an import inside a function closes no circle at run time."""
+    root = tmp_path / "memover"
+    write(root / "keys/names.py", "from memover.keys import code\n")
+    write(root / "keys/code.py", "from .arrays import Array\n")
+    write(root / "keys/arrays.py", "from memover.keys.names import name\n")
+    assert cycles(graph(root)) == [["keys.arrays", "keys.code", "keys.names"]]
+    write(root / "keys/arrays.py", "def late():\n    from memover.keys.names import name\n")
+    assert cycles(graph(root)) == []
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)

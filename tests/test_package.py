@@ -108,8 +108,8 @@ def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) ->
         "assert runs == [7, 8, 7]\n"
         "print(memover.__version__, memover.__file__)\n"
     )
-    # -W error: a new user's first impression should hold no warning.
-    version, path = python("-W", "error", str(program), interpreter=inside, cwd=tmp_path).split()
+    # -W error: a new user's first impression should hold no warning. -I: nothing of ours through PYTHONPATH.
+    version, path = python("-I", "-W", "error", str(program), interpreter=inside, cwd=tmp_path).split()
     assert version == memover.__version__
     assert Path(path).is_relative_to(venv)
 

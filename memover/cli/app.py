@@ -14,8 +14,16 @@ from rich.console import Console
 
 import memover as package
 from memover.cli.check import check, failed
+from memover.cli.doctor import doctor
+from memover.cli.gc import gc
+from memover.cli.inspect import inspect
+from memover.cli.invalidate import invalidate
+from memover.cli.ls import ls
+from memover.cli.mend import mend
 from memover.cli.project import CannotRun, Project
 from memover.cli.report import FORMATS, on_terminal
+from memover.cli.serve import serve
+from memover.cli.top import top
 from memover.errors import MemoverError
 
 if TYPE_CHECKING:
@@ -51,9 +59,12 @@ def _list(text: str | None) -> list[str] | None:
 @memover.command("lock")
 @click.argument("targets", nargs=-1)
 @click.option("--lockfile", help="The lock, if not memover.lock.")
-@click.option("--accept", metavar="CODE", help="Let a finding through; TARGETS is then the namespace it is in.")
+@click.option("--accept", metavar="CODE", help="Let a finding through; TARGETS are then the namespaces it is in.")
 @click.option("--reason", default="", help="Why it is let through: it is written into the lock.")
-def lock_command(targets: Sequence[str], lockfile: str | None, accept: str | None, reason: str) -> None:
+@click.option("--target", "also", multiple=True, help="A module or package, beside --accept.")
+def lock_command(
+    targets: Sequence[str], lockfile: str | None, accept: str | None, reason: str, also: Sequence[str]
+) -> None:
     """Write memover.lock: what every cached function stores.
 
     A change that needs a new version (or a reason) is not written, and makes the exit status 1.
@@ -65,10 +76,10 @@ def lock_command(targets: Sequence[str], lockfile: str | None, accept: str | Non
     project = Project.find(lockfile=lockfile)
     acceptance = None
     if accept is not None:
-        if len(targets) != 1:
+        if not targets:
             raise CannotRun(f'Say which function: memover lock --accept {accept} profiles --reason "..."')
-        acceptance, targets = Acceptance(accept, targets[0], reason), ()
-    written = lock(project, targets, acceptance)
+        acceptance, targets = Acceptance(accept, tuple(targets), reason), ()
+    written = lock(project, (*targets, *also), acceptance)
     console = Console()
     for word, names, style in (
         ("new", written.new, "green"),
@@ -77,12 +88,12 @@ def lock_command(targets: Sequence[str], lockfile: str | None, accept: str | Non
     ):
         for name in names:
             console.print(f"{word:>8}  [{style}]{name}[/]", highlight=False)
-    functions = f"{written.functions} function{'' if written.functions == 1 else 's'}"
-    console.print(f"{project.lockfile}: {functions}", highlight=False)
     if written.refused:
         console.print("Not written, until it is put right:", style="bold")
         on_terminal(written.refused, console)
         sys.exit(1)
+    functions = f"{written.functions} function{'' if written.functions == 1 else 's'}"
+    console.print(f"{project.lockfile}: {functions}", highlight=False)
 
 
 @memover.command("check")
@@ -94,6 +105,9 @@ def lock_command(targets: Sequence[str], lockfile: str | None, accept: str | Non
 @click.option("--ignore", metavar="CODES", help="Not these.")
 @click.option("--body", type=click.Choice(["off", "warn", "error"]), help="How MV006, a changed body, counts.")
 @click.option("--lockfile", help="The lock, if not memover.lock.")
+@click.option(
+    "--fix", is_flag=True, help="Mend what a command can mend: bump versions, write the lock. Then check again."
+)
 def check_command(
     targets: Sequence[str],
     against: str | None,
@@ -103,12 +117,17 @@ def check_command(
     ignore: str | None,
     body: str | None,
     lockfile: str | None,
+    fix: bool,
 ) -> None:
     """Say what in the source needs a new version, or a new lock.
 
     TARGETS are modules or packages; without any, those of [tool.memover] in pyproject.toml.
     """
     project = Project.find(select=_list(select), ignore=_list(ignore), body=body, lockfile=lockfile)
+    if fix:
+        project = project.afresh()
+        for line in mend(project, targets, against):
+            click.echo(line, err=form != "terminal")
     findings = check(project, targets, against)
     if form == "terminal":
         if output is None:
@@ -127,42 +146,28 @@ def check_command(
 
 
 @memover.command("bump")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Everything that `memover check` wants bumped.")
+@click.option("--target", "targets", multiple=True, help="A module or package; default: those of pyproject.toml.")
 @click.option("--to", type=click.IntRange(min=1), help="The version, if not the next one.")
 @click.option("--lockfile", help="The lock, if not memover.lock.")
-def bump_command(names: Sequence[str], to: int | None, lockfile: str | None) -> None:
+def bump_command(
+    names: Sequence[str], every: bool, targets: Sequence[str], to: int | None, lockfile: str | None
+) -> None:
     """Give functions their next version, in the source and in the lock.
 
     NAMES are namespaces, or functions.
     """
     from memover.cli.bump import bump
 
-    for each in bump(Project.find(lockfile=lockfile), names, to):
-        click.echo(f"{each.path}:{each.line}: {each.name} {each.old} -> {each.new}")
+    if not names and not every:
+        raise click.UsageError("Name namespaces or functions, or give --all for what `memover check` wants bumped.")
+    done = bump(Project.find(lockfile=lockfile), names, to, every=every, targets=targets)
+    for each in done:
+        click.echo(each)
+    if not done:
+        click.echo("nothing to bump")
 
 
-@memover.command("gc")
-@click.option("--url", envvar="MEMOVER_URL", help="The Redis, as in Cache(url). Default: MEMOVER_URL.")
-@click.option(
-    "--prefix",
-    envvar="MEMOVER_PREFIX",
-    default="memover",
-    show_default=True,
-    help="The prefix, as in Cache(prefix=...).",
-)
-@click.option("--dry-run", is_flag=True, help="Count, and remove nothing.")
-@click.option(
-    "--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys looked at per command."
-)
-@click.option("--pause", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds between two steps.")
-@click.option("--lockfile", help="The lock, if not memover.lock.")
-def gc_command(url: str | None, prefix: str, dry_run: bool, step: int, pause: float, lockfile: str | None) -> None:
-    """Remove the entries of versions that are no longer in the lock.
-
-    Only namespaces that the lock knows, or knew, are touched; newer versions than the lock's never are, nor versions
-    that an upgrade reads from. While old processes still run they load again what is removed.
-    """
-    from memover.cli.gc import collect
-
-    for line in collect(Project.find(lockfile=lockfile), url, prefix, dry_run=dry_run, step=step, pause=pause):
-        click.echo(line)
+for _command in (ls, inspect, invalidate, gc, doctor, top, serve):
+    memover.add_command(_command)

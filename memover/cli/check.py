@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memover.cli.project import CannotRun, Project, names_of, survey
 from memover.cli.revisions import Repository
+from memover.cli.sites import Sources, edit_of
 from memover.schema import rules
+from memover.schema.findings import Finding, by_class
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from memover.cli.project import Survey
+    from memover.schema.findings import Found
     from memover.schema.lock import Lock
-    from memover.schema.rules import Finding, Found
 
-__all__ = ["check", "failed", "findings_of"]
+__all__ = ["advised", "check", "failed", "findings_of"]
 
 
 def check(project: Project, targets: Sequence[str] = (), against: str | None = None) -> list[Finding]:
@@ -26,10 +29,73 @@ def check(project: Project, targets: Sequence[str] = (), against: str | None = N
     lock = project.lock()
     if lock is None:
         raise CannotRun(
-            f"There is no {project.lockfile} in {project.root}: write it with `memover lock`, and commit it."
+            f"There is no {project.lockfile} in {project.root}: write it with `{project.program} lock`, and commit it."
         )
     seen = survey(project, targets)
-    return project.reported(findings_of(project, seen, lock, whole=not targets), seen.functions)
+    current = names_of(seen.functions)
+    reported = project.reported(findings_of(project, seen, lock, whole=not targets), seen.functions)
+    return advised(project, by_class(reported, current), current, targets)
+
+
+def advised(
+    project: Project, findings: Sequence[Finding], current: Mapping[str, Found], targets: Sequence[str] = ()
+) -> list[Finding]:
+    """The findings in order of place, with commands that work in this project as it is: `bump` only where the source
+    says the number in a way that can be edited, and with the options that this check was given."""
+    sources = Sources(project)
+    places: dict[str, object] = {}
+    reasons: dict[str, str] = {}
+    if any(fix.startswith("memover bump ") for each in findings for fix in each.fixes):
+        for name, found in current.items():
+            try:
+                places[name] = edit_of(sources, found, found.block.version + 1, tuple(targets)).place
+            except CannotRun as error:
+                reasons[name] = str(error).partition(", so memover cannot")[0]
+    made = []
+    for finding in findings:
+        fixes: list[str] = []
+        for fix in finding.fixes:
+            if fix.startswith("memover bump "):
+                fixes += _bumps(project, fix, places, reasons, targets)
+            else:
+                fixes.append(_command(project, fix, targets))
+        made.append(replace(finding, fixes=tuple(fixes)))
+    return sorted(made, key=lambda each: (each.path, each.line, each.code, each.namespace))
+
+
+def _bumps(
+    project: Project, fix: str, places: dict[str, object], reasons: dict[str, str], targets: Sequence[str]
+) -> list[str]:
+    names = shlex.split(fix)[2:]
+    last = names[names.index("--to") :] if "--to" in names else []
+    names = names[: len(names) - len(last)]
+    moved = {places[name] for name in names if name in places}
+    # What one call decorates has one number.
+    ready = [*(name for name in names if name in places), *(name for name in places if places[name] in moved)]
+    fixes = []
+    if moved:
+        every = shlex.join(dict.fromkeys(ready))
+        fixes.append(_command(project, " ".join(["memover bump", every, *last]), targets))
+    for name in names:
+        if name in reasons:
+            number = f" to {last[1]}" if last else ""
+            then = _command(project, "memover lock", targets)
+            fixes.append(f"raise the version of {name}{number} by hand ({reasons[name]}), then: {then}")
+    return fixes
+
+
+def _command(project: Project, fix: str, targets: Sequence[str]) -> str:
+    """A command as it has to be typed here."""
+    if not fix.startswith("memover "):
+        return fix
+    words = [project.program, fix.removeprefix("memover ")]
+    if not project.targets and targets:
+        words += (
+            [shlex.join(targets)] if fix == "memover lock" else [f"--target {shlex.quote(each)}" for each in targets]
+        )
+    if project.given:
+        words.append(shlex.join(project.given))
+    return " ".join(words)
 
 
 def failed(findings: Sequence[Finding]) -> bool:
@@ -81,7 +147,7 @@ def _against(project: Project, targets: Sequence[str], revision: str) -> list[Fi
         if failure.namespace in blind and "No module named" not in failure.message:
             message = f"{failure.message} at {revision}, so its functions were not compared"
             found.append(replace(failure, message=message, level="warning", path="", line=0))
-    return project.reported(found, seen.functions)
+    return advised(project, by_class(project.reported(found, seen.functions), current), current, targets)
 
 
 def _accepted(project: Project, name: str, each: Found, code: str) -> bool:
@@ -111,12 +177,13 @@ def _reused(
     if not free:
         return []
     return [
-        rules.Finding(
+        Finding(
             "MV002",
             each.namespace,
             f"{message}: entries stored under it would be read again",
-            fixes=(f"memover bump {name} --to {free}",),
+            fixes=(f"memover bump {shlex.quote(name)} --to {free}",),
             path=each.path,
             line=each.line,
+            functions=(name,),
         )
     ]

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from memover.cli.check import findings_of
+from memover.cli.check import advised, findings_of
 from memover.cli.project import CannotRun, Project, names_of, survey
+from memover.schema.findings import ACCEPTABLE, Finding, Found, by_class
 from memover.schema.lock import Accepted, Block, Lock
-from memover.schema.rules import ACCEPTABLE, Finding, Found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,10 +19,10 @@ __all__ = ["Acceptance", "Written", "lock", "relock", "write"]
 
 @dataclass(frozen=True)
 class Acceptance:
-    """A finding that is let through on purpose."""
+    """A finding that is let through on purpose, for the functions that it names."""
 
     code: str
-    name: str
+    names: tuple[str, ...]
     reason: str
 
 
@@ -53,17 +53,19 @@ def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | Non
     refused, held, accepted = [], set(), {}
     for finding in findings:
         name = at.get((finding.path, finding.line, finding.namespace), "")
-        if accept is not None and (accept.code, accept.name) == (finding.code, name):
+        if accept is not None and accept.code == finding.code and name in accept.names:
             accepted[name] = finding
         else:
             refused.append(finding)
             held.add(name)
-    if accept is not None and accept.name not in accepted:
+    for wanted in () if accept is None else accept.names:
+        if accept is None or wanted in accepted:
+            continue
         known = [each for each in findings_of(project, seen, old, whole=whole) if each.code == accept.code]
-        body = next((each for each in known if at.get((each.path, each.line, each.namespace)) == accept.name), None)
+        body = next((each for each in known if at.get((each.path, each.line, each.namespace)) == wanted), None)
         if body is None:
-            raise CannotRun(f"There is no {accept.code} in {accept.name!r} to accept.")
-        accepted[accept.name] = body
+            raise CannotRun(f"There is no {accept.code} in {wanted!r} to accept.")
+        accepted[wanted] = body
     functions = {} if whole else dict(old.functions)
     for name, each in current.items():
         was = old.functions.get(name)
@@ -85,7 +87,7 @@ def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | Non
         tuple(sorted(functions.keys() - old.functions.keys())),
         tuple(sorted(name for name in functions if name in old.functions and functions[name] != old.functions[name])),
         tuple(sorted(gone)),
-        tuple(refused),
+        tuple(advised(project, by_class(refused, current), current, targets)),
         len(functions),
     )
 
@@ -124,9 +126,9 @@ def _check(accept: Acceptance | None, current: dict[str, Found]) -> None:
         return
     if accept.code not in ACCEPTABLE:
         raise CannotRun(f"{accept.code} cannot be accepted, it has to be mended; these can: {', '.join(ACCEPTABLE)}.")
-    if accept.name not in current:
-        raise CannotRun(
-            f"There is no function in the namespace {accept.name!r}: there are {', '.join(sorted(current)) or 'none'}."
-        )
+    for name in accept.names:
+        if name not in current:
+            known = ", ".join(sorted(current)) or "none"
+            raise CannotRun(f"There is no function in the namespace {name!r}: there are {known}.")
     if not accept.reason.strip():
         raise CannotRun('Say why, for the reviewer: --reason "...".')

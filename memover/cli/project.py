@@ -7,25 +7,43 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memover.errors import ConfigurationError
+from memover.schema.body import ClassPlace
+from memover.schema.findings import RULES, Finding, Found
 from memover.schema.lock import Lock, block_of, read_lock, tomllib
-from memover.schema.rules import RULES, Finding, Found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["CannotRun", "Project", "Survey", "names_of", "survey"]
+__all__ = ["CannotRun", "Project", "Survey", "from_manage_py", "function_of", "names_of", "survey"]
 
-_SETTINGS = ("targets", "lockfile", "select", "ignore", "body", "paths")
+_SETTINGS = ("targets", "lockfile", "select", "ignore", "body", "paths", "url", "prefix")
 _BODY_LEVELS = {"off": "off", "warn": "warning", "warning": "warning", "error": "error"}
+
+
+_from_manage_py: ContextVar[bool] = ContextVar("memover-from-manage-py", default=False)
 
 
 class CannotRun(ConfigurationError):
     """The command could not do what it was asked to: exit status 2."""
+
+
+@contextmanager
+def from_manage_py() -> Generator[None, None, None]:
+    """Inside, projects are those of a process that Django has been set up in by manage.py."""
+    before = _from_manage_py.set(True)
+    try:
+        yield
+    finally:
+        _from_manage_py.reset(before)
 
 
 @dataclass(frozen=True)
@@ -33,7 +51,10 @@ class Project:
     """The settings under `[tool.memover]`, and the directory they are relative to.
 
     `targets` are modules or packages; `lockfile` a path; `select` and `ignore` codes or beginnings of codes; `body` the
-    level of MV006: "off", "warn" or "error"; `paths` directories that modules are imported from.
+    level of MV006: "off", "warn" or "error"; `paths` directories that modules are imported from. `django` says that Django
+    is to be set up before targets are imported, and `set_up` that this process has done so; `program` is how a
+    user runs memover here, and `given` the options that a command needs besides to find the same project. `url` and
+    `prefix` are where the commands on running caches look when neither an option nor the environment says.
     """
 
     root: Path
@@ -43,6 +64,12 @@ class Project:
     ignore: tuple[str, ...] = ()
     body: str = "off"
     paths: tuple[str, ...] = (".", "src")
+    django: bool = False
+    set_up: bool = False
+    program: str = "memover"
+    given: tuple[str, ...] = ()
+    url: str = ""
+    prefix: str = "memover"
 
     @classmethod
     def find(cls, start: Path | None = None, **overrides: Any) -> Project:
@@ -63,14 +90,26 @@ class Project:
                 nearest, settings = directory, tool["memover"]
                 break
         given = {name: value for name, value in overrides.items() if value is not None}
-        return cls(nearest or here)._with({**settings, **given})
+        found = cls(nearest or here)._with({**settings, **given})
+        options = ("--lockfile", found.lockfile) if found.lockfile != settings.get("lockfile", cls.lockfile) else ()
+        inside = _from_manage_py.get()
+        # A test run or a server that has set Django up: the process that looks at the source has to as well.
+        apps = sys.modules.get("django.apps")
+        ready = apps is not None and apps.apps.ready and "DJANGO_SETTINGS_MODULE" in os.environ
+        return replace(
+            found,
+            django=inside or ready,
+            set_up=inside,
+            program="python manage.py memover" if inside else "memover",
+            given=options,
+        )
 
     def _with(self, settings: dict[str, Any]) -> Project:
         made: dict[str, Any] = {}
         for name, value in settings.items():
             if name not in _SETTINGS:
                 raise CannotRun(f"[tool.memover] has no setting {name!r}: there are {', '.join(_SETTINGS)}.")
-            if name in ("lockfile", "body"):
+            if name in ("lockfile", "body", "url", "prefix"):
                 if not isinstance(value, str):
                     raise CannotRun(f"[tool.memover] {name} must be text, not {value!r}.")
                 made[name] = value
@@ -84,6 +123,10 @@ class Project:
         if made.get("body", "off") not in _BODY_LEVELS:
             raise CannotRun(f'body = {made["body"]!r} must be "off", "warn" or "error".')
         return replace(self, **made)
+
+    def afresh(self) -> Project:
+        """The same project, looked at by processes that import it from the source as it is then."""
+        return replace(self, set_up=False)
 
     @property
     def lock_path(self) -> Path:
@@ -139,10 +182,13 @@ class Survey:
     failed: tuple[str, ...] = field(default=())
 
 
-def survey(project: Project, targets: Sequence[str] = (), *, revision: Path | None = None) -> Survey:
+def survey(
+    project: Project, targets: Sequence[str] = (), *, revision: Path | None = None, again: bool = False
+) -> Survey:
     """Import the targets in a process of their own, caching off, and collect what they decorate.
 
-    `revision` is a directory that holds another revision of the project. Raises `CannotRun` without a target.
+    `revision` is a directory that holds another revision of the project; `again` says that the source has changed since
+    this process imported it. Raises `CannotRun` without a target.
     """
     targets = tuple(targets) or project.targets
     if not targets:
@@ -155,15 +201,23 @@ def survey(project: Project, targets: Sequence[str] = (), *, revision: Path | No
     skip: list[str] = []
     failures: list[tuple[str, str, str, int]] = []
     while True:
-        order = {"targets": targets, "paths": paths, "skip": skip, "under": str(revision or "")}
-        answers, status, errors = _ask(order, root)
+        order = {
+            "targets": targets,
+            "paths": paths,
+            "skip": skip,
+            "under": str(revision or ""),
+            "django": project.django,
+        }
+        fork = project.set_up and revision is None and not again
+        answers, status, errors = _ask(order, root, fork=fork and hasattr(os, "fork") and threading.active_count() == 1)
         last = ""
+        classes: dict[str, Any] = {}
         functions: list[dict[str, Any]] | None = None
         for answer in answers:
             if "importing" in answer:
                 last = answer["importing"]
             elif "functions" in answer:
-                functions = answer["functions"]
+                functions, classes = answer["functions"], answer["classes"]
         failures += [
             (each["failed"], each["error"], each["path"], each["line"]) for each in answers if "failed" in each
         ]
@@ -177,17 +231,49 @@ def survey(project: Project, targets: Sequence[str] = (), *, revision: Path | No
     unique = dict.fromkeys([*failures, *((each, "it ended the process that imported it", "", 0) for each in skip)])
     by_name = {name: (name, error, path, line) for name, error, path, line in reversed(list(unique))}
     found = [
-        Finding("MV008", name, f"{name} does not import: {error}", path=project.shown(path) if path else "", line=line)
+        Finding(
+            "MV008",
+            name,
+            f"{name} does not import: {error}",
+            path=project.shown(path) if path else "",
+            line=line,
+            fixes=_way_out(name, error, project),
+        )
         for name, error, path, line in by_name.values()
     ]
-    return Survey(
-        tuple(_found(each, Project(root) if revision else project) for each in functions), tuple(found), tuple(by_name)
+    place = Project(root) if revision else project
+    functions_ = tuple(function_of(each, place, classes) for each in functions)
+    return Survey(functions_, tuple(found), tuple(by_name))
+
+
+def _way_out(name: str, error: str, project: Project) -> tuple[str, ...]:
+    """What to do about a module that does not import."""
+    if any(each in error for each in ("ImproperlyConfigured", "AppRegistryNotReady", "DJANGO_SETTINGS_MODULE")):
+        return (
+            "in a Django project run it as `python manage.py memover ...`",
+            'set DJANGO_SETTINGS_MODULE and name what sets Django up first: targets = ["mysite.wsgi", "shop"]',
+        )
+    missing = error.partition("No module named ")[2].strip("'\"")
+    if missing and (name == missing or name.startswith(f"{missing}.")):
+        paths = ", ".join(project.paths)
+        return (
+            f"run it where {missing} can be imported from, or name its directory in [tool.memover] paths (now: {paths})",
+        )
+    if missing:
+        return (f"install {missing.partition('.')[0]} in the environment that memover runs in, or mend the import",)
+    return (
+        "mend the import, or put the module that sets the application up before it in targets: they are imported in order",
     )
 
 
-def _ask(order: dict[str, Any], root: Path) -> tuple[list[dict[str, Any]], int, str]:
+def _ask(order: dict[str, Any], root: Path, *, fork: bool) -> tuple[list[dict[str, Any]], int, str]:
     with tempfile.TemporaryDirectory(prefix="memover-") as directory:
         results = Path(directory) / "results"
+        if fork:
+            from memover.cli.probe import answer_in_fork
+
+            status = answer_in_fork({**order, "django": False}, str(results))
+            return _read(results), status, ""
         ended = subprocess.run(  # noqa: S603  # this interpreter, and a module of ours
             [sys.executable, "-m", "memover.cli.probe", str(results)],
             input=json.dumps(order),
@@ -198,11 +284,16 @@ def _ask(order: dict[str, Any], root: Path) -> tuple[list[dict[str, Any]], int, 
             errors="replace",
             check=False,
         )
-        lines = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
-    return [json.loads(line) for line in lines], ended.returncode, ended.stderr
+        return _read(results), ended.returncode, ended.stderr
 
 
-def _found(facts: dict[str, Any], project: Project) -> Found:
+def _read(results: Path) -> list[dict[str, Any]]:
+    lines = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def function_of(facts: dict[str, Any], project: Project, classes: dict[str, dict[str, Any]]) -> Found:
+    """A function from the facts that the probe said of it."""
     return Found(
         namespace=facts["namespace"],
         block=block_of(facts["block"]),
@@ -212,7 +303,13 @@ def _found(facts: dict[str, Any], project: Project) -> Found:
         prefix=facts["prefix"],
         identity=facts["identity"],
         ignores=tuple(facts["ignores"]),
+        classes=tuple(_class_of(classes[name], project) for name in facts["classes"]),
     )
+
+
+def _class_of(facts: dict[str, Any], project: Project) -> ClassPlace:
+    fields = {name: (project.shown(path), line, owner) for name, (path, line, owner) in facts["fields"].items()}
+    return ClassPlace(facts["identity"], facts["name"], project.shown(facts["path"]), facts["line"], fields)
 
 
 def names_of(functions: Iterable[Found]) -> dict[str, Found]:

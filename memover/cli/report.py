@@ -6,14 +6,14 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from memover.schema.rules import RULES
+from memover.schema.findings import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
-    from memover.schema.rules import Finding
+    from memover.schema.findings import Finding
 
 __all__ = ["FORMATS", "as_text", "on_terminal", "summary"]
 

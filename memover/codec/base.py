@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+from memover.classes.naming import class_name
+
 __all__ = ["Codec", "codec_name"]
 
 NAME_LIMIT_BYTES = 255
@@ -31,5 +33,4 @@ def codec_name(codec: Codec) -> str:
     name = getattr(codec, "name", None)
     if isinstance(name, str) and name:
         return name
-    kind = type(codec)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return class_name(type(codec)).replace(":", ".")

@@ -10,9 +10,12 @@ the store can put one signed pickle in another's place.
 from __future__ import annotations
 
 import hmac
+import io
 import pickle
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from memover.classes.naming import find_named, module_of, program_names
 from memover.codec.faults import from_outside
 from memover.errors import ConfigurationError, DamagedEntry, UnencodableValue
 
@@ -69,7 +72,7 @@ class PickleCodec:
     def encode(self, value: Any) -> bytes:
         """Return the signed pickle of `value`; raise `UnpicklableValue` when pickle refuses it."""
         try:
-            content = pickle.dumps(value, self._protocol)
+            content = _dumps(value, self._protocol)
         except Exception as error:
             if from_outside(error):
                 raise
@@ -103,7 +106,7 @@ class PickleCodec:
                 reason="signature",
             )
         try:
-            return pickle.loads(content)  # noqa: S301 - verified above
+            return _Unpickler(io.BytesIO(content)).load()
         except Exception as error:
             if from_outside(error):
                 raise
@@ -117,3 +120,33 @@ class PickleCodec:
         mac.update(VERSION)
         mac.update(content)
         return mac.digest()
+
+
+def _dumps(value: Any, protocol: int) -> bytes:
+    if not program_names():
+        return pickle.dumps(value, protocol)
+    file = io.BytesIO()
+    _Pickler(file, protocol).dump(value)
+    return file.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Names the classes and functions of a program as an import would: `__main__` is another module elsewhere."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, (type, FunctionType)) and value.__module__ in ("__main__", "__mp_main__"):
+            name = module_of(value)
+            if name != "__main__":
+                try:
+                    if find_named(name, value.__qualname__) is value:
+                        return find_named, (name, value.__qualname__)
+                except (ImportError, AttributeError):
+                    pass  # pickle says what is wrong with it
+        return NotImplemented
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds in the program what other processes stored under the name of its module."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return find_named(module, name) if module in program_names() else super().find_class(module, name)

@@ -10,13 +10,18 @@
     }
     INSTALLED_APPS = [..., "memover.django"]  # for `manage.py check`
 
-A function decorated with `versioned_cache(..., cache="default")` uses that alias's connection and prefix. Django 4.2 and
+A function decorated with `versioned_cache(..., cache="default")` uses that alias's connection and prefix. Model instances
+are arguments and results (`values`); `clear_all()` empties everything; `memover.django.testing` isolates tests;
+`memover.django.panels.MemoverPanel` is for django-debug-toolbar. Django 4.2 and
 later; `pip install memover[django]`. Nothing else in memover imports this package.
 """
 
 from __future__ import annotations
 
-from memover.django.aliases import cache_of
+from memover.django.aliases import aclear_all, cache_of, clear_all
 from memover.django.backend import MemoverCache
+from memover.django.values import install
 
-__all__ = ["MemoverCache", "cache_of"]
+__all__ = ["MemoverCache", "aclear_all", "cache_of", "clear_all"]
+
+install()

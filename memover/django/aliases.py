@@ -1,34 +1,135 @@
-"""From an alias of `CACHES` to the `memover.Cache` behind it: what `versioned_cache(cache="default")` means."""
+"""From an alias of `CACHES` to the `memover.Cache` behind it: what `versioned_cache(cache="default")` means.
+
+    BACKEND                     the functions' cache
+    --------------------------  ----------------------------------------------------------------------------
+    memover.django.MemoverCache the backend's own: connection, prefix and codec
+    Django's LocMemCache        one in this process's memory, for tests and development; `MAX_ENTRIES` and `TIMEOUT` count
+    Django's DummyCache         one that is turned off: every call runs its function
+    any other                   refused
+
+Inside `memover.using(cache)` every alias is that cache; a function keeps its alias's codec.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.core.cache import InvalidCacheBackendError, caches
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
 
-from memover.default import resolve_aliases_with
+from memover import default
 from memover.django.backend import MemoverCache
+from memover.django.caches import DjangoCache, codec_for, on_change
 from memover.errors import ConfigurationError
+from memover.keys.ownership import owners
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from memover.cache import Cache
 
-__all__ = ["cache_of"]
+__all__ = ["aclear_all", "cache_of", "clear_all", "codec_of", "functions_of"]
+
+_stand_ins: dict[str, DjangoCache] = {}
+_lock = threading.Lock()
+on_change(_stand_ins)
 
 
 def cache_of(alias: str) -> Cache:
-    """The cache of an alias: its connection, prefix and codec. Raises `ConfigurationError` when it is none of memover's."""
+    """The cache of an alias. Raises `ConfigurationError` for a name that is none, or a backend that cannot have functions."""
+    cache: Cache | None = default.swapped()
+    return own_cache_of(alias) if cache is None else cache
+
+
+def own_cache_of(alias: str) -> Cache:
+    """The cache of an alias by its settings, whatever `memover.using` says."""
     try:
-        backend = caches[alias]
+        backend: Any = caches[alias]
     except InvalidCacheBackendError as error:
         if isinstance(error, ConfigurationError):
             raise
         raise ConfigurationError(f"cache={alias!r} names no alias of Django's CACHES: {error}") from None
-    if not isinstance(backend, MemoverCache):
-        raise ConfigurationError(
-            f"cache={alias!r} is a {type(backend).__name__}: set its BACKEND to 'memover.django.MemoverCache', or name another alias."
-        )
-    return backend.cache
+    if isinstance(backend, MemoverCache):
+        return backend.cache
+    if isinstance(backend, (LocMemCache, DummyCache)):
+        return _stand_in(alias, backend)
+    raise ConfigurationError(
+        f"cache={alias!r} is a {type(backend).__name__}: set its BACKEND to 'memover.django.MemoverCache', or name another alias."
+    )
 
 
-resolve_aliases_with(cache_of)
+def codec_of(alias: str) -> Any:
+    """The codec that functions on an alias use; None where the settings do not name a cache of memover's."""
+    try:
+        return own_cache_of(alias).codec
+    except ConfigurationError:
+        return None
+
+
+def _stand_in(alias: str, backend: Any) -> DjangoCache:
+    with _lock:
+        cache = _stand_ins.get(alias)
+        if cache is None:
+            off = isinstance(backend, DummyCache)
+            cache = _stand_ins[alias] = DjangoCache(
+                "memory://",
+                prefix=backend.key_prefix,
+                ttl=backend.default_timeout,
+                max_entries=max(backend._max_entries, 1),
+                codec=codec_for("pickle"),
+                enabled=False if off else None,
+            )
+        return cache
+
+
+def functions_of(cache: Cache) -> Iterator[str]:
+    """The namespaces that functions of this process have on a cache, called or not."""
+    for owner in owners():
+        try:
+            if owner.cache is cache:
+                yield owner.policy.namespace
+        except ConfigurationError:  # an alias that is none: the system check says so
+            continue
+
+
+def clear_all() -> None:
+    """Empty the caches of this project: the key-value entries of every alias, and every namespace that this process knows.
+
+    Tags, and functions that only other processes have, are not touched. One round trip for each alias and namespace.
+    Raises `InvalidationFailed` when a store does not acknowledge it, after all the others were asked.
+    """
+    failed: Exception | None = None
+    for clear in _clearing():
+        try:
+            clear()
+        except Exception as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+async def aclear_all() -> None:
+    """`clear_all`, awaited: in a thread, as Django's own asynchronous methods."""
+    from asgiref.sync import sync_to_async
+
+    await sync_to_async(clear_all, thread_sensitive=True)()
+
+
+def _clearing() -> Iterator[Any]:
+    for alias in settings.CACHES:
+        yield caches[alias].clear
+    done = set()
+    for owner in owners():
+        try:
+            cache, namespace = owner.cache, owner.policy.namespace
+        except ConfigurationError:
+            continue
+        if (id(cache), namespace) not in done:
+            done.add((id(cache), namespace))
+            yield lambda cache=cache, namespace=namespace: cache.invalidate_namespace(namespace)
+
+
+default.resolve_aliases_with(cache_of, codec_of)

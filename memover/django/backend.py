@@ -128,6 +128,24 @@ class MemoverCache(KeyValueFace, BaseCache):
         """`get_or_set`, awaited."""
         return await super().aget_or_set(key, default, timeout, version)
 
+    # -- everything ---------------------------------------------------------------------------------------------------------
+
+    def clear_all(self) -> None:
+        """`clear()`, and every namespace that functions of this process have on this alias. See `memover.django.clear_all`."""
+        from memover.django.aliases import functions_of
+
+        self.clear()
+        for namespace in functions_of(self.cache):
+            self.cache.invalidate_namespace(namespace)
+
+    async def aclear_all(self) -> None:
+        """`clear_all`, awaited."""
+        from memover.django.aliases import functions_of
+
+        await self.aclear()
+        for namespace in functions_of(self.cache):
+            await self.cache.ainvalidate_namespace(namespace)
+
     # -- the end of a request ---------------------------------------------------------------------------------------------
 
     def close(self, **_: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 import json
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -13,13 +15,15 @@ from django.utils.module_loading import import_string
 
 from memover.cache import Cache
 from memover.codec.pickle import PickleCodec
+from memover.default import changed
 from memover.errors import ConfigurationError
 from memover.keys.names import check_prefix
 
-__all__ = ["DjangoCache", "shared_cache"]
+__all__ = ["DjangoCache", "codec_for", "kept", "on_change", "shared_cache"]
 
 _SALT = b"memover.django.MemoverCache"
 _shared: dict[str, DjangoCache] = {}
+_made: list[dict[str, DjangoCache]] = [_shared]
 _lock = threading.Lock()
 
 
@@ -51,6 +55,26 @@ def shared_cache(url: str, prefix: str, options: dict[str, Any]) -> DjangoCache:
         return cache
 
 
+def on_change(made: dict[str, DjangoCache]) -> None:
+    """Have `made`, caches by alias, emptied when the settings of the caches have changed."""
+    _made.append(made)
+
+
+@contextmanager
+def kept() -> Generator[None, None, None]:
+    """Have the caches of now again afterwards, with what is in their memory, if the settings are again those of now."""
+    with _lock:
+        before = [dict(made) for made in _made]
+    try:
+        yield
+    finally:
+        with _lock:
+            for made, caches in zip(_made, before):
+                made.clear()
+                made.update(caches)
+        changed()
+
+
 def codec_for(spec: Any) -> Any:
     """The codec that OPTIONS["codec"] asks for: "pickle" (signed), "msgpack", an object, or the dotted path of one or
     of what makes one."""
@@ -73,10 +97,9 @@ def _derived(secret: str | bytes) -> bytes:
 
 def _settings_changed(*, setting: str, **_: Any) -> None:
     if setting in ("CACHES", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
-        from memover.default import changed
-
         with _lock:
-            _shared.clear()
+            for made in _made:
+                made.clear()
         changed()
 
 

@@ -26,12 +26,12 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Dja
 
 from memover.django.backend import MemoverCache
 from memover.errors import ConfigurationError, StoreError
-from memover.keys.identity import Claim, owners
+from memover.keys.ownership import owners
 
 if TYPE_CHECKING:
     from memover.cli.project import Project
+    from memover.schema.findings import Finding, Found
     from memover.schema.lock import Lock
-    from memover.schema.rules import Finding, Found
 
 __all__ = ["check_functions", "check_lock", "check_servers"]
 
@@ -132,8 +132,10 @@ def _outdated(finding: Finding) -> CheckMessage:
 
 
 def _compared(project: Project, lock: Lock) -> list[Finding]:
+    from memover.cli.check import advised
     from memover.cli.project import names_of
     from memover.schema import rules
+    from memover.schema.findings import by_class
     from memover.schema.lock import Lock
 
     try:
@@ -153,29 +155,23 @@ def _compared(project: Project, lock: Lock) -> list[Finding]:
     for name, each in current.items():
         if name in known:
             found += rules.compare(name, each, known[name])
-    return project.reported(found, functions)
+    return advised(project, by_class(project.reported(found, functions), current), current)
 
 
 def _decorated(project: Project, lock: Lock) -> list[Found]:
     """The functions below the targets, as `memover lock` would find them; without targets, those of the lock's modules."""
-    from memover.cli.probe import _facts
-    from memover.cli.project import _found
-    from memover.keys.identity import _identity
+    from memover.cli.probe import claims_so_far, facts_of
+    from memover.cli.project import function_of
 
     locked = {each.function for each in lock.functions.values()}
     targets = project.targets or sorted({each.partition(":")[0] for each in locked})
-    claims = []
-    for owner in owners():
-        if owner.alias is not None:
-            store, prefix = f"the alias {owner.alias}", ""
-        elif owner._cache is None:
-            store, prefix = "the default cache", ""
-        else:
-            store, prefix = owner.cache.address, owner.cache.prefix
-        function = owner.function
-        if _LOCAL not in owner.name or f"{function.__module__}:{owner.name}" in locked:
-            claims.append(Claim(store, prefix, owner.policy.namespace, function, owner, _identity(function)))
-    return [_found(facts, project) for facts in _facts(claims, targets)]
+    claims = [
+        each
+        for each in claims_so_far()
+        if _LOCAL not in each.owner.name or f"{each.function.__module__}:{each.owner.name}" in locked
+    ]
+    functions, classes = facts_of(claims, targets)
+    return [function_of(facts, project, classes) for facts in functions]
 
 
 def _exists(module: str, project: Project) -> bool:

@@ -39,6 +39,8 @@ class Flight(Awaited, Protocol):
 class Collecting(Protocol):
     """What gathers the tokens of the cached results that a load uses; see `runtime.dependencies`."""
 
+    home: object
+
     def use(self, marks: Marks | None) -> None: ...
 
 
@@ -51,13 +53,15 @@ class Function(Protocol):
     soft_name: bytes | None
     clock_name: bytes
     coarse_name: bytes
-    version_mark: tuple[bytes, bytes]
     late: bool
     """Whether tags may be known only from the result."""
     wait_seconds: float
     lease_ms: int
 
+    @property
+    def version_mark(self) -> tuple[bytes, bytes]: ...
     def call_name(self, key: Key) -> bytes: ...
+    def is_at(self, home: object) -> bool: ...
     def older_keys(self, key: Key) -> Sequence[tuple[int, Key]]: ...
     def learn(self, key: Key, names: Sequence[bytes]) -> Key: ...
     def read_header(self, key: Key, raw: bytes | None) -> Any: ...
@@ -316,11 +320,10 @@ class CachedCall:
     def hand_on(self, outcome: Outcome) -> None:
         """Tell the load that asked for this call what the answer stands under."""
         collector = self.collector
-        if collector is None or outcome.source is Source.BYPASSED:
+        if collector is None or outcome.source is Source.BYPASSED or not self.function.is_at(collector.home):
             return
         stale = outcome.source is Source.STALE or outcome.source is Source.STALE_IF_ERROR
         if outcome.marks is None or stale or self.call_token is None:
             collector.use(None)
         else:
             collector.use((*outcome.marks, (self.call_name, self.call_token), self.function.version_mark))
-

@@ -28,13 +28,28 @@ if TYPE_CHECKING:
     from memover.engine.steps import Flow
     from memover.model import Key
 
-__all__ = ["KeyValues", "add", "clear", "delete", "delete_many", "get", "get_many", "has_key", "incr", "move", "set_many", "touch"]
+__all__ = [
+    "KeyValues",
+    "add",
+    "clear",
+    "delete",
+    "delete_many",
+    "get",
+    "get_many",
+    "has_key",
+    "incr",
+    "move",
+    "set_many",
+    "touch",
+]
 
 
 class KeyValues(Protocol):
     """The key-value entries of one cache, as their flows see them; see `runtime.keyvalue`. Nothing here waits."""
 
-    ledger: Ledger
+    @property
+    def ledger(self) -> Ledger: ...
+
     generation_name: bytes
     wait_seconds: float
     forget_failed_sets: bool
@@ -45,7 +60,7 @@ class KeyValues(Protocol):
     def header(self, key: Key, generation: bytes | None, raw: bytes | None, *, whole: bool = True) -> Header | None: ...
     def value(self, key: Key, raw: bytes, header: Header) -> Any: ...
     def replaced(self, raw: bytes, header: Header, value: Any) -> bytes: ...
-    def limit_ms(self, fresh_for: float) -> int: ...
+    def limit_ms(self, seconds: float) -> int: ...
     def note_lookup(self, key: Key, value: Any) -> None: ...
     def note_stored(self, parcels: Sequence[Parcel]) -> None: ...
     def store_failed(self, key: Key | None, error: BaseException) -> None: ...

@@ -309,7 +309,10 @@ def conclude(call: CachedCall, token: str, reading: Reading, done: Outcome) -> F
         yield from call.store(token, sealed)
     except StoreError as error:
         function.store_failed(call.key, error)
-        function.abandon(token)
+        if error.refused:
+            yield from give_back(call, token, failed=True)  # the store is there: it is this value that it does not take
+        else:
+            function.abandon(token)
     return done
 
 
@@ -387,7 +390,9 @@ def follow(call: CachedCall, grant: Grant, deadline: float, arrival: int) -> Flo
             yield from function.store.release(call.key, holder, False)
             return None
         elif not function.begin_wait(call, flight):
-            return (yield from alone(call, arrival))  # that load waits, in the end, for the one that this call is part of
+            return (
+                yield from alone(call, arrival)
+            )  # that load waits, in the end, for the one that this call is part of
         else:
             try:
                 yield from Await(flight, left)

@@ -11,6 +11,13 @@ Names are part of it, those of positional-only parameters too: renaming, adding,
 parameters makes every call a miss, and never reads an old entry under a new meaning. Only the values that
 `ignore=` names are left out, and with `key=` only what the key names counts.
 
+A function that is one of many (a closure, a partial, a bound method: see `identity`) has a key part, which goes before
+these bytes:
+
+    g <n> : <part>                n bytes
+
+To a text that is no digest it is appended as `~~` and 32 hex digits; no such text holds two tildes.
+
 `compile` gives a function with exactly the wrapped function's signature, so that the interpreter binds the
 arguments, applies the defaults and complains in the function's own words. It keeps a bounded memo from calls to
 records. The memo holds only calls whose counting arguments are all exactly int, str, bytes, bool, None or
@@ -24,6 +31,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from enum import Enum
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +41,7 @@ from memover.errors import ConfigurationError
 from . import template as human
 from .canonical import encode
 from .compiler import Compiler, digest
+from .names import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +51,12 @@ __all__ = ["Binding"]
 R = TypeVar("R")
 
 _LETTERS: dict[Any, bytes] = {inspect.Parameter.VAR_POSITIONAL: b"a", inspect.Parameter.VAR_KEYWORD: b"k"}
+
+
+class LeftOut(Enum):
+    """In a key, an argument that was left out and whose default is a bare `object()`. Its name here is part of such keys."""
+
+    LEFT_OUT = "left out"
 
 
 class Binding:
@@ -68,6 +83,8 @@ class Binding:
         self.parameters = tuple(self.signature.parameters)
         self.ignore = self._ignored(ignore, key)
         self.key = key
+        self.part: bytes | Callable[[], bytes] = b""
+        """What `identity` says tells this function from others of its source; a callable is asked at each call."""
         self.template: human.Template | None = None
         counting = tuple(name for name in self.parameters if name not in self.ignore)
         if isinstance(key, str):
@@ -81,6 +98,12 @@ class Binding:
         self.counting = counting
         """The parameters whose values make the key, in the order of the signature."""
         self._heads = self._make_heads()
+        # `def f(x, default=MISSING)` with `MISSING = object()`: what the caller left out is a value of its own.
+        self._left_out = {
+            name: parameter.default
+            for name, parameter in self.signature.parameters.items()
+            if type(parameter.default) is object
+        }
         self._compiler = Compiler(self.signature, qualified_name(function), counting)
         if callable(key):
             self._key_call = self._compiler.call_of(self._key_arguments(key))
@@ -160,11 +183,27 @@ class Binding:
         May be called from any thread. Raises the `TypeError` of the function itself for wrong arguments,
         `UnkeyableArgument`, and what a `__memover_key__()` or a `key=` callable raises.
         """
+        if callable(self.part):
+            memo_size = 0
         if callable(self.key):
-            return self._compiler.keyed(make, self.key, self._key_call, self._key_text)
+            return self._compiler.keyed(make, self.key, self._key_call, self._marked(self._key_text))
         if self.template is not None:
-            return self._compiler.lookup(make, self._template_text(self.template), memo_size)
+            return self._compiler.lookup(make, self._marked(self._template_text(self.template)), memo_size)
         return self._compiler.lookup(make, self._inline_digest, memo_size, late=True)
+
+    def _marked(self, text: Callable[..., str]) -> Callable[..., str]:
+        """A maker of texts with the key part after them."""
+        if not self.part:
+            return text
+
+        def marked(*values: Any) -> str:
+            part = blake2b(self._part(), digest_size=16).hexdigest()
+            return shorten(f"{text(*values)}~~{part}")
+
+        return marked
+
+    def _part(self) -> bytes:
+        return self.part() if callable(self.part) else self.part
 
     @property
     def text(self) -> Callable[..., str]:
@@ -195,8 +234,8 @@ class Binding:
         return arguments
 
     def _bytes(self, *values: Any) -> bytes:
-        parts = [b"c%d:" % len(values)]
-        for head, name, value in zip(self._heads, self.counting, values, strict=True):
+        parts = [self._head(), b"c%d:" % len(values)]
+        for head, name, value in zip(self._heads, self.counting, self._values(values), strict=True):
             parts += (head, encode(value, name, self.name))
         return b"".join(parts)
 
@@ -207,14 +246,28 @@ class Binding:
     def _inline_digest(self) -> Callable[..., str]:
         inline: Callable[..., str] | None = self.__dict__.get("_inline")
         if inline is None:
-            inline = self.__dict__["_inline"] = digest(self._heads, self._digest)
+            # With a part that is asked at each call, the long way.
+            inline = self._digest if callable(self.part) else digest(self._heads, self._digest, self._head())
+            self.__dict__["_inline"] = inline
         return inline
+
+    def _head(self) -> bytes:
+        part = self._part()
+        return b"g%d:%b" % (len(part), part) if part else b""
 
     def _template_text(self, template: human.Template) -> Callable[..., str]:
         def text(*values: Any) -> str:
-            return template.text(dict(zip(self.counting, values, strict=True)), self.name)
+            return template.text(dict(zip(self.counting, self._values(values), strict=True)), self.name)
 
         return text
+
+    def _values(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self._left_out:
+            return values
+        return tuple(
+            LeftOut.LEFT_OUT if name in self._left_out and value is self._left_out[name] else value
+            for name, value in zip(self.counting, values, strict=True)
+        )
 
     def _key_text(self, value: Any) -> str:
         return human.whole(value, self.name)

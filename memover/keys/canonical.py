@@ -20,7 +20,7 @@ the platform, or the Python version. **It never changes**: bytes of released ver
 Numbers n are decimal. Every form ends where its length or `;` says, so a sequence of forms splits one way only.
 The type counts at every depth: `1`, `1.0`, `True` and `"1"` differ, as do a tuple and a list. A subclass
 never passes for its base: a subclass of a builtin is refused unless it is a kind of its own (an enum, a named
-tuple, ...), is registered, or has `__memover_key__()`. A class counts by its module and qualified name.
+tuple, ...), is registered, or has `__memover_key__()`. A class counts by its import name and qualified name (`classes.naming`).
 
 Order in which a type is looked up: the table above; `register_key` of the very type; `__memover_key__()`;
 `register_key` of a base; the known types. What is none of these is refused. `repr`, `str`, `hash` and `id` of
@@ -32,7 +32,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from memover.classes.naming import class_name
 from memover.errors import ConfigurationError, UnkeyableArgument
+from memover.keys.passing import hint_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -73,11 +75,14 @@ class Refused(Exception):
             steps[10:-10] = ["..."]
         path = (place or parameter) + "".join(steps)
         at = f"{function}(): " if function else ""
-        if self.hint:
+        if parameter == "self" and self.steps:
+            # Not ignore=: without `self` all objects of the class, of whatever tenant, would share.
+            todo = "give the class a __memover_key__() that returns what tells its objects apart"
+        elif self.hint:
             todo = self.hint
             if parameter:
                 todo += f", or leave the parameter out with ignore=({parameter!r},)"
-        elif parameter == "self" and not self.steps:
+        elif parameter == "self":
             todo = (
                 "give the class a __memover_key__() that returns what tells its objects apart, or leave it out "
                 'with ignore=("self",) if the result does not depend on it'
@@ -164,8 +169,8 @@ def builtin_base(kind: type) -> type | None:
 
 
 def class_part(kind: type) -> bytes:
-    """A class by its module and qualified name."""
-    return encode_part(f"{kind.__module__}:{kind.__qualname__}", {})
+    """A class by the name it has in every process."""
+    return encode_part(class_name(kind), {})
 
 
 # ------------------------------------------------------------------ the table
@@ -330,6 +335,9 @@ def _find(kind: type, value: Any) -> Encoder:
     for base in kind.__mro__[1:]:
         if base in _registered:
             return _keyed(kind, "registered", _registered[base], "the registered key function")
+    hint = hint_for(kind)
+    if hint:
+        raise Refused(value, "it is no value", hint)
     for find in finders:
         encoder = find(kind)
         if encoder is not None:

@@ -226,8 +226,8 @@ def _keeper(memo: dict[Any, dict[Any, Any]], size: int) -> Callable[[Any, Any, t
     return keep
 
 
-def digest(heads: tuple[bytes, ...], slow: Callable[..., str]) -> Callable[..., str]:
-    """The function from the values of a call to its text; `slow` does the same for any values."""
+def digest(heads: tuple[bytes, ...], slow: Callable[..., str], first: bytes = b"") -> Callable[..., str]:
+    """The function from the values of a call to its text; `slow` does the same for any values. `first` is digested first."""
     names = [f"v{index}" for index in range(len(heads))]
     slowly = f"return slow({', '.join(names)})"
     body, text = [], f"c{len(heads)}:"
@@ -247,9 +247,11 @@ def digest(heads: tuple[bytes, ...], slow: Callable[..., str]) -> Callable[..., 
         body += [f"else: {slowly}"]
     body += [
         f'data = f"{text}".encode("utf-8", "surrogatepass")',
-        "return blake2b(data, digest_size=16).hexdigest()",
+        "return blake2b(first + data, digest_size=16).hexdigest()"
+        if first
+        else "return blake2b(data, digest_size=16).hexdigest()",
     ]
-    scope: dict[str, Any] = {"slow": slow, "blake2b": blake2b}
+    scope: dict[str, Any] = {"slow": slow, "blake2b": blake2b, "first": first}
     source = "\n".join([f"def digest({', '.join(names)}):", *("    " + line for line in body)])
     exec(compile(source, "<memover digest>", "exec"), scope)  # noqa: S102 - as above
     return scope["digest"]  # type: ignore[no-any-return]

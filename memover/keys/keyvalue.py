@@ -3,7 +3,7 @@
     key         text                                made by
     ----------  ----------------------------------  --------------------
     entry       {prefix}:{version}:{key}            `stored_key`, or a key function of the user's
-    generation  {prefix}:gen:~kv                    `naming.generation_key` of `NAMESPACE`
+    generation  {prefix}:gen:~kv                    `names.generation_key` of `NAMESPACE`
     lease       {<entry key>}:lease                 `Name`
 
 The generation is one for all versions, so that clearing is one step; `~` is in no namespace, so no function has it.

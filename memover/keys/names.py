@@ -1,4 +1,5 @@
-"""The names of everything memover keeps in a store: every key is made here, and parses one way only.
+"""The names of everything memover keeps in a store; each parses one way only. The text of a key is formed here and nowhere
+else, but for leases, which `model.Key` and `keys.keyvalue` form in the same way.
 
     key         text                                    made by
     ----------  --------------------------------------  ----------------
@@ -9,15 +10,16 @@
     tag clock   {prefix}:gen:@tags                      `tag_clock_key`
     coarse      {prefix}:gen:@all                       `coarse_key`
     tag         {prefix}:tag:{escaped tag}              `tag_key`
-    lease       {<entry key>}:lease, braces as written  `lease_key`
+    lease       {<entry key>}:lease, braces as written  `lease_key`, `model.Key`
+    report      {prefix}:report:{process id}            `report_key`
 
     prefix     1 to 64 of   A-Z a-z 0-9 _ . -
     namespace  1 to 200 of  A-Z a-z 0-9 _ . - /
-    version    decimal, from 1 to 2**63 - 1, no leading zero
-    text       32 lower-case hex digits, or a human key (`human.py`): 1 to 200 printable ASCII characters
+    version    decimal, from 1 to 2**63 - 1, no leading zero; with `follow_code` then `~` and 8 hex digits
+    text       32 lower-case hex digits, or a human key (`template.py`): 1 to 200 printable ASCII characters
 
 Why one way only: neither prefix, version nor namespace holds a colon, so the first three colons are the
-separators and the rest is the text; `gen` and `tag` are no versions, and `@` is in no namespace. A lease begins with `{`, which begins
+separators and the rest is the text; `gen`, `tag` and `report` are no versions, and `@` is in no namespace. A lease begins with `{`, which begins
 no prefix. No part holds `{` or `}`, so the braces of a lease are a Redis Cluster hash tag around the whole
 entry key (Redis Cluster specification, "Hash tags"): the lease shares the slot of its entry and of nothing else.
 
@@ -46,11 +48,13 @@ __all__ = [
     "escape",
     "generation_key",
     "lease_key",
+    "report_key",
     "soft_key",
     "stripe_key",
     "tag_clock_key",
     "shorten",
     "tag_key",
+    "tag_of",
     "transient",
 ]
 
@@ -102,7 +106,7 @@ def check_version(value: Any) -> int:
     return value
 
 
-def entry_key(prefix: str, version: int, namespace: str, text: str) -> str:
+def entry_key(prefix: str, version: int | str, namespace: str, text: str) -> str:
     """The key of one call's entry; prefix, version and namespace have been checked, text is a binding's."""
     return f"{prefix}:{version}:{namespace}:{text}"
 
@@ -153,9 +157,20 @@ def tag_key(prefix: str, tag: str) -> str:
     return f"{prefix}:tag:{shorten(escape(tag))}"
 
 
+def tag_of(prefix: str, key: str) -> str | None:
+    """The tag, as it is written in keys, whose token is kept under this key; None for the key of anything else."""
+    start = f"{prefix}:tag:"
+    return key[len(start) :] if key.startswith(start) else None
+
+
 def lease_key(entry_key: str) -> str:
     """The key of the lease on an entry, in the entry's Redis Cluster slot."""
     return "{" + entry_key + "}:lease"
+
+
+def report_key(prefix: str, process: str) -> str:
+    """The key of what one process reports of itself; `process` is text that no other process has, of plain characters."""
+    return f"{prefix}:report:{process}"
 
 
 def escape(text: str | bytes, also: str = "") -> str:

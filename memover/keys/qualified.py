@@ -7,7 +7,7 @@
     method      "module:qualname" of the function, then `__self__`
     descriptor  class, name: `str.upper`
 
-A name counts only if looking it up gives this very object. Lambdas, functions and classes made inside
+The module is the one an import would name (`classes.naming`): that of a program is not `__main__`. A name counts only if looking it up gives this very object. Lambdas, functions and classes made inside
 functions, and a function whose name now belongs to its decorated self are therefore refused: two closures
 have one name and two meanings.
 """
@@ -25,6 +25,8 @@ from types import (
     WrapperDescriptorType,
 )
 from typing import TYPE_CHECKING, Any
+
+from memover.classes.naming import class_name, function_name
 
 from .canonical import Active, Refused, class_part, composite, encode_part, enter
 
@@ -53,7 +55,7 @@ def _name(value: Any) -> bytes:
             f"{module}.{qualname} is not found under its name, so other processes and other closures could mean "
             "something else by it; define it at module level",
         )
-    return encode_part(f"{module}:{qualname}", {})
+    return encode_part(class_name(value) if isinstance(value, type) else function_name(value), {})
 
 
 def _class(value: Any, active: Active) -> bytes:

@@ -17,7 +17,7 @@
 Rows of a database (Django models, mapped classes of SQLAlchemy) and queries are refused, unless `register_key` names their
 class or a base. A field that was never set counts as such. A class derived from a dataclass or attrs class without being
 decorated itself is refused, and so is a dataclass derived from a builtin such as str: either may hold more
-than its fields. A class is its module and qualified name.
+than its fields. A class is its import name and qualified name.
 """
 
 from __future__ import annotations

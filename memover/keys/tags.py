@@ -31,7 +31,6 @@ class TooManyTags(ConfigurationError):
     """More tags on one result than an entry can carry."""
 
 
-
 class Tags:
     """What a function declared as `tags=`.
 

@@ -1,13 +1,10 @@
 """The observer for the standard library's logging.
 
-    | event                                    | level   | limited |
-    |------------------------------------------|---------|---------|
-    | lookup, load, store, -refused, upgrade   | DEBUG   | no      |
-    | invalidate                               | INFO    | no      |
-    | damaged, store-error, unencodable, other | WARNING | yes     |
-    | invalidate that was not acknowledged     | ERROR   | no      |
+Every event of `memover.runtime.events` has its level there: what happens many times a second is DEBUG, invalidations are
+INFO, what somebody should look at is WARNING, and an invalidation that was not acknowledged is ERROR. An event that is not in
+the table is a warning. An audit that found a difference is a warning, one that agreed is not.
 
-What a function raises is its caller's business, so a load that failed is no warning. What is limited is logged when it
+What a function raises is its caller's business, so a load that failed is no warning. A warning is logged when it
 first happens and then at most once in `repeat_after` seconds per event name and namespace, with the number of
 those left out: a store that is down would otherwise log as often as it is asked.
 
@@ -23,13 +20,14 @@ import threading
 from typing import TYPE_CHECKING
 
 from memover.clocks import monotonic
+from memover.runtime.events import EVENTS
 
 if TYPE_CHECKING:
     from memover.model import Event
 
 __all__ = ["LoggingObserver"]
 
-_QUIET = frozenset(("lookup", "load", "store", "store-refused", "upgrade"))
+_LEVELS = {each.name: (getattr(logging, each.level.upper()), getattr(logging, each.failing.upper())) for each in EVENTS}
 
 
 class LoggingObserver:
@@ -87,12 +85,11 @@ class LoggingObserver:
 
 
 def level_of(event: Event) -> int:
-    """The level of the table above."""
-    if event.name in _QUIET:
-        return logging.DEBUG
-    if event.name == "invalidate":
-        return logging.INFO if event.error is None else logging.ERROR
-    return logging.WARNING
+    """The level of the table of events."""
+    if event.name == "audit" and event.detail.startswith("differ"):
+        return logging.WARNING
+    usual, failing = _LEVELS.get(event.name, (logging.WARNING, logging.WARNING))
+    return int(usual if event.error is None else failing)
 
 
 class Sentence:

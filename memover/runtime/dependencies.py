@@ -116,7 +116,10 @@ def enter(calls: Sequence[CachedCall], home: object, tracks: bool) -> tuple[Insi
 def leave(entered: tuple[Inside, Token[Inside | None]]) -> None:
     """The load is over, in this context and in those it began."""
     entered[0].over = True
-    INSIDE.reset(entered[1])
+    try:
+        INSIDE.reset(entered[1])
+    except ValueError:
+        pass  # a load whose event loop was closed is ended by the collector, in another context
 
 
 def current() -> Inside | None:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from memover.engine.call import CachedCall
     from memover.model import Key, Source
     from memover.policy import Policy
+    from memover.runtime.counters import Counters
     from memover.runtime.guard import Guard
-    from memover.runtime.observers import Counters
     from memover.runtime.state import CacheState
 
 __all__ = ["Entries", "limit_ms"]

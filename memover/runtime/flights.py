@@ -51,6 +51,11 @@ class Flight:
         presence = self.presence
         return self.ended or presence is None or presence.present()
 
+    def beneath(self, caller: Present | None) -> bool:
+        """Whether its owner was interrupted by the caller and cannot end it before the caller returns."""
+        presence = self.presence
+        return presence is not None and presence.beneath(caller)
+
     def join(self, wake: Callable[[], None]) -> bool:
         """Have `wake` called at the end, by whichever thread ends it; False if it has ended already."""
         if self.ended:
@@ -81,7 +86,7 @@ class Flight:
     def leads_to(self, flights: set[int]) -> bool:
         """Whether this load waits, directly or through others, for one of these flights."""
         seen: set[int] = set()
-        waiting = [self]
+        waiting: list[Flight] = [self]
         while waiting:
             flight = waiting.pop()
             if id(flight) in flights:

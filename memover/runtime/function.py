@@ -24,24 +24,28 @@ from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
 from memover.engine.steps import Invoke, Spawn
 from memover.errors import UnencodableValue
-from memover.keys.tags import TooManyTags
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
+from memover.keys.ownership import UNCLAIMED, Claimed
+from memover.keys.tags import TooManyTags
+from memover.latch import inside_section
 from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
+from memover.runtime.counters import Counters
 from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights, enter, leave
 from memover.runtime.entries import Entries
 from memover.runtime.flights import Flight
 from memover.runtime.guard import Guard, chain
-from memover.runtime.observers import Counters
 from memover.runtime.upgrades import Upgrading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from memover.engine.answers import Sealed
     from memover.engine.steps import Flow
     from memover.keys.binding import Binding
     from memover.keys.tags import Tags
     from memover.policy import Policy
+    from memover.runtime.audit import Auditor
     from memover.runtime.state import CacheState
     from memover.stores.near import Tier
 
@@ -71,8 +75,10 @@ class Function(Entries):
         codec: Any,
         tags: Tags,
         state: CacheState,
+        claimed: Claimed = UNCLAIMED,
     ) -> None:
         super().__init__(codec)
+        self.claimed = claimed
         self.function = function
         self.name = name
         self.policy = policy
@@ -84,7 +90,7 @@ class Function(Entries):
         self.witness = state.witness
         self.counters = Counters()
         self.upgrades: Mapping[int, Callable[[Any], Any]] = {}
-        self.guard = Guard(function, name, policy, state.prefix)
+        self.guard = Guard(function, name, policy, state.prefix, claimed)
         prefix, namespace = state.prefix, policy.namespace
         self.generation_name = generation_key(prefix, namespace).encode()
         self.soft_name = soft_key(prefix, namespace).encode() if policy.stale_window > 0 else None
@@ -93,11 +99,13 @@ class Function(Entries):
         self.names: tuple[bytes, ...] = (self.generation_name,)
         if self.soft_name is not None:
             self.names = (*self.names, self.soft_name)
-        self.version_mark = (VERSION + namespace.encode(), b"%d" % policy.version)
-        state.witness.versions[self.version_mark[0]] = self.version_mark[1]
+        self.version_name = VERSION + namespace.encode()
+        state.witness.versions[self.version_name] = claimed.token(policy.version)
         self.late = tags.late or "depends_on" in names_in(function)
         self.learned: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
-        self.simple = self.soft_name is None and not tags.early and not policy.beta
+        self.whole = bool(policy.beta or policy.audit)
+        """Whether every hit takes the whole flow, because something else may follow from it."""
+        self.simple = self.soft_name is None and not tags.early and not self.whole
         """Whether an entry can be served by its generation alone, and a hit concerns nothing else."""
         self.lease_seconds = state.lease_ttl if policy.lease_ttl is None else policy.lease_ttl
         self.wait_seconds = state.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
@@ -109,6 +117,11 @@ class Function(Entries):
         )
         self.refreshing: dict[bytes, float] = {}
         self.near: Tier | None = None if policy.near is None or state.store.local else state.near(policy.near)
+        self.auditor: Auditor | None = None
+        if policy.audit:
+            from memover.runtime.audited import auditor_of
+
+            self.auditor = auditor_of(self)
         state.functions.add(self)
 
     def after_fork(self) -> None:
@@ -120,10 +133,18 @@ class Function(Entries):
     def key(self, text: str, version: int | None = None) -> Key:
         """The names in the store of a call whose arguments come to `text`."""
         policy = self.policy
-        return Key(
-            entry_key(self.state.prefix, policy.version if version is None else version, policy.namespace, text),
-            self.names,
-        )
+        part = self.version_text if version in (None, policy.version) else str(version)
+        return Key(entry_key(self.state.prefix, part, policy.namespace, text), self.names)
+
+    @property
+    def version_text(self) -> str:
+        """The version part of entry keys."""
+        return self.claimed.version(self.policy.version)
+
+    @property
+    def version_mark(self) -> tuple[bytes, bytes]:
+        """What stands for the version in entries whose load used a result of this function."""
+        return self.version_name, self.version_text.encode()
 
     def lookup(self, version: int | None = None) -> Callable[..., Key]:
         """The way from a call's arguments to its key: bound, digested, tagged, and remembered where that is safe."""
@@ -145,6 +166,10 @@ class Function(Entries):
 
         return tagged
 
+    def is_at(self, home: object) -> bool:
+        """Whether its entries are where `home` says."""
+        return home == self.state.home
+
     def call_name(self, key: Key) -> bytes:
         """The token that stands for this call in entries whose load used its result."""
         return stripe_key(self.state.prefix, self.policy.namespace, key.text.split(":", 3)[3]).encode()
@@ -156,7 +181,7 @@ class Function(Entries):
         if not self.upgrades:
             return ()
         prefix, policy = self.state.prefix, self.policy
-        own = entry_key(prefix, policy.version, policy.namespace, "")
+        own = entry_key(prefix, self.version_text, policy.namespace, "")
         if not key.text.startswith(own):
             return ()
         text, names = key.text[len(own) :], key.names[: key.required]
@@ -197,7 +222,7 @@ class Function(Entries):
     ) -> CachedCall:
         """A call that was not served at once."""
         collector = collecting()
-        if collector is not None and not (collector.tracks and collector.home == self.state.home):
+        if collector is not None and not (collector.tracks and self.state.may_be_at(collector.home)):
             collector = None
         key = self.known_key(key) if self.learned else key
         return CachedCall(self, key, args, kwargs, flight=Flight(), collector=collector, max_age=max_age)
@@ -235,11 +260,13 @@ class Function(Entries):
         call.unleased = flight is call.flight
         return flight
 
-    def begin_wait(self, call: CachedCall, flight: Flight) -> bool:
-        """Note that the loads which this call is part of wait for another; False when that one waits for one of them.
+    def begin_wait(self, call: CachedCall, flight: Any) -> bool:
+        """Note that the loads which this call is part of wait for another; False when that one cannot end before this call.
 
-        Two functions that call each other from two threads would else wait for each other. In other processes such a
-        circle is not seen, and ends by `wait_timeout`."""
+        Two functions that call each other from two threads would else wait for each other (in other processes such a
+        circle is not seen, and ends by `wait_timeout`), and so would a signal handler for the load that it interrupted."""
+        if flight.beneath(call.presence) or inside_section():
+            return False
         enclosing = enclosing_flights()
         if not enclosing:
             return True
@@ -249,7 +276,7 @@ class Function(Entries):
             return False
         return True
 
-    def end_wait(self, call: CachedCall, flight: Flight) -> None:
+    def end_wait(self, call: CachedCall, flight: Any) -> None:
         """The call waits no more."""
         for enclosing in enclosing_flights()[:1]:
             enclosing.waits_for.pop(id(call), None)
@@ -278,6 +305,12 @@ class Function(Entries):
 
     def load(self, call: CachedCall) -> Flow[Outcome]:
         """Run the function and gather what it uses. What it raises is in the outcome."""
+        if not self.observers.spanning:
+            return (yield from self._load(call))
+        with self.span("load", call.key.text):
+            return (yield from self._load(call))
+
+    def _load(self, call: CachedCall) -> Flow[Outcome]:
         value, error = None, None
         entered = enter((call,), self.state.home, self.policy.track_dependencies)
         began = perf_counter()
@@ -295,12 +328,10 @@ class Function(Entries):
         keep = True
         if isinstance(value, NotCached):  # type: ignore[arg-type]  # to checkers it is a function
             value, keep = value.value, False
-        self.counters.loads += 1
         call.load_time = seconds
         if error is None and isinstance(value, (CoroutineType, GeneratorType, AsyncGeneratorType)):
             error = refused(self.name, value)
-        if error is not None:
-            self.counters.load_errors += 1
+        self.counters.loaded(seconds, failed=error is not None)
         self.emit("load", call.key, error=error, load_time=seconds)
         outcome = Outcome(None if error is not None else value, error, load_time=seconds)
         outcome.outside = error is not None and from_outside(error)
@@ -464,6 +495,10 @@ class Function(Entries):
 
     # -- what happened ----------------------------------------------------------------------------------------------------
 
+    def span(self, name: str, key: str) -> AbstractContextManager[None]:
+        """Around what ends with an event of that name, for observers that make spans."""
+        return self.observers.span(name, self.policy.namespace, key, self.store.address)
+
     def disabled(self) -> None:
         """A call ran with caching turned off."""
         self.counters.bypasses += 1
@@ -474,6 +509,8 @@ class Function(Entries):
         """Count a lookup and tell the observers of it; `elapsed` is the whole call in seconds."""
         call.hand_on(outcome)
         self.counters.looked_up(outcome.source)
+        if self.auditor is not None and outcome.source is Source.FRESH:
+            self.auditor.consider(call, outcome)
         if self.observers.busy:
             size = 0 if outcome.sealed is None else len(outcome.sealed.raw)
             self.observers.emit(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from memover.codec.envelope import Header
+    from memover.keys.ownership import Claimed
     from memover.policy import Policy
     from memover.schema.shape import Shape
 
@@ -37,11 +38,12 @@ def chain(upgrades: Mapping[int, object]) -> tuple[int, ...]:
 class Guard:
     """Compares the entries of one function on one cache with what the function returns."""
 
-    def __init__(self, function: Callable[..., Any], name: str, policy: Policy, prefix: str) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, policy: Policy, prefix: str, claimed: Claimed) -> None:
         self._function = function
         self._name = name
         self._policy = policy
-        self._entries = entry_key(prefix, policy.version, policy.namespace, "").encode()
+        self._prefix = prefix
+        self._claimed = claimed
         self._shape: Shape | None = None
         self._seen: tuple[bytes, float] | None = None
         self._warned = False
@@ -62,8 +64,12 @@ class Guard:
             and own not in (NO_FINGERPRINT, b"")
             and header.kind == KIND_VALUE
             # `f.at(version)` reads what other versions stored, in shapes of their own.
-            and header.key.startswith(self._entries)
+            and header.key.startswith(self._entries())
         )
+
+    def _entries(self) -> bytes:
+        version = self._claimed.version(self._policy.version)
+        return entry_key(self._prefix, version, self._policy.namespace, "").encode()
 
     def first_sight(self, header: Header) -> bool:
         """Whether this entry was not the last one found wanting: one call may look at it twice."""

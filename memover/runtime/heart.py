@@ -219,7 +219,7 @@ class Heart:
         run_.retry = _RETRY_FIRST_SECONDS
         if self._fell:
             self._fell = False
-            self._emit("near-up", None)
+            self._emit("near-stand", None)
 
     def _make_sure(self) -> None:
         """Have the call tokens exist that entries are to come in under. Where the store refuses (it is full, say), those
@@ -271,11 +271,11 @@ class Heart:
         run_.known, run_.due = None, 0.0
         if not self._fell:
             self._fell = True
-            self._emit("near-down", error)
+            self._emit("near-fall", error)
 
     def _emit(self, name: str, error: StoreError | None) -> None:
         if self._observers.busy:
-            self._observers.emit(Event(name, "", "", error=error))
+            self._observers.emit(Event(name, "", "", detail="" if error is None else str(error)))
 
 
 def heart_of(state: CacheState) -> Heart:

@@ -61,7 +61,7 @@ def cached_call(function: Function, lookup: Callable[..., Key]) -> Callable[...,
             if value is not MISSING:
                 counters.hits += 1
                 return value
-        if witness.owed or function.policy.beta:
+        if witness.owed or function.whole:
             return general(function, lookup, args, kwargs)
         if function.learned:
             key = function.known_key(key)
@@ -109,7 +109,7 @@ def acached_call(function: Function, lookup: Callable[..., Key]) -> Callable[...
             if value is not MISSING:
                 counters.hits += 1
                 return value
-        if witness.owed or function.policy.beta:
+        if witness.owed or function.whole:
             return await ageneral(function, lookup, args, kwargs)
         if function.learned:
             key = function.known_key(key)
@@ -197,6 +197,9 @@ def general(
     call = function.call(lookup(*args, **kwargs), args, kwargs, max_age)
     if is_loading(function, call.key.entry):
         return bypass(function, call)
+    if function.observers.spanning:
+        with function.span("lookup", call.key.text):
+            return drive(flows.get(call), call, began)
     return drive(flows.get(call), call, began)
 
 
@@ -215,6 +218,13 @@ async def ageneral(
     call = function.call(lookup(*args, **kwargs), args, kwargs, max_age)
     if is_loading(function, call.key.entry):
         return await abypass(function, call)
+    if function.observers.spanning:
+        with function.span("lookup", call.key.text):
+            return await _served_or_flown(function, call, began)
+    return await _served_or_flown(function, call, began)
+
+
+async def _served_or_flown(function: Function, call: CachedCall, began: float) -> Any:
     if call.closed():
         return await adrive(flows.get(call), call, began)
     try:
@@ -254,14 +264,14 @@ def bypass(function: Function, call: CachedCall) -> Any:
         except StoreError as error:
             function.store_failed(call.key, error)
             bypassed(call, names, None)
-    began, error = perf_counter(), None
+    began, failure = perf_counter(), None
     try:
         return function.function(*call.args, **call.kwargs)
-    except BaseException as raised:
-        error = raised
+    except BaseException as error:
+        failure = error
         raise
     finally:
-        function.looked_up(call, Outcome(error=error, source=Source.BYPASSED), perf_counter() - began)
+        function.looked_up(call, Outcome(error=failure, source=Source.BYPASSED), perf_counter() - began)
 
 
 async def abypass(function: Function, call: CachedCall) -> Any:
@@ -272,14 +282,14 @@ async def abypass(function: Function, call: CachedCall) -> Any:
         except StoreError as error:
             function.store_failed(call.key, error)
             bypassed(call, names, None)
-    began, error = perf_counter(), None
+    began, failure = perf_counter(), None
     try:
         return await function.function(*call.args, **call.kwargs)
-    except BaseException as raised:
-        error = raised
+    except BaseException as error:
+        failure = error
         raise
     finally:
-        function.looked_up(call, Outcome(error=error, source=Source.BYPASSED), perf_counter() - began)
+        function.looked_up(call, Outcome(error=failure, source=Source.BYPASSED), perf_counter() - began)
 
 
 # -- running a call's flow ----------------------------------------------------------------------------------------------------
@@ -300,22 +310,38 @@ def drive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool =
     """Run a call's flow in this thread, let those go on who wait for it, and return or raise what it came to."""
     call.presence = call.flight.presence = presence = FramePresence()
     function: Any = call.function
-    outcome: Outcome | None = None
+    done: Outcome | None = None
     try:
-        outcome = run(flow)
+        outcome = done = run(flow)
     finally:
-        function.finish(call, outcome)
+        function.finish(call, done)
         presence.forget()
+        del done
     if lookup:
         function.looked_up(call, outcome, perf_counter() - began)
     else:
         call.hand_on(outcome)
-    return result_of(outcome)
+    try:
+        return result_of(outcome)
+    finally:
+        del outcome  # its error's traceback refers to this frame
+
+
+def running_loop(call: CachedCall) -> asyncio.AbstractEventLoop:
+    """The event loop of this call. Raises `RuntimeError` that says what is supported where there is none of asyncio's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        function: Any = call.function
+        raise RuntimeError(
+            f"{function.name} was awaited without a running asyncio event loop. memover's `async def` functions run under "
+            f"asyncio only (and uvloop): not under trio, nor under anyio on its trio backend."
+        ) from None
 
 
 async def adrive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True) -> Any:
     """Run a call's flow in a task of its own and return or raise what it came to."""
-    loop = asyncio.get_running_loop()
+    loop = running_loop(call)
     task = loop.create_task(_fly(flow, call))
     call.presence = call.flight.presence = TaskPresence(task, loop)
     function: Any = call.function
@@ -342,7 +368,10 @@ async def adrive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup:
         function.looked_up(call, outcome, perf_counter() - began)
     else:
         call.hand_on(outcome)
-    return result_of(outcome)
+    try:
+        return result_of(outcome)
+    finally:
+        del outcome  # its error's traceback refers to this frame
 
 
 async def _fly(flow: Flow[Outcome], call: CachedCall) -> Outcome:

@@ -54,11 +54,11 @@ def cached_call_near(function: Function, lookup: Callable[..., Key]) -> Callable
     observers, witness, counters = function.observers, function.witness, function.counters
     inside = INSIDE.get
     soft, versions = function.soft_name, witness.versions
-    fetch, beta = function.store.fetch, function.policy.beta
+    fetch = function.store.fetch
     find = tier.items.get
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if observers.busy or inside() is not None or witness.owed or beta:
+        if observers.busy or inside() is not None or witness.owed or function.whole:
             return general_near(function, lookup, args, kwargs)
         key = lookup(*args, **kwargs)
         item = find(key.text)
@@ -119,11 +119,11 @@ def acached_call_near(function: Function, lookup: Callable[..., Key]) -> Callabl
     observers, witness, counters = function.observers, function.witness, function.counters
     inside = INSIDE.get
     soft, versions = function.soft_name, witness.versions
-    afetch, beta = function.store.afetch, function.policy.beta
+    afetch = function.store.afetch
     find = tier.items.get
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        if observers.busy or inside() is not None or witness.owed or beta:
+        if observers.busy or inside() is not None or witness.owed or function.whole:
             return await ageneral_near(function, lookup, args, kwargs)
         key = lookup(*args, **kwargs)
         item = find(key.text)
@@ -186,6 +186,13 @@ def general_near(
     """As `hit.general`, with the tier before it."""
     if function.observers.disabled() or INSIDE.get() is not None or function.witness.owed:
         return general(function, lookup, args, kwargs)
+    if function.observers.spanning:
+        with function.span("lookup", lookup(*args, **kwargs).text):
+            return _looked_up(function, lookup, args, kwargs)
+    return _looked_up(function, lookup, args, kwargs)
+
+
+def _looked_up(function: Function, lookup: Callable[..., Key], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     began = perf_counter()
     key = lookup(*args, **kwargs)
     call = function.call(key, args, kwargs)
@@ -202,6 +209,15 @@ async def ageneral_near(
     """As `hit.ageneral`, with the tier before it. Only what is not served at once gets a task of its own."""
     if function.observers.disabled() or INSIDE.get() is not None or function.witness.owed:
         return await ageneral(function, lookup, args, kwargs)
+    if function.observers.spanning:
+        with function.span("lookup", lookup(*args, **kwargs).text):
+            return await _alooked_up(function, lookup, args, kwargs)
+    return await _alooked_up(function, lookup, args, kwargs)
+
+
+async def _alooked_up(
+    function: Function, lookup: Callable[..., Key], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
     began = perf_counter()
     key = lookup(*args, **kwargs)
     call = function.call(key, args, kwargs)

@@ -1,4 +1,4 @@
-"""What is seen from outside: the counters of a function, the observers of a cache.
+"""What is seen from outside: the observers of a cache. (The counters of a function are in `counters`, the events in `events`.)
 
 A call that nobody observes builds no event: the hit tests `Observers.busy`, one attribute, and nothing else. An
 observer that raises is reported once in the log and otherwise ignored: it can slow a call, never break it.
@@ -7,97 +7,20 @@ observer that raises is reported once in the log and otherwise ignored: it can s
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memover.codec.faults import from_outside
-from memover.model import Event, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
-__all__ = ["COUNTERS", "Counters", "Observers"]
+    from memover.model import Event
+
+__all__ = ["Observers"]
 
 logger = logging.getLogger("memover")
-
-
-COUNTERS: dict[str, str] = {
-    "hits": "lookups answered without a load, stale answers included",
-    "misses": "lookups that loaded, or waited for another's load",
-    "loads": "runs of the function for the cache",
-    "waits": "misses answered by another's load",
-    "stale": "hits answered with a stale entry",
-    "bypasses": "calls that ran the function uncached: disabled, or inside their own load",
-    "load_errors": "loads that raised",
-    "stores": "entries stored",
-    "refused_stores": "results that were not stored: the lease was lost, or the function or its policy declined",
-    "store_errors": "errors of the store",
-    "damaged": "entries that could not be read",
-    "unencodable": "results that could not be encoded",
-    "invalidations": "invalidations that the store acknowledged",
-    "coarse": "stored entries that depend on too many tokens to list",
-    "other_shape": "entries of another shape under the same version",
-    "upgrades": "entries made from an older version's",
-    "upgrade_errors": "upgrades that raised",
-    "too_large": "results longer than max_entry_bytes",
-    "near_hits": "hits answered by the near cache, which `hits` includes",
-    "audits": "hits that were compared with the source",
-    "disagreements": "audited hits that differed from the source",
-}
-"""Every counter with what it counts: `CacheInfo`, the documentation and metrics are made from this table."""
-
-
-class Counters:
-    """What one function did in this process. Plain additions: exact with the GIL, close without it."""
-
-    __slots__ = tuple(COUNTERS)
-
-    if TYPE_CHECKING:
-        hits: int
-        misses: int
-        loads: int
-        waits: int
-        stale: int
-        bypasses: int
-        load_errors: int
-        stores: int
-        refused_stores: int
-        store_errors: int
-        damaged: int
-        unencodable: int
-        invalidations: int
-        coarse: int
-        other_shape: int
-        upgrades: int
-        upgrade_errors: int
-        too_large: int
-        near_hits: int
-        audits: int
-        disagreements: int
-
-    def __init__(self) -> None:
-        for name in COUNTERS:
-            setattr(self, name, 0)
-
-    def as_dict(self) -> dict[str, int]:
-        """The counters by name."""
-        return {name: getattr(self, name) for name in COUNTERS}
-
-    def looked_up(self, source: Source) -> None:
-        if source is Source.FRESH:
-            self.hits += 1
-        elif source is Source.NEAR:
-            self.hits += 1
-            self.near_hits += 1
-        elif source is Source.BYPASSED:
-            self.bypasses += 1
-        elif source is Source.STALE or source is Source.STALE_IF_ERROR:
-            self.hits += 1
-            self.stale += 1
-        else:
-            self.misses += 1
-            if source is Source.WAITED:
-                self.waits += 1
 
 
 class Observers:
@@ -111,6 +34,27 @@ class Observers:
         self._recorders: ContextVar[tuple[list[Event], ...]] = ContextVar("memover-detect", default=())
         self._disabled: ContextVar[bool] = ContextVar("memover-disabled", default=False)
         self.busy = bool(observers) or not enabled
+        self.spanning: tuple[Any, ...] = tuple(observer for observer in observers if hasattr(observer, "begin"))
+        """The observers that want to know when something begins, too."""
+
+    @contextmanager
+    def span(self, name: str, namespace: str, key: str, address: str) -> Generator[None, None, None]:
+        """Around what ends with an event of that name, in the context that runs it: see `OpenTelemetryObserver.begin`."""
+        ends = []
+        for observer in self.spanning:
+            try:
+                ends.append((observer, observer.begin(name, namespace, key, address)))
+            except Exception as error:
+                self._failed(observer, name, error)
+        try:
+            yield
+        finally:
+            # The event has ended it already, unless it was cut short.
+            for observer, end in reversed(ends):
+                try:
+                    end(None)
+                except Exception as error:
+                    self._failed(observer, name, error)
 
     def disabled(self) -> bool:
         """Whether calls in this context run their function and touch nothing."""
@@ -151,10 +95,13 @@ class Observers:
             try:
                 observer(event)
             except Exception as error:
-                if from_outside(error):
-                    raise
-                if id(observer) not in self._complained:
-                    self._complained.add(id(observer))
-                    logger.exception(
-                        "the observer %r raised on %r; further errors of it are not logged", observer, event.name
-                    )
+                self._failed(observer, event.name, error)
+
+    def _failed(self, observer: object, name: str, error: Exception) -> None:
+        if from_outside(error):
+            raise error
+        if id(observer) not in self._complained:
+            self._complained.add(id(observer))
+            logger.error(
+                "the observer %r raised on %r; further errors of it are not logged", observer, name, exc_info=error
+            )

@@ -7,21 +7,23 @@ is thrown into the flow, so that it can give back what it holds and let the exce
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from _thread import allocate_lock, start_new_thread
 from collections import deque
 from contextvars import copy_context
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.clocks import monotonic
 from memover.engine.steps import Await, Invoke, Run, Send, Sleep, Spawn, Together
 from memover.errors import StoreError
+from memover.latch import inside_section
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from memover.engine.steps import Flow, Step
+    from memover.engine.steps import Flow
 
 __all__ = ["arun", "run"]
 
@@ -126,9 +128,13 @@ async def _aawait(step: Await) -> None:
     flight, loop = step.flight, asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
+    def ring() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
     def wake() -> None:
         try:
-            loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+            loop.call_soon_threadsafe(ring)
         except RuntimeError:
             pass  # that loop has been closed: nobody waits there any more
 
@@ -228,36 +234,54 @@ def _together(step: Together[T]) -> list[T]:
                     ended.put((at, None, error))
         except IndexError:
             pass
-        finally:
-            ended.put((-1, None, None))
 
-    workers = 0
-    if step.limit > 1 and len(flows) > 1:
+    threads: list[int] = []
+    # A handler that interrupted a section of its own thread does the work itself: workers might wait for that section.
+    if step.limit > 1 and len(flows) > 1 and not inside_section():
         for _ in range(min(step.limit, len(flows))):
             try:
-                start_new_thread(copy_context().run, (work,))
+                threads.append(start_new_thread(copy_context().run, (work,)))
             except RuntimeError:
                 break  # the system gives no more threads: the caller's own does the rest
-            workers += 1
-    if not workers:
-        workers = 1
+    if not threads:
         work()
     failure: BaseException | None = None
+    missing = len(flows)
     try:
-        while workers:
-            at, result, error = ended.get()
-            if at < 0:
-                workers -= 1
-                continue
+        while missing:
+            try:
+                at, result, error = ended.get(timeout=_CHECK_SECONDS)
+            except Empty:
+                # Each worker reports every flow it takes, unless something from outside ended its thread.
+                if _any_alive(threads) or not ended.empty():
+                    continue
+                if failure is None and waiting:
+                    threads.clear()
+                    work()
+                    continue
+                break
+            missing -= 1
             results[at] = result
             failure = failure or error
-            if done is not None and error is None:
+            if error is not None:
+                missing -= len(waiting)
+                waiting.clear()
+            elif done is not None:
                 done(1)
+            if failure is not None and not _any_alive(threads) and ended.empty():
+                break
     finally:
         waiting.clear()  # interrupted: no more is begun
     if failure is not None:
         raise failure
+    if missing:
+        raise RuntimeError(f"{missing} of {len(flows)} calls were not answered: their threads were ended from outside")
     return results
+
+
+def _any_alive(threads: list[int]) -> bool:
+    running = sys._current_frames()
+    return any(thread in running for thread in threads)
 
 
 async def _atogether(step: Together[T]) -> list[T]:

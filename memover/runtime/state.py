@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from memover.engine.tokens import Witness
 from memover.errors import StoreError
 from memover.keys.names import coarse_key
+from memover.runtime.audit import Places
 from memover.runtime.background import Background, RefreshPool
 from memover.runtime.flights import Flights, UnleasedLoads
 from memover.runtime.heart import Heart, heart_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from memover.engine.store import Store
     from memover.runtime.function import Function
     from memover.runtime.observers import Observers
+    from memover.runtime.report import Reporter
 
 __all__ = ["BACKGROUND", "CacheState", "all_states"]
 
@@ -76,6 +78,7 @@ class CacheState:
         self.witness = Witness()
         self.background = BACKGROUND
         self.refreshes = RefreshPool(background_workers)
+        self.audits = Places()
         self.flights = Flights()
         self.unleased = UnleasedLoads()
         self.leases = Leases(store, BACKGROUND)
@@ -84,6 +87,7 @@ class CacheState:
         self.near_max_bytes = near_max_bytes
         self.heart: Heart | None = None
         """The near cache's, if a function asked for one."""
+        self.reporter: Reporter | None = None
         self._repeating = False
         self._rounds = 0
         _states.add(self)
@@ -100,6 +104,11 @@ class CacheState:
             self.heart = heart_of(self)
         self.heart.staleness = min(self.heart.staleness, staleness)
         return self.heart.tier
+
+    def may_be_at(self, home: object) -> bool:
+        """Whether `home` is its own, or may turn out to be once its server has said what it is."""
+        own = self.home
+        return home == own or (isinstance(home, tuple) and home[1] == own[1] and own[0] == self.store.address)
 
     # -- invalidations the store has not acknowledged ---------------------------------------------------------------------
 
@@ -166,11 +175,14 @@ class CacheState:
         self.unleased = UnleasedLoads()
         self.leases.after_fork()
         self.refreshes.after_fork()
+        self.audits.after_fork()
         for function in list(self.functions):
             function.after_fork()
         if self.heart is not None:
             self.heart.after_fork()
         self.store.after_fork()
+        if self.reporter is not None:
+            self.reporter.after_fork()
         self._repeating = False
         owed, self.witness.owed = dict(self.witness.owed), {}
         for name, repeat in owed.items():

@@ -1,4 +1,4 @@
-"""Fingerprints of source: of a function's body and of the functions of the same application that it calls.
+"""Source: the fingerprint of a function's body and of the functions it calls, and the places of functions and classes.
 
 What counts is what runs: comments, layout, docstrings, annotations, decorators and defaults do not. The tree is
 written out in a form of our own, because `ast.dump` differs between Python versions. Called functions are found by name,
@@ -15,14 +15,14 @@ import tokenize
 import types
 from functools import cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.classes.annotations import closure_of, innermost, owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["body_fingerprint", "node_of", "place_of"]
+__all__ = ["ClassPlace", "body_fingerprint", "class_place", "node_of", "place_of"]
 
 _LEFT_OUT = frozenset(
     {"annotation", "ctx", "decorator_list", "defaults", "kind", "kw_defaults", "returns", "type_comment", "type_params"}
@@ -64,6 +64,75 @@ def place_of(function: Callable[..., Any]) -> tuple[str, int, int]:
     return code.co_filename, code.co_firstlineno, getattr(node, "lineno", code.co_firstlineno)
 
 
+class ClassPlace(NamedTuple):
+    """Where a class is defined: `identity` is `module:qualname`, `fields` the place of each field as (path, line, class)."""
+
+    identity: str
+    name: str
+    path: str
+    line: int
+    fields: dict[str, tuple[str, int, str]]
+
+
+def class_place(cls: type) -> ClassPlace:
+    """The place of a class and of its fields, those of its bases included; "" and 0 where there is no source."""
+    fields: dict[str, tuple[str, int, str]] = {}
+    for each in cls.__mro__:
+        path, node = _class_node(each)
+        if node is not None:
+            for name, line in _field_lines(node).items():
+                fields.setdefault(name, (path, line, _identity(each)))
+    path, node = _class_node(cls)
+    name = cls.__qualname__.rpartition("<locals>.")[2]
+    return ClassPlace(_identity(cls), name, path, 0 if node is None else node.lineno, fields)
+
+
+def _identity(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _class_node(cls: type) -> tuple[str, ast.ClassDef | None]:
+    path = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
+    found = _classes(path).get(cls.__qualname__.replace(".<locals>", ""), []) if path else []
+    return path, found[0] if len(found) == 1 else None
+
+
+@cache
+def _classes(path: str) -> dict[str, list[ast.ClassDef]]:
+    """The class definitions of a file by qualified name, functions around them included."""
+    found: dict[str, list[ast.ClassDef]] = {}
+    pending: list[tuple[Any, str]] = [(_tree(path), "")]
+    while pending:
+        node, prefix = pending.pop()
+        for child in ast.iter_child_nodes(node) if node is not None else ():
+            inside = prefix
+            if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                inside = f"{prefix}{child.name}."
+                if isinstance(child, ast.ClassDef):
+                    found.setdefault(f"{prefix}{child.name}", []).append(child)
+            pending.append((child, inside))
+    return found
+
+
+def _field_lines(node: ast.ClassDef) -> dict[str, int]:
+    """The lines at which a class's body and its `__init__` name its fields."""
+    found: dict[str, int] = {}
+    for each in node.body:
+        targets = each.targets if isinstance(each, ast.Assign) else [getattr(each, "target", None)]
+        for target in targets:
+            if isinstance(target, ast.Name):
+                found.setdefault(target.id, each.lineno)
+        if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found.setdefault(each.name, each.lineno)  # a computed field
+            if each.name == "__init__":
+                for argument in (*each.args.args[1:], *each.args.kwonlyargs):
+                    found.setdefault(argument.arg, argument.lineno)
+                for inner in ast.walk(each):
+                    if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store):
+                        found.setdefault(inner.attr, inner.lineno)
+    return found
+
+
 def node_of(function: Any) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
     """The syntax tree of a function, found by the line its code begins at."""
     code = getattr(function, "__code__", None)
@@ -75,14 +144,19 @@ def node_of(function: Any) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambd
 
 
 @cache
-def _index(path: str) -> dict[int, list[Any]]:
+def _tree(path: str) -> ast.Module | None:
     try:
         with tokenize.open(path) as file:
-            tree = ast.parse(file.read())
+            return ast.parse(file.read())
     except (OSError, SyntaxError, ValueError):
-        return {}
+        return None
+
+
+@cache
+def _index(path: str) -> dict[int, list[Any]]:
+    tree = _tree(path)
     found: dict[int, list[Any]] = {}
-    for node in ast.walk(tree):
+    for node in ast.walk(tree) if tree is not None else ():
         if isinstance(node, _FUNCTIONS):
             first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
             found.setdefault(first, []).append(node)

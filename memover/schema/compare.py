@@ -13,11 +13,15 @@ __all__ = ["Change", "changes"]
 
 
 class Change(NamedTuple):
-    """One place that changed: `old` is empty for what is new, `new` for what is gone."""
+    """One place that changed: `old` is empty for what is new, `new` for what is gone.
+
+    `definition` is the name in the shape that changed and `field` its part; both empty for the result's own type."""
 
     where: str
     old: str
     new: str
+    definition: str = ""
+    field: str = ""
 
     def __str__(self) -> str:
         if not self.old:
@@ -39,7 +43,9 @@ def changes(old: Shape, new: Shape) -> list[Change]:
     for was, is_ in _pairs(before, after):
         found.extend(_definition(was, is_))
     if not found:
-        found = [Change(name, _kind(before, name), _kind(after, name)) for name in sorted(before.keys() ^ after.keys())]
+        found = [
+            Change(name, _kind(before, name), _kind(after, name), name) for name in sorted(before.keys() ^ after.keys())
+        ]
     return found
 
 
@@ -55,7 +61,7 @@ def _pairs(before: dict[str, Definition], after: dict[str, Definition]) -> list[
 
 def _definition(old: Definition, new: Definition) -> list[Change]:
     if old.kind != new.kind:
-        return [Change(new.name, f"a {old.kind}", f"a {new.kind}")]
+        return [Change(new.name, f"a {old.kind}", f"a {new.kind}", new.name)]
     found = []
     was = {field.name: field for field in old.fields}
     is_ = {field.name: field for field in new.fields}
@@ -69,10 +75,10 @@ def _definition(old: Definition, new: Definition) -> list[Change]:
             old_text, new_text = (
                 ("may be absent", "always there") if before.optional else ("always there", "may be absent")
             )
-        found.append(Change(f"{new.name}.{name}" if name else new.name, old_text, new_text))
+        found.append(Change(f"{new.name}.{name}" if name else new.name, old_text, new_text, new.name, name))
     common = [name for name in was if name in is_]
     if new.kind in ORDERED and common != [name for name in is_ if name in was]:
-        found.append(Change(f"the order of {new.name}", ", ".join(was), ", ".join(is_)))
+        found.append(Change(f"the order of {new.name}", ", ".join(was), ", ".join(is_), new.name))
     return found
 
 

@@ -44,7 +44,7 @@ from memover.schema.shape import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["annotation_shape", "result_class", "shape_of"]
+__all__ = ["annotation_shape", "classes_of", "result_class", "shape_of"]
 
 _DEFINITIONS_LIMIT = 2000
 """A generic class that contains itself with ever longer arguments would have no end."""
@@ -63,18 +63,27 @@ _MISSING = object()
 
 def shape_of(function: Callable[..., Any]) -> Shape:
     """The shape of what a function returns (awaited, if it is `async def`). Imports nothing and never raises."""
+    return _read(function)[0]
+
+
+def classes_of(function: Callable[..., Any]) -> tuple[type, ...]:
+    """The classes of the application that the shape of a function's result names, those inside other classes included."""
+    return _read(function)[1].classes()
+
+
+def _read(function: Callable[..., Any]) -> tuple[Shape, Reader]:
     inner = innermost(function)
     annotation = own_annotations(inner).get("return", _MISSING)
-    if annotation is _MISSING:
-        return Shape("?")
     reader, owner = Reader(), owner_of(inner)
+    if annotation is _MISSING:
+        return Shape("?"), reader
     scope = Scope(
         getattr(inner, "__module__", "") or "",
         {**nested_names(owner), **closure_of(inner)},
         self_type=None if owner is None else lambda: reader.class_text(owner, ()),
         fallback=reader.seen,
     )
-    return reader.shape(annotation, scope)
+    return reader.shape(annotation, scope), reader
 
 
 def annotation_shape(annotation: Any, module: str = "") -> Shape:
@@ -113,6 +122,10 @@ class Reader:
         except RecursionError:
             return Shape("?")
         return settled(root, self._definitions)
+
+    def classes(self) -> tuple[type, ...]:
+        """The classes met so far, in the order of meeting."""
+        return tuple(dict.fromkeys(kind for kind, _ in self._names))
 
     # -- expressions ------------------------------------------------------------------------------------------------
 
@@ -335,11 +348,11 @@ def _word(cls: type) -> str:
     """The kind of a definition that a class becomes, or "known" for a name without parts."""
     if foreign(cls):
         return "known"
+    if is_django(cls):
+        return "model"  # also where memover.django has taught how its instances are stored
     registration = registered(cls)
     if registration is not None and registration.encode is not None:
         return "registered"
-    if is_django(cls):
-        return "model"
     word = _WORDS.get(kind_of(cls))
     if word is not None:
         return word

@@ -9,6 +9,8 @@ a field added to a class is one line added here. TOML, format 1:
     parameters   the names that may enter the key, in order, `*args` and `**kwargs` with their stars
     ignored      the names that `ignore=` leaves out (if any)
     key          the template, or `callable <fingerprint>` (if any)
+    ttl          as declared, `callable <name>` for a function (if not the cache's default); for reviewers, never a finding
+    tags         the templates, `callable <name>` for functions (if any); for reviewers, never a finding
     upgrades     versions that an upgrade reads from (if any)
     body         fingerprint of the function's source and of the local functions it calls
     shape        text of the shape
@@ -62,6 +64,8 @@ class Block:
     parameters: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     key: str = ""
+    ttl: str = ""
+    tags: tuple[str, ...] = ()
     upgrades: tuple[int, ...] = ()
     body: str = ""
     shape: Shape = Shape("?")  # noqa: RUF009 - frozen
@@ -75,6 +79,8 @@ class Block:
             "parameters": list(self.parameters),
             "ignored": list(self.ignored),
             "key": self.key,
+            "ttl": self.ttl,
+            "tags": list(self.tags),
             "upgrades": list(self.upgrades),
             "body": self.body,
             "shape": str(self.shape),
@@ -127,6 +133,8 @@ def block_of(facts: dict[str, Any]) -> Block:
         parameters=tuple(facts.get("parameters", ())),
         ignored=tuple(facts.get("ignored", ())),
         key=facts.get("key", ""),
+        ttl=facts.get("ttl", ""),
+        tags=tuple(facts.get("tags", ())),
         upgrades=tuple(facts.get("upgrades", ())),
         body=facts.get("body", ""),
         shape=parse(facts.get("shape", "?")),

@@ -116,7 +116,7 @@ def _instance(
         return (
             "" if content in known or not isinstance(content, str) else f"{own}.{content} is in it, and no member now"
         )
-    if definition.kind in ("subclass", "registered", "plain"):
+    if definition.kind in ("subclass", "registered", "plain") or getattr(value, "kind", "") == "registered":
         return ""
     if not isinstance(content, dict):
         return wrong

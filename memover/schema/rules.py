@@ -1,87 +1,35 @@
-"""What a check finds: each rule with its code, and the words it says it in.
+"""The rules of a check, each with its code, and the words in which it says what it found.
 
     code   name                  level    what a reviewer should have asked
     -----  --------------------  -------  ----------------------------------------------------------------------
     MV001  shape-changed         error    the result's shape changed, and the version did not
     MV002  version-reused        error    the version went down, or names what was used before for something else
     MV003  namespace-clash       error    two functions in one namespace
-    MV004  lock-out-of-date      error    a function is new, gone, bumped or moved, or its parameters changed
+    MV004  lock-out-of-date      error    a function is new, gone, bumped or renamed, or its parameters changed
     MV005  key-meaning-changed   error    old entries would answer calls that mean something else
     MV006  body-changed          off      the source changed, and the version did not (`body = "warn"` or "error")
     MV007  return-type-unknown   warning  a change of the result's shape could not be seen
     MV008  not-imported          error    a target does not import
 
-A rule compares facts (`lock.Block`); where they come from, a lock or another revision, is not its business.
+A rule compares facts (`lock.Block`); where they come from, a lock or another revision, is not its business. A function
+that moved to another module, another ttl and other tags are no findings.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from shlex import quote
+from typing import TYPE_CHECKING
 
 from memover.schema.compare import changes
+from memover.schema.findings import RULES, Finding, Found, bump_or_accept, listed
 
 if TYPE_CHECKING:
+    from memover.schema.compare import Change
     from memover.schema.lock import Block, Lock
 
-__all__ = ["ACCEPTABLE", "RULES", "Finding", "Found", "Rule", "clashes", "compare", "unknowns", "unlocked"]
-
-
-class Rule(NamedTuple):
-    """A code's name, the level it has unless configured otherwise, and one sentence."""
-
-    name: str
-    level: str
-    about: str
-
-
-RULES: dict[str, Rule] = {
-    "MV001": Rule("shape-changed", "error", "The shape of a cached result changed and the version did not."),
-    "MV002": Rule("version-reused", "error", "A version went down, or was used before for another shape."),
-    "MV003": Rule("namespace-clash", "error", "Two functions share a namespace and would read each other's entries."),
-    "MV004": Rule("lock-out-of-date", "error", "memover.lock does not say what the source says."),
-    "MV005": Rule("key-meaning-changed", "error", "Old entries would answer calls that mean something else."),
-    "MV006": Rule("body-changed", "off", "The source of a cached function changed and the version did not."),
-    "MV007": Rule("return-type-unknown", "warning", "The result's type is not known, so its changes cannot be seen."),
-    "MV008": Rule("not-imported", "error", "A target does not import, so its functions were not checked."),
-}
-ACCEPTABLE = ("MV001", "MV002", "MV005", "MV006")
-"""What `memover lock --accept` lets through."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A decorated function as it was found: its facts, its place in the source, and what its comments ignore."""
-
-    namespace: str
-    block: Block
-    path: str = ""
-    line: int = 0
-    store: str = ""
-    prefix: str = ""
-    identity: str = ""
-    ignores: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to be put right: where, what exactly, and the commands that do it."""
-
-    code: str
-    namespace: str
-    message: str
-    details: tuple[str, ...] = ()
-    fixes: tuple[str, ...] = ()
-    path: str = ""
-    line: int = 0
-    level: str = field(default="error", compare=False)
-
-    @property
-    def name(self) -> str:
-        """The rule's name in words."""
-        return RULES[self.code].name
+__all__ = ["clashes", "compare", "unknowns", "unlocked"]
 
 
 def clashes(functions: Iterable[Found]) -> list[Finding]:
@@ -112,10 +60,34 @@ def unknowns(each: Found) -> list[Finding]:
         return [_finding("MV007", each, "the result's type is not known: the function has no return annotation")]
     if not shape.known:
         return [_finding("MV007", each, f"the result's type is not known: {shape.root} says nothing of what is stored")]
-    names = ", ".join(name.lstrip("?") for name in shape.unknown if name != "?")
-    what = f"{names} cannot be resolved at run time" if names else "a part of it has no annotation"
+    names = [name.lstrip("?") for name in shape.unknown if name != "?"]
+    classes = {one.name for one in each.classes}
+    silent = [name for name in names if name in classes]
+    missing = [name for name in names if name not in classes]
+    bare = [
+        f"{one.name}.{part.name}" if part.name else one.name
+        for one in shape.definitions
+        for part in one.fields
+        if part.type == "?" and one.kind != "enum"
+    ]
+    told, fixes = [], []
+    if silent:
+        told.append(f"what {listed(silent)} stores is not known, because no annotation says it")
+        fixes.append(f"annotate the attributes of {listed(silent)}, or the parameters of its __init__")
+    if missing:
+        told.append(f"{listed(missing)} is a name that does not exist when the program runs")
+        fixes.append(f"import {listed(missing)} outside of `if TYPE_CHECKING:`")
+    if bare:
+        told.append(f"{listed(bare)} {'has' if len(bare) == 1 else 'have'} no annotation")
+        fixes.append(f"annotate {listed(bare)}")
     return [
-        _finding("MV007", each, f"the result's type is only partly known: {what}", details=(f"it reads {shape.root}",))
+        _finding(
+            "MV007",
+            each,
+            f"the result's type is only partly known: {'; '.join(told) or 'a part of it has no annotation'}",
+            details=(f"it reads {shape.root}",),
+            fixes=(" and ".join(fixes),) if fixes else (),
+        )
     ]
 
 
@@ -125,8 +97,9 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
     `whole` says that every function of the project is in `current`; modules below `spared` could not be looked at.
     """
     found = []
+    moved = _moved(current, lock)
     for name, each in current.items():
-        if name in lock.functions:
+        if name in lock.functions or name in moved:
             continue
         last = lock.removed.get(name)
         if last is not None and each.block.version <= last:
@@ -135,7 +108,8 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
                     "MV002",
                     each,
                     f"version {each.block.version} of {name!r} was used before, by a function that was removed at version {last}",
-                    fixes=(f"memover bump {name} --to {last + 1}",),
+                    fixes=(f"memover bump {quote(name)} --to {last + 1}",),
+                    functions=(name,),
                 )
             )
         else:
@@ -146,7 +120,11 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
         blind = tuple(spared)
         for name, block in lock.functions.items():
             module = block.function.partition(":")[0]
-            if name in current or any(module == each or module.startswith(f"{each}.") for each in blind):
+            if (
+                name in current
+                or name in moved.values()
+                or any(module == each or module.startswith(f"{each}.") for each in blind)
+            ):
                 continue
             found.append(
                 Finding(
@@ -160,6 +138,25 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
     return found
 
 
+def _moved(current: Mapping[str, Found], lock: Lock) -> dict[str, str]:
+    """New names to old ones of functions that only moved, where caches share a namespace and the module is in the name."""
+    gone = {name: block for name, block in lock.functions.items() if name not in current and " " in name}
+    found: dict[str, str] = {}
+    for name, each in current.items():
+        if " " not in name or name in lock.functions:
+            continue
+        fitting = [
+            was
+            for was, block in gone.items()
+            if was.partition(" ")[0] == each.namespace
+            and block.function.partition(":")[2] == each.block.function.partition(":")[2]
+            and (block.version, block.shape.canonical) == (each.block.version, each.block.shape.canonical)
+        ]
+        if len(fitting) == 1:
+            found[name] = fitting[0]
+    return found
+
+
 def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> list[Finding]:
     """What changed in one function since `old`, of which `source` is the name."""
     new = each.block
@@ -170,7 +167,8 @@ def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> 
                 each,
                 f"the version went down from {old.version} to {new.version}: entries stored under {new.version} before "
                 f"would be read again",
-                fixes=(f"memover bump {name} --to {old.version + 1}", f"write version={old.version} again"),
+                fixes=(f"memover bump {quote(name)} --to {old.version + 1}", f"write version={old.version} again"),
+                functions=(name,),
             )
         ]
     if new.version > old.version:
@@ -190,14 +188,15 @@ def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> 
                 "MV006",
                 each,
                 f"the source changed, but the version is still {new.version}: results computed before stay cached",
-                fixes=(f"memover bump {name}", f'memover lock --accept MV006 {name} --reason "..."'),
+                fixes=bump_or_accept("MV006", (name,)),
+                functions=(name,),
             )
         )
     if not found:
-        if old.function != new.function:
+        if old.function.partition(":")[2] != new.function.partition(":")[2]:
             found.append(_stale(each, f"{old.function} is now {new.function}"))
         elif old.upgrades != new.upgrades:
-            found.append(_stale(each, f"it upgrades from {_list(new.upgrades)}, {source} has {_list(old.upgrades)}"))
+            found.append(_stale(each, f"it upgrades from {listed(new.upgrades)}, {source} has {listed(old.upgrades)}"))
         elif str(old.shape) != str(new.shape):
             found.append(_stale(each, "names in the shape changed that are not stored"))
     return found
@@ -217,7 +216,9 @@ def _shape(name: str, each: Found, old: Block) -> list[Finding]:
             each,
             f"the shape of the result changed, but the version is still {new.version}",
             details=tuple(map(str, found)),
-            fixes=(f"memover bump {name}", f'memover lock --accept MV001 {name} --reason "..."'),
+            changes=tuple(found),
+            fixes=bump_or_accept("MV001", (name,)),
+            functions=(name,),
         )
     ]
 
@@ -235,7 +236,8 @@ def _key(name: str, each: Found, old: Block) -> list[Finding]:
                 each,
                 f"{meaning}, but the version is still {new.version}",
                 details=told,
-                fixes=(f"memover bump {name}", f'memover lock --accept MV005 {name} --reason "..."'),
+                fixes=bump_or_accept("MV005", (name,)),
+                functions=(name,),
             )
         ]
     if (old.key == new.key and old.key) or (old.parameters, old.key) == (new.parameters, new.key):
@@ -271,7 +273,7 @@ def _meaning_changed(old: Block, new: Block) -> str:
     blind = [each for each in new.parameters if each not in old_names and each.lstrip("*") not in named]
     if blind:
         return (
-            f"{_list(blind)} is new and not in the key {new.key!r}: entries made without it would answer calls with it"
+            f"{listed(blind)} is new and not in the key {new.key!r}: entries made without it would answer calls with it"
         )
     return ""
 
@@ -291,14 +293,10 @@ def _parameters(old: Block, new: Block) -> tuple[str, ...]:
     if not gone and not come and was != is_:
         told.append(f"the order of the parameters: {', '.join(was)} -> {', '.join(is_)}")
     if old.ignored != new.ignored:
-        told.append(f"left out of the key: {_list(old.ignored) or 'nothing'} -> {_list(new.ignored) or 'nothing'}")
+        told.append(f"left out of the key: {listed(old.ignored) or 'nothing'} -> {listed(new.ignored) or 'nothing'}")
     if old.key != new.key:
         told.append(f"key: {old.key or 'all parameters'} -> {new.key or 'all parameters'}")
     return tuple(told)
-
-
-def _list(items: Iterable[object]) -> str:
-    return ", ".join(map(str, items))
 
 
 def _stale(each: Found, message: str) -> Finding:
@@ -306,6 +304,13 @@ def _stale(each: Found, message: str) -> Finding:
 
 
 def _finding(
-    code: str, each: Found, message: str, details: tuple[str, ...] = (), fixes: tuple[str, ...] = ()
+    code: str,
+    each: Found,
+    message: str,
+    details: tuple[str, ...] = (),
+    fixes: tuple[str, ...] = (),
+    functions: tuple[str, ...] = (),
+    changes: tuple[Change, ...] = (),
 ) -> Finding:
-    return Finding(code, each.namespace, message, details, fixes, each.path, each.line, RULES[code].level)
+    level = RULES[code].level
+    return Finding(code, each.namespace, message, details, fixes, each.path, each.line, level, functions, changes)

@@ -22,11 +22,15 @@ _REDIS_SCHEMES = (
 )
 
 
-def open_store(url: str, *, max_entries: int, wait_replicas: int, **limits: Any) -> Store:
+def open_store(url: str, *, max_entries: int, wait_replicas: int, max_bytes: int | None, **limits: Any) -> Store:
     """The store that a URL names; nothing is connected yet. Raises `ConfigurationError`."""
     text = url.lower()
     if isinstance(wait_replicas, bool) or not isinstance(wait_replicas, int) or wait_replicas < 0:
         raise ConfigurationError(f"wait_replicas={wait_replicas!r} must be a whole number of at least 0.")
+    if max_bytes is not None and not text.startswith("sqlite:"):
+        raise ConfigurationError(
+            f"max_bytes={max_bytes!r} bounds a SQLite file; {url.partition(':')[0]} has none: leave it out."
+        )
     if text.startswith(_REDIS_SCHEMES):
         # Imported here so that `import memover` and the memory store need no redis-py.
         from memover.stores.redis import RedisStore
@@ -41,6 +45,21 @@ def open_store(url: str, *, max_entries: int, wait_replicas: int, **limits: Any)
         raise ConfigurationError(f"wait_replicas={wait_replicas!r}: {scheme}:// has no replicas; leave it out.")
     if text in ("memory://", "memory:///"):
         return MemoryStore(max_entries)
+    if text.startswith("sqlite:"):
+        # Imported here so that `import memover` and the other stores need no sqlite3.
+        from memover.stores.sqlite import limits as sqlite_limits
+        from memover.stores.sqlite.store import SqliteStore
+        from memover.stores.sqlite.url import parse_url as parse_path
+
+        return SqliteStore(
+            parse_path(url),
+            sqlite_limits.Limits(
+                max_bytes=1 << 30 if max_bytes is None else max_bytes,
+                lock_timeout=limits["socket_timeout"],
+                breaker_first_seconds=limits["breaker_first_seconds"],
+                breaker_last_seconds=limits["breaker_last_seconds"],
+            ),
+        )
     raise unknown(url)
 
 
@@ -53,6 +72,10 @@ def address_of(url: str) -> str:
         return parse_url(url).address
     if text in ("memory://", "memory:///"):
         return "memory://"
+    if text.startswith("sqlite:"):
+        from memover.stores.sqlite.url import parse_url as parse_path
+
+        return f"sqlite:///{parse_path(url)}"
     raise unknown(url)
 
 
@@ -60,6 +83,6 @@ def unknown(url: str) -> ConfigurationError:
     """The error for a URL of another scheme."""
     scheme = url.partition(":")[0][:20]  # and nothing behind it, which may be a password
     return ConfigurationError(
-        f"No store for the scheme {scheme!r}: use memory://, redis://, rediss://, unix://, redis+sentinel:// or "
+        f"No store for the scheme {scheme!r}: use memory://, sqlite:///file.db, redis://, rediss://, unix://, redis+sentinel:// or "
         f"redis+cluster:// (or the valkey spellings)."
     )

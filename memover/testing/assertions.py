@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import asyncio
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from memover.cached import AsyncCachedFunction, Face
+from memover.cached import AsyncCachedFunction, BoundAsyncCachedFunction, Face
 from memover.runtime.state import all_states
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from contextlib import AbstractContextManager
 
     from memover.runtime.function import Function
 
@@ -19,9 +21,15 @@ __all__ = ["assert_cached", "assert_loads"]
 def assert_cached(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Fail unless this call would be answered from the cache now; the function is not run. Returns the `Entry`.
 
-    For an `async def` function the answer is awaited. One round trip."""
+    For an `async def` function the answer is awaited, in a coroutine: without a running event loop this fails, because
+    nothing would be asserted. One round trip."""
     _decorated(function)
     if isinstance(function, AsyncCachedFunction):
+        if not _inside_a_loop():
+            raise AssertionError(
+                f"{function.__qualname__} is an `async def` function, so nothing is asserted here: "
+                f"write `await assert_cached({function.__qualname__}, ...)` in a coroutine, and run it with asyncio.run()."
+            )
 
         async def later() -> Any:
             return _found(function, await function.peek(*args, **kwargs), args, kwargs)
@@ -34,17 +42,72 @@ def assert_cached(function: Any, /, *args: Any, **kwargs: Any) -> Any:
 def assert_loads(expected: int, /, *functions: Any) -> Generator[None, None, None]:
     """Fail unless exactly so many loads are done inside the `with`, in any thread: of these functions, or of all.
 
-    A load is one run of a cached function; a call that caching is turned off for counts as none."""
+    A load is one run of a cached function; a call that caching is turned off for counts as none. Without a running event
+    loop, a call of an `async def` function that nobody awaited inside fails the assertion, whatever was expected."""
     for function in functions:
         _decorated(function)
     only = None if not functions else {id(function._self_definition.function) for function in functions}
     before = _loads(only)
-    yield
+    watch: AbstractContextManager[list[str]] = nullcontext([]) if _inside_a_loop() else _watched()
+    with watch as forgotten:
+        yield
+    if forgotten:
+        raise AssertionError(
+            f"{', '.join(sorted(set(forgotten)))}: an `async def` function runs when it is awaited, and that was not "
+            f"done here: await it in a coroutine, and run that with asyncio.run()."
+        )
     done = {function: count - before.get(function, 0) for function, count in _loads(only).items()}
     total = sum(done.values())
     if total != expected:
-        named = ", ".join(sorted(f"{function.name} {count} times" for function, count in done.items() if count)) or "nothing"
+        named = (
+            ", ".join(sorted(f"{function.name} {count} times" for function, count in done.items() if count))
+            or "nothing"
+        )
         raise AssertionError(f"{expected} load{'' if expected == 1 else 's'} expected, but {total} done: {named}")
+
+
+def _inside_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextmanager
+def _watched() -> Generator[list[str], None, None]:
+    """The names of `async def` functions that were called inside and not awaited; filled when the block ends."""
+    pending: dict[int, tuple[str, Any, Any]] = {}
+    forgotten: list[str] = []
+
+    def watching(call: Any) -> Any:
+        def called(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            answer = call(function, *args, **kwargs)
+
+            async def awaited() -> Any:
+                del pending[number]
+                return await answer
+
+            made = awaited()
+            number = id(made)
+            pending[number] = (function.__qualname__, made, answer)
+            return made
+
+        return called
+
+    kinds: tuple[Any, ...] = (AsyncCachedFunction, BoundAsyncCachedFunction)
+    calls = [(kind, kind.__dict__["__call__"]) for kind in kinds]
+    for kind, call in calls:
+        kind.__call__ = watching(call)
+    try:
+        yield forgotten
+    finally:
+        for kind, call in calls:
+            kind.__call__ = call
+        for name, *coroutines in list(pending.values()):
+            forgotten.append(name)
+            for each in coroutines:
+                each.close()  # without a word of its own about what was not awaited
 
 
 def _found(function: Any, entry: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

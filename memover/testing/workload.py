@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self
 
 from memover.cache import Cache
-from memover.runtime.run import run
 from memover.errors import ConfigurationError, MemoverError, StoreError
 from memover.keys.names import generation_key
+from memover.runtime.run import run
 from memover.testing.history import RULES, Failure, Invalidation, Read, Report, judge_history
 from memover.testing.worker import FEATURES, NAMESPACES
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import ConfigurationError, NotCached
+from tests.ids import steady_repr
 from tests.servers import FaultyProxy, RedisServer, hear, run_python, say, start_python, wait_until
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ def test_what_a_bulk_loader_leaves_out_is_loaded_singly(way: Way) -> None:
     assert squares.loads == []
 
 
-@pytest.mark.parametrize("answer", [None, 5, "ab", b"ab", {1, 2}, [1], [1, 2, 3], iter([1, 2])], ids=repr)
+@pytest.mark.parametrize("answer", [None, 5, "ab", b"ab", {1, 2}, [1], [1, 2, 3], iter([1, 2])], ids=steady_repr)
 def test_a_bulk_loader_that_answers_something_else_is_told_so(way: Way, answer: Any) -> None:
     """Neither a mapping nor as many values as calls: a ConfigurationError, and nothing is stored."""
     squares = Squares(way)

@@ -16,7 +16,7 @@ from memover.cli.project import Project
 
 if TYPE_CHECKING:
     from memover.cli.locking import Acceptance, Written
-    from memover.schema.rules import Finding
+    from memover.schema.findings import Finding
 
 
 class App:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,15 @@ if TYPE_CHECKING:
     from .conftest import App
 
 HEAD = "from memover import versioned_cache\n\n"
+NUMBERS = """\
+from memover import versioned_cache
+
+V = 2
+W = 2
+
+def cached(name, version=1):
+    return versioned_cache(namespace=name, version=version)
+"""
 
 EDITED = {
     "a literal": (
@@ -50,6 +60,26 @@ EDITED = {
         'def g() -> int: return 1\n\nf = versioned_cache(namespace="n", version=2)(g)\n',
         'def g() -> int: return 1\n\nf = versioned_cache(namespace="n", version=3)(g)\n',
     ),
+    "a namespace that is made of others": (
+        'APP = "n"\n\n@versioned_cache(namespace=f"{APP}", version=2)\ndef f() -> int: return 1\n',
+        'APP = "n"\n\n@versioned_cache(namespace=f"{APP}", version=3)\ndef f() -> int: return 1\n',
+    ),
+    "a decorator of one's own": (
+        'def mine(n, v):\n    return versioned_cache(namespace=n, version=v)\n\n@mine("n", 2)\ndef f() -> int: return 1\n',
+        'def mine(n, v):\n    return versioned_cache(namespace=n, version=v)\n\n@mine("n", 3)\ndef f() -> int: return 1\n',
+    ),
+    "a decorator of one's own that has a default": (
+        'def mine(n, *, v=1):\n    return versioned_cache(namespace=f"{n}", version=v)\n\n@mine("n")\ndef f() -> int: return 1\n',
+        'def mine(n, *, v=1):\n    return versioned_cache(namespace=f"{n}", version=v)\n\n@mine("n", v=2)\ndef f() -> int: return 1\n',
+    ),
+    "a decorator of one's own that passes options on": (
+        'def mine(n, **o):\n    return versioned_cache(namespace=n, **o)\n\n@mine("n", ttl=5)\ndef f() -> int: return 1\n',
+        'def mine(n, **o):\n    return versioned_cache(namespace=n, **o)\n\n@mine("n", ttl=5, version=2)\ndef f() -> int: return 1\n',
+    ),
+    "a decorator of one's own in another module": (
+        'from shop.numbers import cached\n\n@cached("n", version=2)\ndef f() -> int: return 1\n',
+        'from shop.numbers import cached\n\n@cached("n", version=3)\ndef f() -> int: return 1\n',
+    ),
     "ten from nine": (
         '@versioned_cache(namespace="n", version=9)\ndef f() -> int: return 1\n',
         '@versioned_cache(namespace="n", version=10)\ndef f() -> int: return 1\n',
@@ -57,9 +87,13 @@ EDITED = {
 }
 
 REFUSED = {
-    "a constant of another module": (
-        'from shop.numbers import V\n\n@versioned_cache(namespace="n", version=V)\ndef f() -> int: return 1\n',
-        "shop/views.py:5: version=V comes from elsewhere",
+    "a constant of a library": (
+        'from signal import SIGINT\n\n@versioned_cache(namespace="n", version=int(SIGINT))\ndef f() -> int: return 1\n',
+        "shop/views.py:5: version=int(SIGINT) is computed",
+    ),
+    "a constant of another module that a third uses": (
+        'from shop.numbers import W\n\n@versioned_cache(namespace="n", version=W)\ndef f() -> int: return 1\n',
+        "version=W is used in other places too (shop/third.py:1)",
     ),
     "a constant that others use": (
         'V = 2\nW = V + 1\n\n@versioned_cache(namespace="n", version=V)\ndef f() -> int: return 1\n',
@@ -73,8 +107,12 @@ REFUSED = {
         'O = {"version": 2}\n\n@versioned_cache(namespace="n", **O)\ndef f() -> int: return 1\n',
         "the options come from a mapping",
     ),
-    "a decorator of one's own": (
-        'def mine(n, v):\n    return versioned_cache(namespace=n, version=v)\n\n@mine("n", 2)\ndef f() -> int: return 1\n',
+    "a decorator of one's own with one version for all": (
+        'def mine(n):\n    return versioned_cache(namespace=n, version=2)\n\n@mine("n")\ndef f() -> int: return 1\n',
+        "shop/views.py:4: mine() gives one version to all that it decorates",
+    ),
+    "options from a function": (
+        'def options():\n    return {"namespace": "n"}\n\n@versioned_cache(**options())\ndef f() -> int: return 1\n',
         "no call in this file says namespace='n'",
     ),
 }
@@ -82,7 +120,8 @@ REFUSED = {
 
 def write(app: App, source: str) -> None:
     app.write("shop/__init__.py", "")
-    app.write("shop/numbers.py", "V = 2\n")
+    app.write("shop/numbers.py", NUMBERS)
+    app.write("shop/third.py", "from shop.numbers import W\n")
     app.write("shop/views.py", HEAD + source)
 
 
@@ -107,6 +146,118 @@ def test_what_cannot_be_edited_safely_is_refused_with_its_place(app: App, case: 
     assert told in app.run("bump", "n", status=2)
     assert app.read("shop/views.py") == HEAD + source
     assert app.read("memover.lock") == lock
+
+
+@pytest.mark.parametrize("case", EDITED)
+def test_check_advises_the_bump_that_works(app: App, case: str) -> None:
+    """The command of the finding, typed as it stands there, ends with status 0 and leaves nothing to be found."""
+    write(app, EDITED[case][0])
+    app.lock()
+    app.change("shop/views.py", ") -> int: return 1", ") -> str: return ''")
+    (found,) = app.check()
+    assert found.fixes[0] == "memover bump n"
+    app.run(*shlex.split(found.fixes[0])[1:])
+    assert app.check() == []
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_check_advises_no_bump_that_would_not_work(app: App, case: str) -> None:
+    """It says where the number is to be changed by hand, and the exception that can be made instead."""
+    source, told = REFUSED[case]
+    write(app, source)
+    app.lock()
+    app.change("shop/views.py", "def f() -> int", "def f() -> str")
+    (found,) = app.check()
+    assert [each.partition(" ")[0] for each in found.fixes] == ["raise", "memover"]
+    assert told in found.fixes[0]
+    assert "then: memover lock" in found.fixes[0]
+
+
+def test_a_constant_of_another_module_is_changed_there(app: App) -> None:
+    """If nothing else uses it."""
+    source = 'from shop.numbers import V\n\n@versioned_cache(namespace="n", version=V)\ndef f() -> int: return 1\n'
+    write(app, source)
+    app.lock()
+    app.change("shop/views.py", "-> int", "-> str")
+    (found,) = app.check()
+    assert found.fixes[0] == "memover bump n"
+    assert app.run("bump", "n") == "shop/numbers.py:3: n 2 -> 3\n"
+    assert app.read("shop/numbers.py") == NUMBERS.replace("V = 2", "V = 3")
+    assert app.check() == []
+
+
+LOOP = """\
+def make(name):
+    @versioned_cache(namespace=f"loop/{name}", version=1)
+    def f(n: int) -> int:
+        return n
+    return f
+
+a, b = make("a"), make("b")
+"""
+
+
+def test_functions_of_one_call_are_bumped_together(app: App) -> None:
+    """They have one number: the advice names both, and `--all` takes the other along."""
+    write(app, LOOP)
+    app.lock()
+    app.change("shop/views.py", "-> int", "-> str")
+    for found in app.check():
+        assert set(shlex.split(found.fixes[0])) == {"memover", "bump", "loop/a", "loop/b"}
+    assert "bump them together" in app.run("bump", "loop/a", status=2)
+    assert "version=1" in app.read("shop/views.py")
+    app.run("bump", "--all")
+    assert "version=2" in app.read("shop/views.py")
+    assert app.check() == []
+
+
+def test_all_bumps_what_the_check_found_and_nothing_else(app: App) -> None:
+    """And says so where there is nothing."""
+    source = '@versioned_cache(namespace="n", version=2)\ndef f() -> int: return 1\n\n'
+    source += '@versioned_cache(namespace="o", version=2)\ndef g() -> int: return 1\n'
+    write(app, source)
+    app.lock()
+    assert "nothing to bump" in app.run("bump", "--all")
+    app.change("shop/views.py", "def g() -> int", "def g() -> str")
+    assert app.run("bump", "--all") == "shop/views.py:6: o 2 -> 3\n"
+    assert app.check() == []
+    assert "--all" in app.run("bump", status=2)
+
+
+def test_a_check_of_named_targets_advises_with_those_targets(app: App) -> None:
+    """Without settings in pyproject.toml a command needs to be told what to look at."""
+    write(app, EDITED["a literal"][0])
+    app.write("pyproject.toml", "")
+    app.run("lock", "shop", "--lockfile", "other.lock")
+    app.change("shop/views.py", "-> int", "-> str")
+    told = app.run("check", "shop", "--lockfile", "other.lock", status=1)
+    bump_, accept = (line.split(": ", 1)[1] for line in told.splitlines() if line.lstrip().startswith(("fix:", "or:")))
+    assert bump_ == "memover bump n --target shop --lockfile other.lock"
+    app.run(*shlex.split(accept)[1:])
+    app.run("check", "shop", "--lockfile", "other.lock")
+    app.run(*shlex.split(bump_)[1:])
+    app.run("check", "shop", "--lockfile", "other.lock")
+
+
+def test_fix_mends_what_commands_can_mend(app: App) -> None:
+    """Versions and the lock; what is left is reported, and decides the status."""
+    source = '@versioned_cache(namespace="n", version=2)\ndef f() -> int: return 1\n\n'
+    source += '@versioned_cache(namespace="o", version=1 + 1)\ndef g() -> int: return 1\n'
+    write(app, source)
+    app.lock()
+    app.change("shop/views.py", "def f() -> int", "def f() -> str")
+    app.write("shop/more.py", HEAD + '@versioned_cache(namespace="p")\ndef h() -> int: return 1\n')
+    told = app.run("check", "--fix")
+    assert "shop/views.py:3: n 2 -> 3" in told
+    assert "new p" in told
+    assert "no findings" in told
+    app.change("shop/views.py", "def g() -> int", "def g() -> str")
+    app.change("shop/views.py", "def f() -> str", "def f() -> bytes")
+    told = app.run("check", "--fix", status=1)
+    assert "n 3 -> 4" in told
+    assert "raise the version of o by hand (shop/views.py:6: version=1 + 1 is computed)" in told
+    assert app.codes() == ["MV001"]
+    assert "memover lock" in app.run("check", "--fix", "--lockfile", "none.lock", status=2)
 
 
 def test_line_ends_a_mark_and_an_encoding_are_kept(app: App) -> None:

@@ -17,6 +17,7 @@ from memover.codec.mv1.format import extension
 from memover.errors import DamagedEntry
 from tests.codec import things as t
 from tests.codec.values import VALUES
+from tests.ids import steady_repr
 
 CODEC = ValueCodec(t.anything)
 NESTED = {
@@ -200,7 +201,7 @@ def test_other_fields_are_a_miss(names: list[str]) -> None:
         extension(f.CONSTANT, b"\x09"),
         extension(-100, b""),
     ],
-    ids=repr,
+    ids=steady_repr,
 )
 def test_what_is_never_written_is_never_read(document: Any) -> None:
     """Each builder checks what it is given."""

@@ -12,6 +12,7 @@ import pytest
 from memover.codec import ValueCodec, shareable
 from tests.codec import things as t
 from tests.codec.values import VALUES
+from tests.ids import steady_repr
 
 SHARED = {
     "none", "true", "zero", "int huge", "nan", "complex", "str", "bytes", "tuple of scalars", "empty tuple", "frozenset",
@@ -69,7 +70,7 @@ def test_what_can_be_changed_is_not_shared(name: str) -> None:
         t.NotFound("x"), t.attribute(t.Point(1, 2), added=1), (1, [2]), frozenset({Lazy(1)}), slice(1, [2]), VALUES["mappingproxy"],
         memoryview(b"x"), t.Canary(), ValueCodec,
     ],
-    ids=repr,
+    ids=steady_repr,
 )  # fmt: skip
 def test_when_in_doubt_not_shared(value: Any) -> None:
     """Subclasses, plain classes, caches on frozen classes, and views are decoded anew for each caller."""

@@ -56,6 +56,16 @@ def on_cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @contextmanager
+def on_sqlite(request: pytest.FixtureRequest) -> Iterator[Any]:
+    from memover.stores.sqlite.limits import Limits
+    from memover.stores.sqlite.store import SqliteStore
+
+    store = SqliteStore(f"{request.getfixturevalue('tmp_path')}/store.db", Limits(lock_timeout=5.0))
+    yield store
+    store.close()
+
+
+@contextmanager
 def on_memory(request: pytest.FixtureRequest) -> Iterator[Any]:
     from memover.stores.memory import MemoryStore
 
@@ -66,6 +76,7 @@ STORES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
     "memory": on_memory,
     "redis": on_redis,
     "cluster": on_cluster,
+    "sqlite": on_sqlite,
 }
 
 

@@ -170,8 +170,6 @@ def test_a_failed_load_leaves_a_mark_that_holds_nothing(hand: Hand) -> None:
 
 def test_entries_expire(hand: Hand) -> None:
     """An entry with a hard limit goes by itself, its generation stays; one without stays."""
-    if hand.store.local:
-        pytest.skip("memory is bounded by entries; their header says when they have expired")
     brief, lasting = hand.key("a"), hand.key("b")
     generation = hand.put_in(brief, expire_ms=50)
     hand.put_in(lasting, expire_ms=0)
@@ -213,8 +211,6 @@ def test_many_at_once(hand: Hand) -> None:
 
 def test_ensure_puts_back_what_is_missing_or_behind(hand: Hand) -> None:
     """A token at or above its floor stays, a missing one or one below is made anew beyond the floor."""
-    if hand.store.local:
-        pytest.skip("this process's memory loses no bump, so no token is below a floor")
     names = [hand.generation, hand.tag]
     first = hand.do(hand.store.ensure(names, [0, 0], hand.nonce()))
     assert hand.do(hand.store.ensure(names, [number(token) for token in first], hand.nonce())) == first

@@ -12,7 +12,7 @@ import pytest
 import memover
 from memover import Cache, NotCached, versioned_cache
 from tests.face.ways import Way
-from tests.servers import FaultyProxy, RedisServer, run_python
+from tests.servers import FaultyProxy, RedisServer, as_another_process, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,6 +273,7 @@ def test_a_version_of_the_child_is_part_of_the_parent(redis_url: str, prefix: st
     """A process whose source has another version of the child takes no parent made with the former one."""
 
     def release(version: int) -> tuple[Any, Any]:
+        as_another_process()
         cache = Cache(redis_url, prefix=prefix)
         child = versioned_cache(namespace="released/child", version=version, cache=cache)(lambda: version)
         parent = versioned_cache(namespace="released/parent", cache=cache)(lambda: [child()])
@@ -490,6 +491,7 @@ def test_a_hit_with_tags_and_dependencies_is_one_round_trip(redis_way: Way, redi
     """One MGET in the steady state, and one more in a process that sees the entry for the first time."""
 
     def process() -> Any:
+        as_another_process()
         cache = redis_way.new_cache()
         one = redis_way.cached("counted/one", cache=cache)(lambda: 1)
         two = redis_way.cached("counted/two", cache=cache)(lambda: 2)

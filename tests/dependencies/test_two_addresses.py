@@ -26,22 +26,22 @@ def test_a_child_at_another_spelling_of_the_address_invalidates_its_parent(
     how: str, redis_server: RedisServer, prefix: str
 ) -> None:
     """`localhost` and `127.0.0.1` are one server; so is the same with another option in the URL."""
-    here = Cache(f"redis://127.0.0.1:{redis_server.port}/0", prefix=prefix, **PATIENT)
-    there = Cache(f"redis://localhost:{redis_server.port}/0", prefix=prefix, **PATIENT)
-    source = ["old"]
+    with (
+        Cache(f"redis://127.0.0.1:{redis_server.port}/0", prefix=prefix, **PATIENT) as here,
+        Cache(f"redis://localhost:{redis_server.port}/0", prefix=prefix, **PATIENT) as there,
+    ):
+        source = ["old"]
 
-    @here.versioned(namespace="child", tags=("t:{x}",))
-    def child(x: int) -> str:
-        return source[0]
+        @here.versioned(namespace="child", tags=("t:{x}",))
+        def child(x: int) -> str:
+            return source[0]
 
-    @there.versioned(namespace="parent")
-    def parent(x: int) -> str:
-        return child(x)
+        @there.versioned(namespace="parent")
+        def parent(x: int) -> str:
+            return child(x)
 
-    for _ in range(2):
-        assert parent(1) == "old"
-    source[0] = "new"
-    HOW[how](child, here)
-    assert parent(1) == "new"
-    here.close()
-    there.close()
+        for _ in range(2):
+            assert parent(1) == "old"
+        source[0] = "new"
+        HOW[how](child, here)
+        assert parent(1) == "new"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 pytest.importorskip("django")
+pytest.importorskip("debug_toolbar")
 
 import django
 from django.conf import settings
@@ -21,11 +22,16 @@ if not settings.configured:
     settings.configure(
         SECRET_KEY="the first secret of the tests",
         ALLOWED_HOSTS=["testserver"],
-        INSTALLED_APPS=["django.contrib.sessions", "memover.django"],
+        INSTALLED_APPS=["django.contrib.sessions", "memover.django", "tests.django.books", "debug_toolbar"],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+        DEBUG_TOOLBAR_PANELS=["memover.django.panels.MemoverPanel"],
+        DEBUG_TOOLBAR_CONFIG={"SHOW_TOOLBAR_CALLBACK": lambda request: True, "IS_RUNNING_TESTS": False},
+        STATIC_URL="/static/",
         MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
         SESSION_ENGINE="django.contrib.sessions.backends.cache",
         ROOT_URLCONF="memover_tests_urls",
-        TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
+        TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
         USE_TZ=True,
     )
     django.setup()
@@ -35,7 +41,7 @@ def _pages() -> ModuleType:
     from django.core.cache import cache
     from django.http import HttpRequest, HttpResponse
     from django.template import engines
-    from django.urls import path
+    from django.urls import include, path
     from django.views.decorators.cache import cache_page
 
     pages = ModuleType("memover_tests_urls")
@@ -64,6 +70,23 @@ def _pages() -> ModuleType:
         )
         return HttpResponse(template.render({"count": lambda: count("fragment"), "who": request.GET["who"]}))
 
+    from memover import versioned_cache
+
+    @versioned_cache(namespace="memover-tests-shown", cache="default")
+    def shown(n: int) -> int:
+        return n * n
+
+    @versioned_cache(namespace="memover-tests-ashown", cache="default")
+    async def ashown(n: int) -> int:
+        return n * n
+
+    def panelled(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(f"<html><body>{shown(3)} {shown(3)}</body></html>")
+
+    async def apanelled(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(f"<html><body>{await ashown(3)} {await ashown(3)}</body></html>")
+
+    pages.shown, pages.ashown = shown, ashown  # type: ignore[attr-defined]
     pages.counts = counts  # type: ignore[attr-defined]
     pages.urlpatterns = [  # type: ignore[attr-defined]
         path("plain", plain),
@@ -71,6 +94,9 @@ def _pages() -> ModuleType:
         path("awaited", awaited),
         path("visits", visits),
         path("fragment", fragment),
+        path("panelled", panelled),
+        path("apanelled", apanelled),
+        path("__debug__/", include("debug_toolbar.urls")),
     ]
     return pages
 

@@ -11,9 +11,9 @@ import pytest
 from django.core.checks import run_checks
 from django.test.utils import override_settings
 
-from memover.keys import identity as registry
 from memover.cli.locking import lock
 from memover.cli.project import Project
+from memover.keys import ownership as registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -187,7 +187,9 @@ def test_an_alias_follows_the_settings(backend: Any, prefix: str) -> None:
 
 def test_an_alias_that_is_none_of_memovers(backend: Any) -> None:
     """An unknown alias, or one of another backend, raises `ConfigurationError` at the first call, and `check` reports it."""
-    backend(others={"local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}})
+    backend(
+        others={"local": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": "/nowhere"}}
+    )
 
     @versioned_cache(namespace="lost-1", cache="lost")
     def lost(n: int) -> int:

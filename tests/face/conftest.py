@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import default as config
-from tests.face.ways import Way
+from tests.face.ways import Way, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
 def _way(request: pytest.FixtureRequest, prefix: str, store: str, flavour: str) -> Way:
-    url = "memory://" if store == "memory" else request.getfixturevalue("redis_url")
+    url = url_of(request, store)
     return Way(url, is_async=flavour == "async", prefix=prefix)
 
 
-@pytest.fixture(params=["memory-sync", "memory-async", "redis-sync", "redis-async"])
+@pytest.fixture(params=["memory-sync", "memory-async", "sqlite-sync", "sqlite-async", "redis-sync", "redis-async"])
 def way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
-    """All four."""
+    """All of them."""
     way = _way(request, prefix, *request.param.split("-"))
     yield way
     way.close()
@@ -33,14 +33,14 @@ def redis_way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
     way.close()
 
 
-@pytest.fixture(params=["memory-sync", "redis-sync"])
+@pytest.fixture(params=["memory-sync", "sqlite-sync", "redis-sync"])
 def sync_way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
     way = _way(request, prefix, *request.param.split("-"))
     yield way
     way.close()
 
 
-@pytest.fixture(params=["memory-async", "redis-async"])
+@pytest.fixture(params=["memory-async", "sqlite-async", "redis-async"])
 def async_way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
     way = _way(request, prefix, *request.param.split("-"))
     yield way

@@ -335,6 +335,9 @@ def test_callables_and_partials_are_decorated(way: Way) -> None:
     if way.is_async:
 
         class Scorer:
+            def __memover_key__(self) -> str:
+                return "scorer"
+
             async def __call__(self, text: str, weight: int = 1) -> int:
                 runs.append(text)
                 return len(text) * weight
@@ -342,6 +345,9 @@ def test_callables_and_partials_are_decorated(way: Way) -> None:
     else:
 
         class Scorer:  # type: ignore[no-redef]
+            def __memover_key__(self) -> str:
+                return "scorer"
+
             def __call__(self, text: str, weight: int = 1) -> int:
                 runs.append(text)
                 return len(text) * weight

@@ -234,7 +234,7 @@ def test_cache_info_counts_what_this_process_did(way: Way, runs: list[Any]) -> N
     assert info.refused_stores == 2
     assert info.invalidations == 2
     assert info.store_errors == info.damaged == info.unencodable == info.load_errors == info.waits == 0
-    if way.is_redis:
+    if way.is_shared:
         assert info.maxsize is None
     else:
         assert info.maxsize == 10_000

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache, ConfigurationError, StoreError, StoreUnavailable, versioned_cache
+from tests.ids import steady_repr
 from tests.servers import FaultyProxy, RedisServer, wait_until
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def test_jitter_leaves_never_alone(way: Way) -> None:
         {"codec": "json5"},
         {"codec": object()},
     ],
-    ids=repr,
+    ids=steady_repr,
 )
 def test_what_cannot_be_meant_is_refused_at_decoration(options: dict[str, Any]) -> None:
     """Each wrong option is a ConfigurationError, which is a ValueError, when the function is decorated."""

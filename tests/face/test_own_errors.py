@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from memover.codec.sharing import own_error
+
 if TYPE_CHECKING:
     from tests.face.ways import Way
 
@@ -81,6 +83,7 @@ def _failing(way: Way, error: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("kind", [ValueError("broken"), Broken("broken", [1, 2])], ids=["builtin", "own class"])
 def test_each_waiter_of_a_load_that_fails_has_an_error_of_its_own(way: Way, kind: Exception) -> None:
     """Of the same type and arguments, with its own notes and its own traceback."""
+    kind = own_error(kind)  # a fresh one: other runs of this test have marked theirs
     f = _failing(way, kind)
     seen = _raised_together(way, f)
     assert len(seen) == WAITERS

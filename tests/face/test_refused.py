@@ -9,6 +9,7 @@ import pytest
 
 import memover
 from memover import ConfigurationError, UnencodableValue
+from tests.ids import steady_repr
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -61,7 +62,7 @@ class Thing:
         (None, r"cannot be called"),
         ("name", r"cannot be called"),
     ],
-    ids=repr,
+    ids=steady_repr,
 )
 def test_what_cannot_be_memoized_is_refused_at_decoration(target: Any, message: str) -> None:
     """Generators, classes, properties and what is no function."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache, ConfigurationError, StoreUnavailable, versioned_cache
+from tests.ids import steady_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,8 +122,8 @@ RIGHTS = "+mget +set +del +exists +pttl +pexpire +time +eval +evalsha"
 
 
 def test_a_user_with_no_more_rights_than_needed(start_redis: Callable[..., RedisServer], prefix: str) -> None:
-    """The rights and the keys that the README names are enough."""
-    assert f"`{RIGHTS}`" in (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    """The rights and the keys that docs/deploying.md names are enough."""
+    assert f"`{RIGHTS}`" in (Path(__file__).resolve().parents[2] / "docs" / "deploying.md").read_text(encoding="utf-8")
     server = start_redis(username="shop", password="secret", acl=f"resetkeys ~{prefix}:* ~{{{prefix}:* -@all {RIGHTS}")
     works(server.url, prefix)
 
@@ -222,7 +223,7 @@ def test_a_wrong_url_is_refused_at_construction(url: Any, message: str) -> None:
         {"on_unencodable": "ignore"},
         {"codec": object()},
     ],
-    ids=repr,
+    ids=steady_repr,
 )
 def test_a_wrong_option_is_refused_at_construction(options: dict[str, Any]) -> None:
     """Every limit is checked when the cache is made, not at three in the morning."""

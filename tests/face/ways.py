@@ -13,7 +13,19 @@ from memover import Cache
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Way"]
+    import pytest
+
+__all__ = ["Way", "url_of"]
+
+
+def url_of(request: pytest.FixtureRequest, store: str) -> str:
+    """Where a test's store is: memory, a file of the test's own, or the Redis that tests share."""
+    if store == "memory":
+        return "memory://"
+    if store == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('tmp_path')}/store.db"
+    url: str = request.getfixturevalue("redis_url")
+    return url
 
 
 class Way:
@@ -27,7 +39,8 @@ class Way:
         self.url = url
         self.prefix = prefix
         self.is_async = is_async
-        self.is_redis = not url.startswith("memory:")
+        self.is_shared = not url.startswith("memory:")
+        self.is_redis = not url.startswith(("memory:", "sqlite:"))
         self.loop = asyncio.new_event_loop() if is_async else None
         self._caches: list[Cache] = []
         self.cache = self.new_cache()

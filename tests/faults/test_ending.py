@@ -36,8 +36,7 @@ print("refreshing", flush=True)
 """
 
 
-@pytest.mark.parametrize("end", ["", "cache.close()", "sys.exit(3)"])
-@pytest.mark.parametrize("store", ["memory", "redis"])
+@pytest.mark.parametrize(("store", "end"), [("memory", ""), ("redis", "sys.exit(3)")])
 def test_the_end_of_a_process_does_not_wait_for_a_refresh_without_end(
     store: str, end: str, redis_url: str, prefix: str
 ) -> None:
@@ -101,6 +100,8 @@ def test_functions_that_call_each_other_from_two_threads_end(store: str, redis_u
         thread.start()
     for thread in threads:
         thread.join(GUARD)
+    cache.close()
     assert answers == [10, 10]
     first.deep, first.met = 9, True
     assert c(1) == d(1) == 10
+    cache.close()

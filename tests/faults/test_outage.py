@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import InvalidationFailed, StoreError, StoreTimeout, StoreUnavailable
+from memover.stores.memory.entries import immediate
 from tests.face.conftest import way_of
 from tests.face.ways import Way
-from memover.stores.memory.entries import immediate
 from tests.servers import FaultyProxy, wait_until
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import pytest
 
 from memover import NotCached, UnencodableValue
 from memover.codec.envelope import read_header
+from tests.servers import as_another_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,6 +136,7 @@ def test_an_error_of_a_class_that_is_gone_is_a_miss(redis_way: Way) -> None:
     writer, _ = failing(redis_way, lambda: Local("x"), namespace="renamed", cache_errors=Local)
     with pytest.raises(Local):
         redis_way.run(writer())
+    as_another_process()
     reader = redis_way.cached("renamed", cache=redis_way.new_cache(), cache_errors=NotFound)(writer.__wrapped__)
     with pytest.raises(Local):
         redis_way.run(reader())

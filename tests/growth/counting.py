@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import redis
+
+_CALL_TOKEN = re.compile(r":gen:[^:@]+@")
+"""A namespace's own, not the one that all tags share."""
 
 __all__ = ["grown", "held", "kinds_of_keys", "settled", "without_expiry"]
 
@@ -58,7 +62,7 @@ def kinds_of_keys(client: redis.Redis, prefix: str) -> dict[str, int]:
             kind = "lease"
         else:
             kind = name.removeprefix(f"{prefix}:").partition(":")[0]
-            if kind == "gen" and "@" in name:
+            if _CALL_TOKEN.search(name):
                 kind = "call token"
             elif kind.isdigit():
                 kind = "entry"
@@ -77,6 +81,7 @@ def without_expiry(client: redis.Redis, prefix: str) -> dict[str, int]:
                 pipeline.pttl(name)
             for name, left in zip(chunk, pipeline.execute()):
                 if left == -1:
-                    kind = name.decode("latin-1").removeprefix(f"{prefix}:").partition(":")[0]
-                    counts["call token" if b"@" in name else kind] += 1
+                    text = name.decode("latin-1")
+                    kind = text.removeprefix(f"{prefix}:").partition(":")[0]
+                    counts["call token" if _CALL_TOKEN.search(text) else kind] += 1
     return dict(counts)

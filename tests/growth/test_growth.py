@@ -36,7 +36,7 @@ def server(start_redis: Callable[..., RedisServer]) -> RedisServer:
 @pytest.mark.parametrize("size", SIZES)
 def test_keys_and_tags_leave_the_server(size: str, server: RedisServer, prefix: str) -> None:
     """Calls that each have a tag and a parent: when their time is over, all that is left are the generations."""
-    count = _size(size, 2_000, 1_000_000)
+    count = _size(size, 1_500, 1_000_000)
     ((before, after),) = run_python(programs.keys_and_tags, server.url, prefix, count, 2.0, timeout=GUARD)
     with server.client() as client:
         endless = without_expiry(client, prefix)
@@ -70,7 +70,7 @@ def test_keys_and_tags_leave_the_process(store: str, size: str, server: RedisSer
     if store == "redis" and size == STANDING:
         pytest.skip("the server's test measures this")
     url = "memory://" if store == "memory" else server.url
-    count = _size(size, 8_000, 1_000_000)
+    count = _size(size, 4_000, 1_000_000)
     ((before, after),) = run_python(programs.keys_and_tags, url, prefix, count, 3600.0, timeout=GUARD)
     assert grown(before, after, allowed=count // 10) == {}
 
@@ -80,7 +80,7 @@ def test_keys_and_tags_leave_the_process(store: str, size: str, server: RedisSer
 def test_functions_that_are_gone_leave_nothing(store: str, size: str, server: RedisServer, prefix: str) -> None:
     """Decorated, called, invalidated, dropped: their namespaces are free and forgotten."""
     url = "memory://" if store == "memory" else server.url
-    count = _size(size, 120, 100_000)
+    count = _size(size, 80, 100_000)
     ((before, after, bytes_each),) = run_python(programs.functions_and_namespaces, url, prefix, count, timeout=GUARD)
     leaks = grown(before, after, allowed=count // 5)
     assert leaks == {}, f"{count} functions have gone, and left: {leaks}"
@@ -92,7 +92,7 @@ def test_functions_that_are_gone_leave_nothing(store: str, size: str, server: Re
 def test_caches_that_are_gone_leave_nothing(store: str, size: str, server: RedisServer, prefix: str) -> None:
     """Made, used from threads and loops, closed, dropped."""
     url = "memory://" if store == "memory" else server.url
-    count = _size(size, 40, 10_000)
+    count = _size(size, 15, 10_000)
     ((before, after),) = run_python(programs.caches, url, prefix, count, timeout=GUARD)
     leaks = grown(before, after, allowed=count // 5 + 2)
     leaks.pop("objects", None)  # what Python itself remembers of types and code that were made

@@ -58,7 +58,7 @@ def _hold(store: str, request: pytest.FixtureRequest, seeds: Iterable[int], seco
 @pytest.mark.parametrize("store", STORES)
 def test_no_mixture_of_options_gives_an_old_answer(store: str, request: pytest.FixtureRequest) -> None:
     """A few fixed seeds, for a moment each."""
-    _hold(store, request, range(3), 0.5)
+    _hold(store, request, range(2), 0.5)
 
 
 @pytest.mark.slow
@@ -71,10 +71,8 @@ def test_no_mixture_of_options_gives_an_old_answer_for_long(store: str, request:
 @pytest.mark.parametrize(
     ("mutant", "rule", "arguments"),
     [
-        ("tags_from_results_are_dropped", "fresh", {"features": ["late-tags"], "kinds": (20, 0, 0, 0, 80)}),
         ("tags_from_results_are_dropped", "fresh", {"features": ["late-tags", "batches"], "kinds": (20, 0, 0, 0, 80)}),
         ("max_age_is_ignored", "max-age", {"features": ["max-age"], "changes": 0.01}),
-        ("soft_for_hard", "fresh", {"function_options": {"stale_while_revalidate": 3600}}),
         ("soft_for_hard", "own", {"function_options": {"stale_while_revalidate": 3600}}),
     ],
 )
@@ -105,5 +103,5 @@ def test_unknown_features_are_refused() -> None:
 def test_a_seed_stands_for_one_mixture() -> None:
     """What failed can be made again; and seeds differ."""
     assert mixture(7) == mixture(7)
-    assert {str(sorted(mixture(seed)["features"])) for seed in range(20)} > {str(mixture(0)["features"])}
+    assert len({str(mixture(seed)["features"]) for seed in range(20)}) > 15
     assert {feature for seed in range(20) for feature in mixture(seed)["features"]} == set(FEATURES)

@@ -29,7 +29,7 @@ def interrupted_redis() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "sqlite"])
 def make(request: pytest.FixtureRequest, prefix: str) -> Iterator[Callable[..., Bench]]:
     """`make()`: a bench; the collector is at rest, so that nothing but the strike interrupts."""
     benches: list[Bench] = []
@@ -38,6 +38,8 @@ def make(request: pytest.FixtureRequest, prefix: str) -> Iterator[Callable[..., 
     if request.param == "redis":
         server = request.getfixturevalue("interrupted_redis")
         url, client = server.url, server.client()
+    if request.param == "sqlite":
+        url = f"sqlite:///{request.getfixturevalue('tmp_path')}/store.db"
 
     def one(**options: Any) -> Bench:
         if benches and client is not None:

@@ -20,9 +20,9 @@ from tests.interrupts.striking import places, strike
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SAMPLED = 12
+SAMPLED = 8
 """Bytecodes of each pair of an operation and a handler in the standing suite."""
-STANDING = ("hit", "miss", "invalidate", "set", "map", "tagged miss", "dependent miss", "kv set", "incr")
+STANDING = ("hit", "miss", "invalidate", "set", "map", "kv set")
 """Operations that are entered again in the standing suite; the slow one takes all."""
 
 
@@ -94,8 +94,10 @@ def _entered_again(operation: Operation, handler: Callable[[Bench, int], None], 
                 with guarded("key-value calls"):
                     bench.whole_entry(f"k{x}")
             else:
-                bench.whole_function(what, x, (now,))
-                now = bench.source.get(x, 0)
+                # What is set after the handler's invalidation is what the caller gave, however old it is by then.
+                allowed = range(earliest, now + 1) if operation.name == "set" else (now,)
+                bench.whole_function(what, x, tuple(allowed))
+                now = earliest = bench.source.get(x, 0)
     except (Trouble, Hung) as trouble:
         raise Trouble(f"entered again at {place or f'bytecode {at}'}: {trouble}") from None
     except Exception as error:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[2]
-STRIKES = 150
+STRIKES = 80
 """In the standing suite; a hundred times as many in the slow one."""
 
 
@@ -218,7 +218,7 @@ def test_exceptions_thrown_into_threads_for_long_leave_everything_whole(make: Ca
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gevent") is None, reason="gevent is not installed")
-@pytest.mark.parametrize("seconds", [1.5, pytest.param(60.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [1.0, pytest.param(60.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("store", ["memory", "redis"])
 def test_a_storm_of_gevent_timeouts_leaves_everything_whole(
     store: str, seconds: float, prefix: str, request: pytest.FixtureRequest
@@ -235,7 +235,7 @@ def test_a_storm_of_gevent_timeouts_leaves_everything_whole(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said["struck"] > 20, said
+    assert said["struck"] > 10, said
     assert said["wrong"] == [], said
     assert said["foreign"] == [], said
     assert said["slow"] == [], "calls after the storm waited for what an interrupted one had left"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache
+from tests.face.ways import url_of
 from tests.servers import RedisCluster
 
 if TYPE_CHECKING:
@@ -48,18 +49,20 @@ def cluster() -> Iterator[RedisCluster]:
         yield servers
 
 
-@pytest.fixture(params=["memory", "redis", "cluster"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "cluster"])
 def url(request: pytest.FixtureRequest) -> str:
     """Every kind of store."""
-    if request.param == "memory":
-        return "memory://"
+    if request.param in ("memory", "sqlite"):
+        return url_of(request, request.param)
     found: str = request.getfixturevalue({"redis": "redis_server", "cluster": "cluster"}[request.param]).url
     return found
 
 
-@pytest.fixture(params=["redis", "cluster"])
+@pytest.fixture(params=["sqlite", "redis", "cluster"])
 def shared_url(request: pytest.FixtureRequest) -> str:
     """Every kind of store that processes share."""
+    if request.param == "sqlite":
+        return url_of(request, "sqlite")
     found: str = request.getfixturevalue({"redis": "redis_server", "cluster": "cluster"}[request.param]).url
     return found
 

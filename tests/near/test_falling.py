@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,9 +14,9 @@ from redis.crc import key_slot
 from memover import Cache, InvalidationFailed, StoreError
 from memover.clocks import boottime
 from memover.stores.redis.resp import pack
+from tests.near.actors import Source, comes_near, is_near, near_function, open_cache, tier_of
 from tests.promises.actors import change
 from tests.promises.actors import source as shared_source
-from tests.near.actors import Source, comes_near, is_near, near_function, open_cache, tier_of
 from tests.servers import FaultyProxy, SentinelGroup, hear, say, start_python, wait_until
 
 if TYPE_CHECKING:
@@ -130,10 +131,10 @@ def test_it_falls_once_and_rises_once(start_redis: Callable[..., RedisServer], c
         f(1)
         assert not is_near(f, 1)
     time.sleep(1.0)
-    assert seen == ["near-down"]
+    assert seen == ["near-fall"]
     server.thaw()
     comes_near(f, 1)
-    assert seen == ["near-down", "near-up"]
+    assert seen == ["near-fall", "near-stand"]
 
 
 def test_a_server_that_lost_everything_is_noticed(
@@ -157,7 +158,9 @@ def test_a_server_that_lost_everything_is_noticed(
     comes_near(f, 1)
 
 
-def test_clients_that_are_killed_come_back(start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache]) -> None:
+def test_clients_that_are_killed_come_back(
+    start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache]
+) -> None:
     server = start_redis()
     f = near_function(cache_of(server.url), Source())
     f(1)
@@ -266,8 +269,7 @@ def test_the_tier_follows_a_primary_that_is_demoted(
     comes_near(f, 1)
     sentinel_group.failover()
     wait_until(
-        lambda: f(1)
-        and f.cache._state.heart._runs[0].watch._socket.getpeername()[1] == sentinel_group.primary.port,
+        lambda: f(1) and f.cache._state.heart._runs[0].watch._socket.getpeername()[1] == sentinel_group.primary.port,
         "the heartbeat to be at the new primary",
         passing=(OSError, AttributeError, LookupError),
     )
@@ -303,11 +305,11 @@ def test_an_invalidation_in_a_cluster_is_heard(
         source.value += 1
         if how == "key":
             same = Cache.versioned(other, namespace=namespace, tags=("x:{x}",))(f.__wrapped__)
-            _as_another_process(lambda: same.invalidate(1), f)
+            _as_another_process(partial(same.invalidate, 1), f)
         elif how == "tag":
             _as_another_process(lambda: other.invalidate_tags("x:1"), f)
         else:
-            _as_another_process(lambda: other.invalidate_namespace(namespace), f)
+            _as_another_process(partial(other.invalidate_namespace, namespace), f)
         stale_until(f, old, boottime(), bound)
         comes_near(f, 1)
         assert f(1) == [1, source.value]

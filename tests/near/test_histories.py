@@ -29,7 +29,14 @@ BRIEF = {"socket_timeout": 0.3, "socket_connect_timeout": 0.3, "breaker_last": 0
 
 
 def history(url: Any, seconds: float, during: Callable[[Any], None] | None = None, **told: Any) -> Report:
-    told = {"processes": 3, "keys": 4, "changes": CHANGES, "options": PATIENT, "function_options": {"near": BOUND}, **told}
+    told = {
+        "processes": 3,
+        "keys": 4,
+        "changes": CHANGES,
+        "options": PATIENT,
+        "function_options": {"near": BOUND},
+        **told,
+    }
     with start_history(url, **told) as run:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -155,7 +162,7 @@ def test_cluster(redis_cluster: RedisCluster) -> None:
 
 
 @pytest.mark.parametrize(
-    "mutant, rule",
+    ("mutant", "rule"),
     [
         ("deaf_and_by_message_only", "own"),
         ("deaf_and_blind", "fresh"),

@@ -193,7 +193,9 @@ def test_a_read_that_an_invalidation_overtook_does_not_come_in(
     assert f(1) == [1, 2]
 
 
-def test_a_pending_invalidation_closes_the_tier(start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache]) -> None:
+def test_a_pending_invalidation_closes_the_tier(
+    start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache]
+) -> None:
     """An invalidation that the store did not acknowledge: nothing near is served in this process until it has."""
     from memover import InvalidationFailed
 

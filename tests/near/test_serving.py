@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memover import Cache, Source as From
+from memover import Cache
+from memover import Source as From
 from memover.errors import ConfigurationError
 from tests.near.actors import Source, comes_near, is_near, near_function, tier_of
 from tests.servers import wait_until
@@ -132,7 +133,7 @@ def test_observers_see_the_source(redis_url: str, cache_of: Callable[..., Cache]
     assert f.cache_info().hits >= f.cache_info().near_hits > 0
 
 
-@pytest.mark.parametrize("near, seconds", [(True, 1.0), (0.5, 0.5), ("250ms", 0.25), (timedelta(seconds=3), 3.0)])
+@pytest.mark.parametrize(("near", "seconds"), [(True, 1.0), (0.5, 0.5), ("250ms", 0.25), (timedelta(seconds=3), 3.0)])
 def test_the_staleness_is_shown(near: Any, seconds: float, redis_url: str, cache_of: Callable[..., Cache]) -> None:
     f = near_function(cache_of(redis_url), Source(), near=near)
     assert f.cache_parameters()["max_staleness"] == seconds
@@ -195,7 +196,9 @@ def test_a_frozen_clock_is_followed(redis_url: str, cache_of: Callable[..., Cach
         assert f(1) == [1, 2]
 
 
-def test_close_ends_the_thread_and_the_next_call_begins_anew(redis_server: RedisServer, cache_of: Callable[..., Cache]) -> None:
+def test_close_ends_the_thread_and_the_next_call_begins_anew(
+    redis_server: RedisServer, cache_of: Callable[..., Cache]
+) -> None:
     cache = cache_of(redis_server.url)
     f = near_function(cache, Source())
     f(1)

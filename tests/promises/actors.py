@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from memover import Cache
-from tests.servers import hear, say
+from tests.servers import as_another_process, hear, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,10 +20,21 @@ PATIENT: dict[str, Any] = {"socket_timeout": 10.0, "socket_connect_timeout": 10.
 """What is promised here holds while the store answers in time, and the machine may be busy."""
 
 
+class Source:
+    """`source(x)`: what the source holds for x now. An object, so that no key says where it is."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self.client = redis.Redis.from_url(url)
+        self.prefix = prefix
+
+    def __call__(self, x: int) -> int:
+        return int(self.client.get(f"{self.prefix}-source-{x}") or 0)
+
+
 def source(url: str, prefix: str) -> Callable[[int], int]:
-    """`source(x)`: what the source holds for x now."""
-    client = redis.Redis.from_url(url)
-    return lambda x: int(client.get(f"{prefix}-source-{x}") or 0)
+    """The source, for a process that did not know of it."""
+    as_another_process()
+    return Source(url, prefix)
 
 
 def change(url: str, prefix: str, x: int = 1) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.face.ways import Way
+from tests.face.ways import Way, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,22 +20,22 @@ class PatientWay(Way):
     """A way whose caches wait for the store for as long as a test may take."""
 
     def new_cache(self, **options: Any) -> Cache:
-        if self.is_redis:
+        if self.is_shared:
             options = {"socket_timeout": 10.0, "socket_connect_timeout": 10.0, **options}
         return super().new_cache(**options)
 
 
 def _way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
     store, flavour = request.param.split("-")
-    url = "memory://" if store == "memory" else request.getfixturevalue("redis_url")
+    url = url_of(request, store)
     way = PatientWay(url, is_async=flavour == "async", prefix=prefix)
     yield way
     way.close()
 
 
-@pytest.fixture(params=["memory-sync", "memory-async", "redis-sync", "redis-async"])
+@pytest.fixture(params=["memory-sync", "memory-async", "sqlite-sync", "sqlite-async", "redis-sync", "redis-async"])
 def way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
-    """All four."""
+    """All of them."""
     yield from _way(request, prefix)
 
 

@@ -95,35 +95,37 @@ def late_answer(server: RedisServer, way: Way, bound: float) -> float:
     """A beat was answered before an invalidation, and the answer comes late: how old the last old answer is, in seconds
     after the invalidation returned; at most twice the bound is looked at."""
     other = way.new_cache()
-    with FaultyProxy(server) as proxy:
-        with Cache(proxy.url, prefix=way.prefix, socket_timeout=0.2, socket_connect_timeout=0.2) as cache:
-            way.cache = cache
-            f = near(way, source(server.url, way.prefix), bound)
-            way.run(f(1))
-            comes_near(way, f)
-            tier = cache._state.heart.tier
-            proxy.half_open()
-            sent = proxy.bytes_up
-            wait_until(lambda: way.run(f(1)) is not None and proxy.bytes_up > sent, "the next beat to be sent")
-            time.sleep(0.1)
-            new = change(server.url, way.prefix)
-            tier.moved = lambda names: None  # `other` stands for another process
-            other.invalidate_namespace("answers")
-            del tier.moved
-            returned = boottime()
-            while boottime() - returned < bound * 0.6:
-                time.sleep(0.01)
-            fence = tier.fence
-            proxy.restore()
-            wait_until(lambda: tier.fence > fence, "the late answer", interval=0.0005)
-            proxy.partition()
-            last = 0.0
-            while boottime() - returned < 2 * bound:
-                began = boottime()
-                if way.run(f(1)) != new:
-                    last = began - returned
-                time.sleep(0.005)
-            return last
+    with (
+        FaultyProxy(server) as proxy,
+        Cache(proxy.url, prefix=way.prefix, socket_timeout=0.2, socket_connect_timeout=0.2) as cache,
+    ):
+        way.cache = cache
+        f = near(way, source(server.url, way.prefix), bound)
+        way.run(f(1))
+        comes_near(way, f)
+        tier = cache._state.heart.tier
+        proxy.half_open()
+        sent = proxy.bytes_up
+        wait_until(lambda: way.run(f(1)) is not None and proxy.bytes_up > sent, "the next beat to be sent")
+        time.sleep(0.1)
+        new = change(server.url, way.prefix)
+        tier.moved = lambda names: None  # `other` stands for another process
+        other.invalidate_namespace("answers")
+        del tier.moved
+        returned = boottime()
+        while boottime() - returned < bound * 0.6:
+            time.sleep(0.01)
+        fence = tier.fence
+        proxy.restore()
+        wait_until(lambda: tier.fence > fence, "the late answer", interval=0.0005)
+        proxy.partition()
+        last = 0.0
+        while boottime() - returned < 2 * bound:
+            began = boottime()
+            if way.run(f(1)) != new:
+                last = began - returned
+            time.sleep(0.005)
+        return last
 
 
 def test_the_fence_is_when_the_question_was_sent(silent: RedisServer, way_of: Callable[[str], Way]) -> None:

@@ -15,9 +15,11 @@ def deployed(way: Way, version: int, loads: list[int]) -> Any:
     """The function as a deployment with this version has it, on a cache of its own."""
     way.cache = way.new_cache() if way.is_redis else way.cache
 
+    source = {"version": version}
+
     def load(x: int) -> str:
-        loads.append(version)
-        return f"of version {version}"
+        loads.append(source["version"])
+        return f"of version {source['version']}"
 
     return way.cached(namespace="rolling", version=version)(load)
 

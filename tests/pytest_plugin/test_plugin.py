@@ -104,6 +104,60 @@ def test_each_test_has_a_fresh_prefix_in_redis(project: Path, redis_url: str, re
     assert set(redis_client.scan_iter("*test-*")) <= before
 
 
+def test_a_url_from_outside_is_used(project: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`MEMOVER_URL`, as for the application; the option on the command line goes before it."""
+    (project / "test_url.py").write_text("def test_url(memover_cache):\n    print(memover_cache.address)\n")
+    monkeypatch.setenv("MEMOVER_URL", redis_url)
+    assert "redis://" in run(project, "-s", "test_url.py")[1]
+    assert "memory://" in run(project, "-s", "test_url.py", "--memover-url", "memory://")[1]
+
+
+def test_workers_of_xdist_do_not_meet(project: Path, redis_url: str) -> None:
+    """Each test has a prefix that no other has, in whatever process it runs."""
+    pytest.importorskip("xdist")
+    tests = TESTS.replace("[1, 2]", "range(20)").replace("== 2", ">= 0")
+    (project / "test_app.py").write_text(tests)
+    status, told = run(project, "-n", "2", "--memover-url", redis_url)
+    assert status == 0, told
+    assert "24 passed" in told
+
+
+ASYNC_TESTS = """\
+import asyncio
+from app import cube
+
+def test_cached(memover_cache, assert_cached):
+    asyncio.run(cube(2))
+    assert_cached(cube, 3)
+
+def test_no_loads(memover_cache, assert_loads):
+    with assert_loads(0, cube):
+        cube(2)
+
+def test_loads_of_all(memover_cache, assert_loads):
+    with assert_loads(0):
+        cube(2)
+
+def test_right(memover_cache, assert_loads):
+    async def main():
+        await asyncio.gather(cube(2), cube(2), cube(3))
+    with assert_loads(2, cube):
+        asyncio.run(main())
+"""
+
+
+def test_an_async_function_in_a_sync_test_fails_clearly(project: Path) -> None:
+    """What was not awaited asserts nothing, and is never green."""
+    (project / "test_app.py").write_text(ASYNC_TESTS)
+    status, told = run(project)
+    assert status == 1
+    assert "1 passed" in told
+    assert "3 failed" in told
+    assert "await assert_cached(cube, ...)" in told
+    assert told.count("AssertionError: cube: an `async def` function runs when it is awaited") == 2
+    assert "never awaited" not in told
+
+
 def test_the_url_may_stand_in_the_ini_file(project: Path) -> None:
     """`memover_url`; one that is none fails the test that asks for it."""
     status, told = run(project, "-o", "memover_url=nonsense://")

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from memover.runtime.run import run
-
 from memover import Cache, ConfigurationError, InvalidationFailed, Source
 from memover.codec.envelope import NO_FINGERPRINT, read_header
-from tests.servers import FaultyProxy
+from memover.runtime.run import run
+from tests.servers import FaultyProxy, as_another_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +39,7 @@ class Releases:
 
     def deploy(self, version: int, *fields: tuple[str, Any], ttl: Any = 60, **options: Any) -> Deployed:
         """`make(n)` of a version whose result has these fields, each filled with `n`."""
+        as_another_process()
         kind = dataclasses.make_dataclass("Made", [*fields])
         kind.__module__ = __name__
         globals()["Made"] = kind
@@ -47,7 +47,7 @@ class Releases:
 
         def make(n):  # type: ignore[no-untyped-def]
             loads.append(n)
-            return kind(*[n] * len(fields))
+            return kind(*[n] * len(dataclasses.fields(kind)))
 
         async def amake(n):  # type: ignore[no-untyped-def]
             return make(n)
@@ -360,7 +360,7 @@ def test_an_invalidation_that_fails_goes_on_for_every_version(start_redis: Any, 
 def test_methods_are_upgraded_with_their_instance_in_the_key(cache: Cache) -> None:
     """`self` is part of the key as always; the upgrade is given the result alone."""
 
-    def release(version: int) -> Any:
+    def release(decorate: Any) -> Any:
         class Shop:
             def __init__(self, name: str) -> None:
                 self.name = name
@@ -368,13 +368,13 @@ def test_methods_are_upgraded_with_their_instance_in_the_key(cache: Cache) -> No
             def __memover_key__(self) -> str:
                 return self.name
 
-            @cache.versioned(namespace="shop", version=version)
+            @decorate
             def price(self, item: int) -> list[Any]:
                 return [self.name, item]
 
         return Shop
 
-    old, new = release(1), release(2)
+    old, new = (release(cache.versioned(namespace="shop", version=version)) for version in (1, 2))
     old("x").price(1)
     new.price.upgrade(from_version=1)(lambda value: [*value, "upgraded"])
     assert new("x").price(1) == ["x", 1, "upgraded"]
@@ -467,9 +467,11 @@ def test_what_the_older_load_used_still_counts(cache: Cache) -> None:
         return values["bonus"]
 
     def release(version: int) -> Any:
+        source = {"version": version}
+
         @cache.versioned(namespace="price", version=version)
         def price(n: int) -> int:
-            return n * rate() + (bonus() if version > 1 else 0)
+            return n * rate() + (bonus() if source["version"] > 1 else 0)
 
         return price
 

@@ -7,7 +7,7 @@ process is, however that ended.
 from __future__ import annotations
 
 from .cluster import RedisCluster
-from .processes import INDEX, Worker, WorkerFailed, hear, run_python, say, start_python
+from .processes import INDEX, Worker, WorkerFailed, as_another_process, hear, run_python, say, start_python
 from .proxy import FaultyProxy
 from .recording import Command, Recording
 from .redis import RedisServer, primary_with_replicas
@@ -26,6 +26,7 @@ __all__ = [
     "StubServer",
     "Worker",
     "WorkerFailed",
+    "as_another_process",
     "free_port",
     "hear",
     "primary_with_replicas",

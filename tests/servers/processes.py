@@ -168,6 +168,14 @@ def start_python(
     return worker
 
 
+def as_another_process() -> None:
+    """Forget whose namespaces are whose: to functions decorated from now on, those decorated before are another process's."""
+    from memover.keys import ownership
+
+    with ownership._lock:
+        ownership._owners.clear()
+
+
 def run_python(
     task: Callable[..., Any] | str,
     *args: Any,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -42,9 +44,23 @@ def wait_until(
         time.sleep(interval)
 
 
+# Below the ports that systems give to outgoing connections (Linux from 32,768, macOS from 49,152), so that no
+# client takes the port of a server that is being restarted; begun anywhere, so that two test runs rarely meet.
+_PORTS = range(10_240, 32_768)
+_next_port = random.randrange(len(_PORTS))
+
+
 def free_port() -> int:
-    """A loopback TCP port that nobody held a moment ago; whoever starts on it must be ready to try another."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback TCP port that is free now; who starts a server on it must be ready to try another.
+
+    The ports of one process follow one another, so that one is not given out again while its server is restarting.
+    """
+    global _next_port
+    for _ in range(len(_PORTS)):
+        port = _PORTS[_next_port]
+        _next_port = (_next_port + 1) % len(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no loopback port is free")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.face.ways import Way
+from tests.face.ways import Way, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def _ways(*params: str) -> Any:
     @pytest.fixture(params=params)
     def way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
         store, flavour = request.param.split("-")
-        url = "memory://" if store == "memory" else request.getfixturevalue("redis_url")
+        url = url_of(request, store)
         way = PatientWay(url, is_async=flavour == "async", prefix=prefix)
         yield way
         way.close()
@@ -37,10 +37,10 @@ def _ways(*params: str) -> Any:
     return way
 
 
-way = _ways("memory-sync", "memory-async", "redis-sync", "redis-async")
+way = _ways("memory-sync", "memory-async", "sqlite-sync", "sqlite-async", "redis-sync", "redis-async")
 redis_way = _ways("redis-sync", "redis-async")
-sync_way = _ways("memory-sync", "redis-sync")
-async_way = _ways("memory-async", "redis-async")
+sync_way = _ways("memory-sync", "sqlite-sync", "redis-sync")
+async_way = _ways("memory-async", "sqlite-async", "redis-async")
 
 
 @pytest.fixture(params=["cluster-sync", "cluster-async"])

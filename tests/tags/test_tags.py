@@ -9,6 +9,7 @@ import pytest
 
 import memover
 from memover import Cache, ConfigurationError, InvalidationFailed, UnkeyableArgument, versioned_cache
+from tests.ids import steady_repr
 from tests.servers import FaultyProxy, RedisServer, hear, say, start_python, wait_until
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def test_a_tag_is_never_an_address(way: Way) -> None:
     assert way.run(g(holder)) == 1
 
 
-@pytest.mark.parametrize("tags", ["{y}", "{", "", "{}", "{0}", 5, [5], [None], ["a{b}"], ["x"] * 17], ids=repr)
+@pytest.mark.parametrize("tags", ["{y}", "{", "", "{}", "{0}", 5, [5], [None], ["a{b}"], ["x"] * 17], ids=steady_repr)
 def test_tags_that_cannot_be_meant_are_refused_at_decoration(tags: Any) -> None:
     """With the names that there are."""
     with pytest.raises((ConfigurationError, TypeError)):
@@ -119,9 +120,7 @@ def test_too_many_tags_of_the_arguments_are_refused_with_advice(way: Way) -> Non
 
 
 @pytest.mark.parametrize("by_hand", [False, True], ids=["callable", "depends_on"])
-def test_too_many_tags_of_a_result_leave_it_unstored(
-    way: Way, by_hand: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_too_many_tags_of_a_result_leave_it_unstored(way: Way, by_hand: bool, caplog: pytest.LogCaptureFixture) -> None:
     """A call that has its result returns it; it is counted, warned of once, and nobody waits behind its lease."""
     many = [f"t{n}" for n in range(17)]
 

@@ -140,7 +140,7 @@ def helpers() -> None:
     price.at(1).refresh("tea")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     price.bypass(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     price.version = 3  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
-    price.map(["tea"], concurrency="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    price.map(["tea"], concurrency="2")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     price.forget("tea")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -1,4 +1,5 @@
-"""mypy --strict and pyright see exactly the types of the functions that were decorated."""
+"""Type checkers see exactly the types of the functions that were decorated: mypy --strict, pyright, basedpyright, and ty
+and pyrefly as far as they understand the same lines."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 API = Path(__file__).with_name("api.py")
+KINDS = Path(__file__).with_name("kinds.py")
 
 WRONG = """
 import memover
@@ -46,7 +48,47 @@ def mypy(*files: Path, cache: Path) -> dict[tuple[str, int], str]:
     return {(Path(one["file"]).name, one["line"]): one["message"] for one in found if one["severity"] == "error"}
 
 
-def pyright(*files: Path, cache: Path) -> dict[tuple[str, int], str]:
+def basedpyright(*files: Path, cache: Path) -> dict[tuple[str, int], str]:
+    """The errors of basedpyright, under pyright's rules."""
+    return pyright(*files, cache=cache, program="basedpyright")
+
+
+def ty(*files: Path, cache: Path) -> dict[tuple[str, int], str]:
+    """The errors of ty by file and line. mypy's ignores mean nothing to it."""
+    command = ["-m", "ty", "check", "--output-format=gitlab", "--no-progress", "--python", sys.executable]
+    ended = run([*command, f"--extra-search-path={ROOT}", "--exit-zero", *map(str, files)])
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return {
+        (Path(one["location"]["path"]).name, one["location"]["positions"]["begin"]["line"]): one["description"]
+        for one in json.loads(ended.stdout)
+        if one["severity"] in ("major", "critical", "blocker")
+    }
+
+
+def pyrefly(*files: Path, cache: Path) -> dict[tuple[str, int], str]:
+    """The errors of pyrefly by file and line; it knows mypy's ignores."""
+    cache.mkdir(exist_ok=True)
+    for file in files:
+        shutil.copy(file, cache)
+    (cache / "pyrefly.toml").write_text(f"search-path = [{str(ROOT)!r}]\nproject-includes = ['*.py']\n")
+    command = [str(Path(sys.executable).with_name("pyrefly")), "check", "--output-format=json"]
+    ended = subprocess.run(
+        [*command, f"--python-interpreter-path={sys.executable}"],
+        check=False,
+        cwd=cache,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode in (0, 1), ended.stdout + ended.stderr
+    return {
+        (Path(one["path"]).name, one["line"]): one["description"]
+        for one in json.loads(ended.stdout)["errors"]
+        if one["severity"] == "error"
+    }
+
+
+def pyright(*files: Path, cache: Path, program: str = "pyright") -> dict[tuple[str, int], str]:
     """The errors of pyright by file and line. Here mypy's ignores mean nothing to it, unlike elsewhere."""
     config = {
         "include": [file.name for file in files],  # beside the configuration, which must be
@@ -65,7 +107,7 @@ def pyright(*files: Path, cache: Path) -> dict[tuple[str, int], str]:
     for file in files:
         shutil.copy(file, cache)
     (cache / "pyrightconfig.json").write_text(json.dumps(config))
-    ended = run(["-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "-p", str(cache)])
+    ended = run(["-m", program, "--outputjson", "--pythonpath", sys.executable, "-p", str(cache)])
     assert ended.returncode in (0, 1), ended.stdout + ended.stderr
     told = json.loads(ended.stdout)
     assert told["summary"]["filesAnalyzed"] == len(files), told["summary"]
@@ -89,8 +131,8 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def checkers() -> list[object]:
-    """Both checkers; one that is not installed (`make lint` installs them) is skipped, and says so."""
+def checkers(*wanted: Callable[..., object]) -> list[object]:
+    """The checkers; one that is not installed (`make lint` installs them) is skipped, and says so."""
     return [
         pytest.param(
             checker,
@@ -100,7 +142,7 @@ def checkers() -> list[object]:
                 pytest.mark.skipif(importlib.util.find_spec(checker.__name__) is None, reason="needs memover[lint]"),
             ],
         )
-        for checker in (mypy, pyright)
+        for checker in wanted or (mypy, pyright, basedpyright)
     ]
 
 
@@ -119,6 +161,33 @@ def test_the_check_of_types_can_fail(check: Callable[..., dict[tuple[str, int], 
     wrong.write_text(WRONG)
     found = check(wrong, cache=tmp_path / "cache")
     assert {line for _, line in found} == WRONG_LINES, found
+
+
+@pytest.mark.parametrize("check", checkers(mypy, pyright, basedpyright))
+def test_hard_kinds_of_functions_are_told_apart(
+    check: Callable[..., dict[tuple[str, int], str]], tmp_path: Path
+) -> None:
+    """Every right line of kinds.py is accepted; every wrong one is refused, which its ignore says."""
+    assert check(KINDS, cache=tmp_path / "cache") == {}
+
+
+@pytest.mark.parametrize("check", checkers(ty, pyrefly))
+def test_other_checkers_refuse_wrong_calls(check: Callable[..., dict[tuple[str, int], str]], tmp_path: Path) -> None:
+    """ty and pyrefly see the calls that are wrong."""
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(WRONG)
+    found = {line for _, line in check(wrong, cache=tmp_path / "cache")}
+    assert {9, 10, 11} <= found
+
+
+@pytest.mark.parametrize("check", checkers(ty))
+def test_ty_tells_hard_kinds_of_functions_apart(
+    check: Callable[..., dict[tuple[str, int], str]], tmp_path: Path
+) -> None:
+    """It refuses the very lines that mypy is told to ignore."""
+    lines = enumerate(KINDS.read_text().splitlines(), 1)
+    wrong = {number for number, line in lines if "# type: ignore" in line}
+    assert {line for _, line in check(KINDS, cache=tmp_path)} == wrong
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memover.engine.steps import Flow
     from memover.model import Key
 
-__all__ = ["Item", "MemoryEntries", "immediate"]
+__all__ = ["Item", "MemoryEntries", "immediate", "limit"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,15 +49,41 @@ def immediate(method: Callable[P, T]) -> Callable[P, Flow[T]]:
     return flow
 
 
+def limit(expire_ms: int) -> float:
+    """The instant in monotonic seconds at which an entry stored now ends; never, where `expire_ms` is 0."""
+    return monotonic() + expire_ms / 1000 if expire_ms else math.inf
+
+
+def number(token: bytes | None) -> int:
+    """The number of a token, 0 for what is none."""
+    digits = token.partition(b"-")[0] if token is not None else b""
+    return int(digits) if digits.isdigit() else 0
+
+
 class Item:
     """A stored entry.
 
     `value` is the object itself when it may be shared, else MISSING; `copy` makes an object for each caller where it may
-    not, once a second hit has shown that it pays (None until then). Either holds while `moved(places)` is False."""
+    not, once a second hit has shown that it pays (None until then). Either holds while `moved(places)` is False. `ends` is
+    the hard limit in monotonic seconds."""
 
-    __slots__ = ("copy", "decoded", "fingerprint", "fresh_until", "generation", "places", "raw", "usable_until", "value")
+    __slots__ = (
+        "copy",
+        "decoded",
+        "ends",
+        "fingerprint",
+        "fresh_until",
+        "generation",
+        "places",
+        "raw",
+        "usable_until",
+        "value",
+    )
 
-    def __init__(self, raw: bytes, header: Header, value: Any, places: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self, raw: bytes, header: Header, value: Any, places: tuple[Any, ...] = (), ends: float = math.inf
+    ) -> None:
+        self.ends = ends
         self.copy: Callable[[], Any] | None = None
         self.decoded = 0
         self.places = places
@@ -101,6 +127,7 @@ class MemoryEntries:
     def value(self, text: str, name: bytes, fingerprint: bytes) -> Any:
         """The value stored under a key that depends on one generation only, if it is fresh, of this shape, and can be handed
         out without decoding; else MISSING. The whole of a hit that nobody observes."""
+        # The hard limit is not asked for: `fresh_until` comes before it.
         item = self.items.get(text)
         if (
             item is None
@@ -131,7 +158,7 @@ class MemoryEntries:
     def fetch(self, key: Key) -> Seen:
         """The tokens of the key's names, then its entry."""
         tokens = [self.tokens.get(name) for name in key.names]
-        item = self.items.get(key.text)
+        item = self._item_at(key.text)
         if item is None:
             return Seen(key.names, tokens, None)
         self._used(key.text)
@@ -140,6 +167,11 @@ class MemoryEntries:
     async def afetch(self, key: Key) -> Seen:
         """As `fetch`."""
         return self.fetch(key)
+
+    def _item_at(self, text: str) -> Item | None:
+        """The entry of a key, None from its hard limit on."""
+        item = self.items.get(text)
+        return None if item is not None and item.ends != math.inf and item.ends <= monotonic() else item
 
     def _used(self, text: str) -> None:
         try:
@@ -218,7 +250,7 @@ class MemoryEntries:
             for name in entry.names:
                 self._keep_token(name, entry.expire_ms or math.inf)
             value = MISSING if header.marks else entry.value
-            self._place(key.text, Item(entry.raw, header, value, entry.places))
+            self._place(key.text, Item(entry.raw, header, value, entry.places, limit(entry.expire_ms)))
             self._leases.pop(key.lease, None)
             if before != self._latch.entries:
                 # Something ran in the middle of this section, perhaps the invalidation of this very call.
@@ -233,8 +265,9 @@ class MemoryEntries:
         while len(items) > self.max_entries:
             items.popitem(last=False)
         if len(items) > self._sweep_items_at:
-            now = wall()
-            for each in [each for each, stored in list(items.items()) if stored.usable_until <= now]:
+            now, moment = wall(), monotonic()
+            over = [each for each, stored in list(items.items()) if stored.usable_until <= now or stored.ends <= moment]
+            for each in over:
                 items.pop(each, None)
             self._sweep_items_at = 2 * len(items) + 256
 
@@ -268,7 +301,7 @@ class MemoryEntries:
             moved = []
             for name, own in zip(names, floors):
                 moved.append(self._move(name, nonce, max(own, floor)))
-                floor = floor or int(moved[0].partition(b"-")[0]) - 1
+                floor = floor or number(moved[0]) - 1
             self._move_along(along, nonce)
             return moved
 
@@ -282,7 +315,9 @@ class MemoryEntries:
     # -- tokens, inside the latch ---------------------------------------------------------------------------------------
 
     def _ensure(self, name: bytes, nonce: str, floor: int, lease_ms: int) -> bytes:
-        token = self.tokens.get(name) or self._move(name, nonce, floor)
+        token = self.tokens.get(name)
+        if token is None or (floor and number(token) < floor):
+            token = self._move(name, nonce, floor)
         if transient(name):
             self._keep_token(name, lease_ms)
         return token
@@ -291,8 +326,8 @@ class MemoryEntries:
         current = self.tokens.get(name)
         if current is not None and current.endswith(nonce.encode()):
             return current
-        number = max(int(current.partition(b"-")[0]) if current else 0, floor) + 1
-        new = self.tokens[name] = b"%d-%b" % (max(number, time.time_ns() // 1000), nonce.encode())
+        least = max(number(current), floor) + 1
+        new = self.tokens[name] = b"%d-%b" % (max(least, time.time_ns() // 1000), nonce.encode())
         if transient(name):
             self._token_ends[name] = monotonic() + TOKEN_MARGIN_MS / 1000
             if len(self._token_ends) > self._sweep_tokens_at:

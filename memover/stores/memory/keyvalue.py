@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from memover.codec.envelope import KIND_KEY_VALUE, Header, payload_of, read_header, rewritten
@@ -9,7 +10,7 @@ from memover.engine.judge import is_fresh
 from memover.engine.store import INTEGER, INTEGER_LIMIT, Change, Parcel, Stamp
 from memover.errors import DamagedEntry
 from memover.model import MISSING
-from memover.stores.memory.entries import Item, MemoryEntries, immediate
+from memover.stores.memory.entries import Item, MemoryEntries, immediate, limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,16 +52,16 @@ class MemoryKeyValues(MemoryEntries):
                 found = self._live(key, generation, now)
                 if found is None:
                     return Change(False, generation)
-                raw, header = found
+                old, header = found
                 if header.codec != INTEGER:
                     return Change(False, generation, False)
                 try:
-                    value = int(bytes(payload_of(raw, header))) + delta
+                    value = int(bytes(payload_of(old.raw, header))) + delta
                 except (DamagedEntry, ValueError):
                     return Change(False, generation)
                 if not -INTEGER_LIMIT < value < INTEGER_LIMIT:
                     return Change(False, generation, False)
-                item = self._item(key, rewritten(raw, header, payload=b"%d" % value), value)
+                item = self._item(key, rewritten(old.raw, header, payload=b"%d" % value), value, ends=old.ends)
                 if entries == self._latch.entries:
                     self._place(key.text, item)
                     return Change(True, generation, value)
@@ -68,10 +69,10 @@ class MemoryKeyValues(MemoryEntries):
     @immediate
     def swap(self, key: Key, old: bytes, new: bytes) -> bool:
         with self._latch:
-            item = self.items.get(key.text)
+            item = self._item_at(key.text)
             if item is None or item.raw != old:
                 return False
-            self._place(key.text, self._item(key, new, MISSING))
+            self._place(key.text, self._item(key, new, MISSING, ends=item.ends))
             return True
 
     @immediate
@@ -84,9 +85,11 @@ class MemoryKeyValues(MemoryEntries):
             if parcel.expire_ms < 0:
                 self._remove(parcel.key)
             else:
-                old = self.items[parcel.key.text]
-                raw = rewritten(*found, fresh_until=fresh_until)
-                self._place(parcel.key.text, self._item(parcel.key, raw, old.value, old.places))
+                old, header = found
+                raw = rewritten(old.raw, header, fresh_until=fresh_until)
+                self._place(
+                    parcel.key.text, self._item(parcel.key, raw, old.value, old.places, limit(parcel.expire_ms))
+                )
             return Change(True, generation)
 
     @immediate
@@ -96,16 +99,17 @@ class MemoryKeyValues(MemoryEntries):
             found = self._live(key, generation, now)
             if found is None:
                 return Change(False, generation)
-            old = self.items[key.text]
+            old, header = found
             self._remove(key)
             self._remove(to)
-            self._place(to.text, self._item(to, rewritten(*found, key=to.entry), old.value, old.places))
+            item = self._item(to, rewritten(old.raw, header, key=to.entry), old.value, old.places, old.ends)
+            self._place(to.text, item)
             return Change(True, generation)
 
     @immediate
     def remove(self, key: Key) -> tuple[bytes | None, bytes | None]:
         with self._latch:
-            item = self.items.get(key.text)
+            item = self._item_at(key.text)
             self._remove(key)
             return self.tokens.get(key.names[0]), None if item is None else item.raw
 
@@ -120,8 +124,8 @@ class MemoryKeyValues(MemoryEntries):
     def _under(self, stamp: Stamp) -> bytes:
         return self._ensure(stamp.name, stamp.nonce, stamp.floor, 0)
 
-    def _live(self, key: Key, generation: bytes, now: float) -> tuple[bytes, Header] | None:
-        item = self.items.get(key.text)
+    def _live(self, key: Key, generation: bytes, now: float) -> tuple[Item, Header] | None:
+        item = self._item_at(key.text)
         if item is None:
             return None
         try:
@@ -130,7 +134,7 @@ class MemoryKeyValues(MemoryEntries):
             return None
         if header.kind != KIND_KEY_VALUE or not is_fresh(header.generation, header.fresh_until, generation, now):
             return None
-        return item.raw, header
+        return item, header
 
     def _lay(self, parcel: Parcel, generation: bytes) -> None:
         self._remove(parcel.key)
@@ -139,11 +143,12 @@ class MemoryKeyValues(MemoryEntries):
             header = read_header(raw, parcel.key.entry)
             if header.generation != generation:
                 raw = rewritten(raw, header, generation=generation)
-            self._place(parcel.key.text, self._item(parcel.key, raw, parcel.value, parcel.places))
+            item = self._item(parcel.key, raw, parcel.value, parcel.places, limit(parcel.expire_ms))
+            self._place(parcel.key.text, item)
 
     @staticmethod
-    def _item(key: Key, raw: bytes, value: object, places: tuple[Any, ...] = ()) -> Item:
-        return Item(raw, read_header(raw, key.entry), value, places)
+    def _item(key: Key, raw: bytes, value: object, places: tuple[Any, ...] = (), ends: float = math.inf) -> Item:
+        return Item(raw, read_header(raw, key.entry), value, places, ends)
 
     def _remove(self, key: Key) -> None:
         self.items.pop(key.text, None)

@@ -1,87 +1,295 @@
-"""Going through the keys of a Redis in bounded steps: SCAN, node by node, and UNLINK for what is not wanted.
+"""Looking through a Redis from outside, in bounded steps: SCAN node by node, and pipelines for what each page holds.
 
-A step is one SCAN and, for what it found, one pipeline each of GETRANGE with MEMORY USAGE and of UNLINK: Redis is never
-held up for longer than a SCAN of `step` keys takes. Keys that are no entries of calls are left alone: foreign ones, and
-those of the key-value API, whose keys may look alike.
+A step is one SCAN and, for the keys it found, one pipeline: Redis is never held up for longer than a SCAN of `step` keys
+takes. KEYS is never sent. `CLIENT NO-TOUCH` (Redis 7.2) goes before what reads values, so that looking does not make every
+key recently used; older servers refuse it, and then a look counts as a use (Redis docs, "CLIENT NO-TOUCH").
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from typing import TYPE_CHECKING, Any
 
-from memover.codec.envelope import KIND_AT, KIND_KEY_VALUE, MAGIC
-from memover.stores.redis.connect import translated
+from redis.crc import key_slot
+from redis.exceptions import AskError, MovedError, ResponseError
+
+from memover.clocks import monotonic
+from memover.stores.redis.connect import parse_url, translated
+from memover.stores.redis.limits import Limits
+from memover.stores.redis.store import RedisStore
+from memover.stores.survey import HEAD_LIMIT_BYTES, Facts, Page, Right, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from memover.stores.redis.connect import Node
-    from memover.stores.redis.store import RedisStore
 
-__all__ = ["Swept", "keys_in_all", "remove_prefix", "sweep"]
+__all__ = ["RedisSurvey", "remove_prefix"]
 
+_NO_TOUCH = (b"CLIENT", b"NO-TOUCH", b"ON")
+_TOUCH = (b"CLIENT", b"NO-TOUCH", b"OFF")
+_KEYS_A_PIPELINE = 500
+"""So that a page of a large step, with the heads of its values, stays some hundred kilobytes."""
+_HOPS_LIMIT = 5
 
-class Swept(NamedTuple):
-    """One step: how many keys were looked at, at most, and each unwanted entry with the bytes it took."""
-
-    looked_at: int
-    entries: tuple[tuple[bytes, int], ...]
-
-
-def keys_in_all(store: RedisStore) -> int:
-    """DBSIZE of every node: how much there is to look at. One round trip per node. Raises `StoreError`."""
-    return sum(int(store.visit(node, [(b"DBSIZE",)])[0]) for node in store.nodes())
-
-
-def sweep(
-    store: RedisStore, prefix: str, unwanted: Callable[[bytes], bool], *, step: int, remove: bool
-) -> Iterator[Swept]:
-    """Go through all keys of a prefix and remove the unwanted entries, or only name them. Raises `StoreError`."""
-    pattern = f"{prefix}:[1-9]*:*".encode()
-    for node in store.nodes():
-        for keys in _pages(store, node, pattern, step):
-            yield Swept(step, tuple(_entries(store, node, [key for key in keys if unwanted(key)], remove)))
+_ALLOWED = b"""
+if not redis.acl_check_cmd then return {} end
+local refused = {}
+for at, each in ipairs({{'set', KEYS[1], 'x'}, {'get', KEYS[1]}, {'mget', KEYS[1]}, {'del', KEYS[1]}, {'unlink', KEYS[1]},
+                        {'pexpire', KEYS[1], '1'}, {'pttl', KEYS[1]}, {'exists', KEYS[1]}, {'time'}}) do
+  if not redis.acl_check_cmd(unpack(each)) then refused[#refused + 1] = each[1] end
+end
+return refused
+"""
+"""KEYS a name of ours · answer: the commands that this user may not send, none from servers older than 7.0."""
 
 
-def _entries(store: RedisStore, node: Node | None, keys: list[bytes], remove: bool) -> Iterator[tuple[bytes, int]]:
-    if not keys:
-        return
-    asked: list[tuple[bytes, ...]] = [
-        each for key in keys for each in ((b"GETRANGE", key, b"0", b"%d" % KIND_AT), (b"MEMORY", b"USAGE", key))
-    ]
-    answers = store.visit(node, asked)
-    sizes = {
-        key: size
-        for key, head, size in zip(keys, answers[::2], answers[1::2])
-        if isinstance(size, int) and isinstance(head, bytes) and _of_a_call(head)
-    }
-    # One command for each: in a cluster the keys of one node are in many slots.
-    gone = store.visit(node, [(b"UNLINK", key) for key in sizes]) if remove and sizes else [1] * len(sizes)
-    for (key, size), answer in zip(sizes.items(), gone):
-        if answer == 1:
-            yield key, size
+class RedisSurvey:
+    """A Redis or Valkey, standalone, behind Sentinel, or a Cluster; see `memover.stores.survey.Survey`."""
 
+    hashed = True
 
-def _of_a_call(head: bytes) -> bool:
-    return len(head) > KIND_AT and head.startswith(MAGIC) and head[KIND_AT] != KIND_KEY_VALUE
+    def __init__(self, url: str, answer_seconds: float) -> None:
+        limits = Limits(
+            socket_timeout=answer_seconds,
+            socket_connect_timeout=answer_seconds,
+            max_connections=4,
+            breaker_first_seconds=0.25,
+            breaker_last_seconds=2.0,
+        )
+        self._over(RedisStore(parse_url(url), limits))
 
+    @classmethod
+    def over(cls, store: RedisStore) -> RedisSurvey:
+        """A survey that uses the connections and the time limits of a store there is."""
+        survey = cls.__new__(cls)
+        survey._over(store)
+        return survey
 
-def _pages(store: RedisStore, node: Node | None, pattern: bytes, step: int) -> Iterator[list[bytes]]:
-    cursor = b"0"
-    while True:
-        (answer,) = store.visit(node, [(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % step)])
+    def _over(self, store: RedisStore) -> None:
+        self._store = store
+        self.address = store.address
+        self._owners: list[Node | None] = []
+        self._no_touch = True
+
+    def close(self) -> None:
+        self._store.close()
+
+    # -- going through -------------------------------------------------------------------------------------------------
+
+    def total(self) -> int:
+        return sum(int(self._one(node, b"DBSIZE")) for node in self._store.nodes())
+
+    def keys(self, pattern: bytes, step: int = 1000) -> Iterator[Page]:
+        for node in self._store.nodes():
+            cursor = b"0"
+            while True:
+                answer = self._one(node, b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % step)
+                cursor = bytes(answer[0])
+                yield Page(step, tuple(answer[1]))
+                if cursor == b"0":
+                    break
+
+    def facts(self, keys: Sequence[bytes], head: int = HEAD_LIMIT_BYTES) -> list[Facts | None]:
+        last = b"%d" % (head - 1)
+        commands: list[tuple[bytes, tuple[bytes, ...]]] = [
+            each
+            for key in keys
+            for each in (
+                (key, (b"PTTL", key)),
+                (key, (b"MEMORY", b"USAGE", key)),
+                (key, (b"GETRANGE", key, b"0", last)),
+            )
+        ]
+        answers = self._sent(commands)
+        return [_facts(key, *answers[3 * at : 3 * at + 3]) for at, key in enumerate(keys)]
+
+    def value(self, key: bytes) -> bytes | None:
+        (answer,) = self._sent([(key, (b"GET", key))])
+        return answer if isinstance(answer, bytes) else None
+
+    def tokens(self, names: Sequence[bytes]) -> list[bytes | None]:
+        # MGET, which answers nil for a key of another type, one name each: in a Cluster they are in many slots.
+        answers = self._sent([(name, (b"MGET", name)) for name in names])
+        return [answer[0] if isinstance(answer, list) else None for answer in answers]
+
+    # -- what the servers say of themselves ---------------------------------------------------------------------------
+
+    def servers(self) -> list[Server]:
+        return [self._server(node) for node in self._store.nodes()]
+
+    def _server(self, node: Node | None) -> Server:
+        notes = []
+        info: dict[str, str] = {}
+        for section in (b"server", b"memory", b"replication", b"stats"):
+            (answer,) = self._store.visit(node, [(b"INFO", section)])
+            if isinstance(answer, ResponseError):
+                notes.append(f"INFO is refused: {answer}")
+                break
+            for line in answer.decode("utf-8", "replace").splitlines():
+                name, colon, value = line.partition(":")
+                if colon:
+                    info[name] = value
+        began = monotonic()
+        (time,) = self._store.visit(node, [(b"TIME",)])
+        took = monotonic() - began
+        clock = None if isinstance(time, Exception) else int(time[0]) + int(time[1]) / 1e6
+        product = info.get("server_name", "redis")
+        version = info.get("valkey_version" if product == "valkey" else "redis_version", "")
+        return Server(
+            address=self.address if node is None else f"{node[0]}:{node[1]}",
+            product=product.capitalize(),
+            version=version,
+            role={"master": "primary", "slave": "replica"}.get(info.get("role", ""), info.get("role", "")),
+            memory_used=_int(info.get("used_memory")),
+            memory_limit=_int(info.get("maxmemory")),
+            policy=info.get("maxmemory_policy"),
+            evicted=_int(info.get("evicted_keys")),
+            replicas=_int(info.get("connected_slaves")),
+            clock=clock,
+            clock_error=took / 2,
+            notes=tuple(notes),
+        )
+
+    def rights(self, prefix: str) -> list[Right]:
+        found = []
+        name = f"{prefix}:report:doctor".encode()
+        answers = self._sent([(name, (b"MGET", name)), (name, (b"EVAL", _ALLOWED, b"1", name))])
+        reads, scripted = answers
+        found.append(Right("read keys", not isinstance(reads, Exception), str(reads) if _failed(reads) else ""))
+        refused = [each.decode() for each in scripted] if isinstance(scripted, list) else []
+        found.append(
+            Right("run scripts", not isinstance(scripted, Exception), str(scripted) if _failed(scripted) else "")
+        )
+        found.append(Right("write keys", not refused, f"refused: {', '.join(refused)}" if refused else ""))
+        for node in self._store.nodes()[:1]:
+            for word, command in (
+                ("scan", (b"SCAN", b"0", b"MATCH", name, b"COUNT", b"1")),
+                ("measure keys", (b"MEMORY", b"USAGE", name)),
+            ):
+                answer = self._store.visit(node, [command])[0]
+                moved = isinstance(answer, (MovedError, AskError))
+                bad = isinstance(answer, Exception) and not moved
+                found.append(Right(word, not bad, str(answer) if bad else ""))
+        return found
+
+    def latency(self, count: int) -> list[float]:
+        nodes = self._store.nodes()
+        for node in nodes:
+            self._store.visit(node, [(b"PING",)])  # the connection is not what is measured
+        took = []
+        for at in range(count):
+            began = monotonic()
+            self._store.visit(nodes[at % len(nodes)], [(b"MGET", b"memover:latency")])
+            took.append(monotonic() - began)
+        return took
+
+    # -- what writes ---------------------------------------------------------------------------------------------------
+
+    def unlink(self, keys: Sequence[bytes]) -> list[bool]:
+        # One command for each: in a Cluster the keys of one node are in many slots.
+        return [answer == 1 for answer in self._sent([(key, (b"UNLINK", key)) for key in keys], looking=False)]
+
+    def put(self, key: bytes, value: bytes, expire_ms: int) -> None:
+        for answer in self._sent([(key, (b"SET", key, value, b"PX", b"%d" % expire_ms))], looking=False):
+            if isinstance(answer, Exception):
+                raise translated(answer, self.address)
+
+    def drop(self, entry: bytes, lease: bytes, along: Sequence[bytes], nonce: str) -> None:
+        self._store.link.complete(self._store.drop(entry, lease, nonce, along))
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    def _one(self, node: Node | None, *command: bytes) -> Any:
+        (answer,) = self._store.visit(node, [command])
         if isinstance(answer, Exception):
-            raise translated(answer, store.address)
-        cursor, keys = answer
-        yield keys
-        if cursor == b"0":
-            return
+            raise translated(answer, self.address)
+        return answer
+
+    def _sent(self, commands: list[tuple[bytes, tuple[bytes, ...]]], *, looking: bool = True) -> list[Any]:
+        """The answers to commands, each with the key it is routed by; errors of the server are answers."""
+        answers: list[Any] = []
+        for at in range(0, len(commands), 3 * _KEYS_A_PIPELINE):
+            answers += self._batch(commands[at : at + 3 * _KEYS_A_PIPELINE], looking)
+        return answers
+
+    def _batch(self, commands: list[tuple[bytes, tuple[bytes, ...]]], looking: bool) -> list[Any]:
+        if not commands:
+            return []
+        if not self._store.spread:
+            return self._pipeline(None, [args for _, args in commands], looking)
+        answers: list[Any] = [None] * len(commands)
+        waiting = list(range(len(commands)))
+        for _ in range(_HOPS_LIMIT):
+            owners = self._owners or self._discover()
+            by_node: dict[Node | None, list[int]] = {}
+            for at in waiting:
+                by_node.setdefault(owners[key_slot(commands[at][0])], []).append(at)
+            waiting = []
+            for node, places in by_node.items():
+                for at, answer in zip(places, self._pipeline(node, [commands[at][1] for at in places], looking)):
+                    answers[at] = answer
+                    if isinstance(answer, AskError):  # MovedError is one too
+                        waiting.append(at)
+            if not waiting:
+                break
+            self._owners = []  # slots have moved since
+        return answers
+
+    def _pipeline(self, node: Node | None, commands: list[tuple[bytes, ...]], looking: bool) -> list[Any]:
+        if not (looking and self._no_touch):
+            return self._store.visit(node, commands)
+        first, *answers = self._store.visit(node, [_NO_TOUCH, *commands, _TOUCH])
+        if isinstance(first, Exception):
+            self._no_touch = False
+        return answers[:-1]
+
+    def _discover(self) -> list[Node | None]:
+        nodes = self._store.nodes()
+        owners: list[Node | None] = [None] * 16384
+        for first, last, primary, *_ in self._one(nodes[0], b"CLUSTER", b"SLOTS"):
+            here = nodes[0]
+            host = primary[0].decode() if primary[0] or here is None else here[0]
+            owners[int(first) : int(last) + 1] = [(host, int(primary[1]))] * (int(last) - int(first) + 1)
+        self._owners = [nodes[0] if owner is None else owner for owner in owners]
+        return self._owners
+
+
+def _facts(key: bytes, ttl: Any, size: Any, head: Any) -> Facts | None:
+    if ttl == -2:
+        return None
+    text = head if isinstance(head, bytes) else b""
+    # A user that may not ask for MEMORY USAGE still sees roughly how much there is.
+    taken = size if isinstance(size, int) else len(key) + len(text)
+    expires = ttl if isinstance(ttl, int) and ttl >= 0 else None
+    return None if size is None else Facts(key, taken, expires, text)
+
+
+def _failed(answer: Any) -> bool:
+    return isinstance(answer, Exception)
+
+
+def _int(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return int(number) if math.isfinite(number) else None
 
 
 def remove_prefix(store: RedisStore, prefix: str, *, step: int = 1000) -> None:
     """Remove every key of a prefix, leases and generations too: for tests, which own theirs. Raises `StoreError`."""
     for pattern in (f"{prefix}:*", f"{{{prefix}:*"):
         for node in store.nodes():
-            for keys in _pages(store, node, pattern.encode(), step):
+            cursor = b"0"
+            while True:
+                (answer,) = store.visit(node, [(b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", b"%d" % step)])
+                if isinstance(answer, Exception):
+                    raise translated(answer, store.address)
+                cursor, keys = answer
                 if keys:
                     store.visit(node, [(b"UNLINK", key) for key in keys])
+                if cursor == b"0":
+                    break

@@ -3,7 +3,7 @@
 Scripts are sent by EVALSHA, and whole by EVAL the first time and whenever the server says NOSCRIPT (restart,
 failover, SCRIPT FLUSH). Keys are read with MGET, which answers nil where GET would raise on another type:
 whatever a stranger left under our key is treated as absent and overwritten. Doubles count exactly to 2^53;
-tokens at or above 2^52 are nobody's (`engine.generations.GARBAGE`), and the last below is not built upon.
+tokens at or above 2^52 are nobody's (`engine.tokens.GARBAGE`), and the last below is not built upon.
 """
 
 from __future__ import annotations

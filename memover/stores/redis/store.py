@@ -38,7 +38,7 @@ class RedisStore(KeyValueCommands, RedisCommands):
         self.spread = target.kind == "cluster"
         self.wait_replicas = limits.wait_replicas
         self.replicas_ms = limits.replicas_ms
-        self.link: RedisLink = RedisLink(target, limits)
+        self.link: RedisLink = RedisLink(target, limits)  # pyright: ignore[reportIncompatibleVariableOverride]
         self.breaker: Breaker = self.link.breaker(None)
         """Of the one server; a Cluster has one for each node."""
 
@@ -147,5 +147,5 @@ class RedisStore(KeyValueCommands, RedisCommands):
 
 if TYPE_CHECKING:
 
-    def _is_one(store: RedisStore) -> Store:
+    def _is_one(store: RedisStore) -> Store:  # pyright: ignore[reportUnusedFunction]
         return store

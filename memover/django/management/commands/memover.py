@@ -19,10 +19,12 @@ class Command(BaseCommand):
     def run_from_argv(self, argv: list[str]) -> None:
         """Django's parser would take memover's options for its own."""
         from memover.cli import main
+        from memover.cli.project import from_manage_py
 
         before, sys.argv = sys.argv, ["memover", *argv[2:]]
         try:
-            sys.exit(main())
+            with from_manage_py():
+                sys.exit(main())
         finally:
             sys.argv = before
 

@@ -1,0 +1,252 @@
+"""The SQLite store beside diskcache, in one run: hits, misses, four processes, invalidation at any size, the loop's lag.
+
+    python benchmarks/bench_sqlite.py [--rounds 15] [--seconds 4] [--rows 1000,100000] [--check]
+
+Rounds are interleaved, each contender a moment after the other, so that a slow spell of the machine hits both; a ratio is
+the median of the rounds' own ratios. Both have their files in one temporary directory (--directory). With --check the exit
+status is 1 when a target is missed.
+
+* hit, miss: `diskcache.Cache.memoize` with its defaults, a dict of five fields.
+* processes: four, each calling one function with arguments of which 90 % are in the file; calls per second, all together.
+* invalidate_all: the time of one call at each number of rows; it moves one token, whatever there is.
+* lag: how late a timer of 5 ms fires on an event loop that reads and writes while four processes write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+HIT_TARGET, MISS_TARGET, PROCESSES_TARGET, LAG_TARGET_MS, FLAT_TARGET = 0.5, 1.0, 3.0, 20.0, 3.0
+CALLS, MISSES = 2000, 300
+PROCESSES = 4
+HOT = 2000
+PROFILE = {"id": 7, "name": "Alice", "email": "alice@example.org", "roles": ["admin", "editor"], "score": 12.5}
+
+
+def timed(function: Callable[[], Any], calls: int) -> float:
+    """Seconds per call."""
+    began = perf_counter()
+    for _ in range(calls):
+        function()
+    return (perf_counter() - began) / calls
+
+
+def functions(directory: str, kind: str) -> Callable[[int], Any]:
+    """The same function, cached by the one or the other."""
+
+    def profile(user_id: int) -> dict[str, Any]:
+        return PROFILE
+
+    if kind == "diskcache":
+        import diskcache
+
+        theirs: Callable[[int], Any] = diskcache.Cache(f"{directory}/diskcache").memoize(expire=300)(profile)
+        return theirs
+    import memover
+
+    cache = memover.Cache(f"sqlite:///{directory}/memover.db", prefix="bench", socket_timeout=5.0)
+    ours: Callable[[int], Any] = memover.versioned_cache(namespace="profile", cache=cache)(profile)
+    return ours
+
+
+def single(directory: str, rounds: int) -> dict[str, tuple[float, float, float]]:
+    """Seconds of ours and theirs, and the ratio, for a hit and for a miss."""
+    ours, theirs = functions(directory, "memover"), functions(directory, "diskcache")
+    assert ours(7) == ours(7) == theirs(7) == theirs(7) == PROFILE
+    hits: list[tuple[float, float]] = []
+    misses: list[tuple[float, float]] = []
+    fresh = iter(range(1_000_000, 1 << 62))
+    for _ in range(rounds):
+        hits.append((timed(lambda: ours(7), CALLS), timed(lambda: theirs(7), CALLS)))
+        misses.append((timed(lambda: ours(next(fresh)), MISSES), timed(lambda: theirs(next(fresh)), MISSES)))
+    return {name: summary(pairs) for name, pairs in (("hit", hits), ("miss", misses))}
+
+
+def summary(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
+    return median(a for a, _ in pairs), median(b for _, b in pairs), median(a / b for a, b in pairs)
+
+
+# -- processes ----------------------------------------------------------------------------------------------------------------
+
+
+def worker(directory: str, kind: str, number: int, seconds: float) -> None:
+    """A process of the comparison: calls until the time is over, and prints how many there were."""
+    call = functions(directory, kind)
+    chance = random.Random(number)
+    for user in range(HOT):
+        if user % PROCESSES == number:
+            call(user)
+    fresh = iter(range((number + 1) * 100_000_000 + int(time.time() * 1000) % 10_000_000 * 10, 1 << 62))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    made = 0
+    end = perf_counter() + seconds
+    while perf_counter() < end:
+        for _ in range(20):
+            call(chance.randrange(HOT) if chance.random() < 0.9 else next(fresh))
+        made += 20
+    print(made, flush=True)
+
+
+def started(directory: str, kind: str, seconds: float) -> list[subprocess.Popen[str]]:
+    children = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--worker", kind, str(number), str(seconds), "--directory", directory],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(PROCESSES)
+    ]
+    for child in children:
+        assert child.stdout is not None and child.stdin is not None
+        assert child.stdout.readline().strip() == "ready"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    return children
+
+
+def calls_per_second(directory: str, kind: str, seconds: float) -> float:
+    made = 0
+    for child in started(directory, kind, seconds):
+        said, _ = child.communicate()
+        made += int(said)
+    return made / seconds
+
+
+# -- invalidation, lag ----------------------------------------------------------------------------------------------------------
+
+
+def invalidation(directory: str, rows: list[int], rounds: int) -> dict[int, float]:
+    """Seconds of one `invalidate_all` with so many rows in the file."""
+    import memover
+
+    found = {}
+    with memover.Cache(f"sqlite:///{directory}/rows.db", prefix="bench", socket_timeout=5.0, ttl=None) as cache:
+
+        @memover.versioned_cache(namespace="rows", cache=cache)
+        def number(x: int) -> int:
+            return x
+
+        filled = 0
+        for count in rows:
+            while filled < count:
+                number.warm(range(filled, min(filled + 10_000, count)))
+                filled = min(filled + 10_000, count)
+            found[count] = median(timed(number.invalidate_all, 5) for _ in range(rounds))
+    return found
+
+
+async def lag(directory: str, seconds: float) -> float:
+    """The 99th percentile of a timer's lateness in milliseconds, while this loop reads and writes and others write."""
+    import memover
+
+    late: list[float] = []
+    async with memover.Cache(f"sqlite:///{directory}/memover.db", prefix="bench", socket_timeout=5.0) as cache:
+
+        @memover.versioned_cache(namespace="aprofile", cache=cache)
+        async def profile(user_id: int) -> dict[str, Any]:
+            return PROFILE
+
+        async def calls(number: int) -> None:
+            end = perf_counter() + seconds
+            fresh = iter(range(number * 1_000_000, 1 << 62))
+            while perf_counter() < end:
+                await profile(next(fresh))
+                await profile(number)
+                await asyncio.sleep(0.001)
+
+        async def timer() -> None:
+            end = perf_counter() + seconds
+            while perf_counter() < end:
+                due = perf_counter() + 0.005
+                await asyncio.sleep(0.005)
+                late.append(perf_counter() - due)
+
+        await asyncio.gather(timer(), *(calls(number) for number in range(4)))
+    return sorted(late)[int(len(late) * 0.99)] * 1000
+
+
+def idle_lag(seconds: float) -> float:
+    """The same on a loop that does nothing else: what the machine itself adds."""
+
+    async def timer() -> list[float]:
+        late = []
+        end = perf_counter() + seconds
+        while perf_counter() < end:
+            due = perf_counter() + 0.005
+            await asyncio.sleep(0.005)
+            late.append(perf_counter() - due)
+        return late
+
+    late = asyncio.run(timer())
+    return sorted(late)[int(len(late) * 0.99)] * 1000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rows", default="1000,100000", help="numbers of rows, ascending (1000,1000000 takes minutes)")
+    parser.add_argument("--directory", default=None)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--worker", nargs=3, metavar=("KIND", "NUMBER", "SECONDS"))
+    asked = parser.parse_args()
+    if asked.worker:
+        kind, number, seconds = asked.worker
+        worker(asked.directory, kind, int(number), float(seconds))
+        return 0
+    missed = []
+
+    def tell(name: str, text: str, within: bool) -> None:
+        print(f"{name:<34} {text}{'' if within else '   MISSED'}")
+        if not within:
+            missed.append(name)
+
+    with tempfile.TemporaryDirectory(dir=asked.directory) as directory:
+        for name, (ours, theirs, ratio) in single(directory, asked.rounds).items():
+            target = HIT_TARGET if name == "hit" else MISS_TARGET
+            text = f"{ours * 1e6:7.1f} µs, diskcache {theirs * 1e6:7.1f} µs: {ratio:.2f} × (target {target} ×)"
+            tell(name, text, ratio <= target)
+        pairs = [
+            (
+                calls_per_second(directory, "memover", asked.seconds),
+                calls_per_second(directory, "diskcache", asked.seconds),
+            )
+            for _ in range(3)
+        ]
+        ours, theirs, ratio = summary(pairs)
+        text = f"{ours:7,.0f}/s, diskcache {theirs:7,.0f}/s: {ratio:.1f} × (target {PROCESSES_TARGET:.0f} ×)"
+        tell(f"{PROCESSES} processes, 90 % hits", text, ratio >= PROCESSES_TARGET)
+        rows = [int(count) for count in asked.rows.split(",")]
+        found = invalidation(directory, rows, asked.rounds)
+        text = ", ".join(f"{count:,} rows {seconds * 1e6:,.0f} µs" for count, seconds in found.items())
+        tell("invalidate_all", text, found[rows[-1]] <= FLAT_TARGET * found[rows[0]])
+        writers = started(directory, "memover", asked.seconds + 2)
+        late = asyncio.run(lag(directory, asked.seconds))
+        for writer in writers:
+            writer.communicate()
+        idle = idle_lag(1.0)
+        text = f"p99 {late:.1f} ms while {PROCESSES} processes write (target {LAG_TARGET_MS:.0f} ms; an idle loop {idle:.1f} ms)"
+        tell("lag of an event loop", text, late < LAG_TARGET_MS)
+    return 1 if asked.check and missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""Counting what a prefix holds: which keys are entries, of which namespace and version.
+
+A key is an entry when it has the form of one and its value begins as an envelope does; whether it is a call's or one of
+the key-value API's is in its header, because the keys may look alike. Everything else under the prefix is foreign, and
+left out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memover.codec.envelope import KIND_AT, KIND_KEY_VALUE, MAGIC
+from memover.engine.tokens import parse
+from memover.keys.keyvalue import NAMESPACE as KEY_VALUES
+from memover.keys.names import generation_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from memover.cli.running import Place
+    from memover.stores.survey import Facts, Survey
+
+__all__ = [
+    "KEY_VALUES",
+    "Entry",
+    "Row",
+    "Version",
+    "complete",
+    "count",
+    "entries",
+    "estimate",
+    "namespaces",
+    "order",
+    "prefixes",
+    "tally",
+]
+
+_NAMESPACE = re.compile(rb"[A-Za-z0-9_.\-/]{1,200}\Z")
+_SEEN_LIMIT = 2_000_000
+"""A scan may show a key twice while the table shrinks. So many are remembered, by hash; further ones count as shown."""
+
+Version = int | str
+"""A version as in the key: a number, or text `3~0f1e2d3c` for a function with `follow_code`."""
+
+
+class Entry(NamedTuple):
+    """One entry, known by its key and the beginning of its value."""
+
+    namespace: str
+    version: Version
+    facts: Facts
+
+
+@dataclass
+class Row:
+    """What there is of one version of a namespace. `bytes` as the store counts them."""
+
+    namespace: str
+    version: Version
+    entries: int = 0
+    bytes: int = 0
+    no_ttl: int = 0
+    generation: str | None = None
+    moved_at: float | None = None
+    locked: str = "unknown"
+    estimated: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """As `memover ls --format json` has it."""
+        return {
+            "namespace": self.namespace,
+            "version": self.version,
+            "entries": self.entries,
+            "bytes": self.bytes,
+            "generation": self.generation,
+            "moved_at": self.moved_at,
+            "no_ttl": self.no_ttl,
+            "locked": self.locked,
+            **({"estimated": True} if self.estimated else {}),
+        }
+
+
+def order(row: Row) -> tuple[str, int, str]:
+    """Rows by namespace, then by number of the version."""
+    return row.namespace, int(str(row.version).partition("~")[0]), str(row.version)
+
+
+class Reader:
+    """Tells the entries of a prefix from everything else."""
+
+    def __init__(self, prefix: str) -> None:
+        self.pattern = f"{prefix}:[1-9]*:*".encode()
+        self._key = re.compile(
+            rb"%b:([1-9][0-9]{0,18}(?:~[0-9a-f]{8})?):(.*)\Z" % re.escape(prefix).encode(), re.DOTALL
+        )
+
+    def fits(self, key: bytes) -> bool:
+        """Whether a key has the form of an entry's."""
+        return self._key.match(key) is not None
+
+    def entry(self, facts: Facts) -> Entry | None:
+        """The entry that a key holds; None for a foreign value."""
+        found = self._key.match(facts.key)
+        head = facts.head
+        if found is None or len(head) <= KIND_AT or not head.startswith(MAGIC):
+            return None
+        text = found[1].decode()
+        version = int(text) if text.isdigit() else text
+        if head[KIND_AT] == KIND_KEY_VALUE:
+            return Entry(KEY_VALUES, version, facts)
+        namespace, colon, _ = found[2].partition(b":")
+        if not colon or not _NAMESPACE.match(namespace):
+            return None
+        return Entry(namespace.decode(), version, facts)
+
+
+def entries(
+    survey: Survey,
+    prefix: str,
+    *,
+    step: int = 1000,
+    head: int = KIND_AT + 1,
+    on_step: Callable[[int], None] = lambda looked_at: None,
+    wanted: Callable[[bytes], bool] = lambda key: True,
+) -> Iterator[list[Entry]]:
+    """Every entry of a prefix, step by step, each once. `head` is how much of each value is read, in bytes.
+
+    `wanted` chooses by key before anything is read. `on_step` is told how many keys a step has looked at.
+    """
+    reader = Reader(prefix)
+    seen: set[int] = set()
+    for page in survey.keys(reader.pattern, step):
+        keys = []
+        for key in page.keys:
+            mark = hash(key)
+            if mark in seen or not reader.fits(key) or not wanted(key):
+                continue
+            if len(seen) < _SEEN_LIMIT:
+                seen.add(mark)
+            keys.append(key)
+        found = [reader.entry(each) for each in survey.facts(keys, head) if each is not None] if keys else []
+        on_step(page.looked_at)
+        yield [each for each in found if each is not None]
+
+
+def tally(rows: dict[tuple[str, Version], Row], entry: Entry) -> None:
+    """Count an entry into its row."""
+    place = entry.namespace, entry.version
+    row = rows.get(place)
+    if row is None:
+        row = rows[place] = Row(*place)
+    row.entries += 1
+    row.bytes += entry.facts.size
+    row.no_ttl += entry.facts.expires_ms is None
+
+
+def count(
+    place: Place, *, step: int = 1000, on_step: Callable[[int], None] = lambda looked_at: None
+) -> dict[tuple[str, Version], Row]:
+    """Every entry of the prefix, counted by namespace and version. A scan of all keys; raises `StoreError`."""
+    rows: dict[tuple[str, Version], Row] = {}
+    for found in entries(place.survey, place.prefix, step=step, on_step=on_step):
+        for each in found:
+            tally(rows, each)
+    complete(place, rows)
+    return rows
+
+
+def estimate(
+    place: Place, sample: int, *, on_step: Callable[[int], None] = lambda looked_at: None
+) -> dict[tuple[str, Version], Row]:
+    """As `count`, from about `sample` keys of all; exact where the store has no fair sample to give (`Survey.hashed`)."""
+    if not getattr(place.survey, "hashed", False):
+        return count(place, on_step=on_step)
+    reader, survey = Reader(place.prefix), place.survey
+    total, looked_at = survey.total(), 0
+    rows: dict[tuple[str, Version], Row] = {}
+    for page in survey.keys(b"*", min(1000, sample)):
+        looked_at += len(page.keys)
+        on_step(len(page.keys))
+        facts = survey.facts([key for key in page.keys if reader.fits(key)], KIND_AT + 1)
+        for each in facts:
+            entry = None if each is None else reader.entry(each)
+            if entry is not None:
+                tally(rows, entry)
+        if looked_at >= sample:
+            break
+    scale = total / looked_at if looked_at else 1.0
+    for row in rows.values():
+        row.entries, row.bytes = round(row.entries * scale), round(row.bytes * scale)
+        row.no_ttl, row.estimated = round(row.no_ttl * scale), scale > 1
+    complete(place, rows)
+    return rows
+
+
+def complete(place: Place, rows: dict[tuple[str, Version], Row]) -> None:
+    """Add what generations and the lock say to rows that were counted. One round trip a server; raises `StoreError`."""
+    names = sorted({row.namespace for row in rows.values()})
+    tokens = place.survey.tokens([generation_key(place.prefix, name).encode() for name in names])
+    current, removed = place.named_in_lock(), place.removed_in_lock()
+    for row in rows.values():
+        token = tokens[names.index(row.namespace)]
+        generation = parse(token)
+        if token is not None and generation is not None:
+            row.generation, row.moved_at = str(generation), generation.number / 1e6
+        number = int(str(row.version).partition("~")[0])
+        if row.namespace in current:
+            wanted = current[row.namespace]
+            row.locked = "current" if number == wanted else "old" if number < wanted else "unknown"
+        elif number <= removed.get(row.namespace, 0):
+            row.locked = "old"
+
+
+def namespaces(place: Place, *, step: int = 1000) -> set[str]:
+    """The namespaces that have, or had, a generation in the store. A scan of all keys; raises `StoreError`."""
+    start = generation_key(place.prefix, "").encode()
+    found = set()
+    for page in place.survey.keys(start + b"*", step):
+        for key in page.keys:
+            name = key[len(start) :]
+            if _NAMESPACE.match(name):
+                found.add(name.decode())
+    return found
+
+
+def prefixes(survey: Survey, *, keys: int = 20_000) -> list[str]:
+    """Prefixes that the first keys of a store show to be memover's: for a message that says which there are."""
+    found: set[str] = set()
+    looked_at = 0
+    for page in survey.keys(b"*:gen:*", 1000):
+        looked_at += page.looked_at
+        found.update(key.partition(b":gen:")[0].decode("utf-8", "backslashreplace") for key in page.keys)
+        if looked_at >= keys:
+            break
+    return sorted(found)

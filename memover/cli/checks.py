@@ -1,0 +1,329 @@
+"""What `memover doctor` and the page check of a running cache, and what to do about what is not in order. Nothing is changed."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memover.cli.census import count
+from memover.cli.reports import Watcher
+from memover.cli.running import Place, count_of, progress, size_of, visible
+from memover.errors import StoreError
+from memover.keys.names import tag_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from memover.stores.survey import Server
+
+__all__ = ["Check", "examine"]
+
+_READS = 200
+_SLOW_P50_SECONDS = 0.005
+_SLOW_P99_SECONDS = 0.05
+_BUDGET_SECONDS = 0.25
+"""The default of socket_timeout: an answer that takes longer counts as none."""
+_CLOCK_WARN_SECONDS = 1.0
+_CLOCK_FAIL_SECONDS = 30.0
+_NEARLY_FULL = 0.8
+_TAGS_WARN = 10_000
+_OLDEST = (6, 0)
+_NAMED = 5
+
+
+class Check(NamedTuple):
+    """One check: `status` is "ok", "warn" or "fail"; `value` what was found; `advice` what to do, "" when nothing."""
+
+    name: str
+    status: str
+    value: str
+    advice: str = ""
+
+
+def examine(place: Place, *, step: int = 1000) -> list[Check]:
+    """Every check, in order. A store that does not answer is one failed check, and the end of them."""
+    checks: list[Check] = []
+    try:
+        began = time.perf_counter()
+        total = place.survey.total()
+        took = time.perf_counter() - began
+        checks.append(
+            Check("reachable", "ok", f"{place.survey.address} answers, {count_of(total, 'key')}, in {_ms(took)}")
+        )
+        for part in (_round_trip, _servers, _rights, _processes):
+            checks += part(place)
+        with progress("counting", total) as bar:
+            checks += _contents(place, step, bar.advance)
+    except StoreError as error:
+        name = "reachable" if not checks else "answers"
+        advice = (
+            "Is the server running, and may this machine connect to it? Check --url, the network and the credentials."
+        )
+        checks.append(Check(name, "fail", str(error), advice))
+    return checks
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms"
+
+
+def _round_trip(place: Place) -> Iterator[Check]:
+    took = sorted(place.survey.latency(_READS))
+    p50, p99 = took[len(took) // 2], took[min(len(took) - 1, len(took) * 99 // 100)]
+    value = f"p50 {_ms(p50)}, p99 {_ms(p99)} ({_READS} reads)"
+    if p99 > _BUDGET_SECONDS:
+        yield Check(
+            "round trip",
+            "fail",
+            value,
+            "Answers take longer than the default socket_timeout (250 ms), so that calls run their function. Look at SLOWLOG and the network.",
+        )
+    elif p50 > _SLOW_P50_SECONDS or p99 > _SLOW_P99_SECONDS:
+        yield Check(
+            "round trip", "warn", value, "A hit costs this much. Put the store nearer, look at SLOWLOG, or use near=."
+        )
+    else:
+        yield Check("round trip", "ok", value)
+
+
+def _servers(place: Place) -> Iterator[Check]:
+    servers = place.survey.servers()
+    yield _version(servers)
+    yield from _memory(servers)
+    yield _clock(place)
+    yield _replicas(servers)
+
+
+def _version(servers: Sequence[Server]) -> Check:
+    told = sorted({f"{each.product} {each.version}".strip() for each in servers})
+    where = f", {count_of(len(servers), 'primary', 'primaries')}" if len(servers) > 1 else ""
+    replicas = [each.address for each in servers if each.role == "replica"]
+    if replicas:
+        return Check(
+            "version",
+            "fail",
+            f"{', '.join(told)}; {replicas[0]} is a replica",
+            "Point the URL at the primary, or use redis+sentinel://.",
+        )
+    old = [each for each in servers if each.product == "Redis" and _number(each.version) < _OLDEST]
+    if old:
+        return Check(
+            "version", "warn", ", ".join(told) + where, "memover is tested on Redis 6 and newer: upgrade the server."
+        )
+    return Check("version", "ok", ", ".join(told) + where)
+
+
+def _number(version: str) -> tuple[int, ...]:
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else _OLDEST
+
+
+def _memory(servers: Sequence[Server]) -> Iterator[Check]:
+    for each in servers:
+        name = "maxmemory" if len(servers) == 1 else f"maxmemory {each.address}"
+        if each.memory_limit is None and each.policy is None:
+            note = each.notes[0] if each.notes else "the server does not say"
+            yield Check(name, "warn", note, "Look at maxmemory and maxmemory-policy yourself, or allow INFO.")
+            continue
+        limit, used, policy = each.memory_limit or 0, each.memory_used or 0, each.policy or ""
+        value = f"{size_of(used)} used of {size_of(limit) if limit else 'no limit'}, {policy}"
+        if each.evicted:
+            value += f", {each.evicted:,} keys evicted since it started"
+        if not limit:
+            yield Check(
+                name,
+                "warn",
+                value,
+                "Without a limit the machine's memory is one. Set maxmemory, and a policy of volatile-lru or volatile-lfu.",
+            )
+        elif policy == "noeviction" and used > _NEARLY_FULL * limit:
+            yield Check(
+                name,
+                "fail" if used >= limit else "warn",
+                value,
+                "When it is full, nothing is stored any more and invalidations may be refused: raise maxmemory, or set volatile-lru.",
+            )
+        elif policy.startswith("allkeys"):
+            yield Check(
+                name,
+                "warn",
+                value,
+                "Generations and tags may be evicted too, which costs misses (never old results). volatile-lru or volatile-lfu keeps them.",
+            )
+        else:
+            yield Check(name, "ok", value)
+
+
+def _clock(place: Place) -> Check:
+    """Read once more, by itself: what counts is where our clock was when the server's was read."""
+    before = time.time()
+    servers = place.survey.servers()
+    after = time.time()
+    # Half of what all took bounds each: the reading itself says how far off it may be.
+    clocks = [each for each in servers if each.clock is not None]
+    if not clocks:
+        return Check(
+            "clock",
+            "warn",
+            "the server does not tell its time",
+            "Check by hand that all machines follow one clock (NTP).",
+        )
+    worst = 0.0
+    for each in clocks:
+        assert each.clock is not None
+        # Somewhere between before and after: off only by what lies outside of that.
+        off = before - each.clock if each.clock < before else each.clock - after if each.clock > after else 0.0
+        worst = max(worst, off)
+    value = (
+        f"this machine's is within {max(worst, 0.001) * 1e3:,.0f} ms of the store's"
+        if worst < _CLOCK_WARN_SECONDS
+        else f"this machine's is {worst:,.1f} s off the store's"
+    )
+    if worst >= _CLOCK_FAIL_SECONDS:
+        return Check(
+            "clock",
+            "fail",
+            value,
+            "Freshness follows each process's clock, so results expire early or late by as much. Run NTP on both.",
+        )
+    if worst >= _CLOCK_WARN_SECONDS:
+        return Check(
+            "clock",
+            "warn",
+            value,
+            "Freshness follows each process's clock, so results expire early or late by as much. Run NTP on both.",
+        )
+    return Check("clock", "ok", value)
+
+
+def _replicas(servers: Sequence[Server]) -> Check:
+    known = [each.replicas for each in servers if each.replicas is not None]
+    if not known:
+        return Check("replicas", "ok", "none to speak of")
+    if sum(known) == 0:
+        return Check("replicas", "ok", "none: what is invalidated is lost only with the server itself")
+    value = f"{count_of(sum(known), 'replica')} connected"
+    if min(known) == 0:
+        return Check(
+            "replicas",
+            "warn",
+            f"{value}, and a primary without any",
+            "That primary's keys are lost with it: give it a replica.",
+        )
+    return Check(
+        "replicas",
+        "ok",
+        value,
+        f"A failover may lose the last invalidations; Cache(wait_replicas=1{f' to {min(known)}' if min(known) > 1 else ''}) waits for that many.",
+    )
+
+
+def _rights(place: Place) -> Iterator[Check]:
+    rights = place.survey.rights(place.prefix)
+    refused = [each for each in rights if not each.allowed]
+    if refused:
+        told = "; ".join(f"{each.name}: {visible(each.detail)}" for each in refused)
+        yield Check(
+            "rights",
+            "fail",
+            told,
+            f"Give this user ~{place.prefix}:* ~{{{place.prefix}:* and +@read +@write +@scripting +@connection, with +time +info for this check.",
+        )
+    else:
+        yield Check("rights", "ok", "may " + ", ".join(each.name for each in rights))
+
+
+def _processes(place: Place) -> Iterator[Check]:
+    reports = Watcher(place.survey, place.prefix).look(whole=True)
+    if not reports.reports:
+        yield Check(
+            "processes",
+            "ok",
+            "none report",
+            "Set MEMOVER_REPORT=5s in the application to see its processes here and in `memover top`.",
+        )
+        return
+    releases = sorted({each.memover for each in reports.reports})
+    value = f"{count_of(len(reports.reports), 'process', 'processes')} with memover {', '.join(map(visible, releases))}"
+    versions: dict[str, dict[Any, int]] = defaultdict(dict)
+    for line in reports.lines:
+        versions[line.namespace][line.version] = line.processes
+    mixed = {name: found for name, found in versions.items() if len(found) > 1}
+    if mixed:
+        told = "; ".join(
+            f"{visible(name)} "
+            + ", ".join(
+                f"version {version} in {count_of(number, 'process', 'processes')}" for version, number in found.items()
+            )
+            for name, found in list(mixed.items())[:_NAMED]
+        )
+        yield Check(
+            "processes",
+            "warn",
+            f"{value}; {told}",
+            "Two versions run side by side: expected during a deployment, and otherwise a process that was left behind.",
+        )
+    elif len(releases) > 1:
+        yield Check("processes", "warn", value, "Several releases of memover run side by side: finish the upgrade.")
+    else:
+        yield Check("processes", "ok", value)
+    audited = [line for line in reports.lines if line.agreement is not None]
+    if audited:
+        differ = [line for line in audited if line.totals.get("disagreements")]
+        audits = sum(line.totals["audits"] for line in audited)
+        value = f"{audits:,} hits compared with the source, {sum(line.totals.get('disagreements', 0) for line in audited):,} differ"
+        names = ", ".join(visible(line.namespace) for line in differ[:_NAMED])
+        advice = f"Something that changes the results of {names} does not invalidate them." if differ else ""
+        yield Check("agreement", "warn" if differ else "ok", value, advice)
+
+
+def _contents(place: Place, step: int, on_step: Callable[[int], None]) -> Iterator[Check]:
+    rows = list(count(place, step=step, on_step=on_step).values())
+    total = sum(row.entries for row in rows)
+    lasting = sorted((row for row in rows if row.no_ttl), key=lambda row: -row.no_ttl)
+    if lasting:
+        names = ", ".join(f"{visible(row.namespace)} version {row.version}: {row.no_ttl:,}" for row in lasting[:_NAMED])
+        value = f"{sum(row.no_ttl for row in lasting):,} of {count_of(total, 'entry', 'entries')} ({names})"
+        yield Check(
+            "entries without ttl",
+            "warn",
+            value,
+            "They stay until they are invalidated or evicted; give the function a ttl, or a store that evicts (volatile-* does not).",
+        )
+    else:
+        yield Check("entries without ttl", "ok", f"none of {count_of(total, 'entry', 'entries')}")
+    if place.lock is None:
+        yield Check(
+            "old versions",
+            "ok",
+            f"unknown: there is no {place.project.lockfile} here",
+            "Run it in the project, or write the lock with `memover lock`.",
+        )
+    else:
+        old = [row for row in rows if row.locked == "old"]
+        names = ", ".join(f"{visible(row.namespace)} version {row.version}" for row in old[:_NAMED])
+        value = (
+            f"{count_of(sum(row.entries for row in old), 'entry', 'entries')}, {size_of(sum(row.bytes for row in old))} ({names})"
+            if old
+            else "none"
+        )
+        yield Check(
+            "old versions",
+            "warn" if old else "ok",
+            value,
+            "`memover gc` removes them, when no old process runs any more." if old else "",
+        )
+    tags = lasting_tags = 0
+    for page in place.survey.keys(f"{tag_key(place.prefix, 'x')[:-1]}*".encode(), step):
+        facts = [each for each in place.survey.facts(page.keys, 1) if each is not None]
+        tags += len(facts)
+        lasting_tags += sum(each.expires_ms is None for each in facts)
+    value = f"{count_of(tags, 'tag key')}, {lasting_tags:,} without ttl"
+    if lasting_tags > _TAGS_WARN and lasting_tags > total:
+        yield Check(
+            "tag keys", "warn", value, "More than there are entries: `memover gc` removes those that no entry carries."
+        )
+    else:
+        yield Check("tag keys", "ok", value)

@@ -1,0 +1,110 @@
+"""`memover ls`: what a cache holds, a row for each version of each namespace."""
+
+from __future__ import annotations
+
+import sys
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from memover.cli.census import Row, count, estimate, order, prefixes
+from memover.cli.running import Column, Place, ago, count_of, document, on_store, progress, size_of, table, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ls"]
+
+_LOCKED = {"current": "green", "old": "yellow", "unknown": "dim"}
+
+
+@click.command("ls")
+@click.argument("pattern", required=False)
+@on_store
+@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Estimate from about N keys of the store.")
+@click.option("--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys a SCAN looks at.")
+def ls(
+    pattern: str | None,
+    url: str | None,
+    prefix: str | None,
+    form: str,
+    lockfile: str | None,
+    sample: int | None,
+    step: int,
+) -> None:
+    """List the namespaces of a running cache with their versions, entries and sizes.
+
+    PATTERN is a namespace, or a shell pattern: 'shop/*'. Entries of the key-value API are the namespace ~kv. Exit status 1 when
+    there are none, as grep's.
+    """
+    place = Place.find(url, prefix, lockfile, "ls")
+    total = place.survey.total() if sample is None else min(sample, place.survey.total())
+    with progress("counting" if sample is None else "sampling", total) as bar:
+        if sample is None:
+            counted = count(place, step=step, on_step=bar.advance)
+        else:
+            counted = estimate(place, sample, on_step=bar.advance)
+    rows = sorted(
+        (row for row in counted.values() if pattern is None or fnmatchcase(row.namespace, pattern)), key=order
+    )
+    estimated = any(row.estimated for row in rows)
+    if form == "json":
+        document({"rows": [row.facts() for row in rows], "estimated": estimated})
+    elif rows:
+        _show(rows, estimated)
+    if not rows:
+        _nothing(place, pattern, [row.namespace for row in counted.values()])
+        sys.exit(1)
+
+
+def _show(rows: Sequence[Row], estimated: bool) -> None:
+    console = Console(soft_wrap=True)
+    about = "≈" if estimated else ""
+    columns = (
+        Column("namespace", style="cyan"),
+        Column("version", right=True),
+        Column("entries", right=True, style="bold"),
+        Column("size", right=True),
+        Column("no ttl", right=True),
+        Column("lock"),
+        Column("generation moved"),
+    )
+    table(
+        console,
+        columns,
+        [
+            (
+                visible(row.namespace),
+                str(row.version),
+                f"{about}{row.entries:,}",
+                size_of(row.bytes),
+                Text(f"{row.no_ttl:,}" if row.no_ttl else "–", style="yellow" if row.no_ttl else "dim"),
+                Text(row.locked, style=_LOCKED[row.locked]),
+                ago(row.moved_at),
+            )
+            for row in rows
+        ],
+    )
+    names = len({row.namespace for row in rows})
+    total = f"{count_of(names, 'namespace')}, {about}{count_of(sum(row.entries for row in rows), 'entry', 'entries')}, "
+    console.print(
+        Text(total + size_of(sum(row.bytes for row in rows)) + (" (an estimate)" if estimated else ""), style="dim")
+    )
+
+
+def _nothing(place: Place, pattern: str | None, there: Sequence[str]) -> None:
+    if pattern is not None and there:
+        from memover.cli.running import nearest
+
+        near = nearest(pattern, there)
+        told = f"no namespace of prefix {place.prefix!r} fits {visible(pattern)!r}"
+        told += f": did you mean {', '.join(near)}?" if near else "."
+    else:
+        told = f"there are no entries under the prefix {place.prefix!r} in {place.survey.address}."
+        others = [visible(each) for each in prefixes(place.survey) if each != place.prefix]
+        if others:
+            told += f" Prefixes that have some: {', '.join(others[:10])}."
+    click.echo(f"memover: {told}", err=True)

@@ -1,0 +1,43 @@
+"""`memover check --fix`: what commands can mend, mended: versions are bumped, and the lock is brought up to date."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memover.cli.bump import bump, to_bump
+from memover.cli.check import check
+from memover.cli.locking import lock
+from memover.cli.project import CannotRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from memover.cli.project import Project
+
+__all__ = ["mend"]
+
+
+def mend(project: Project, targets: Sequence[str] = (), against: str | None = None) -> Iterator[str]:
+    """Bump what has to be bumped and write the lock, and say each thing that was done; the rest is for `check` to say.
+
+    A version that cannot be edited keeps no other from being bumped. Raises `CannotRun` as `check` does."""
+    findings = [each for each in check(project, targets, against) if each.level == "error"]
+    names = to_bump(findings)
+    if names:
+        # Functions of one call are bumped together, and one that cannot be edited is left for `check` to tell of.
+        try:
+            for each in bump(project, names, along=True, targets=targets):
+                yield str(each)
+        except CannotRun:
+            for name in names:
+                try:
+                    for each in bump(project, [name], along=True, targets=targets):
+                        yield str(each)
+                except CannotRun:
+                    continue
+    if project.lock() is None:
+        return
+    written = lock(project, targets)
+    for word, changed in (("new", written.new), ("changed", written.changed), ("removed", written.removed)):
+        for name in changed:
+            yield f"{project.lockfile}: {word} {name}"

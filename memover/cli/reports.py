@@ -1,0 +1,159 @@
+"""What the processes report, put together: a row for each version of each function, over all processes that run it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from memover.clocks import monotonic
+from memover.keys.names import report_key
+from memover.runtime.counters import LOAD_BUCKETS_SECONDS, quantile
+from memover.runtime.report import Report, read_report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from memover.stores.survey import Survey
+
+__all__ = ["Line", "Reports", "Watcher", "combined"]
+
+_SCAN_SECONDS = 0.1
+"""How long one look goes on with the scan for new processes; the next one goes on where it ended."""
+_REST = 10
+"""A scan that is through rests for so many times as long as it took, so that whoever watches costs the store little."""
+
+
+@dataclass
+class Line:
+    """One version of one function over all the processes that report it. Rates are per second, times in seconds."""
+
+    namespace: str
+    version: int | str
+    processes: int = 0
+    rates: dict[str, float] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+    loads: list[int] = field(default_factory=lambda: [0] * (len(LOAD_BUCKETS_SECONDS) + 1))
+
+    @property
+    def calls_per_second(self) -> float:
+        return self.rates.get("hits", 0.0) + self.rates.get("misses", 0.0)
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """The share of the calls of the last interval that were answered from an entry; None without calls."""
+        calls = self.calls_per_second
+        return self.rates.get("hits", 0.0) / calls if calls else None
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of all audits that agreed; None without audits."""
+        audits = self.totals.get("audits", 0)
+        return 1 - self.totals.get("disagreements", 0) / audits if audits else None
+
+    def facts(self) -> dict[str, Any]:
+        """As `memover top --once --format json` has it."""
+        return {
+            "namespace": self.namespace,
+            "version": self.version,
+            "processes": self.processes,
+            "calls_per_second": self.calls_per_second,
+            "hit_ratio": self.hit_ratio,
+            "near_hits_per_second": self.rates.get("near_hits", 0.0),
+            "loads_per_second": self.rates.get("loads", 0.0),
+            "load_p50": quantile(self.loads, 0.5),
+            "load_p95": quantile(self.loads, 0.95),
+            "waits_per_second": self.rates.get("waits", 0.0),
+            "stale_per_second": self.rates.get("stale", 0.0),
+            "errors_per_second": self.errors_per_second,
+            "agreement": self.agreement,
+        }
+
+    @property
+    def errors_per_second(self) -> float:
+        """Loads that raised, and answers that the store did not give."""
+        return self.rates.get("load_errors", 0.0) + self.rates.get("store_errors", 0.0)
+
+
+@dataclass(frozen=True)
+class Reports:
+    """What there is at one look; `interval` is the longest at which a process reports, 0 without any."""
+
+    reports: tuple[Report, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def interval(self) -> float:
+        return max((each.interval for each in self.reports), default=0.0)
+
+    def facts(self) -> dict[str, Any]:
+        """As `memover top --once --format json` has it."""
+        return {
+            "interval": self.interval,
+            "processes": len(self.reports),
+            "functions": [line.facts() for line in self.lines],
+        }
+
+
+def combined(reports: Sequence[Report]) -> Reports:
+    """The reports of several processes as one table, in order of namespace and version."""
+    lines: dict[tuple[str, int | str], Line] = {}
+    for report in reports:
+        seen: set[tuple[str, int | str]] = set()
+        for each in report.functions:
+            place = each.namespace, each.version
+            line = lines.setdefault(place, Line(*place))
+            line.processes += place not in seen
+            seen.add(place)
+            rates: dict[str, float] = defaultdict(float, line.rates)
+            if report.window > 0:
+                for name, number in each.window.items():
+                    rates[name] += number / report.window
+            line.rates = dict(rates)
+            for name, number in each.totals.items():
+                line.totals[name] = line.totals.get(name, 0) + number
+            line.loads = [a + b for a, b in zip(line.loads, each.window_loads)]
+    order = sorted(lines.values(), key=lambda line: (line.namespace, str(line.version).rjust(20)))
+    return Reports(tuple(sorted(reports, key=lambda each: each.process)), tuple(order))
+
+
+class Watcher:
+    """Looks at the reports of a prefix again and again. It knows the keys it has seen, and goes on scanning for new ones."""
+
+    def __init__(self, survey: Survey, prefix: str) -> None:
+        self._survey = survey
+        self._pattern = report_key(prefix, "*").encode()
+        self._known: dict[bytes, None] = {}
+        self._pages: Iterator[Any] | None = None
+        self._spent = 0.0
+        self._rests_until = 0.0
+
+    def look(self, *, whole: bool = False) -> Reports:
+        """The reports there are now; `whole` scans to the end first. Raises `StoreError`."""
+        self._scan(whole)
+        names = list(self._known)
+        reports = []
+        for name, raw in zip(names, self._survey.tokens(names) if names else ()):
+            if raw is None:
+                del self._known[name]
+                continue
+            report = read_report(raw)
+            if report is not None:
+                reports.append(report)
+        return combined(reports)
+
+    def _scan(self, whole: bool) -> None:
+        began = monotonic()
+        if self._pages is None and began < self._rests_until and not whole:
+            return
+        while whole or monotonic() - began < _SCAN_SECONDS:
+            if self._pages is None:
+                self._pages = iter(self._survey.keys(self._pattern, 1000))
+                self._spent = 0.0
+            page = next(self._pages, None)
+            if page is None:
+                self._pages = None
+                self._rests_until = monotonic() + _REST * (self._spent + monotonic() - began)
+                return
+            self._known.update(dict.fromkeys(page.keys))
+        self._spent += monotonic() - began

@@ -1,0 +1,374 @@
+"""Where the source says a function's version: the characters that `memover bump` may change, found without running anything.
+
+The number is looked for in the call that decorates the function:
+
+    @versioned_cache(namespace="n", version=2)      a literal
+    @versioned_cache(namespace=f"{app}/n")          none: version 1, and the keyword is added
+    V = 2 ... version=V                             a constant of this module, or of the module it is imported from
+    def mine(name, version=1): return versioned_cache(namespace=name, version=version)
+    @mine("n", 2)                                   an argument of a function that makes the decorator
+
+A number that others use too, or that is computed, is refused with its place: `CannotRun`.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from memover.cli.project import CannotRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memover.cli.project import Project
+    from memover.schema.findings import Found
+
+__all__ = ["Edit", "Source", "Sources", "edit_of"]
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Edit(NamedTuple):
+    """Replace characters `start` to `end` of a line (from 1) of a file by `before` and a number."""
+
+    path: Path
+    line: int
+    start: int
+    end: int
+    before: str
+    number: int
+
+    @property
+    def place(self) -> tuple[Path, int, int]:
+        """Equal for two edits of the same number."""
+        return self.path, self.line, self.start
+
+
+class Source:
+    """One file: its tree, its lines and its constants."""
+
+    def __init__(self, path: Path, shown: str) -> None:
+        self.path = path
+        self.shown = shown
+        raw = path.read_bytes()
+        self.encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+        text = raw.decode(self.encoding)
+        self.mark = "\ufeff" if text.startswith("\ufeff") else ""
+        self.text = text.removeprefix(self.mark)
+        self.tree = ast.parse(self.text)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines as Python counts them: str.splitlines() also splits at form feeds and the like."""
+        return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z", self.text)
+
+    @cached_property
+    def constants(self) -> dict[str, list[ast.expr]]:
+        """The names that are assigned to anywhere, with what they are assigned."""
+        found: dict[str, list[ast.expr]] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Assign):
+                for target in node.targets:
+                    for name in ast.walk(target):
+                        if isinstance(name, ast.Name):
+                            found.setdefault(name.id, []).append(node.value)
+            elif isinstance(node, (ast.AnnAssign, ast.AugAssign, ast.NamedExpr)) and isinstance(node.target, ast.Name):
+                found.setdefault(node.target.id, []).append(node.value or node.target)
+        return found
+
+    @cached_property
+    def imports(self) -> dict[str, tuple[str, str]]:
+        """Imported names: the module (with leading dots as written) and the name in it, "" for a module itself."""
+        found: dict[str, tuple[str, str]] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.ImportFrom):
+                module = "." * node.level + (node.module or "")
+                for each in node.names:
+                    found[each.asname or each.name] = (module, each.name)
+            elif isinstance(node, ast.Import):
+                for each in node.names:
+                    if each.asname or "." not in each.name:
+                        found[each.asname or each.name] = (each.name, "")
+        return found
+
+    def value(self, node: ast.expr) -> object:
+        """A literal, or the constant of this file that a name stands for; None for anything else."""
+        if isinstance(node, ast.Name):
+            values = self.constants.get(node.id, [])
+            node = values[0] if len(values) == 1 else node
+        return node.value if isinstance(node, ast.Constant) else None
+
+    def uses(self, name: str) -> list[ast.Name]:
+        """Where a name is read."""
+        return [
+            node
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+        ]
+
+    def column(self, line: int, offset: int) -> int:
+        """The character at an offset of ast, which counts bytes of UTF-8 whatever the file's encoding is."""
+        return len(self.lines[line - 1].encode()[:offset].decode())
+
+    def replaced(self, node: ast.expr, number: int) -> Edit:
+        """The edit that writes a number over an expression of one line."""
+        line = node.lineno
+        start = self.column(line, node.col_offset)
+        return Edit(self.path, line, start, self.column(node.end_lineno or line, node.end_col_offset or 0), "", number)
+
+    def inserted(self, after: ast.expr, keyword: str, number: int) -> Edit:
+        """The edit that adds a keyword argument after an expression."""
+        line = after.end_lineno or after.lineno
+        at = self.column(line, after.end_col_offset or 0)
+        return Edit(self.path, line, at, at, f", {keyword}=", number)
+
+    def edited(self, edits: list[Edit]) -> bytes:
+        """The file with edits made in it, the last ones first so that the places of the others stay right."""
+        lines = list(self.lines)
+        for edit in sorted(edits, key=lambda each: (each.line, each.start), reverse=True):
+            line = lines[edit.line - 1]
+            lines[edit.line - 1] = line[: edit.start] + f"{edit.before}{edit.number}" + line[edit.end :]
+        return (self.mark + "".join(lines)).encode(self.encoding)
+
+
+class Sources:
+    """The files of a project, each read once."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._files: dict[Path, Source] = {}
+
+    def file(self, path: Path) -> Source:
+        """A file. Raises `CannotRun` for one that cannot be read as Python."""
+        found = self._files.get(path)
+        if found is None:
+            try:
+                found = self._files[path] = Source(path, self.project.shown(str(path)))
+            except (OSError, SyntaxError, ValueError) as error:
+                raise CannotRun(f"{self.project.shown(str(path))} cannot be read: {error}.") from None
+        return found
+
+    def module(self, name: str, importer: Source) -> Source | None:
+        """The file of a module of the project as `importer` names it; None for one that is not the project's."""
+        dots = len(name) - len(name.lstrip("."))
+        parts = [each for each in name.lstrip(".").split(".") if each]
+        if dots:
+            starts = [importer.path.parents[dots - 1]]
+        else:
+            starts = [self.project.root / each for each in self.project.paths]
+        for start in starts:
+            place = start.joinpath(*parts)
+            for file in (place.with_suffix(".py") if parts else place / "__init__.py", place / "__init__.py"):
+                if file.is_file():
+                    return self.file(file)
+        return None
+
+    def mentions(self, name: str, targets: tuple[str, ...], but: set[Path]) -> Iterator[str]:
+        """Files below the targets that contain a word, other than those given."""
+        word = re.compile(rf"\b{re.escape(name)}\b")
+        for top in dict.fromkeys(each.partition(".")[0] for each in targets):
+            for start in self.project.paths:
+                place = self.project.root / start / top
+                for file in (place.with_suffix(".py"), *sorted(place.rglob("*.py"))):
+                    if file.is_file() and file.resolve() not in but:
+                        try:
+                            text = file.read_text(encoding="utf-8", errors="replace")
+                        except OSError:
+                            continue
+                        hit = word.search(text)
+                        if hit is not None:
+                            yield f"{self.project.shown(str(file))}:{text.count(chr(10), 0, hit.start()) + 1}"
+
+
+def edit_of(sources: Sources, found: Found, new: int, targets: tuple[str, ...] = ()) -> Edit:
+    """Where and how the source says the version of a function. Raises `CannotRun` with the place."""
+    source = sources.file(sources.project.root / found.path)
+    search = _Search(sources, source, found, new, targets or sources.project.targets)
+    return search.edit()
+
+
+class _Search:
+    def __init__(self, sources: Sources, source: Source, found: Found, new: int, targets: tuple[str, ...]) -> None:
+        self.sources = sources
+        self.source = source
+        self.namespace = found.namespace
+        self.old = found.block.version
+        self.new = new
+        self.near = found.line
+        self.targets = targets
+
+    def edit(self) -> Edit:
+        source = self.source
+        decorators = self._decorators()
+        calls = [
+            node
+            for node in ast.walk(source.tree)
+            if isinstance(node, ast.Call) and source.value(_keyword(node, "namespace")) == self.namespace
+        ]
+        if len(calls) == 1:
+            return self._of_call(calls[0])
+        if calls:
+            mine = [each for each in calls if any(each is inner for one in decorators for inner in ast.walk(one))]
+            if len(mine) != 1:
+                places = ", ".join(f"{source.shown}:{each.lineno}" for each in calls)
+                self._refuse(None, f"{self.namespace!r} is named in several calls ({places})")
+            return self._of_call(mine[0])
+        # Not by its text: by the place of its decorator.
+        computed = [each for each in decorators if isinstance(each, ast.Call) and _has(each, "namespace")]
+        direct = [each for each in computed if self._maker(each)[1] is None]
+        if len(direct) == 1:
+            return self._of_call(direct[0])
+        made = [each for each in decorators if isinstance(each, ast.Call) and self._maker(each)[1] is not None]
+        if len(made) != 1:
+            self._refuse(None, f"no call in this file says namespace={self.namespace!r}")
+        return self._of_maker(made[0])
+
+    def _refuse(self, node: ast.AST | None, why: str, source: Source | None = None) -> NoReturn:
+        line = getattr(node, "lineno", self.near)
+        raise CannotRun(
+            f"{(source or self.source).shown}:{line}: {why}, so memover cannot change the version of {self.namespace!r} "
+            f"here: change it by hand, then run `{self.sources.project.program} lock`."
+        )
+
+    def _decorators(self) -> list[ast.expr]:
+        for node in ast.walk(self.source.tree):
+            if isinstance(node, _FUNCTIONS) and node.lineno == self.near:
+                return node.decorator_list
+        return []
+
+    # -- the call that has namespace= --------------------------------------------------------------------------------------
+
+    def _of_call(self, call: ast.Call) -> Edit:
+        written = _keyword(call, "version")
+        if isinstance(written, ast.Constant) and written.value is None:
+            if any(each.arg is None for each in call.keywords):
+                self._refuse(call, "the options come from a mapping (**)")
+            return self.source.inserted(_keyword(call, "namespace"), "version", self.new)
+        return self._number(written)
+
+    def _number(self, written: ast.expr) -> Edit:
+        source = self.source
+        if isinstance(written, (ast.Name, ast.Attribute)):
+            source, written = self._constant(written)
+        if not (isinstance(written, ast.Constant) and type(written.value) is int):
+            self._refuse(written, f"version={ast.unparse(written)} is computed", source)
+        if written.value != self.old:
+            self._refuse(written, f"version={written.value} is written here, but the function has {self.old}", source)
+        return source.replaced(written, self.new)
+
+    def _constant(self, written: ast.Name | ast.Attribute) -> tuple[Source, ast.expr]:
+        """The literal that a name stands for, in this file or in the one it comes from, if nothing else uses it."""
+        text = ast.unparse(written)
+        if isinstance(written, ast.Name) and written.id in self.source.constants:
+            return self.source, self._single(self.source, written.id, written, text)
+        if isinstance(written, ast.Name):
+            module, name = self.source.imports.get(written.id, ("", ""))
+        elif isinstance(written.value, ast.Name):
+            (module, inner), name = self.source.imports.get(written.value.id, ("", "")), written.attr
+            module = f"{module}{'' if module.endswith('.') else '.'}{inner}" if inner else module
+        else:
+            module, name = "", ""
+        home = self.sources.module(module, self.source) if module and name else None
+        if home is None or name not in home.constants:
+            self._refuse(written, f"version={text} comes from elsewhere")
+        if isinstance(written, ast.Name):
+            others = [each for each in self.source.uses(written.id) if each is not written]
+            if others:
+                self._shared(written, text, self.source, others)
+        elif sum(isinstance(each, ast.Attribute) and each.attr == name for each in ast.walk(self.source.tree)) > 1:
+            self._refuse(written, f"version={text} is used in other places of this file too")
+        elsewhere = list(self.sources.mentions(name, self.targets, {self.source.path.resolve(), home.path.resolve()}))
+        if elsewhere:
+            self._refuse(written, f"version={text} is used in other places too ({', '.join(elsewhere[:3])})")
+        return home, self._single(home, name, None, text)
+
+    def _single(self, source: Source, name: str, written: ast.Name | None, text: str) -> ast.expr:
+        values = source.constants[name]
+        if len(values) > 1:
+            self._refuse(written or values[0], f"version={text} is assigned in {len(values)} places", source)
+        others = [each for each in source.uses(name) if each is not written]
+        if others:
+            self._shared(written or values[0], text, source, others)
+        return values[0]
+
+    def _shared(self, at: ast.AST, text: str, source: Source, others: list[ast.Name]) -> NoReturn:
+        where = ", ".join(str(line) for line in sorted({node.lineno for node in others}))
+        self._refuse(at, f"version={text} is used in other places too (line {where})", source)
+
+    # -- a function that makes the decorator ---------------------------------------------------------------------------------
+
+    def _maker(self, call: ast.Call) -> tuple[Source, ast.FunctionDef | None]:
+        """The function that a decorator calls, with its file, if it is the project's and names a namespace."""
+        source: Source | None = self.source
+        name = ""
+        if isinstance(call.func, ast.Name):
+            name = call.func.id
+            if name in self.source.imports:
+                module, name = self.source.imports[name]
+                source = self.sources.module(module, self.source)
+        elif isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
+            module, inner = self.source.imports.get(call.func.value.id, ("", ""))
+            module = f"{module}{'' if module.endswith('.') else '.'}{inner}" if inner else module
+            source, name = self.sources.module(module, self.source) if module else None, call.func.attr
+        if source is None:
+            return self.source, None
+        defined = [each for each in ast.walk(source.tree) if isinstance(each, ast.FunctionDef) and each.name == name]
+        if len(defined) == 1 and any(
+            isinstance(each, ast.Call) and _has(each, "namespace") for each in ast.walk(defined[0])
+        ):
+            return source, defined[0]
+        return source, None
+
+    def _of_maker(self, outer: ast.Call) -> Edit:
+        source, maker = self._maker(outer)
+        assert maker is not None, "it was chosen for having one"
+        calls = [each for each in ast.walk(maker) if isinstance(each, ast.Call) and _has(each, "namespace")]
+        if len(calls) != 1:
+            self._refuse(maker, f"{maker.name} names several namespaces", source)
+        (inner,) = calls
+        arguments = maker.args
+        written = _keyword(inner, "version")
+        missing = isinstance(written, ast.Constant) and written.value is None
+        passed_on = arguments.kwarg is not None and any(
+            each.arg is None and isinstance(each.value, ast.Name) and each.value.id == arguments.kwarg.arg
+            for each in inner.keywords
+        )
+        names = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
+        if missing and passed_on:
+            parameter = "version"
+        elif isinstance(written, ast.Name) and written.id in (*names, *(each.arg for each in arguments.kwonlyargs)):
+            parameter = written.id
+        else:
+            self._refuse(inner, f"{maker.name}() gives one version to all that it decorates", source)
+        given = _keyword(outer, parameter)
+        if not (isinstance(given, ast.Constant) and given.value is None):
+            return self._number(given)
+        at = names.index(parameter) if parameter in names else len(outer.args)
+        if at < len(outer.args) and not any(isinstance(each, ast.Starred) for each in outer.args):
+            return self._number(outer.args[at])
+        if any(each.arg is None for each in outer.keywords) or any(
+            isinstance(each, ast.Starred) for each in outer.args
+        ):
+            self._refuse(outer, "its arguments come from a sequence or mapping (*, **)")
+        last = max((*outer.args, *(each.value for each in outer.keywords)), key=_end, default=None)
+        if last is None:
+            self._refuse(outer, f"{maker.name}() is called without arguments")
+        return self.source.inserted(last, parameter, self.new)
+
+
+def _keyword(call: ast.Call, name: str) -> ast.expr:
+    return next((each.value for each in call.keywords if each.arg == name), ast.Constant(None))
+
+
+def _has(call: ast.Call, name: str) -> bool:
+    return any(each.arg == name for each in call.keywords)
+
+
+def _end(node: Any) -> tuple[int, int]:
+    return node.end_lineno or 0, node.end_col_offset or 0

@@ -1,0 +1,172 @@
+"""Django's own objects as arguments and results: model instances, querysets, and strings that are translated late.
+
+    object                  as an argument                    as a result
+    ----------------------  --------------------------------  ------------------------------------------------------------
+    model instance          its class and primary key         its loaded fields, related and prefetched objects
+    queryset of instances   refused (give what it is made of) evaluated: the instances; a new query on it is about their
+                                                              primary keys
+    gettext_lazy, ...       refused                           its text before translation: each reader translates
+
+Models are registered as they are made. An instance whose model has other fields than when it was stored is a miss. An
+instance that was never saved has no primary key and is refused as an argument. Only text that translates itself by
+`gettext_lazy`, `pgettext_lazy`, and URLs by `reverse_lazy` come back; other lazy objects are refused as results.
+"""
+
+from __future__ import annotations
+
+import copy
+from hashlib import blake2b
+from typing import Any
+
+from django.apps import apps
+from django.db.models import Model, QuerySet
+from django.db.models.base import ModelState
+from django.db.models.fields.files import FieldFile
+from django.db.models.query import ModelIterable
+from django.db.models.signals import class_prepared
+from django.urls import reverse_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
+
+from memover.codec import register_value
+from memover.errors import UnkeyableArgument
+from memover.keys.canonical import register_key
+
+__all__ = ["install"]
+
+_PREFETCHED = "_prefetched_objects_cache"
+
+
+def install() -> None:
+    """Register every model there is and those still to be made; done when `memover.django` is imported."""
+    register_key(Model, _identity)
+    class_prepared.connect(_prepared, dispatch_uid="memover.django.values")
+    register_value(QuerySet, _rows_of, _rows_from(QuerySet))
+    for name, lazy in (
+        ("gettext_lazy", gettext_lazy),
+        ("pgettext_lazy", pgettext_lazy),
+        ("reverse_lazy", reverse_lazy),
+    ):
+        kind: Any = type(lazy("a", "b") if name == "pgettext_lazy" else lazy("a"))
+        # Django's proxies share one name, and a stored value goes by the name of its class.
+        kind.__qualname__ = f"{name}.<locals>.__proxy__"
+        register_value(kind, _call_of, _call_from(lazy))
+    if apps.models_ready:
+        for model in apps.get_models(include_auto_created=True):
+            _prepared(model)
+
+
+def _prepared(sender: Any, **_: Any) -> None:
+    if sender._meta.abstract or sender._meta.swapped:
+        return
+    register_value(sender, _instance_of, _instance_from(sender))
+    for manager in sender._meta.managers:
+        queryset = getattr(manager, "_queryset_class", None)
+        if isinstance(queryset, type) and issubclass(queryset, QuerySet) and queryset is not QuerySet:
+            register_value(queryset, _rows_of, _rows_from(queryset))
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------------
+
+
+def _identity(instance: Any) -> tuple[str, str, Any]:
+    if instance.pk is None:
+        kind = type(instance)
+        raise UnkeyableArgument(
+            f"An instance of {kind.__module__}.{kind.__qualname__} that was never saved has no primary key, so nothing tells "
+            f"it from others: save it first, or give the function the values that its result depends on.",
+            kind=f"{kind.__module__}.{kind.__qualname__}",
+        )
+    meta = instance._meta.concrete_model._meta
+    return meta.app_label, meta.model_name, instance.pk
+
+
+# -- instances --------------------------------------------------------------------------------------------------------------
+
+
+def _fields_digest(model: Any) -> str:
+    names = "\n".join(field.attname for field in model._meta.concrete_fields)
+    return blake2b(names.encode(), digest_size=4).hexdigest()
+
+
+def _instance_of(instance: Any) -> list[Any]:
+    state = instance._state
+    values = {name: _plain(value) for name, value in instance.__dict__.items() if name not in ("_state", _PREFETCHED)}
+    prefetched = {}
+    for name, found in instance.__dict__.get(_PREFETCHED, {}).items():
+        prefetched[name] = [_without_backward(row, instance) for row in found]
+    return [_fields_digest(type(instance)), state.db, state.adding, values, dict(state.fields_cache), prefetched]
+
+
+def _plain(value: Any) -> Any:
+    return value.name if isinstance(value, FieldFile) else value
+
+
+def _without_backward(row: Any, owner: Any) -> list[Any]:
+    """A prefetched row without its references to the instance it was prefetched for, and their names."""
+    backward = [name for name, each in row._state.fields_cache.items() if each is owner]
+    if backward:
+        row = copy.copy(row)
+        row._state.fields_cache = {name: each for name, each in row._state.fields_cache.items() if name not in backward}
+    return [row, backward]
+
+
+def _instance_from(model: Any) -> Any:
+    def decode(content: Any) -> Any:
+        digest, db, adding, values, related, prefetched = content
+        if digest != _fields_digest(model):
+            raise ValueError("the model has other fields now")
+        instance = model.__new__(model)
+        state = ModelState()
+        state.db, state.adding, state.fields_cache = db, adding, related
+        instance.__dict__.update(values)
+        instance.__dict__["_state"] = state
+        for name, rows in prefetched.items():
+            found = []
+            for row, backward in rows:
+                for each in backward:
+                    row._state.fields_cache[each] = instance
+                found.append(row)
+            queryset = getattr(instance, name).get_queryset()
+            queryset._result_cache, queryset._prefetch_done = found, True
+            instance.__dict__.setdefault(_PREFETCHED, {})[name] = queryset
+        return instance
+
+    return decode
+
+
+# -- querysets --------------------------------------------------------------------------------------------------------------
+
+
+def _rows_of(queryset: Any) -> list[Any]:
+    if not issubclass(queryset._iterable_class, ModelIterable):
+        raise TypeError("values() and values_list() are not instances: return list(queryset)")
+    meta = queryset.model._meta
+    return [f"{meta.app_label}.{meta.model_name}", queryset.db, list(queryset)]
+
+
+def _rows_from(kind: Any) -> Any:
+    def decode(content: Any) -> Any:
+        label, db, rows = content
+        queryset = kind(model=apps.get_model(label), using=db)
+        # Whoever filters on asks the database, about these rows.
+        queryset = queryset.filter(pk__in=[row.pk for row in rows])
+        queryset._result_cache, queryset._prefetch_done = rows, True
+        return queryset
+
+    return decode
+
+
+# -- late text --------------------------------------------------------------------------------------------------------------
+
+
+def _call_of(lazy: Any) -> list[Any]:
+    _, (_, args, kwargs, *_) = lazy.__reduce__()
+    return [list(args), dict(kwargs)]
+
+
+def _call_from(lazy: Any) -> Any:
+    def decode(content: Any) -> Any:
+        args, kwargs = content
+        return lazy(*args, **kwargs)
+
+    return decode

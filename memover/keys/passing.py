@@ -1,0 +1,51 @@
+"""Objects that come and go with a request, a task or a transaction: never part of a key, and what to give instead.
+
+Told by the names of their classes, those of their bases included, so that no framework is imported.
+"""
+
+from __future__ import annotations
+
+__all__ = ["hint_for"]
+
+_REQUEST = "it differs with every request: give the function the values of it that its result depends on"
+_PROXY = "it stands for another object in each request: give the function the values that its result depends on"
+_ANSWER = "it is made anew for every answer: make it from the function's result"
+_TASK = "it is the task and not what it works on: give the function the values that its result depends on"
+_CONNECTION = "it says how the result is found and not which it is"
+
+_HINTS: dict[str, str] = {
+    "starlette.requests.HTTPConnection": _REQUEST,
+    "django.http.request.HttpRequest": _REQUEST,
+    "werkzeug.sansio.request.Request": _REQUEST,
+    "rest_framework.request.Request": _REQUEST,
+    "aiohttp.web_request.BaseRequest": _REQUEST,
+    "litestar.connection.base.ASGIConnection": _REQUEST,
+    "sanic.request.types.Request": _REQUEST,
+    "werkzeug.local.LocalProxy": _PROXY,
+    "starlette.responses.Response": _ANSWER,
+    "starlette.background.BackgroundTask": _ANSWER,
+    "starlette.datastructures.UploadFile": _REQUEST,
+    "django.http.response.HttpResponseBase": _ANSWER,
+    "werkzeug.sansio.response.Response": _ANSWER,
+    "celery.app.task.Task": _TASK,
+    "celery.local.celery.local": _TASK,  # the name that its proxies of tasks go by
+    "celery.app.task.Context": _TASK,
+    "sqlalchemy.orm.session.Session": _CONNECTION,
+    "sqlalchemy.ext.asyncio.session.AsyncSession": _CONNECTION,
+    "sqlalchemy.engine.base.Engine": _CONNECTION,
+    "sqlalchemy.engine.base.Connection": _CONNECTION,
+    "httpx._client.BaseClient": _CONNECTION,
+    "requests.sessions.Session": _CONNECTION,
+    "aiohttp.client.ClientSession": _CONNECTION,
+    "redis.client.Redis": _CONNECTION,
+    "sqlite3.Connection": _CONNECTION,
+}
+
+
+def hint_for(kind: type) -> str:
+    """Why objects of a class are no part of a key, and what to give instead; "" for all other classes."""
+    for base in kind.__mro__:
+        hint = _HINTS.get(f"{base.__module__}.{base.__qualname__}")
+        if hint is not None:
+            return hint
+    return ""

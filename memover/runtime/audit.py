@@ -1,0 +1,333 @@
+"""The auditor: a share of the hits is compared with the source, behind the caller's back.
+
+It answers the question that a hit ratio cannot: is everything invalidated that should be? Meta asks it of its caches with a
+service of its own, Polaris, which reads what a cache answers as a client does, compares, and reports how many nines of the
+answers agree with the source (Engineering at Meta, "Cache made consistent: Meta's cache invalidation solution", 8 June 2022).
+Here the process that was served asks: it has the function at hand.
+
+    a hit ──chance──▶ the function runs, in the bounded background ──▶ same bytes, or equal ─────────────▶ agree
+                                │                                                │
+                        raised, NotCached,                                    different
+                        cannot be stored: no verdict                             │ after `grace` seconds
+                                                                                 ▼
+                             no verdict ◀── no longer the entry that a call would be answered from ── read again ──▶ differ
+
+A difference counts only if the entry is still what a call would be answered from a moment later: a change of the source and its
+invalidation are two steps, and between them every hit differs. (Polaris waits too, and reports agreement within so many
+minutes.) A function whose results differ by themselves (the time of day, a random order) disagrees with itself: do not audit it.
+
+What was served is taken from the entry's bytes, not from the object that the caller got and may have changed; arguments are
+checked against the key before the function runs, because the caller may have changed those too. Nothing that is found changes
+what is served. Values are in no event unless asked for (`reveal`): shapes, sizes and ages are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from memover.clocks import monotonic, wall
+from memover.model import Event, NotCached
+from memover.runtime.differences import difference, equal, shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from memover.codec.envelope import Header
+    from memover.engine.answers import Outcome
+    from memover.engine.call import CachedCall
+    from memover.runtime.counters import Counters
+
+__all__ = ["GRACE_SECONDS", "Auditable", "Auditor", "Finding", "Hit", "Places"]
+
+GRACE_SECONDS = 1.0
+"""For how long a difference may be an invalidation that is under way."""
+
+_NOT_CACHED: Any = NotCached  # a class, whatever it is to a type checker
+_PLACES = 2
+_REVEALED_LIMIT = 500
+
+
+class Hit(NamedTuple):
+    """An entry that a call was answered from: its key, whole bytes and header, and the call as it was written."""
+
+    key: str
+    raw: bytes
+    header: Header
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+class Auditable(Protocol):
+    """What the auditor needs of a function.
+
+    `key` is the key of a call. `payload` is an entry's payload as the codec wrote it; `encode` and `decode` are the codec's.
+    `current` reads entry and tokens again and gives the header of what a call would be answered from now (fresh, its tokens
+    unmoved), None where it would not be; it may raise `StoreError`, as `acurrent`, its awaited twin.
+    """
+
+    namespace: str
+    counters: Counters
+    awaited: bool
+    """Whether it is an `async def` function, whose `load` is awaited."""
+
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str: ...
+    def payload(self, raw: bytes, header: Header) -> bytes | memoryview: ...
+    def encode(self, value: Any) -> bytes: ...
+    def decode(self, payload: bytes | memoryview) -> Any: ...
+    def load(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any: ...
+    def current(self, hit: Hit) -> Header | None: ...
+    def acurrent(self, hit: Hit) -> Awaitable[Header | None]: ...
+    def emit(self, event: Event) -> object: ...
+
+
+class Places:
+    """How many audits of one cache run at a time; what finds no place is not audited."""
+
+    def __init__(self, number: int = _PLACES) -> None:
+        self.number = number
+        self.closed = 0
+        """How often the cache was closed: an audit that began before that reads nothing more."""
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """The child has none of the parent's threads."""
+        self._lock = threading.Lock()
+        self._taken = 0
+
+    def take(self) -> bool:
+        """A place, if there is one."""
+        with self._lock:
+            if self._taken >= self.number:
+                return False
+            self._taken += 1
+            return True
+
+    def leave(self) -> None:
+        """Give a place back."""
+        with self._lock:
+            self._taken -= 1
+
+
+class Finding(NamedTuple):
+    """What one audit saw. `load_time` is seconds; `where` the first place that differs, without keys or values."""
+
+    agrees: bool
+    served: str
+    source: str
+    load_time: float
+    where: str = ""
+    revealed: str = ""
+
+
+class Auditor:
+    """Audits the hits of one function.
+
+    * `share`: of the hits, 0 to 1.
+    * `places`: shared by the functions of a cache. `submit(run)` has `run` called in a thread of the background, and says
+      whether there was room. `later(seconds, run)` has it called after so long, in a thread that must not be held up.
+    * `reveal`: whether events say the values as well, shortened.
+    * `chance`: a random number from 0 to below 1, for tests.
+    """
+
+    def __init__(
+        self,
+        function: Auditable,
+        share: float,
+        *,
+        places: Places,
+        submit: Callable[[Callable[[], None]], bool],
+        later: Callable[[float, Callable[[], float | None]], object],
+        reveal: bool = False,
+        grace_seconds: float | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.function = function
+        self.share = share
+        self._places = places
+        self._submit = submit
+        self._later = later
+        self._reveal = reveal
+        self._grace = GRACE_SECONDS if grace_seconds is None else grace_seconds
+        self._chance = chance
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def chosen(self) -> bool:
+        """Whether this hit is one of the share. All that a hit of an audited function costs but for those."""
+        return self._chance() < self.share
+
+    def consider(self, call: CachedCall, outcome: Outcome) -> None:
+        """Audit the hit that a call was answered from, if it is one of the share. A cached error is not audited."""
+        sealed = outcome.sealed
+        if self.chosen() and outcome.error is None and sealed is not None and sealed.header is not None:
+            hit = Hit(call.key.text, sealed.raw, sealed.header, call.args, call.kwargs)
+            if self.function.awaited:
+                self.start(hit)
+            else:
+                self.audit(hit)
+
+    # -- threads -------------------------------------------------------------------------------------------------------
+
+    def audit(self, hit: Hit) -> bool:
+        """Audit a hit of a plain function in the background; whether there was room. Returns at once, and raises nothing."""
+        if not self._places.take():
+            return False
+        if self._submit(lambda: self._run(hit)):
+            return True
+        self._places.leave()
+        return False
+
+    def _run(self, hit: Hit) -> None:
+        waits = False
+        try:
+            if not self._same_call(hit):
+                return
+            began = monotonic()
+            try:
+                result = self.function.load(hit.args, hit.kwargs)
+            except Exception as error:
+                self._failed(hit, error, monotonic() - began)
+                return
+            finding = self._compared(hit, result, monotonic() - began)
+            if finding is None:
+                return
+            if finding.agrees:
+                self._conclude(hit, finding)
+                return
+            waits = True
+            closed = self._places.closed
+            self._later(self._grace, lambda: self._wake(hit, finding, closed))
+        finally:
+            if not waits:
+                self._places.leave()
+
+    def _wake(self, hit: Hit, finding: Finding, closed: int) -> None:
+        # Reading is for the background: the thread that calls this has other things to do in time.
+        if closed != self._places.closed or not self._submit(lambda: self._confirm(hit, finding)):
+            self._places.leave()
+
+    def _confirm(self, hit: Hit, finding: Finding) -> None:
+        try:
+            if self._still(hit, self.function.current(hit)):
+                self._conclude(hit, finding)
+        except Exception as error:
+            # A store that does not answer now cannot tell whether the entry was invalidated: no verdict.
+            self._failed(hit, error, finding.load_time)
+        finally:
+            self._places.leave()
+
+    # -- asyncio -------------------------------------------------------------------------------------------------------
+
+    def start(self, hit: Hit) -> bool:
+        """Audit a hit of a coroutine function in a task of the running loop; whether there was room. Returns at once."""
+        if not self._places.take():
+            return False
+        task = asyncio.get_running_loop().create_task(self._arun(hit))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _arun(self, hit: Hit) -> None:
+        try:
+            if not self._same_call(hit):
+                return
+            began = monotonic()
+            try:
+                result = await self.function.load(hit.args, hit.kwargs)
+            except Exception as error:
+                self._failed(hit, error, monotonic() - began)
+                return
+            finding = self._compared(hit, result, monotonic() - began)
+            if finding is None:
+                return
+            if not finding.agrees:
+                closed = self._places.closed
+                await asyncio.sleep(self._grace)
+                if closed != self._places.closed:
+                    return
+                try:
+                    if not self._still(hit, await self.function.acurrent(hit)):
+                        return
+                except Exception as error:
+                    self._failed(hit, error, finding.load_time)
+                    return
+            self._conclude(hit, finding)
+        finally:
+            self._places.leave()
+
+    # -- what both decide by --------------------------------------------------------------------------------------------
+
+    def _same_call(self, hit: Hit) -> bool:
+        try:
+            return self.function.key(hit.args, hit.kwargs) == hit.key
+        except Exception:
+            return False  # the caller made of its argument what is no key at all
+
+    def _compared(self, hit: Hit, result: Any, load_time: float) -> Finding | None:
+        """What comparing shows; None where there is nothing to compare."""
+        function = self.function
+        if isinstance(result, _NOT_CACHED):
+            return None
+        try:
+            served_bytes = bytes(function.payload(hit.raw, hit.header))
+            same = function.encode(result) == served_bytes
+            served = None if same and not self._reveal else function.decode(served_bytes)
+        except Exception as error:
+            self._failed(hit, error, load_time)
+            return None
+        if same:
+            shape = shape_of(result)
+            return Finding(True, shape, shape, load_time)
+        agrees = equal(served, result)
+        where = "" if agrees else difference(served, result)
+        revealed = f"served {_short(served)}, source {_short(result)}" if self._reveal and not agrees else ""
+        return Finding(agrees, shape_of(served), shape_of(result), load_time, where, revealed)
+
+    @staticmethod
+    def _still(hit: Hit, header: Header | None) -> bool:
+        """Whether the entry is the one that was served, and a call would be answered from it still."""
+        return (
+            header is not None
+            and header.created_at == hit.header.created_at
+            and header.payload_check == hit.header.payload_check
+            and header.generation == hit.header.generation
+            and header.marks == hit.header.marks
+            and wall() < hit.header.fresh_until
+        )
+
+    def _conclude(self, hit: Hit, finding: Finding) -> None:
+        counters = self.function.counters
+        counters.audits += 1
+        if not finding.agrees:
+            counters.disagreements += 1
+        age = max(0.0, wall() - hit.header.created_at)
+        words = [f"{'agree' if finding.agrees else 'differ'}: served {finding.served}, {age:.3g} s old"]
+        if not finding.agrees:
+            words.append(f"source {finding.source}, 0 s old")
+            words.append(f"first difference at {finding.where}" if finding.where else "")
+            words.append(finding.revealed)
+        self._emit(hit, finding.load_time, "; ".join(word for word in words if word))
+
+    def _failed(self, hit: Hit, error: Exception, load_time: float) -> None:
+        self._emit(hit, load_time, "no verdict", error)
+
+    def _emit(self, hit: Hit, load_time: float, detail: str, error: Exception | None = None) -> None:
+        self.function.emit(
+            Event(
+                "audit",
+                self.function.namespace,
+                hit.key,
+                load_time=load_time,
+                size=len(hit.raw),
+                error=error,
+                detail=detail,
+            )
+        )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _REVEALED_LIMIT else f"{text[:_REVEALED_LIMIT]}…"

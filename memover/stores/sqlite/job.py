@@ -1,0 +1,58 @@
+"""A piece of work that is done in another thread, perhaps, and must not be done later than whoever asked for it thinks."""
+
+from __future__ import annotations
+
+from _thread import allocate_lock, get_ident
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from memover.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Job"]
+
+T = TypeVar("T")
+
+_LONGEST_SECONDS = 5.0
+
+
+class Job(Generic[T]):
+    """Calls a function once, or never if it was called off before it began."""
+
+    __slots__ = ("_bell", "_thread", "_unbegun", "_work")
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._unbegun = [True]  # `pop` is the atomic step
+        self._thread = 0
+        self._bell = allocate_lock()
+        self._bell.acquire()
+
+    def __call__(self) -> T:
+        self._thread = get_ident()
+        try:
+            self._unbegun.pop()
+        except IndexError:
+            raise StoreUnavailable("nobody waits for this any more") from None
+        try:
+            return self._work()
+        finally:
+            self._bell.release()
+
+    def call_off(self) -> bool:
+        """Whether it had not begun, and now never does."""
+        try:
+            self._unbegun.pop()
+        except IndexError:
+            return False
+        return True
+
+    def elsewhere(self) -> bool:
+        """Whether it has begun in another thread than the caller's."""
+        return self._thread != get_ident()
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        if self._bell.acquire(True, _LONGEST_SECONDS):
+            self._bell.release()

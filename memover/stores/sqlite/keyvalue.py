@@ -1,0 +1,320 @@
+"""The key-value side of the SQLite store.
+
+A header is read and rewritten here, in Python, and written only if the row still holds what was read (its bytes name the
+generation, the instants and the checksum of the payload); otherwise the step begins again. One of those who compete
+always gets through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from memover.clocks import monotonic
+from memover.codec.envelope import KIND_KEY_VALUE, payload_of, read_header, rewritten
+from memover.engine.store import INTEGER, INTEGER_LIMIT, TOKEN_MARGIN_MS, Change
+from memover.errors import DamagedEntry, StoreTimeout
+from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite.file import time_ms
+from memover.stores.sqlite.statements import FOREVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from memover.codec.envelope import Header
+    from memover.engine.steps import Flow
+    from memover.engine.store import Parcel, Stamp
+    from memover.model import Key
+    from memover.stores.sqlite.file import File
+    from memover.stores.sqlite.tidy import Tidier
+
+__all__ = ["SqliteKeyValues"]
+
+T = TypeVar("T")
+
+_PARCELS_AT_ONCE = 64
+
+
+class _Found(NamedTuple):
+    """A row as it was read: `head` is what a statement compares, `raw` and `header` those of a live entry."""
+
+    head: bytes | None
+    raw: bytes | None
+    header: Header | None
+
+
+class SqliteKeyValues:
+    """What `SqliteStore` inherits; see `engine.store.KeyValueStore`."""
+
+    address: str
+    _file: File
+    _tidier: Tidier
+
+    if TYPE_CHECKING:
+
+        def _write_flow(self, work: Callable[[float], T], *, urgent: bool = False) -> Flow[T]: ...
+        def _lasting(self, work: Callable[[], T]) -> T: ...
+        def _laid(self, raw: bytes, deadline: float) -> tuple[bytes | None, int | None]: ...
+        def _whole(self, key: Key, raw: bytes, size: int, parts: int, deadline: float | None) -> bytes | None: ...
+        def _ensured(
+            self, names: Sequence[bytes], floors: Sequence[int], nonce: str, until: int, deadline: float
+        ) -> list[bytes]: ...
+        def _tokens(self, names: Sequence[bytes], deadline: float | None) -> dict[bytes, bytes]: ...
+
+    def put(self, parcels: Sequence[Parcel], stamp: Stamp) -> Flow[bytes]:
+        return self._write_flow(lambda deadline: self._put(parcels, stamp, deadline))
+
+    def add(self, parcel: Parcel, stamp: Stamp, now: float) -> Flow[Change]:
+        return self._write_flow(lambda deadline: self._add(parcel, stamp, now, deadline))
+
+    def increment(self, key: Key, delta: int, stamp: Stamp, now: float) -> Flow[Change]:
+        return self._write_flow(lambda deadline: self._increment(key, delta, stamp, now, deadline))
+
+    def swap(self, key: Key, old: bytes, new: bytes) -> Flow[bool]:
+        return self._write_flow(lambda deadline: self._swap(key, old, new, deadline))
+
+    def touch(self, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float) -> Flow[Change]:
+        return self._write_flow(lambda deadline: self._touch(parcel, fresh_until, stamp, now, deadline))
+
+    def move(self, key: Key, to: Key, stamp: Stamp, now: float) -> Flow[Change]:
+        return self._write_flow(lambda deadline: self._move(key, to, stamp, now, deadline))
+
+    def remove(self, key: Key) -> Flow[tuple[bytes | None, bytes | None]]:
+        def work(deadline: float) -> tuple[bytes | None, bytes | None]:
+            name = key.names[0]
+            token = self._tokens((name,), deadline).get(name)
+            rows = self._file.rows(sql.READ_HEAD, (key.text, time_ms()), deadline)
+            self._remove([key.text], deadline)
+            return token, rows[0][0] if rows else None
+
+        return self._write_flow(lambda deadline: self._lasting(lambda: work(deadline)), urgent=True)
+
+    def remove_many(self, keys: Sequence[Key]) -> Flow[None]:
+        texts = [key.text for key in keys]
+        return self._write_flow(lambda deadline: self._lasting(lambda: self._remove(texts, deadline)), urgent=True)
+
+    # -- steps ------------------------------------------------------------------------------------------------------------------
+
+    def _put(self, parcels: Sequence[Parcel], stamp: Stamp, deadline: float) -> bytes:
+        laid: list[tuple[Any, ...]] = []
+        gone: list[str] = []
+        size = 0
+        while True:
+            generation = self._under(stamp, deadline)
+            laid.clear()
+            gone.clear()
+            now = time_ms()
+            # The last of two with one key counts, as it would if they were written one after the other.
+            for parcel in {parcel.key.text: parcel for parcel in parcels}.values():
+                raw = parcel.raw
+                if parcel.expire_ms >= 0:
+                    raw = _stamped(raw, parcel.key, generation)
+                    head, parts = self._laid(raw, deadline)
+                    if head is not None:
+                        size += len(raw)
+                        laid.append((parcel.key.text, head, len(raw), parts, _expires(now, parcel.expire_ms)))
+                        continue
+                gone.append(parcel.key.text)
+            if all(
+                self._file.count(
+                    sql.put(len(some)),
+                    (*(word for each in some for word in each), now, stamp.name.decode(), generation),
+                    deadline,
+                )
+                for some in _slices(laid)
+            ):
+                break
+            self._undo(laid, deadline)
+        self._remove(gone, deadline)
+        self._tidier.wrote(size)
+        return generation
+
+    def _add(self, parcel: Parcel, stamp: Stamp, now: float, deadline: float) -> Change:
+        key = parcel.key
+        while True:
+            generation = self._under(stamp, deadline)
+            found = self._find(key, generation, now, deadline)
+            if found.header is not None:
+                return Change(False, generation)
+            if parcel.expire_ms < 0:
+                self._discard(key, found, stamp, generation, deadline)
+                return Change(True, generation)
+            raw = _stamped(parcel.raw, key, generation)
+            head, parts = self._laid(raw, deadline)
+            moment = time_ms()
+            if head is None or self._file.count(
+                sql.ADD,
+                (
+                    key.text,
+                    found.head,
+                    stamp.name.decode(),
+                    generation,
+                    head,
+                    len(raw),
+                    parts,
+                    _expires(moment, parcel.expire_ms),
+                    moment,
+                ),
+                deadline,
+            ):
+                self._tidier.wrote(len(raw))
+                return Change(True, generation)
+            self._again(parts, deadline)
+
+    def _increment(self, key: Key, delta: int, stamp: Stamp, now: float, deadline: float) -> Change:
+        while True:
+            generation = self._under(stamp, deadline)
+            found = self._find(key, generation, now, deadline)
+            if found.raw is None or found.header is None:
+                return Change(False, generation)
+            if found.header.codec != INTEGER:
+                return Change(False, generation, False)
+            try:
+                value = int(bytes(payload_of(found.raw, found.header))) + delta
+            except (DamagedEntry, ValueError):
+                return Change(False, generation)
+            if not -INTEGER_LIMIT < value < INTEGER_LIMIT:
+                return Change(False, generation, False)
+            changed = rewritten(found.raw, found.header, payload=b"%d" % value)
+            if self._change(key, found, changed, None, stamp, generation, deadline):
+                return Change(True, generation, value)
+
+    def _swap(self, key: Key, old: bytes, new: bytes, deadline: float) -> bool:
+        now = time_ms()
+        found = self._row(key, deadline)
+        if found is None or not found[2] or found[1] != old:
+            return False
+        head, parts = self._laid(new, deadline)
+        if head is None:
+            return False
+        swapped = self._file.count(sql.SWAP, (key.text, found[0], head, len(new), parts, now), deadline)
+        if not swapped and parts is not None:
+            self._file.count(sql.DOOM, (parts, 0), deadline)
+        self._tidier.wrote(len(new))
+        return bool(swapped)
+
+    def _touch(self, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float, deadline: float) -> Change:
+        key = parcel.key
+        while True:
+            generation = self._under(stamp, deadline)
+            found = self._find(key, generation, now, deadline)
+            if found.raw is None or found.header is None:
+                return Change(False, generation)
+            if parcel.expire_ms < 0:
+                done = self._discard(key, found, stamp, generation, deadline)
+            else:
+                changed = rewritten(found.raw, found.header, fresh_until=fresh_until)
+                expires = _expires(time_ms(), parcel.expire_ms)
+                done = self._change(key, found, changed, expires, stamp, generation, deadline)
+            if done:
+                return Change(True, generation)
+
+    def _move(self, key: Key, to: Key, stamp: Stamp, now: float, deadline: float) -> Change:
+        while True:
+            generation = self._under(stamp, deadline)
+            found = self._find(key, generation, now, deadline)
+            if found.raw is None or found.header is None:
+                return Change(False, generation)
+            raw = rewritten(found.raw, found.header, key=to.entry)
+            head, parts = self._laid(raw, deadline)
+            guard = (key.text, found.head, stamp.name.decode(), generation)
+            if head is not None and self._file.count(
+                sql.MOVE, (*guard, to.text, head, len(raw), parts, time_ms()), deadline
+            ):
+                self._tidier.wrote(len(raw))
+                return Change(True, generation)
+            self._again(parts, deadline)
+
+    # -- inside -----------------------------------------------------------------------------------------------------------------
+
+    def _under(self, stamp: Stamp, deadline: float) -> bytes:
+        until = time_ms() + TOKEN_MARGIN_MS
+        return self._ensured((stamp.name,), (stamp.floor,), stamp.nonce, until, deadline)[0]
+
+    def _row(self, key: Key, deadline: float) -> tuple[bytes | None, bytes | None, bool] | None:
+        """What the row holds in itself, the whole entry, and whether its time is not over; None: no row."""
+        rows = self._file.rows(sql.READ_ROW, (key.text, time_ms()), deadline)
+        if not rows:
+            return None
+        head, size, parts, alive = rows[0]
+        raw = head
+        if head is not None and parts is not None:
+            raw = self._whole(key, head, size, parts, deadline)
+            if raw is not None and raw[: len(head)] != head:
+                return self._row(key, deadline)  # another took its place meanwhile
+        return head, raw, bool(alive)
+
+    def _find(self, key: Key, generation: bytes, now: float, deadline: float) -> _Found:
+        row = self._row(key, deadline)
+        if row is None:
+            return _Found(None, None, None)
+        head, raw, alive = row
+        if raw is None or not alive:
+            return _Found(head, None, None)
+        try:
+            header = read_header(raw, key.entry)
+        except DamagedEntry:
+            return _Found(head, None, None)
+        if header.kind != KIND_KEY_VALUE or header.generation != generation or now >= header.fresh_until:
+            return _Found(head, None, None)
+        return _Found(head, raw, header)
+
+    def _change(
+        self,
+        key: Key,
+        found: _Found,
+        raw: bytes,
+        expires: int | None,
+        stamp: Stamp,
+        generation: bytes,
+        deadline: float,
+    ) -> bool:
+        head, parts = self._laid(raw, deadline)
+        guard = (key.text, found.head, stamp.name.decode(), generation)
+        if head is not None and self._file.count(
+            sql.CHANGE, (*guard, head, len(raw), parts, expires, time_ms()), deadline
+        ):
+            self._tidier.wrote(len(raw))
+            return True
+        self._again(parts, deadline)
+        return False
+
+    def _remove(self, texts: Sequence[str], deadline: float) -> None:
+        # Leases first: a load under way must not store behind the removal of its entry.
+        for at in range(0, len(texts), sql.BATCH):
+            some = texts[at : at + sql.BATCH]
+            self._file.count(sql.end_leases(len(some)), some, deadline)
+            self._file.count(sql.remove(len(some)), some, deadline)
+
+    def _discard(self, key: Key, found: _Found, stamp: Stamp, generation: bytes, deadline: float) -> bool:
+        self._file.count(sql.end_leases(1), (key.text,), deadline)
+        done = self._file.count(sql.DISCARD, (key.text, found.head, stamp.name.decode(), generation), deadline)
+        if not done:
+            self._again(None, deadline)
+        return bool(done)
+
+    def _undo(self, laid: Sequence[tuple[Any, ...]], deadline: float) -> None:
+        for _, _, _, parts, _ in laid:
+            self._again(parts, deadline)
+
+    def _again(self, parts: int | None, deadline: float) -> None:
+        """Something has changed since it was read. Raises `StoreTimeout` when it does so all the time."""
+        if parts is not None:
+            self._file.count(sql.DOOM, (parts, 0), deadline)
+        if monotonic() >= deadline:
+            raise StoreTimeout(
+                f"{self.address}: others change the entry all the time, for longer than this call may wait.",
+                store=self.address,
+            )
+
+
+def _stamped(raw: bytes, key: Key, generation: bytes) -> bytes:
+    header = read_header(raw, key.entry)
+    return raw if header.generation == generation else rewritten(raw, header, generation=generation)
+
+
+def _expires(now: int, expire_ms: int) -> int:
+    return now + expire_ms if expire_ms else FOREVER
+
+
+def _slices(laid: Sequence[tuple[Any, ...]]) -> list[Sequence[tuple[Any, ...]]]:
+    return [laid[at : at + _PARCELS_AT_ONCE] for at in range(0, len(laid), _PARCELS_AT_ONCE)]

@@ -1,0 +1,353 @@
+"""The tables and statements of memover in SQLite.
+
+Each write is **one** statement in autocommit: atomic as one of Redis's scripts is, and with no moment at which Python code
+runs while the write lock is held. So an exception from outside, at any bytecode, leaves no transaction open (P17), and a
+thread that waits for the interpreter holds up no other process. What cannot be decided in SQL (headers of key-value
+entries) is computed from what was read and written only if that is still there.
+
+Times are milliseconds since the epoch of the machine's clock, frozen by no test, as Redis's `PX` is; `FOREVER` is no
+limit. Names and keys are text, as `keys.names` makes them.
+
+entries   key     the entry's key
+          raw     the entry's bytes, all of them up to INLINE_BYTES, else the first of them with the header
+          size    how many bytes the entry has
+          parts   where the other bytes are, in `pieces`; NULL: nowhere
+          expires when the entry goes
+          used    when it was last written or, within some seconds, read
+          lease   always NULL: a statement that sets it ends the lease on the entry, as one that inserts a row does
+leases    key, holder, under (the tokens it was taken under; NULL: a mark that this load failed), ends
+tokens    a generation or a tag: `number` in order, `nonce`, `token` = `number-nonce`, and until when it is needed
+pieces    the rest of long entries, PIECE_BYTES each; `id` is `parts` * 65536 + 0, 1, 2...
+drops     no table: a row inserted here drops an entry with its lease and moves tokens that exist, in one statement
+doomed    `parts` that no entry has any more, or none has yet (not before `after`), to be removed step by step
+
+A number is `max(now in microseconds, floor + 1, the current one + 1)`, so numbers do not begin anew with a new file.
+
+`secure_delete` is off: what was removed may still be found in the file's free pages.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+__all__ = [
+    "APPLICATION_ID",
+    "DROPPED_NAMES",
+    "FOREVER",
+    "INLINE_BYTES",
+    "PIECE_BYTES",
+    "SCHEMA",
+    "TABLES",
+    "USER_VERSION",
+]
+
+APPLICATION_ID = 0x6D767231
+"""`mvr1`, at offset 68 of the file."""
+USER_VERSION = 1
+"""The version of these tables, at offset 60 of the file; a file with a greater one is not touched."""
+
+FOREVER = 1 << 62
+INLINE_BYTES = 64 * 1024
+"""Longer entries are kept in pieces: they are written and removed step by step, and taking a lease does not rewrite them."""
+PIECE_BYTES = 256 * 1024
+
+TABLES = frozenset({"entries", "leases", "tokens", "pieces", "doomed", "drops"})
+DROPPED_NAMES = 4
+
+SCHEMA = (
+    """CREATE TABLE entries (
+  id INTEGER PRIMARY KEY,
+  key TEXT NOT NULL UNIQUE,
+  expires INTEGER NOT NULL,
+  used INTEGER NOT NULL,
+  size INTEGER NOT NULL,
+  parts INTEGER,
+  lease INTEGER,
+  raw BLOB NOT NULL
+)""",
+    f"CREATE INDEX entries_expires ON entries (expires) WHERE expires < {FOREVER}",
+    """CREATE TABLE leases (
+  key TEXT PRIMARY KEY,
+  holder TEXT NOT NULL,
+  under BLOB,
+  ends INTEGER NOT NULL
+) WITHOUT ROWID""",
+    """CREATE TABLE tokens (
+  name TEXT PRIMARY KEY,
+  number INTEGER NOT NULL,
+  nonce TEXT NOT NULL,
+  token BLOB NOT NULL,
+  expires INTEGER NOT NULL
+) WITHOUT ROWID""",
+    f"CREATE INDEX tokens_expires ON tokens (expires) WHERE expires < {FOREVER}",
+    "CREATE TABLE pieces (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL)",
+    "CREATE TABLE doomed (parts INTEGER PRIMARY KEY, after INTEGER NOT NULL)",
+    """CREATE TRIGGER lease_ended AFTER INSERT ON entries BEGIN
+  DELETE FROM leases WHERE key = NEW.key;
+END""",
+    """CREATE TRIGGER lease_ended_too AFTER UPDATE OF lease ON entries BEGIN
+  DELETE FROM leases WHERE key IN (OLD.key, NEW.key);
+END""",
+    """CREATE TRIGGER entries_inserted AFTER INSERT ON entries WHEN NEW.parts IS NOT NULL BEGIN
+  DELETE FROM doomed WHERE parts = NEW.parts;
+END""",
+    """CREATE TRIGGER entries_updated AFTER UPDATE OF parts ON entries WHEN OLD.parts IS NOT NEW.parts BEGIN
+  INSERT OR IGNORE INTO doomed (parts, after) SELECT OLD.parts, 0 WHERE OLD.parts IS NOT NULL;
+  DELETE FROM doomed WHERE parts = NEW.parts;
+END""",
+    """CREATE TRIGGER entries_deleted AFTER DELETE ON entries WHEN OLD.parts IS NOT NULL BEGIN
+  INSERT OR IGNORE INTO doomed (parts, after) VALUES (OLD.parts, 0);
+END""",
+    f"""CREATE VIEW drops AS SELECT NULL AS key, NULL AS nonce, NULL AS number, NULL AS until,
+  {", ".join(f"NULL AS name{at}" for at in range(DROPPED_NAMES))}""",
+    f"""CREATE TRIGGER dropped INSTEAD OF INSERT ON drops BEGIN
+  DELETE FROM entries WHERE key = NEW.key;
+  DELETE FROM leases WHERE key = NEW.key;
+  UPDATE tokens SET number = max(NEW.number, number + 1), nonce = NEW.nonce,
+    token = CAST(max(NEW.number, number + 1) || '-' || NEW.nonce AS BLOB),
+    expires = CASE WHEN substr(name, instr(name, ':') + 1, 4) = 'tag:' OR instr(name, '@call') THEN NEW.until ELSE expires END
+  WHERE name IN ({", ".join(f"NEW.name{at}" for at in range(DROPPED_NAMES))}) AND nonce <> NEW.nonce;
+END""",
+)
+
+# -- reading ----------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def read(names: int) -> str:
+    """name..., key, now · one row: token or NULL for each name, id, raw, size, parts of the entry, or NULLs."""
+    return (
+        "SELECT "
+        + "(SELECT token FROM tokens WHERE name = ?), " * names
+        + "e.id, e.raw, e.size, e.parts FROM (SELECT 1) LEFT JOIN entries e ON e.key = ? AND e.expires > ?"
+    )
+
+
+@lru_cache(maxsize=256)
+def look(names: int) -> str:
+    """name..., now, key · as `read`, then holder, under of a lease that has not ended, or NULLs."""
+    return (
+        "SELECT "
+        + "(SELECT token FROM tokens WHERE name = ?), " * names
+        + "e.id, e.raw, e.size, e.parts, l.holder, l.under FROM (SELECT ? AS now, ? AS key) a "
+        "LEFT JOIN entries e ON e.key = a.key AND e.expires > a.now LEFT JOIN leases l ON l.key = a.key AND l.ends > a.now"
+    )
+
+
+READ_PIECES = "SELECT bytes FROM pieces WHERE id >= ?1 * 65536 AND id < (?1 + 1) * 65536 ORDER BY id"
+"""parts · the bytes of the pieces, in order."""
+
+BATCH = 128
+"""Entries and tokens of a batch are read this many at a time."""
+READ_ENTRIES = f"SELECT key, id, raw, size, parts FROM entries WHERE expires > ? AND key IN ({','.join('?' * BATCH)})"
+"""now, key... (filled up with NULLs) · the entries there are, in any order."""
+READ_TOKENS = f"SELECT name, token FROM tokens WHERE name IN ({','.join('?' * BATCH)})"
+"""name... (filled up with NULLs) · the tokens there are, in any order."""
+
+READ_ROW = "SELECT raw, size, parts, expires > ?2 FROM entries WHERE key = ?1"
+"""key, now · the entry as it is, expired or not."""
+
+# -- tokens -----------------------------------------------------------------------------------------------------------------
+
+_MOVED = """ON CONFLICT (name) DO UPDATE SET
+  number = max(excluded.number, tokens.number + 1), nonce = excluded.nonce,
+  token = CAST(max(excluded.number, tokens.number + 1) || '-' || excluded.nonce AS BLOB), expires = {expires}
+"""
+
+
+@lru_cache(maxsize=256)
+def ensure(names: int) -> str:
+    """now in microseconds, nonce, then name, floor, expires of each · tokens that are missing or behind their floor are put
+    back."""
+    return f"""WITH asked (name, floor, expires) AS (VALUES {",".join(["(?,?,?)"] * names)}),
+made AS (SELECT name, expires, max(?, floor + 1) AS number, ? AS nonce FROM asked
+  WHERE NOT EXISTS (SELECT 1 FROM tokens t WHERE t.name = asked.name AND t.number >= asked.floor))
+INSERT INTO tokens (name, number, nonce, token, expires)
+SELECT name, number, nonce, CAST(number || '-' || nonce AS BLOB), expires FROM made WHERE true
+{_MOVED.format(expires="max(tokens.expires, excluded.expires)")}"""
+
+
+@lru_cache(maxsize=256)
+def bump(names: int) -> str:
+    """name, floor, expires, whether it moves even if it does not exist, of each, then the first name, its floor + 1 or now
+    in microseconds if that is more, nonce · the new tokens with their names, in any order.
+
+    One that carries the nonce stays: the step is repeated. None is numbered below the first."""
+    return f"""WITH asked (name, floor, expires, must) AS (VALUES {",".join(["(?,?,?,?)"] * names)}),
+first (name, number, nonce) AS (VALUES (?, ?, ?)),
+base (number, nonce) AS (SELECT CASE WHEN t.nonce = f.nonce THEN t.number
+  ELSE max(f.number, coalesce(t.number + 1, 0)) END, f.nonce FROM first f LEFT JOIN tokens t ON t.name = f.name)
+INSERT INTO tokens (name, number, nonce, token, expires)
+SELECT name, max(number, floor + 1), nonce, CAST(max(number, floor + 1) || '-' || nonce AS BLOB), expires
+FROM asked JOIN base WHERE must OR EXISTS (SELECT 1 FROM tokens t WHERE t.name = asked.name)
+ON CONFLICT (name) DO UPDATE SET
+  number = CASE WHEN nonce = excluded.nonce THEN number ELSE max(excluded.number, number + 1) END,
+  token = CASE WHEN nonce = excluded.nonce THEN token
+    ELSE CAST(max(excluded.number, number + 1) || '-' || excluded.nonce AS BLOB) END,
+  nonce = excluded.nonce,
+  expires = CASE WHEN nonce = excluded.nonce THEN max(expires, excluded.expires) ELSE excluded.expires END
+RETURNING name, token"""
+
+
+@lru_cache(maxsize=256)
+def prolong(names: int) -> str:
+    """expires, name... · these tokens are needed until then, at least."""
+    return f"UPDATE tokens SET expires = ?1 WHERE expires < ?1 AND name IN ({','.join('?' * names)})"
+
+
+@lru_cache(maxsize=256)
+def short_lived(names: int) -> str:
+    """expires, name... · one row if one of these tokens would go before then."""
+    return f"SELECT 1 FROM tokens WHERE expires < ?1 AND name IN ({','.join('?' * names)}) LIMIT 1"
+
+
+# -- leases and entries of calls ----------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def acquire(names: int, required: int, floors: int) -> str:
+    """key, holder, ends, now, force, then the names, then the floors of the first ones · the lease is taken, under the
+    required tokens, unless another has it under the same. One row if it was: the tokens, then raw and size of the entry, or
+    NULLs. None if one of the tokens that have floors is missing or behind."""
+    name = [f"?{6 + at}" for at in range(names)]
+    floor = [f"?{6 + names + at}" for at in range(floors)]
+    under = " || ',' || ".join(f"(SELECT token FROM tokens WHERE name = {each})" for each in name[:required])
+    present = "".join(
+        f" AND EXISTS (SELECT 1 FROM tokens WHERE name = {each} AND number >= {least})"
+        for each, least in zip(name, floor)
+    )
+    return f"""INSERT INTO leases (key, holder, under, ends)
+SELECT ?1, ?2, CAST({under} AS BLOB), ?3 WHERE true{present}
+ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, under = excluded.under, ends = excluded.ends
+WHERE ?5 OR ends <= ?4 OR under IS NULL OR under <> excluded.under OR holder = excluded.holder
+RETURNING {"".join(f"(SELECT token FROM tokens WHERE name = {each}), " for each in name)}
+(SELECT raw FROM entries WHERE key = ?1 AND expires > ?4), (SELECT size FROM entries WHERE key = ?1 AND expires > ?4)"""
+
+
+_HELD = "key = ?1 AND holder = ?2 AND under IS NOT NULL AND ends > ?3"
+_STORED = """ON CONFLICT (key) DO UPDATE SET raw = excluded.raw, size = excluded.size, parts = excluded.parts,
+  expires = excluded.expires, used = excluded.used, lease = NULL"""
+
+STORE = f"""INSERT INTO entries (key, used, raw, size, parts, expires)
+SELECT ?1, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM leases WHERE {_HELD})
+AND (?6 IS NULL OR EXISTS (SELECT 1 FROM doomed WHERE parts = ?6 AND after > ?3))
+{_STORED}"""
+"""key, holder, now, raw, size, parts, expires · stored, and the lease given back, if it is held."""
+
+RELEASE = f"DELETE FROM leases WHERE {_HELD}"
+"""key, holder, now · the lease is given back, if it is held."""
+
+FAIL = f"UPDATE leases SET under = NULL, ends = ?4 WHERE {_HELD}"
+"""key, holder, now, ends · the lease is given back, if it is held, and a mark stays that the load failed."""
+
+RENEW = f"UPDATE leases SET ends = ?4 WHERE {_HELD}"
+"""key, holder, now, ends · the lease lasts longer, if it is held."""
+
+READ_HEAD = "SELECT raw FROM entries WHERE key = ? AND expires > ?"
+"""key, now · the first bytes of the entry."""
+
+DROP = f"""INSERT INTO drops (key, nonce, number, until, {", ".join(f"name{at}" for at in range(DROPPED_NAMES))})
+VALUES (?, ?, ?, ?, {", ".join("?" * DROPPED_NAMES)})"""
+"""key, nonce, now in microseconds, expires of short-lived tokens, names (filled up with NULLs) · the entry and its lease are
+gone, and the tokens that exist have moved. In one step: who reads what was made of the entry finds a token that has moved as
+soon as the entry can be loaded anew."""
+
+
+@lru_cache(maxsize=256)
+def end_leases(keys: int) -> str:
+    """key... · nobody has a lease on these."""
+    return f"DELETE FROM leases WHERE key IN ({','.join('?' * keys)})"
+
+
+@lru_cache(maxsize=256)
+def remove(keys: int) -> str:
+    """key... · these entries are gone."""
+    return f"DELETE FROM entries WHERE key IN ({','.join('?' * keys)})"
+
+
+# -- long entries -------------------------------------------------------------------------------------------------------------
+
+DOOM = "INSERT INTO doomed (parts, after) VALUES (?, ?) ON CONFLICT (parts) DO UPDATE SET after = excluded.after"
+"""parts, after · to be removed after that moment, unless an entry has them by then."""
+ADD_PIECE = "INSERT INTO pieces (id, bytes) VALUES (?, ?)"
+"""id, bytes."""
+
+# -- key-value ----------------------------------------------------------------------------------------------------------------
+
+_SAME = "raw IS ?2 AND (SELECT token FROM tokens WHERE name = ?3) = ?4"
+
+
+@lru_cache(maxsize=64)
+def put(rows: int) -> str:
+    """used, generation's name, generation, then key, raw, size, parts, expires of each · stored, if that is the generation.
+    As many rows are changed as are asked for, or none."""
+    return f"""WITH given (key, raw, size, parts, expires) AS (VALUES {",".join(["(?,?,?,?,?)"] * rows)})
+INSERT INTO entries (key, raw, size, parts, expires, used)
+SELECT key, raw, size, parts, expires, ? FROM given WHERE (SELECT token FROM tokens WHERE name = ?) = ?
+{_STORED}"""
+
+
+ADD = f"""INSERT INTO entries (key, raw, size, parts, expires, used)
+SELECT ?1, ?5, ?6, ?7, ?8, ?9 WHERE (SELECT token FROM tokens WHERE name = ?3) = ?4
+{_STORED}
+WHERE entries.raw IS ?2"""
+"""key, raw as read, generation's name, generation, raw, size, parts, expires, used · stored, if nothing has changed."""
+
+CHANGE = f"""UPDATE entries SET raw = ?5, size = ?6, parts = ?7, expires = coalesce(?8, expires), used = ?9
+WHERE key = ?1 AND {_SAME}"""
+"""key, raw as read, generation's name, generation, raw, size, parts, expires or NULL, used · replaced, if nothing has
+changed; the lease stays."""
+
+SWAP = "UPDATE entries SET raw = ?3, size = ?4, parts = ?5, used = ?6 WHERE key = ?1 AND raw IS ?2 AND expires > ?6"
+"""key, raw as read, raw, size, parts, now · replaced, if nothing has changed."""
+
+DISCARD = f"DELETE FROM entries WHERE key = ?1 AND {_SAME}"
+"""key, raw as read, generation's name, generation · removed, if nothing has changed."""
+
+MOVE = f"""UPDATE OR REPLACE entries SET key = ?5, raw = ?6, size = ?7, parts = ?8, used = ?9,
+lease = NULL WHERE key = ?1 AND {_SAME}"""
+"""key, raw as read, generation's name, generation, new key, raw, size, parts, used · the entry has the other key, whose
+entry and lease are gone, if nothing has changed."""
+
+# -- behind writes ------------------------------------------------------------------------------------------------------------
+
+_LIMITED = f"expires < {FOREVER}"  # said in so many words, or the partial index is not used
+EXPIRED = f"SELECT id FROM entries WHERE expires < ?1 AND {_LIMITED} ORDER BY expires LIMIT ?2"
+"""now, limit · entries that nobody reads any more."""
+SWEEP = f"DELETE FROM entries WHERE id IN ({EXPIRED})"
+LEASES = "SELECT key, ends FROM leases WHERE key > ? ORDER BY key LIMIT ?"
+"""key, limit · those after that one."""
+SWEEP_LEASES = "DELETE FROM leases WHERE key > ?1 AND key <= ?2 AND ends < ?3"
+"""key, key, now · those between the two that have ended."""
+SWEEP_TOKENS = f"""DELETE FROM tokens WHERE name IN
+(SELECT name FROM tokens WHERE expires < ?1 AND {_LIMITED} ORDER BY expires LIMIT ?2)"""
+"""now, limit."""
+EXPIRED_TOKENS = f"SELECT 1 FROM tokens WHERE expires < ?1 AND {_LIMITED} LIMIT 1"
+"""now."""
+DOOMED = "SELECT parts FROM doomed WHERE after < ?1 LIMIT 1"
+"""now · one of those to be removed."""
+SWEEP_PIECES = """DELETE FROM pieces WHERE id IN
+(SELECT id FROM pieces WHERE id >= ?1 * 65536 AND id < (?1 + 1) * 65536 LIMIT ?2)"""
+"""parts, limit."""
+FORGET = "DELETE FROM doomed WHERE parts = ?1 AND after < ?2 AND NOT EXISTS (SELECT 1 FROM pieces WHERE id >= ?1 * 65536 AND id < (?1 + 1) * 65536)"
+"""parts, now."""
+SAMPLE = "SELECT id, size, used FROM entries WHERE id > ?1 ORDER BY id LIMIT ?2"
+"""id, limit · the entries after that one."""
+
+
+@lru_cache(maxsize=256)
+def evict(rows: int) -> str:
+    """used before, id... · these entries make room, unless used since."""
+    return f"DELETE FROM entries WHERE used <= ?1 AND id IN ({','.join('?' * rows)})"
+
+
+@lru_cache(maxsize=256)
+def used(rows: int) -> str:
+    """used, id... · these were read then."""
+    return f"UPDATE entries SET used = ?1 WHERE used < ?1 AND id IN ({','.join('?' * rows)})"
+
+
+@lru_cache(maxsize=256)
+def unnoted(rows: int) -> str:
+    """used before, id... · which of these were last noted before then."""
+    return f"SELECT id FROM entries WHERE used < ?1 AND id IN ({','.join('?' * rows)})"

@@ -1,0 +1,221 @@
+"""What happens behind writes, in bounded steps: expired rows leave, the least recently used make room, the file shrinks.
+
+A step does at most one statement of each kind, each for some milliseconds at most, and never waits for a lock: whoever has
+it is writing, and will come by here. A step follows every `_WRITES`-th write or `_STEP_BYTES` bytes, in the writer's
+thread, so that a writer cannot outrun it. What is slow (copying the log into the file, with its syncs) or has no writer
+(noting what was read) is done by a thread that is started for it and ends when nothing is left.
+
+**Least recently used**, nearly: of each `_SAMPLE_ROWS` entries, in the order of their rows, the quarter goes that was not
+used for the longest time; a store of fewer entries is sampled whole. (An index by use would be one more page to write with
+each entry.) A read notes the row in a dictionary of the process; every few seconds the rows noted get their
+`used` in the file. A process that evicts spares, besides, what it has read itself since.
+"""
+
+from __future__ import annotations
+
+import time
+from _thread import start_new_thread
+from typing import TYPE_CHECKING
+
+from memover.clocks import monotonic
+from memover.errors import StoreError
+from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite.file import RECENT_MS, Busy, time_ms
+
+if TYPE_CHECKING:
+    from memover.stores.sqlite.file import File
+
+__all__ = ["Tidier"]
+
+_WRITES = 32
+_STEP_BYTES = 1 << 20
+_ROWS = 64
+_PIECES = 16
+_VACUUM_PAGES = 256
+_LOG_PAGES = 1000
+"""When about so many pages have been written by a process, it copies the log into the file."""
+_PAGES_A_WRITE = 3
+_SPARE_SHARE = 64
+"""When room is made, a 64th of the limit more is made, so that not every write has to."""
+_RECENT_ROWS = 10_000
+_NOTED_AT_ONCE = 100
+_SAMPLE_ROWS = 256
+_SAMPLED_TIMES = 4
+_BEHIND_SECONDS = 0.02
+_AT_WORK_SECONDS = 4.0
+_PAUSE_SECONDS = 0.002
+
+
+class Tidier:
+    """One per store; `max_bytes` bounds the file."""
+
+    def __init__(self, file: File, max_bytes: int) -> None:
+        self._file = file
+        self._max_bytes = max_bytes
+        self._step_bytes = min(_STEP_BYTES, max_bytes // 32)
+        self._writes = 0
+        self._bytes = 0
+        self._pages = 0
+        self._hand = 0
+        self._leases_hand = ""
+        self._at_work = 0.0  # when the thread was last seen at work; it may be killed without a word
+        file.behind = self.begin_behind
+
+    # -- behind a write -----------------------------------------------------------------------------------------------------
+
+    def wrote(self, size: int = 0) -> None:
+        """To be called after each write; `size` bytes are what it added. Raises nothing of the store's."""
+        self._writes += 1
+        self._bytes += size
+        self._pages += _PAGES_A_WRITE + size // 4096
+        if self._writes < _WRITES and self._bytes < self._step_bytes:
+            return
+        self._writes = self._bytes = 0
+        try:
+            more = self.step()
+        except (Busy, StoreError):
+            more = False  # the next write comes by, too
+        if more or self._pages > _LOG_PAGES:
+            self.begin_behind()
+
+    def room_for(self, size: int, deadline: float) -> bool:
+        """Whether a long entry may be written: makes room for it first. Raises `StoreError`."""
+        if size > self._max_bytes // 2:
+            return False
+        while self._taken_bytes() + size > self._max_bytes:
+            if not self.step(size, deadline):
+                return self._taken_bytes() + size <= self._max_bytes
+        return True
+
+    def step(self, wanted: int = 0, deadline: float | None = None) -> bool:
+        """One bounded step; whether there is more to do. Raises `Busy` or `StoreError`."""
+        file, now = self._file, time_ms()
+        more = False
+        if file.rows(sql.EXPIRED, (now, 1), deadline):
+            more = file.count(sql.SWEEP, (now, _ROWS), deadline) == _ROWS
+        if file.rows(sql.EXPIRED_TOKENS, (now,), deadline):
+            more = file.count(sql.SWEEP_TOKENS, (now, _ROWS), deadline) == _ROWS or more
+        more = self._sweep_leases(now, deadline) or more
+        doomed = file.rows(sql.DOOMED, (now,), deadline)
+        if doomed:
+            ((parts,),) = doomed
+            if file.count(sql.SWEEP_PIECES, (parts, _PIECES), deadline) < _PIECES:
+                file.count(sql.FORGET, (parts, now), deadline)
+            return True
+        return self._evict(wanted, deadline) or self._vacuum(deadline) or more
+
+    def _sweep_leases(self, now: int, deadline: float | None) -> bool:
+        """Those of loads that ended without a word, and marks of failure: a page of the table a time."""
+        file, hand = self._file, self._leases_hand
+        page = file.rows(sql.LEASES, (hand, _ROWS), deadline)
+        self._leases_hand = page[-1][0] if len(page) == _ROWS else ""
+        if not any(ends < now for _, ends in page):
+            return False
+        return file.count(sql.SWEEP_LEASES, (hand, page[-1][0], now), deadline) == _ROWS
+
+    def _evict(self, wanted: int, deadline: float | None) -> bool:
+        file = self._file
+        over = self._taken_bytes(deadline) + wanted - self._max_bytes
+        if over <= 0:
+            return False
+        over += self._max_bytes // _SPARE_SHARE
+        recent = file.recent
+        sample = file.rows(sql.SAMPLE, (self._hand, _SAMPLE_ROWS), deadline)
+        if len(sample) < _SAMPLE_ROWS:  # around the end
+            sample += file.rows(sql.SAMPLE, (0, _SAMPLE_ROWS - len(sample)), deadline)
+        if not sample:
+            return False
+        self._hand = sample[len(sample) // _SAMPLED_TIMES][0]
+        read = {row[0] for row in sample if row[0] in recent or row[0] in file.recent_before}
+        spared = list(read)
+        chosen = sorted({row for row in sample if row[0] not in read}, key=lambda row: int(row[2]))
+        gone: list[int] = []
+        before = 0
+        for row, size, used in chosen[: max(1, len(chosen) // _SAMPLED_TIMES)]:
+            gone.append(row)
+            before = used
+            over -= size
+            if over <= 0:
+                break
+        for at in range(0, len(spared), _NOTED_AT_ONCE):
+            self._note(spared[at : at + _NOTED_AT_ONCE], deadline)
+        for row in spared:  # once: when everything was read lately, something has to go all the same
+            recent.pop(row, None)
+            file.recent_before.pop(row, None)
+        if gone:
+            file.count(sql.evict(len(gone)), (before, *gone), deadline)
+        return True
+
+    def _vacuum(self, deadline: float | None) -> bool:
+        free = self._number("freelist_count", deadline)
+        if free <= _VACUUM_PAGES or free * 8 <= self._number("page_count", deadline):
+            return False
+        self._file.script(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})", deadline)
+        return True
+
+    def _taken_bytes(self, deadline: float | None = None) -> int:
+        pages = self._number("page_count", deadline) - self._number("freelist_count", deadline)
+        return pages * self._number("page_size", deadline)
+
+    def _number(self, pragma: str, deadline: float | None) -> int:
+        ((number,),) = self._file.rows(f"PRAGMA {pragma}", (), deadline)
+        return int(number)
+
+    # -- in a thread of its own -----------------------------------------------------------------------------------------------
+
+    def begin_behind(self) -> None:
+        """Start the thread, unless it is at work."""
+        if monotonic() - self._at_work < _AT_WORK_SECONDS:
+            return
+        self._at_work = monotonic()
+        try:
+            start_new_thread(self._work, ())
+        except RuntimeError:
+            pass  # the system gives no more threads, or the interpreter ends: another time
+
+    def _work(self) -> None:
+        time.sleep(_BEHIND_SECONDS)
+        while not self.tidy(_AT_WORK_SECONDS / 2):
+            self._at_work = monotonic()
+            time.sleep(_BEHIND_SECONDS)
+        self._at_work = 0.0
+
+    def after_fork(self) -> None:
+        """In a child there is no such thread."""
+        self._at_work = 0.0
+
+    def tidy(self, seconds: float) -> bool:
+        """Do what is to be done, for as long as that; False if it was cut short. Raises nothing of the store's."""
+        end = monotonic() + seconds
+        try:
+            self._note_recent()
+            while self.step(0, monotonic() + 1.0):
+                if monotonic() >= end:
+                    return False
+                time.sleep(_PAUSE_SECONDS)
+            if self._pages > _LOG_PAGES:
+                self._pages = 0
+                # Most of it while others write; then, with nearly nothing left to copy, what makes the log begin anew, which
+                # holds up writers and gives up if there are readers in it.
+                self._file.rows("PRAGMA wal_checkpoint(PASSIVE)", (), monotonic() + 1.0)
+                self._file.rows("PRAGMA wal_checkpoint(RESTART)", (), monotonic() + 1.0)
+        except (Busy, StoreError):
+            pass  # the next write comes by
+        return True
+
+    def _note_recent(self) -> None:
+        file = self._file
+        recent, file.recent = file.recent, {}
+        file.recent_before = recent.copy()
+        file.recent_due = time_ms() + RECENT_MS
+        rows = list(recent)[-_RECENT_ROWS:]
+        for at in range(0, len(rows), _NOTED_AT_ONCE):
+            # Not those that were written, or noted by another process, a moment ago.
+            some = rows[at : at + _NOTED_AT_ONCE]
+            due = file.rows(sql.unnoted(len(some)), (time_ms() - RECENT_MS, *some), monotonic() + 1.0)
+            if due:
+                self._note([row for (row,) in due], monotonic() + 1.0)
+                time.sleep(_PAUSE_SECONDS)
+
+    def _note(self, rows: list[int], deadline: float | None) -> None:
+        self._file.count(sql.used(len(rows)), (time_ms(), *rows), deadline)

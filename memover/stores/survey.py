@@ -1,0 +1,209 @@
+"""Looking through a running store from outside, without the application: what the command line and the page stand on.
+
+A survey is blocking, is used by one thread at a time, and is not the path of a cached call. Three rules hold for every
+implementation:
+
+* Bounded steps. No method holds the store up for longer than one step takes, however much is stored: going through the
+  keys is `keys`, a page at a time, and nothing here asks for all of them at once.
+* Looking changes nothing: not what is stored, not when it expires and, where the store can do so, not what it would
+  evict next. Only `unlink`, `put` and `drop` write.
+* A key that was there in one step may be gone in the next. That is an answer (`None`, `False`), never an error.
+
+Keys are bytes as stored. Which keys are memover's is for the caller to say: by pattern, and by the first bytes of the value.
+Every method raises `StoreError` when the store does not answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from memover.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["HEAD_LIMIT_BYTES", "Facts", "Page", "Right", "Server", "Survey", "open_survey", "survey_of"]
+
+HEAD_LIMIT_BYTES = 1024
+"""How much of a value `facts` reads unless asked for more: a header with the longest names is about this long."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One step through the keys: at most about `looked_at` keys were looked at, and `keys` fitted the pattern.
+
+    A key may come in two pages where the store's scan says so (Redis SCAN does while its table grows)."""
+
+    looked_at: int
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one key without reading its whole value.
+
+    `size` is what it takes in the store, in bytes, its name and bookkeeping included where the store can tell.
+    `expires_ms` is the milliseconds until it expires, None for never. `head` is the first bytes of the value; b"" for
+    a value that is no string of bytes (a foreign list under a key of ours, say).
+    """
+
+    key: bytes
+    size: int
+    expires_ms: int | None
+    head: bytes
+
+
+@dataclass(frozen=True)
+class Right:
+    """Whether the user that we are may do what memover needs; `detail` says what was refused."""
+
+    name: str
+    allowed: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server (a primary; the file, for SQLite) as it describes itself. None where it does not say.
+
+    `memory_limit` 0 is no limit, in bytes. `policy` is Redis's `maxmemory-policy`, or what bounds the file.
+    `clock` is its wall clock, in seconds since the epoch, and `clock_error` how far off that reading may be (half its
+    round trip). `replicas` counts those that are connected.
+    """
+
+    address: str
+    product: str
+    version: str
+    role: str
+    memory_used: int | None = None
+    memory_limit: int | None = None
+    policy: str | None = None
+    evicted: int | None = None
+    replicas: int | None = None
+    clock: float | None = None
+    clock_error: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+
+class Survey(Protocol):
+    """A running store, looked at from outside. See the module for the rules that every method keeps."""
+
+    address: str
+    """Where it is, without credentials."""
+
+    hashed: bool
+    """Whether `keys` goes in the order of a hash, so that its first pages are as good a sample as any; False: all are counted
+    where an estimate was asked for."""
+
+    def total(self) -> int:
+        """How many keys there are, foreign ones included: for progress bars and estimates. It may be out of date."""
+        ...
+
+    def keys(self, pattern: bytes, step: int = 1000) -> Iterator[Page]:
+        """The keys that fit a pattern, page by page, server by server.
+
+        `pattern` is Redis's glob: `*`, `?`, `[...]`, and `\\` before a character that stands for itself. `step` is
+        about how many keys one page looks at, so pages may be empty. A key that is there from the first page to the
+        last is in one of them; one that comes or goes meanwhile may be. The caller may stop at any page, and may call
+        other methods between two pages.
+        """
+        ...
+
+    def facts(self, keys: Sequence[bytes], head: int = HEAD_LIMIT_BYTES) -> list[Facts | None]:
+        """Size, expiry and the first `head` bytes of each key, None for one that is gone. One round trip a server."""
+        ...
+
+    def value(self, key: bytes) -> bytes | None:
+        """The whole value; None for a key that is gone or holds no string of bytes."""
+        ...
+
+    def tokens(self, names: Sequence[bytes]) -> list[bytes | None]:
+        """The values of token keys (generations, tags, leases, reports), read as in a cached call. One round trip a server."""
+        ...
+
+    def servers(self) -> list[Server]:
+        """Each server as it describes itself."""
+        ...
+
+    def rights(self, prefix: str) -> list[Right]:
+        """What memover does to keys of this prefix, and whether this user may. Changes nothing."""
+        ...
+
+    def latency(self, count: int) -> list[float]:
+        """Seconds that each of `count` reads of one absent key took, one after another (of each server in turn)."""
+        ...
+
+    def unlink(self, keys: Sequence[bytes]) -> list[bool]:
+        """Remove keys in bounded time; whether each was there. One round trip a server."""
+        ...
+
+    def put(self, key: bytes, value: bytes, expire_ms: int) -> None:
+        """Store a value under a key that is neither an entry nor a token (a report), for so many milliseconds. One command."""
+        ...
+
+    def drop(self, entry: bytes, lease: bytes, along: Sequence[bytes], nonce: str) -> None:
+        """Remove an entry with its lease and move the tokens in `along` that exist, as an invalidation of one call does.
+
+        It is the store's own operation of that name (`Store.drop`), in the same order and as atomic. `nonce` is 16 hex
+        digits, new for each invalidation.
+        """
+        ...
+
+    @classmethod
+    def over(cls, store: Any) -> Survey:
+        """A survey that uses the connections and the time limits of a store there is, as `Cache` holds it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections; the survey may be used again afterwards."""
+        ...
+
+
+_SURVEYS = {
+    "redis": "memover.stores.redis.scan:RedisSurvey",
+    "sqlite": "memover.stores.sqlite.survey:SqliteSurvey",
+}
+"""A class that is called with the URL and the seconds an answer may take, by family of schemes."""
+
+ANSWER_SECONDS = 10.0
+
+
+def open_survey(url: str, *, answer_seconds: float = ANSWER_SECONDS) -> Survey:
+    """The survey of the store that a URL names, as in `Cache(url)`. Nothing is connected to yet.
+
+    Raises `ConfigurationError` for a URL that cannot be read, and for a store that other processes cannot look into.
+    """
+    scheme = url.partition(":")[0].lower() if "://" in url else ""
+    family = scheme.partition("+")[0]
+    if family == "memory":
+        raise ConfigurationError(
+            "memory:// is a store inside one process, and nothing outside it can look there. Give the URL of a shared store: "
+            "redis://host:6379/0, redis+cluster://, redis+sentinel:// or sqlite:///path."
+        )
+    if family == "sqlite":
+        kind = _SURVEYS["sqlite"]
+    elif family in ("redis", "rediss", "unix", "valkey", "valkeys"):
+        kind = _SURVEYS["redis"]
+    else:
+        raise ConfigurationError(
+            f"No store for the scheme {scheme or url[:20]!r}: use redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// "
+            f"(or the valkey spellings), or sqlite:///path."
+        )
+    survey: Survey = _class_of(kind)(url, answer_seconds)
+    return survey
+
+
+def survey_of(store: Any) -> Survey:
+    """The survey of a shared store there is, on its own connections. Raises `ConfigurationError` for one without."""
+    for family, kind in _SURVEYS.items():
+        if type(store).__module__.startswith(f"memover.stores.{family}."):
+            survey: Survey = _class_of(kind).over(store)
+            return survey
+    raise ConfigurationError(f"{store.address} is a store that nothing outside this process can look into.")
+
+
+def _class_of(kind: str) -> Any:
+    module, _, name = kind.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,224 @@
+"""The page as an application: routes, the stream of what is new, and the one thing that writes.
+
+Reading is GET. `POST /invalidate` exists only where `allow_invalidate` says so, and takes the csrf token that the forms carry: a
+random text of this server that no other site can read. What the store does not answer is a page that says so, status 502.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import secrets
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    StreamingResponse,
+)
+from starlette.routing import Route
+
+from memover.cli.running import nearest
+from memover.errors import MemoverError
+from memover.web.guard import Guard
+from memover.web.pages import Page, cells, grade, path_of
+from memover.web.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from memover.cli.running import Place
+
+__all__ = ["application"]
+
+_STATIC = Path(__file__).parent / "static"
+_FILES = {
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+_BODY_LIMIT_BYTES = 8192
+_STREAMS_LIMIT = 50
+
+
+def application(
+    place: Place, *, host: str, token: str = "", allow_invalidate: bool = False, interval: float = 1.0
+) -> Any:
+    """The guarded ASGI application of the page; `host` is the address that it will be bound to."""
+    routes = _Routes(place, allow_invalidate, interval)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
+        watching = asyncio.create_task(routes.watch.go_on())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            routes.watch.close()
+
+    app = Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/", routes.functions),
+            Route("/contents", routes.contents),
+            Route("/doctor", routes.doctor),
+            Route("/namespace/{name:path}", routes.namespace),
+            Route("/entry", routes.entry),
+            Route("/events", routes.events),
+            Route("/history", routes.history),
+            Route("/invalidate", routes.invalidate, methods=["POST"]),
+            Route("/static/{name}", routes.static),
+        ],
+        exception_handlers={MemoverError: routes.failed, 404: routes.missing},
+    )
+    return Guard(app, host=host, token=token)
+
+
+class _Routes:
+    def __init__(self, place: Place, allow_invalidate: bool, interval: float) -> None:
+        self.watch = Watch(place, interval)
+        self._place = place
+        self._csrf = secrets.token_urlsafe(32) if allow_invalidate else ""
+        self._page = Page(place, self._csrf)
+        self._streams = 0
+
+    # -- pages -----------------------------------------------------------------------------------------------------------
+
+    async def functions(self, request: Request) -> Response:
+        return HTMLResponse(self._page.functions(self.watch.reports, self.watch.error))
+
+    async def contents(self, request: Request) -> Response:
+        return HTMLResponse(self._page.contents(await self.watch.contents()))
+
+    async def doctor(self, request: Request) -> Response:
+        return HTMLResponse(self._page.doctor(await self.watch.checks()))
+
+    async def namespace(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        contents = await self.watch.contents()
+        found = contents.namespaces.get(name)
+        reported = {line.namespace for line in (self.watch.reports.lines if self.watch.reports is not None else ())}
+        if found is None and name not in reported and name not in self._place.named_in_lock():
+            return self._unknown(name, reported | set(contents.namespaces))
+        moved = request.query_params.get("moved", "")
+        note = f"Invalidated: {name} has moved to generation {moved[:64]}." if moved else ""
+        return HTMLResponse(self._page.namespace(name, found, self.watch.reports, note))
+
+    async def entry(self, request: Request) -> Response:
+        key = request.query_params.get("key", "")
+        if not key.startswith(f"{self._place.prefix}:"):
+            told = "Only keys of this prefix are shown."
+            return HTMLResponse(self._page.failure("Not of this prefix", told), 404)
+        found = await self.watch.entry(key)
+        if found is None:
+            told = "It has expired, was evicted or invalidated, or was never stored."
+            return HTMLResponse(self._page.failure("No such entry", told), 404)
+        return HTMLResponse(self._page.entry(found))
+
+    async def static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _FILES:
+            return PlainTextResponse("There is no such file.", 404)
+        return FileResponse(_STATIC / name, media_type=_FILES[name])
+
+    # -- what is new -----------------------------------------------------------------------------------------------------
+
+    async def history(self, request: Request) -> Response:
+        return JSONResponse(self.watch.past(request.query_params.get("namespace", "")))
+
+    async def events(self, request: Request) -> Response:
+        if self._streams >= _STREAMS_LIMIT:
+            return PlainTextResponse("Too many pages are open.", 503)
+        return StreamingResponse(self._stream(), media_type="text/event-stream")
+
+    async def _stream(self) -> AsyncIterator[str]:
+        self._streams += 1
+        try:
+            yield f"retry: 2000\ndata: {self._news()}\n\n"
+            while True:
+                await self.watch.change()
+                yield f"data: {self._news()}\n\n"
+        finally:
+            self._streams -= 1
+
+    def _news(self) -> str:
+        found = self.watch.reports
+        lines = () if found is None else found.lines
+        news = {
+            "error": self.watch.error,
+            "processes": 0 if found is None else len(found.reports),
+            "interval": 0 if found is None else found.interval,
+            "point": self.watch.history[-1] if self.watch.history else None,
+            "functions": [
+                {
+                    **line.facts(),
+                    "path": path_of(line.namespace),
+                    "cells": cells(line),
+                    "grade": grade(line),
+                    "spark": self.watch.spark(line.namespace, line.version),
+                }
+                for line in lines
+            ],
+        }
+        return json.dumps(news, separators=(",", ":"))
+
+    # -- what writes -----------------------------------------------------------------------------------------------------
+
+    async def invalidate(self, request: Request) -> Response:
+        if not self._csrf:
+            told = "This page only reads. Start it with --allow-invalidate to have the button."
+            return HTMLResponse(self._page.failure("Read-only", told), 403)
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _BODY_LIMIT_BYTES:
+                return PlainTextResponse("Too long.", 413)
+        fields = _form(request.headers.get("content-type", ""), body)
+        if not hmac.compare_digest(fields.get("csrf", "").encode(), self._csrf.encode()):
+            told = "The form was not this page's, or the page is from before a restart: load it again."
+            return HTMLResponse(self._page.failure("Not accepted", told), 403)
+        name = fields.get("namespace", "")
+        contents = await self.watch.contents()
+        reported = {line.namespace for line in (self.watch.reports.lines if self.watch.reports is not None else ())}
+        known = reported | set(contents.namespaces) | set(self._place.named_in_lock())
+        if name not in known and not await self.watch.has_generation(name):
+            return self._unknown(name, known)
+        generation = await self.watch.invalidate(name)
+        return RedirectResponse(f"{path_of(name)}?moved={quote(generation)}", 303)
+
+    # -- what went wrong -------------------------------------------------------------------------------------------------
+
+    def _unknown(self, name: str, known: set[str]) -> Response:
+        told = f"Neither the store, nor a process that reports, nor the lock knows a namespace {name[:200]!r}."
+        return HTMLResponse(self._page.failure("No such namespace", told, nearest(name, known)), 404)
+
+    async def failed(self, request: Request, error: Exception) -> Response:
+        return HTMLResponse(self._page.failure("The store did not do it", str(error)), 502)
+
+    async def missing(self, request: Request, error: Exception) -> Response:
+        return HTMLResponse(self._page.failure("No such page", "There is nothing here."), 404)
+
+
+def _form(content_type: str, body: bytes) -> dict[str, str]:
+    """The fields of a form as browsers send them without files; none for another kind of body."""
+    from urllib.parse import parse_qsl
+
+    if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
+        return {}
+    try:
+        return dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=10))
+    except ValueError:
+        return {}

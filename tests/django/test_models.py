@@ -1,0 +1,255 @@
+"""Model instances, querysets and late text as arguments and results of cached functions."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connection, transaction
+from django.db.models.signals import post_save
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse_lazy
+from django.utils import translation
+from django.utils.translation import gettext_lazy, ngettext_lazy, pgettext_lazy
+
+from memover import Cache, UnencodableValue, UnkeyableArgument
+from memover.django.testing import isolated_caches
+from tests.django.books.models import Author, Book, CheapBook, Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MODELS = (Author, Tag, Book)
+
+
+@pytest.fixture(autouse=True)
+def database() -> Iterator[None]:
+    """Tables with two authors and three books, and nothing of it afterwards."""
+    with connection.schema_editor() as editor:
+        for model in MODELS:
+            editor.create_model(model)
+    ann, bob = Author.objects.create(name="Ann"), Author.objects.create(name="Bob")
+    words = [Tag.objects.create(word=word) for word in ("old", "new")]
+    for title, price, author in (("Tea", "4.50", ann), ("Mugs", "12.00", ann), ("Tins", "7.25", bob)):
+        book = Book.objects.create(
+            title=title,
+            price=Decimal(price),
+            author=author,
+            published=datetime.date(2020, 1, 2),
+            facts={"a": [1, None]},
+        )
+        book.tags.set(words)
+    yield
+    with connection.schema_editor() as editor:
+        for model in reversed(MODELS):
+            editor.delete_model(model)
+
+
+@pytest.fixture(params=["memory", "redis"])
+def cache(request: pytest.FixtureRequest, prefix: str) -> Iterator[Cache]:
+    url = "memory://" if request.param == "memory" else request.getfixturevalue("redis_url")
+    with Cache(url, prefix=prefix, socket_timeout=10, socket_connect_timeout=10) as made:
+        yield made
+
+
+def queries() -> CaptureQueriesContext:
+    return CaptureQueriesContext(connection)
+
+
+def test_an_instance_comes_back_as_it_was(cache: Cache) -> None:
+    """Fields, related objects, state and extra attributes; no query for any of them."""
+
+    @cache.versioned(namespace="book")
+    def book(title: str) -> Book:
+        found = Book.objects.select_related("author").get(title=title)
+        found.note = "kept"
+        return found
+
+    miss = book("Tea")
+    with queries() as asked:
+        hit = book("Tea")
+        assert type(hit) is Book
+        assert hit == miss
+        assert {name: value for name, value in hit.__dict__.items() if name != "_state"} == {
+            name: value for name, value in miss.__dict__.items() if name != "_state"
+        }
+        assert hit.author.name == "Ann"
+        assert (hit.note, hit.facts, hit.cover.name) == ("kept", {"a": [1, None]}, "")
+        assert (hit._state.db, hit._state.adding) == ("default", False)
+    assert len(asked) == 0
+    hit.title = "Green tea"
+    hit.save()
+    assert Book.objects.get(pk=miss.pk).title == "Green tea"
+
+
+def test_a_deferred_field_stays_deferred(cache: Cache) -> None:
+    """It is read from the database when it is asked for."""
+
+    @cache.versioned(namespace="deferred")
+    def book() -> Book:
+        return Book.objects.defer("facts").get(title="Tea")
+
+    book()
+    hit = book()
+    assert hit.get_deferred_fields() == {"facts"}
+    assert hit.facts == {"a": [1, None]}
+
+
+def test_prefetched_objects_come_along(cache: Cache) -> None:
+    """With their references back to the instance they were prefetched for."""
+
+    @cache.versioned(namespace="author")
+    def author() -> Author:
+        return Author.objects.prefetch_related("books__tags").get(name="Ann")
+
+    author()
+    with queries() as asked:
+        hit = author()
+        assert [each.title for each in hit.books.all()] == ["Tea", "Mugs"]
+        assert all(each.author is hit for each in hit.books.all())
+        assert [tag.word for tag in hit.books.all()[0].tags.all()] == ["old", "new"]
+    assert len(asked) == 0
+
+
+def test_a_queryset_is_evaluated_and_stored_as_its_instances(cache: Cache) -> None:
+    """One query for all the calls; a query made from the hit asks about the same rows."""
+    runs: list[int] = []
+
+    @cache.versioned(namespace="books")
+    def books() -> Any:
+        runs.append(1)
+        return Book.objects.order_by("-price")
+
+    with queries() as asked:
+        assert [each.title for each in books()] == ["Mugs", "Tins", "Tea"]
+    assert len(asked) == 1
+    Book.objects.create(title="Late", price=1, author=Author.objects.get(name="Bob"))
+    with queries() as asked:
+        hit = books()
+        assert [each.title for each in hit] == ["Mugs", "Tins", "Tea"]
+        assert (len(hit), bool(hit), hit[0].title) == (3, True, "Mugs")
+    assert len(asked) == 0
+    assert type(hit) is type(Book.objects.all())
+    assert sorted(each.title for each in hit.cheap()) == ["Tea", "Tins"]
+    assert runs == [1]
+
+
+def test_rows_that_are_no_instances_are_refused_with_the_way_out(cache: Cache) -> None:
+    """`values()` gives dicts: a list of them is what to return."""
+
+    @cache.versioned(namespace="values")
+    def values() -> Any:
+        return Book.objects.values("title")
+
+    with pytest.raises(UnencodableValue, match=r"return list\(queryset\)"):
+        values()
+
+
+def test_an_instance_is_an_argument_by_its_model_and_primary_key(cache: Cache) -> None:
+    """Whatever else is in it; another model, a proxy included, is another argument; one that was never saved is refused."""
+
+    @cache.versioned(namespace="by")
+    def by(author: Any) -> str:
+        return str(author)
+
+    ann = Author.objects.get(name="Ann")
+    renamed = Author(pk=ann.pk, name="Anna")
+    assert by.key(ann) == by.key(renamed)
+    assert by.key(ann) != by.key(Author.objects.get(name="Bob"))
+    assert by.key(ann) != by.key(Tag(pk=ann.pk))
+    assert by.key(Book(pk=1)) != by.key(CheapBook(pk=1))
+    with pytest.raises(UnkeyableArgument, match="never saved"):
+        by(Author(name="New"))
+
+
+def test_late_text_is_translated_by_each_reader(cache: Cache) -> None:
+    """What is stored is the text before translation."""
+
+    @cache.versioned(namespace="text")
+    def text() -> dict[str, Any]:
+        return {
+            "yes": gettext_lazy("Monday"),
+            "may": pgettext_lazy("alt. month", "May"),
+            "where": reverse_lazy("never-asked"),
+        }
+
+    with translation.override("de"):
+        text()
+    hit = text()
+    assert type(hit["yes"]) is type(gettext_lazy("Monday"))
+    with translation.override("de"):
+        assert (str(hit["yes"]), str(hit["may"])) == ("Montag", "Mai")
+    with translation.override("fr"):
+        assert str(hit["yes"]) == "lundi"
+
+    @cache.versioned(namespace="number")
+    def number() -> Any:
+        return ngettext_lazy("%d day", "%d days", 2)
+
+    with pytest.raises(UnencodableValue):
+        number()
+
+
+def test_an_instance_of_a_model_with_other_fields_is_a_miss(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is never served without its new field."""
+    runs: list[int] = []
+
+    @cache.versioned(namespace="old")
+    def old() -> Any:
+        runs.append(1)
+        return Author.objects.get(name="Ann")
+
+    old()
+    old()
+    from memover.django import values
+
+    monkeypatch.setattr(values, "_fields_digest", lambda model: "00000000")
+    old()
+    assert runs == [1, 1]
+
+
+def test_saving_invalidates_when_the_transaction_is_committed(cache: Cache) -> None:
+    """The recipe of docs/moving/django.md: `post_save`, then `transaction.on_commit`."""
+
+    @cache.versioned(namespace="of-author", tags=("author:{author.pk}",))
+    def titles(author: Author) -> list[str]:
+        return [each.title for each in author.books.order_by("title")]
+
+    def saved(sender: Any, instance: Book, **_: Any) -> None:
+        transaction.on_commit(lambda: cache.invalidate_tags(f"author:{instance.author_id}"))
+
+    post_save.connect(saved, sender=Book)
+    try:
+        ann = Author.objects.get(name="Ann")
+        assert titles(ann) == ["Mugs", "Tea"]
+        with transaction.atomic():
+            Book.objects.create(title="Cups", price=1, author=ann)
+            assert titles(ann) == ["Mugs", "Tea"]
+        assert titles(ann) == ["Cups", "Mugs", "Tea"]
+        with pytest.raises(ZeroDivisionError), transaction.atomic():  # noqa: PT012
+            Book.objects.create(title="Lost", price=1, author=ann)
+            raise ZeroDivisionError
+        assert titles.peek(ann) is not None
+    finally:
+        post_save.disconnect(saved, sender=Book)
+
+
+def test_async_functions_return_instances(cache: Cache) -> None:
+    """From the cache into a coroutine, without a query."""
+
+    @cache.versioned(namespace="abook")
+    async def book(title: str) -> Book:
+        return await Book.objects.select_related("author").aget(title=title)
+
+    async def twice() -> tuple[Book, Book]:
+        return await book("Tea"), await book("Tea")
+
+    with isolated_caches():
+        Author.objects.get(name="Ann")
+        hit = Book.objects.select_related("author").get(title="Tea")
+    asyncio.run(book.set(hit, "Tea"))
+    first, second = asyncio.run(twice())
+    assert (first.author.name, second) == ("Ann", hit)

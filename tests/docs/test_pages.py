@@ -1,0 +1,76 @@
+"""Every block of code in the README and the documentation is run, and the outputs that pages show are compared."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.docs import pages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.servers import RedisServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted(each for each in (ROOT / "docs").rglob("*.md") if "_build" not in each.parts)]
+ELSEWHERE = {ROOT / "docs" / "operations.md"}
+"""Pages whose commands have a running system of their own in another test: tests/ops/test_docs.py."""
+WITH_CODE = [page for page in PAGES if page not in ELSEWHERE and "```" in page.read_text(encoding="utf-8")]
+
+
+def environment() -> dict[str, str]:
+    """As after `pip install`: memover and its programs are found, and nothing is configured."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEMOVER_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run(text: str, directory: Path, url: str = pages.REDIS) -> None:
+    pages.run(pages.blocks_of(text), directory, url, environment())
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_code_of_the_page_runs(page: Path, start_redis: Callable[..., RedisServer], tmp_path: Path) -> None:
+    """In order, in an empty directory, on an empty Redis; each output is the one shown."""
+    text = page.read_text(encoding="utf-8")
+    url = start_redis().url if pages.REDIS in text else pages.REDIS
+    run(text, tmp_path, url)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("```python\n1 + 1  # 3\n```\n", "line 2 of the page shows 3, and it is 2"),
+        ("```python\n1 + 1  # 2.0: a float\n```\n", "shows 2.0, and it is 2"),
+        ("```python\nnowhere\n```\n", "NameError"),
+        ("```console\n$ echo one; echo two\none\n```\n", "two"),
+        ("```console\n$ echo a long line\na ... lime\n```\n", "a long line"),
+        ("```console\n$ false\n```\n", "false"),
+        ("```python\n# f.py\nprint(7)\n```\n```console\n$ python f.py\n8\n```\n", "7"),
+        ("```toml\nx = = 1\n```\n", "Invalid"),
+    ],
+)
+def test_a_page_that_shows_something_wrong_is_found_out(text: str, wrong: str, tmp_path: Path) -> None:
+    """Values, names, outputs, statuses, files, TOML."""
+    with pytest.raises((AssertionError, ValueError), match=wrong):
+        run(text, tmp_path)
+
+
+def test_a_page_that_is_right_passes(tmp_path: Path) -> None:
+    """With `...` for what differs from run to run, exports, and a setup that is not shown."""
+    run(
+        "<!-- setup\nname = 'x'\n-->\n```python\nname * 2  # 'xx'\n```\n<!-- not run: an example -->\n```python\nnowhere\n```\n"
+        "```console\n$ export NAME=x\n$ echo $NAME is $RANDOM or so\nx is ... or so\n```\n",
+        tmp_path,
+    )
+
+
+def test_a_block_of_an_unknown_kind_is_found_out() -> None:
+    """A block that nobody runs would go wrong unnoticed."""
+    with pytest.raises(ValueError, match="'ruby'"):
+        pages.blocks_of("```ruby\nputs 1\n```\n")

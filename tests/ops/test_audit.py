@@ -1,0 +1,270 @@
+"""The auditor compares a share of the hits with the source, and only says "differ" when nothing can explain it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memover import Event, NotCached, StoreUnavailable
+from memover.codec import ValueCodec
+from memover.codec.envelope import Header, payload_of, read_header, seal
+from memover.runtime.audit import Auditor, Hit, Places
+from memover.runtime.counters import Counters
+from memover.runtime.differences import difference, shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+KEY = "shop:1:profiles:0"
+
+
+@dataclasses.dataclass
+class Profile:
+    id: int
+    name: str
+
+
+def entry(
+    value: Any, *, generation: bytes = b"1-0", created_at: float = 1.0, fresh_until: float = float("inf")
+) -> bytes:
+    return seal(
+        ValueCodec(types=[Profile]).encode(value),
+        key=KEY.encode(),
+        generation=generation,
+        codec="mv1",
+        created_at=created_at,
+        load_time=0.0,
+        fresh_until=fresh_until,
+        usable_until=fresh_until,
+    )
+
+
+class Function:
+    """A function whose source and whose entry the test moves."""
+
+    namespace = "profiles"
+    awaited = False
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.counters = Counters()
+        self.events: list[Event] = []
+        self.now: bytes | Exception | None = None
+        self.loads = 0
+        self._codec = ValueCodec(types=[Profile])
+
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        return f"shop:1:profiles:{args[0][0] if isinstance(args[0], list) else args[0]}"
+
+    def payload(self, raw: bytes, header: Header) -> bytes | memoryview:
+        return payload_of(raw, header)
+
+    def encode(self, value: Any) -> bytes:
+        return self._codec.encode(value)
+
+    def decode(self, payload: bytes | memoryview) -> Any:
+        return self._codec.decode(payload)
+
+    def load(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        self.loads += 1
+        if isinstance(self.source, Exception):
+            raise self.source
+        return self.source
+
+    def current(self, hit: Hit) -> Header | None:
+        if isinstance(self.now, Exception):
+            raise self.now
+        return None if self.now is None else read_header(self.now, KEY.encode())
+
+    async def acurrent(self, hit: Hit) -> Header | None:
+        return self.current(hit)
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+
+class Async(Function):
+    awaited = True
+
+    async def load(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # type: ignore[override]
+        return super().load(args, kwargs)
+
+
+class Desk:
+    """A background that runs at once, and a keeper whose time the test lets pass."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], float | None]] = []
+        self.full = False
+
+    def submit(self, run: Callable[[], None]) -> bool:
+        if not self.full:
+            run()
+        return not self.full
+
+    def later(self, seconds: float, run: Callable[[], float | None]) -> None:
+        self.waiting.append(run)
+
+    def pass_time(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for run in waiting:
+            run()
+
+
+def hit(raw: bytes, *args: Any) -> Hit:
+    return Hit(KEY, raw, read_header(raw, KEY.encode()), args or (0,), {})
+
+
+def audited(function: Function, raw: bytes, *, way: str, **options: Any) -> Function:
+    """One audit from beginning to end."""
+    desk, places = Desk(), Places()
+    auditor = Auditor(function, 1.0, places=places, submit=desk.submit, later=desk.later, grace_seconds=0.0, **options)
+    if way == "sync":
+        assert auditor.audit(hit(raw))
+        desk.pass_time()
+    else:
+
+        async def run() -> None:
+            assert auditor.start(hit(raw))
+            while places._taken:
+                await asyncio.sleep(0)
+
+        asyncio.run(run())
+    assert places.take() and places.take(), "every place was given back"
+    return function
+
+
+@pytest.fixture(params=["sync", "async"])
+def way(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def make(way: str) -> Any:
+    return Function if way == "sync" else Async
+
+
+def test_a_hit_that_agrees(way: str, make: Any) -> None:
+    """Counted, and an event that says so."""
+    function = audited(make(Profile(1, "x")), entry(Profile(1, "x")), way=way)
+    assert (function.counters.audits, function.counters.disagreements) == (1, 0)
+    (event,) = function.events
+    assert (event.name, event.namespace, event.key) == ("audit", "profiles", KEY)
+    assert event.detail.startswith("agree: served Profile(id: int, name: str of 1), ")
+
+
+def test_a_hit_that_differs(way: str, make: Any) -> None:
+    """Though the entry is still what a call would be answered from: shapes, ages and the place, and no values."""
+    raw = entry([Profile(1, "secret-old")])
+    function = make([Profile(1, "secret-new"), Profile(2, "y")])
+    function.now = raw
+    audited(function, raw, way=way)
+    assert (function.counters.audits, function.counters.disagreements) == (1, 1)
+    (event,) = function.events
+    assert event.detail.startswith("differ: served list of 1 (Profile(id: int, name: str of 10)), ")
+    assert "source list of 2" in event.detail
+    assert "first difference at $[0].name" in event.detail
+    assert "secret" not in event.detail
+
+
+def test_values_only_when_asked_for(way: str, make: Any) -> None:
+    """`reveal`."""
+    raw = entry("old")
+    function = make("new")
+    function.now = raw
+    audited(function, raw, way=way, reveal=True)
+    assert "served 'old', source 'new'" in function.events[0].detail
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        None,
+        entry("old", generation=b"2-0"),
+        entry("new", created_at=2.0),
+        entry("old", fresh_until=5.0),
+    ],
+    ids=["removed", "invalidated", "replaced", "expired"],
+)
+def test_an_invalidation_meanwhile_is_no_difference(way: str, make: Any, now: bytes | None) -> None:
+    """The entry is gone, moved, replaced or over when it is looked at again: no verdict, not counted."""
+    raw = (
+        entry("old", fresh_until=5.0)
+        if now is not None and b"inf" not in now and now == entry("old", fresh_until=5.0)
+        else entry("old")
+    )
+    function = make("new")
+    function.now = now
+    audited(function, raw, way=way)
+    assert (function.counters.audits, function.counters.disagreements, function.events) == (0, 0, [])
+
+
+def test_equal_values_agree_whatever_their_bytes(way: str, make: Any) -> None:
+    """A dict in another order is the same result; another type is not."""
+    assert audited(make({"b": 1, "a": 2}), entry({"a": 2, "b": 1}), way=way).counters.disagreements == 0
+    function = make(True)
+    function.now = entry(1)
+    assert audited(function, entry(1), way=way).counters.disagreements == 1
+
+
+@pytest.mark.parametrize("source", [KeyError("x"), NotCached(1), object()], ids=["raises", "not cached", "unencodable"])
+def test_no_result_is_no_verdict(way: str, make: Any, source: Any) -> None:
+    """A function that raises, declines, or returns what cannot be stored, says nothing of the entry."""
+    function = audited(make(source), entry(1), way=way)
+    assert (function.counters.audits, function.counters.disagreements) == (0, 0)
+    assert [event.detail for event in function.events] in ([], ["no verdict"])
+
+
+def test_a_store_that_is_away_is_no_verdict(way: str, make: Any) -> None:
+    """Whether the entry was invalidated cannot be known."""
+    function = make("new")
+    function.now = StoreUnavailable("away", store="x")
+    audited(function, entry("old"), way=way)
+    assert (function.counters.audits, function.counters.disagreements) == (0, 0)
+    assert isinstance(function.events[0].error, StoreUnavailable)
+
+
+def test_arguments_that_the_caller_changed_are_not_audited() -> None:
+    """The function would answer another question."""
+    function, desk, arguments = Function(1), Desk(), [0]
+    raw = entry(1)
+    auditor = Auditor(function, 1.0, places=Places(), submit=desk.submit, later=desk.later)
+    arguments[0] = 9
+    auditor.audit(hit(raw, arguments))
+    assert function.loads == 0
+
+
+def test_it_is_bounded() -> None:
+    """Without room in the background or in the places, a hit is not audited, and no place is lost."""
+    function, desk, places, raw = Function("new"), Desk(), Places(1), entry("old")
+    function.now = raw
+    auditor = Auditor(function, 1.0, places=places, submit=desk.submit, later=desk.later)
+    desk.full = True
+    assert not auditor.audit(hit(raw))
+    desk.full = False
+    assert auditor.audit(hit(raw))
+    assert not auditor.audit(hit(raw)), "the first still waits to be confirmed"
+    desk.pass_time()
+    assert auditor.audit(hit(raw))
+    assert function.loads == 2
+
+
+def test_the_share_is_by_chance() -> None:
+    """Of so many hits about that share, none at nought."""
+    draws = iter([n / 1000 for n in range(1000)])
+    auditor = Auditor(
+        Function(1), 0.1, places=Places(), submit=Desk().submit, later=Desk().later, chance=lambda: next(draws)
+    )
+    assert sum(auditor.chosen() for _ in range(1000)) == 100
+
+
+def test_shapes_hold_no_keys_and_no_values() -> None:
+    """Types, numbers of items and the program's own names of fields."""
+    value = {"alice@example.org": [Profile(7, "Alice")], "bob": ["x", 1]}
+    told = shape_of(value)
+    assert told == "dict of 2 (str → list)"
+    assert shape_of([Profile(7, "Alice")] * 3) == "list of 3 (Profile(id: int, name: str of 5))"
+    assert difference({"alice": [1, 2]}, {"alice": [1, 3]}) == "$[…][1]"

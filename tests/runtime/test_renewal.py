@@ -1,0 +1,329 @@
+"""A load that takes longer than its lease keeps it, or loses it and stores nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memover import Cache
+from memover.clocks import monotonic
+from memover.engine.call import CachedCall
+from memover.errors import StoreUnavailable
+from memover.latch import FramePresence
+from memover.runtime import tasks
+from memover.runtime.flights import Flight
+from memover.runtime.renewal import Leases
+from memover.runtime.run import run
+from tests.servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from memover.runtime.function import Function
+
+LEASE_SECONDS = 1.0
+
+
+@pytest.fixture(params=["memory", "redis"])
+def cache(request: pytest.FixtureRequest, prefix: str) -> Iterator[Cache]:
+    url = "memory://" if request.param == "memory" else request.getfixturevalue("redis_url")
+    with Cache(url, prefix=prefix, lease_ttl=LEASE_SECONDS) as cache:
+        yield cache
+
+
+def slot(function: Function, key: Any) -> bytes | None:
+    lease: bytes | None = run(function.store.look(key)).lease
+    return lease
+
+
+def long_load(cache: Cache, function: Callable[..., Any], call: Callable[[], Any]) -> set[bytes | None]:
+    """What was in the lease's slot while a call loaded for three times its lease."""
+    resident = function._self_definition.now()  # type: ignore[attr-defined]
+    key = resident.lookup(7)
+    answers: list[Any] = []
+    caller = threading.Thread(target=lambda: answers.append(call()))
+    caller.start()
+    wait_until(lambda: slot(resident.function, key) is not None, "the lease to be taken")
+    began, seen = monotonic(), set()
+    while monotonic() - began < 3 * LEASE_SECONDS:
+        seen.add(slot(resident.function, key))
+        release.wait(0.02)
+    release.set()
+    caller.join()
+    assert answers == [14]
+    assert resident.function.counters.stores == 1
+    assert slot(resident.function, key) is None
+    return seen
+
+
+release = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def _hold() -> Iterator[None]:
+    release.clear()
+    yield
+    release.set()
+
+
+def test_a_load_three_times_its_lease_keeps_it(cache: Cache) -> None:
+    """The background thread prolongs the lease for as long as the function runs: one token holds it, and the result is stored."""
+
+    @cache.versioned(namespace="slow", version=1)
+    def slow(number: int) -> int:
+        assert release.wait(60)
+        return number * 2
+
+    seen = long_load(cache, slow, lambda: slow(7))
+    assert len(seen) == 1 and None not in seen
+    assert slow.cache_info().loads == 1
+
+
+def test_an_awaited_load_three_times_its_lease_keeps_it(cache: Cache) -> None:
+    """The same for `async def`, also while the function holds up its event loop."""
+
+    @cache.versioned(namespace="slow", version=1)
+    async def slow(number: int) -> int:
+        assert release.wait(60)  # blocking on purpose: renewals have a thread of their own
+        return number * 2
+
+    async def call() -> int:
+        try:
+            return await slow(7)
+        finally:
+            await cache.aclose()
+
+    seen = long_load(cache, slow, lambda: asyncio.run(call()))
+    assert len(seen) == 1 and None not in seen
+
+
+def test_a_lease_that_was_lost_stays_lost(cache: Cache) -> None:
+    """Renewal prolongs a lease that is held and never takes one back: after an invalidation nothing is stored."""
+    begun = threading.Event()
+
+    @cache.versioned(namespace="slow", version=1)
+    def slow(number: int) -> int:
+        begun.set()
+        assert release.wait(60)
+        return number * 2
+
+    answers: list[int] = []
+    caller = threading.Thread(target=lambda: answers.append(slow(7)))
+    caller.start()
+    assert begun.wait(60)
+    slow.invalidate(7)
+    (held,) = cache._state.leases._held.values()
+    assert not run(cache._state.store.renew(held.key, held.token, held.lease_ms))
+    release.set()
+    caller.join()
+    assert answers == [14]
+    assert slow.peek(7) is None
+    assert (slow.cache_info().stores, slow.cache_info().refused_stores) == (0, 1)
+
+
+class Later:
+    """A background thread that only notes what it is asked to do."""
+
+    running = True
+
+    def __init__(self) -> None:
+        self.asked: list[Callable[[], float | None]] = []
+
+    def later(self, seconds: float, run: Callable[[], float | None]) -> None:
+        self.asked.append(run)
+
+
+def leases_of(cache: Cache) -> tuple[Leases, Later]:
+    """The leases of a cache, looked through only when the test says so."""
+    later = Later()
+    leases = cache._state.leases = Leases(cache._state.store, later)  # type: ignore[arg-type]
+    return leases, later
+
+
+def held_call(cache: Cache) -> tuple[CachedCall, str]:
+    """A call that has taken its lease."""
+
+    @cache.versioned(namespace=f"held{len(cache._state.leases)}", version=1)
+    def function(number: int) -> int:
+        return number
+
+    resident = function._self_definition.now()
+    call = CachedCall(resident.function, resident.lookup(7), (7,), {}, flight=Flight())
+    token = resident.function.new_token()
+    assert run(call.acquire(token)).ours
+    return call, token
+
+
+def test_a_lease_noted_while_the_looking_ends_is_looked_at() -> None:
+    """Whoever finds nothing to renew must not stop over a lease that has just been noted."""
+    with Cache("memory://", lease_ttl=LEASE_SECONDS) as cache:
+        leases, later = leases_of(cache)
+        noted: list[CachedCall] = []
+
+        class Held(dict[str, Any]):
+            def __bool__(self) -> bool:
+                found = len(self) > 0
+                if not noted:  # just now, a call notes its lease
+                    noted.append(held_call(cache)[0])
+                return found
+
+        leases._held = Held()
+        again = leases._look()
+        assert (again is None) == (later.asked != [])
+        assert leases._looking
+
+
+def test_an_abandoned_lease_is_released_for_the_next_caller(cache: Cache) -> None:
+    """A call that was interrupted while it held the lease is finished, its lease given back, its followers woken."""
+    leases, later = leases_of(cache)
+
+    def interrupted() -> tuple[CachedCall, str]:
+        call, token = held_call(cache)
+        call.presence = call.flight.presence = FramePresence()
+        return call, token
+
+    call, _ = interrupted()
+    woken: list[int] = []
+    assert call.flight.join(lambda: woken.append(1))
+    assert slot(call.function, call.key) is not None
+    leases._look()
+    assert woken == [1]
+    assert call.flight.ended
+    assert call.flight.outcome is None
+    later.asked[-1]()
+    assert slot(call.function, call.key) is None
+    assert len(leases) == 0
+    assert run(CachedCall(call.function, call.key, (7,), {}, flight=Flight()).acquire("0" * 15 + "f")).ours
+
+
+def test_the_next_caller_need_not_wait_for_the_background_thread() -> None:
+    """Who finds the lease held by a call of this process that is gone takes it from there himself."""
+    with Cache("memory://") as cache:
+        leases, _ = leases_of(cache)
+
+        def interrupted() -> tuple[CachedCall, str]:
+            call, token = held_call(cache)
+            call.presence = FramePresence()
+            return call, token
+
+        call, token = interrupted()
+        present, kept = held_call(cache)
+        assert leases.orphan(token)
+        assert not leases.orphan(token)
+        assert not leases.orphan(kept)
+        assert call.flight.ended
+        assert not present.flight.ended
+
+
+def test_a_lease_of_a_closed_event_loop_is_released() -> None:
+    """A load that an event loop was closed upon is finished, and its task let go of."""
+    with Cache("memory://") as cache:
+        leases, later = leases_of(cache)
+        begun = threading.Event()
+
+        @cache.versioned(namespace="slow", version=1)
+        async def slow(number: int) -> int:
+            begun.set()
+            await asyncio.sleep(3600)
+            return number
+
+        loop = asyncio.new_event_loop()
+        caller = loop.create_task(slow(7))
+        loop.run_until_complete(asyncio.sleep(0))
+        while not begun.is_set():
+            loop.run_until_complete(asyncio.sleep(0))
+        assert len(leases) == 1
+        caller._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+        resident = slow._self_definition.now()
+        assert slot(resident.function, resident.lookup(7)) is not None
+        leases._look()
+        later.asked[-1]()
+        assert slot(resident.function, resident.lookup(7)) is None
+        assert len(leases) == 0
+        assert [task for task in tasks._tasks if task.get_loop() is loop] == []
+
+
+def test_a_release_that_fails_is_tried_again() -> None:
+    """A lease that the store did not take back is released later, a few times; after that it ends by itself."""
+    with Cache("memory://") as cache:
+        leases, later = leases_of(cache)
+        _, token = held_call(cache)
+        tries: list[str] = []
+
+        def release(key: Any, lease: str, failed: bool) -> Any:
+            tries.append(lease)
+            raise StoreUnavailable("not now: this is a test", store="memory://")
+            yield
+
+        leases._store = type("Down", (), {"release": staticmethod(release)})()  # type: ignore[assignment]
+        leases.abandon(token)
+        assert len(leases) == 1
+        waits = []
+        while (wait := later.asked[-1]()) is not None:
+            waits.append(wait)
+        assert tries == [token] * 3
+        assert waits == sorted(waits)
+        assert len(leases) == 0
+
+
+def test_sweep_lets_go_of_the_tasks_of_closed_loops_alone() -> None:
+    """Tasks of a loop that runs stay; those of a closed one would be kept for ever."""
+    with Cache("memory://") as cache:
+        state = cache._state
+        open_loop, closed_loop = asyncio.new_event_loop(), asyncio.new_event_loop()
+
+        async def begin() -> asyncio.Task[None]:
+            task = asyncio.get_running_loop().create_task(asyncio.sleep(3600))
+            tasks.keep(task, state)
+            return task
+
+        kept = open_loop.run_until_complete(begin())
+        left = closed_loop.run_until_complete(begin())
+        closed_loop.close()
+        tasks.sweep()
+        assert kept in tasks._tasks
+        assert left not in tasks._tasks
+        kept.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            open_loop.run_until_complete(kept)
+        assert kept not in tasks._tasks
+        open_loop.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_child_does_not_renew_what_its_parent_loads(cache: Cache) -> None:
+    """After fork the parent's loads are the parent's; the child renews loads of its own."""
+    begun = threading.Event()
+
+    @cache.versioned(namespace="slow", version=1)
+    def slow(number: int) -> int:
+        begun.set()
+        assert release.wait(60)
+        return number * 2
+
+    caller = threading.Thread(target=slow, args=(7,))
+    caller.start()
+    assert begun.wait(60)
+    leases = cache._state.leases
+    assert len(leases) == 1
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            release.set()
+            inherited = (len(leases), leases._looking, cache._state.background.running)
+            status = 0 if inherited == (0, False, False) and slow(8) == 16 else 2
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert len(leases) == 1
+    release.set()
+    caller.join()
+    assert slow.cache_info().stores == 1

@@ -1,0 +1,246 @@
+"""What is stored grows with what lives: expired rows, the least recently used, tokens, leases, long entries, the log."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from memover.engine.store import TOKEN_MARGIN_MS, Request, StoredEntry
+from memover.runtime.run import run
+from memover.stores.sqlite import file as files
+from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite import store as stores
+from memover.stores.sqlite import tidy
+from tests.sqlite.conftest import GENERATION, entry_bytes, header_of, keep, key_of, nonce, valid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+    from memover.stores.sqlite.store import SqliteStore
+
+
+def count(store: SqliteStore, table: str) -> int:
+    ((rows,),) = store._file.rows(f"SELECT count(*) FROM {table}", (), None)
+    return int(rows)
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """The machine's clock, as the store sees it, is ahead from now on."""
+    real = files.time_ms
+
+    def ahead() -> int:
+        return real() + int(seconds * 1000)
+
+    for module in (files, stores, tidy):
+        monkeypatch.setattr(module, "time_ms", ahead)
+
+
+def test_the_file_stays_within_max_bytes(make: Callable[..., SqliteStore], path: str) -> None:
+    """Ten times as much as fits is written; at no moment is the file longer than the limit and a step."""
+    store = make(max_bytes=1_000_000)
+    longest = 0
+    for number in range(2000):
+        keep(store, key_of(str(number)), os.urandom(5000))
+        longest = max(longest, os.stat(path).st_size)
+    assert longest < 1_200_000
+    assert valid(store, key_of("1999")) is not None
+    assert valid(store, key_of("0")) is None
+    assert store.tidy(10)
+    assert os.stat(path).st_size + os.stat(path + "-wal").st_size < 1_200_000 + (24 << 20)
+
+
+def test_what_is_used_stays_and_what_is_not_goes(make: Callable[..., SqliteStore]) -> None:
+    """Least recently used out first: entries that are read survive those that are only written, in this process and, once
+    noted, for every other."""
+    store = make(max_bytes=2_000_000)
+    for number in range(100):
+        keep(store, key_of(f"hot{number}"), os.urandom(2000))
+    for number in range(1000):
+        keep(store, key_of(f"cold{number}"), os.urandom(5000))
+        store.fetch(key_of(f"hot{number % 100}"))
+    kept = sum(valid(store, key_of(f"hot{number}")) is not None for number in range(100))
+    assert kept >= 95
+    assert sum(valid(store, key_of(f"cold{number}")) is not None for number in range(500)) < 50
+
+
+def test_expired_entries_go_first(make: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They leave by themselves behind writes, with what they took; others stay."""
+    store = make(max_bytes=4_000_000)
+    for number in range(300):
+        keep(store, key_of(f"brief{number}"), os.urandom(3000), 1000)
+    for number in range(100):
+        keep(store, key_of(f"long{number}"), os.urandom(3000), 3_600_000)
+    later(monkeypatch, 2)
+    for number in range(400):
+        keep(store, key_of(f"new{number}"), os.urandom(3000))
+    assert store.tidy(10)
+    assert count(store, "entries") == 500
+    assert all(valid(store, key_of(f"long{number}")) is not None for number in range(100))
+
+
+def test_the_file_shrinks_again(make: Callable[..., SqliteStore], path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything expires: the file is given back to the disk, step by step."""
+    store = make()
+    for number in range(1500):
+        keep(store, key_of(str(number)), os.urandom(8000), 1000)
+    store.close()
+    assert os.stat(path).st_size > 10_000_000
+    later(monkeypatch, 2)
+    assert store.tidy(30)
+    store.close()
+    assert os.stat(path).st_size < 3_000_000
+
+
+def test_tokens_live_as_long_as_what_needs_them(
+    make: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P15: of a thousand tags, those whose entries have expired go; generations and tags of living entries stay."""
+    store = make()
+    tags = [f"p:tag:{number}".encode() for number in range(300)]
+    for number, tag in enumerate(tags):
+        key = key_of(str(number), tag)
+        keep(store, key, b"x", 3_600_000 if number < 10 else 1000, names=(tag,))
+    assert count(store, "tokens") == 301
+    run(store.bump((b"p:tag:moved",), nonce(), (0,), ()))
+    later(monkeypatch, 2 * TOKEN_MARGIN_MS / 1000 + 60)
+    assert store.tidy(10)
+    names = {name for (name,) in store._file.rows("SELECT name FROM tokens", (), None)}
+    assert names == {GENERATION.decode(), *(tag.decode() for tag in tags[:10])}
+
+
+def test_an_entry_without_limit_keeps_its_tokens_for_ever(
+    make: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tag is permanent, until it is moved."""
+    store = make()
+    key = key_of("a", b"p:tag:x")
+    keep(store, key, b"x", 0, names=(b"p:tag:x",))
+    later(monkeypatch, 10**9)
+    assert store.tidy(10)
+    assert all(store.fetch(key).tokens)
+
+
+def test_leases_of_dead_loaders_leave(make: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And marks of failure: nothing stays of loads that ended without a word; leases that are held stay."""
+    store = make()
+    for number in range(500):
+        run(store.acquire(Request(key_of(str(number)), nonce(), 1000, (), (0,))))
+    for number in range(3):
+        run(store.acquire(Request(key_of(f"held{number}"), nonce(), 3_600_000, (), (0,))))
+    later(monkeypatch, 2)
+    for _ in range(20):
+        assert store.tidy(10)
+    assert count(store, "leases") == 3
+
+
+# -- long entries -----------------------------------------------------------------------------------------------------------------
+
+
+def test_long_entries_are_kept_in_pieces(make: Callable[..., SqliteStore]) -> None:
+    """50 MB come back as they were; replaced, moved or removed, no piece of them stays."""
+    store = make()
+    raw = keep(store, key_of("a"), os.urandom(50_000_000))
+    assert store.fetch(key_of("a")).raw == raw
+    assert count(store, "pieces") == -(-len(raw) // sql.PIECE_BYTES)
+    raw = keep(store, key_of("a"), os.urandom(1_000_000))
+    assert store.fetch(key_of("a")).raw == raw
+    assert store.tidy(30)
+    assert count(store, "pieces") == 4
+    run(store.drop(key_of("a").entry, key_of("a").lease, nonce(), ()))
+    assert store.tidy(30)
+    assert (count(store, "pieces"), count(store, "doomed")) == (0, 0)
+
+
+def test_a_long_entry_that_is_refused_leaves_nothing(make: Callable[..., SqliteStore]) -> None:
+    """Its lease was lost while it was written."""
+    store = make()
+    key, token = key_of("a"), nonce()
+    granted = run(store.acquire(Request(key, token, 10_000, (), (0,))))
+    assert granted.ours
+    run(store.drop(key.entry, key.lease, nonce(), ()))
+    raw = entry_bytes(key, os.urandom(1_000_000), granted.seen.tokens[0] or b"")
+    assert not run(store.store(StoredEntry(key, token, raw, 0, header_of(raw, key))))
+    assert store.tidy(30)
+    assert (count(store, "pieces"), count(store, "doomed"), count(store, "entries")) == (0, 0, 0)
+
+
+def test_a_long_entry_makes_room_for_itself(make: Callable[..., SqliteStore], path: str) -> None:
+    """Within the limit at any moment; one that could never fit is not stored, and what was there stays."""
+    store = make(max_bytes=8_000_000)
+    longest = 0
+    for number in range(12):
+        keep(store, key_of(str(number)), os.urandom(2_500_000))
+        longest = max(longest, os.stat(path).st_size)
+    assert longest < 10_000_000
+    assert valid(store, key_of("11")) is not None
+    key, token = key_of("huge"), nonce()
+    granted = run(store.acquire(Request(key, token, 10_000, (), (0,))))
+    raw = entry_bytes(key, os.urandom(7_900_000), granted.seen.tokens[0] or b"")
+    assert not run(store.store(StoredEntry(key, token, raw, 0, header_of(raw, key))))
+    assert run(store.look(key)).lease is None
+    assert valid(store, key_of("11")) is not None
+
+
+def test_readers_of_a_long_entry_that_is_replaced(make: Callable[..., SqliteStore]) -> None:
+    """Whoever reads while others replace it gets one of the whole entries."""
+    import threading
+
+    store = make()
+    key = key_of("a")
+    keep(store, key, bytes([0]) * 700_000)
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            raw = store.fetch(key).raw
+            if raw is not None and len(set(raw[-690_000:])) != 1:
+                wrong.append(raw[:100])
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(30):
+        keep(store, key, bytes([number]) * 700_000)
+        store.tidy(1)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong
+
+
+# -- the log ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_does_not_grow_without_end(make: Callable[..., SqliteStore], path: str) -> None:
+    """A writer that never rests: the log is copied into the file and begins anew."""
+    store = make()
+    longest = 0
+    end = time.monotonic() + 20
+    number = 0
+    while number < 6000 and time.monotonic() < end:
+        keep(store, key_of(str(number % 500)), os.urandom(4000))
+        number += 1
+        longest = max(longest, os.stat(path + "-wal").st_size)
+    written = number * 5 * 4096
+    assert written > 60_000_000
+    assert longest < 48 << 20
+
+
+def test_data_version_changes_with_every_commit_of_anybody(
+    make: Callable[..., SqliteStore], store: SqliteStore
+) -> None:
+    """And only then: what the near cache asks instead of reading."""
+    keep(store, key_of("a"), b"x")
+    before = store.data_version()
+    store.fetch(key_of("a"))
+    assert store.data_version() == before
+    run(store.bump((GENERATION,), nonce(), (0,), ()))
+    after = store.data_version()
+    assert after != before
+    os.unlink(store.path)
+    time.sleep(0.002)
+    assert store.data_version() != after
