@@ -25,15 +25,12 @@ def monotonic(_clock: Callable[[], float] = time.monotonic) -> float:
     return _clock()
 
 
-if hasattr(time, "CLOCK_BOOTTIME"):
+def _boottime(_clock: Callable[[int], float], _which: int) -> Callable[[], float]:
+    return lambda: _clock(_which)
 
-    def boottime(_clock: Callable[[int], float] = time.clock_gettime, _which: int = time.CLOCK_BOOTTIME) -> float:
-        """Seconds that only grow and go on while the machine is suspended (Linux, clock_gettime(2)): for ages that are
-        promised."""
-        return _clock(_which)
 
-else:
-
-    def boottime() -> float:
-        """Seconds that only grow. This system has no clock here that goes on while it is suspended."""
-        return monotonic()
+boottime: Callable[[], float] = (
+    _boottime(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Seconds that only grow, frozen by nothing, and go on while the machine is suspended (Linux, clock_gettime(2)): for ages
+that are promised. Where there is no such clock, `time.monotonic`."""
