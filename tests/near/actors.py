@@ -27,7 +27,8 @@ class Source:
 
 
 def open_cache(url: str, prefix: str, **options: Any) -> Cache:
-    return Cache(url, prefix=prefix, **{**PATIENT, **options})
+    patient = {} if url.startswith("sqlite:") else PATIENT
+    return Cache(url, prefix=prefix, **{**patient, **options})
 
 
 def near_function(cache: Cache, source: Callable[[int], Any], **options: Any) -> Any:
