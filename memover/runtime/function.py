@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from memover.policy import Policy
     from memover.runtime.audit import Auditor
     from memover.runtime.state import CacheState
+    from memover.stores.near import Tier
 
 __all__ = ["Function", "new_nonce"]
 
@@ -116,6 +117,7 @@ class Function(Entries):
             OrderedDict() if policy.on_store_error == "stale" and not state.store.local else None
         )
         self.refreshing: dict[bytes, float] = {}
+        self.near: Tier | None = None if policy.near is None or state.store.local else state.near(policy.near)
         self.auditor: Auditor | None = None
         if policy.audit:
             from memover.runtime.audited import auditor_of

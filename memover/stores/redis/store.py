@@ -9,6 +9,7 @@ from memover.stores.redis.commands import Command, Large, RedisCommands
 from memover.stores.redis.connect import lost
 from memover.stores.redis.keyvalue import KeyValueCommands
 from memover.stores.redis.link import RedisLink
+from memover.stores.redis.watch import RedisWatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,6 +128,10 @@ class RedisStore(KeyValueCommands, RedisCommands):
     def visit(self, node: Node | None, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
         """The answers of one node to a pipeline of commands, errors as answers. One round trip. Raises `StoreError`."""
         return self.link.visit(node, commands)
+
+    def watch(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> RedisWatch:
+        """A connection for a near tier, opened in the calling thread; see `stores.near.Watch`. Raises `StoreError`."""
+        return RedisWatch(self, coarse, prefixes, seconds)
 
     # -- life -------------------------------------------------------------------------------------------------------------
 
