@@ -51,7 +51,7 @@ class Cache(KeyValueFace):
 
     Constructing one opens no connection. Threads, event loops and forked children may use one object at the same time.
 
-    * `url`: `memory://`, `redis://host:port/db`, `rediss://…`, `unix:///path/redis.sock?db=0`,
+    * `url`: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://host:port/db`, `rediss://…`, `unix:///path/redis.sock?db=0`,
       `redis+cluster://h1:7000,h2:7001`, `redis+sentinel://h1:26379,h2:26379/service?db=0`; `valkey…` spellings are
       synonyms. Credentials as in redis-py's URLs (`redis://user:password@host`); for Sentinel itself
       `?sentinel_username=…&sentinel_password=…`.

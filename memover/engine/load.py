@@ -227,7 +227,8 @@ def upgrade(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome | No
     """Instead of a load: what an older version stored, made into this one's. None: load after all.
 
     It stands where the load stands, between the lease and the store, so the rules above hold for it as they do for a
-    load: the older entry must be valid under the tokens captured with the lease, and is stored with them."""
+    load: the older entry must be valid under the tokens captured with the lease, and is stored with them. What this version
+    is tagged with and the older entry is not was not captured before the older load, so the function runs."""
     function = call.function
     older_keys = function.older_keys(call.key)
     if not older_keys:
@@ -252,12 +253,10 @@ def upgrade(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome | No
             if done.error is not None:
                 yield from give_back(call, token, failed=not done.outside)
                 return done
-            assert done.sealed is not None and done.marks is not None, "an upgraded result is sealed"
-            late = function.late_names(call, done)
-            marks = None if late is None else (yield from with_late(call, reading, done.marks, late))
-            if marks is not None and len(marks) <= MARKS_LIMIT and marks != done.marks:
-                done.sealed, done.marks = function.seal_upgraded(call, done, marks), marks
-            if marks is None or len(marks) > MARKS_LIMIT or done.sealed is None or call.closed():
+            assert done.sealed is not None, "an upgraded result is sealed"
+            # A tag that the older entry does not carry may have been invalidated since its load began (P1).
+            late, carried = function.late_names(call, done), {name for name, _ in header.marks}
+            if late is None or any(name not in carried for name in late) or call.closed():
                 return None
             yield from call.store(token, done.sealed)
             return done
@@ -492,8 +491,8 @@ def refresh(call: CachedCall) -> Flow[Outcome]:
     if not call.closed():
         token = function.new_token()
         try:
-            grant = yield from call.acquire(token, force=True)
             yield from drop_older(call)
+            grant = yield from call.acquire(token, force=True)
         except StoreError as error:
             function.abandon(token)
             function.store_failed(call.key, error)
@@ -518,11 +517,11 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[None]:
     for _ in range(_PUT_ATTEMPTS):
         token, began = function.new_token(), function.monotonic()
         try:
+            yield from drop_older(call)
             grant = yield from call.acquire(token, force=True)
             marks = yield from with_late(call, grant.reading, captured(call, grant.reading), late)
             if marks is None:
                 continue  # its tags had first to be learned
-            yield from drop_older(call)
             sealed = function.seal(call, outcome, marks)
             if sealed is None or sealed.error is not None or call.closed():
                 yield from give_back(call, token, failed=True)
@@ -546,7 +545,10 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[None]:
 
 
 def drop_older(call: CachedCall) -> Flow[None]:
-    """Remove this call's entries of the versions it is upgraded from, with their leases."""
+    """Remove this call's entries of the versions it is upgraded from, with their leases.
+
+    Before the lease is taken by force: that ends whoever has read one of them already, and should this lease be lost
+    before anything is stored, nobody who takes the next one finds them."""
     function = call.function
     for _, key in function.older_keys(call.key):
         yield from function.store.drop(key.entry, key.lease, function.new_token(), ())

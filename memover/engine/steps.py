@@ -130,13 +130,20 @@ class Spawn(Step["T | bool"]):
     """Run a flow behind the caller, in a bounded pool, and wait at most `seconds` for it.
 
     Answer: its result if it ended within that time, True when it goes on without the caller, False when there was no room
-    for it. `ended` is called when it has ended, whatever happened, with its result or None."""
+    for it. `begun` is called with the presence (`latch.Present`) of whatever runs it; `ended` when it has ended, whatever
+    happened, with its result or None."""
 
-    __slots__ = ("ended", "flow", "pool", "seconds")
+    __slots__ = ("begun", "ended", "flow", "pool", "seconds")
 
     def __init__(
-        self, flow: Callable[[], Flow[T]], pool: Any, ended: Callable[[T | None], None], seconds: float = 0.0
+        self,
+        flow: Callable[[], Flow[T]],
+        pool: Any,
+        ended: Callable[[T | None], None],
+        seconds: float = 0.0,
+        begun: Callable[[Any], None] | None = None,
     ) -> None:
+        self.begun = begun
         self.flow = flow
         self.pool = pool
         self.ended = ended

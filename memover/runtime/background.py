@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asyncio import Task as AsyncioTask
     from collections.abc import Callable
 
-__all__ = ["EXIT_SECONDS", "Background", "RefreshPool", "Timed"]
+__all__ = ["EXIT_SECONDS", "Background", "RefreshPool", "Timed", "sweep_pools"]
 
 logger = logging.getLogger("memover")
 
@@ -157,12 +157,15 @@ class RefreshPool:
 
     def room(self) -> bool:
         """Whether one more refresh may begin."""
-        if len(self) < 2 * self.workers:
-            return True
-        for task in list(self._tasks):
-            if task.get_loop().is_closed():  # it will never end
-                self._tasks.pop(task, None)
+        self.sweep()
         return len(self) < 2 * self.workers
+
+    def sweep(self) -> None:
+        """Let go of the tasks of closed loops, which will never end."""
+        for task in list(self._tasks):
+            if task.get_loop().is_closed():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in `tasks.sweep`
+                self._tasks.pop(task, None)
 
     def keep(self, task: AsyncioTask[Any]) -> None:
         """Count a task, and hold on to it, until it is done."""
@@ -228,6 +231,12 @@ class RefreshPool:
 
 
 _pools: WeakSet[RefreshPool] = WeakSet()
+
+
+def sweep_pools() -> None:
+    """`RefreshPool.sweep` for all there are."""
+    for pool in list(_pools):
+        pool.sweep()
 
 
 @atexit.register

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Flight", "Flights", "UnleasedLoads"]
 
+_OWNER = object()
+"""Stands for the owner among the callers of a flight. The flight itself would be a cycle, which only the collector breaks."""
+
 
 class Flight:
     """A load under way. It ends with an outcome, or with None, which sends its followers to look again.
@@ -32,7 +35,7 @@ class Flight:
     __slots__ = ("_callers", "_waking", "abandon", "ended", "number", "outcome", "presence", "waits_for")
 
     def __init__(self) -> None:
-        self._callers: dict[object, None] = {self: None}
+        self._callers: dict[object, None] = {_OWNER: None}
         self._waking: deque[Callable[[], None]] = deque()
         self.ended = False
         self.outcome: Outcome | None = None
@@ -67,15 +70,17 @@ class Flight:
 
     def leave(self, wake: Callable[[], None] | None = None) -> None:
         """One caller less (None: its owner). The last follower of a load whose owner has left calls `abandon`."""
-        self._callers.pop(self if wake is None else wake, None)
-        if wake is not None and not self._callers and not self.ended and self.abandon is not None:
-            self.abandon()
+        self._callers.pop(_OWNER if wake is None else wake, None)
+        abandon = self.abandon
+        if wake is not None and not self._callers and not self.ended and abandon is not None:
+            abandon()
 
     def end(self, outcome: Outcome | None) -> None:
         """Give the outcome to every caller. The first call counts."""
         if not self.ended:
             self.outcome = outcome
             self.ended = True
+        self.presence = self.abandon = None  # they refer to an event loop
         while True:
             try:
                 wake = self._waking.popleft()

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from memover.engine.steps import Flow
     from memover.keys.binding import Binding
     from memover.keys.tags import Tags
+    from memover.latch import Present
     from memover.policy import Policy
     from memover.runtime.audit import Auditor
     from memover.runtime.state import CacheState
@@ -370,21 +371,6 @@ class Function(Entries):
         """This version's result made out of an older entry; None when it cannot be done."""
         return Upgrading(self, call, version, reading).flow()
 
-    def seal_upgraded(self, call: CachedCall, done: Outcome, marks: Any) -> Sealed | None:
-        """An upgraded result sealed again, with more tokens."""
-        header = done.sealed.header if done.sealed is not None else None
-        if header is None:
-            return None
-        return self.packed(
-            call,
-            done.value,
-            marks,
-            created_at=header.created_at,
-            load_time=header.load_time,
-            fresh_until=header.fresh_until,
-            usable_until=header.usable_until,
-        )
-
     def stored(self, call: CachedCall, kept: bool, sealed: Sealed) -> None:
         """The store has taken or refused an entry: count it, and keep the answer for when the store cannot be asked."""
         counters, header = self.counters, sealed.header
@@ -427,11 +413,14 @@ class Function(Entries):
                 ran.append(outcome)
             return outcome
 
+        def begun(presence: Present) -> None:
+            behind.presence = behind.flight.presence = presence
+
         def ended(outcome: Outcome | None) -> None:
             self.finish(behind, outcome)
             self._rest(entry, ran[0] if ran else outcome)
 
-        answer = yield from Spawn(work, self.state.refreshes, ended, seconds)
+        answer = yield from Spawn(work, self.state.refreshes, ended, seconds, begun)
         if isinstance(answer, Outcome):
             return call.own(answer) or True
         return bool(answer)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memover.clocks import monotonic
 from memover.engine.steps import Await, Invoke, Run, Send, Sleep, Spawn, Together
 from memover.errors import StoreError
-from memover.latch import inside_section
+from memover.latch import FramePresence, TaskPresence, inside_section
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -172,12 +172,16 @@ def _spawn(step: Spawn[T]) -> T | bool:
 
     def work() -> None:
         nonlocal result
+        presence = FramePresence()
         try:
+            if step.begun is not None:
+                step.begun(presence)
             result = run(step.flow())
         except StoreError:
             pass  # counted where it was raised; nobody waits for this result
         finally:
             step.ended(result)
+            presence.forget()
             wake()
 
     context = copy_context()
@@ -203,7 +207,10 @@ async def _aspawn(step: Spawn[T]) -> T | bool:
             pass
 
     # `ended` is a callback and not a `finally`: a task that is cancelled before its first step never comes to that.
-    task = asyncio.get_running_loop().create_task(work())
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work())
+    if step.begun is not None:
+        step.begun(TaskPresence(task, loop))  # before its first step: the loop may be closed before that
     step.pool.keep(task)
     task.add_done_callback(lambda _: step.ended(result))
     if step.seconds:

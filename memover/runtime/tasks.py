@@ -10,6 +10,8 @@ import asyncio
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from memover.runtime.background import sweep_pools
+
 if TYPE_CHECKING:
     from memover.runtime.state import CacheState
 
@@ -35,7 +37,8 @@ def _done(task: asyncio.Task[Any]) -> None:
 
 
 def sweep() -> None:
-    """Let go of the tasks of closed loops."""
+    """Let go of the tasks of closed loops, refreshes among them."""
+    sweep_pools()
     closed = {at for at, known in list(_loops.items()) if (loop := known()) is None or loop.is_closed()}
     if not closed:
         return

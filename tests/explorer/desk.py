@@ -44,7 +44,14 @@ class Desk:
 
     def choices(self, step: Any) -> list[Step]:
         """Every next moment in which this actor has done something."""
-        {Send: self.send, Sleep: self.sleep, Await: self.wait, Loading: self.load, Change: self.change}[type(step)](step)
+        verbs: dict[type, Any] = {
+            Send: self.send,
+            Sleep: self.sleep,
+            Await: self.wait,
+            Loading: self.load,
+            Change: self.change,
+        }
+        verbs[type(step)](step)
         return self.steps
 
     def at_once(self, step: Any) -> tuple[State, Any] | None:

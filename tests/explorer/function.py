@@ -282,8 +282,6 @@ class WorldFunction:
         raw = raw_of(outcome.value, marks)
         return Sealed(raw, 0, header_in(raw, call.key.entry), outcome.value)
 
-    seal_upgraded = seal
-
     def late_names(self, call: CachedCall, outcome: Outcome) -> list[bytes] | None:
         return [TAG] if self.late else []
 
@@ -313,8 +311,8 @@ class WorldFunction:
     def arrive(self) -> int:
         if not self.means.sharing:
             return 0  # nobody could tell the difference
-        number: int = self.means.observe(lambda process: process.count + 1)
-        self.means.change(count=number)
+        number: int = self.means.observe(lambda process: process.counted + 1)
+        self.means.change(counted=number)
         return number
 
     def load_unleased(self, call: CachedCall) -> WorldFlight:
@@ -328,9 +326,9 @@ class WorldFunction:
         call.unleased = True
         process = self.means.process
         if process is not None:
-            count = process.count + 1 if self.means.sharing else 0
+            count = process.counted + 1 if self.means.sharing else 0
             unleased = (*process.unleased[:which], (own.name, count), *process.unleased[which + 1 :])
-            self.means.change(count=count, unleased=unleased)
+            self.means.change(counted=count, unleased=unleased)
         return own
 
     def begin_wait(self, call: CachedCall, flight: WorldFlight) -> bool:

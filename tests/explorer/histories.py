@@ -41,7 +41,9 @@ class Node:
 
     __slots__ = ("before", "ended", "event", "maker", "number", "parked", "result", "step")
 
-    def __init__(self, number: int, maker: int, before: Node | None, event: tuple[Answer, Knowledge, tuple[Any, ...]]) -> None:
+    def __init__(
+        self, number: int, maker: int, before: Node | None, event: tuple[Answer, Knowledge, tuple[Any, ...]]
+    ) -> None:
         self.number = number
         self.maker = maker
         self.before = before
@@ -160,7 +162,11 @@ def resumed(flow: Any, means: Means, answer: Answer) -> tuple[Any, bool, Any]:
         if type(answer) is tuple and answer[:1] == FAILURE:
             error = StoreUnavailable("the world's store failed; nothing needs to be done", store="world")
             return flow.send([error] * answer[1]), False, None
-        return flow.send(list(map(thawed, answer[1])) if type(answer) is tuple and answer[0] == "answers" else answer), False, None
+        return (
+            flow.send(list(map(thawed, answer[1])) if type(answer) is tuple and answer[0] == "answers" else answer),
+            False,
+            None,
+        )
     except StopIteration as stop:
         return None, True, result_of(stop.value)
     except (StoreError, InvalidationFailed) as error:

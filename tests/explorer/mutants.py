@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memover.engine import invalidate as real_invalidate
-from memover.engine import lease as leases
 from memover.engine import load as real_flows
 from memover.engine import many as real_many
 from memover.engine.call import CachedCall
@@ -26,6 +25,7 @@ from memover.stores.redis import scripts
 from memover.stores.redis.commands import Command, call
 from tests.explorer.function import WorldFunction
 from tests.explorer.server import Server, WorldStore
+from tests.explorer.state import TAG
 from tests.explorer.world import Rules
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ class Mutant:
     witness: type[Witness] = Witness
 
     def rules(self, scenario: Scenario) -> Rules:
-        flows = changed(real_flows, self.flows, MARKS_LIMIT=LISTED) if scenario.coarse else changed(real_flows, self.flows)
+        flows = (
+            changed(real_flows, self.flows, MARKS_LIMIT=LISTED) if scenario.coarse else changed(real_flows, self.flows)
+        )
         shared = {name: getattr(flows, name) for name in real_flows.__all__ if hasattr(real_many, name)}
         many = changed(real_many, self.many, **shared)
         invalidate = changed(real_invalidate, self.invalidate)
@@ -97,9 +99,9 @@ def lead_many_reading_after(many: Any, batch: Any, calls: Any) -> Any:
     granted = yield from calls[0].function.store.acquire_many(requests)
     ours = [call for call, each in zip(calls, granted) if call.granted(each).ours]
     loaded = yield from batch.load_many(ours)
-    for call, done in zip(ours, loaded):
-        reading = yield from call.look()
-        yield from many.each(batch, [(call, many.conclude(call, call.token, reading, done))])
+    for one, done in zip(ours, loaded):
+        reading = yield from one.look()
+        yield from many.each(batch, [(one, many.conclude(one, one.token, reading, done))])
     yield from many.each(batch, [(call, many.get(call)) for call in calls if call not in ours])
     return None
 
@@ -156,12 +158,14 @@ class FlightByKey(CachedCall):
     def acquire(self, token: str, *, force: bool = False) -> Any:
         means: Any = self.function.means  # type: ignore[attr-defined]
         own = self.flight.name
-        other = means.observe(lambda process: min((name for name, flight in process.flights if flight != own), default=""))
+        other = means.observe(
+            lambda process: min((name for name, flight in process.flights if flight != own), default="")
+        )
         if not other:
             return (yield from super().acquire(token, force=force))
         reading = yield from self.read()
         self.token = token
-        return self.granted(Granted(False, other, Seen(reading.names, reading.tokens, reading.raw)))
+        return self.granted(Granted(False, other, Seen(tuple(reading.names), reading.tokens, reading.raw)))
 
 
 def stands_under_required(flows: Any, call: Any, reading: Any, marks: Any) -> Any:
@@ -207,7 +211,7 @@ def alone_with_anybody(flows: Any, call: Any, arrival: int) -> Any:
 
 
 def answer_with_marks_of_now(flows: Any, call: Any, reading: Any, source: Any) -> Any:
-    found = yield from real_flows.answer(call, reading, source)
+    found: Any = yield from real_flows.answer(call, reading, source)
     if found is not None and call.call_name:
         names = [name for name, _ in found.marks if not name.startswith(VERSION)]
         found.marks = tuple(zip(names, (yield from call.ensure(names))))
@@ -237,13 +241,35 @@ def with_late_of_now(flows: Any, call: Any, reading: Any, marks: Any, late: Any)
     return (*marks, *zip(late, (yield from call.ensure(late)))) if late else marks
 
 
-class NoLateTags(WorldFunction):
-    """An upgraded result is stored without its late tags."""
+class TagsOfTheCode(WorldFunction):
+    """An upgraded result carries the tokens that the code tells, not those that the older entry stood under."""
 
     def upgrade(self, call: Any, version: int, reading: Any) -> Any:
-        done = yield from super().upgrade(call, version, reading)
-        self.late = False
+        done: Any = yield from super().upgrade(call, version, reading)
+        done.marks = done.marks[: call.required]
+        done.sealed = self.seal(call, done, done.marks)
         return done
+
+    def late_names(self, call: Any, outcome: Any) -> Any:
+        return [] if outcome.source is Source.UPGRADED else super().late_names(call, outcome)
+
+
+class UntaggedUpgrades(WorldFunction):
+    """An upgraded result is stored though its older entry does not carry the late tag."""
+
+    def late_names(self, call: Any, outcome: Any) -> Any:
+        return [] if outcome.source is Source.UPGRADED else super().late_names(call, outcome)
+
+
+class BatchUnasked(WorldFunction):
+    """A batch stores what its bulk loader returned without asking for tags that the results tell."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.late = False
+
+    def late_names(self, call: Any, outcome: Any) -> Any:
+        return [TAG] if self.scenario.tag == "late" else []
 
 
 # -- generations: a lost one is replaced by a new one, and behind is healed -----------------------------------------------------
@@ -255,8 +281,8 @@ class Remembering(CachedCall):
     def acquire(self, token: str, *, force: bool = False) -> Any:
         witness, store = self.function.witness, self.function.store
         for name in self.names:
-            if witness.last(name) is not None:
-                yield from store.asked([Command(name, (b"SETNX", name, witness.last(name)))])  # type: ignore[attr-defined]
+            if (last := witness.last(name)) is not None:
+                yield from store.asked([Command(name, (b"SETNX", name, last))])  # type: ignore[attr-defined]
         return (yield from super().acquire(token, force=force))
 
 
@@ -366,6 +392,16 @@ def drop_none(flows: Any, call: Any) -> Any:
     yield
 
 
+class OlderDroppedLast(CachedCall):
+    """The older versions go after the lease was taken by force, and not before."""
+
+    def acquire(self, token: str, *, force: bool = False) -> Any:
+        grant = yield from super().acquire(token, force=force)
+        if force:
+            yield from real_flows.drop_older(self)
+        return grant
+
+
 def upgrade_under_the_older_tokens(flows: Any, call: Any, token: str, reading: Any) -> Any:
     """The older entry is believed as it stands."""
     function = call.function
@@ -377,7 +413,7 @@ def upgrade_under_the_older_tokens(flows: Any, call: Any, token: str, reading: A
         older = type(reading)(reading.names, reading.tokens, seen.raw, header)
         done = yield from function.upgrade(call, 1, older)
         now = real_flows.captured(call, reading)
-        done.sealed, done.marks = function.seal_upgraded(call, done, now), now
+        done.sealed, done.marks = function.seal(call, done, now), now
         yield from call.store(token, done.sealed)
         return done
     return None
@@ -391,6 +427,13 @@ def coarse_unchecked(flows: Any, call: Any, marks: Any) -> Any:
     (token,) = yield from call.ensure((call.function.coarse_name,))
     versions = (mark for mark in marks if call.is_version(mark[0]))
     return (*marks[: call.required], (call.function.coarse_name, token), *versions)
+
+
+class CoarseFirst(WorldStore):
+    """In a cluster, the coarse token moves before the tokens that it stands for."""
+
+    def drop(self, entry: bytes, lease: bytes, nonce: str, along: Any) -> Any:
+        yield from super().drop(entry, lease, nonce, (*along[1:], along[0]))
 
 
 class CoarseStays(Server):
@@ -439,4 +482,29 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("an owed invalidation of the call is ignored", "P8", "an invalidation of the call is owed", call=Forgetful),
     Mutant("an owed invalidation of what was used is ignored", "P11", "an invalidation of the namespace that was used is owed",
            call=ForgetfulOfUse),
+    Mutant("what was invalidated is served as stale", "P1", "a stale entry is invalidated", call=StaleAcrossBumps),
+    Mutant("an invalidation of the call leaves the older versions", "P2", "an older entry is upgraded",
+           invalidate={"drop": drop_this_version_alone}),
+    Mutant("an invalidation of the call removes the older versions last", "P2", "an older entry is upgraded",
+           invalidate={"drop": drop_older_last}),
+    Mutant("a refresh leaves the older versions", "P2", "an older entry is upgraded, and what renewed it evicted",
+           flows={"drop_older": drop_none}),
+    Mutant("a set leaves the older versions", "P2", "an older entry is upgraded, and what was set evicted",
+           flows={"drop_older": drop_none}),
+    Mutant("a set removes the older versions under its lease", "P2", "an older entry is upgraded, and set by a lease that runs out",
+           flows={"drop_older": drop_none}, call=OlderDroppedLast),
+    Mutant("an older entry is upgraded without being judged", "P1", "an older entry is upgraded, and all invalidated",
+           flows={"upgrade": upgrade_under_the_older_tokens}),
+    Mutant("an upgraded result loses its late tags", "P1", "an older entry is upgraded, with a late tag", function=TagsOfTheCode),
+    Mutant("late tags are not asked for in an upgrade", "P1", "an older entry without the late tag", function=UntaggedUpgrades),
+    Mutant("a batch is stamped with tokens read after the load", "P1", "a batch against an invalidation of all",
+           many={"lead_many": lead_many_reading_after}),
+    Mutant("a batch does not ask for late tags", "P1", "a batch with a late tag", function=BatchUnasked),
+    Mutant("a batch does not ask for late tags, in a cluster", "P1", "a batch with a late tag, in a cluster",
+           function=BatchUnasked),
+    Mutant("what the coarse token stands for is not read again after it", "P11", "what is one of too many is invalidated",
+           flows={"coarse": coarse_unchecked}),
+    Mutant("the coarse token stays where it is", "P11", "a call that is one of too many is invalidated", server=CoarseStays),
+    Mutant("in a cluster, the coarse token moves first", "P11", "a call that is one of too many is invalidated, in a cluster",
+           store=CoarseFirst),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memover.engine.answers import Outcome
 from memover.engine.steps import Together
@@ -258,6 +258,40 @@ SCENARIOS: tuple[Scenario, ...] = (
     scenario("what was used is invalidated, in a cluster", "P11", "A uses it", "C invalidates all", nested=True, spread=True),
     scenario("the call that was used is invalidated, in a cluster", "P11", "A uses it", "C invalidates it", nested=True,
              spread=True),
+    # Stale entries, served while they are refreshed behind.
+    scenario("a stale entry is invalidated", "P1", "A", "B", "C invalidates all", stale=True),
+    scenario("a stale entry of a call is invalidated", "P2", "A", "A", "C invalidates it", stale=True, entry=True),
+    scenario("a stale entry is invalidated, in a cluster", "P1", "A", "C invalidates all", stale=True, spread=True),
+    # Made of what an older version stored.
+    scenario("an older entry is upgraded", "P2", "A", "B", "C invalidates it", upgrades=True),
+    scenario("an older entry is upgraded, and all invalidated", "P1", "A", "B", "C invalidates all", upgrades=True),
+    scenario("an older entry is upgraded, and renewed", "P2", "A", "B", "C renews it", upgrades=True),
+    scenario("an older entry is upgraded, and set", "P2", "A", "B", "C sets it", upgrades=True),
+    scenario("an older entry is upgraded, with a late tag", "P1", "A", "B", "C invalidates the tag", upgrades=True, tag="late"),
+    scenario("an older entry is upgraded, and what renewed it evicted", "P2", "A", "C renews it", upgrades=True,
+             faults=("entry",)),
+    scenario("an older entry is upgraded, and what was set evicted", "P2", "A", "C sets it", upgrades=True, faults=("entry",)),
+    scenario("an older entry is upgraded, and set by a lease that runs out", "P2", "A", "C sets it", upgrades=True,
+             faults=("expiry",)),
+    scenario("an older entry without the late tag", "P1", "A", "B", "C invalidates the tag", upgrades=True, tag="late",
+             untagged=True),
+    scenario("an older entry is upgraded, in a cluster", "P2", "A", "C invalidates it", upgrades=True, spread=True),
+    # Batches, with a bulk loader.
+    scenario("a batch against an invalidation of all", "P1", "A asks for two", "C invalidates all", batch=True),
+    scenario("a batch against an invalidation of one", "P2", "A asks for two", "B", "C invalidates it", batch=True,
+             entry=True),
+    scenario("two batches in one process", "P1", "A asks for two", "A asks for two", "C invalidates all", batch=True,
+             entry=False),
+    scenario("a batch with a late tag", "P1", "A asks for two", "C invalidates the tag", batch=True, tag="late"),
+    scenario("a batch with a late tag, in a cluster", "P1", "A asks for two", "C invalidates the tag", batch=True, tag="late",
+             spread=True, entry=False),
+    # More dependencies than can be listed.
+    scenario("what is one of too many is invalidated", "P11", "A uses it", "B", "C invalidates all", nested=True, coarse=True),
+    scenario("a call that is one of too many is invalidated", "P11", "A uses it", "C invalidates it", nested=True, coarse=True),
+    scenario("what is one of too many is invalidated, in a cluster", "P11", "A uses it", "C invalidates all", nested=True,
+             coarse=True, spread=True),
+    scenario("a call that is one of too many is invalidated, in a cluster", "P11", "A uses it", "C invalidates it", nested=True,
+             coarse=True, spread=True),
     # What goes wrong.
     scenario("a lease runs out", "P2", "A", "B", "C invalidates it", faults=("expiry",)),
     scenario("a lease runs out twice", "P1", "A", "B", "C invalidates all", faults=("expiry", "expiry")),

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memover.engine.steps import Send
 from memover.engine.tokens import parse
 from memover.stores.redis import scripts
 from memover.stores.redis.commands import RedisCommands
 from tests.explorer.state import number
 
 if TYPE_CHECKING:
+    from memover.engine.steps import Send
     from memover.stores.redis.commands import Command
     from tests.explorer.state import Held
 
@@ -59,8 +59,8 @@ class Server:
         """What is held after a command, and its answer."""
         values = list(held)
         if command.script is None:
-            name, *keys = command.args
-            answer: Any = {b"MGET": self.mget, b"DEL": self.delete}[name](values, keys)
+            name, *plain = command.args
+            answer: Any = {b"MGET": self.mget, b"DEL": self.delete}[name](values, plain)
         else:
             count = int(command.args[0])
             keys, arguments = command.args[1 : count + 1], command.args[count + 1 :]
@@ -167,9 +167,9 @@ class Server:
     def token_of(self, values: list[Any], name: bytes, nonce: bytes, floor: int, *, force: bool = False) -> bytes:
         current = self.get(values, name)
         known = parse(current)
-        if current is not None and known is not None:
-            if known.nonce.encode() == nonce or (not force and known.number >= floor):
-                return current
+        if known is not None and (known.nonce.encode() == nonce or (not force and known.number >= floor)):
+            assert current is not None, "it was parsed"
+            return current
         token = self.new(number(current), floor, nonce)
         self.put(values, name, token)
         return token

@@ -87,7 +87,7 @@ class Process(NamedTuple):
 
     `last` and `owed` are its witness: (token, number) last believed under each name, and (name, actor) of what is owed.
     `learned` are the further names that its new calls read with each key; `flights` are (lease token, call); `unleased`
-    the load without a lease under way for each key, (call, number); `count` numbers those and their callers. `landed` are
+    the load without a lease under way for each key, (call, number); `counted` numbers those and their callers. `landed` are
     the outcomes of ended calls that are still waited for. `bound` is the truth that its own calls were promised by an
     invalidation that failed loudly.
     """
@@ -97,7 +97,7 @@ class Process(NamedTuple):
     unleased: tuple[tuple[FlightName, int] | None, ...]
     owed: frozenset[tuple[bytes, int]] = frozenset()
     flights: frozenset[tuple[str, FlightName]] = frozenset()
-    count: int = 0
+    counted: int = 0
     landed: tuple[tuple[FlightName, Any], ...] = ()
     refreshing: bool = False
     bound: int = 0

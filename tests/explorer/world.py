@@ -93,12 +93,13 @@ class Scenario:
     """Who acts, what may go wrong, and what must hold.
 
     `faults` happen at most once each, at any moment: "expiry", "eviction" (of the generation, "eviction:<n>" of another
-    token), "flush", "failover", "death:<process>", "cancel:<actor>"; "late" and "resent" befall any command, "timeout"
+    token), "entry" (that of the call), "flush", "failover", "death:<process>", "cancel:<actor>"; "late" and "resent" befall any command, "timeout"
     any wait, "failure" any load (or only those of one actor: "late:<actor>"). Processes in `cut_off` never reach the store. `entry` says whether one is stored when
     it begins (None: try both). `spread` is a cluster: each key of a command is served at a moment of its own. `tag` is
     "known" when the function has one that its arguments tell, "late" when only its result tells it; `nested` adds a
     second function that uses the first, whose dependencies are more than can be listed where it is `coarse`. `stale` allows
-    stale-while-revalidate: the entry at first is past `fresh_until`. With `upgrades` it is the version before that has one.
+    stale-while-revalidate: the entry at first is past `fresh_until`. With `upgrades` it is the version before that has one, which
+    did not tell its late tag where it is `untagged`.
     `batch` adds a second call of the function. `loads` bounds the loads of a whole schedule.
     """
 
@@ -113,6 +114,7 @@ class Scenario:
     coarse: bool = False
     stale: bool = False
     upgrades: bool = False
+    untagged: bool = False
     batch: bool = False
     cut_off: frozenset[int] = frozenset()
     loads: int | None = None
@@ -180,12 +182,14 @@ class World:
             truth=1,
             settled=1,
             processes=(self.stranger,) * (1 + max(player.process for player in self.players)),
-            actors=tuple(Actor(phase=("dormant",)) if player.behind is not None else Actor() for player in self.players),
+            actors=tuple(
+                Actor(phase=("dormant",)) if player.behind is not None else Actor() for player in self.players
+            ),
             lost=(False,) * len(self.names),
             high=tuple(number(first.get(name)) for name in self.names),
             faults=scenario.faults,
         )
-        names = scenario.required(CHILD) + ((TAG,) if scenario.tag == "late" else ())
+        names = scenario.required(CHILD) + ((TAG,) if scenario.tag == "late" and not scenario.untagged else ())
         child: Marks = tuple((name, first[name]) for name in names)
         stored = list(held)
         whose = OLDER if scenario.upgrades else CHILD
@@ -260,9 +264,7 @@ class World:
         after = self.histories.send(actor.node, answer, state.processes[at])
         if actor.phase[:1] == ("awaiting",):
             name = actor.phase[1]
-            others = any(
-                other.phase == actor.phase and which != index for which, other in enumerate(state.actors)
-            )
+            others = any(other.phase == actor.phase and which != index for which, other in enumerate(state.actors))
             if not others:
                 landed = tuple(pair for pair in after.process.landed if pair[0] != name)
                 after = after._replace(process=after.process._replace(landed=landed))
@@ -332,6 +334,9 @@ class World:
                 at = int(which or 0)
                 after = left._replace(held=(*held[:at], None, *held[at + 1 :]))
                 yield Step("fault", ("is evicted:", self.names[at].decode()), after)
+            elif kind == "entry" and (raw := self.server.get(held, self.keys[CHILD].entry)) is not None:
+                after = left._replace(held=tuple(None if value == raw else value for value in held))
+                yield Step("fault", ("the entry is evicted",), after)
             elif kind == "flush":
                 yield Step("fault", ("FLUSHALL",), left._replace(held=(None,) * len(held)))
             elif kind == "failover":
@@ -346,7 +351,9 @@ class World:
             elif kind == "cancel":
                 actor = state.actors[int(which)]
                 if actor.node >= 0 and not self.over(actor):
-                    yield Step("fault", ("is cancelled", self.players[int(which)].name), self._cancelled(left, int(which)))
+                    yield Step(
+                        "fault", ("is cancelled", self.players[int(which)].name), self._cancelled(left, int(which))
+                    )
         if state.replica is not None:
             yield Step("fault", ("failover to what the replica has",), self._failed_over(state, state.replica))
 
@@ -401,7 +408,7 @@ class World:
         """The same moment, fallen if a call that began now would be served from the store what was invalidated."""
         for which, key in self.keys.items():
             raw = self.server.get(state.held, key.entry)
-            if raw is None or which == OLDER or which == OTHER:
+            if raw is None or which in (OLDER, OTHER):
                 continue
             value = value_in(raw)
             if value >= state.settled and not any(process.bound for process in state.processes):
@@ -435,6 +442,8 @@ class World:
             more = [name for name, _ in header.marks if name not in required and not name.startswith(VERSION)]
             names = (*required, *more)
             tokens = tuple(self.server.get(held, name) for name in names)
-            served = witness.trusts(names, tokens) and FRESH is judge(header, names, tokens, 0.0, required=len(required))
+            served = witness.trusts(names, tokens) and FRESH is judge(
+                header, names, tokens, 0.0, required=len(required)
+            )
             self._served[asked] = served
         return served

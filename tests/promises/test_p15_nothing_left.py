@@ -112,3 +112,30 @@ def test_a_loop_that_is_closed_plainly_leaves_nothing(redis_url: str, prefix: st
     wait_until(lambda: descriptors() <= before + 2, "the sockets of the loops that are gone")
     assert sum(loop() is not None for loop in loops) <= 2
     cache.close()
+
+
+def test_a_loop_that_has_loaded_goes_with_its_last_reference(redis_url: str, prefix: str) -> None:
+    """What loaded on it keeps it in no cycle: it is gone without the collector."""
+    import weakref
+
+    cache = Cache(redis_url, prefix=prefix, socket_timeout=10, socket_connect_timeout=10)
+
+    @cache.versioned(namespace="loops")
+    async def f(x: int) -> int:
+        return x
+
+    loops: list[weakref.ref[Any]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for x in range(10):
+            loop = asyncio.new_event_loop()
+            assert loop.run_until_complete(f(x)) == x
+            loop.close()
+            loops.append(weakref.ref(loop))
+            del loop
+        assert sum(each() is not None for each in loops) <= 2
+    finally:
+        gc.enable()
+    assert f.cache_info().loads == 10
+    cache.close()

@@ -326,3 +326,37 @@ def test_a_loop_closed_with_a_load_in_flight_holds_nobody_up(store: str, redis_u
         gc.collect()
     cache.close()
     assert [repr(error) for error in nobody.errors] == [], "what was left could not be cleared away in silence"
+
+
+@pytest.mark.parametrize("store", ["memory", "redis"])
+def test_a_loop_closed_with_a_refresh_in_flight_holds_nobody_up(store: str, redis_url: str, prefix: str) -> None:
+    """The same for a refresh behind its caller (stale-while-revalidate): the next load does not wait for it."""
+    cache = Cache("memory://" if store == "memory" else redis_url, prefix=prefix, **{**PATIENT, "lease_ttl": 1.0})
+    begun = 0
+
+    @cache.versioned(namespace="f", ttl=0.2, stale_while_revalidate=3600)
+    async def f(x: int) -> int:
+        nonlocal begun
+        begun += 1
+        if begun == 2:
+            await asyncio.sleep(3600)
+        return begun
+
+    async def until_it_is_begun() -> None:
+        while begun < 2:
+            assert await f(1) == 1
+            await asyncio.sleep(0.01)
+
+    def abandon() -> None:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(until_it_is_begun())
+        loop.close()
+
+    with warnings.catch_warnings(), Unraisable() as nobody:
+        warnings.simplefilter("ignore")  # asyncio's own about the task that was left
+        abandon()
+        assert within_guard(lambda: asyncio.run(f.max_age(0)(1))) == 3
+        wait_until(lambda: not len(cache._state.leases), "the lease of the refresh that nobody runs any more")
+        gc.collect()
+    cache.close()
+    assert [repr(error) for error in nobody.errors] == [], "what was left could not be cleared away in silence"

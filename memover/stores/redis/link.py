@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memover.engine.steps import Flow
-    from memover.stores.redis.breaker import Breaker
+    from memover.stores.breaker import Breaker
     from memover.stores.redis.commands import Command
     from memover.stores.redis.connect import Node, Target
     from memover.stores.redis.connection import Connection
@@ -352,7 +352,9 @@ class RedisLink:
             self.visited(route)
             node = self.topology.owner(route)
             if node is None:
-                raise StoreUnavailable(f"{self.address}: no node answers for the slot of {route!r}.", store=self.address)
+                raise StoreUnavailable(
+                    f"{self.address}: no node answers for the slot of {route!r}.", store=self.address
+                )
         return self._opener.open(node, seconds).socket
 
     def visited(self, route: bytes) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from memover.engine.steps import Flow
     from memover.engine.store import Seen, Store
     from memover.model import Key
-    from memover.stores.redis.breaker import Breaker
+    from memover.stores.breaker import Breaker
     from memover.stores.redis.connect import Node, Target
     from memover.stores.redis.limits import Limits
 

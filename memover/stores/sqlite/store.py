@@ -29,7 +29,7 @@ from memover.engine.steps import Run
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Seen
 from memover.errors import StoreError, StoreUnavailable
 from memover.keys.names import transient
-from memover.stores.redis.breaker import Breaker
+from memover.stores.breaker import Breaker
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.failures import ERRORS
 from memover.stores.sqlite.file import Busy, file_at, time_ms, time_us
