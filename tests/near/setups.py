@@ -30,11 +30,6 @@ def deaf(index: int) -> None:
     Reader3._parse = parse  # type: ignore[assignment, method-assign]
 
 
-def deaf_and_receive_time(index: int) -> None:
-    deaf(index)
-    mutants.fence_from_receive_time(index)
-
-
 def deaf_and_never_falling(index: int) -> None:
     deaf(index)
     mutants.fence_never_falls(index)
