@@ -54,6 +54,7 @@ else:
 class Source(str, Enum):
     """Where the answer to a lookup came from."""
 
+    NEAR = "near"
     FRESH = "fresh"
     STALE = "stale"
     STALE_IF_ERROR = "stale-if-error"
