@@ -227,7 +227,8 @@ def upgrade(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome | No
     """Instead of a load: what an older version stored, made into this one's. None: load after all.
 
     It stands where the load stands, between the lease and the store, so the rules above hold for it as they do for a
-    load: the older entry must be valid under the tokens captured with the lease, and is stored with them."""
+    load: the older entry must be valid under the tokens captured with the lease, and is stored with them. What this version
+    is tagged with and the older entry is not was not captured before the older load, so the function runs."""
     function = call.function
     older_keys = function.older_keys(call.key)
     if not older_keys:
@@ -252,12 +253,10 @@ def upgrade(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome | No
             if done.error is not None:
                 yield from give_back(call, token, failed=not done.outside)
                 return done
-            assert done.sealed is not None and done.marks is not None, "an upgraded result is sealed"
-            late = function.late_names(call, done)
-            marks = None if late is None else (yield from with_late(call, reading, done.marks, late))
-            if marks is not None and len(marks) <= MARKS_LIMIT and marks != done.marks:
-                done.sealed, done.marks = function.seal_upgraded(call, done, marks), marks
-            if marks is None or len(marks) > MARKS_LIMIT or done.sealed is None or call.closed():
+            assert done.sealed is not None, "an upgraded result is sealed"
+            # A tag that the older entry does not carry may have been invalidated since its load began (P1).
+            late, carried = function.late_names(call, done), {name for name, _ in header.marks}
+            if late is None or any(name not in carried for name in late) or call.closed():
                 return None
             yield from call.store(token, done.sealed)
             return done

@@ -370,21 +370,6 @@ class Function(Entries):
         """This version's result made out of an older entry; None when it cannot be done."""
         return Upgrading(self, call, version, reading).flow()
 
-    def seal_upgraded(self, call: CachedCall, done: Outcome, marks: Any) -> Sealed | None:
-        """An upgraded result sealed again, with more tokens."""
-        header = done.sealed.header if done.sealed is not None else None
-        if header is None:
-            return None
-        return self.packed(
-            call,
-            done.value,
-            marks,
-            created_at=header.created_at,
-            load_time=header.load_time,
-            fresh_until=header.fresh_until,
-            usable_until=header.usable_until,
-        )
-
     def stored(self, call: CachedCall, kept: bool, sealed: Sealed) -> None:
         """The store has taken or refused an entry: count it, and keep the answer for when the store cannot be asked."""
         counters, header = self.counters, sealed.header

@@ -68,7 +68,10 @@ class Upgrading:
         finally:
             leave(entered)
         used = entered[0].collector
-        return self._done(value, () if used is None else used.result())
+        done = self._done(value, () if used is None else used.result())
+        if done is not None and used is not None:
+            done.declared = tuple(used.tags)
+        return done
 
     def _old(self) -> Any:
         """The older result as plain builtins. Raises `DamagedEntry`."""

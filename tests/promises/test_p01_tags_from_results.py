@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memover import Cache
+from memover import Cache, depends_on
 from tests.servers import run_python
 
 if TYPE_CHECKING:
@@ -50,21 +50,24 @@ def test_tags_from_results_reach_what_a_bulk_loader_has_loaded(
     assert ask() == ["new 1", "new 2", "new 3"]
 
 
-def _older(url: str, prefix: str) -> None:
+def _older(url: str, prefix: str, tagged: bool = False) -> None:
+    tags: Any = (lambda call, result: [f"user:{call.arguments['i']}"],) if tagged else ()
     with Cache(url, prefix=prefix, **PATIENT) as cache:
 
-        @cache.versioned(namespace="people", version=1)
+        @cache.versioned(namespace="people", version=1, tags=tags)
         def person(i: int) -> dict[str, Any]:
             return {"name": "old"}
 
-        person(1)
-        person(2)
+        for _ in range(2):  # tags that were not known before may not have been stored at first
+            person(1)
+            person(2)
 
 
 def test_an_upgraded_entry_has_the_tags_of_its_new_version(
     redis_url: str, prefix: str, way_of: Callable[[str], Way]
 ) -> None:
-    """Version 2 adds a tag that is known from the result: what was taken over from version 1 carries it too."""
+    """Version 2 adds a tag that is known from the result: nothing that was loaded before its invalidation is served,
+    though the entry of version 1 is still there."""
     run_python(_older, redis_url, prefix)
     way = way_of(redis_url)
     source = {"name": "old"}
@@ -86,6 +89,50 @@ def test_an_upgraded_entry_has_the_tags_of_its_new_version(
     invalidate = way.cache.ainvalidate_tags if way.is_async else way.cache.invalidate_tags
     way.run(invalidate("user:1", "user:2"))
     assert [way.run(person(1)), *way.run(person.map([2]))] == [{"name": "new", "v": 2}] * 2
+
+
+def test_an_entry_that_has_the_tags_from_its_result_is_upgraded_with_them(
+    redis_url: str, prefix: str, way_of: Callable[[str], Way]
+) -> None:
+    """Both versions have the tag: the entry is taken over, and goes with its tag."""
+    run_python(_older, redis_url, prefix, True)
+    way = way_of(redis_url)
+    source = {"name": "new"}
+    person = way.cached("people", version=2, tags=(lambda call, result: [f"user:{call.arguments['i']}"],))(
+        lambda i: {**source, "v": 2}
+    )
+    person.upgrade(from_version=1)(lambda old: {**old, "v": 2})
+    assert way.run(person(1)) == {"name": "old", "v": 2}
+    assert way.run(person(1)) == {"name": "old", "v": 2}
+    assert person.cache_info().loads == 0
+    way.run((way.cache.ainvalidate_tags if way.is_async else way.cache.invalidate_tags)("user:1"))
+    assert way.run(person(1)) == {"name": "new", "v": 2}
+
+
+def test_a_tag_that_an_upgrade_declares_reaches_its_result(
+    redis_url: str, prefix: str, way_of: Callable[[str], Way]
+) -> None:
+    """`depends_on` in an upgrade counts as it does in a load."""
+    run_python(_older, redis_url, prefix)
+    way = way_of(redis_url)
+    source = {"name": "old"}
+
+    def load(i: int) -> dict[str, Any]:
+        depends_on(f"user:{i}")
+        return {**source, "v": 2}
+
+    person = way.cached("people", version=2)(load)
+
+    @person.upgrade(from_version=1)
+    def upgrade(old: dict[str, Any]) -> dict[str, Any]:
+        depends_on("user:1")
+        return {**old, "v": 2}
+
+    for _ in range(2):
+        assert way.run(person(1)) == {"name": "old", "v": 2}
+    source["name"] = "new"
+    way.run((way.cache.ainvalidate_tags if way.is_async else way.cache.invalidate_tags)("user:1"))
+    assert way.run(person(1)) == {"name": "new", "v": 2}
 
 
 @pytest.mark.parametrize("count", [16, 17, 40])
