@@ -64,8 +64,9 @@ class Item:
     """A stored entry.
 
     `value` is the object itself when it may be shared, else MISSING; `copy` makes an object for each caller where it may
-    not, once a second hit has shown that it pays (None until then). Either holds while `moved(places)` is False. `ends` is
-    the hard limit in monotonic seconds."""
+    not, once a second hit has shown that it pays (None until then). Either holds while `moved(places)` is False. An entry that
+    carries tokens beside its generation (`marked`) has neither, because `MemoryEntries.value` looks at its generation alone.
+    `ends` is the hard limit in monotonic seconds."""
 
     __slots__ = (
         "copy",
@@ -74,6 +75,7 @@ class Item:
         "fingerprint",
         "fresh_until",
         "generation",
+        "marked",
         "places",
         "raw",
         "usable_until",
@@ -86,13 +88,14 @@ class Item:
         self.ends = ends
         self.copy: Callable[[], Any] | None = None
         self.decoded = 0
+        self.marked = bool(header.marks)
         self.places = places
         self.raw = raw
         self.generation = header.generation
         self.fresh_until = header.fresh_until
         self.usable_until = header.usable_until
         self.fingerprint = header.fingerprint
-        self.value = value
+        self.value = MISSING if self.marked else value
 
 
 class MemoryEntries:
@@ -146,7 +149,7 @@ class MemoryEntries:
     def decoded(self, text: str, raw: bytes, decode: Callable[[], Any]) -> None:
         """An entry was decoded for a hit. From the second time on it is copied instead, where `copier_of` knows how."""
         item = self.items.get(text)
-        if item is None or item.raw is not raw or item.decoded > 1:
+        if item is None or item.raw is not raw or item.marked or item.decoded > 1:
             return
         item.decoded += 1
         if item.decoded > 1 and item.value is MISSING:
@@ -249,8 +252,7 @@ class MemoryEntries:
                 return False
             for name in entry.names:
                 self._keep_token(name, entry.expire_ms or math.inf)
-            value = MISSING if header.marks else entry.value
-            self._place(key.text, Item(entry.raw, header, value, entry.places, limit(entry.expire_ms)))
+            self._place(key.text, Item(entry.raw, header, entry.value, entry.places, limit(entry.expire_ms)))
             self._leases.pop(key.lease, None)
             if before != self._latch.entries:
                 # Something ran in the middle of this section, perhaps the invalidation of this very call.
