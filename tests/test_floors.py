@@ -56,15 +56,17 @@ FLOORS = {
     # what keeps entries
     "stores": Floor(f"{WORDS} keys.names codec.envelope codec.copier engine", "random time"),
     "stores.redis": Floor(
-        f"{WORDS} keys.names codec.envelope engine stores.breaker stores.survey",
+        f"{WORDS} keys.names codec.envelope engine stores.breaker stores.near stores.survey",
         "redis hiredis asyncio _thread random select socket ssl",
     ),
     "stores.sqlite": Floor(
-        f"{WORDS} keys.names codec.envelope engine stores.breaker stores.survey",
+        f"{WORDS} keys.names codec.envelope engine stores.breaker stores.near stores.survey",
         "sqlite3 asyncio atexit threading _thread random time os",
     ),
     # what runs flows and functions
-    "runtime": Floor(f"{TOOLS} engine", "asyncio atexit contextvars threading _thread queue time random os"),
+    "runtime": Floor(
+        f"{TOOLS} engine stores.near", "asyncio atexit contextvars threading _thread queue time random os select socket"
+    ),
     "runtime.report": Floor(f"{TOOLS} engine runtime stores.survey __version__", "os socket _thread time random"),
     # the face; a module of it may name `Cache` for types
     "default": Floor("errors", "threading"),

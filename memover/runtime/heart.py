@@ -27,7 +27,7 @@ from weakref import ref
 
 from memover.clocks import boottime
 from memover.errors import ConfigurationError, StoreError, StoreTimeout
-from memover.keys.names import transient
+from memover.keys.names import token_prefixes, transient
 from memover.latch import FramePresence
 from memover.model import Event
 from memover.runtime.run import run
@@ -285,8 +285,8 @@ def heart_of(state: CacheState) -> Heart:
         raise ConfigurationError(
             f"near=: {state.store.address} is a store that a near cache cannot follow: leave near= out, or use Redis."
         )
-    prefix, coarse = state.prefix, state.coarse_name
-    return Heart(state, lambda seconds: watch(coarse, (f"{prefix}:gen:".encode(), f"{prefix}:tag:".encode()), seconds))
+    coarse, prefixes = state.coarse_name, token_prefixes(state.prefix)
+    return Heart(state, lambda seconds: watch(coarse, prefixes, seconds))
 
 
 def _nonce() -> str:
