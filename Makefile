@@ -3,14 +3,14 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-django check test test-slow test-others test-all lint format docs bench clean
+.PHONY: help demo demo-django check types test test-slow test-others test-all lint format docs bench clean
 
 export PYTHON
 ARGS ?=
 # How many processes share the tests. Each has servers of its own; a file's tests stay in one process.
 JOBS ?= 2
 PY := .venv/bin/python
-PYTEST := -m pytest -n $(JOBS) --dist loadfile
+PYTEST := scripts/run-tests $(PY) -n $(JOBS) --dist loadfile
 TYPED := memover $(wildcard tests/typing) tests/servers
 # What could depend on the interpreter's version and needs no time: the quick part that CI runs on every one.
 QUICK := tests/test_package.py tests/keys tests/codec tests/engine tests/face
@@ -26,17 +26,19 @@ demo-django: ## A small shop in Django, served on http://127.0.0.1:8000 (SHOP_CA
 	@scripts/bootstrap django
 	@$(PY) examples/django_shop/manage.py demo $(ARGS)
 
-check: lint docs test-others ## What CI runs: lint, documentation, the quick tests on other Pythons, every test on this one
+check: lint docs types test-others test ## What CI runs: lint, types, documentation, the quick tests on other Pythons, the tests
+
+types: ## What type checkers see of decorated functions, as tests
 	@scripts/bootstrap test lint
-	$(PY) $(PYTEST) $(ARGS)
+	$(PY) -m pytest tests/typing
 
 test: ## Every test but the slow ones
 	@scripts/bootstrap test
-	$(PY) $(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: ## The slow tests: deeper searches, longer histories, what type checkers see
 	@scripts/bootstrap test lint
-	$(PY) $(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 test-others: ## The quick part of the tests on each other interpreter that this machine has
 	@scripts/bootstrap run
@@ -44,7 +46,7 @@ test-others: ## The quick part of the tests on each other interpreter that this 
 
 test-all: ## Every test, the slow ones too, on each interpreter that this machine has
 	@scripts/bootstrap test lint
-	$(PY) $(PYTEST) $(ARGS)
+	$(PYTEST) $(ARGS)
 	@scripts/test-others -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: ## ruff, mypy --strict and pyright

@@ -23,6 +23,7 @@ from memover.runtime.run import arun, run
 from memover.runtime.state import CacheState
 from memover.runtime.tasks import drain
 from memover.stores import open_store
+from memover.stores.near import moved
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,7 +51,7 @@ class Cache(KeyValueFace):
 
     Constructing one opens no connection. Threads, event loops and forked children may use one object at the same time.
 
-    * `url`: `memory://`, `redis://host:port/db`, `rediss://…`, `unix:///path/redis.sock?db=0`,
+    * `url`: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://host:port/db`, `rediss://…`, `unix:///path/redis.sock?db=0`,
       `redis+cluster://h1:7000,h2:7001`, `redis+sentinel://h1:26379,h2:26379/service?db=0`; `valkey…` spellings are
       synonyms. Credentials as in redis-py's URLs (`redis://user:password@host`); for Sentinel itself
       `?sentinel_username=…&sentinel_password=…`.
@@ -81,6 +82,8 @@ class Cache(KeyValueFace):
     * `on_unencodable` ("raise"): what happens to a result that cannot be kept faithfully: raise `UnencodableValue`,
       or "return" it unstored, counted and warned of once per function.
     * `background_workers` (4): refreshes that run behind their callers at a time; as many again wait for their turn.
+    * `near_max_entries` (10,000) and `near_max_bytes` (64 MiB, estimated): the size of the tier in this process for
+      functions with `near=`. What is not asked for again leaves first (SIEVE), so a scan does not empty it.
     * `report` (None: never, unless `MEMOVER_REPORT` says otherwise): how often this process publishes its functions' totals
       for `memover top` and `memover serve`; a duration, one small command each time. Nothing on a memory store.
     * `enabled` (True, unless `MEMOVER_DISABLED=1`): False makes every call run its function; invalidations still reach
@@ -118,6 +121,8 @@ class Cache(KeyValueFace):
         expanded_limit: int = 512 * 1024 * 1024,
         on_unencodable: Literal["raise", "return"] = "raise",
         background_workers: int = 4,
+        near_max_entries: int = 10_000,
+        near_max_bytes: int = 64 * 1024 * 1024,
         report: Duration = None,
         enabled: bool | None = None,
         key_function: Callable[[str, str, int], str] | None = None,
@@ -170,6 +175,8 @@ class Cache(KeyValueFace):
             expanded_bytes_limit=_positive(expanded_limit, "expanded_limit"),
             on_unencodable=on_unencodable,
             background_workers=_positive(background_workers, "background_workers"),
+            near_max_entries=_positive(near_max_entries, "near_max_entries"),
+            near_max_bytes=_positive(near_max_bytes, "near_max_bytes"),
         )
         if report is None:
             report = os.environ.get("MEMOVER_REPORT") or None
@@ -307,6 +314,8 @@ class Cache(KeyValueFace):
                     store=self.address,
                 )
         finally:
+            if state.heart is not None:
+                state.heart.close()
             state.store.close()
 
     async def aclose(self) -> None:
@@ -351,10 +360,12 @@ class CacheInvalidation:
         self._namespace = namespace
         self.names = names
         self._detail = detail
+        self._near = (*names, state.coarse_name)
         self._functions = [each for each in list(state.functions) if each.policy.namespace == namespace]
 
     def begin(self) -> None:
-        """Drop the last answers that this concerns."""
+        """Drop what is near of it, and the last answers that this concerns."""
+        moved(self._near)
         for function in list(self._state.functions):
             if function.generation_name in self.names or function.tags.early or function.late:
                 function.forget()

@@ -15,7 +15,6 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from memover.definition import Definition, age_of
-from memover.engine import load as flows
 from memover.errors import ConfigurationError, UnkeyableArgument
 from memover.keys.names import check_version
 from memover.model import CacheInfo, Entry, Generation, Source
@@ -209,7 +208,7 @@ class CachedFunction(Face, Generic[P, R]):
         if self._self_definition.now().function.observers.disabled():
             bypassed: R = self._self_definition.function(*call.args, **call.kwargs)
             return bypassed
-        result: R = drive(flows.refresh(call), call, perf_counter(), lookup=False)
+        result: R = drive(self._self_definition.refreshing(call), call, perf_counter(), lookup=False)
         return result
 
     def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
@@ -371,7 +370,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         if self._self_definition.now().function.observers.disabled():
             bypassed: R = await self._self_definition.function(*call.args, **call.kwargs)
             return bypassed
-        result: R = await adrive(flows.refresh(call), call, perf_counter(), lookup=False)
+        result: R = await adrive(self._self_definition.refreshing(call), call, perf_counter(), lookup=False)
         return result
 
     async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant

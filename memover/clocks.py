@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["monotonic", "wall"]
+__all__ = ["boottime", "monotonic", "wall"]
 
 
 def wall() -> float:
@@ -23,3 +23,14 @@ def wall() -> float:
 def monotonic(_clock: Callable[[], float] = time.monotonic) -> float:
     """Seconds that only grow, frozen by nothing."""
     return _clock()
+
+
+def _boottime(_clock: Callable[[int], float], _which: int) -> Callable[[], float]:
+    return lambda: _clock(_which)
+
+
+boottime: Callable[[], float] = (
+    _boottime(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Seconds that only grow, frozen by nothing, and go on while the machine is suspended (Linux, clock_gettime(2)): for ages
+that are promised. Where there is no such clock, `time.monotonic`."""

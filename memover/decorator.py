@@ -14,7 +14,7 @@ from memover.keys.identity import identify
 from memover.keys.names import check_namespace, check_version
 from memover.keys.tags import Tags
 from memover.options import checked
-from memover.policy import Policy, seconds_of
+from memover.policy import Policy, seconds_of, staleness_of
 
 if TYPE_CHECKING:
     from types import EllipsisType
@@ -97,6 +97,7 @@ def versioned_cache(
     wait_timeout: Duration | EllipsisType = ...,
     lease_ttl: Duration | EllipsisType = ...,
     codec: Codec | str | None = None,
+    near: bool | Duration = None,
     track_dependencies: bool = True,
     audit: float = 0.0,
     follow_code: bool = False,
@@ -142,6 +143,10 @@ def versioned_cache(
       this process's last answer of the current generation if it has one, and else runs the function.
     * `wait_timeout`: how long to wait for another's load of the same call before running it oneself; default 30 s.
     * `lease_ttl`: how long a loader that died holds others up; a long load renews its lease. Default 10 s.
+    * `near`: True (1 s), or the greatest staleness (seconds, `timedelta` or text; at least 0.1 s): hits are answered by a tier
+      in this process while it knows that no invalidation older than that is missing from it, and by the store
+      otherwise. An invalidation made by this process counts at once. One background thread and connection per `Cache`;
+      sizes are the options `near_max_entries` and `near_max_bytes` of `Cache`. No effect on a memory store.
     * `codec`: an object with `encode` and `decode`; default: the cache's, and else memover's own, which keeps types.
 
     Raises `ConfigurationError` at decoration for what cannot be meant, a namespace that is taken included. Calls raise
@@ -169,6 +174,7 @@ def versioned_cache(
         "on_store_error": on_store_error,
         "wait_timeout": wait_timeout,
         "lease_ttl": lease_ttl,
+        "max_staleness": staleness_of(near),
     }
     policy = Policy(
         namespace=namespace,
@@ -186,6 +192,7 @@ def versioned_cache(
         cache_errors=(cache_errors,) if isinstance(cache_errors, type) else tuple(cache_errors),
         error_ttl=seconds_of(error_ttl, "error_ttl"),
         track_dependencies=bool(track_dependencies),
+        near=declared["max_staleness"],
         audit=audit,
     )
 

@@ -11,13 +11,14 @@ import os
 import weakref
 from collections.abc import Callable, Mapping
 from threading import RLock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from memover import default
 from memover.codec import resolve_codec
 from memover.engine import load as flows
 from memover.engine.answers import Outcome
 from memover.engine.invalidate import drop, move
+from memover.engine.invalidate import moved as bumped
 from memover.engine.judge import VERSION
 from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, StoreError
@@ -27,6 +28,8 @@ from memover.model import CacheInfo, Entry, Generation, Key, etag_of
 from memover.policy import Duration, Policy, seconds_of
 from memover.runtime.function import Function, new_nonce
 from memover.runtime.hit import acached_call, cached_call
+from memover.runtime.near import acached_call_near, cached_call_near
+from memover.stores.near import moved
 
 if TYPE_CHECKING:
     from memover.cache import Cache
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Definition", "Resident", "age_of"]
 
+
+T = TypeVar("T")
 
 _moving = RLock()
 _declared: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -187,6 +192,10 @@ class Definition:
             for other in default.followers():
                 other.declare_version(cache)
         lookup = function.lookup()
+        if function.near is not None:
+            return Resident(
+                function, lookup, (acached_call_near if self.is_async else cached_call_near)(function, lookup)
+            )
         return Resident(function, lookup, (acached_call if self.is_async else cached_call)(function, lookup))
 
     def add_upgrade(self, version: int, upgrade: Any) -> None:
@@ -264,12 +273,35 @@ class Definition:
             return
         outcome = Outcome(value)
         try:
-            yield from flows.put(call, outcome)
+            yield from self._replacing(call, flows.put(call, outcome))
         except StoreError as error:
             function.store_failed(call.key, error)
             raise
         if outcome.error is not None:
             raise outcome.error
+
+    def refreshing(self, call: CachedCall) -> Flow[Outcome]:
+        """Run the function now and store what it returns."""
+        return (yield from self._replacing(call, flows.refresh(call)))
+
+    def _replacing(self, call: CachedCall, flow: Flow[T]) -> Flow[T]:
+        """Replace an entry that may be fresh. Near caches hold the entry before it under the call's own token, which moves
+        with it: one more round trip, for functions with `near=` alone. What is not acknowledged is repeated."""
+        function: Any = call.function
+        if function.near is None:
+            return (yield from flow)
+        name, nonce = function.call_name(call.key), new_nonce()
+        moved((name,))
+        try:
+            answer = yield from flow
+            try:
+                yield from bumped(function.state, (name,), nonce, (function.coarse_name,))
+            except StoreError as error:
+                function.store_failed(call.key, error)
+                function.state.owe(name, lambda: bumped(function.state, (name,), nonce, (function.coarse_name,)))
+        finally:
+            moved((name,))
+        return answer
 
     def invalidating(self, call: CachedCall) -> Flow[None]:
         """Remove one call's entry everywhere, or raise `InvalidationFailed` and go on trying."""
@@ -315,13 +347,15 @@ class FunctionInvalidation:
         self, function: Function, what: str, key: Key | None, *, name: bytes = b"", soft: bool = False
     ) -> None:
         self.what = what
-        self.names = (key.entry,) if key is not None else (name,)
+        self.names: tuple[bytes, ...] = (name,) if key is None else (key.entry,)
+        self._near = (name if key is None else function.call_name(key), function.coarse_name)
         self._function = function
         self._key = key
         self._soft = soft
 
     def begin(self) -> None:
-        """Drop the last answers that this concerns; a soft invalidation leaves them usable."""
+        """Drop what is near of it, and the last answers that this concerns; a soft invalidation leaves those usable."""
+        moved(self._near)
         if not self._soft:
             self._function.forget(None if self._key is None else self._key.entry)
 

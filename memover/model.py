@@ -1,15 +1,16 @@
 """The words of memover as data: no behaviour beyond what a value needs to be read.
 
 Instants are float seconds since the epoch on this process's clock; durations are float seconds; sizes are
-bytes. Nothing here imports more than `errors`.
+bytes. Nothing here imports more than `errors` and `clocks`.
 """
 
 from __future__ import annotations
 
-import time
 from enum import Enum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from memover.clocks import wall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +55,7 @@ else:
 class Source(str, Enum):
     """Where the answer to a lookup came from."""
 
+    NEAR = "near"
     FRESH = "fresh"
     STALE = "stale"
     STALE_IF_ERROR = "stale-if-error"
@@ -162,13 +164,13 @@ class Entry(NamedTuple):
     @property
     def age(self) -> float:
         """Seconds since the load that made it, on this process's clock; the value of an `Age` header when rounded down."""
-        return max(time.time() - self.created_at, 0.0)
+        return max(wall() - self.created_at, 0.0)
 
     @property
     def max_age(self) -> float:
         """Seconds for which it is still fresh, on this process's clock: 0 for a stale entry, infinity for one that
         never ends (an HTTP header needs an end: `min(entry.max_age, 86400)`)."""
-        return max(self.fresh_until - time.time(), 0.0)
+        return max(self.fresh_until - wall(), 0.0)
 
 
 def etag_of(key: bytes, payload_check: int, payload_bytes: int, form: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from memover.model import Call
 
-__all__ = ["Duration", "OnStoreError", "Policy", "seconds_of"]
+__all__ = ["Duration", "OnStoreError", "Policy", "seconds_of", "staleness_of"]
 
 Duration = int | float | str | timedelta | None
 OnStoreError = Literal["load", "raise", "stale"]
@@ -60,6 +60,19 @@ def seconds_of(value: Duration, name: str, *, least: float = 0.0, zero: bool = F
     return seconds
 
 
+NEAR_SECONDS, NEAR_LEAST_SECONDS = 1.0, 0.1
+"""What `near=True` means, and the least that can be asked for."""
+
+
+def staleness_of(near: Any) -> float | None:
+    """The greatest staleness in seconds that `near=` allows, None without a near cache. Raises `ConfigurationError`."""
+    if near is None or near is False:
+        return None
+    if near is True:
+        return NEAR_SECONDS
+    return seconds_of(near, "near", least=NEAR_LEAST_SECONDS, zero=True, never=False)
+
+
 @dataclass(frozen=True)
 class Policy:
     """The checked options of one decorated function; durations in seconds, infinity for never.
@@ -83,6 +96,8 @@ class Policy:
     cache_errors: tuple[type[Exception], ...] = ()
     error_ttl: float = 10.0
     track_dependencies: bool = True
+    near: float | None = None
+    """The greatest staleness in seconds of an answer from the near cache, None without one."""
     audit: float = 0.0
 
     def __post_init__(self) -> None:

@@ -32,14 +32,15 @@ class Floor(NamedTuple):
 
 
 WORDS = "errors model clocks latch"
-TOOLS = f"{WORDS} classes policy keys codec schema"
+TOOLS = f"{WORDS} options classes policy keys codec schema"
 INSIDE = f"{TOOLS} engine stores runtime"
 KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
 
 FLOORS = {
     # words
     "errors": Floor(""),
-    "model": Floor("errors"),
+    "model": Floor("errors clocks"),
+    "options": Floor("errors"),
     "clocks": Floor("", "time"),
     "latch": Floor("", "threading time asyncio"),
     # what a class is
@@ -48,21 +49,26 @@ FLOORS = {
     "policy": Floor("errors model"),
     "keys": Floor("errors model classes", f"os threading {KNOWN_TYPES}"),
     "codec": Floor("errors classes", f"msgpack zstandard {KNOWN_TYPES}"),
-    "schema": Floor("errors classes"),
+    "schema": Floor("errors classes", "os"),
     "schema.lock": Floor("errors schema", "tomli tomli_w"),
     # the rules: no clock, no thread, no I/O, nothing from outside
     "engine": Floor("errors model policy keys.names codec.envelope"),
     # what keeps entries
-    "stores": Floor(f"{WORDS} keys.names codec.envelope codec.copier engine", "time"),
+    "stores": Floor(f"{WORDS} keys.names codec.envelope codec.copier engine", "random time"),
     "stores.redis": Floor(
-        f"{WORDS} keys.names codec.envelope engine", "redis hiredis asyncio _thread random select socket ssl"
+        f"{WORDS} keys.names codec.envelope engine stores.breaker stores.near stores.survey",
+        "redis hiredis asyncio _thread random select socket ssl",
     ),
-    "stores.sqlite": Floor(f"{WORDS} keys.names codec.envelope engine", "sqlite3 threading _thread time random os"),
+    "stores.sqlite": Floor(
+        f"{WORDS} keys.names codec.envelope engine stores.breaker stores.near stores.survey",
+        "sqlite3 asyncio atexit threading _thread random time os",
+    ),
     # what runs flows and functions
-    "runtime": Floor(f"{TOOLS} engine", "asyncio atexit contextvars _thread queue time random os"),
-    "runtime.report": Floor(
-        f"{TOOLS} engine runtime.counters stores.survey __version__", "os socket _thread time random"
+    "runtime": Floor(
+        f"{TOOLS} engine stores.near", "asyncio atexit contextvars threading _thread queue time random os"
     ),
+    "runtime.heart": Floor(f"{TOOLS} engine stores.near runtime", "select socket time _thread threading random os"),
+    "runtime.report": Floor(f"{TOOLS} engine runtime stores.survey __version__", "os socket _thread time random"),
     # the face; a module of it may name `Cache` for types
     "default": Floor("errors", "threading"),
     "definition": Floor(f"{INSIDE} default cache.Cache", "os threading"),
@@ -269,6 +275,10 @@ COMPARING = {
     "engine.judge.is_fresh": "the same of an entry without marks",
     "engine.load.early": "elects who refreshes an entry that is fresh",
     "engine.load.rescue": "how far past its end a stale entry may stand in for an error",
+    "runtime.audit.Auditor._still": "an audit that took too long says nothing",
+    "runtime.near.acached_call_near.call": "the short form of `judge` for a near item; tests/near holds it to the flow",
+    "runtime.near.cached_call_near.call": "the same for `def` functions",
+    "runtime.near.near": "the same on the way of observed calls",
     "runtime.upgrades.Upgrading._done": "what would be stored has expired",
     "stores.memory.entries.MemoryEntries._place": "makes room; such an entry is judged DEAD",
 }
@@ -300,7 +310,8 @@ def test_every_key_is_formed_in_keys_names() -> None:
                 # A sentence that mentions a key has spaces.
                 if isinstance(text, str) and " " not in text and any(mark in text for mark in marks):
                     found.add(name)
-    assert found <= {"keys.names", "keys.keyvalue", "model"}
+    # The survey of SQLite, where leases are rows, tells from a lease's key which row it is.
+    assert found <= {"keys.names", "keys.keyvalue", "model", "stores.sqlite.survey"}
     assert Key("p:1:n:t", ()).lease.decode() == lease_key("p:1:n:t")
 
 

@@ -53,12 +53,13 @@ class Function(Protocol):
     soft_name: bytes | None
     clock_name: bytes
     coarse_name: bytes
-    version_mark: tuple[bytes, bytes]
     late: bool
     """Whether tags may be known only from the result."""
     wait_seconds: float
     lease_ms: int
 
+    @property
+    def version_mark(self) -> tuple[bytes, bytes]: ...
     def call_name(self, key: Key) -> bytes: ...
     def is_at(self, home: object) -> bool: ...
     def older_keys(self, key: Key) -> Sequence[tuple[int, Key]]: ...

@@ -491,8 +491,8 @@ def refresh(call: CachedCall) -> Flow[Outcome]:
     if not call.closed():
         token = function.new_token()
         try:
-            grant = yield from call.acquire(token, force=True)
             yield from drop_older(call)
+            grant = yield from call.acquire(token, force=True)
         except StoreError as error:
             function.abandon(token)
             function.store_failed(call.key, error)
@@ -517,11 +517,11 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[None]:
     for _ in range(_PUT_ATTEMPTS):
         token, began = function.new_token(), function.monotonic()
         try:
+            yield from drop_older(call)
             grant = yield from call.acquire(token, force=True)
             marks = yield from with_late(call, grant.reading, captured(call, grant.reading), late)
             if marks is None:
                 continue  # its tags had first to be learned
-            yield from drop_older(call)
             sealed = function.seal(call, outcome, marks)
             if sealed is None or sealed.error is not None or call.closed():
                 yield from give_back(call, token, failed=True)
@@ -545,7 +545,10 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[None]:
 
 
 def drop_older(call: CachedCall) -> Flow[None]:
-    """Remove this call's entries of the versions it is upgraded from, with their leases."""
+    """Remove this call's entries of the versions it is upgraded from, with their leases.
+
+    Before the lease is taken by force: that ends whoever has read one of them already, and should this lease be lost
+    before anything is stored, nobody who takes the next one finds them."""
     function = call.function
     for _, key in function.older_keys(call.key):
         yield from function.store.drop(key.entry, key.lease, function.new_token(), ())

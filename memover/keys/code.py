@@ -62,7 +62,7 @@ def outline(code: CodeType) -> tuple[Any, ...]:
         elif each.opcode not in jumps and each.opcode not in texts:
             what = each.arg
         # The name of an inner function, up to 3.10, and the line of an inner class, from 3.13 on, are constants.
-        if steps and (what == "__firstlineno__" or (name == "MAKE_FUNCTION" and steps[-1][1][0] == "str")):
+        if steps and (what == "__firstlineno__" or (name == "MAKE_FUNCTION" and (steps[-1][1] or ("",))[0] == "str")):
             steps[-1] = (steps[-1][0], None)
         offsets.append(each.offset)
         steps.append((name.replace("_BORROW", ""), what))

@@ -115,8 +115,9 @@ class Batch:
             self.function.looked_up(call, call.outcome, elapsed)
             self.outcomes[at] = call.outcome
         for call in calls:
-            if call.outcome.outside and call.outcome.error is not None:
-                raise call.outcome.error  # cancelled or interrupted: a caller of `warm` is not to go on from that
+            done = call.outcome
+            if done is not None and done.outside and done.error is not None:
+                raise done.error  # cancelled or interrupted: a caller of `warm` is not to go on from that
 
     def results(self) -> list[Outcome | Hit]:
         """The outcomes in the order of the calls."""

@@ -91,7 +91,7 @@ class Flight:
     def leads_to(self, flights: set[int]) -> bool:
         """Whether this load waits, directly or through others, for one of these flights."""
         seen: set[int] = set()
-        waiting = [self]
+        waiting: list[Flight] = [self]
         while waiting:
             flight = waiting.pop()
             if id(flight) in flights:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from memover.policy import Policy
     from memover.runtime.audit import Auditor
     from memover.runtime.state import CacheState
+    from memover.stores.near import Tier
 
 __all__ = ["Function", "new_nonce"]
 
@@ -116,6 +117,7 @@ class Function(Entries):
             OrderedDict() if policy.on_store_error == "stale" and not state.store.local else None
         )
         self.refreshing: dict[bytes, float] = {}
+        self.near: Tier | None = None if policy.near is None or state.store.local else state.near(policy.near)
         self.auditor: Auditor | None = None
         if policy.audit:
             from memover.runtime.audited import auditor_of
@@ -259,7 +261,7 @@ class Function(Entries):
         call.unleased = flight is call.flight
         return flight
 
-    def begin_wait(self, call: CachedCall, flight: Flight) -> bool:
+    def begin_wait(self, call: CachedCall, flight: Any) -> bool:
         """Note that the loads which this call is part of wait for another; False when that one cannot end before this call.
 
         Two functions that call each other from two threads would else wait for each other (in other processes such a
@@ -275,7 +277,7 @@ class Function(Entries):
             return False
         return True
 
-    def end_wait(self, call: CachedCall, flight: Flight) -> None:
+    def end_wait(self, call: CachedCall, flight: Any) -> None:
         """The call waits no more."""
         for enclosing in enclosing_flights()[:1]:
             enclosing.waits_for.pop(id(call), None)

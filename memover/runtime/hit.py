@@ -264,14 +264,14 @@ def bypass(function: Function, call: CachedCall) -> Any:
         except StoreError as error:
             function.store_failed(call.key, error)
             bypassed(call, names, None)
-    began, error = perf_counter(), None
+    began, failure = perf_counter(), None
     try:
         return function.function(*call.args, **call.kwargs)
-    except BaseException as raised:
-        error = raised
+    except BaseException as error:
+        failure = error
         raise
     finally:
-        function.looked_up(call, Outcome(error=error, source=Source.BYPASSED), perf_counter() - began)
+        function.looked_up(call, Outcome(error=failure, source=Source.BYPASSED), perf_counter() - began)
 
 
 async def abypass(function: Function, call: CachedCall) -> Any:
@@ -282,14 +282,14 @@ async def abypass(function: Function, call: CachedCall) -> Any:
         except StoreError as error:
             function.store_failed(call.key, error)
             bypassed(call, names, None)
-    began, error = perf_counter(), None
+    began, failure = perf_counter(), None
     try:
         return await function.function(*call.args, **call.kwargs)
-    except BaseException as raised:
-        error = raised
+    except BaseException as error:
+        failure = error
         raise
     finally:
-        function.looked_up(call, Outcome(error=error, source=Source.BYPASSED), perf_counter() - began)
+        function.looked_up(call, Outcome(error=failure, source=Source.BYPASSED), perf_counter() - began)
 
 
 # -- running a call's flow ----------------------------------------------------------------------------------------------------
@@ -310,17 +310,21 @@ def drive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool =
     """Run a call's flow in this thread, let those go on who wait for it, and return or raise what it came to."""
     call.presence = call.flight.presence = presence = FramePresence()
     function: Any = call.function
-    outcome: Outcome | None = None
+    done: Outcome | None = None
     try:
-        outcome = run(flow)
+        outcome = done = run(flow)
     finally:
-        function.finish(call, outcome)
+        function.finish(call, done)
         presence.forget()
+        del done
     if lookup:
         function.looked_up(call, outcome, perf_counter() - began)
     else:
         call.hand_on(outcome)
-    return result_of(outcome)
+    try:
+        return result_of(outcome)
+    finally:
+        del outcome  # its error's traceback refers to this frame
 
 
 def running_loop(call: CachedCall) -> asyncio.AbstractEventLoop:
@@ -364,7 +368,10 @@ async def adrive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup:
         function.looked_up(call, outcome, perf_counter() - began)
     else:
         call.hand_on(outcome)
-    return result_of(outcome)
+    try:
+        return result_of(outcome)
+    finally:
+        del outcome  # its error's traceback refers to this frame
 
 
 async def _fly(flow: Flow[Outcome], call: CachedCall) -> Outcome:

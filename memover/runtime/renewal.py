@@ -147,7 +147,7 @@ class Leases:
                 lease.attempts += 1
                 if lease.attempts < _ATTEMPTS:
                     self._to_release.append(lease)
-                    return 0.1 * 2**lease.attempts
+                    return 0.1 * float(1 << lease.attempts)
 
 
 def _present(call: CachedCall) -> bool:

@@ -128,9 +128,13 @@ async def _aawait(step: Await) -> None:
     flight, loop = step.flight, asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
+    def ring() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
     def wake() -> None:
         try:
-            loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+            loop.call_soon_threadsafe(ring)
         except RuntimeError:
             pass  # that loop has been closed: nobody waits there any more
 

@@ -15,8 +15,10 @@ from memover.keys.names import coarse_key
 from memover.runtime.audit import Places
 from memover.runtime.background import Background, RefreshPool
 from memover.runtime.flights import Flights, UnleasedLoads
+from memover.runtime.heart import Heart, heart_of
 from memover.runtime.renewal import Leases
 from memover.runtime.run import run
+from memover.stores.near import Tier, moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,6 +59,8 @@ class CacheState:
         expanded_bytes_limit: int,
         on_unencodable: Literal["raise", "return"],
         background_workers: int,
+        near_max_entries: int = 10_000,
+        near_max_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self.prefix = prefix
         self.default_ttl = default_ttl
@@ -79,6 +83,10 @@ class CacheState:
         self.unleased = UnleasedLoads()
         self.leases = Leases(store, BACKGROUND)
         self.functions: weakref.WeakSet[Function] = weakref.WeakSet()
+        self.near_max_entries = near_max_entries
+        self.near_max_bytes = near_max_bytes
+        self.heart: Heart | None = None
+        """The near cache's, if a function asked for one."""
         self.reporter: Reporter | None = None
         self._repeating = False
         self._rounds = 0
@@ -89,6 +97,13 @@ class CacheState:
         """Where its entries are: equal for two caches that share them, whatever their addresses are called."""
         identity = getattr(self.store, "identity", None)
         return (identity() if identity is not None else None) or self.store.address, self.prefix
+
+    def near(self, staleness: float) -> Tier:
+        """The tier of this cache, for one more function. Raises `ConfigurationError` where its store can have none."""
+        if self.heart is None:
+            self.heart = heart_of(self)
+        self.heart.staleness = min(self.heart.staleness, staleness)
+        return self.heart.tier
 
     def may_be_at(self, home: object) -> bool:
         """Whether `home` is its own, or may turn out to be once its server has said what it is."""
@@ -153,6 +168,7 @@ class CacheState:
                     break
                 continue
             if owed.get(name) is repeat:
+                moved((name, self.coarse_name))  # what came near while it was owed
                 owed.pop(name, None)
             logger.warning("the invalidation of %s, which failed before, has been acknowledged", name.decode())
         return not owed
@@ -168,6 +184,8 @@ class CacheState:
         self.audits.after_fork()
         for function in list(self.functions):
             function.after_fork()
+        if self.heart is not None:
+            self.heart.after_fork()
         self.store.after_fork()
         if self.reporter is not None:
             self.reporter.after_fork()

@@ -117,6 +117,8 @@ class Report:
     unacknowledged: int = 0
     store_errors: int = 0
     """How often a call went without the store; "single-load" is not judged when it did."""
+    near_hits: int = 0
+    """Answers of near caches, which `hits` includes."""
     most_loads: int = 0
     """The most loads of one key between two invalidations that concern it; 1 in a run without faults."""
     violations: dict[str, int] = field(default_factory=dict)
@@ -147,7 +149,7 @@ class Report:
             f"  operations     {self.operations:,}",
             (
                 f"  reads          {self.reads:,} ({self.hits:,} from the store, {self.loads:,} loaded, "
-                f"{self.shared:,} shared a load)"
+                f"{self.shared:,} shared a load{f'; {self.near_hits:,} near' if self.near_hits else ''})"
             ),
             f"  writes         {self.writes:,}",
             f"  invalidations  {kinds}; {self.unacknowledged:,} not acknowledged",

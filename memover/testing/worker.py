@@ -380,6 +380,7 @@ class Callers:
             time.sleep(FLUSH_SECONDS)
             self.flush(self.told["records"])
         self.records.extend(function.cache_info().store_errors for function in self.functions)
+        self.records.append(("near-hits", sum(function.cache_info().near_hits for function in self.functions)))
         self.records.append(list(self.cache._state.witness._seen))
         self.flush(self.told["records"])
 

@@ -119,6 +119,7 @@ class HistoryRun:
         self._told = told
         self._directory = Path(tempfile.mkdtemp(prefix="memover-history-"))
         self._killed: set[int] = set()
+        self._near_hits = 0
         self._names: set[bytes] = {generation_key(told["prefix"], namespace).encode() for namespace in NAMESPACES}
         self._workers: list[subprocess.Popen[str]] = []
         self._began = time.monotonic()
@@ -184,6 +185,7 @@ class HistoryRun:
         report.store_errors = store_errors
         with Cache(self._urls[0]) as cache:
             report.store = cache.address
+        report.near_hits = self._near_hits
         report.processes, report.seconds, report.writes = len(self._workers), seconds, writes
         self.close()
         return report
@@ -271,6 +273,8 @@ class HistoryRun:
                     invalidations.append(record)
                 elif isinstance(record, Failure):
                     failures.append(record)
+                elif isinstance(record, tuple):
+                    self._near_hits += record[1]
                 elif isinstance(record, int):
                     store_errors += record
                 elif isinstance(record, list):

@@ -42,6 +42,11 @@ def test_the_code_of_the_page_runs(page: Path, start_redis: Callable[..., RedisS
     run(text, tmp_path, url)
 
 
+def test_the_tutorial_runs_without_a_server(tmp_path: Path) -> None:
+    """As it says: with a SQLite file in the place of Redis."""
+    run((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"), tmp_path, f"sqlite:///{tmp_path}/tutorial.db")
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [

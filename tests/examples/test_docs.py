@@ -121,6 +121,28 @@ def test_every_environment_variable_is_in_the_reference() -> None:
     assert set(re.findall(r"^\| `(MEMOVER_\w+)`", page, re.MULTILINE)) == used
 
 
+def test_every_extra_is_in_the_reference() -> None:
+    """With what it installs; those for working on memover itself are named below the table."""
+    page = (ROOT / "docs" / "reference" / "extras.md").read_text(encoding="utf-8")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    names = set(re.findall(r"^(\w+) = \[", extras, re.MULTILINE))
+    tabled = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert tabled == names - {"test", "lint", "docs", "examples"}
+    for name in (
+        "click",
+        "rich",
+        "tomli-w",
+        "starlette",
+        "uvicorn",
+        "prometheus-client",
+        "opentelemetry-api",
+        "hiredis",
+    ):
+        assert name in extras and name in page
+    assert all(f"`{name}`" in page for name in names)
+
+
 def test_every_source_and_error_is_in_the_reference() -> None:
     """One that is added is explained."""
     counters = (ROOT / "docs" / "reference" / "counters.md").read_text(encoding="utf-8")

@@ -4,202 +4,184 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from memover.engine.terms import Terms
+from memover.engine.answers import Outcome
+from memover.engine.steps import Together
+from memover.errors import InvalidationFailed, StoreError
+from tests.explorer.desk import Change, Promise
+from tests.explorer.function import Boom, Loading, Means
+from tests.explorer.state import CHILD, CLOCK, COARSE, GENERATION, OTHER, PARENT, TAG
+from tests.explorer.world import Player, Rules, Scenario
 
-from memover.engine import invalidate, ops
-from memover.errors import StoreError
-from tests.explorer.state import CALL, CHILD, CLOCK, COARSE, ENTRIES, GENERATION, PARENT, TAG, VERSION_MARK
-from tests.explorer.threads import PATIENCE_SECONDS
-from tests.explorer.world import Player, Scenario
+__all__ = ["DEEP", "LONG", "SCENARIOS", "cast", "scenario"]
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    from memover.engine.ops import Marks
-
-    from tests.explorer.threads import Means
-
-__all__ = ["DEEP", "LONG", "SCENARIOS", "cast", "scenario", "terms_of"]
-
-Writing = Generator[Any, Any, None]
-Reading = Generator[Any, Any, ops.Outcome]
+Flow = Generator[Any, Any, Any]
 
 
-def terms_of(scenario: Scenario, kind: type[Terms], means: Means, key: int, *, tracked: bool = False) -> Terms:
-    """What `Plan.terms` tells the flows of a call."""
-    return kind(
-        entry=ENTRIES[key],
-        names=scenario.required(key),
-        witness=means.witness,
-        on_store_error="load",
-        wait_seconds=PATIENCE_SECONDS,
-        now=lambda: 0.0,
-        monotonic=means.monotonic,
-        new_token=means.nonce,
-        chance=lambda: 1.0,
-        keeps=lambda error: False,
-        call_name=CALL if tracked else b"",
-        clock_name=scenario.clock(key),
-        coarse_name=COARSE,
-        spread=scenario.spread,
-    )
+def function_of(scenario: Scenario, rules: Rules, means: Means, which: int) -> Any:
+    store: Any = rules.store(spread=scenario.spread)
+    means.store = store  # type: ignore[attr-defined]
+    return rules.function(scenario, rules, means, which, store)
 
 
 # -- readers ----------------------------------------------------------------------------------------------------------------
 
 
-def reading(flow: str, scenario: Scenario, flows: ModuleType, means: Means) -> Reading:
-    """A call of the function."""
-    made: Reading = getattr(flows, flow)(terms_of(scenario, kind_of(flows), means, CHILD))
-    return made
+def reading(flow: str, which: int, scenario: Scenario, rules: Rules, means: Means) -> Flow:
+    """A call of the function, as `runtime.hit.drive` runs it."""
+    function = function_of(scenario, rules, means, which)
+    call = function.call()
+    outcome = None
+    try:
+        outcome = yield from getattr(rules.flows, flow)(call)
+    finally:
+        function.finish(call, outcome)
+    return outcome
 
 
-def using(scenario: Scenario, flows: ModuleType, means: Means) -> Reading:
-    """A call of the function that uses the other one: its load is a call of that."""
-    flow = flows.get(terms_of(scenario, kind_of(flows), means, PARENT))
+def refreshing(scenario: Scenario, rules: Rules, means: Means) -> Flow:
+    """A refresh behind a caller, as `Function.refresh_behind` runs it."""
+    function = function_of(scenario, rules, means, CHILD)
+    call = function.call()
+    outcome = None
+    try:
+        outcome = yield from rules.flows.renew(call, -1.0)
+    finally:
+        function.finish(call, outcome)
+    return outcome
+
+
+class Batch:
+    """What `runtime.batch` offers: a bulk loader that reads the truth once for all of its calls."""
+
+    limit = 2
+
+    def load_many(self, calls: Any) -> Flow:
+        if not calls:
+            return []
+        value, error = yield from Loading(unleased=False)
+        return [Outcome(value, Boom(error) if error else None, marks=()) for _ in calls]
+
+    def itself(self, call: Any) -> None:
+        return None
+
+    def done(self, number: int) -> None: ...
+
+
+def batch(scenario: Scenario, rules: Rules, means: Means) -> Flow:
+    """Two calls in one batch; what counts is the answer of the first."""
+    function = function_of(scenario, rules, means, CHILD)
+    calls = [function.call(CHILD), function.call(OTHER)]
+    try:
+        yield from in_turn(rules.many.gather(Batch(), calls, None, True))
+    finally:
+        for call in calls:
+            function.finish(call, call.outcome)
+    return calls[0].outcome
+
+
+def in_turn(flow: Flow) -> Flow:
+    """A flow whose flows side by side run one after the other."""
     answer: Any = None
-    failure: StoreError | None = None
+    failure: BaseException | None = None
     while True:
         try:
-            op = flow.send(answer) if failure is None else flow.throw(failure)
+            step = flow.send(answer) if failure is None else flow.throw(failure)
         except StopIteration as stop:
-            result: ops.Outcome = stop.value
-            return result
+            return stop.value
         answer = failure = None
         try:
-            answer = (yield from used(scenario, flows, means)) if isinstance(op, ops.Load) else (yield op)
-        except StoreError as error:
+            if isinstance(step, Together):
+                answer = []
+                for each in step.flows:
+                    answer.append((yield from in_turn(each)))
+            else:
+                answer = yield step
+        except GeneratorExit:
+            flow.close()
+            raise
+        except BaseException as error:
             failure = error
-
-
-def used(scenario: Scenario, flows: ModuleType, means: Means) -> Reading:
-    """The call that is used, as the load that uses it gets it."""
-    terms = terms_of(scenario, kind_of(flows), means, CHILD, tracked=True)
-    flow = flows.get(terms)
-    answer: Any = None
-    failure: StoreError | None = None
-    while True:
-        try:
-            op = flow.send(answer) if failure is None else flow.throw(failure)
-        except StopIteration as stop:
-            return handed_on(stop.value, terms)
-        answer = failure = None
-        try:
-            answer = yield OfChild(op)
-        except StoreError as error:
-            failure = error
-
-
-def handed_on(child: ops.Outcome, terms: Terms) -> ops.Outcome:
-    """What the site of a used call hands on to the load that uses it (`BaseSite.hand_on`)."""
-    marks: Marks | None = None
-    if child.marks is not None and terms.call_token is not None:
-        marks = (*child.marks, (CALL, terms.call_token), VERSION_MARK)
-    return ops.Outcome(child.value, child.error, marks=marks)
-
-
-class OfChild:
-    """An operation of the call that is used."""
-
-    def __init__(self, op: Any) -> None:
-        self.op = op
-
-    def on(self, desk: Any) -> Any:
-        desk.key, desk.tracked = CHILD, True
-        return self.op.on(desk)
-
-
-def kind_of(flows: ModuleType) -> type[Terms]:
-    """The terms of a mutant may be its own."""
-    kind: type[Terms] = getattr(flows, "Terms", Terms)
-    return kind
 
 
 # -- writers ----------------------------------------------------------------------------------------------------------------
 
 
-class Change:
-    """The truth counts up by one. Answer: the new truth."""
+class Told:
+    """An `engine.invalidate.Invalidation` that nobody is told of."""
 
-    def on(self, desk: Any) -> Any:
-        return desk.change()
+    what = "the world"
+    names = ()
 
-
-class Promise:
-    """The invalidation of a truth has returned (`everywhere`), or has failed loudly, which binds its own process."""
-
-    def __init__(self, truth: int, *, everywhere: bool) -> None:
-        self.truth = truth
-        self.everywhere = everywhere
-
-    def on(self, desk: Any) -> Any:
-        return desk.promise(self.truth, self.everywhere)
+    def begin(self) -> None: ...
+    def failed(self, error: StoreError, failure: Exception) -> None: ...
+    def done(self) -> None: ...
 
 
-def change_all(scenario: Scenario, flows: ModuleType, means: Means) -> Writing:
+def change_all(scenario: Scenario, rules: Rules, means: Means) -> Flow:
     """Change the truth, then invalidate the namespace."""
-    nonce = means.nonce()
-    return changing(means, (GENERATION,), (GENERATION,), lambda: invalidate.move((GENERATION,), nonce))
+    function_of(scenario, rules, means, CHILD)
+    yield from changing(means, rules.invalidate.move(means, Told(), (GENERATION,), means.nonce(), along=(COARSE,)))
 
 
-def change_one(scenario: Scenario, flows: ModuleType, means: Means) -> Writing:
+def change_one(scenario: Scenario, rules: Rules, means: Means) -> Flow:
     """Change the truth, then invalidate the call."""
-    nonce = means.nonce()
-    return changing(means, (ENTRIES[CHILD], CALL), (), lambda: invalidate.invalidate(nonce))
+    function = function_of(scenario, rules, means, CHILD)
+    call = function.call()
+    older = [key for _, key in function.older_keys(call.key)]
+    yield from changing(means, rules.invalidate.drop(means, Told(), call, means.nonce(), older, GENERATION))
 
 
-def change_tagged(scenario: Scenario, flows: ModuleType, means: Means) -> Writing:
+def change_tagged(scenario: Scenario, rules: Rules, means: Means) -> Flow:
     """Change the truth, then invalidate the tag."""
-    nonce = means.nonce()
+    function_of(scenario, rules, means, CHILD)
     names = (TAG,) if scenario.spread else (CLOCK, TAG)
-    return changing(means, names, names, lambda: invalidate.move(names, nonce))
+    yield from changing(means, rules.invalidate.move(means, Told(), names, means.nonce(), along=(COARSE,)))
 
 
-def changing(means: Means, owed: tuple[bytes, ...], moved: tuple[bytes, ...], invalidation: Any) -> Writing:
-    """As `memover.core` does it: what fails is owed, the names are closed in this process, and it is repeated."""
+def changing(means: Means, invalidation: Flow) -> Flow:
+    """What fails is owed, and repeated until the store has taken it, as `runtime.state` does it."""
     truth = yield Change()
     try:
-        tokens = yield from invalidation()
-    except StoreError:
-        means.witness.owed.update(dict.fromkeys(owed, repeat))
+        yield from invalidation
+    except InvalidationFailed:
         yield Promise(truth, everywhere=False)
-        tokens = None
-        while tokens is None:
+        owed = means.witness.owed
+        while mine := [name for name in means.repeats if getattr(owed.get(name), "actor", None) == means.actor]:
             try:
-                tokens = (yield from invalidation()) or ()
+                yield from means.repeats[mine[0]]()
             except StoreError:
-                pass
-        means.witness.trusts(moved, tokens)
-        for name in owed:
-            del means.witness.owed[name]
-    else:
-        means.witness.trusts(moved, tokens or ())
+                continue
+            for name in mine:  # all of one repeat
+                if getattr(owed.get(name), "actor", None) == means.actor:
+                    del owed[name]
     yield Promise(truth, everywhere=True)
 
 
-def repeat() -> None:
-    """Stands for what the keeper repeats; here the writer's own flow does."""
-
-
-def change_and(flow: str, scenario: Scenario, flows: ModuleType, means: Means) -> Writing:
+def change_and(flow: str, scenario: Scenario, rules: Rules, means: Means) -> Flow:
     """Change the truth, then put the new value in place of the old one, by `refresh` or `put`."""
-    terms = terms_of(scenario, kind_of(flows), means, CHILD)
+    function = function_of(scenario, rules, means, CHILD)
     truth = yield Change()
-    if flow == "put":
-        yield from flows.put(terms, ops.Outcome(truth))
-    else:
-        yield from flows.refresh(terms)
+    call = function.call()
+    outcome = None
+    try:
+        if flow == "put":
+            yield from rules.flows.put(call, Outcome(truth))
+        else:
+            outcome = yield from rules.flows.refresh(call)
+    finally:
+        function.finish(call, outcome)
     yield Promise(truth, everywhere=True)
 
 
-READERS: dict[str, Callable[..., Reading]] = {
-    "": partial(reading, "get"),
-    "refreshes": partial(reading, "refresh"),
-    "uses it": using,
+READERS: dict[str, Callable[..., Flow]] = {
+    "": partial(reading, "get", CHILD),
+    "refreshes": partial(reading, "refresh", CHILD),
+    "uses it": partial(reading, "get", PARENT),
+    "asks for two": batch,
 }
-WRITERS: dict[str, Callable[..., Writing]] = {
+WRITERS: dict[str, Callable[..., Flow]] = {
     "invalidates all": change_all,
     "invalidates it": change_one,
     "invalidates the tag": change_tagged,
@@ -210,21 +192,23 @@ WRITERS: dict[str, Callable[..., Writing]] = {
 
 def cast(*roles: str) -> Any:
     """Players from words: a process ("A" to "Z"), and what it does there, nothing being a plain call: see `READERS`
-    and `WRITERS`, who all change the truth first."""
+    and `WRITERS`, who all change the truth first. Where stale entries may be served, each reader has a refresh behind it."""
 
-    def players(scenario: Scenario, flows: ModuleType) -> tuple[Player, ...]:
+    def players(scenario: Scenario, rules: Rules) -> tuple[Player, ...]:
         cast: list[Player] = []
-        for at, role in enumerate(roles, 1):
+        behind: list[Player] = []
+        for at, role in enumerate(roles):
             place, _, what = role.partition(" ")
             process = ord(place) - ord("A")
             if what in READERS:
-                make = partial(READERS[what], scenario, flows)
-                key = PARENT if what == "uses it" else CHILD
-                cast.append(Player(f"reader {at} ({place})", process, make, key))
+                cast.append(Player(f"reader {at + 1} ({place})", process, partial(READERS[what], scenario, rules)))
+                if scenario.stale:
+                    make = partial(refreshing, scenario, rules)
+                    behind.append(Player(f"behind reader {at + 1} ({place})", process, make, behind=at))
             else:
-                make = partial(WRITERS[what], scenario, flows)
-                cast.append(Player(f"writer {at} ({place})", process, make, reads=False))
-        return tuple(cast)
+                make = partial(WRITERS[what], scenario, rules)
+                cast.append(Player(f"writer {at + 1} ({place})", process, make, reads=False))
+        return (*cast, *behind)
 
     return players
 
@@ -274,6 +258,40 @@ SCENARIOS: tuple[Scenario, ...] = (
     scenario("what was used is invalidated, in a cluster", "P11", "A uses it", "C invalidates all", nested=True, spread=True),
     scenario("the call that was used is invalidated, in a cluster", "P11", "A uses it", "C invalidates it", nested=True,
              spread=True),
+    # Stale entries, served while they are refreshed behind.
+    scenario("a stale entry is invalidated", "P1", "A", "B", "C invalidates all", stale=True),
+    scenario("a stale entry of a call is invalidated", "P2", "A", "A", "C invalidates it", stale=True, entry=True),
+    scenario("a stale entry is invalidated, in a cluster", "P1", "A", "C invalidates all", stale=True, spread=True),
+    # Made of what an older version stored.
+    scenario("an older entry is upgraded", "P2", "A", "B", "C invalidates it", upgrades=True),
+    scenario("an older entry is upgraded, and all invalidated", "P1", "A", "B", "C invalidates all", upgrades=True),
+    scenario("an older entry is upgraded, and renewed", "P2", "A", "B", "C renews it", upgrades=True),
+    scenario("an older entry is upgraded, and set", "P2", "A", "B", "C sets it", upgrades=True),
+    scenario("an older entry is upgraded, with a late tag", "P1", "A", "B", "C invalidates the tag", upgrades=True, tag="late"),
+    scenario("an older entry is upgraded, and what renewed it evicted", "P2", "A", "C renews it", upgrades=True,
+             faults=("entry",)),
+    scenario("an older entry is upgraded, and what was set evicted", "P2", "A", "C sets it", upgrades=True, faults=("entry",)),
+    scenario("an older entry is upgraded, and set by a lease that runs out", "P2", "A", "C sets it", upgrades=True,
+             faults=("expiry",)),
+    scenario("an older entry without the late tag", "P1", "A", "B", "C invalidates the tag", upgrades=True, tag="late",
+             untagged=True),
+    scenario("an older entry is upgraded, in a cluster", "P2", "A", "C invalidates it", upgrades=True, spread=True),
+    # Batches, with a bulk loader.
+    scenario("a batch against an invalidation of all", "P1", "A asks for two", "C invalidates all", batch=True),
+    scenario("a batch against an invalidation of one", "P2", "A asks for two", "B", "C invalidates it", batch=True,
+             entry=True),
+    scenario("two batches in one process", "P1", "A asks for two", "A asks for two", "C invalidates all", batch=True,
+             entry=False),
+    scenario("a batch with a late tag", "P1", "A asks for two", "C invalidates the tag", batch=True, tag="late"),
+    scenario("a batch with a late tag, in a cluster", "P1", "A asks for two", "C invalidates the tag", batch=True, tag="late",
+             spread=True, entry=False),
+    # More dependencies than can be listed.
+    scenario("what is one of too many is invalidated", "P11", "A uses it", "B", "C invalidates all", nested=True, coarse=True),
+    scenario("a call that is one of too many is invalidated", "P11", "A uses it", "C invalidates it", nested=True, coarse=True),
+    scenario("what is one of too many is invalidated, in a cluster", "P11", "A uses it", "C invalidates all", nested=True,
+             coarse=True, spread=True),
+    scenario("a call that is one of too many is invalidated, in a cluster", "P11", "A uses it", "C invalidates it", nested=True,
+             coarse=True, spread=True),
     # What goes wrong.
     scenario("a lease runs out", "P2", "A", "B", "C invalidates it", faults=("expiry",)),
     scenario("a lease runs out twice", "P1", "A", "B", "C invalidates all", faults=("expiry", "expiry")),

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 import random
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memover.stores.redis import scripts
+from memover.stores.redis.commands import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +33,8 @@ class Violation(NamedTuple):
         seed = "" if self.seed is None else f" (seed {self.seed})"
         wide = max((len(step.who) for step in self.steps), default=0)
         lines = [f"{at:3}  {step.who:{wide}}  {spoken(step.what)}" for at, step in enumerate(self.steps, 1)]
-        begin = f"     at first: entry {_entry(self.start.held.slots[0].entry)}, the truth is {self.start.truth}"
+        entries = " ".join(_word(raw) for raw in self.start.held if raw is not None and b"|" in raw)
+        begin = f"     at first: {entries or 'no entry'}, the truth is {self.start.truth}"
         return "\n".join([f"{self.promise} does not hold{seed}: {self.what}", begin, *lines])
 
 
@@ -140,36 +145,21 @@ def _word(part: Any) -> str:
     if part is None:
         return "-"
     if isinstance(part, bytes):
-        return _token(part)
-    if not isinstance(part, tuple):
-        return str(part)
-    kind = part[0] if part and isinstance(part[0], str) else ""
-    if kind == "reading":
-        _, _, _, tokens, entry, lease = part
-        said = f"[tokens {', '.join(map(_word, tokens))} | entry {_entry(entry)}"
-        return said + (f" | lease {_lease(lease)}]" if lease is not None else "]")
-    if kind == "grant":
-        _, ours, holder, reading = part
-        return f"{'granted' if ours else f'held by {_nonce(holder)}'} {_word(reading)}"
-    return "(" + ", ".join(each if isinstance(each, str) else _word(each) for each in part) + ")"
+        return _bytes(part)
+    if isinstance(part, Command):
+        return _command(part)
+    if isinstance(part, tuple):
+        return "(" + ", ".join(map(_word, part)) + ")"
+    return str(part)
 
 
-def _token(token: bytes) -> str:
-    number, _, nonce = token.decode().partition("-")
-    return f"{number}-{_nonce(nonce)}"
+def _command(command: Command) -> str:
+    if command.script is None:
+        return " ".join(map(_bytes, command.args))
+    name = next(name for name in scripts.__all__ if getattr(scripts, name) is command.script)
+    return " ".join([name, *map(_bytes, command.args[1:])])
 
 
-def _nonce(nonce: str) -> str:
-    return nonce.lstrip("0") or "0"
-
-
-def _entry(entry: Any) -> str:
-    return "none" if entry is None else f"{entry[0]} under {', '.join(_token(token) for _, token in entry[1])}"
-
-
-def _lease(lease: bytes) -> str:
-    kind, _, rest = lease.decode().partition(" ")
-    token, _, under = rest.partition(" ")
-    return f"{kind} {_nonce(token)}" + (
-        f" under {','.join(_token(each.encode()) for each in under.split(','))}" if under else ""
-    )
+def _bytes(text: bytes) -> str:
+    """Tokens and nonces without their zeros, entries as what they say."""
+    return re.sub(r"(?<![0-9a-f])0*([0-9a-f]{1,16})(?=[ ,|)]|$)", r"\1", text.decode())

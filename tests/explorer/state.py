@@ -2,47 +2,78 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from memover.codec.envelope import Header
+from memover.engine.tokens import parse
+from memover.model import Key
 
 __all__ = [
-    "CALL", "CHILD", "CLOCK", "COARSE", "ENTRIES", "GENERATION", "OUTER", "PARENT", "TAG", "VERSION_MARK",
-    "Actor", "Held", "Marks", "Process", "Slot", "State", "Step", "expired", "fallen", "header_of", "put_actor", "put_process",
-    "without",
+    "CALL", "CHILD", "CLOCK", "COARSE", "GENERATION", "OLDER", "OTHER", "OUTER", "PARENT", "SOFT", "TAG", "VERSION_MARK",
+    "Actor", "FlightName", "Held", "Marks", "Process", "Sight", "State", "Step", "fallen", "header_in", "key_of", "number", "put_actor",
+    "put_process", "raw_of", "value_in", "without",
 ]  # fmt: skip
 
 Marks = tuple[tuple[bytes, bytes], ...]
-Tokens = tuple[bytes | None, ...]
+Held = tuple["bytes | None", ...]
+"""What a server holds, in the order of the world's keys."""
+FlightName = tuple[int, int]
+"""A call: the actor that it belongs to, and which of the actor's calls it is."""
+Sight = tuple["tuple[bytes, bytes | None]", ...]
+"""What somebody has seen on a server: keys, with what was under them."""
+Known = tuple["tuple[bytes, int] | None", ...]
 
 GENERATION = b"w:gen:f"
+SOFT = b"w:gen:f@soft"
 TAG = b"w:tag:t"
-CLOCK = b"w:clock"
-CALL = b"w:call:f:0"
+CLOCK = b"w:gen:@tags"
+CALL = b"w:gen:f@call0"
 COARSE = b"w:gen:@all"
 OUTER = b"w:gen:p"
-VERSION_MARK = (b"@version:f", b"1")
-"""The function `f` and its call's own token; the tag it may carry, the tags' clock; `p`, which uses `f`."""
+VERSION_MARK = (b"@version:f", b"2")
+"""The function `f`, its soft mark and its calls' own token; the tag it may carry, the tags' clock; `p`, which uses `f`."""
 
-CHILD, PARENT = 0, 1
-ENTRIES = (b"w:1:f:k", b"w:1:p:k")
+CHILD, PARENT, OTHER, OLDER = range(4)
+"""A call of `f`, one of `p`, another call of `f`, and the first call's entry under the version before."""
+TEXTS = ("w:2:f:k", "w:1:p:k", "w:2:f:l", "w:1:f:k")
 NEVER = float("inf")
 
 
+def key_of(which: int, names: tuple[bytes, ...]) -> Key:
+    return Key(TEXTS[which], names)
+
+
+def raw_of(value: int, marks: Marks, *, stale: bool = False) -> bytes:
+    """The bytes of an entry that is stamped with these tokens, the generation first."""
+    return b"%d|%d|%b" % (value, stale, b",".join(name + b"=" + token for name, token in marks))
+
+
+@lru_cache(100_000)
+def parsed(raw: bytes) -> tuple[int, bool, Marks]:
+    value, stale, marks = raw.split(b"|", 2)
+    pairs = (mark.rpartition(b"=") for mark in marks.split(b","))
+    return int(value), stale == b"1", tuple((name, token) for name, _, token in pairs)
+
+
+def value_in(raw: bytes) -> int:
+    return parsed(raw)[0]
+
+
 @cache
-def header_of(key: int, marks: Marks) -> Header:
-    """The header of an entry stamped with these tokens, the generation first."""
+def header_in(raw: bytes, key: bytes) -> Header:
+    """The header of an entry; it was made at instant 0, which is now, and is fresh for ever or not at all."""
+    _, stale, marks = parsed(raw)
     return Header(
         kind=0,
         codec="world",
         compression=0,
         generation=marks[0][1],
-        key=ENTRIES[key],
+        key=key,
         marks=marks[1:],
-        created_at=0.0,
+        created_at=-1.0 if stale else 0.0,
         load_time=0.0,
-        fresh_until=NEVER,
+        fresh_until=0.0 if stale else NEVER,
         usable_until=NEVER,
         fingerprint=bytes(8),
         payload_at=0,
@@ -51,51 +82,40 @@ def header_of(key: int, marks: Marks) -> Header:
     )
 
 
-class Slot(NamedTuple):
-    """One key in a store: its entry (the value, what it is stamped with) and the bytes of its lease."""
-
-    entry: tuple[int, Marks] | None = None
-    lease: bytes | None = None
-
-
-class Held(NamedTuple):
-    """What a store holds: tokens in the order of the world's names, and a slot for each key."""
-
-    tokens: Tokens
-    slots: tuple[Slot, ...]
-
-
 class Process(NamedTuple):
     """What the calls of one process share.
 
-    `last` and `owed` are its witness; `bound` is the truth that its own calls were promised by an invalidation that
-    failed loudly; `learned` are the further names that its new calls read with each key; `flights` are (lease token, actor); `trains`
-    the storeless load under way for each key, (actor, number); `tickets` counts them and those who wait.
+    `last` and `owed` are its witness: (token, number) last believed under each name, and (name, actor) of what is owed.
+    `learned` are the further names that its new calls read with each key; `flights` are (lease token, call); `unleased`
+    the load without a lease under way for each key, (call, number); `counted` numbers those and their callers. `landed` are
+    the outcomes of ended calls that are still waited for. `bound` is the truth that its own calls were promised by an
+    invalidation that failed loudly.
     """
 
-    last: Tokens
+    last: Known
     learned: tuple[tuple[bytes, ...], ...]
-    trains: tuple[tuple[int, int] | None, ...]
-    owed: frozenset[bytes] = frozenset()
+    unleased: tuple[tuple[FlightName, int] | None, ...]
+    owed: frozenset[tuple[bytes, int]] = frozenset()
+    flights: frozenset[tuple[str, FlightName]] = frozenset()
+    counted: int = 0
+    landed: tuple[tuple[FlightName, Any], ...] = ()
+    refreshing: bool = False
     bound: int = 0
-    flights: frozenset[tuple[str, int]] = frozenset()
-    tickets: int = 0
     alive: bool = True
 
 
 class Actor(NamedTuple):
-    """How far one flow has come. `node` names everything it was ever answered; `phase` is inside its operation.
+    """How far one flow has come. `node` names everything it was ever answered; `phase` is inside its step.
 
-    `floor` is the least value it may be answered with, known when it begins (None: not yet); `seen` is what it saw when
-    it last looked; `learned` are the further names it reads with each key; `excused` says that a failover took away what it would have had to know; `healing` that it
-    knew what was lost, and so has to put it back.
+    `floor` is the least value it may be answered with, known when it begins (None: not yet); `seen` is what
+    it saw when it last looked; `excused` says that a failover took away what it would have had to know; `healing` that it knew what
+    was lost, and so has to put it back.
     """
 
     node: int = -1
     phase: tuple[Any, ...] = ()
     floor: int | None = None
-    seen: tuple[Any, ...] | None = None
-    learned: tuple[tuple[bytes, ...], ...] = ()
+    seen: Sight | None = None
     excused: bool = False
     healing: bool = False
 
@@ -111,15 +131,12 @@ class State(NamedTuple):
     processes: tuple[Process, ...]
     actors: tuple[Actor, ...]
     replica: Held | None = None
-    network: tuple[tuple[int, tuple[Any, ...]], ...] = ()
+    network: tuple[tuple[int, Any], ...] = ()
     lost: tuple[bool, ...] = ()
     high: tuple[int, ...] = ()
     faults: tuple[str, ...] = ()
     loads: int = 0
     fallen: tuple[str, str] | None = None
-
-
-# -- small changes of a moment -----------------------------------------------------------------------------------------------------
 
 
 class Step(NamedTuple):
@@ -128,6 +145,9 @@ class Step(NamedTuple):
     who: str
     what: tuple[Any, ...]
     after: State
+
+
+# -- small changes of a moment -----------------------------------------------------------------------------------------------------
 
 
 def put_actor(state: State, index: int, actor: Actor) -> State:
@@ -146,9 +166,11 @@ def without(state: State, fault: str) -> State:
     return state._replace(faults=tuple(faults))
 
 
-def expired(state: State) -> State:
-    return state._replace(held=state.held._replace(slots=tuple(Slot(slot.entry, None) for slot in state.held.slots)))
-
-
 def fallen(state: State, promise: str, what: str) -> State:
     return state._replace(fallen=(promise, what))
+
+
+@cache
+def number(token: bytes | None) -> int:
+    generation = parse(token)
+    return 0 if generation is None else generation.number

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from memover.engine import flows
-from tests.explorer.mutants import MUTANTS
+from tests.explorer.mutants import MUTANTS, real_rules
 from tests.explorer.scenarios import DEEP
 from tests.explorer.search import wander
-from tests.explorer.world import Rules, World
+from tests.explorer.world import World
 
 if TYPE_CHECKING:
     from tests.explorer.search import Violation
-    from tests.explorer.world import Scenario
+    from tests.explorer.world import Rules, Scenario
 
 FIRST_SEED = int(os.environ.get("MEMOVER_SEED", "0"))
 SCHEDULES = 3000
@@ -52,7 +51,7 @@ def draw(scenario: Scenario, rules: Rules, count: int) -> tuple[int, Violation |
 @pytest.mark.parametrize("scenario", DEEP, ids=lambda scenario: scenario.name)
 def test_no_drawn_schedule_breaks_a_promise(scenario: Scenario) -> None:
     """No promise falls when everybody acts at once and everything goes wrong."""
-    steps, violation = draw(scenario, Rules(flows), SCHEDULES)
+    steps, violation = draw(scenario, real_rules(scenario), SCHEDULES)
     assert violation is None, str(violation)
     print(f"seeds {FIRST_SEED} to {FIRST_SEED + SCHEDULES - 1}: {steps} steps")
     assert steps > SCHEDULES
@@ -63,14 +62,16 @@ def test_no_drawn_schedule_breaks_a_promise(scenario: Scenario) -> None:
 def test_the_drawing_is_not_blind(wrong: str) -> None:
     """What is planted is come upon: the schedules drawn do leave slow loads behind."""
     (mutant,) = (mutant for mutant in MUTANTS if mutant.wrong == wrong)
-    _, violation = draw(BY_NAME[PLANTED[wrong]], mutant.rules(), SCHEDULES)
+    scenario = BY_NAME[PLANTED[wrong]]
+    _, violation = draw(scenario, mutant.rules(scenario), SCHEDULES)
     assert violation is not None and violation.promise in ("P1", "P2")
 
 
 def test_a_seed_replays_its_schedule() -> None:
     """The same seed, the same schedule, the same violation, in a world that has seen others as in a new one."""
     (mutant,) = (mutant for mutant in MUTANTS if mutant.wrong == "whoever has loaded stores, lease or not")
-    scenario, rules = BY_NAME["everything goes wrong, call by call"], mutant.rules()
+    scenario = BY_NAME["everything goes wrong, call by call"]
+    rules = mutant.rules(scenario)
     _, found = draw(scenario, rules, 5000)
     assert found is not None and found.seed is not None
     _, again = wander(World(scenario, rules), found.seed)

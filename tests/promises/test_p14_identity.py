@@ -1,6 +1,6 @@
 """P14: two callables that can answer differently never share an entry; the same function keeps its entries.
 
-The headline cases; every kind of callable, notebooks, reloads and programs are in tests/identity and tests/face."""
+The headline cases; every kind of callable, notebooks, reloads and programs are in tests/keys and tests/face."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_many_threads_may_ask() -> None:
     background = Background()
     ran: list[int] = []
     threads = [
-        threading.Thread(target=lambda own=own: [background.later(0.0, lambda at=at: ran.append(at)) for at in range(own, 400, 4)])
+        threading.Thread(target=lambda own=own: [background.later(0.0, lambda at=at: ran.append(at)) for at in range(own, 400, 4)])  # type: ignore[misc]
         for own in range(4)
     ]  # fmt: skip
     for thread in threads:
@@ -114,7 +114,7 @@ def test_a_child_begins_anew_after_fork() -> None:
 def test_a_thread_that_cannot_be_started_is_started_with_the_next_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system gives no thread once: nothing is raised, and the next task brings both to run."""
     background, ran, both = Background(), [], threading.Event()
-    start, refused = module.start_new_thread, []
+    start, refused = module.start_new_thread, list[int]()  # type: ignore[attr-defined]
 
     def refuse_once(*args: Any) -> int:
         if not refused:

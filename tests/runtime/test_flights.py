@@ -158,7 +158,7 @@ def test_one_of_many_threads_leads() -> None:
     """Threads that share under one token at once agree on whose flight it is."""
     for turn in range(200):
         flights = Flights()
-        shared = together(4, lambda _, flights=flights, turn=turn: flights.share(f"t{turn}", Flight()))
+        shared = together(4, lambda _, flights=flights, turn=turn: flights.share(f"t{turn}", Flight()))  # type: ignore[misc]
         assert len(set(map(id, shared))) == 1
 
 

@@ -87,7 +87,8 @@ class Ground:
 
     def token(self) -> bytes | None:
         if self.memory is not None:
-            return self.memory.tokens.get(self.name)
+            token: bytes | None = self.memory.tokens.get(self.name)
+            return token
         found: Any = self.client.get(self.name)  # type: ignore[union-attr]
         return None if found is None else bytes(found)
 
@@ -199,7 +200,7 @@ def observe(
         runs.clear()
         function.counters.__init__()  # type: ignore[misc]  # only what this call counts
         calls: list[str] = []
-        function.store = state.store = Watched(state.store, calls)  # type: ignore[assignment]
+        function.store = state.store = Watched(state.store, calls)
         if state.memory is not None:
             state.memory = state.store
         bare = (hit.acached_call if awaited else hit.cached_call)(function, resident.lookup)

@@ -174,8 +174,12 @@ def test_a_call_is_present_while_it_runs() -> None:
     def returns() -> FramePresence:
         presence = FramePresence()
         assert presence.present()
-        assert presence.beneath(FramePresence())
+        assert called_by(presence)
         return presence
+
+    def called_by(presence: FramePresence) -> bool:
+        own = FramePresence()
+        return presence.beneath(own) and not own.beneath(presence)
 
     def raises() -> None:
         left.append(FramePresence())
@@ -206,7 +210,7 @@ def test_a_presence_that_is_forgotten_keeps_nothing_alive() -> None:
     assert presence.present()
     presence.forget()
     assert not presence.present()
-    assert not presence.beneath(FramePresence())
+    assert not FramePresence().beneath(presence)
 
 
 def test_a_task_is_present_until_it_is_done_or_its_loop_closed() -> None:
@@ -227,6 +231,6 @@ def test_a_task_is_present_until_it_is_done_or_its_loop_closed() -> None:
     done, pending = loop.run_until_complete(begin())
     assert not done.present()
     assert pending.present()
-    assert not pending.beneath(None)
+    assert not pending.beneath(FramePresence())
     loop.close()
     assert not pending.present()

@@ -242,14 +242,14 @@ def test_a_signal_is_thrown_into_the_flow() -> None:
 
 def test_a_flow_behind_is_answered_within_its_time(runner: Callable[[Flow[Any]], Any]) -> None:
     """`Spawn` answers the result where it is there in time, and tells `ended` of it either way."""
-    pool, results = RefreshPool(1), []
+    pool, results = RefreshPool(1), list[Any]()
     assert runner(asking(Spawn(lambda: just(7), pool, results.append, 30.0))) == 7
     assert results == [7]
 
 
 def test_a_flow_behind_goes_on_without_its_caller() -> None:
     """Where it is not there in time the answer is True, and `ended` is called with the result when it has ended."""
-    pool, results, go_on = RefreshPool(1), [], threading.Event()
+    pool, results, go_on = RefreshPool(1), list[Any](), threading.Event()
     over = threading.Event()
 
     def slow() -> Flow[int]:
@@ -294,8 +294,12 @@ def test_a_flow_behind_that_raises_has_ended(error: Exception, runner: Callable[
 
 def test_a_full_pool_says_so(runner: Callable[[Flow[Any]], Any]) -> None:
     """No room: the answer is False, the flow is not begun, and `ended` is called."""
-    pool, results, go_on = RefreshPool(1), [], threading.Event()
-    while pool.submit(lambda: go_on.wait(60)):
+    pool, results, go_on = RefreshPool(1), list[Any](), threading.Event()
+
+    def wait() -> None:
+        assert go_on.wait(60)
+
+    while pool.submit(wait):
         pass
     assert runner(asking(Spawn(lambda: failing(AssertionError("begun")), pool, results.append))) is False
     assert results == [None]
@@ -305,7 +309,7 @@ def test_a_full_pool_says_so(runner: Callable[[Flow[Any]], Any]) -> None:
 
 def test_together_is_bounded_and_counts(runner: Callable[[Flow[Any]], Any]) -> None:
     """Never more than `limit` at a time, results in order, each end counted once."""
-    lock, running, most, ends = threading.Lock(), [0], [0], []
+    lock, running, most, ends = threading.Lock(), [0], [0], list[int]()
 
     def one(number: int) -> Flow[int]:
         with lock:

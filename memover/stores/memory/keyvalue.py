@@ -69,42 +69,52 @@ class MemoryKeyValues(MemoryEntries):
     @immediate
     def swap(self, key: Key, old: bytes, new: bytes) -> bool:
         with self._latch:
-            item = self._item_at(key.text)
-            if item is None or item.raw != old:
-                return False
-            self._place(key.text, self._item(key, new, MISSING, ends=item.ends))
-            return True
+            while True:
+                entries = self._latch.entries
+                item = self._item_at(key.text)
+                if item is None or item.raw != old:
+                    return False
+                changed = self._item(key, new, MISSING, ends=item.ends)
+                if entries == self._latch.entries:
+                    self._place(key.text, changed)
+                    return True
 
     @immediate
     def touch(self, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float) -> Change:
         with self._latch:
-            generation = self._under(stamp)
-            found = self._live(parcel.key, generation, now)
-            if found is None:
-                return Change(False, generation)
-            if parcel.expire_ms < 0:
-                self._remove(parcel.key)
-            else:
+            while True:
+                entries = self._latch.entries
+                generation = self._under(stamp)
+                found = self._live(parcel.key, generation, now)
+                if found is None:
+                    return Change(False, generation)
                 old, header = found
                 raw = rewritten(old.raw, header, fresh_until=fresh_until)
-                self._place(
-                    parcel.key.text, self._item(parcel.key, raw, old.value, old.places, limit(parcel.expire_ms))
-                )
-            return Change(True, generation)
+                item = self._item(parcel.key, raw, old.value, old.places, limit(max(parcel.expire_ms, 0)))
+                if entries != self._latch.entries:
+                    continue  # something ran in the middle of this section, perhaps a removal
+                if parcel.expire_ms < 0:
+                    self._remove(parcel.key)
+                else:
+                    self._place(parcel.key.text, item)
+                return Change(True, generation)
 
     @immediate
     def move(self, key: Key, to: Key, stamp: Stamp, now: float) -> Change:
         with self._latch:
-            generation = self._under(stamp)
-            found = self._live(key, generation, now)
-            if found is None:
-                return Change(False, generation)
-            old, header = found
-            self._remove(key)
-            self._remove(to)
-            item = self._item(to, rewritten(old.raw, header, key=to.entry), old.value, old.places, old.ends)
-            self._place(to.text, item)
-            return Change(True, generation)
+            while True:
+                entries = self._latch.entries
+                generation = self._under(stamp)
+                found = self._live(key, generation, now)
+                if found is None:
+                    return Change(False, generation)
+                old, header = found
+                item = self._item(to, rewritten(old.raw, header, key=to.entry), old.value, old.places, old.ends)
+                if entries == self._latch.entries:
+                    self._remove(key)
+                    self._remove(to)
+                    self._place(to.text, item)
+                    return Change(True, generation)
 
     @immediate
     def remove(self, key: Key) -> tuple[bytes | None, bytes | None]:

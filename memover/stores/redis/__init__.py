@@ -5,7 +5,6 @@ commands, keyvalue          each store method as a flow of commands, written onc
 store                       the store: these methods, the read of a hit, and its life
 link                        from commands to nodes and back: scripts, routing, breaker, errors, once for both
 cluster                     which node answers for a key, and what to do when that changes
-breaker                     holds calls back while the server does not answer
 connect, opening            what a URL says; connections made by redis-py within a time limit
 resp                        bytes of commands and answers
 connection, pool            the connections of threads

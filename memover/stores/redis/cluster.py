@@ -45,6 +45,11 @@ class Topology:
         """The nodes that own slots, as last heard of."""
         return self._known
 
+    def owner(self, route: bytes) -> Node | None:
+        """The node of a key as last heard of, None where that is not known. No round trip."""
+        owners = self._owners
+        return owners[key_slot(route)] if owners else None
+
     def routed(self, commands: list[tuple[bytes, tuple[bytes, ...]]]) -> Hops:
         """Send each command to the node of its key and follow the nodes' directions."""
         # One map for the whole journey: another thread, or a node that fails on the way, may have it forgotten meanwhile.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memover.stores.redis.breaker import Breaker
+from memover.stores.breaker import Breaker
 
 __all__ = ["FLOOR_BYTES", "FLOOR_COMMANDS", "LARGE_BYTES", "Limits"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from memover.clocks import monotonic
-from memover.errors import StoreError
+from memover.errors import StoreError, StoreUnavailable
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.connect import ValueFault, translated
 from memover.stores.redis.limits import FLOOR_BYTES, LARGE_BYTES
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memover.engine.steps import Flow
-    from memover.stores.redis.breaker import Breaker
+    from memover.stores.breaker import Breaker
     from memover.stores.redis.commands import Command
     from memover.stores.redis.connect import Node, Target
     from memover.stores.redis.connection import Connection
@@ -336,6 +336,49 @@ class RedisLink:
             if pool is not None:
                 pool.retire()
         return failure
+
+    # -- a connection apart, for a near tier -----------------------------------------------------------------------------------
+
+    @property
+    def sentinel(self) -> bool:
+        """Whether Sentinel says where the primary is."""
+        return self._opener.target.kind == "sentinel"
+
+    def open_line(self, route: bytes, seconds: float) -> Any:
+        """A connected socket to the node of a key, opened in the calling thread. Raises redis-py's errors, OSError and
+        `StoreError`."""
+        node = None if self.topology is None else self.topology.owner(route)
+        if self.topology is not None and node is None:
+            self.visited(route)
+            node = self.topology.owner(route)
+            if node is None:
+                raise StoreUnavailable(
+                    f"{self.address}: no node answers for the slot of {route!r}.", store=self.address
+                )
+        return self._opener.open(node, seconds).socket
+
+    def visited(self, route: bytes) -> None:
+        """Find the node of a key, by asking it for the key. Raises `StoreError`."""
+        journey = self._routed([(route, (b"MGET", route))])
+        answers: list[Any] = []
+        try:
+            exchanges = next(journey)
+            while True:
+                exchanges = journey.send(self._visits(exchanges, False, False))
+        except StopIteration as stop:
+            answers = stop.value
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise translated(answer, self.address)
+
+    def forget_map(self) -> None:
+        """Ask a Cluster for its map anew before the next command."""
+        if self.topology is not None:
+            self.topology.forget()
+
+    def forget_primary(self) -> None:
+        """Ask the sentinels anew where the primary is."""
+        self._lose_primary(None)
 
     def _lose_primary(self, node: Node | None) -> None:
         self._opener.primary = None

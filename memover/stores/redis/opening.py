@@ -116,7 +116,8 @@ class _Tcp(_Limited, sync_connection.Connection):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self.socket_keepalive:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                    for name, value in (self.socket_keepalive_options or {}).items():
+                    options: Any = self.socket_keepalive_options or {}
+                    for name, value in options.items():
                         sock.setsockopt(socket.IPPROTO_TCP, name, value)
                 sock.settimeout(self.memover_left() / (len(addresses) - at))
                 sock.connect(address)

@@ -29,7 +29,7 @@ from memover.stores.redis.opening import Crowded, Opening
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memover.stores.redis.breaker import Breaker
+    from memover.stores.breaker import Breaker
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line
 

@@ -106,7 +106,7 @@ class PureReader:
             if len(buffer) > at and buffer[at] not in b"+-:$*":
                 raise exceptions.InvalidResponse(f"an answer begins with {bytes(buffer[at : at + 1])!r}")
             raise _Short(len(buffer) + 1)
-        kind, line = buffer[at : at + 1], bytes(buffer[at + 1 : end])
+        kind, line = bytes(buffer[at : at + 1]), bytes(buffer[at + 1 : end])
         end += 2
         if kind == b"+":
             return line, end

@@ -9,6 +9,7 @@ from memover.stores.redis.commands import Command, Large, RedisCommands
 from memover.stores.redis.connect import lost
 from memover.stores.redis.keyvalue import KeyValueCommands
 from memover.stores.redis.link import RedisLink
+from memover.stores.redis.watch import RedisWatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from memover.engine.steps import Flow
     from memover.engine.store import Seen, Store
     from memover.model import Key
-    from memover.stores.redis.breaker import Breaker
+    from memover.stores.breaker import Breaker
     from memover.stores.redis.connect import Node, Target
     from memover.stores.redis.limits import Limits
 
@@ -37,7 +38,7 @@ class RedisStore(KeyValueCommands, RedisCommands):
         self.spread = target.kind == "cluster"
         self.wait_replicas = limits.wait_replicas
         self.replicas_ms = limits.replicas_ms
-        self.link: RedisLink = RedisLink(target, limits)
+        self.link: RedisLink = RedisLink(target, limits)  # pyright: ignore[reportIncompatibleVariableOverride]
         self.breaker: Breaker = self.link.breaker(None)
         """Of the one server; a Cluster has one for each node."""
 
@@ -128,6 +129,10 @@ class RedisStore(KeyValueCommands, RedisCommands):
         """The answers of one node to a pipeline of commands, errors as answers. One round trip. Raises `StoreError`."""
         return self.link.visit(node, commands)
 
+    def watch(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> RedisWatch:
+        """A connection for a near tier, opened in the calling thread; see `stores.near.Watch`. Raises `StoreError`."""
+        return RedisWatch(self, coarse, prefixes, seconds)
+
     # -- life -------------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -142,5 +147,5 @@ class RedisStore(KeyValueCommands, RedisCommands):
 
 if TYPE_CHECKING:
 
-    def _is_one(store: RedisStore) -> Store:
+    def _is_one(store: RedisStore) -> Store:  # pyright: ignore[reportUnusedFunction]
         return store

@@ -41,7 +41,7 @@ _TEXTS = (  # Python 3.10 does not say the code
     ("schema has changed", Failure.BUSY),
     ("interrupted", Failure.BUSY),
     ("readonly", Failure.READ_ONLY),
-    ("disk I/O error", Failure.UNAVAILABLE),
+    ("disk I/O error", Failure.FULL),  # most likely
     ("Could not decode", Failure.DAMAGED),
     ("too big", Failure.DAMAGED),
     ("malformed", Failure.DAMAGED),
@@ -70,6 +70,8 @@ def failure_of(error: Exception) -> Failure:
     for part, failure in _TEXTS:
         if part in text:
             return failure
+    if type(error) is sqlite3.DatabaseError:
+        return Failure.DAMAGED  # of this very class are SQLITE_CORRUPT and SQLITE_NOTADB; its text may be unreadable
     if "no such table" in text or "no such column" in text:
         return Failure.DAMAGED  # its header says that it is ours, and its tables are not
     return Failure.OURS

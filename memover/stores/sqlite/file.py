@@ -63,6 +63,7 @@ _PAUSE_FIRST_SECONDS, _PAUSE_LAST_SECONDS = 0.0002, 0.004
 _FORK_PATIENCE_SECONDS, _FORK_WAIT_SECONDS = 0.05, 1.0
 _OLDEST_SQLITE = (3, 35, 0)
 _HEADER_BYTES = 100
+_FAILURES_IN_A_ROW = 20
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -76,7 +77,13 @@ class Busy(Exception):
 
 
 class Connection(sqlite3.Connection):
-    """As sqlite3's; weakly referable."""
+    """As sqlite3's; weakly referable, and closed without a warning when an exception from outside has lost it."""
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except sqlite3.Error:
+            pass  # it was never opened
 
 
 Identity = tuple[int, int, int, int]
@@ -110,6 +117,7 @@ class File:
         """A mark for each opening and closing that is going on: SQLite's own locks are held then."""
         self._header: tuple[int, int, int] | None = None
         self._tainted = False
+        self._failing = 0
         self._checked = False
         self._directory_synced = False
 
@@ -228,6 +236,9 @@ class File:
                 if failure is Failure.FULL:
                     # The connection stays: with no room, another could not even be opened to read.
                     self.give_back(idle, connection)
+                    self._failing += 1
+                    if self._failing > _FAILURES_IN_A_ROW and not hasattr(error, "sqlite_errorcode"):
+                        self.leave()  # Python 3.10 cannot tell a full disk from a connection that is broken
                     raise StoreUnavailable(
                         f"{self.address}: {error}: nothing can be written: make room on the disk.", store=self.address
                     ) from error
@@ -235,6 +246,7 @@ class File:
                 self._failed(failure, connection, error, deadline, lost)
                 continue
             self.give_back(idle, connection)
+            self._failing = 0
             return answer
 
     def _failed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic
 from memover.errors import ConfigurationError, StoreTimeout
@@ -66,7 +66,8 @@ def _try(file: FileIO) -> bool:
         else:
             import msvcrt
 
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            windows: Any = msvcrt
+            windows.locking(file.fileno(), windows.LK_NBLCK, 1)
     except OSError as error:
         import errno
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from memover.clocks import monotonic
 from memover.codec.envelope import KIND_KEY_VALUE, payload_of, read_header, rewritten
+from memover.engine.judge import is_fresh
 from memover.engine.store import INTEGER, INTEGER_LIMIT, TOKEN_MARGIN_MS, Change
 from memover.errors import DamagedEntry, StoreTimeout
 from memover.stores.sqlite import statements as sql
@@ -254,7 +255,7 @@ class SqliteKeyValues:
             header = read_header(raw, key.entry)
         except DamagedEntry:
             return _Found(head, None, None)
-        if header.kind != KIND_KEY_VALUE or header.generation != generation or now >= header.fresh_until:
+        if header.kind != KIND_KEY_VALUE or not is_fresh(header.generation, header.fresh_until, generation, now):
             return _Found(head, None, None)
         return _Found(head, raw, header)
 

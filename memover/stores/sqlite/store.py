@@ -29,7 +29,7 @@ from memover.engine.steps import Run
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Seen
 from memover.errors import StoreError, StoreUnavailable
 from memover.keys.names import transient
-from memover.stores.redis.breaker import Breaker
+from memover.stores.breaker import Breaker
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.failures import ERRORS
 from memover.stores.sqlite.file import Busy, file_at, time_ms, time_us
@@ -38,6 +38,7 @@ from memover.stores.sqlite.keyvalue import SqliteKeyValues
 from memover.stores.sqlite.limits import Limits
 from memover.stores.sqlite.statements import FOREVER, INLINE_BYTES, PIECE_BYTES
 from memover.stores.sqlite.tidy import Tidier
+from memover.stores.sqlite.watch import SqliteWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -447,6 +448,10 @@ class SqliteStore(SqliteKeyValues):
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, function)
+
+    def watch(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> SqliteWatch:
+        """What a near tier asks; see `stores.near.Watch`."""
+        return SqliteWatch(self, coarse)
 
     # -- the rest -----------------------------------------------------------------------------------------------------------------
 

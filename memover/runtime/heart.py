@@ -1,0 +1,333 @@
+"""The heartbeat of a near tier: one thread for each cache that has one, with a connection of its own.
+
+A beat asks the store for one token, that which moves with every invalidation (`keys.names.coarse_key`). If it is the one
+known, no token of the prefix has moved since the last beat, and the fence is raised to the moment at which this question
+was sent. If not, every token in use is read anew, in one batch, after it; then the fence is raised. An invalidation moves
+its own tokens first and this one last (`engine.store.Store.bump`, `drop`), and returns after that: so one that returned
+before a beat was sent is seen by it, on one server and on a Cluster, whatever messages were lost.
+
+The token is made to exist before anything is trusted; a lost one differs from the one known. A new connection knows none.
+
+Pushes (what the server says has changed) only make it faster. Where nobody has looked into the tier since the last beat,
+a beat comes at most once a second, so that the fence may lapse while nobody looks; the first call goes to the store then
+and wakes the thread.
+
+The thread does not keep its cache alive. It is started by the first call, and again after a fork or `close()`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import select
+import socket
+from _thread import start_new_thread
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from memover.clocks import boottime
+from memover.errors import ConfigurationError, StoreError, StoreTimeout
+from memover.keys.names import token_prefixes, transient
+from memover.latch import FramePresence
+from memover.model import Event
+from memover.runtime.run import run
+from memover.stores.near import Tier, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memover.engine.tokens import Witness
+    from memover.runtime.observers import Observers
+    from memover.runtime.state import CacheState
+
+__all__ = ["Heart", "heart_of"]
+
+logger = logging.getLogger("memover")
+
+IDLE_SECONDS = 1.0
+"""The least time between two beats while nobody looks into the tier."""
+KEEP_SECONDS = 10.0
+"""How often the call tokens in use are prolonged; they live three times as long."""
+_RETRY_FIRST_SECONDS, _RETRY_LAST_SECONDS = 0.05, 1.0
+_PUSHED_REST_SECONDS = 0.02
+"""On a Cluster, where a push says only that something moved: the least time between two beats because of that."""
+_BATCH = 512
+
+
+class _Run:
+    """One life of the thread: what it knows, and its bell. `stopped` ends it at its next step."""
+
+    def __init__(self) -> None:
+        self.watch: Watch | None = None
+        self.known: bytes | None = None
+        self.due = self.retry_at = self.keep_at = 0.0
+        self.retry = _RETRY_FIRST_SECONDS
+        self.unused: set[bytes] = set()
+        self.hits = -1
+        self.stopped = False
+        self.starting: FramePresence | None = FramePresence(1)
+        self.bell: tuple[Any, ...] = ()
+
+    def ring(self) -> None:
+        for end in self.bell[1:]:
+            try:
+                end.send(b"!")
+            except OSError:
+                pass  # it has been told already
+
+    def drop(self) -> None:
+        """Close what is open."""
+        watch, bell, self.watch, self.bell = self.watch, self.bell, None, ()
+        if watch is not None:
+            watch.close()
+        for end in bell:
+            end.close()
+
+
+class Heart:
+    """Keeps the fence of one tier. `staleness` is the least that a function on it asked for."""
+
+    def __init__(self, state: CacheState, open_watch: Callable[[float], Watch]) -> None:
+        self.tier = Tier(state.near_max_entries, state.near_max_bytes)
+        self.staleness = math.inf
+        self._runs: dict[int, _Run] = {}
+        self._spread = state.store.spread
+        self._state = ref(state)
+        self._store: Any = state.store
+        self._coarse = state.coarse_name
+        self._witness: Witness = state.witness
+        self._observers: Observers = state.observers
+        self._open = open_watch
+        self._fell = False
+
+    # -- life -----------------------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have the next beat now, and the thread started if it is not there. Any thread may call, for next to nothing."""
+        run_ = self._runs.get(0)
+        if run_ is not None and run_.starting is None:
+            run_.ring()
+            return
+        if run_ is not None and run_.starting is not None:
+            if run_.starting.present():
+                return
+            self._runs = {}  # whoever was about to start it has been interrupted
+            run_.drop()
+        mine = _Run()
+        if self._runs.setdefault(0, mine) is not mine:
+            return
+        try:
+            mine.bell = socket.socketpair()
+            for end in mine.bell:
+                end.setblocking(False)
+            start_new_thread(_work, (ref(self), mine))
+        except (OSError, RuntimeError):
+            self._runs = {}  # the system gives none now: the next call tries again
+            mine.drop()
+
+    def close(self) -> None:
+        """End the thread and its connection. The next call begins anew."""
+        runs, self._runs = self._runs, {}
+        for run_ in runs.values():
+            run_.stopped = True
+            run_.ring()
+        self.tier.empty()
+
+    def after_fork(self) -> None:
+        """In a child: thread and connection are the parent's, and nothing is known."""
+        runs, self._runs = self._runs, {}
+        self._fell = False
+        self.tier.reset()
+        for run_ in runs.values():
+            run_.drop()
+
+    def runs(self, run_: _Run) -> bool:
+        """Whether this is the life that counts."""
+        return not run_.stopped and self._runs.get(0) is run_
+
+    # -- one turn of the thread -------------------------------------------------------------------------------------------------
+
+    def turn(self, run_: _Run) -> tuple[list[Any], float]:
+        """Do what is due. Returns what to wait on, and for how many seconds at most."""
+        now = boottime()
+        try:
+            if run_.watch is None:
+                if now < run_.retry_at:
+                    return [], run_.retry_at - now
+                run_.watch = self._open(self._budget())
+                run_.known, run_.due = None, 0.0
+            return self._turn(run_, run_.watch, now)
+        except StoreError as error:
+            return [], self._lost(run_, error)
+
+    def _turn(self, run_: _Run, watch: Watch, now: float) -> tuple[list[Any], float]:
+        tier = self.tier
+        if run_.due and now - run_.due > self.staleness:
+            self._falls(run_, StoreTimeout("the heartbeat was late", store=self._store.address))
+        names, everything = watch.pushed()
+        if names:
+            self._look_at(run_, watch, set(names), now)
+        if everything:
+            tier.fall()
+            run_.known, run_.due = None, 0.0
+        if now >= run_.due or (tier.asked and now - tier.fence > self.staleness / 2):
+            self._beat(run_, watch)
+            active = self._active(run_)
+            interval = self.staleness / 3
+            run_.due = boottime() + (interval if active else max(interval, IDLE_SECONDS))
+            if active and now >= run_.keep_at:
+                run_.keep_at = now + KEEP_SECONDS
+                self._keep(run_, watch)
+        if tier.wanted:
+            self._make_sure()
+        # What came in between the answers to our own questions makes no socket readable.
+        return watch.sources(), 0.0 if watch.waiting() else max(run_.due - boottime(), 0.0)
+
+    def _look_at(self, run_: _Run, watch: Watch, names: set[bytes], now: float) -> None:
+        """What the server says has been written. That a token was prolonged is no news: they are looked at before they
+        fall."""
+        if self._spread:
+            if self._coarse in names:  # of the others the nodes have not told this connection
+                run_.due = min(run_.due, now + _PUSHED_REST_SECONDS)
+            return
+        cells = [cell for name in names if (cell := self.tier.cells.get(name)) is not None]
+        if cells:
+            for cell, token in zip(cells, watch.tokens([cell.name for cell in cells])):
+                if cell.token != token:
+                    self.tier.moved((cell.name,))
+
+    def _beat(self, run_: _Run, watch: Watch) -> None:
+        tier = self.tier
+        sent = boottime()
+        coarse = watch.pulse()
+        if coarse is None or coarse != run_.known or not tier.ready:
+            run_.known = None
+            cells = tier.begin_reading()
+            if coarse is None:
+                (coarse,) = run(self._store.ensure((self._coarse,), (self._witness.floor(self._coarse),), _nonce()))
+            names = [cell.name for cell in cells]
+            tokens = watch.tokens(names) if names else []
+            # One that is behind what was seen before is put back by the next call, which finds it in the store.
+            self._witness.trusts(names, tokens)
+            if not self.runs(run_):
+                return
+            tier.end_reading(cells, tokens)
+            run_.known = coarse
+        if not self.runs(run_):
+            return
+        tier.fence = sent
+        run_.retry = _RETRY_FIRST_SECONDS
+        if self._fell:
+            self._fell = False
+            self._emit("near-stand", None)
+
+    def _make_sure(self) -> None:
+        """Have the call tokens exist that entries are to come in under. Where the store refuses (it is full, say), those
+        entries stay out."""
+        names = list(self.tier.wanted)[:_BATCH]
+        floors = [self._witness.floor(name) for name in names]
+        try:
+            tokens = run(self._store.ensure(names, floors, _nonce()))
+        except StoreError:
+            self.tier.wanted.clear()
+            return
+        self.tier.know(names, tokens)
+
+    def _keep(self, run_: _Run, watch: Watch) -> None:
+        tier = self.tier
+        run_.unused = tier.unused(run_.unused)
+        names = [name for name, cell in list(tier.cells.items()) if cell.uses and transient(name)]
+        for at in range(0, len(names), _BATCH):
+            try:
+                watch.keep(names[at : at + _BATCH])
+            except StoreError:
+                return  # those that expire are missing at the next beat
+
+    def _active(self, run_: _Run) -> bool:
+        """Whether anybody has looked into the tier since this was asked last."""
+        state = self._state()
+        hits = 0 if state is None else sum(each.counters.near_hits for each in list(state.functions))
+        active = hits != run_.hits or self.tier.asked
+        run_.hits, self.tier.asked = hits, False
+        return active
+
+    def _budget(self) -> float:
+        return min(self.staleness, 5.0)
+
+    # -- falling ------------------------------------------------------------------------------------------------------------
+
+    def _lost(self, run_: _Run, error: StoreError) -> float:
+        watch, run_.watch = run_.watch, None
+        if watch is not None:
+            watch.close()
+        if self.runs(run_):
+            self._falls(run_, error)
+        wait, run_.retry = run_.retry, min(run_.retry * 2, _RETRY_LAST_SECONDS)
+        run_.retry_at = boottime() + wait
+        return wait
+
+    def _falls(self, run_: _Run, error: StoreError) -> None:
+        self.tier.fall()
+        run_.known, run_.due = None, 0.0
+        if not self._fell:
+            self._fell = True
+            self._emit("near-fall", error)
+
+    def _emit(self, name: str, error: StoreError | None) -> None:
+        if self._observers.busy:
+            self._observers.emit(Event(name, "", "", detail="" if error is None else str(error)))
+
+
+def heart_of(state: CacheState) -> Heart:
+    """The heart of a cache's near tier. Raises `ConfigurationError` where its store can have none."""
+    watch = getattr(state.store, "watch", None)
+    if watch is None:
+        raise ConfigurationError(
+            f"near=: {state.store.address} is a store that a near cache cannot follow: leave near= out, or use Redis."
+        )
+    prefix, coarse = state.prefix, state.coarse_name
+    return Heart(state, lambda seconds: watch(coarse, token_prefixes(prefix), seconds))
+
+
+def _nonce() -> str:
+    from memover.runtime.function import new_nonce
+
+    return new_nonce()
+
+
+def _work(heart_ref: Any, run_: _Run) -> None:
+    """The thread. It holds its heart only while it works."""
+    run_.starting = None
+    try:
+        while not run_.stopped:
+            heart = heart_ref()
+            if heart is None or not heart.runs(run_):
+                return
+            try:
+                sources, seconds = heart.turn(run_)
+            except Exception:
+                logger.exception("the heartbeat of memover's near cache failed")
+                heart.tier.fall()
+                sources, seconds = [], _RETRY_LAST_SECONDS
+                run_.known = None
+            del heart
+            bell = run_.bell[0]
+            try:
+                _wait([bell, *sources], min(seconds, 3600.0))
+                while bell.recv(4096):
+                    pass
+            except (OSError, ValueError):
+                pass  # nobody rang, or a connection that has been closed
+    finally:
+        run_.drop()
+
+
+def _wait(sources: list[Any], seconds: float) -> None:
+    """Until one of the sockets has something to read; descriptors may be beyond what select takes."""
+    if not hasattr(select, "poll"):
+        select.select(sources, [], [], seconds)
+        return
+    poll = select.poll()
+    for source in sources:
+        poll.register(source, select.POLLIN)
+    poll.poll(max(seconds, 0.0) * 1000)

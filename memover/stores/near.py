@@ -1,0 +1,395 @@
+"""The near tier: entries of a shared store in this process, each under the tokens that it was judged by.
+
+What is here decides nothing about time but the fence. Tokens decide what may be served:
+
+* A `Cell` is a name with the newest token that this process has seen under it. It lives until the tier hears that the
+  token moved, or may have; a dead cell never lives again. An `Item` is served while all its cells live, which is what
+  `engine.judge` asks of an entry's marks, and while its instants say so.
+* The `fence` is the send time of the last question to the store that confirmed every cell. A hit is served only if
+  `boottime() - fence <= max_staleness`: an invalidation that had returned when the question was sent is in its answer.
+* An item enters with the `Ticket` that was taken before its entry was read. `moves` is replaced whenever any token moved
+  or was in doubt, so a ticket from before that is refused: a slow answer cannot bring back what has been dropped.
+
+**One call is one token.** Every item also stands under the call's own token (`keys.names.stripe_key`), which
+`invalidate(*args)` moves if it exists. The heartbeat makes it exist, and it is known here before the entry is read; so
+tokens alone decide, and there is no log of single invalidations that could have a gap. It is shared by a thousandth of the
+namespace's calls, which then go to the store once more.
+
+`moved`, `end_reading` and hits take no lock. Filling holds the latch. Eviction is SIEVE (Zhang, Yang, Yue, Vigfusson,
+Rashmi: "SIEVE is Simpler than LRU", NSDI 2024): a hit sets a flag, and a hand that goes from the oldest item to the newest
+removes the first one without it, so that what was asked for once leaves before what was asked for again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from weakref import WeakSet
+
+from memover.engine.judge import VERSION
+from memover.engine.tokens import parse
+from memover.keys.names import is_call_token
+from memover.latch import Latch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from memover.codec.envelope import Header
+
+__all__ = ["ITEM_BYTES", "Cell", "Item", "Tier", "Ticket", "Watch", "moved"]
+
+ITEM_BYTES = 900
+"""What an item takes besides its value, about: objects, names and its places in dictionaries."""
+_WANTED_LIMIT = 4096
+
+
+class Watch(Protocol):
+    """A connection to the store for one tier, used by its thread alone. Every method raises `StoreError`."""
+
+    def pulse(self) -> bytes | None:
+        """The token that moves with every invalidation, None where it is missing. One round trip."""
+        ...
+
+    def tokens(self, names: Sequence[bytes]) -> list[bytes | None]:
+        """The tokens of these names, read after the last `pulse` was answered."""
+        ...
+
+    def keep(self, names: Sequence[bytes]) -> None:
+        """Prolong these transient tokens by the usual margin."""
+        ...
+
+    def pushed(self) -> tuple[list[bytes], bool]:
+        """Names that the server says have changed since the last time, and whether everything may have. Does not wait."""
+        ...
+
+    def waiting(self) -> bool:
+        """Whether `pushed` has something to give without anything more being received."""
+        ...
+
+    def sources(self) -> list[Any]:
+        """What to wait on for `pushed`: sockets."""
+        ...
+
+    def close(self) -> None:
+        """Close it. May be repeated."""
+        ...
+
+
+class Cell:
+    """A name with the newest token known. `uses` counts the items under it; changed under the latch alone."""
+
+    __slots__ = ("alive", "name", "token", "uses")
+
+    def __init__(self, name: bytes, token: bytes) -> None:
+        self.name = name
+        self.token = token
+        self.alive = True
+        self.uses = 0
+
+
+class Item:
+    """An entry in the tier.
+
+    `value` is handed out as it is while `make` is None; else `make()` makes one for each caller. Both hold while
+    `moved(places)` is False. `first` and `second` are the cells of the generation and of the call, `more` all others.
+    `versions` are the marks that are not in the store. `decodes` counts hits that decoded."""
+
+    __slots__ = (
+        "cost",
+        "decodes",
+        "first",
+        "fresh_until",
+        "header",
+        "make",
+        "more",
+        "newer",
+        "older",
+        "places",
+        "second",
+        "text",
+        "value",
+        "versions",
+        "visited",
+    )
+
+    newer: Item | None
+    older: Item | None
+
+    def __init__(
+        self,
+        text: str,
+        header: Header,
+        value: Any,
+        make: Callable[[], Any] | None,
+        places: tuple[Any, ...],
+        cost: int,
+    ) -> None:
+        self.text = text
+        self.header = header
+        self.fresh_until = header.fresh_until
+        self.value = value
+        self.make = make
+        self.places = places
+        self.cost = ITEM_BYTES + cost
+        self.versions = tuple(mark for mark in header.marks if mark[0].startswith(VERSION)) if header.marks else ()
+        self.first = self.second = _NOBODY
+        self.more: tuple[Cell, ...] = ()
+        self.newer = self.older = None
+        self.visited = False
+        self.decodes = 0
+
+    def stands(self) -> bool:
+        """Whether every token of it is the newest known."""
+        if not (self.first.alive and self.second.alive):
+            return False
+        return not self.more or all(cell.alive for cell in self.more)
+
+    def of_versions(self, versions: Mapping[bytes, bytes]) -> bool:
+        """Whether it was made with the versions of other functions that this process has."""
+        return all(versions.get(name, token) == token for name, token in self.versions)
+
+    def cells(self) -> tuple[Cell, ...]:
+        return (self.first, self.second, *self.more)
+
+
+_NOBODY = Cell(b"", b"")
+_NOBODY.alive = False
+
+
+class Ticket(NamedTuple):
+    """The right to bring in one entry that is read from now on."""
+
+    moves: object
+    cell: Cell
+
+
+class Tier:
+    """Items and cells of one cache in this process. Any thread may call anything."""
+
+    def __init__(self, max_entries: int, max_bytes: int) -> None:
+        self.max_entries = max_entries
+        self.max_bytes = max_bytes
+        self.items: dict[str, Item] = {}
+        self.cells: dict[bytes, Cell] = {}
+        self.wanted: dict[bytes, None] = {}
+        """Call tokens that the heartbeat is to make sure of."""
+        self.fence = -math.inf
+        self.ready = False
+        """Whether every invalidation from now on will be noticed by the heartbeat."""
+        self.moves = object()
+        self.asked = False
+        """Whether a call has looked here since the heartbeat last looked."""
+        self.bytes = 0
+        self.evicted = 0
+        self._latch = Latch()
+        self._newest: Item | None = None
+        self._oldest: Item | None = None
+        self._hand: Item | None = None
+        _tiers.add(self)
+
+    # -- what moved ---------------------------------------------------------------------------------------------------------
+
+    def moved(self, names: Sequence[bytes]) -> None:
+        """These tokens have moved, or are about to: nothing under them is served, and no read under way comes in."""
+        self.moves = object()
+        for name in names:
+            cell = self.cells.pop(name, None)
+            if cell is not None:
+                cell.alive = False
+
+    def fall(self) -> None:
+        """The fence falls: nothing is served or taken in until the store has confirmed every token."""
+        self.fence = -math.inf
+        self.ready = False
+        self.moves = object()
+
+    def begin_reading(self) -> list[Cell]:
+        """The cells to be read anew. Until `end_reading` nothing comes in: what came in meanwhile would not be among them."""
+        self.ready = False
+        self.moves = object()
+        return list(self.cells.values())
+
+    def end_reading(self, cells: Sequence[Cell], tokens: Sequence[bytes | None]) -> None:
+        """What the store answered for the cells."""
+        for cell, token in zip(cells, tokens):
+            if cell.token != token:
+                self.moved((cell.name,))
+                cell.alive = False
+        self.ready = True
+
+    def know(self, names: Sequence[bytes], tokens: Sequence[bytes]) -> None:
+        """Tokens that the store has just given. Called by the heartbeat alone, between two of its questions."""
+        for name, token in zip(names, tokens):
+            self.cells.setdefault(name, Cell(name, token))
+            self.wanted.pop(name, None)
+
+    def reset(self) -> None:
+        """In a forked child, or after the end: as if new."""
+        self.fall()
+        self._latch = Latch()
+        for cell in list(self.cells.values()):
+            cell.alive = False
+        self.cells.clear()
+        self.wanted.clear()
+        self._clear()
+
+    # -- coming in ----------------------------------------------------------------------------------------------------------
+
+    def ticket(self, call_name: bytes) -> Ticket | None:
+        """Taken before an entry is read; None when it cannot come in, because its call's token is not known yet."""
+        moves = self.moves
+        cell = self.cells.get(call_name)
+        if not self.ready:
+            return None
+        if cell is None or not cell.alive:
+            if len(self.wanted) < _WANTED_LIMIT:
+                self.wanted[call_name] = None
+            return None
+        return Ticket(moves, cell)
+
+    def fill(self, ticket: Ticket, item: Item, generation_name: bytes) -> bool:
+        """Bring in an entry that was read after the ticket was taken and judged FRESH; whether it came in."""
+        if item.cost > self.max_bytes // 8:
+            return False
+        header = item.header
+        latch = self._latch
+        try:
+            with latch:
+                nested = latch.entries
+                first = self._cell(generation_name, header.generation)
+                more = [self._cell(name, token) for name, token in header.marks if not name.startswith(VERSION)]
+                # Registered first, then looked: who moves a token replaces `moves` first and then looks for its cell.
+                if self.moves is not ticket.moves or not ticket.cell.alive or None in (first, *more):
+                    self._sweep((first, ticket.cell, *more))
+                    return False
+                item.first, item.second, item.more = first or _NOBODY, ticket.cell, tuple(each for each in more if each)
+                former = self.items.get(item.text)
+                for cell in item.cells():
+                    cell.uses += 1
+                if former is not None:
+                    self._remove(former)
+                self._link(item)
+                self._evict()
+                if latch.entries != nested:
+                    self._clear()  # a signal handler was here in between
+            return True
+        except BaseException:
+            self._clear()  # interrupted in the middle; what is here can always be had from the store
+            raise
+
+    def forget(self, item: Item) -> None:
+        """Drop one item."""
+        try:
+            with self._latch:
+                if self.items.get(item.text) is item:
+                    self._remove(item)
+        except BaseException:
+            self._clear()
+            raise
+
+    def empty(self) -> None:
+        """Drop every item, and let the fence fall."""
+        self.fall()
+        with self._latch:
+            self._clear()
+        self.cells.clear()
+        self.wanted.clear()
+
+    def _cell(self, name: bytes, token: bytes) -> Cell | None:
+        """The living cell of this token; None where another is known. Of two the one with the greater number is newer."""
+        cell = self.cells.get(name)
+        if cell is None:
+            cell = self.cells.setdefault(name, Cell(name, token))
+        if cell.token == token:
+            return cell
+        ours, theirs = parse(token), parse(cell.token)
+        if ours is not None and theirs is not None and ours.number >= theirs.number:
+            self.moved((name,))
+        return None
+
+    def _sweep(self, cells: Sequence[Cell | None]) -> None:
+        for cell in cells:
+            if (
+                cell is not None
+                and not cell.uses
+                and not is_call_token(cell.name)
+                and self.cells.get(cell.name) is cell
+            ):
+                cell.alive = False
+                self.cells.pop(cell.name, None)
+
+    # -- going out ----------------------------------------------------------------------------------------------------------
+
+    def _link(self, item: Item) -> None:
+        item.older = self._newest
+        if self._newest is not None:
+            self._newest.newer = item
+        self._newest = item
+        if self._oldest is None:
+            self._oldest = item
+        self.items[item.text] = item
+        self.bytes += item.cost
+
+    def _remove(self, item: Item) -> None:
+        older, newer = item.older, item.newer
+        if self._hand is item:
+            self._hand = newer
+        if older is None:
+            self._oldest = newer
+        else:
+            older.newer = newer
+        if newer is None:
+            self._newest = older
+        else:
+            newer.older = older
+        item.older = item.newer = None
+        if self.items.get(item.text) is item:
+            self.items.pop(item.text, None)
+        self.bytes -= item.cost
+        cells = item.cells()
+        for cell in cells:
+            cell.uses -= 1
+        self._sweep(cells)
+
+    def _evict(self) -> None:
+        steps = 2 * len(self.items) + 16
+        while len(self.items) > self.max_entries or self.bytes > self.max_bytes:
+            item = self._hand or self._oldest
+            # What is dead is not worth another round.
+            while item is not None and item.visited and item.stands() and steps > 0:
+                item.visited = False
+                item = item.newer or self._oldest
+                steps -= 1
+            if item is None:
+                self._clear()
+                return
+            self._hand = item
+            self._remove(item)
+            self.evicted += 1
+
+    def _clear(self) -> None:
+        self._newest = self._oldest = self._hand = None
+        self.bytes = 0
+        for item in list(self.items.values()):
+            item.first = _NOBODY
+        self.items.clear()
+        for cell in list(self.cells.values()):
+            cell.uses = 0
+
+    def unused(self, before: set[bytes]) -> set[bytes]:
+        """The names without an item; those among them that were in `before` already are dropped."""
+        found = {name for name, cell in list(self.cells.items()) if not cell.uses}
+        for name in found & before:
+            cell = self.cells.pop(name, None)
+            if cell is not None:
+                cell.alive = False
+        return found - before
+
+
+_tiers: WeakSet[Tier] = WeakSet()
+
+
+def moved(names: Sequence[bytes]) -> None:
+    """Tell every tier of this process that these tokens have moved, or are about to."""
+    for tier in list(_tiers):
+        tier.moved(names)

@@ -1,0 +1,158 @@
+"""What the memory store promises besides the contract: flows that never yield, and sections that a handler may run inside."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memover.codec.envelope import read_header, seal
+from memover.engine import lease as leases
+from memover.engine.store import INTEGER, Parcel, Request, Stamp, StoredEntry
+from memover.model import MISSING, Key
+from memover.runtime.run import run
+from memover.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GENERATION = b"x:gen:f"
+NONCES = iter(range(1, 10_000))
+
+
+def nonce() -> str:
+    return f"{next(NONCES):016x}"
+
+
+def sealed(key: Key, payload: bytes = b"7", generation: bytes = b"1-00000000000000aa", **changes: Any) -> bytes:
+    now = time.time()
+    facts: dict[str, Any] = {
+        "codec": INTEGER, "created_at": now, "load_time": 0.0, "fresh_until": now + 60, "usable_until": now + 60,
+    }  # fmt: skip
+    return seal(payload, key=key.entry, generation=generation, **{**facts, **changes})
+
+
+def entry(key: Key, token: str, raw: bytes) -> StoredEntry:
+    return StoredEntry(key, token, raw, 60_000, read_header(raw, key.entry), MISSING)
+
+
+class Interrupted(MemoryStore):
+    """A store in which a handler of the same thread runs in the middle of a section: before the step of this name."""
+
+    handler: Callable[[], object] | None = None
+    where = ""
+
+    def _handle(self, where: str) -> None:
+        handler, self.handler = (self.handler, None) if where == self.where else (None, self.handler)
+        if handler is not None:
+            handler()
+
+    def _place(self, text: str, item: Any) -> None:
+        super()._place(text, item)
+        self._handle("place")
+
+    def _move(self, name: bytes, nonce: str, floor: int) -> bytes:
+        token = super()._move(name, nonce, floor)
+        self._handle("move")
+        return token
+
+    def _lease(self, name: bytes) -> bytes | None:
+        self._handle("lease")
+        return super()._lease(name)
+
+
+def key() -> Key:
+    return Key("x:1:f:k", (GENERATION,))
+
+
+METHODS: dict[str, Callable[[MemoryStore], Any]] = {
+    "read": lambda store: store.read(key()),
+    "look": lambda store: store.look(key()),
+    "read_many": lambda store: store.read_many([key()]),
+    "read_plain": lambda store: store.read_plain([key()]),
+    "acquire": lambda store: store.acquire(Request(key(), nonce(), 1000, (), (0,))),
+    "acquire_many": lambda store: store.acquire_many([Request(key(), nonce(), 1000, (), (0,))]),
+    "ensure": lambda store: store.ensure([GENERATION], [0], nonce()),
+    "store": lambda store: store.store(entry(key(), nonce(), sealed(key()))),
+    "store_many": lambda store: store.store_many([entry(key(), nonce(), sealed(key()))]),
+    "release": lambda store: store.release(key(), nonce(), False),
+    "renew": lambda store: store.renew(key(), nonce(), 1000),
+    "bump": lambda store: store.bump([GENERATION], nonce(), [0], ()),
+    "drop": lambda store: store.drop(key().entry, key().lease, nonce(), ()),
+    "remove": lambda store: store.remove(key()),
+    "remove_many": lambda store: store.remove_many([key()]),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_waits_for_nothing(method: str) -> None:
+    """Its flow yields no step, and does nothing before it is run."""
+    store = MemoryStore(10)
+    flow = METHODS[method](store)
+    assert (len(store.items), store.tokens) == (0, {})
+    with pytest.raises(StopIteration):
+        next(flow)
+
+
+@pytest.mark.parametrize("where", ["lease", "place"])
+def test_an_invalidation_in_the_middle_of_a_store_counts(where: str) -> None:
+    """A handler that invalidates the call while its entry is being stored: nothing is stored."""
+    store, one, token = Interrupted(10), key(), nonce()
+    assert run(store.acquire(Request(one, token, 1000, (), (0,)))).ours
+    store.where = where
+    store.handler = lambda: run(store.drop(one.entry, one.lease, nonce(), (GENERATION,)))
+    assert not run(store.store(entry(one, token, sealed(one))))
+    assert store.handler is None, "the handler has run"
+    assert run(store.look(one)).raw is None
+    assert run(store.look(one)).lease is None
+
+
+def test_a_bump_in_the_middle_of_a_request_is_seen() -> None:
+    """The lease is taken under the tokens as the handler left them, never under those before it."""
+    store, one, token = Interrupted(10), key(), nonce()
+    store.where = "lease"
+    moved: list[bytes] = []
+    store.handler = lambda: moved.extend(run(store.bump([GENERATION], nonce(), [0], ())))
+    granted = run(store.acquire(Request(one, token, 1000, (), (0,))))
+    assert granted.ours
+    assert granted.seen.tokens == moved == [store.tokens[GENERATION]]
+    assert leases.holder_of(run(store.look(one)).lease, leases.stamp(moved)) == token
+
+
+def test_a_removal_in_the_middle_of_a_key_value_write_counts() -> None:
+    """A handler that removes the entry that `touch` and `move` are about to change: it is not brought back."""
+    for write in ("touch", "move"):
+        store, one, other = Interrupted(10), Key("x:1:a", (GENERATION,)), Key("x:1:b", (GENERATION,))
+        (generation,) = run(store.ensure([GENERATION], [0], nonce()))
+        raw = sealed(one, generation=generation, kind=1)
+        parcel = Parcel(one, raw, 60_000, MISSING)
+        stamp = Stamp(GENERATION, b"", 0, nonce())
+        run(store.put([parcel], stamp))
+        live = store._live
+
+        def removed(key: Key, generation: bytes, now: float, store: Any = store, live: Any = live) -> Any:
+            found = live(key, generation, now)
+            run(store.remove(key))
+            return found
+
+        store._live = removed  # type: ignore[method-assign]
+        now = time.time()
+        flow = store.touch(parcel, now + 90, stamp, now) if write == "touch" else store.move(one, other, stamp, now)
+        assert not run(flow).done
+        assert store.fetch(one).raw is None
+        assert store.fetch(other).raw is None
+
+
+def test_room_is_made_by_leaving_what_has_ended() -> None:
+    """Entries past their hard limit leave with the sweep, though their header still says fresh."""
+    store = MemoryStore(10_000)
+    for number in range(300):
+        one, token = Key(f"x:1:f:{number}", (GENERATION,)), nonce()
+        run(store.acquire(Request(one, token, 1000, (), (0,))))
+        assert run(store.store(entry(one, token, sealed(one))._replace(expire_ms=1 if number < 200 else 60_000)))
+        if number == 199:
+            end = time.monotonic() + 30
+            while store.fetch(one).raw is not None:
+                assert time.monotonic() < end
+    assert len(store.items) <= 100

@@ -1,0 +1,202 @@
+"""Histories of processes with near caches: every read is held to the bound, and to nothing but the newest in the process
+that invalidated. The rules are those of `memover.testing.history`; "monotonic" is not promised by a near cache."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.exceptions import OutOfMemoryError
+
+from memover.testing.history import RULES
+from memover.testing.workload import start_history
+from tests.servers import FaultyProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memover.testing.history import Report
+    from tests.servers import RedisCluster, RedisServer, SentinelGroup
+
+BOUND = 0.3
+CHANGES = 0.005
+"""Few, so that an answer that is missed is missed for long."""
+JUDGED = set(RULES) - {"monotonic"}
+PATIENT = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
+BRIEF = {"socket_timeout": 0.3, "socket_connect_timeout": 0.3, "breaker_last": 0.3}
+
+
+def history(url: Any, seconds: float, during: Callable[[Any], None] | None = None, **told: Any) -> Report:
+    told = {
+        "processes": 3,
+        "keys": 4,
+        "changes": CHANGES,
+        "options": PATIENT,
+        "function_options": {"near": BOUND},
+        **told,
+    }
+    with start_history(url, **told) as run:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if during is None:
+                time.sleep(0.1)
+            else:
+                during(run)
+        return run.stop(rules=JUDGED, max_staleness=BOUND)
+
+
+def held(report: Report) -> None:
+    assert report.ok, str(report)
+    assert report.near_hits > report.reads / 20, str(report)
+
+
+def test_messages_and_heartbeats(redis_url: str) -> None:
+    held(history(redis_url, 4))
+
+
+def test_every_message_lost(redis_url: str) -> None:
+    held(history(redis_url, 4, setup="tests.near.setups:deaf"))
+
+
+@pytest.mark.parametrize("features", [["late-tags", "soft", "max-age"], ["batches", "refreshes", "peeks", "errors"]])
+def test_with_everything_that_callers_do(features: list[str], redis_url: str) -> None:
+    options = {"near": BOUND}
+    if "soft" in features:
+        options["stale_while_revalidate"] = 0.0
+    if "errors" in features:
+        pytest.importorskip("memover")
+    held(history(redis_url, 4, features=features, function_options=options, setup="tests.near.setups:deaf"))
+
+
+def test_a_network_that_fails_in_every_way(start_redis: Callable[..., RedisServer]) -> None:
+    """Two of three processes are behind a proxy that cuts, holds back, swallows and is half open."""
+    server = start_redis()
+    with FaultyProxy(server) as proxy:
+
+        def trouble(_: Any) -> None:
+            for fault in (proxy.cut, proxy.half_open, proxy.partition, proxy.blackhole, proxy.strand, proxy.cut):
+                fault()
+                time.sleep(0.7)
+                proxy.restore()
+                time.sleep(0.5)
+
+        report = history([server.url, proxy.url], 8, trouble, options=BRIEF, setup="tests.near.setups:deaf")
+        held(report)
+
+
+def test_answers_that_come_late(start_redis: Callable[..., RedisServer]) -> None:
+    """Every answer through the proxy takes half as long as the bound."""
+    server = start_redis()
+    with FaultyProxy(server) as proxy:
+        proxy.delay(0.15)
+        held(history([server.url, proxy.url], 6, setup="tests.near.setups:deaf"))
+
+
+def test_a_server_and_clients_that_are_stopped(start_redis: Callable[..., RedisServer]) -> None:
+    server = start_redis()
+
+    def trouble(run: Any) -> None:
+        time.sleep(0.6)
+        server.freeze()
+        time.sleep(0.8)
+        server.thaw()
+        time.sleep(0.6)
+        run.freeze(1)
+        time.sleep(0.9)
+        run.thaw(1)
+
+    held(history(server.url, 8, trouble, options=BRIEF, setup="tests.near.setups:deaf"))
+
+
+def test_a_server_that_forgets(start_redis: Callable[..., RedisServer]) -> None:
+    """Everything, or the one token that the heartbeat asks for; and its clients are killed."""
+    server = start_redis()
+
+    def trouble(run: Any) -> None:
+        for loss in (
+            ("FLUSHALL",),
+            ("DEL", f"{run.prefix}:gen:@all"),
+            ("SCRIPT", "FLUSH"),
+            ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
+        ):
+            time.sleep(0.4)
+            server.run(*loss)
+
+    told = {"processes": 3, "keys": 4, "changes": CHANGES, "options": PATIENT, "function_options": {"near": BOUND}}
+    with start_history(server.url, setup="tests.near.setups:deaf", **told) as run:
+        for _ in range(4):
+            trouble(run)
+        report = run.stop(rules=JUDGED - {"single-load"}, max_staleness=BOUND)
+    held(report)
+
+
+def test_a_server_that_is_too_small(start_redis: Callable[..., RedisServer]) -> None:
+    """allkeys-random evicts tokens and entries all the time."""
+    server = start_redis(config={"maxmemory": "4mb", "maxmemory-policy": "allkeys-random"})
+    told = {"processes": 3, "keys": 4, "changes": CHANGES, "options": PATIENT, "function_options": {"near": BOUND}}
+    with start_history(server.url, setup="tests.near.setups:deaf", **told) as run:
+        with server.client() as client:
+            end = time.monotonic() + 5
+            while time.monotonic() < end:
+                for number in range(50):
+                    with suppress(OutOfMemoryError):
+                        client.set(f"filler-{time.monotonic_ns()}-{number}", b"x" * 2000)
+                time.sleep(0.05)
+        assert server.info("stats")["evicted_keys"] > 100
+        report = run.stop(rules=JUDGED - {"single-load"}, max_staleness=BOUND)
+    assert report.ok, str(report)
+    assert report.near_hits, str(report)
+
+
+def test_sentinel(sentinel_group: SentinelGroup) -> None:
+    held(history(sentinel_group.url, 4, setup="tests.near.setups:deaf"))
+
+
+def test_cluster(redis_cluster: RedisCluster) -> None:
+    held(history(redis_cluster.url, 5, setup="tests.near.setups:deaf"))
+
+
+# -- what the checker would see -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mutant", "rule"),
+    [
+        ("deaf_and_by_message_only", "own"),
+        ("deaf_and_blind", "fresh"),
+        ("without_the_call_s_token", "own"),
+    ],
+)
+def test_a_history_sees_a_broken_build(mutant: str, rule: str, redis_url: str) -> None:
+    report = history(redis_url, 5, setup=f"tests.near.setups:{mutant}")
+    assert rule in report.violations, str(report)
+
+
+def held_back(server: RedisServer, setup: str) -> Report:
+    """Behind a network that holds answers back for most of the bound, and then for twice as long."""
+    with FaultyProxy(server) as proxy:
+
+        def trouble(_: Any) -> None:
+            proxy.half_open()
+            time.sleep(0.27)
+            proxy.restore()
+            time.sleep(0.01)
+            proxy.half_open()
+            time.sleep(0.6)
+            proxy.restore()
+            time.sleep(0.3)
+
+        urls = [server.url, proxy.url]
+        return history(urls, 12, trouble, setup=f"tests.near.setups:{setup}", changes=0.001)
+
+
+def test_answers_that_are_held_back(start_redis: Callable[..., RedisServer]) -> None:
+    held(held_back(start_redis(), "deaf"))
+
+
+def test_a_history_sees_a_fence_that_never_falls(start_redis: Callable[..., RedisServer]) -> None:
+    """(That a late answer raises it is seen by tests/promises/test_p03_near.py: a history meets it by chance alone.)"""
+    report = held_back(start_redis(), "deaf_and_never_falling")
+    assert "fresh" in report.violations, str(report)

@@ -1,0 +1,224 @@
+"""The near cache answers without the store, and only what it was asked to keep."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memover import Cache
+from memover import Source as From
+from memover.errors import ConfigurationError
+from tests.near.actors import Source, comes_near, is_near, near_function, tier_of
+from tests.servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.servers import RedisServer
+
+
+def test_a_near_hit_sends_nothing(redis_server: RedisServer, cache_of: Callable[..., Cache], prefix: str) -> None:
+    """A thousand near hits: the heartbeat asks for one token at its own pace, and nobody asks for the entry."""
+    f = near_function(cache_of(redis_server.url), Source())
+    f(1)
+    comes_near(f, 1)
+    before = f.cache_info()
+    with redis_server.recording() as calls:
+        for _ in range(1000):
+            assert f(1) == [1, 1]
+    after = f.cache_info()
+    assert after.near_hits - before.near_hits == after.hits - before.hits == 1000
+    mine = [command for command in calls.commands if any(arg.startswith(prefix.encode()) for arg in command.args)]
+    assert {command.args for command in mine} <= {(f"{prefix}:gen:@all".encode(),)}
+
+
+def test_an_idle_process_sends_at_most_one_command_a_second(
+    redis_server: RedisServer, cache_of: Callable[..., Cache], prefix: str
+) -> None:
+    """Whatever is in use: 300 calls of 3 namespaces, and the heartbeat asks for one key."""
+    cache = cache_of(redis_server.url)
+    functions = [near_function(cache, Source(), namespace=f"idle{number}") for number in range(3)]
+    for f in functions:
+        for x in range(100):
+            f(x)
+    for f in functions:
+        for x in range(100):
+            comes_near(f, x)
+    wait_until(lambda: not tier_of(cache).asked, "the heartbeat to see that nobody looks")
+    time.sleep(1.0)  # its first idle second
+    with redis_server.recording() as calls:
+        time.sleep(3.0)
+    mine = [command for command in calls.commands if any(arg.startswith(prefix.encode()) for arg in command.args)]
+    assert 1 <= len(mine) <= 4
+    assert {command.args for command in mine} == {(f"{prefix}:gen:@all".encode(),)}
+
+
+def test_a_function_without_near_pays_nothing(redis_server: RedisServer, cache_of: Callable[..., Cache]) -> None:
+    """No thread, no connection, no command beside those of its own calls."""
+    cache = cache_of(redis_server.url)
+    f = near_function(cache, Source(), near=None)
+    f(1)
+    threads = threading.active_count()
+    with redis_server.recording() as calls:
+        for _ in range(10):
+            f(1)
+        time.sleep(0.3)
+    assert calls == ["MGET"] * 10
+    assert threading.active_count() == threads
+    assert cache._state.heart is None
+    assert f.cache_info().near_hits == 0
+
+
+def test_a_caller_cannot_change_what_others_get(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """Each caller of a near hit has a value of its own, whether it was decoded or copied."""
+    f = near_function(cache_of(redis_url), lambda x: {"x": [x]})
+    f(1)
+    comes_near(f, 1)
+    for _ in range(5):
+        value = f(1)
+        assert value == {"x": [1]}
+        value["x"].append(2)
+        value["y"] = 3
+
+
+def test_an_immutable_value_is_handed_out_as_it_is(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    f = near_function(cache_of(redis_url), lambda x: ("a", x))
+    f(1)
+    comes_near(f, 1)
+    assert f(1) is f(1)
+
+
+def test_async_functions_have_it_too(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """64 tasks at once, and another loop afterwards."""
+    cache = cache_of(redis_url)
+    source = Source()
+
+    @cache.versioned(namespace="awaited", near=1.0)
+    async def f(x: int) -> list[int]:
+        return source(x)
+
+    async def all_of_them() -> int:
+        await f(1)
+        while f.cache_info().near_hits == 0:
+            await f(1)
+            await asyncio.sleep(0.005)
+        before = f.cache_info().near_hits
+        assert await asyncio.gather(*(f(1) for _ in range(64))) == [[1, 1]] * 64
+        await cache._state.store.aclose()
+        return f.cache_info().near_hits - before
+
+    assert asyncio.run(all_of_them()) == 64
+    assert asyncio.run(all_of_them()) == 64
+
+
+def test_observers_see_the_source(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """With observers, and inside `detect()`: the source is near."""
+    cache = cache_of(redis_url)
+    f = near_function(cache, Source())
+    f(1)
+    comes_near(f, 1)
+    with cache.detect() as lookups:
+        assert f(1) == [1, 1]
+    assert [lookup.source for lookup in lookups] == [From.NEAR]
+    seen: list[Any] = []
+    g = near_function(cache_of(redis_url, observers=[seen.append]), Source(), namespace="observed")
+    g(1)
+    comes_near(g, 1)
+    assert [event.source for event in seen if event.name == "lookup"][-1] is From.NEAR
+    assert f.cache_info().hits >= f.cache_info().near_hits > 0
+
+
+@pytest.mark.parametrize(("near", "seconds"), [(True, 1.0), (0.5, 0.5), ("250ms", 0.25), (timedelta(seconds=3), 3.0)])
+def test_the_staleness_is_shown(near: Any, seconds: float, redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    f = near_function(cache_of(redis_url), Source(), near=near)
+    assert f.cache_parameters()["max_staleness"] == seconds
+
+
+@pytest.mark.parametrize("near", [0, 0.05, -1, "fast", float("inf"), float("nan"), [1]])
+def test_what_is_no_staleness_is_refused(near: Any, cache_of: Callable[..., Cache]) -> None:
+    with pytest.raises(ConfigurationError, match="near"):
+        near_function(cache_of("memory://"), Source(), near=near)
+
+
+def test_on_a_memory_store_it_changes_nothing(cache_of: Callable[..., Cache]) -> None:
+    cache = cache_of("memory://")
+    f = near_function(cache, Source())
+    assert f(1) == f(1) == [1, 1]
+    assert f.cache_info()[:2] == (1, 1)
+    assert f.cache_info().near_hits == 0
+    assert cache._state.heart is None
+
+
+def test_the_tier_is_bounded_in_entries_and_in_bytes(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    cache = cache_of(redis_url, near_max_entries=20, near_max_bytes=100_000)
+    f = near_function(cache, lambda x: "v" * 1000)
+    for _ in range(3):
+        for x in range(60):
+            f(x)
+    wait_until(lambda: [f(x) for x in range(60)] and len(tier_of(cache).items) == 20, "the tier to be full")
+    big = near_function(cache, lambda x: "v" * 5000, namespace="big")
+    wait_until(lambda: [big(x) for x in range(30)] and tier_of(cache).evicted > 60, "big entries to come near")
+    tier = tier_of(cache)
+    assert tier.bytes <= 100_000
+    assert tier.bytes == sum(item.cost for item in tier.items.values())
+
+
+def test_a_near_hit_is_judged_as_the_store_s_entry_would_be(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """An entry ends by its ttl in the tier too; a call with `max_age` asks the store."""
+    source = Source()
+    f = near_function(cache_of(redis_url), source, ttl=0.6)
+    f(1)
+    comes_near(f, 1)
+    source.value = 2
+    wait_until(lambda: f(1) == [1, 2], "the entry to end")
+    before = f.cache_info().near_hits
+    f.max_age(60)(1)
+    assert f.cache_info().near_hits == before
+    comes_near(f, 1)
+
+
+def test_a_frozen_clock_is_followed(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """freezegun moves the end of an entry, and neither stops nor moves the fence."""
+    freezegun = pytest.importorskip("freezegun")
+    source = Source()
+    f = near_function(cache_of(redis_url), source, ttl=60)
+    f(1)
+    comes_near(f, 1)
+    with freezegun.freeze_time(tick=False) as frozen:
+        comes_near(f, 1)
+        source.value = 2
+        frozen.tick(61)
+        assert f(1) == [1, 2]
+
+
+def test_close_ends_the_thread_and_the_next_call_begins_anew(
+    redis_server: RedisServer, cache_of: Callable[..., Cache]
+) -> None:
+    cache = cache_of(redis_server.url)
+    f = near_function(cache, Source())
+    f(1)
+    comes_near(f, 1)
+    cache.close()
+    assert not tier_of(cache).items
+    assert not is_near(f, 1)
+    comes_near(f, 1)
+    cache.close()
+    assert tier_of(cache).fence < 0
+
+
+def test_two_servers_of_resp(start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache]) -> None:
+    """Where the server refuses HELLO and tracking to the user, heartbeats alone keep the bound."""
+    server = start_redis(username="app", password="secret", acl="~* &* +@all -hello -client|tracking")
+    source = Source()
+    f = near_function(cache_of(server.url), source)
+    f(1)
+    comes_near(f, 1)
+    other = near_function(cache_of(server.url), source, namespace="other")
+    source.value = 2
+    other.cache.invalidate_namespace("near")
+    assert f(1) == [1, 2], "the same process"
