@@ -81,6 +81,30 @@ def test_a_parent_goes_with_its_child(way: Way, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
+def test_a_parent_goes_with_its_child_however_often_it_was_hit(way: Way, how: str) -> None:
+    """A store may keep what makes later hits cheaper; that goes too."""
+    family = Family(way, tags="t")
+    for value in (1, 2):
+        assert [family.ask() for _ in range(6)] == [value] * 6
+        family.change(how)
+    assert family.ask() == 3
+    assert family.loads == 3
+
+
+def test_a_tag_from_the_result_reaches_an_entry_however_often_it_was_hit(way: Way) -> None:
+    """The same for tags that are known only from the result."""
+    source = [1]
+    f = way.cached("late", tags=(lambda call, result: ["t"],))(lambda: list(source))
+    for value in (1, 2, 3):
+        assert [way.run(f()) for _ in range(6)] == [[value]] * 6
+        source[0] += 1
+        if way.is_async:
+            way.run(way.cache.ainvalidate_tags("t"))
+        else:
+            way.cache.invalidate_tags("t")
+
+
+@pytest.mark.parametrize("how", HOWS)
 def test_a_parent_goes_with_its_child_in_a_cluster(cluster_way: Way, how: str) -> None:
     """The same where no two keys are of one step."""
     family = Family(cluster_way, tags="t")
