@@ -65,8 +65,9 @@ FLOORS = {
     ),
     # what runs flows and functions
     "runtime": Floor(
-        f"{TOOLS} engine stores.near", "asyncio atexit contextvars threading _thread queue time random os select socket"
+        f"{TOOLS} engine stores.near", "asyncio atexit contextvars threading _thread queue time random os"
     ),
+    "runtime.heart": Floor(f"{TOOLS} engine stores.near runtime", "select socket time _thread threading random os"),
     "runtime.report": Floor(f"{TOOLS} engine runtime stores.survey __version__", "os socket _thread time random"),
     # the face; a module of it may name `Cache` for types
     "default": Floor("errors", "threading"),
@@ -275,6 +276,9 @@ COMPARING = {
     "engine.load.early": "elects who refreshes an entry that is fresh",
     "engine.load.rescue": "how far past its end a stale entry may stand in for an error",
     "runtime.audit.Auditor._still": "an audit that took too long says nothing",
+    "runtime.near.acached_call_near.call": "the short form of `judge` for a near item; tests/near holds it to the flow",
+    "runtime.near.cached_call_near.call": "the same for `def` functions",
+    "runtime.near.near": "the same on the way of observed calls",
     "runtime.upgrades.Upgrading._done": "what would be stored has expired",
     "stores.memory.entries.MemoryEntries._place": "makes room; such an entry is judged DEAD",
 }

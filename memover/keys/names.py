@@ -53,10 +53,10 @@ __all__ = [
     "stripe_key",
     "tag_clock_key",
     "shorten",
+    "is_call_token",
     "tag_key",
-    "tag_of",
-    "of_calls",
     "token_prefixes",
+    "tag_of",
     "transient",
 ]
 
@@ -140,20 +140,20 @@ def coarse_key(prefix: str) -> str:
     return f"{prefix}:gen:@all"
 
 
-def token_prefixes(prefix: str) -> tuple[bytes, bytes]:
-    """What the keys of all tokens under a prefix begin with."""
-    return f"{prefix}:gen:".encode(), f"{prefix}:tag:".encode()
-
-
-def of_calls(name: bytes) -> bool:
-    """Whether a token's key is that of single calls."""
-    return b"@call" in name
-
-
 def transient(name: bytes) -> bool:
     """Whether a token's key is that of a tag or of single calls, which live only as long as what needs them."""
     kind, _, rest = name.partition(b":")[2].partition(b":")
     return kind == b"tag" or (kind == b"gen" and b"@call" in rest)
+
+
+def token_prefixes(prefix: str) -> tuple[bytes, bytes]:
+    """What every token's key of a prefix begins with: generations and their like, and tags."""
+    return f"{prefix}:gen:".encode(), f"{prefix}:tag:".encode()
+
+
+def is_call_token(name: bytes) -> bool:
+    """Whether a token stands for single calls."""
+    return b"@call" in name
 
 
 def tag_key(prefix: str, tag: str) -> str:

@@ -66,8 +66,10 @@ class Observers:
         self._enter(1)
 
         def undo() -> None:
-            self._disabled.reset(token)
-            self._enter(-1)
+            try:
+                self._disabled.reset(token)
+            finally:
+                self._enter(-1)  # also where it is undone in another context, which cannot reset it
 
         return undo
 
@@ -77,8 +79,10 @@ class Observers:
         self._enter(1)
 
         def undo() -> None:
-            self._recorders.reset(token)
-            self._enter(-1)
+            try:
+                self._recorders.reset(token)
+            finally:
+                self._enter(-1)  # also where it is undone in another context, which cannot reset it
 
         return undo
 

@@ -10,6 +10,7 @@ background thread looks through the list a few times a second while it is not em
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from memover.runtime.background import Background
 
 __all__ = ["Leases"]
+
+logger = logging.getLogger("memover")
 
 _LOOK_SECONDS = 0.25
 _ATTEMPTS = 3
@@ -102,6 +105,14 @@ class Leases:
         if not self._held:
             return None
         self._looking = True
+        try:
+            return self._looked_through()
+        except Exception:
+            # The next look comes all the same, or every lease would end under its load.
+            logger.exception("memover could not look through its leases, and tries again")
+            return _LOOK_SECONDS
+
+    def _looked_through(self) -> float:
         now = monotonic()
         next_look = _LOOK_SECONDS
         for token, lease in list(self._held.items()):
@@ -130,7 +141,9 @@ class Leases:
                 return None
             try:
                 run(self._store.release(lease.key, lease.token, False))
-            except StoreError:
+            except Exception as error:
+                if not isinstance(error, StoreError):
+                    logger.exception("memover could not release the lease of %s", lease.key.text)
                 lease.attempts += 1
                 if lease.attempts < _ATTEMPTS:
                     self._to_release.append(lease)

@@ -126,7 +126,13 @@ class CacheState:
 
             def attempt() -> float | None:
                 nonlocal delay
-                if not self.settle():
+                try:
+                    settled = self.settle()
+                except Exception:
+                    # What is owed stays owed, whatever happened (P8).
+                    logger.exception("memover could not repeat the invalidations that it owes, and tries again")
+                    settled = False
+                if not settled:
                     delay = min(delay * 2, REPEAT_LAST_SECONDS)
                     return delay
                 self._repeating = False

@@ -28,7 +28,7 @@ from weakref import WeakSet
 
 from memover.engine.judge import VERSION
 from memover.engine.tokens import parse
-from memover.keys.names import of_calls
+from memover.keys.names import is_call_token
 from memover.latch import Latch
 
 if TYPE_CHECKING:
@@ -309,7 +309,12 @@ class Tier:
 
     def _sweep(self, cells: Sequence[Cell | None]) -> None:
         for cell in cells:
-            if cell is not None and not cell.uses and not of_calls(cell.name) and self.cells.get(cell.name) is cell:
+            if (
+                cell is not None
+                and not cell.uses
+                and not is_call_token(cell.name)
+                and self.cells.get(cell.name) is cell
+            ):
                 cell.alive = False
                 self.cells.pop(cell.name, None)
 

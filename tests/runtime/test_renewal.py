@@ -100,6 +100,28 @@ def test_an_awaited_load_three_times_its_lease_keeps_it(cache: Cache) -> None:
     assert len(seen) == 1 and None not in seen
 
 
+def test_leases_are_looked_through_again_whatever_happened(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that no store raises (want of memory) costs one look and not the leases of all loads from then on."""
+    store, failures = cache._state.store, [MemoryError()]
+    renew = store.renew
+
+    def fail_once(*args: Any, **kwargs: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return renew(*args, **kwargs)
+
+    monkeypatch.setattr(store, "renew", fail_once)
+
+    @cache.versioned(namespace="slow", version=1)
+    def slow(number: int) -> int:
+        assert release.wait(60)
+        return number * 2
+
+    seen = long_load(cache, slow, lambda: slow(7))
+    assert not failures
+    assert len(seen) == 1 and None not in seen
+
+
 def test_a_lease_that_was_lost_stays_lost(cache: Cache) -> None:
     """Renewal prolongs a lease that is held and never takes one back: after an invalidation nothing is stored."""
     begun = threading.Event()

@@ -232,5 +232,5 @@ class RedisWatch:
 
 if TYPE_CHECKING:
 
-    def _is_one(watch: RedisWatch) -> Watch:
+    def _is_one(watch: RedisWatch) -> Watch:  # pyright: ignore[reportUnusedFunction]
         return watch

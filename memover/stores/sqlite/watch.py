@@ -62,5 +62,5 @@ class SqliteWatch:
 
 if TYPE_CHECKING:
 
-    def _is_one(watch: SqliteWatch) -> Watch:
+    def _is_one(watch: SqliteWatch) -> Watch:  # pyright: ignore[reportUnusedFunction]
         return watch
