@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import sys
 import sysconfig
 import tempfile
 from collections import Counter
