@@ -285,13 +285,8 @@ def heart_of(state: CacheState) -> Heart:
         raise ConfigurationError(
             f"near=: {state.store.address} is a store that a near cache cannot follow: leave near= out, or use Redis."
         )
-<<<<<<< HEAD
     coarse, prefixes = state.coarse_name, token_prefixes(state.prefix)
     return Heart(state, lambda seconds: watch(coarse, prefixes, seconds))
-=======
-    prefix, coarse = state.prefix, state.coarse_name
-    return Heart(state, lambda seconds: watch(coarse, token_prefixes(prefix), seconds))
->>>>>>> near
 
 
 def _nonce() -> str:

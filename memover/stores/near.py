@@ -28,11 +28,7 @@ from weakref import WeakSet
 
 from memover.engine.judge import VERSION
 from memover.engine.tokens import parse
-<<<<<<< HEAD
 from memover.keys.names import of_calls
-=======
-from memover.keys.names import is_call_token
->>>>>>> near
 from memover.latch import Latch
 
 if TYPE_CHECKING:
@@ -313,16 +309,7 @@ class Tier:
 
     def _sweep(self, cells: Sequence[Cell | None]) -> None:
         for cell in cells:
-<<<<<<< HEAD
             if cell is not None and not cell.uses and not of_calls(cell.name) and self.cells.get(cell.name) is cell:
-=======
-            if (
-                cell is not None
-                and not cell.uses
-                and not is_call_token(cell.name)
-                and self.cells.get(cell.name) is cell
-            ):
->>>>>>> near
                 cell.alive = False
                 self.cells.pop(cell.name, None)
 
