@@ -55,6 +55,8 @@ __all__ = [
     "shorten",
     "tag_key",
     "tag_of",
+    "of_calls",
+    "token_prefixes",
     "transient",
 ]
 
@@ -136,6 +138,16 @@ def tag_clock_key(prefix: str) -> str:
 def coarse_key(prefix: str) -> str:
     """The key of the token that moves with every invalidation: for entries that depend on too many to list."""
     return f"{prefix}:gen:@all"
+
+
+def token_prefixes(prefix: str) -> tuple[bytes, bytes]:
+    """What the keys of all tokens under a prefix begin with."""
+    return f"{prefix}:gen:".encode(), f"{prefix}:tag:".encode()
+
+
+def of_calls(name: bytes) -> bool:
+    """Whether a token's key is that of single calls."""
+    return b"@call" in name
 
 
 def transient(name: bytes) -> bool:

@@ -19,7 +19,7 @@ from memover.codec.envelope import read_header
 from memover.codec.sharing import moved, places_of
 from memover.engine import load as flows
 from memover.engine.answers import Outcome, Reading, Sealed
-from memover.engine.judge import FRESH, judge
+from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.load import early
 from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING, Source
@@ -67,7 +67,7 @@ def cached_call_near(function: Function, lookup: Callable[..., Key]) -> Callable
             and item.first.alive
             and item.second.alive
             and (not item.more or item.stands())
-            and time.time() < item.fresh_until
+            and is_fresh(item.first.token, item.fresh_until, item.header.generation, time.time())
             and boottime() - tier.fence <= staleness
             and (not item.versions or item.of_versions(versions))
             and item.header.fingerprint == function.fingerprint
@@ -132,7 +132,7 @@ def acached_call_near(function: Function, lookup: Callable[..., Key]) -> Callabl
             and item.first.alive
             and item.second.alive
             and (not item.more or item.stands())
-            and time.time() < item.fresh_until
+            and is_fresh(item.first.token, item.fresh_until, item.header.generation, time.time())
             and boottime() - tier.fence <= staleness
             and (not item.versions or item.of_versions(versions))
             and item.header.fingerprint == function.fingerprint
@@ -255,7 +255,7 @@ def near(function: Function, key: Key) -> Outcome | None:
     if (
         item is None
         or not item.stands()
-        or not wall() < item.fresh_until
+        or not is_fresh(item.first.token, item.fresh_until, item.header.generation, wall())
         or not boottime() - tier.fence <= staleness
         or not item.of_versions(function.witness.versions)
         or item.header.fingerprint != function.fingerprint
