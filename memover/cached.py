@@ -95,6 +95,9 @@ class Face(Proxy):
         time that was left and under the generation captured before; an exception in it is counted
         (`cache_info().upgrade_errors`), and the function runs. An `async def` function may have an `async def` upgrade.
 
+        An older entry is taken over only if it carries every tag that the result has in this version: a tag that is new may
+        have been invalidated since that entry was loaded, so the function runs.
+
         A miss costs one more round trip for each such version; `invalidate`, `set` and `refresh` remove the older
         versions' entries too. Raises `ConfigurationError` for a version that is not older, or has an upgrade already."""
 
