@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from memover import default
 from memover.engine.invalidate import move
 from memover.engine.tokens import parse
-from memover.errors import ConfigurationError, InvalidationFailed
+from memover.errors import ConfigurationError, InvalidationFailed, MemoverWarning
+from memover.keys.keyvalue import NAMESPACE
 from memover.keys.names import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
 from memover.keyvalue import KeyValueFace
 from memover.model import CacheInfo, Event, Generation
@@ -222,11 +226,14 @@ class Cache(KeyValueFace):
     def invalidate_namespace(self, name: str) -> Generation:
         """Move a namespace to a new generation, whatever decorates with it: every entry, all versions. One round trip.
 
-        Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
+        Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does. Warns
+        (`MemoverWarning`) of a name that no function of this process has, where it has functions: it may be misspelt."""
+        self._check_known(name)
         return run(self._invalidating_namespace(name))
 
     async def ainvalidate_namespace(self, name: str) -> Generation:
         """`invalidate_namespace`, awaited."""
+        self._check_known(name)
         return await arun(self._invalidating_namespace(name))
 
     def invalidate_tags(self, *tags: str) -> None:
@@ -239,6 +246,18 @@ class Cache(KeyValueFace):
     async def ainvalidate_tags(self, *tags: str) -> None:
         """`invalidate_tags`, awaited."""
         await arun(self._invalidating_tags(tags))
+
+    def _check_known(self, name: str) -> None:
+        known = {each.policy.namespace for each in list(self._state.functions)} - {NAMESPACE}
+        if not known or name in known:
+            return
+        known.update(each.policy.namespace for each in default.followers())
+        if name not in known:
+            near = get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "it is invalidated all the same, for other processes."
+            warnings.warn(
+                f"No function of this process has the namespace {name!r}: {hint}", MemoverWarning, stacklevel=3
+            )
 
     def _invalidating_namespace(self, name: str) -> Flow[Generation]:
         key = generation_key(self.prefix, check_namespace(name)).encode()

@@ -75,7 +75,7 @@ FLOORS = {
     "cached": Floor(f"{INSIDE} default definition cache.Cache", "wrapt time"),
     "decorator": Floor(f"{INSIDE} default definition cached cache.Cache"),
     "keyvalue": Floor(INSIDE),
-    "cache": Floor(f"{INSIDE} keyvalue decorator", "os"),
+    "cache": Floor(f"{INSIDE} default keyvalue decorator", "os"),
     "api": Floor(f"{INSIDE} default decorator cache", "os"),
     "__init__": Floor(f"{TOOLS} api cached runtime.dependencies"),
 }

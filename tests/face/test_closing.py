@@ -57,7 +57,7 @@ def test_async_with_closes_both_kinds_of_connections(start_redis: Callable[..., 
             assert cache.address.startswith("redis://")
             await adecorated(cache)(1)
             decorated(cache)(1)
-            assert connections(server) == 2
+            assert connections(server) >= 2
 
     asyncio.run(whole())
     wait_until(lambda: connections(server) == 0, "the connections to be gone")
