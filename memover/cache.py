@@ -248,6 +248,7 @@ class Cache(KeyValueFace):
         await arun(self._invalidating_tags(tags))
 
     def _check_known(self, name: str) -> None:
+        check_namespace(name)
         known = {each.policy.namespace for each in list(self._state.functions)} - {NAMESPACE}
         if not known or name in known:
             return
