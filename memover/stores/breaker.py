@@ -21,6 +21,9 @@ __all__ = ["Breaker"]
 
 logger = logging.getLogger("memover")
 
+_random = random.Random()
+"""For pauses. Its own, because background threads draw from it and the program's may be seeded."""
+
 
 class Breaker:
     """One for each server and store, for threads and event loops; `tripped` is all that a call looks at while it is closed."""
@@ -64,7 +67,7 @@ class Breaker:
                 self.tripped = True
                 self._probing = False
                 self._open_for = self._first if first else min(self._open_for * 2, self._last)
-                self._until = monotonic() + self._open_for * (0.75 + random.random() / 4)
+                self._until = monotonic() + self._open_for * (0.75 + _random.random() / 4)
         if first:
             logger.warning(
                 "%s does not answer (%s): functions run uncached, and invalidations fail, until it does",

@@ -48,6 +48,9 @@ __all__ = ["RECENT_MS", "Busy", "Connection", "File", "file_at", "time_ms", "tim
 
 logger = logging.getLogger("memover")
 
+_random = random.Random()
+"""For pauses. Its own, because background threads draw from it and the program's may be seeded."""
+
 Row = tuple[Any, ...]
 
 _IDLE_CONNECTIONS = 32
@@ -230,7 +233,7 @@ class File:
                     if tries < _YIELDS:
                         _yield()
                         continue
-                    time.sleep(min(left, pause * (0.5 + random.random())))
+                    time.sleep(min(left, pause * (0.5 + _random.random())))
                     pause = min(pause * 2, _PAUSE_LAST_SECONDS)
                     continue
                 if failure is Failure.FULL:
