@@ -92,7 +92,7 @@ def main(url: str) -> None:
     upgraded = release(2)
     say(f"{bold(upgraded.key('argparse'))}   is another key, so this is a miss:")
     say(f"{upgraded('argparse')}")
-    old, new = upgraded.at(1).peek("argparse"), upgraded.peek("argparse")
+    old, new = complexity.peek("argparse"), upgraded.peek("argparse")
     assert old is not None and new is not None
     say(f"{bold(old.key)}   is still there for those who run release 1:")
     say(f"{complexity('argparse')}   {dim('(a hit)')}")

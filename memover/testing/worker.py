@@ -102,7 +102,7 @@ class Callers:
         options: dict[str, Any] = dict(told["function_options"])
         if "errors" in self.features:
             options["cache_errors"] = (Answer,)
-        newer = "upgrades" in self.features and self.index % 2 == 1
+        newer = self.newer = "upgrades" in self.features and self.index % 2 == 1
         if newer:
             options["version"] = 2
         self.versions = (1, 2) if "upgrades" in self.features else (1,)
@@ -116,7 +116,7 @@ class Callers:
             time.sleep(self._nap())
             value = self.sources[key]
             time.sleep(self._nap())
-            return self._loaded(key, value, load, newer)
+            return self._loaded(key, value, load, self.newer)
 
         @self.cache.versioned(namespace=f"through-{NAMESPACES[0]}", **options)
         def through_thread(key: int) -> list[Any]:
@@ -130,7 +130,7 @@ class Callers:
             await asyncio.sleep(self._nap())
             value = self.sources[key]
             await asyncio.sleep(self._nap())
-            return self._loaded(key, value, load, newer)
+            return self._loaded(key, value, load, self.newer)
 
         @self.cache.versioned(namespace=f"through-{NAMESPACES[1]}", **options)
         async def through_task(key: int) -> list[Any]:
@@ -149,7 +149,7 @@ class Callers:
                 time.sleep(self._nap())
                 values = [self.sources[call.arguments["key"]] for call in calls]
                 time.sleep(self._nap())
-                return [[value, load, *[2] * newer] for value, load in zip(values, loads)]
+                return [[value, load, *[2] * self.newer] for value, load in zip(values, loads)]
 
             @by_task.batch_load
             async def many_by_task(calls: Any) -> list[Any]:
@@ -157,7 +157,7 @@ class Callers:
                 await asyncio.sleep(self._nap())
                 values = [self.sources[call.arguments["key"]] for call in calls]
                 await asyncio.sleep(self._nap())
-                return [[value, load, *[2] * newer] for value, load in zip(values, loads)]
+                return [[value, load, *[2] * self.newer] for value, load in zip(values, loads)]
 
         if newer:
             for function in self.functions:

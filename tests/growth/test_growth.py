@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STANDING, SLOW = "standing", "slow"
 SIZES = [STANDING, pytest.param(SLOW, marks=pytest.mark.slow)]
+SLOW_SIZES = [pytest.param(each, marks=pytest.mark.slow) for each in (STANDING, SLOW)]
 MINUTE = 60.0
 GUARD = 3000.0
 """Seconds that a slow program may take."""
@@ -33,7 +34,7 @@ def server(start_redis: Callable[..., RedisServer]) -> RedisServer:
     return start_redis()
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SLOW_SIZES)
 def test_keys_and_tags_leave_the_server(size: str, server: RedisServer, prefix: str) -> None:
     """Calls that each have a tag and a parent: when their time is over, all that is left are the generations."""
     count = _size(size, 1_500, 1_000_000)
@@ -63,7 +64,7 @@ def test_keys_and_tags_leave_the_server(size: str, server: RedisServer, prefix: 
     assert grown(before, after, allowed=count // 2 if size == STANDING else 20_000) == {}
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SLOW_SIZES)
 @pytest.mark.parametrize("store", ["memory", "redis"])
 def test_keys_and_tags_leave_the_process(store: str, size: str, server: RedisServer, prefix: str) -> None:
     """A store of a thousand entries holds no more of ten times as many calls gone by."""
@@ -75,7 +76,7 @@ def test_keys_and_tags_leave_the_process(store: str, size: str, server: RedisSer
     assert grown(before, after, allowed=count // 10) == {}
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SLOW_SIZES)
 @pytest.mark.parametrize("store", ["memory", "redis"])
 def test_functions_that_are_gone_leave_nothing(store: str, size: str, server: RedisServer, prefix: str) -> None:
     """Decorated, called, invalidated, dropped: their namespaces are free and forgotten."""
@@ -87,7 +88,7 @@ def test_functions_that_are_gone_leave_nothing(store: str, size: str, server: Re
     assert bytes_each < 500, f"{bytes_each:.0f} bytes stay of each function that is gone"
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SLOW_SIZES)
 @pytest.mark.parametrize("store", ["memory", "redis"])
 def test_caches_that_are_gone_leave_nothing(store: str, size: str, server: RedisServer, prefix: str) -> None:
     """Made, used from threads and loops, closed, dropped."""

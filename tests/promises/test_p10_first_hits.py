@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.servers.processes import as_another_process
+
 if TYPE_CHECKING:
     from tests.face.ways import Way
     from tests.servers import RedisServer
@@ -34,6 +36,7 @@ def test_the_first_hit_of_what_this_process_has_loaded_is_one_read(redis_server:
 def test_the_first_hit_in_another_process_is_two_reads_at_most(redis_server: RedisServer, redis_way: Way) -> None:
     """The entry names what it depends on; from then on one."""
     redis_way.run(_parent(redis_way)(1))
+    as_another_process()
     other = type(redis_way)(redis_way.url, is_async=redis_way.is_async, prefix=redis_way.prefix)
     try:
         parent = _parent(other)
