@@ -26,7 +26,7 @@ demo-django: ## A small shop in Django, served on http://127.0.0.1:8000 (SHOP_CA
 	@scripts/bootstrap django
 	@$(PY) examples/django_shop/manage.py demo $(ARGS)
 
-check: lint docs types test-others test ## What CI runs: lint, types, documentation, the quick tests on other Pythons, the tests
+check: lint docs types test ## What CI runs: lint, types, documentation, the tests
 
 types: ## What type checkers see of decorated functions, as tests
 	@scripts/bootstrap test lint
