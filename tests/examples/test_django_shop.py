@@ -69,7 +69,10 @@ def port(environment: dict[str, str], tmp_path: Path) -> Iterator[int]:
     command = [sys.executable, "manage.py", "demo", "--port", str(port)]
     # A file, and not a pipe that nobody reads: a server that has said more than fits into one stands still.
     log = tmp_path / "log"
-    with log.open("wb") as said, subprocess.Popen(command, cwd=SHOP, env=environment, stdout=said, stderr=said) as server:
+    with (
+        log.open("wb") as said,
+        subprocess.Popen(command, cwd=SHOP, env=environment, stdout=said, stderr=said) as server,
+    ):
         try:
 
             def up() -> bool:
