@@ -14,7 +14,9 @@ XDIST := -n $(JOBS) --dist loadfile
 PYTEST := $(PY) -m pytest $(XDIST)
 TYPED := memover $(wildcard tests/typing) tests/servers
 # What depends on the interpreter's version most and takes little time: what `make check` runs on every one.
-QUICK := tests/test_package.py tests/keys tests/codec tests/engine tests/face
+# Not every byte of every payload turned over: that takes as long as all the others.
+QUICK := tests/test_package.py tests/keys tests/engine tests/face \
+	$(filter-out tests/codec/test_hostile.py,$(wildcard tests/codec/test_*.py))
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -43,12 +45,12 @@ test-slow: ## The slow tests: deeper searches, longer histories, what type check
 
 test-others: ## The quick part of the tests on each other interpreter that this machine has
 	@scripts/bootstrap run
-	@scripts/test-others $(XDIST) -m "not slow" -q $(QUICK)
+	@scripts/test-others quick $(XDIST) -m "not slow" -q $(QUICK)
 
 test-all: ## Every test, the slow ones too; and every one that is not slow on each other interpreter that this machine has
 	@scripts/bootstrap test lint
 	$(PYTEST) $(ARGS)
-	@scripts/test-others $(XDIST) -m "not slow" $(ARGS)
+	@scripts/test-others test $(XDIST) -m "not slow" $(ARGS)
 
 lint: ## ruff, mypy --strict and pyright
 	@scripts/bootstrap lint
