@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.servers import RedisCluster, RedisServer, SentinelGroup
+from tests.servers import RedisCluster, RedisServer, SentinelGroup, be_patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import redis
+
+
+be_patient()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collect_garbage() -> Iterator[None]:
+    """A socket or a file that a test forgot to close is an error of its own file, and of no later one."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

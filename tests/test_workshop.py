@@ -48,8 +48,21 @@ def test_ci_runs_make_check() -> None:
     assert "check" in targets()
 
 
+def test_what_fails_is_not_run_again() -> None:
+    """A test that fails now and then has a fault: no command hides it."""
+    for path in (ROOT / "Makefile", ROOT / "pyproject.toml", *sorted((ROOT / "scripts").iterdir()), *WORKFLOWS):
+        assert not re.search(r"--last-failed|--lf\b|rerun|flaky", path.read_text()), path
+
+
+def test_make_check_runs_the_quick_part_on_the_other_pythons() -> None:
+    """Before the whole suite, whose closing lines are then the last."""
+    prerequisites = re.search(r"^check: ([a-z -]+) ##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert prerequisites
+    assert prerequisites[1].split()[-2:] == ["test-others", "test"]
+
+
 def test_each_supported_python_is_tested() -> None:
-    """By the workflows and, where the machine has it, by `make test-all`."""
+    """By the workflows and, where the machine has it, by `make check` and `make test-all`."""
     script = (ROOT / "scripts" / "interpreters").read_text()
     supported = re.search(r"^supported=\((.*)\)$", script, re.MULTILINE)
     assert supported

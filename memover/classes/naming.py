@@ -134,14 +134,17 @@ def _in_namespace_package(folder: str, stem: str, roots: set[str]) -> str:
         if not all(each.isidentifier() for each in packages):
             continue
         search: Any = None
-        for depth in range(len(packages)):
+        for package in packages:
             try:
-                spec = PathFinder.find_spec(".".join(packages[: depth + 1]), search)
+                # By its last name alone: a dotted one needs the package above to be imported, which it is not.
+                spec = PathFinder.find_spec(package, search)
             except (ImportError, ValueError, OSError):
                 spec = None
-            search = None if spec is None else spec.submodule_search_locations
-            if search is None:
+            found = None if spec is None else spec.submodule_search_locations
+            if found is None:
+                search = None
                 break
+            search = list(found)
         if search is not None and folder in {os.path.realpath(each) for each in search}:
             return ".".join([*packages, stem])
     return ""

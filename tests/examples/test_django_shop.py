@@ -63,25 +63,32 @@ def environment(redis_url: str, prefix: str, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def port(environment: dict[str, str]) -> Iterator[int]:
+def port(environment: dict[str, str], tmp_path: Path) -> Iterator[int]:
     """Where `manage.py demo` serves."""
     port = free_port()
     command = [sys.executable, "manage.py", "demo", "--port", str(port)]
-    with subprocess.Popen(
-        command, cwd=SHOP, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as server:
+    # A file, and not a pipe that nobody reads: a server that has said more than fits into one stands still.
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as said,
+        subprocess.Popen(command, cwd=SHOP, env=environment, stdout=said, stderr=said) as server,
+    ):
         try:
 
             def up() -> bool:
-                assert server.poll() is None, server.stderr and server.stderr.read().decode()
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/imprint/", timeout=30) as answer:
-                    return bool(answer.status == 200)
+                assert server.poll() is None, log.read_text()
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/imprint/", timeout=30) as answer:
+                        return bool(answer.status == 200)
+                except urllib.error.HTTPError as error:
+                    error.close()
+                    raise AssertionError(f"{error}:\n{log.read_text()}") from None
 
             wait_until(up, "the shop to open", passing=(urllib.error.URLError, ConnectionError), timeout=60)
             yield port
         finally:
             server.terminate()
-            server.communicate(timeout=30)
+            server.wait(30)
 
 
 def manage(environment: dict[str, str], *words: str) -> str:

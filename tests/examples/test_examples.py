@@ -169,39 +169,32 @@ def test_an_article_is_loaded_once_and_again_after_a_post(web: Any, url: str, pr
         asyncio.run(whole())
 
 
-def test_the_web_service_runs_as_its_first_lines_say(redis_url: str, prefix: str) -> None:
+def test_the_web_service_runs_as_its_first_lines_say(redis_url: str, prefix: str, tmp_path: Path) -> None:
     """uvicorn finds the application, serves it from Redis, and ends cleanly."""
     pytest.importorskip("uvicorn")
     httpx = pytest.importorskip("httpx")
     port = free_port()
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "--app-dir",
-            str(EXAMPLES),
-            "web:app",
-            "--port",
-            str(port),
-            "--no-access-log",
-        ],
-        env={**os.environ, "MEMOVER_URL": redis_url, "MEMOVER_PREFIX": prefix},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "web:app", "--port", str(port)]
+    log = tmp_path / "log"
+    with log.open("wb") as said:
+        server = subprocess.Popen(
+            [*command, "--no-access-log"],
+            env={**os.environ, "MEMOVER_URL": redis_url, "MEMOVER_PREFIX": prefix},
+            stderr=said,
+        )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
 
             def served() -> Any:
-                assert server.poll() is None, server.communicate()[1]
+                assert server.poll() is None, log.read_text()
                 return client.get("/articles/7")
 
-            first = wait_until(served, "uvicorn to answer", passing=(httpx.TransportError,))
+            first = wait_until(served, "uvicorn to answer", passing=(httpx.TransportError,), timeout=60)
             assert first.json()["title"] == "On naming things"
             assert client.get("/articles/7").headers["x-cache"] == "fresh"
     finally:
         server.terminate()
-        _, told = server.communicate(timeout=30)
+        server.wait(30)
+    told = log.read_text()
     assert "Application shutdown complete" in told
     assert "Traceback" not in told

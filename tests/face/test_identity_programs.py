@@ -204,13 +204,16 @@ def test_a_program_has_the_name_an_import_would_use(
     assert start("-c", code)[0] == {"runs": [], "keys": found[0]["keys"], "damaged": 0}
 
 
-def test_a_script_in_a_folder_of_a_package_without_init(start: Any, tmp_path: Path) -> None:
-    """A namespace package: by the name it can be imported under from `sys.path`, and else by its own."""
-    project(tmp_path, "spaced/jobs.py")
-    found = start("spaced/jobs.py", path=str(tmp_path))
-    code = "import json, spaced.jobs; print(json.dumps([spaced.jobs.go()]))"
+@pytest.mark.parametrize("folder", ["spaced", "spaced/out/wide"])
+def test_a_script_in_a_folder_of_a_package_without_init(start: Any, tmp_path: Path, folder: str) -> None:
+    """A namespace package, at any depth: by the name it can be imported under from `sys.path`, and else by its own."""
+    project(tmp_path, f"{folder}/jobs.py")
+    found = start(f"{folder}/jobs.py", path=str(tmp_path))
+    assert sorted(found[0]["runs"]) == sorted(ALL)
+    imported = f"{folder.replace('/', '.')}.jobs"
+    code = f"import importlib, json; print(json.dumps([importlib.import_module({imported!r}).go()]))"
     assert start("-c", code)[0]["runs"] == []
-    assert start("jobs.py", where="spaced", path=str(tmp_path))[0]["keys"] == found[0]["keys"]
+    assert start("jobs.py", where=folder, path=str(tmp_path))[0]["keys"] == found[0]["keys"]
 
 
 def test_a_zipapp_agrees_with_itself(start: Any, tmp_path: Path) -> None:

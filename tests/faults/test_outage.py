@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from memover.model import Event
     from tests.servers import RedisServer
 
-__all__ = ["way_of"]  # with the budgets that users have, and not the patient ones of other tests
+__all__ = ["way_of"]
 
 FAULTS = ["blackhole", "half_open", "partition", "refuse", "delay"]
 BUDGET = 0.25
@@ -56,6 +56,7 @@ def counted(way: Way, **options: Any) -> tuple[Any, list[int]]:
 def test_a_call_adds_no_more_than_its_budget(fault: str, proxy: FaultyProxy, way_of: Callable[[str], Way]) -> None:
     """P7: whatever is wrong with the store, a call returns what the function returns, after a budget at most."""
     way = way_of(proxy.url)
+    way.cache = way.new_cache(socket_timeout=BUDGET, socket_connect_timeout=BUDGET)
     f, loads = counted(way)
     assert way.run(f(1)) == [1, 1]
     break_it(proxy, fault)

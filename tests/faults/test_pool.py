@@ -66,7 +66,8 @@ def test_several_processes_share_what_the_server_allows(start_redis: Callable[..
         return x
 
     functions = [cache.versioned(namespace="f")(load) for cache in caches]
-    functions[0](1)
+    for f in functions:
+        f(1)  # each has a connection before the others are asked for
 
     def work(f: Any) -> None:
         for _ in range(50):

@@ -24,11 +24,12 @@ class Source:
     """`source(x)`: what the source holds for x now. An object, so that no key says where it is."""
 
     def __init__(self, url: str, prefix: str) -> None:
-        self.client = redis.Redis.from_url(url)
+        self.url = url
         self.prefix = prefix
 
     def __call__(self, x: int) -> int:
-        return int(self.client.get(f"{self.prefix}-source-{x}") or 0)
+        with redis.Redis.from_url(self.url) as client:
+            return int(client.get(f"{self.prefix}-source-{x}") or 0)
 
 
 def source(url: str, prefix: str) -> Callable[[int], int]:

@@ -68,7 +68,7 @@ def test_a_dead_leader_costs_one_more_load_after_its_lease(
 ) -> None:
     """SIGKILL of the process that holds the lease: those who wait load once more when the lease has ended."""
     actors.change(redis_url, prefix)
-    with start_python(actors.load_slowly, redis_url, prefix, flavour, {"lease_ttl": 1.5}) as leader:
+    with start_python(actors.load_slowly, redis_url, prefix, flavour, {"lease_ttl": 3.0}) as leader:
         leader.wait_for("loading")
         lease = redis_client.keys(f"{{{prefix}:*:lease")
         assert len(lease) == 1
@@ -83,15 +83,15 @@ def test_a_load_longer_than_its_lease_keeps_it(redis_way: Way, redis_client: red
     """The lease is renewed while the load runs, so nobody else loads; when it is over there is no lease."""
     loads: list[int] = []
 
-    @redis_way.cached(lease_ttl=0.4)
+    @redis_way.cached(lease_ttl=2.0)
     async def slow(x: int) -> int:
         loads.append(x)
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(3.0)
         return x
 
     def slow_sync(x: int) -> int:
         loads.append(x)
-        time.sleep(1.2)
+        time.sleep(3.0)
         return x
 
     if redis_way.is_async:
@@ -104,7 +104,7 @@ def test_a_load_longer_than_its_lease_keeps_it(redis_way: Way, redis_client: red
         redis_way.run(other.aclose())
         key = slow.key(1)
     else:
-        f = redis_way.cached(lease_ttl=0.4)(slow_sync)
+        f = redis_way.cached(lease_ttl=2.0)(slow_sync)
         results: list[int] = []
         threads = [threading.Thread(target=lambda: results.append(f(1))) for _ in range(2)]
         for thread in threads:

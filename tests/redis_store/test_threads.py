@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,53 @@ def test_many_threads_share_few_connections(open_store: Any, redis_server: Redis
     in_threads(24, work)
     assert len(pool_of(store)._open) <= 4
     assert len(pool_of(store).idle) == len(pool_of(store)._open)
+
+
+def test_a_connection_that_is_being_handed_over_is_not_opened_twice(
+    open_store: Any, redis_server: RedisServer, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that opened it may be held up before it is in the pool: who waits for it goes on waiting."""
+    from memover.stores.redis.pool import Pool
+
+    handing_over, go_on = threading.Event(), threading.Event()
+    opened = Pool._opened
+
+    def held_up(self: Pool, *args: Any) -> None:
+        handing_over.set()
+        assert go_on.wait(60)
+        opened(self, *args)
+
+    monkeypatch.setattr(Pool, "_opened", held_up)
+    with FaultyProxy(redis_server) as proxy:
+        store = open_store(proxy.url, socket_timeout=30.0, socket_connect_timeout=30.0)
+        caller = threading.Thread(target=store.fetch, args=(key,))
+        caller.start()
+        assert handing_over.wait(60)
+        # Several looks of the waiting caller, which has nothing else to show for them.
+        caller.join(0.3)
+        go_on.set()
+        caller.join(60)
+        assert not caller.is_alive()
+        assert len(pool_of(store)._open) == proxy.connections == 1
+
+
+def test_a_store_in_a_cycle_closes_its_connections(redis_server: RedisServer, key: Key) -> None:
+    """Collected as garbage without having been closed: no socket is left to warn of itself as unclosed."""
+    from memover.stores.redis import RedisStore
+    from memover.stores.redis.connect import parse_url
+    from tests.redis_store.conftest import limits
+
+    with FaultyProxy(redis_server) as proxy, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(10):
+            store = RedisStore(parse_url(proxy.url), limits(socket_timeout=30.0, socket_connect_timeout=30.0))
+            store.fetch(key)
+            cycle: list[Any] = [store]
+            cycle.append(cycle)
+            del store, cycle
+        gc.collect()
+        wait_until(lambda: proxy.open == 0, "its connections to be closed")
+    assert [str(each.message) for each in warned if "unclosed" in str(each.message)] == []
 
 
 def test_threads_that_end_leave_their_connections_to_others(

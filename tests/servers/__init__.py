@@ -7,6 +7,7 @@ process is, however that ended.
 from __future__ import annotations
 
 from .cluster import RedisCluster
+from .patience import PATIENCE_SECONDS, be_patient
 from .processes import INDEX, Worker, WorkerFailed, as_another_process, hear, run_python, say, start_python
 from .proxy import FaultyProxy
 from .recording import Command, Recording
@@ -17,6 +18,7 @@ from .waiting import free_port, wait_until
 
 __all__ = [
     "INDEX",
+    "PATIENCE_SECONDS",
     "Command",
     "FaultyProxy",
     "Recording",
@@ -27,6 +29,7 @@ __all__ = [
     "Worker",
     "WorkerFailed",
     "as_another_process",
+    "be_patient",
     "free_port",
     "hear",
     "primary_with_replicas",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .daemon import reaper
+from .patience import be_patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -243,6 +244,7 @@ def _resolve(named: str | list[str]) -> Callable[..., Any]:
 def _steps(line: _Line) -> Iterator[tuple[str, Any]]:
     _, (named, args) = line.receive()
     function = _resolve(named)
+    be_patient()
     yield "ready", None
     word, _ = line.receive()
     assert word == "go", word

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -32,9 +33,24 @@ class Connection:
 
     Where that cannot be (TLS, gevent, Windows) the limits are those of Python's sockets."""
 
-    __slots__ = ("__weakref__", "_budget", "_kernel", "_limited", "_reader", "_sock", "era", "owed", "ref", "used")
+    __slots__ = (
+        "__weakref__",
+        "_budget",
+        "_ending",
+        "_kernel",
+        "_limited",
+        "_reader",
+        "_sock",
+        "era",
+        "owed",
+        "ref",
+        "used",
+    )
 
     def __init__(self, line: Line, budget: float, era: int) -> None:
+        # Not `__del__`: in a cycle that is collected the socket may be finalized first, which warns of it as unclosed.
+        self._ending = weakref.finalize(self, line.socket.close)
+        self._ending.atexit = False
         self._sock = line.socket
         self._budget = budget
         self._reader = new_reader()
@@ -49,16 +65,10 @@ class Connection:
             self._sock.settimeout(None)
         self._limit(budget)
 
-    def __del__(self) -> None:
-        try:
-            self.close()
-        except AttributeError:
-            pass  # interrupted before it had a socket
-
     def close(self) -> None:
         """Close it. May be repeated."""
         self.owed = 1
-        self._sock.close()
+        self._ending()
 
     def single(self, packed: bytes) -> Any:
         """Send one short command and return its answer, the server's error as an answer: the exchange of every hit."""

@@ -27,12 +27,22 @@ if TYPE_CHECKING:
 __all__ = ["Home", "Homes", "Lane"]
 
 
+class _Open:
+    """The connections of a `Home`, for whoever closes them when it has gone."""
+
+    def __init__(self) -> None:
+        self.muxes: set[Mux] = set()
+        self.left = False
+        """Whether the home has gone, so that a connection that is made now is wanted by nobody."""
+
+
 class Lane:
     """A place for one connection at a time: opened when it is needed, again after it was lost."""
 
-    def __init__(self, make: Callable[[Opening], Line], limits: Limits) -> None:
+    def __init__(self, make: Callable[[Opening], Line], limits: Limits, open_here: _Open) -> None:
         self.mux: Mux | None = None
         self.crowded_until = 0.0
+        self._here = open_here
         self._make = make
         self._limits = limits
         self._opening: Opening | None = None
@@ -85,16 +95,27 @@ class Lane:
     def _take_over(self, opening: Opening) -> None:
         line, opening.line = opening.line, None
         if line is not None:
-            if self._closed or opening.abandoned or (self.mux is not None and self.mux.sock is not None):
+            if self._unwanted(opening):
                 line.socket.close()
             else:
+                self._leave()
                 self.mux = Mux(line, self._limits.socket_timeout)
+                self._here.muxes.add(self.mux)
         if self._opening is opening:
             self._opening = None
         turns, self._turns = self._turns, []
         for turn in turns:
             if not turn.done():
                 turn.set_result(None)
+
+    def _unwanted(self, opening: Opening) -> bool:
+        connected = self.mux is not None and self.mux.sock is not None
+        return connected or self._closed or self._here.left or opening.abandoned
+
+    def _leave(self) -> None:
+        if self.mux is not None:
+            self._here.muxes.discard(self.mux)
+            self.mux = None
 
     def usable(self) -> bool:
         """Whether it has a connection, or it is not known that the server would give none."""
@@ -107,7 +128,7 @@ class Lane:
             self._opening = None
         if self.mux is not None:
             self.mux.close()
-            self.mux = None
+        self._leave()
 
     def abandon(self) -> None:
         """The loop is closed: close what it left open."""
@@ -131,6 +152,11 @@ class Home:
         self._make = make
         self._limits = limits
         self._closer: AsyncGenerator[None, None] | None = None
+        self._open = _Open()
+        # Not `__del__`: in a cycle that is collected `self.loop` has been cleared by then, and to close a socket that its
+        # loop watches makes that loop deaf to the next one with the same descriptor.
+        self._ending = weakref.finalize(self, _left, self.loop, self._open)
+        self._ending.atexit = False
         self.blocking = not hasattr(loop, "add_reader") or type(loop).__name__ == "ProactorEventLoop"
         """Whether the loop cannot watch sockets, so that exchanges are done in its executor's threads."""
 
@@ -164,7 +190,7 @@ class Home:
         return small
 
     def _lane(self, node: Node | None) -> Lane:
-        return Lane(self._make(node), self._limits)
+        return Lane(self._make(node), self._limits, self._open)
 
     def _lanes(self) -> list[Lane]:
         return [
@@ -195,23 +221,28 @@ class Home:
 
     def abandon(self) -> None:
         """The loop is closed: close its sockets, from whichever thread."""
+        self._ending.detach()
         for lane in self._lanes():
             lane.abandon()
 
-    def __del__(self) -> None:
-        loop = self.loop()
-        if loop is None or loop.is_closed():
-            self.abandon()
-            return
-        muxes = [lane.mux for lane in self._lanes() if lane.mux is not None]
+
+def _left(loop_of: weakref.ref[asyncio.AbstractEventLoop], here: _Open) -> None:
+    """Close what a home has left open: on its loop if that goes on."""
+    here.left = True
+    loop = loop_of()
+    if loop is not None and not loop.is_closed():
         try:
-            loop.call_soon_threadsafe(_close, muxes)
+            loop.call_soon_threadsafe(_close, here)
         except RuntimeError:
-            self.abandon()
+            pass  # closed meanwhile
+        else:
+            return
+    for mux in list(here.muxes):
+        mux.abandon()
 
 
-def _close(muxes: list[Mux]) -> None:
-    for mux in muxes:
+def _close(here: _Open) -> None:
+    for mux in list(here.muxes):
         mux.close()
 
 

@@ -18,6 +18,7 @@ import asyncio
 import select
 import socket
 import ssl
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,10 @@ class Mux:
 
     def __init__(self, line: Line, budget: float) -> None:
         self.sock = line.socket
+        # For a loop that is gone, closed or a parent's: to close the socket is all that is left to do. Not `__del__`: in a
+        # cycle that is collected the socket may be finalized first, which warns of it as unclosed.
+        self._ending = weakref.finalize(self, line.socket.close)
+        self._ending.atexit = False
         self.answered = 0
         self.backlog = 0
         self._budget = budget
@@ -92,12 +97,6 @@ class Mux:
         self._room: list[asyncio.Future[None]] = []
         self.sock.setblocking(False)
         asyncio.get_running_loop().add_reader(self.sock.fileno(), self._readable)
-
-    def __del__(self) -> None:
-        # Its loop is gone, closed or a parent's: to close the socket is all that is left to do.
-        sock = self.sock
-        if sock is not None:
-            sock.close()
 
     @property
     def idle(self) -> bool:
@@ -145,14 +144,13 @@ class Mux:
             fd = sock.fileno()
             loop.remove_reader(fd)
             loop.remove_writer(fd)
-            sock.close()
+            self._ending()
         self._fail(error)
 
     def abandon(self) -> None:
         """Close the socket of a loop that is closed, from whichever thread."""
-        sock, self.sock = self.sock, None
-        if sock is not None:
-            sock.close()
+        self.sock = None
+        self._ending()
 
     # -- out --------------------------------------------------------------------------------------------------------------
 

@@ -73,10 +73,14 @@ class Pool:
         bell: Any = None
         try:
             while True:
-                if mine is not None and mine.done:
+                if mine is not None and self._is_over(mine):
                     error, mine = mine.error, None
                     if error is not None and not (isinstance(error, Crowded) and self._shrink()):
                         raise error
+                    try:
+                        return self.idle.pop()
+                    except IndexError:
+                        pass  # another was quicker
                 if mine is None and self._count() < self._size():
                     mine = self._open_another()
                 if bell is None:
@@ -92,7 +96,7 @@ class Pool:
                     if mine is None:
                         raise exhausted(self.breaker.address, self._size(), monotonic() - began)
                     raise TimeoutError(f"no connection in {monotonic() - began:.3g} s")
-                if (mine is None or not mine.done) and bell.acquire(True, min(left, _CHECK_SECONDS)):
+                if (mine is None or not self._is_over(mine)) and bell.acquire(True, min(left, _CHECK_SECONDS)):
                     bell = None
                 if self.breaker.tripped and not urgent and mine is None:
                     self.breaker.check()  # it stopped answering while we queued
@@ -128,6 +132,10 @@ class Pool:
         opening.start()
         return opening
 
+    def _is_over(self, opening: Opening) -> bool:
+        # It is `done` a moment before its connection is in the pool: to look only there would open a second one.
+        return opening.done and opening not in self._openings
+
     def _count(self) -> int:
         """How many connections there are, those included that are being opened."""
         if self._openings:
@@ -139,20 +147,22 @@ class Pool:
 
     def _opened(self, opening: Opening, era: int) -> None:
         line, opening.line = opening.line, None
-        if line is not None and len(self._open) >= self._size():
-            line.socket.close()  # others were quicker
-        elif line is not None:
-            try:
-                connection = Connection(line, self._limits.socket_timeout, era)
-            except OSError as error:
-                opening.error = error
-                line.socket.close()
-            else:
-                connection.ref = weakref.ref(connection, self._open.discard)
-                self._open.add(connection.ref)
-                self.give(connection)
-        self._openings.pop(opening, None)
-        self._ring(all_of_them=opening.error is not None)
+        try:
+            if line is not None and len(self._open) >= self._size():
+                line.socket.close()  # others were quicker
+            elif line is not None:
+                try:
+                    connection = Connection(line, self._limits.socket_timeout, era)
+                except OSError as error:
+                    opening.error = error
+                    line.socket.close()
+                else:
+                    connection.ref = weakref.ref(connection, self._open.discard)
+                    self._open.add(connection.ref)
+                    self.give(connection)
+        finally:
+            self._openings.pop(opening, None)
+            self._ring(all_of_them=opening.error is not None)
 
     def give(self, connection: Connection) -> None:
         """Take a connection back; one that is not clean, or from before `retire`, is closed."""
