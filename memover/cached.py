@@ -273,7 +273,7 @@ class CachedFunction(Face, Generic[P, R]):
         a terminal and in a notebook, with tqdm or rich (one of them must be installed). Every call is answered and stored
         before the first error, in the order of the calls, is raised; `return_exceptions=True` returns errors in place
         instead. A batch is not a snapshot: entries are read together, but each was loaded when it was."""
-        calls = [(self._self_whole(args), {}) for args in zip(*iterables)]
+        calls: list[CallArguments] = [(self._self_whole(args), {}) for args in zip(*iterables)]
         with progress_of(progress, self._self_definition.policy.namespace, calls) as advance:
             outcomes = self._self_answered(calls, concurrency, advance, True)
         return batch_values(outcomes, return_exceptions)
@@ -418,7 +418,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         return_exceptions: bool = False,
     ) -> list[Any]:
         """As `CachedFunction.map`; misses are loaded in `concurrency` tasks at a time."""
-        calls = [(self._self_whole(args), {}) for args in zip(*iterables)]
+        calls: list[CallArguments] = [(self._self_whole(args), {}) for args in zip(*iterables)]
         with progress_of(progress, self._self_definition.policy.namespace, calls) as advance:
             outcomes = await self._self_answered(calls, concurrency, advance, True)
         return batch_values(outcomes, return_exceptions)

@@ -14,7 +14,7 @@ import pytest
 
 from memover.errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import run
-from memover.stores.sqlite.statements import APPLICATION_ID, USER_VERSION
+from memover.stores.sqlite.schema import APPLICATION_ID, USER_VERSION
 from tests.sqlite.conftest import GENERATION, Child, keep, key_of, nonce, valid
 
 if TYPE_CHECKING:

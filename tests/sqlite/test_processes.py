@@ -18,7 +18,7 @@ import pytest
 from memover import Cache
 from memover.engine.store import Request
 from memover.runtime.run import arun, run
-from memover.stores.sqlite import file as files
+from memover.stores.sqlite.forks import file_at
 from memover.testing import start_history
 from tests.servers import wait_until
 from tests.sqlite.conftest import GENERATION, Child, keep, key_of, nonce, valid
@@ -385,4 +385,4 @@ def test_invalidations_made_while_locked_are_loud_and_repeated(
 def test_one_file_is_one_pool(path: str, make: Callable[..., SqliteStore]) -> None:
     """Two stores of one process on one path share its connections, so that they can be closed together."""
     assert make()._file is make()._file
-    assert files.file_at(path) is make()._file
+    assert file_at(path) is make()._file
