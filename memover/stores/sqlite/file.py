@@ -302,30 +302,42 @@ class File:
                 f"Fork before the first use, or start a new process (spawn).",
                 store=self.address,
             )
-        with self._opening.locked(deadline):
-            connection = self._opening.connect(deadline)
-            identity = self._identity_now()
-            if identity is None:
-                raise StoreUnavailable(f"{self.address} was removed while it was being opened.", store=self.address)
-            if identity != self._identity:
-                self.leave()  # others of this process's connections are to a file that is not there any more
-                self._identity = identity
-                self._directory_synced = False
-            self._opened = [known for known in self._opened if known() is not None]
-            self._opened.append(weakref.ref(connection))
-            return self.idle, connection
+        try:
+            with self._opening.lock(deadline):
+                connection = self._opening.connect(deadline)
+                identity = self._identity_now()
+                if identity is None:
+                    raise StoreUnavailable(f"{self.address} was removed while it was being opened.", store=self.address)
+                if identity != self._identity:
+                    self.leave()  # others of this process's connections are to a file that is not there any more
+                    self._identity = identity
+                    self._directory_synced = False
+                self._opened = [known for known in self._opened if known() is not None]
+                self._opened.append(weakref.ref(connection))
+                return self.idle, connection
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{self.address} cannot be opened: {error}: see that this process may write to its directory.",
+                store=self.address,
+            ) from error
 
     def _move_aside(self, error: Exception, deadline: float) -> None:
         """A statement found the file damaged: unless another process has moved it aside already, do so."""
         identity = self._identity
-        with self._opening.locked(deadline):
-            self.leave()
-            try:
-                now = os.stat(self.path)
-            except FileNotFoundError:
-                return
-            if identity is not None and identity[:2] == (now.st_dev, now.st_ino):
-                self._opening.rename_damaged(error)
+        try:
+            with self._opening.lock(deadline):
+                self.leave()
+                try:
+                    now = os.stat(self.path)
+                except FileNotFoundError:
+                    return
+                if identity is not None and identity[:2] == (now.st_dev, now.st_ino):
+                    self._opening.rename_damaged(error)
+        except OSError as failure:
+            raise StoreUnavailable(
+                f"{self.address} is damaged ({error}) and cannot be moved aside: {failure}: remove it.",
+                store=self.address,
+            ) from failure
 
     # -- forks ----------------------------------------------------------------------------------------------------------------
 

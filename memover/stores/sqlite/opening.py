@@ -26,7 +26,7 @@ from memover.stores.sqlite.guards import check_file_system, lock
 from memover.stores.sqlite.schema import APPLICATION_ID, SCHEMA, TABLES, USER_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from io import FileIO
 
     from memover.stores.sqlite.connections import Connection
 
@@ -41,7 +41,7 @@ _MAGIC = b"SQLite format 3\0"
 
 
 class Opening:
-    """One per `File`. Its methods are called under the lock that `locked` takes."""
+    """One per `File`. Its methods are called under its lock."""
 
     def __init__(self, path: str, address: str) -> None:
         self.path = path
@@ -50,23 +50,18 @@ class Opening:
         """Device and inode of the file whose first bytes can be read by a descriptor, and that descriptor."""
         self._checked = False
 
-    @contextlib.contextmanager
-    def locked(self, deadline: float) -> Generator[None, None, None]:
-        """Hold the lock. Makes the directory if it is missing. Raises `StoreError`, `ConfigurationError`."""
+    def lock(self, deadline: float) -> FileIO:
+        """The lock, held until what is returned is closed. Makes the directory if it is missing.
+
+        To be used in `with`: a file's own `__exit__` is written in C, and no exception from outside comes between an
+        interrupted block and the end of the lock. Raises `StoreTimeout`, `ConfigurationError`, OSError."""
         if not self._checked:
             if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
                 raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old: memover needs 3.35 or newer.")
             check_file_system(self.path)
             self._checked = True
-        try:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            with lock(self.path + "-lock", deadline):
-                yield
-        except OSError as error:
-            raise StoreUnavailable(
-                f"{self.address} cannot be opened: {error}: see that this process may write to its directory.",
-                store=self.address,
-            ) from error
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        return lock(self.path + "-lock", deadline)
 
     def connect(self, deadline: float) -> Connection:
         """A connection to a store that has been looked at; it is begun if there is none."""
