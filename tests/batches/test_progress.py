@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.face.ways import Way
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=["tqdm", "rich"])
@@ -90,3 +93,24 @@ def test_tqdm_and_rich_are_not_imported_before_they_are_asked_for() -> None:
     """Importing memover costs neither."""
     program = "import sys, memover; sys.exit(bool({'tqdm', 'rich'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_bar_is_shown_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cell's output, with no warning about widgets that are not installed."""
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    cell = (
+        "from memover import Cache, versioned_cache\n"
+        "@versioned_cache(namespace='bars', cache=Cache('memory://'))\n"
+        "def square(x):\n    return x * x\n"
+        "square.map(range(5), progress=True)"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = notebook.cells[0]["outputs"]
+    shown = "".join(output.get("text", "") for output in outputs)
+    shown += "".join(str(output.get("data", "")) for output in outputs)
+    assert "bars" in shown and "5/5" in shown and "[0, 1, 4, 9, 16]" in shown
+    assert "Warning" not in shown
