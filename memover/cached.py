@@ -20,6 +20,7 @@ from memover.keys.names import check_version
 from memover.model import CacheInfo, Entry, Generation, Source
 from memover.runtime.batch import aanswer_many, answer_many, check_concurrency
 from memover.runtime.hit import aconclude, adrive, ageneral, conclude, drive, general
+from memover.runtime.progress import Progress, progress_of
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ class CachedFunction(Face, Generic[P, R]):
         self,
         *iterables: Iterable[Any],
         concurrency: int = 8,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress = None,
         return_exceptions: Literal[False] = False,
     ) -> list[R]: ...
     @overload
@@ -254,38 +255,38 @@ class CachedFunction(Face, Generic[P, R]):
         self,
         *iterables: Iterable[Any],
         concurrency: int = 8,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress = None,
         return_exceptions: bool,
     ) -> list[R | BaseException]: ...
     def map(
         self,
         *iterables: Iterable[Any],
         concurrency: int = 8,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress = None,
         return_exceptions: bool = False,
     ) -> list[Any]:
         """The calls over the iterables side by side, as `map` makes them, answered together, in order.
 
         One round trip for all the hits (one per node in Cluster); leases and loads only for the misses, by the bulk loader
         if there is one (`batch_load`), else `concurrency` at a time in threads (1: in this one). Equal calls are loaded
-        once. `progress(n)` is told of each n calls that are done, as `tqdm.update` is. Every call is answered and
-        stored before the first error, in the order of the calls, is raised; `return_exceptions=True` returns errors in
-        place instead. A batch is not a snapshot: entries are read together, but each was loaded when it was."""
-        outcomes = self._self_answered(
-            [(self._self_whole(args), {}) for args in zip(*iterables)], concurrency, progress, True
-        )
+        once. `progress(n)` is called with each n calls that are done, as `tqdm.update` is; `progress=True` shows a bar, in
+        a terminal and in a notebook, with tqdm or rich (one of them must be installed). Every call is answered and stored
+        before the first error, in the order of the calls, is raised; `return_exceptions=True` returns errors in place
+        instead. A batch is not a snapshot: entries are read together, but each was loaded when it was."""
+        calls: list[CallArguments] = [(self._self_whole(args), {}) for args in zip(*iterables)]
+        with progress_of(progress, self._self_definition.policy.namespace, calls) as advance:
+            outcomes = self._self_answered(calls, concurrency, advance, True)
         return batch_values(outcomes, return_exceptions)
 
-    def warm(
-        self, iterable: Iterable[Any], *, concurrency: int = 8, progress: Callable[[int], object] | None = None
-    ) -> Warmed:
+    def warm(self, iterable: Iterable[Any], *, concurrency: int = 8, progress: Progress = None) -> Warmed:
         """Fill ahead: load what is not fresh, and return counts. Each item is an argument, or a tuple of arguments.
 
         Works through the iterable in steps of 1,000 calls, each as `map`; errors of the function are counted, and reported
-        as events."""
+        as events. `progress` as for `map`."""
         counts = Warmed(0, 0, 0)
-        for chunk in chunks(self._self_calls(iterable)):
-            counts = counts.plus(self._self_answered(chunk, concurrency, progress, False))
+        with progress_of(progress, self._self_definition.policy.namespace, iterable) as advance:
+            for chunk in chunks(self._self_calls(iterable)):
+                counts = counts.plus(self._self_answered(chunk, concurrency, advance, False))
         return counts
 
     def _self_answered(
@@ -398,7 +399,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         self,
         *iterables: Iterable[Any],
         concurrency: int = 64,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress = None,
         return_exceptions: Literal[False] = False,
     ) -> list[R]: ...
     @overload
@@ -406,20 +407,20 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         self,
         *iterables: Iterable[Any],
         concurrency: int = 64,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress = None,
         return_exceptions: bool,
     ) -> list[R | BaseException]: ...
     async def map(
         self,
         *iterables: Iterable[Any],
         concurrency: int = 64,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress = None,
         return_exceptions: bool = False,
     ) -> list[Any]:
         """As `CachedFunction.map`; misses are loaded in `concurrency` tasks at a time."""
-        outcomes = await self._self_answered(
-            [(self._self_whole(args), {}) for args in zip(*iterables)], concurrency, progress, True
-        )
+        calls: list[CallArguments] = [(self._self_whole(args), {}) for args in zip(*iterables)]
+        with progress_of(progress, self._self_definition.policy.namespace, calls) as advance:
+            outcomes = await self._self_answered(calls, concurrency, advance, True)
         return batch_values(outcomes, return_exceptions)
 
     async def warm(
@@ -427,13 +428,14 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         iterable: Iterable[Any] | AsyncIterable[Any],
         *,
         concurrency: int = 64,
-        progress: Callable[[int], object] | None = None,
+        progress: Progress = None,
     ) -> Warmed:
         """As `CachedFunction.warm`; the iterable may be asynchronous, and is consumed step by step."""
         counts = Warmed(0, 0, 0)
-        async for chunk in async_chunks(iterable):
-            calls = list(self._self_calls(chunk))
-            counts = counts.plus(await self._self_answered(calls, concurrency, progress, False))
+        with progress_of(progress, self._self_definition.policy.namespace, iterable) as advance:
+            async for chunk in async_chunks(iterable):
+                calls = list(self._self_calls(chunk))
+                counts = counts.plus(await self._self_answered(calls, concurrency, advance, False))
         return counts
 
     async def _self_answered(

@@ -67,6 +67,7 @@ FLOORS = {
     "runtime": Floor(
         f"{TOOLS} engine stores.near", "asyncio atexit contextvars threading _thread queue time random os"
     ),
+    "runtime.progress": Floor("errors", "tqdm rich"),
     "runtime.heart": Floor(f"{TOOLS} engine stores.near runtime", "select socket time _thread threading random os"),
     "runtime.report": Floor(f"{TOOLS} engine runtime stores.survey __version__", "os socket _thread time random"),
     # the face; a module of it may name `Cache` for types

@@ -15,6 +15,8 @@ import django
 from django.conf import settings
 from django.test.utils import override_settings
 
+from memover.stores.survey import open_survey
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -104,13 +106,31 @@ def _pages() -> ModuleType:
 sys.modules.setdefault("memover_tests_urls", _pages())
 
 
-@pytest.fixture(params=["redis", "memory"])
+@pytest.fixture(params=["redis", "sqlite", "memory"])
 def location(request: pytest.FixtureRequest) -> str:
-    """A shared store and one in this process."""
+    """The two shared stores, and the one in this process."""
     if request.param == "memory":
         return ""
+    if request.param == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('tmp_path')}/django.db"
     found: str = request.getfixturevalue("redis_url")
     return found
+
+
+@pytest.fixture
+def expires_ms(location: str) -> Callable[[str], int | None]:
+    """Milliseconds until a key of the shared store goes, None for never; fails where there is no such key."""
+
+    def ask(key: str) -> int | None:
+        survey = open_survey(location)
+        try:
+            (facts,) = survey.facts([key.encode()])
+        finally:
+            survey.close()
+        assert facts is not None, f"{key} is not stored"
+        return facts.expires_ms
+
+    return ask
 
 
 @pytest.fixture

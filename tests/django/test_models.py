@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy, pgettext_lazy
 from memover import Cache, UnencodableValue, UnkeyableArgument
 from memover.django.testing import isolated_caches
 from tests.django.books.models import Author, Book, CheapBook, Tag
+from tests.face.ways import url_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +49,9 @@ def database() -> Iterator[None]:
             editor.delete_model(model)
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def cache(request: pytest.FixtureRequest, prefix: str) -> Iterator[Cache]:
-    url = "memory://" if request.param == "memory" else request.getfixturevalue("redis_url")
+    url = url_of(request, request.param)
     with Cache(url, prefix=prefix, socket_timeout=10, socket_connect_timeout=10) as made:
         yield made
 

@@ -14,7 +14,8 @@ import pytest
 
 from memover.errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import run
-from memover.stores.sqlite.statements import APPLICATION_ID, USER_VERSION
+from memover.stores.sqlite.schema import APPLICATION_ID, USER_VERSION
+from tests.servers import wait_until
 from tests.sqlite.conftest import GENERATION, Child, keep, key_of, nonce, valid
 
 if TYPE_CHECKING:
@@ -283,6 +284,45 @@ def test_an_invalidation_is_of_the_file_that_is_there(
     assert valid(third, key_of("a")) is None
 
 
+def test_a_file_truncated_under_a_process_is_moved_aside_and_begun_anew(store: SqliteStore, path: str) -> None:
+    """Cut to half, with its log gone: no wrong answer, and the store works again."""
+    for number in range(50):
+        keep(store, key_of(str(number)), bytes(3000))
+    run(store.bump((b"p:gen:other",), nonce(), (0,), ()))
+    store.close()
+    size = os.path.getsize(path)
+    assert valid(store, key_of("1")) is not None
+    os.truncate(path, size // 2)
+
+    def works_again() -> bool:
+        pause()
+        try:
+            return keep(store, key_of("a"), b"y") == valid(store, key_of("a"))
+        except StoreUnavailable:
+            return False
+
+    wait_until(works_again, "the store to work again")
+    store.close()
+    assert check(path) == "ok"
+
+
+def test_a_foreign_file_put_in_its_place_is_refused_and_not_touched(store: SqliteStore, path: str) -> None:
+    """Under a process that uses the store; with the store's own file back, it goes on."""
+    raw = keep(store, key_of("a"), b"x")
+    store.close()
+    os.replace(path, path + ".ours")
+    Path(path).write_bytes(b"somebody else's notes")
+    pause()
+    with pytest.raises(ConfigurationError, match="no memover store"):
+        store.fetch(key_of("a"))
+    with pytest.raises(ConfigurationError, match="no memover store"):
+        run(store.bump((GENERATION,), nonce(), (0,), ()))
+    assert Path(path).read_bytes() == b"somebody else's notes"
+    os.replace(path + ".ours", path)
+    pause()
+    assert valid(store, key_of("a")) == raw
+
+
 def test_an_older_copy_put_back_is_healed_by_the_floor(store: SqliteStore, path: str, tmp_path: Path) -> None:
     """A process that has seen a later generation puts it back, beyond what it has seen, before it trusts anything."""
     from memover.engine.store import Request
@@ -394,6 +434,27 @@ for line in sys.stdin:
     except StoreError as error:
         print(type(error).__name__, str(error).replace("\\n", " "), flush=True)
 """
+
+
+def test_a_directory_that_may_not_be_written_is_unavailable_until_it_may(
+    child: Callable[..., Child], path: str
+) -> None:
+    """Nothing can be begun there: StoreUnavailable that names the directory; this very process begins the store later."""
+    if os.getuid() != 0:
+        pytest.skip("needs root, to give the directory to another user and take it back")
+    parent = Path(path).parent
+    os.chmod(parent, 0o755)
+    while parent != Path("/tmp") and parent != parent.parent:
+        os.chmod(parent, os.stat(parent).st_mode | 0o111)
+        parent = parent.parent
+    other = child(_READ_ONLY, path)
+    said = other.say("keep")
+    assert said.startswith("StoreUnavailable") and "may write to its directory" in said
+    assert not Path(path).exists()
+    os.chmod(os.path.dirname(path), 0o777)
+    wait_until(lambda: other.say("keep") == "kept", "the store to be begun")
+    assert other.say("valid") == "True"
+    assert other.say("bump") == "bumped"
 
 
 def test_a_full_disk_is_unavailable_and_loses_nothing(child: Callable[..., Child], path: str) -> None:

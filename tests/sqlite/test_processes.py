@@ -18,13 +18,15 @@ import pytest
 from memover import Cache
 from memover.engine.store import Request
 from memover.runtime.run import arun, run
-from memover.stores.sqlite import file as files
+from memover.stores.sqlite.file import File
+from memover.stores.sqlite.forks import file_at
 from memover.testing import start_history
 from tests.servers import wait_until
 from tests.sqlite.conftest import GENERATION, Child, keep, key_of, nonce, valid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import Any
 
     from memover.stores.sqlite.store import SqliteStore
@@ -385,4 +387,98 @@ def test_invalidations_made_while_locked_are_loud_and_repeated(
 def test_one_file_is_one_pool(path: str, make: Callable[..., SqliteStore]) -> None:
     """Two stores of one process on one path share its connections, so that they can be closed together."""
     assert make()._file is make()._file
-    assert files.file_at(path) is make()._file
+    assert file_at(path) is make()._file
+
+
+FOLLOWED = """
+import sys
+from memover import Cache, versioned_cache
+
+cache = Cache("sqlite:///" + sys.argv[1], ttl=None)
+
+def rate(x):
+    return x * 2
+
+@versioned_cache(namespace="followed", follow_code=True, cache=cache)
+def price(x):
+    print("computed", x)
+    return rate(x) + 1
+
+print(price(1), price.map([1, 2]))
+"""
+
+
+def test_an_edited_function_is_computed_anew_and_an_unchanged_one_remembered(path: str, tmp_path: Path) -> None:
+    """`follow_code` over fresh processes on one file: the body, and the functions it calls, decide; comments and layout do
+    not; what is put back finds its earlier results."""
+    script = tmp_path / "prices.py"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+
+    def said(source: str) -> list[str]:
+        script.write_text(source)
+        return subprocess.run(
+            [sys.executable, str(script), path], capture_output=True, text=True, env=environment, check=True
+        ).stdout.splitlines()
+
+    assert said(FOLLOWED) == ["computed 1", "computed 2", "3 [3, 5]"]
+    assert said(FOLLOWED) == ["3 [3, 5]"]
+    assert said(FOLLOWED.replace("def rate(x):", "def rate(x):  # of 2024\n")) == ["3 [3, 5]"]
+    assert said(FOLLOWED.replace("rate(x) + 1", "rate(x) + 10")) == ["computed 1", "computed 2", "12 [12, 14]"]
+    assert said(FOLLOWED.replace("x * 2", "x * 3")) == ["computed 1", "computed 2", "4 [4, 7]"]
+    assert said(FOLLOWED) == ["3 [3, 5]"]
+
+
+_COMMITTER = """
+import os, sys
+from memover.runtime.run import run
+from memover.stores.sqlite.limits import Limits
+from memover.stores.sqlite.store import SqliteStore
+from tests.sqlite.conftest import keep, key_of, nonce
+
+store = SqliteStore(sys.argv[1], Limits(lock_timeout=30.0))
+number = 0
+while True:
+    number += 1
+    keep(store, key_of(f"{os.getpid()}-{number}"), os.urandom(500), 60_000)
+    if number == 1:
+        print("ready", flush=True)
+"""
+
+
+def test_nothing_that_may_wait_is_done_on_an_event_loop(
+    path: str, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    """While four processes write: in the loop's thread statements are performed that never wait for a lock, and no others,
+    so that its timers are late by one statement at most. (How late they are, `benchmarks/bench_sqlite.py` measures.)"""
+    writers = [child(_COMMITTER, path) for _ in range(4)]
+    for writer in writers:
+        assert writer.hear() == "ready"
+    performed: list[tuple[bool, bool]] = []
+    real = File._perform
+
+    def perform(file: File, how: Any, sql: str, parameters: Any, deadline: float | None) -> Any:
+        performed.append((threading.current_thread() is threading.main_thread(), deadline is not None))
+        return real(file, how, sql, parameters, deadline)
+
+    monkeypatch.setattr(File, "_perform", perform)
+
+    async def whole() -> None:
+        async with Cache(f"sqlite:///{path}", prefix=prefix, socket_timeout=30.0) as cache:
+
+            @cache.versioned(namespace="looped")
+            async def number(x: int) -> int:
+                return x
+
+            for x in range(50):
+                assert await number(x) == x
+                assert await number(x) == x
+            assert await number.map(range(60)) == list(range(60))
+            await number.invalidate(3)
+            await number.invalidate_all()
+            await cache.aset("k", 1)
+            assert await cache.aget("k") == 1
+            assert await cache.aincr("k") == 2
+
+    asyncio.run(whole())
+    assert (True, False) in performed and (False, True) in performed, "reads in the loop's thread, writes in others"
+    assert (True, True) not in performed

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from memover.engine.store import TOKEN_MARGIN_MS, Request, StoredEntry
 from memover.runtime.run import run
-from memover.stores.sqlite import file as files
-from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite import file, keyvalue, moments, reading, tidy, writing
 from memover.stores.sqlite import store as stores
-from memover.stores.sqlite import tidy
+from memover.stores.sqlite.schema import PIECE_BYTES
 from tests.sqlite.conftest import GENERATION, entry_bytes, header_of, keep, key_of, nonce, valid
 
 if TYPE_CHECKING:
@@ -29,12 +28,12 @@ def count(store: SqliteStore, table: str) -> int:
 
 def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """The machine's clock, as the store sees it, is ahead from now on."""
-    real = files.time_ms
+    real = moments.time_ms
 
     def ahead() -> int:
         return real() + int(seconds * 1000)
 
-    for module in (files, stores, tidy):
+    for module in (file, keyvalue, reading, stores, tidy, writing):
         monkeypatch.setattr(module, "time_ms", ahead)
 
 
@@ -144,7 +143,7 @@ def test_long_entries_are_kept_in_pieces(make: Callable[..., SqliteStore]) -> No
     store = make()
     raw = keep(store, key_of("a"), os.urandom(50_000_000))
     assert store.fetch(key_of("a")).raw == raw
-    assert count(store, "pieces") == -(-len(raw) // sql.PIECE_BYTES)
+    assert count(store, "pieces") == -(-len(raw) // PIECE_BYTES)
     raw = keep(store, key_of("a"), os.urandom(1_000_000))
     assert store.fetch(key_of("a")).raw == raw
     assert store.tidy(30)

@@ -15,8 +15,8 @@ from memover.engine.judge import is_fresh
 from memover.engine.store import INTEGER, INTEGER_LIMIT, TOKEN_MARGIN_MS, Change
 from memover.errors import DamagedEntry, StoreTimeout
 from memover.stores.sqlite import statements as sql
-from memover.stores.sqlite.file import time_ms
-from memover.stores.sqlite.statements import FOREVER
+from memover.stores.sqlite.moments import time_ms
+from memover.stores.sqlite.schema import FOREVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from memover.engine.store import Parcel, Stamp
     from memover.model import Key
     from memover.stores.sqlite.file import File
+    from memover.stores.sqlite.reading import Reader
     from memover.stores.sqlite.tidy import Tidier
+    from memover.stores.sqlite.tokens import Tokens
+    from memover.stores.sqlite.writing import Writer
 
 __all__ = ["SqliteKeyValues"]
 
@@ -48,18 +51,15 @@ class SqliteKeyValues:
 
     address: str
     _file: File
+    _reader: Reader
+    _tokens: Tokens
+    _writer: Writer
     _tidier: Tidier
 
     if TYPE_CHECKING:
 
         def _write_flow(self, work: Callable[[float], T], *, urgent: bool = False) -> Flow[T]: ...
         def _lasting(self, work: Callable[[], T]) -> T: ...
-        def _laid(self, raw: bytes, deadline: float) -> tuple[bytes | None, int | None]: ...
-        def _whole(self, key: Key, raw: bytes, size: int, parts: int, deadline: float | None) -> bytes | None: ...
-        def _ensured(
-            self, names: Sequence[bytes], floors: Sequence[int], nonce: str, until: int, deadline: float
-        ) -> list[bytes]: ...
-        def _tokens(self, names: Sequence[bytes], deadline: float | None) -> dict[bytes, bytes]: ...
 
     def put(self, parcels: Sequence[Parcel], stamp: Stamp) -> Flow[bytes]:
         return self._write_flow(lambda deadline: self._put(parcels, stamp, deadline))
@@ -82,7 +82,7 @@ class SqliteKeyValues:
     def remove(self, key: Key) -> Flow[tuple[bytes | None, bytes | None]]:
         def work(deadline: float) -> tuple[bytes | None, bytes | None]:
             name = key.names[0]
-            token = self._tokens((name,), deadline).get(name)
+            token = self._reader.tokens((name,), deadline).get(name)
             rows = self._file.rows(sql.READ_HEAD, (key.text, time_ms()), deadline)
             self._remove([key.text], deadline)
             return token, rows[0][0] if rows else None
@@ -109,7 +109,7 @@ class SqliteKeyValues:
                 raw = parcel.raw
                 if parcel.expire_ms >= 0:
                     raw = _stamped(raw, parcel.key, generation)
-                    head, parts = self._laid(raw, deadline)
+                    head, parts = self._writer.laid(raw, deadline)
                     if head is not None:
                         size += len(raw)
                         laid.append((parcel.key.text, head, len(raw), parts, _expires(now, parcel.expire_ms)))
@@ -140,7 +140,7 @@ class SqliteKeyValues:
                 self._discard(key, found, stamp, generation, deadline)
                 return Change(True, generation)
             raw = _stamped(parcel.raw, key, generation)
-            head, parts = self._laid(raw, deadline)
+            head, parts = self._writer.laid(raw, deadline)
             moment = time_ms()
             if head is None or self._file.count(
                 sql.ADD,
@@ -184,7 +184,7 @@ class SqliteKeyValues:
         found = self._row(key, deadline)
         if found is None or not found[2] or found[1] != old:
             return False
-        head, parts = self._laid(new, deadline)
+        head, parts = self._writer.laid(new, deadline)
         if head is None:
             return False
         swapped = self._file.count(sql.SWAP, (key.text, found[0], head, len(new), parts, now), deadline)
@@ -216,7 +216,7 @@ class SqliteKeyValues:
             if found.raw is None or found.header is None:
                 return Change(False, generation)
             raw = rewritten(found.raw, found.header, key=to.entry)
-            head, parts = self._laid(raw, deadline)
+            head, parts = self._writer.laid(raw, deadline)
             guard = (key.text, found.head, stamp.name.decode(), generation)
             if head is not None and self._file.count(
                 sql.MOVE, (*guard, to.text, head, len(raw), parts, time_ms()), deadline
@@ -229,7 +229,7 @@ class SqliteKeyValues:
 
     def _under(self, stamp: Stamp, deadline: float) -> bytes:
         until = time_ms() + TOKEN_MARGIN_MS
-        return self._ensured((stamp.name,), (stamp.floor,), stamp.nonce, until, deadline)[0]
+        return self._tokens.ensured((stamp.name,), (stamp.floor,), stamp.nonce, until, deadline)[0]
 
     def _row(self, key: Key, deadline: float) -> tuple[bytes | None, bytes | None, bool] | None:
         """What the row holds in itself, the whole entry, and whether its time is not over; None: no row."""
@@ -239,7 +239,7 @@ class SqliteKeyValues:
         head, size, parts, alive = rows[0]
         raw = head
         if head is not None and parts is not None:
-            raw = self._whole(key, head, size, parts, deadline)
+            raw = self._reader.whole(key, head, size, parts, deadline)
             if raw is not None and raw[: len(head)] != head:
                 return self._row(key, deadline)  # another took its place meanwhile
         return head, raw, bool(alive)
@@ -269,7 +269,7 @@ class SqliteKeyValues:
         generation: bytes,
         deadline: float,
     ) -> bool:
-        head, parts = self._laid(raw, deadline)
+        head, parts = self._writer.laid(raw, deadline)
         guard = (key.text, found.head, stamp.name.decode(), generation)
         if head is not None and self._file.count(
             sql.CHANGE, (*guard, head, len(raw), parts, expires, time_ms()), deadline

@@ -1,114 +1,18 @@
-"""The tables and statements of memover in SQLite.
+"""Every statement on the tables of `schema`: the specification, as `stores.redis.scripts` is for Redis.
 
 Each write is **one** statement in autocommit: atomic as one of Redis's scripts is, and with no moment at which Python code
 runs while the write lock is held. So an exception from outside, at any bytecode, leaves no transaction open (P17), and a
 thread that waits for the interpreter holds up no other process. What cannot be decided in SQL (headers of key-value
-entries) is computed from what was read and written only if that is still there.
+entries) is computed from what was read and written only if that is still there. A batch is one statement of many rows.
 
-Times are milliseconds since the epoch of the machine's clock, frozen by no test, as Redis's `PX` is; `FOREVER` is no
-limit. Names and keys are text, as `keys.names` makes them.
-
-entries   key     the entry's key
-          raw     the entry's bytes, all of them up to INLINE_BYTES, else the first of them with the header
-          size    how many bytes the entry has
-          parts   where the other bytes are, in `pieces`; NULL: nowhere
-          expires when the entry goes
-          used    when it was last written or, within some seconds, read
-          lease   always NULL: a statement that sets it ends the lease on the entry, as one that inserts a row does
-leases    key, holder, under (the tokens it was taken under; NULL: a mark that this load failed), ends
-tokens    a generation or a tag: `number` in order, `nonce`, `token` = `number-nonce`, and until when it is needed
-pieces    the rest of long entries, PIECE_BYTES each; `id` is `parts` * 65536 + 0, 1, 2...
-drops     no table: a row inserted here drops an entry with its lease and moves tokens that exist, in one statement
-doomed    `parts` that no entry has any more, or none has yet (not before `after`), to be removed step by step
-
-A number is `max(now in microseconds, floor + 1, the current one + 1)`, so numbers do not begin anew with a new file.
-
-`secure_delete` is off: what was removed may still be found in the file's free pages.
+Above or below each are its parameters in order and, behind the dot, what it answers or does.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-__all__ = [
-    "APPLICATION_ID",
-    "DROPPED_NAMES",
-    "FOREVER",
-    "INLINE_BYTES",
-    "PIECE_BYTES",
-    "SCHEMA",
-    "TABLES",
-    "USER_VERSION",
-]
-
-APPLICATION_ID = 0x6D767231
-"""`mvr1`, at offset 68 of the file."""
-USER_VERSION = 1
-"""The version of these tables, at offset 60 of the file; a file with a greater one is not touched."""
-
-FOREVER = 1 << 62
-INLINE_BYTES = 64 * 1024
-"""Longer entries are kept in pieces: they are written and removed step by step, and taking a lease does not rewrite them."""
-PIECE_BYTES = 256 * 1024
-
-TABLES = frozenset({"entries", "leases", "tokens", "pieces", "doomed", "drops"})
-DROPPED_NAMES = 4
-
-SCHEMA = (
-    """CREATE TABLE entries (
-  id INTEGER PRIMARY KEY,
-  key TEXT NOT NULL UNIQUE,
-  expires INTEGER NOT NULL,
-  used INTEGER NOT NULL,
-  size INTEGER NOT NULL,
-  parts INTEGER,
-  lease INTEGER,
-  raw BLOB NOT NULL
-)""",
-    f"CREATE INDEX entries_expires ON entries (expires) WHERE expires < {FOREVER}",
-    """CREATE TABLE leases (
-  key TEXT PRIMARY KEY,
-  holder TEXT NOT NULL,
-  under BLOB,
-  ends INTEGER NOT NULL
-) WITHOUT ROWID""",
-    """CREATE TABLE tokens (
-  name TEXT PRIMARY KEY,
-  number INTEGER NOT NULL,
-  nonce TEXT NOT NULL,
-  token BLOB NOT NULL,
-  expires INTEGER NOT NULL
-) WITHOUT ROWID""",
-    f"CREATE INDEX tokens_expires ON tokens (expires) WHERE expires < {FOREVER}",
-    "CREATE TABLE pieces (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL)",
-    "CREATE TABLE doomed (parts INTEGER PRIMARY KEY, after INTEGER NOT NULL)",
-    """CREATE TRIGGER lease_ended AFTER INSERT ON entries BEGIN
-  DELETE FROM leases WHERE key = NEW.key;
-END""",
-    """CREATE TRIGGER lease_ended_too AFTER UPDATE OF lease ON entries BEGIN
-  DELETE FROM leases WHERE key IN (OLD.key, NEW.key);
-END""",
-    """CREATE TRIGGER entries_inserted AFTER INSERT ON entries WHEN NEW.parts IS NOT NULL BEGIN
-  DELETE FROM doomed WHERE parts = NEW.parts;
-END""",
-    """CREATE TRIGGER entries_updated AFTER UPDATE OF parts ON entries WHEN OLD.parts IS NOT NEW.parts BEGIN
-  INSERT OR IGNORE INTO doomed (parts, after) SELECT OLD.parts, 0 WHERE OLD.parts IS NOT NULL;
-  DELETE FROM doomed WHERE parts = NEW.parts;
-END""",
-    """CREATE TRIGGER entries_deleted AFTER DELETE ON entries WHEN OLD.parts IS NOT NULL BEGIN
-  INSERT OR IGNORE INTO doomed (parts, after) VALUES (OLD.parts, 0);
-END""",
-    f"""CREATE VIEW drops AS SELECT NULL AS key, NULL AS nonce, NULL AS number, NULL AS until,
-  {", ".join(f"NULL AS name{at}" for at in range(DROPPED_NAMES))}""",
-    f"""CREATE TRIGGER dropped INSTEAD OF INSERT ON drops BEGIN
-  DELETE FROM entries WHERE key = NEW.key;
-  DELETE FROM leases WHERE key = NEW.key;
-  UPDATE tokens SET number = max(NEW.number, number + 1), nonce = NEW.nonce,
-    token = CAST(max(NEW.number, number + 1) || '-' || NEW.nonce AS BLOB),
-    expires = CASE WHEN substr(name, instr(name, ':') + 1, 4) = 'tag:' OR instr(name, '@call') THEN NEW.until ELSE expires END
-  WHERE name IN ({", ".join(f"NEW.name{at}" for at in range(DROPPED_NAMES))}) AND nonce <> NEW.nonce;
-END""",
-)
+from memover.stores.sqlite.schema import DROPPED_NAMES, FOREVER
 
 # -- reading ----------------------------------------------------------------------------------------------------------------
 
@@ -224,6 +128,36 @@ RETURNING {"".join(f"(SELECT token FROM tokens WHERE name = {each}), " for each 
 (SELECT raw FROM entries WHERE key = ?1 AND expires > ?4), (SELECT size FROM entries WHERE key = ?1 AND expires > ?4)"""
 
 
+ROWS = 64
+"""How many rows a statement of a batch has at most."""
+
+
+def padded(rows: int) -> int:
+    """How many rows a statement for so many has: few different texts are prepared; the other rows are filled with NULLs."""
+    return max(8, 1 << (rows - 1).bit_length())
+
+
+@lru_cache(maxsize=256)
+def acquire_many(rows: int, required: int, floors: int) -> str:
+    """now, then key, holder, ends, the names of the required tokens and those that have floors, the floors, of each · the
+    leases are taken as `acquire` takes one; the keys of those that were."""
+    name = [f"name{at}" for at in range(max(required, floors))]
+    floor = [f"floor{at}" for at in range(floors)]
+    under = " || ',' || ".join(f"(SELECT token FROM tokens WHERE name = {each})" for each in name[:required])
+    present = "".join(
+        f" AND EXISTS (SELECT 1 FROM tokens WHERE name = {each} AND number >= {least})"
+        for each, least in zip(name, floor)
+    )
+    row = f"({','.join('?' * (3 + len(name) + floors))})"
+    return f"""WITH moment (now) AS (VALUES (?)),
+asked ({", ".join(["key", "holder", "ends", *name, *floor])}) AS (VALUES {",".join([row] * rows)})
+INSERT INTO leases (key, holder, under, ends)
+SELECT key, holder, CAST({under} AS BLOB), ends FROM asked WHERE key IS NOT NULL{present}
+ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, under = excluded.under, ends = excluded.ends
+WHERE ends <= ?1 OR under IS NULL OR under <> excluded.under OR holder = excluded.holder
+RETURNING key"""
+
+
 _HELD = "key = ?1 AND holder = ?2 AND under IS NOT NULL AND ends > ?3"
 _STORED = """ON CONFLICT (key) DO UPDATE SET raw = excluded.raw, size = excluded.size, parts = excluded.parts,
   expires = excluded.expires, used = excluded.used, lease = NULL"""
@@ -233,6 +167,20 @@ SELECT ?1, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM leases WHERE {_HELD})
 AND (?6 IS NULL OR EXISTS (SELECT 1 FROM doomed WHERE parts = ?6 AND after > ?3))
 {_STORED}"""
 """key, holder, now, raw, size, parts, expires · stored, and the lease given back, if it is held."""
+
+
+@lru_cache(maxsize=16)
+def store_many(rows: int) -> str:
+    """now, then key, holder, raw, size, parts, expires of each · each stored, and its lease given back, if it is held; the
+    keys of those that were."""
+    return f"""WITH moment (now) AS (VALUES (?)),
+given (key, holder, raw, size, parts, expires) AS (VALUES {",".join(["(?,?,?,?,?,?)"] * rows)})
+INSERT INTO entries (key, used, raw, size, parts, expires)
+SELECT key, ?1, raw, size, parts, expires FROM given g WHERE EXISTS
+  (SELECT 1 FROM leases l WHERE l.key = g.key AND l.holder = g.holder AND l.under IS NOT NULL AND l.ends > ?1)
+{_STORED}
+RETURNING key"""
+
 
 RELEASE = f"DELETE FROM leases WHERE {_HELD}"
 """key, holder, now · the lease is given back, if it is held."""
@@ -312,9 +260,17 @@ entry and lease are gone, if nothing has changed."""
 # -- behind writes ------------------------------------------------------------------------------------------------------------
 
 _LIMITED = f"expires < {FOREVER}"  # said in so many words, or the partial index is not used
-EXPIRED = f"SELECT id FROM entries WHERE expires < ?1 AND {_LIMITED} ORDER BY expires LIMIT ?2"
-"""now, limit · entries that nobody reads any more."""
-SWEEP = f"DELETE FROM entries WHERE id IN ({EXPIRED})"
+PROBE = f"""SELECT (SELECT min(expires) FROM entries WHERE {_LIMITED}), (SELECT min(expires) FROM tokens WHERE {_LIMITED}),
+(SELECT min(after) FROM doomed), (SELECT page_count FROM pragma_page_count),
+(SELECT freelist_count FROM pragma_freelist_count), (SELECT page_size FROM pragma_page_size)"""
+"""When the first entry, the first token and the first of the doomed go (NULL: there is none), pages, those of them that are
+free, bytes of a page. No parameters: one that is compared with `expires` has the statement prepared anew for each value,
+because it decides whether the partial index serves."""
+DOOMED = "SELECT parts FROM doomed WHERE after < ?1 LIMIT 1"
+"""now · one of those to be removed."""
+SWEEP = f"""DELETE FROM entries WHERE id IN
+(SELECT id FROM entries WHERE expires < ?1 AND {_LIMITED} ORDER BY expires LIMIT ?2)"""
+"""now, limit · entries that nobody reads any more are removed."""
 LEASES = "SELECT key, ends FROM leases WHERE key > ? ORDER BY key LIMIT ?"
 """key, limit · those after that one."""
 SWEEP_LEASES = "DELETE FROM leases WHERE key > ?1 AND key <= ?2 AND ends < ?3"
@@ -322,10 +278,6 @@ SWEEP_LEASES = "DELETE FROM leases WHERE key > ?1 AND key <= ?2 AND ends < ?3"
 SWEEP_TOKENS = f"""DELETE FROM tokens WHERE name IN
 (SELECT name FROM tokens WHERE expires < ?1 AND {_LIMITED} ORDER BY expires LIMIT ?2)"""
 """now, limit."""
-EXPIRED_TOKENS = f"SELECT 1 FROM tokens WHERE expires < ?1 AND {_LIMITED} LIMIT 1"
-"""now."""
-DOOMED = "SELECT parts FROM doomed WHERE after < ?1 LIMIT 1"
-"""now · one of those to be removed."""
 SWEEP_PIECES = """DELETE FROM pieces WHERE id IN
 (SELECT id FROM pieces WHERE id >= ?1 * 65536 AND id < (?1 + 1) * 65536 LIMIT ?2)"""
 """parts, limit."""

@@ -17,8 +17,9 @@ from memover.engine import lease as leases
 from memover.errors import StoreError
 from memover.model import Key
 from memover.stores.sqlite import statements as sql
-from memover.stores.sqlite.file import time_ms
 from memover.stores.sqlite.limits import Limits
+from memover.stores.sqlite.moments import time_ms
+from memover.stores.sqlite.schema import FOREVER, USER_VERSION
 from memover.stores.sqlite.store import SqliteStore
 from memover.stores.sqlite.url import parse_url
 from memover.stores.survey import HEAD_LIMIT_BYTES, Facts, Page, Right, Server
@@ -96,9 +97,7 @@ class SqliteSurvey:
         if not found:
             return None
         size, expires, first = found[0]
-        return Facts(
-            key, size + len(key) + _ROW_BYTES, None if expires >= sql.FOREVER else max(0, expires - now), first
-        )
+        return Facts(key, size + len(key) + _ROW_BYTES, None if expires >= FOREVER else max(0, expires - now), first)
 
     def value(self, key: bytes) -> bytes | None:
         rows = self._rows(sql.READ_ROW, _text(key), time_ms())
@@ -107,13 +106,13 @@ class SqliteSurvey:
             if alive:
                 whole: bytes | None = raw
                 if parts is not None:
-                    whole = self._store._whole(Key(_text(key), ()), raw, size, parts, self._deadline())
+                    whole = self._store._reader.whole(Key(_text(key), ()), raw, size, parts, self._deadline())
                 return whole
         (token,) = self.tokens([key])
         return token
 
     def tokens(self, names: Sequence[bytes]) -> list[bytes | None]:
-        found = self._store._tokens(names, self._deadline())
+        found = self._store._reader.tokens(names, self._deadline())
         return [found[name] if name in found else self._other(name) for name in names]
 
     def _other(self, key: bytes) -> bytes | None:
@@ -141,7 +140,7 @@ class SqliteSurvey:
         taken = (numbers["page_count"] - numbers["freelist_count"]) * numbers["page_size"]
         notes = (
             f"file {numbers['page_count'] * numbers['page_size']:,} bytes, log {self._file.log_bytes():,} bytes",
-            f"format {sql.USER_VERSION}",
+            f"format {USER_VERSION}",
         )
         return [
             Server(

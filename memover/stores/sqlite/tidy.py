@@ -20,20 +20,23 @@ from typing import TYPE_CHECKING
 from memover.clocks import monotonic
 from memover.errors import StoreError
 from memover.stores.sqlite import statements as sql
-from memover.stores.sqlite.file import RECENT_MS, Busy, time_ms
+from memover.stores.sqlite.file import RECENT_MS, Busy
+from memover.stores.sqlite.moments import time_ms
 
 if TYPE_CHECKING:
     from memover.stores.sqlite.file import File
 
 __all__ = ["Tidier"]
 
-_WRITES = 32
+_WRITES = 64
 _STEP_BYTES = 1 << 20
 _ROWS = 64
 _PIECES = 16
 _VACUUM_PAGES = 256
-_LOG_PAGES = 1000
+_LOG_PAGES = 2000
 """When about so many pages have been written by a process, it copies the log into the file."""
+_LONG_LOG_PAGES = 3000
+"""A log longer than this is made to begin anew."""
 _PAGES_A_WRITE = 3
 _SPARE_SHARE = 64
 """When room is made, a 64th of the limit more is made, so that not every write has to."""
@@ -63,11 +66,11 @@ class Tidier:
 
     # -- behind a write -----------------------------------------------------------------------------------------------------
 
-    def wrote(self, size: int = 0) -> None:
-        """To be called after each write; `size` bytes are what it added. Raises nothing of the store's."""
-        self._writes += 1
+    def wrote(self, size: int = 0, writes: int = 1) -> None:
+        """To be called after writes; `size` bytes are what they added. Raises nothing of the store's."""
+        self._writes += writes
         self._bytes += size
-        self._pages += _PAGES_A_WRITE + size // 4096
+        self._pages += _PAGES_A_WRITE * writes + size // 4096
         if self._writes < _WRITES and self._bytes < self._step_bytes:
             return
         self._writes = self._bytes = 0
@@ -90,19 +93,24 @@ class Tidier:
     def step(self, wanted: int = 0, deadline: float | None = None) -> bool:
         """One bounded step; whether there is more to do. Raises `Busy` or `StoreError`."""
         file, now = self._file, time_ms()
+        ((entries, tokens, doomed, pages, free, page_bytes),) = file.rows(sql.PROBE, (), deadline)
         more = False
-        if file.rows(sql.EXPIRED, (now, 1), deadline):
+        if entries is not None and entries < now:
             more = file.count(sql.SWEEP, (now, _ROWS), deadline) == _ROWS
-        if file.rows(sql.EXPIRED_TOKENS, (now,), deadline):
+        if tokens is not None and tokens < now:
             more = file.count(sql.SWEEP_TOKENS, (now, _ROWS), deadline) == _ROWS or more
         more = self._sweep_leases(now, deadline) or more
-        doomed = file.rows(sql.DOOMED, (now,), deadline)
-        if doomed:
-            ((parts,),) = doomed
-            if file.count(sql.SWEEP_PIECES, (parts, _PIECES), deadline) < _PIECES:
-                file.count(sql.FORGET, (parts, now), deadline)
+        if doomed is not None and doomed < now:
+            for (parts,) in file.rows(sql.DOOMED, (now,), deadline):
+                if file.count(sql.SWEEP_PIECES, (parts, _PIECES), deadline) < _PIECES:
+                    file.count(sql.FORGET, (parts, now), deadline)
             return True
-        return self._evict(wanted, deadline) or self._vacuum(deadline) or more
+        if self._evict((pages - free) * page_bytes + wanted - self._max_bytes, deadline):
+            return True
+        if free > _VACUUM_PAGES and free * 8 > pages:
+            file.script(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})", deadline)
+            return True
+        return more
 
     def _sweep_leases(self, now: int, deadline: float | None) -> bool:
         """Those of loads that ended without a word, and marks of failure: a page of the table a time."""
@@ -113,9 +121,9 @@ class Tidier:
             return False
         return file.count(sql.SWEEP_LEASES, (hand, page[-1][0], now), deadline) == _ROWS
 
-    def _evict(self, wanted: int, deadline: float | None) -> bool:
+    def _evict(self, over: int, deadline: float | None) -> bool:
+        """Make room for so many bytes, and some more; whether there were any to make."""
         file = self._file
-        over = self._taken_bytes(deadline) + wanted - self._max_bytes
         if over <= 0:
             return False
         over += self._max_bytes // _SPARE_SHARE
@@ -146,20 +154,9 @@ class Tidier:
             file.count(sql.evict(len(gone)), (before, *gone), deadline)
         return True
 
-    def _vacuum(self, deadline: float | None) -> bool:
-        free = self._number("freelist_count", deadline)
-        if free <= _VACUUM_PAGES or free * 8 <= self._number("page_count", deadline):
-            return False
-        self._file.script(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})", deadline)
-        return True
-
-    def _taken_bytes(self, deadline: float | None = None) -> int:
-        pages = self._number("page_count", deadline) - self._number("freelist_count", deadline)
-        return pages * self._number("page_size", deadline)
-
-    def _number(self, pragma: str, deadline: float | None) -> int:
-        ((number,),) = self._file.rows(f"PRAGMA {pragma}", (), deadline)
-        return int(number)
+    def _taken_bytes(self) -> int:
+        ((_, _, _, pages, free, page_bytes),) = self._file.rows(sql.PROBE, (), monotonic() + 1.0)
+        return int((pages - free) * page_bytes)
 
     # -- in a thread of its own -----------------------------------------------------------------------------------------------
 
@@ -195,13 +192,18 @@ class Tidier:
                 time.sleep(_PAUSE_SECONDS)
             if self._pages > _LOG_PAGES:
                 self._pages = 0
-                # Most of it while others write; then, with nearly nothing left to copy, what makes the log begin anew, which
-                # holds up writers and gives up if there are readers in it.
-                self._file.rows("PRAGMA wal_checkpoint(PASSIVE)", (), monotonic() + 1.0)
-                self._file.rows("PRAGMA wal_checkpoint(RESTART)", (), monotonic() + 1.0)
+                self._checkpoint()
         except (Busy, StoreError):
             pass  # the next write comes by
         return True
+
+    def _checkpoint(self) -> None:
+        """Copy the log into the file while others write. If all of it was copied, the next writer begins it anew."""
+        ((_, pages, _),) = self._file.rows("PRAGMA wal_checkpoint(PASSIVE)", (), monotonic() + 1.0)
+        if pages > _LONG_LOG_PAGES:
+            # Writers have always added to it meanwhile. Nearly nothing is left to copy now; this holds them up while it is,
+            # and gives up if there are readers in the log.
+            self._file.rows("PRAGMA wal_checkpoint(RESTART)", (), monotonic() + 1.0)
 
     def _note_recent(self) -> None:
         file = self._file

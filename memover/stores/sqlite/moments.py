@@ -1,0 +1,21 @@
+"""The machine's clock, which all processes of a file share; frozen by nothing, as Redis's is not."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["time_ms", "time_us"]
+
+
+def time_ms(_clock: Callable[[], int] = time.time_ns) -> int:
+    """Milliseconds since the epoch."""
+    return _clock() // 1_000_000
+
+
+def time_us(_clock: Callable[[], int] = time.time_ns) -> int:
+    """Microseconds since the epoch."""
+    return _clock() // 1000
