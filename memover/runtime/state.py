@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from memover.runtime.observers import Observers
     from memover.runtime.report import Reporter
 
-__all__ = ["BACKGROUND", "CacheState", "all_states"]
+__all__ = ["BACKGROUND", "VERSIONS_LIMIT", "CacheState", "all_states"]
 
 logger = logging.getLogger("memover")
 
 BACKGROUND = Background()
 """The one background thread of the process."""
+VERSIONS_LIMIT = 256
 REPEAT_FIRST_SECONDS = 0.1
 REPEAT_LAST_SECONDS = 2.0
 _FAILURES_A_ROUND = 3
@@ -83,6 +84,8 @@ class CacheState:
         self.unleased = UnleasedLoads()
         self.leases = Leases(store, BACKGROUND)
         self.functions: weakref.WeakSet[Function] = weakref.WeakSet()
+        self.versions_limit = VERSIONS_LIMIT
+        """How many schema versions the witness holds at most before those of functions that are gone are looked for."""
         self.near_max_entries = near_max_entries
         self.near_max_bytes = near_max_bytes
         self.heart: Heart | None = None
