@@ -57,7 +57,7 @@ FLOORS = {
     "stores": Floor(f"{WORDS} keys.names codec.envelope codec.copier engine", "random time"),
     "stores.redis": Floor(
         f"{WORDS} keys.names codec.envelope engine stores.breaker stores.near stores.survey",
-        "redis hiredis asyncio _thread random select socket ssl",
+        "redis hiredis asyncio _signal _thread threading random select socket ssl",
     ),
     "stores.sqlite": Floor(
         f"{WORDS} keys.names codec.envelope engine stores.breaker stores.near stores.survey",
@@ -84,7 +84,7 @@ EDGES = {"__main__", "cli", "django", "observe", "pytest_plugin", "testing", "we
 
 # The standard library is free to use, but for what reads clocks, runs threads or talks to the world.
 WATCHED = {
-    "_thread", "asyncio", "atexit", "concurrent", "contextvars", "multiprocessing", "os", "queue", "random", "sched",
+    "_signal", "_thread", "asyncio", "atexit", "concurrent", "contextvars", "multiprocessing", "os", "queue", "random", "sched",
     "select", "selectors", "signal", "socket", "sqlite3", "ssl", "subprocess", "threading", "time",
 }  # fmt: skip
 NEWER = {"annotationlib", "compression"}
