@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from tests.servers import RedisServer
 
 STANDING, SLOW = "standing", "slow"
-SIZES = [STANDING, pytest.param(SLOW, marks=pytest.mark.slow)]
-MINUTE = 60.0
 GUARD = 3000.0
 """Seconds that a slow program may take."""
+SIZES = [STANDING, pytest.param(SLOW, marks=[pytest.mark.slow, pytest.mark.timeout(GUARD + 300)])]
+MINUTE = 60.0
 
 
 def _size(size: str, standing: int, slow: int) -> int:
