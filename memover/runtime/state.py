@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from memover.engine.tokens import Witness
 from memover.errors import StoreError
 from memover.keys.names import coarse_key
+from memover.runtime import tasks
 from memover.runtime.audit import Places
 from memover.runtime.background import Background, RefreshPool
 from memover.runtime.flights import Flights, UnleasedLoads
@@ -82,7 +83,7 @@ class CacheState:
         self.audits = Places()
         self.flights = Flights()
         self.unleased = UnleasedLoads()
-        self.leases = Leases(store, BACKGROUND)
+        self.leases = Leases(store, BACKGROUND, lambda task: tasks.keep(task, self))
         self.functions: weakref.WeakSet[Function] = weakref.WeakSet()
         self.versions_limit = VERSIONS_LIMIT
         """How many schema versions the witness holds at most before those of functions that are gone are looked for."""
