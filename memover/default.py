@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import weakref
 from importlib import import_module
-from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memover.errors import ConfigurationError
+from memover.latch import Latch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "changed",
+    "after_fork",
     "codec_of",
     "current",
     "follow",
@@ -41,13 +41,19 @@ class Follower(Protocol):
     def declare_version(self, cache: Any) -> None: ...
 
 
-_lock = RLock()
+_latch = Latch()
 _default: Any = None
 _swapped: list[Any] = []
 _followers: weakref.WeakSet[Any] = weakref.WeakSet()
 _make: Callable[[], Any] | None = None
 _resolve: Callable[[str], Any] | None = None
 _codec_of: Callable[[str], Any] | None = None
+
+
+def after_fork() -> None:
+    """In a child: whoever held the latch in the parent is not here."""
+    global _latch  # noqa: PLW0603  # one for the process
+    _latch = Latch()
 
 
 def make_with(make: Callable[[], Any]) -> None:
@@ -65,7 +71,7 @@ def resolve_aliases_with(resolve: Callable[[str], Any], codec: Callable[[str], A
 def current() -> Any:
     """The default cache; made now where none was set."""
     global _default  # noqa: PLW0603  # there is one default cache
-    with _lock:
+    with _latch:
         if _swapped:
             return _swapped[-1]
         if _default is None:
@@ -79,7 +85,7 @@ def current() -> Any:
 def set_default(cache: Any) -> Any:
     """Make `cache` the default; returns the former one, None where none was set."""
     global _default  # there is one default cache
-    with _lock:
+    with _latch:
         former, _default = _default, cache
         _changed()
     return former
@@ -87,26 +93,26 @@ def set_default(cache: Any) -> Any:
 
 def swap_in(cache: Any) -> None:
     """Put `cache` before the default, until `swap_out`."""
-    with _lock:
+    with _latch:
         _swapped.append(cache)
         _changed()
 
 
 def made() -> bool:
     """Whether there is a default cache already."""
-    with _lock:
+    with _latch:
         return bool(_swapped) or _default is not None
 
 
 def swapped() -> Any:
     """The cache that was put before the default last; None where none was."""
-    with _lock:
+    with _latch:
         return _swapped[-1] if _swapped else None
 
 
 def swap_out(cache: Any) -> None:
     """Take `cache` away again. By identity and from the end: blocks of several threads may overlap."""
-    with _lock:
+    with _latch:
         for at in range(len(_swapped) - 1, -1, -1):
             if _swapped[at] is cache:
                 del _swapped[at]
@@ -116,7 +122,7 @@ def swap_out(cache: Any) -> None:
 
 def settled() -> bool:
     """Whether there is a default cache already; asking does not make one."""
-    with _lock:
+    with _latch:
         return bool(_swapped) or _default is not None
 
 
@@ -144,19 +150,19 @@ def codec_of(alias: str) -> Any:
 
 def changed() -> None:
     """What an alias stands for has changed: every follower asks again."""
-    with _lock:
+    with _latch:
         _changed()
 
 
 def follow(follower: Follower) -> None:
     """Have `follower.let_go()` called whenever the default cache changes."""
-    with _lock:
+    with _latch:
         _followers.add(follower)
 
 
 def followers() -> list[Any]:
     """Everything that follows the default cache."""
-    with _lock:
+    with _latch:
         return list(_followers)
 
 

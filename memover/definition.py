@@ -10,7 +10,6 @@ import inspect
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from memover import default
@@ -24,11 +23,13 @@ from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, StoreError
 from memover.keys.names import check_version, generation_key, tag_of
 from memover.keys.ownership import Claimed, claim
+from memover.latch import Latch
 from memover.model import CacheInfo, Entry, Generation, Key, etag_of
 from memover.policy import Duration, Policy, seconds_of
 from memover.runtime.function import Function, new_nonce
 from memover.runtime.hit import acached_call, cached_call
 from memover.runtime.near import acached_call_near, cached_call_near
+from memover.runtime.state import VERSIONS_LIMIT
 from memover.stores.near import moved
 
 if TYPE_CHECKING:
@@ -44,14 +45,15 @@ __all__ = ["Definition", "Resident", "age_of"]
 
 T = TypeVar("T")
 
-_moving = RLock()
+_moving = Latch()
 _declared: weakref.WeakSet[Any] = weakref.WeakSet()
 """The caches that know of the versions of all functions on the default cache."""
 
 
 def _after_fork_in_child() -> None:
     global _moving  # noqa: PLW0603  # its holder in the parent is not here
-    _moving = RLock()
+    _moving = Latch()
+    default.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
@@ -186,6 +188,7 @@ class Definition:
             self.function, self.name, self.policy, self.binding, codec, self.tags, cache._state, claimed
         )
         function.upgrades = self.upgrades
+        _forget_versions(cache)
         if self._cache is None and cache not in _declared:
             # Those that have not been called too: an entry made of an older version of theirs is not to be served.
             _declared.add(cache)
@@ -380,6 +383,21 @@ def _forgetting(memory: Any, prefix: str, namespace: str) -> Callable[[], object
             store.tokens.pop(name, None)
 
     return forget
+
+
+def _forget_versions(cache: Cache) -> None:
+    """Drop the versions of namespaces whose functions are gone, each time as many more have come. `_moving` is held."""
+    state = cache._state
+    versions = state.witness.versions
+    if len(versions) < state.versions_limit:
+        return
+    live = {function.version_name for function in list(state.functions)}
+    if cache in _declared:
+        live |= {VERSION + each.policy.namespace.encode() for each in default.followers()}
+    for name in list(versions):
+        if name not in live:
+            versions.pop(name, None)
+    state.versions_limit = 2 * len(versions) + VERSIONS_LIMIT
 
 
 def age_of(seconds: Duration) -> float:

@@ -47,7 +47,7 @@ FLOORS = {
     "classes": Floor("errors", "os"),
     # tools
     "policy": Floor("errors model"),
-    "keys": Floor("errors model classes", f"os threading {KNOWN_TYPES}"),
+    "keys": Floor("errors model latch classes", f"os {KNOWN_TYPES}"),
     "codec": Floor("errors classes", f"msgpack zstandard {KNOWN_TYPES}"),
     "schema": Floor("errors classes", "os"),
     "schema.lock": Floor("errors schema", "tomli tomli_w"),
@@ -57,7 +57,7 @@ FLOORS = {
     "stores": Floor(f"{WORDS} keys.names codec.envelope codec.copier engine", "random time"),
     "stores.redis": Floor(
         f"{WORDS} keys.names codec.envelope engine stores.breaker stores.near stores.survey",
-        "redis hiredis asyncio _thread random select socket ssl",
+        "redis hiredis asyncio _signal _thread threading random select socket ssl",
     ),
     "stores.sqlite": Floor(
         f"{WORDS} keys.names codec.envelope engine stores.breaker stores.near stores.survey",
@@ -71,8 +71,8 @@ FLOORS = {
     "runtime.heart": Floor(f"{TOOLS} engine stores.near runtime", "select socket time _thread threading random os"),
     "runtime.report": Floor(f"{TOOLS} engine runtime stores.survey __version__", "os socket _thread time random"),
     # the face; a module of it may name `Cache` for types
-    "default": Floor("errors", "threading"),
-    "definition": Floor(f"{INSIDE} default cache.Cache", "os threading"),
+    "default": Floor("errors latch"),
+    "definition": Floor(f"{INSIDE} default cache.Cache", "os"),
     "cached": Floor(f"{INSIDE} default definition cache.Cache", "wrapt time"),
     "decorator": Floor(f"{INSIDE} default definition cached cache.Cache"),
     "keyvalue": Floor(INSIDE),
@@ -85,7 +85,7 @@ EDGES = {"__main__", "cli", "django", "observe", "pytest_plugin", "testing", "we
 
 # The standard library is free to use, but for what reads clocks, runs threads or talks to the world.
 WATCHED = {
-    "_thread", "asyncio", "atexit", "concurrent", "contextvars", "multiprocessing", "os", "queue", "random", "sched",
+    "_signal", "_thread", "asyncio", "atexit", "concurrent", "contextvars", "multiprocessing", "os", "queue", "random", "sched",
     "select", "selectors", "signal", "socket", "sqlite3", "ssl", "subprocess", "threading", "time",
 }  # fmt: skip
 NEWER = {"annotationlib", "compression"}
@@ -313,6 +313,73 @@ def test_every_key_is_formed_in_keys_names() -> None:
     assert Key("p:1:n:t", ()).lease.decode() == lease_key("p:1:n:t")
 
 
+LOCKING = {
+    "threading.Lock", "threading.RLock", "threading.Condition", "threading.Event", "threading.Semaphore",
+    "threading.BoundedSemaphore", "threading.Barrier", "threading.Timer", "threading.local", "_thread.allocate_lock", "queue.Queue",
+    "queue.SimpleQueue", "queue.LifoQueue", "queue.PriorityQueue", "concurrent.futures.ThreadPoolExecutor",
+    "weakref.WeakKeyDictionary", "weakref.WeakValueDictionary", "weakref.WeakSet", "weakref.WeakMethod",
+}  # fmt: skip
+"""What runs Python code, or holds a lock, at a moment at which an exception from outside may come (P17)."""
+
+LOCKS = {
+    # A bell: locked by whoever waits, unlocked once by what it waits for. Nobody holds it while doing anything.
+    ("runtime.run", "_thread.allocate_lock"),
+    ("runtime.background", "_thread.allocate_lock"),
+    ("stores.redis.pool", "_thread.allocate_lock"),
+    ("stores.sqlite.job", "_thread.allocate_lock"),
+    # Written in C, so that nothing comes between its lock and what it does.
+    ("runtime.run", "queue.SimpleQueue"),
+    # Weak collections lock nothing. One that is interrupted while it is iterated over keeps weak references that are dead
+    # until it goes itself: some 100 bytes each, and never a wrong answer.
+    ("default", "weakref.WeakSet"),
+    ("definition", "weakref.WeakSet"),
+    ("definition", "weakref.WeakKeyDictionary"),
+    ("keys.places", "weakref.WeakKeyDictionary"),
+    ("runtime.state", "weakref.WeakSet"),
+    ("runtime.background", "weakref.WeakSet"),
+    ("stores.near", "weakref.WeakSet"),
+    ("stores.sqlite.file", "weakref.WeakValueDictionary"),
+    ("stores.sqlite.store", "weakref.WeakSet"),
+    # Programs of their own, which run nobody's functions.
+    ("web.watch", "concurrent.futures.ThreadPoolExecutor"),
+    ("testing.worker", "threading.Lock"),
+    ("testing.worker", "threading.Event"),
+    ("testing.workload", "threading.Timer"),
+}
+"""The exceptions, each with its reason."""
+
+
+def locks(root: Path) -> set[tuple[str, str]]:
+    """What each module imports or names of `LOCKING`, the edges included."""
+    found = set()
+    for path in sorted(root.rglob("*.py")):
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                found |= {(name, f"{node.module}.{alias.name}") for alias in node.names}
+            elif isinstance(node, ast.Attribute):
+                found.add((name, ast.unparse(node)))
+    return {(name, used) for name, used in found if used in LOCKING}
+
+
+def test_nothing_can_be_left_locked() -> None:
+    """No lock, queue or executor of the standard library but where nothing can be left locked: `latch` is used instead."""
+    assert locks(ROOT) == LOCKS
+
+
+def test_nothing_is_logged_in_a_latched_section() -> None:
+    """A handler of the program's may take long or call memover, and other threads wait for the section."""
+    logged = [
+        where
+        for where, node in nodes(ast.With)
+        if any("latch" in ast.unparse(item.context_expr) for item in node.items)  # type: ignore[attr-defined]
+        for each in ast.walk(node)
+        if isinstance(each, ast.Attribute) and ast.unparse(each.value) == "logger"
+    ]
+    assert logged == []
+
+
 # -- the checker is checked ---------------------------------------------------------------------------------------------------
 
 
@@ -358,3 +425,10 @@ def test_a_cycle_is_found(tmp_path: Path) -> None:
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def test_a_lock_is_found(tmp_path: Path) -> None:
+    """However it is imported."""
+    (tmp_path / "one.py").write_text("import threading\n\nlock = threading.Lock()\n")
+    (tmp_path / "two.py").write_text("def f():\n    from queue import Queue\n    return Queue()\n")
+    assert locks(tmp_path) == {("one", "threading.Lock"), ("two", "queue.Queue")}

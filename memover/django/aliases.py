@@ -12,7 +12,7 @@ Inside `memover.using(cache)` every alias is that cache; a function keeps its al
 
 from __future__ import annotations
 
-import threading
+import os
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -25,6 +25,7 @@ from memover.django.backend import MemoverCache
 from memover.django.caches import DjangoCache, codec_for, on_change
 from memover.errors import ConfigurationError
 from memover.keys.ownership import owners
+from memover.latch import Latch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +35,17 @@ if TYPE_CHECKING:
 __all__ = ["aclear_all", "cache_of", "clear_all", "codec_of", "functions_of"]
 
 _stand_ins: dict[str, DjangoCache] = {}
-_lock = threading.Lock()
+_latch = Latch()
 on_change(_stand_ins)
+
+
+def _after_fork_in_child() -> None:
+    global _latch  # noqa: PLW0603  # whoever held it in the parent is not here
+    _latch = Latch()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def cache_of(alias: str) -> Cache:
@@ -70,7 +80,7 @@ def codec_of(alias: str) -> Any:
 
 
 def _stand_in(alias: str, backend: Any) -> DjangoCache:
-    with _lock:
+    with _latch:
         cache = _stand_ins.get(alias)
         if cache is None:
             off = isinstance(backend, DummyCache)

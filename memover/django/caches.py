@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hmac
 import json
-import threading
-from collections.abc import Generator
+import os
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,13 +18,23 @@ from memover.codec.pickle import PickleCodec
 from memover.default import changed
 from memover.errors import ConfigurationError
 from memover.keys.names import check_prefix
+from memover.latch import Latch
 
 __all__ = ["DjangoCache", "codec_for", "kept", "on_change", "shared_cache"]
 
 _SALT = b"memover.django.MemoverCache"
 _shared: dict[str, DjangoCache] = {}
 _made: list[dict[str, DjangoCache]] = [_shared]
-_lock = threading.Lock()
+_latch = Latch()
+
+
+def _after_fork_in_child() -> None:
+    global _latch  # noqa: PLW0603  # whoever held it in the parent is not here
+    _latch = Latch()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class DjangoCache(Cache):
@@ -44,7 +54,7 @@ def shared_cache(url: str, prefix: str, options: dict[str, Any]) -> DjangoCache:
             "In CACHES, give TIMEOUT, KEY_PREFIX, VERSION and KEY_FUNCTION beside OPTIONS, in Django's words."
         )
     place = json.dumps([url, prefix, sorted(options.items())], default=lambda it: f"{type(it)} {id(it)}")
-    with _lock:
+    with _latch:
         cache = _shared.get(place)
         if cache is None:
             settled = {**options, "codec": codec_for(options.get("codec", "pickle"))}
@@ -63,16 +73,19 @@ def on_change(made: dict[str, DjangoCache]) -> None:
 @contextmanager
 def kept() -> Generator[None, None, None]:
     """Have the caches of now again afterwards, with what is in their memory, if the settings are again those of now."""
-    with _lock:
-        before = [dict(made) for made in _made]
+    before = [dict(made) for made in _made]
     try:
         yield
     finally:
-        with _lock:
-            for made, caches in zip(_made, before):
-                made.clear()
-                made.update(caches)
+        _replace(before)
         changed()
+
+
+def _replace(contents: Iterable[dict[str, DjangoCache]]) -> None:
+    with _latch:
+        for made, caches in zip(_made, contents):
+            made.clear()
+            made.update(caches)
 
 
 def codec_for(spec: Any) -> Any:
@@ -97,9 +110,7 @@ def _derived(secret: str | bytes) -> bytes:
 
 def _settings_changed(*, setting: str, **_: Any) -> None:
     if setting in ("CACHES", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
-        with _lock:
-            for made in _made:
-                made.clear()
+        _replace({} for _ in _made)
         changed()
 
 

@@ -28,6 +28,9 @@ FLOOR_LIMIT = GARBAGE - (1 << 40)
 """From here on a token is believed, being well-formed, and yet makes no floor: beyond a floor that is nearly garbage only
 garbage is left, while without one the next bump goes back to the server's clock."""
 
+SEEN_LIMIT = 20_000
+"""How many names a witness remembers the tokens of, some 250 bytes each; the one that was not seen for longest goes first."""
+
 _TOKEN = re.compile(rb"([0-9]{1,16})-([0-9a-f]{16})\Z")
 
 
@@ -51,9 +54,9 @@ class Witness:
 
     __slots__ = ("_limit", "_seen", "owed", "versions")
 
-    def __init__(self, limit: int = 20_000) -> None:
+    def __init__(self, limit: int | None = None) -> None:
         self._seen: OrderedDict[bytes, tuple[bytes, int]] = OrderedDict()
-        self._limit = limit
+        self._limit = SEEN_LIMIT if limit is None else limit
         self.owed: dict[bytes, Callable[[], Flow[object]]] = {}
         self.versions: dict[bytes, bytes] = {}
 

@@ -46,9 +46,12 @@ from .names import shorten
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["Binding"]
+__all__ = ["MEMO_LIMIT", "Binding"]
 
 R = TypeVar("R")
+
+MEMO_LIMIT = 4096
+"""How many calls the memo of one function holds, some 500 bytes each."""
 
 _LETTERS: dict[Any, bytes] = {inspect.Parameter.VAR_POSITIONAL: b"a", inspect.Parameter.VAR_KEYWORD: b"k"}
 
@@ -175,14 +178,16 @@ class Binding:
 
     # -------------------------------------------------------------- calls
 
-    def compile(self, make: Callable[[str], R], memo_size: int = 4096) -> Callable[..., R]:
+    def compile(self, make: Callable[[str], R], memo_size: int | None = None) -> Callable[..., R]:
         """A function with the wrapped function's signature that returns `make(text)` for a call.
 
         A repeated call of short simple arguments returns the record made before, without a digest; the memo
-        holds at most `memo_size` records (0: no memo) and is emptied when full. `make` must not return None.
+        holds at most `memo_size` records (0: no memo; None: `MEMO_LIMIT`) and is emptied when full. `make` must not return None.
         May be called from any thread. Raises the `TypeError` of the function itself for wrong arguments,
         `UnkeyableArgument`, and what a `__memover_key__()` or a `key=` callable raises.
         """
+        if memo_size is None:
+            memo_size = MEMO_LIMIT
         if callable(self.part):
             memo_size = 0
         if callable(self.key):

@@ -2,7 +2,7 @@
 
 Two callables that can answer differently never share an entry, and the same function keeps its entries when it is
 imported, reloaded, pickled or started as a program. Two things see to that: the key part, made here, and the claim on a
-namespace, in `ownership`.
+namespace, in `ownership`. What a function holds on to is found in `captures`, which run of its module made it in `execution`.
 
 The key part (`Identity.part`) tells apart, in every process, what one source text makes many of. It enters the digest of
 every call. It is empty for a plain named function.
@@ -22,66 +22,21 @@ code holds on to. So are the defaults of parameters that are in no key.
 
 from __future__ import annotations
 
-import builtins
-import functools
-import os
-import sys
-import weakref
-from collections.abc import Callable, Iterator
 from itertools import count
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from memover.classes.naming import class_name, module_of
-from memover.errors import ConfigurationError, UnkeyableArgument
+from .canonical import encode
+from .captures import Gathered, made_inside
+from .code import functions_in
+from .execution import execution_of
 
-from .canonical import Refused, encode, encode_whole, type_name
-from .code import codes_within, functions_in, outline, wrapped_by
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import CodeType, FunctionType
 
-__all__ = ["DEFAULT", "GLOBALS", "KEY", "Capture", "Execution", "Identity", "identify", "label"]
+    from .captures import Capture
 
-GLOBALS = " (a global)"
-"""The end of the label of a global that a function uses, where its module may have many of that name (those of `exec`)."""
-
-KEY = "key="
-"""The label of what makes the keys, and the beginning of the labels of what that captured."""
-
-DEFAULT = " (a default)"
-"""The end of the label of a parameter's default."""
-
-_NESTED = 0x10
-_OPTIMIZED = 0x01
-_DEPTH_LIMIT = 100
-
-_PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
-_PLAIN_NAMES = frozenset(
-    {
-        "datetime.date", "datetime.time", "datetime.datetime", "datetime.timedelta", "decimal.Decimal",
-        "fractions.Fraction", "uuid.UUID",
-    }
-)  # fmt: skip
-
-
-class Capture(NamedTuple):
-    """A thing a function holds on to that cannot be in its key; `cell` is the variable itself where there is one."""
-
-    label: str
-    value: Any
-    cell: Any = None
-
-
-class Execution(NamedTuple):
-    """Which run of its module's code decorated a function; `token` is 0 when no module-level code of it was running.
-
-    `space` stands for the module's dict, `file` is the module's file or "", and `whole` whether the code that was running is
-    all of that file. `target` is the name that the statement under way is about to assign, "" if it cannot be told.
-    """
-
-    token: int
-    space: int
-    file: str
-    whole: bool
-    target: str = ""
+__all__ = ["Identity", "identify", "label"]
 
 
 class Identity:
@@ -103,17 +58,17 @@ class Identity:
         self.serial = next(_serials)
         self.marks: dict[Any, int] = {}
         self.warned = False
-        gathered = _Gathered(title, counting)
+        gathered = Gathered(title, counting)
         gathered.walk(function)
         gathered.key(key)
         self.function = gathered.innermost
         self.functions: tuple[FunctionType, ...] = tuple(gathered.functions)
         self.captures: tuple[Capture, ...] = tuple(gathered.captures)
-        self.local = self.function is not None and _made_inside(self.function)
+        self.local = self.function is not None and made_inside(self.function)
         self.name = gathered.name or f"{type(function).__module__}:{type(function).__qualname__}"
         code = None if self.function is None else self.function.__code__
         self.where = "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
-        self.execution = _execution(self.function)
+        self.execution = execution_of(self.function)
         self.plain = _joined(gathered.plain)
         self.part: bytes | Callable[[], bytes] = self.plain
         if gathered.live:
@@ -150,215 +105,6 @@ def identify(
 _serials = count(1)
 
 
-class _Gathered:
-    """Walks through wrappers, partials, methods and closures and collects what each layer holds."""
-
-    def __init__(self, title: str, counting: tuple[str, ...]) -> None:
-        self.title = title
-        self.counting = counting
-        self.name = ""
-        self.functions: list[FunctionType] = []
-        self.captures: list[Capture] = []
-        self.plain: list[tuple[str, bytes]] = []
-        self.live: list[tuple[str, Any]] = []
-        self.innermost: FunctionType | None = None
-        self._outermost: Any = None
-
-    def walk(self, thing: Any) -> None:
-        self._outermost = thing
-        for _ in range(_DEPTH_LIMIT):
-            if isinstance(thing, (classmethod, staticmethod)):
-                thing = thing.__func__
-                continue
-            kind = type(thing)
-            if isinstance(thing, functools.partial):
-                self._partial(thing)
-                thing = thing.func
-                continue
-            self._named(thing)
-            if kind is MethodType:
-                self._bound(thing.__self__)
-                thing = thing.__func__
-            elif kind is FunctionType:
-                self.innermost = thing
-                inner = thing.__dict__.get("__wrapped__")
-                self._function(thing, "", inner)
-                if inner is None:
-                    return
-                thing = inner
-            elif isinstance(thing, BuiltinFunctionType) or kind.__name__ == "method-wrapper":
-                owner = getattr(thing, "__self__", None)
-                if owner is not None and not isinstance(owner, ModuleType):
-                    self._bound(owner)
-                return
-            elif (inner := getattr(thing, "__wrapped__", None)) is not None:
-                self._proxy(thing, wrapped_by(thing)[0])
-                thing = inner
-            elif self.name and isinstance(getattr(thing, "__qualname__", None), str):
-                self.captures.append(Capture(thing.__qualname__, thing))  # compiled: its name is all there is to see
-                return
-            else:
-                self._bound(thing)
-                call = getattr(kind, "__call__", None)  # noqa: B004  # the function is wanted, not the answer
-                self.name = f"{class_name(kind)}.__call__"
-                for each in functions_in(call):
-                    self.innermost = each
-                    self._function(each, "", None)
-                return
-
-    def key(self, key: Any) -> None:
-        """What makes the keys: under another template or callable one text means another call."""
-        if isinstance(key, str):
-            self.captures.append(Capture(KEY, encode_whole(key)))
-        elif type(key) is FunctionType:
-            self._function(key, KEY, None)
-        elif key is not None:
-            self.captures.append(Capture(KEY, key))
-
-    def _named(self, thing: Any) -> None:
-        qualname = getattr(thing, "__qualname__", None)
-        if not self.name and isinstance(qualname, str):
-            self.name = f"{module_of(thing) or 'builtins'}:{qualname}"
-
-    def _function(self, function: FunctionType, path: str, inner: Any) -> None:
-        """A layer: its code, what it captured, and those of its defaults that no key holds."""
-        if any(each is function for each in self.functions):
-            return
-        self.functions.append(function)
-        code = function.__code__
-        namespace = function.__globals__
-        if not _is_of_a_module(namespace, code):
-            self.captures += _globals_used(function, path)
-        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
-            try:
-                value = cell.cell_contents
-            except ValueError:
-                # A function that calls itself: the variable is about to hold its decorated form.
-                if name not in (code.co_name, function.__name__):
-                    self.captures.append(Capture(path + name, cell, cell))
-                continue
-            if value is function or value is inner or value is self._outermost or self._is_own(value, function):
-                continue
-            self._captured(path + name, value, cell)
-        defaults = function.__defaults__ or ()
-        positional = code.co_varnames[: code.co_argcount][code.co_argcount - len(defaults) :]
-        for name, value in (*zip(positional, defaults), *(function.__kwdefaults__ or {}).items()):
-            if name not in self.counting:
-                # The user said that this parameter does not count, so it is compared and not in the key.
-                self.captures.append(Capture(path + name + DEFAULT, encode_whole(value) if is_plain(value) else value))
-        if _made_inside(function):
-            for name, value in _from_class_body(function):
-                self._captured(path + name, value)
-
-    @staticmethod
-    def _is_own(value: Any, function: FunctionType) -> bool:
-        return type(value) is not FunctionType and wrapped_by(value)[1] is function
-
-    def _captured(self, label: str, value: Any, cell: Any = None) -> None:
-        if is_plain(value):
-            self.plain.append((label, encode_whole(value)))
-        elif type(value) is MethodType:  # made anew each time it is asked for
-            self.captures.append(Capture(f"{label}.__self__", value.__self__))
-            self._captured(f"{label}.__func__", value.__func__, cell)
-        elif type(value) is FunctionType and _made_inside(value) and label.count(".") < _DEPTH_LIMIT:
-            # A local function is made anew whenever the one around it runs: it is what it captured in turn.
-            self._function(value, f"{label}.", None)
-        else:
-            self.captures.append(Capture(label, value, cell))
-
-    def _proxy(self, thing: Any, wrapper: Any) -> None:
-        if type(wrapper) is FunctionType:
-            self._function(wrapper, "", None)
-        elif wrapper is not None:
-            self._captured("wrapper", wrapper)
-        elif type(thing).__module__ != "functools" and not hasattr(type(thing), "cache_parameters"):
-            # An object that wraps a function (not lru_cache's, not our own form): what it holds may change the answer.
-            self.captures.append(Capture(type(thing).__qualname__, thing))
-
-    def _partial(self, thing: Any) -> None:
-        keywords = sorted(thing.keywords.items())
-        for label, value in (*((f"argument {n}", v) for n, v in enumerate(thing.args, 1)), *keywords):
-            if type(value).__name__ == "_PlaceholderType":
-                self.plain.append((label, b"placeholder"))
-            elif is_plain(value):
-                self.plain.append((label, encode_whole(value)))
-            else:
-                self._live(
-                    label,
-                    value,
-                    f"{self.title}: {label} of the functools.partial, of type {type_name(type(value))}, cannot be part of "
-                    f"a key",
-                    "Pass it at each call instead, or decorate a def that uses it.",
-                )
-
-    def _bound(self, owner: Any) -> None:
-        kind = type_name(type(owner)) if not isinstance(owner, type) else f"class {type_name(owner)}"
-        self._live(
-            "self",
-            owner,
-            f"{self.title}: the object that it is bound to, a {kind}, cannot be part of a key",
-            f"Give {kind} a __memover_key__() that returns what tells its objects apart, or decorate the function in the "
-            f"class, with ignore=('self',) if the result does not depend on the object.",
-        )
-
-    def _live(self, label: str, value: Any, what: str, todo: str) -> None:
-        try:
-            encode_whole(value)
-        except Refused as refused:
-            raise ConfigurationError(f"{what}: {refused.reason}. {todo}") from refused.__cause__
-        except UnkeyableArgument as error:
-            raise ConfigurationError(f"{what}: {error} {todo}") from error
-        self.live.append((label, value))
-
-
-def _is_of_a_module(namespace: dict[str, Any], code: CodeType) -> bool:
-    """Whether these globals are the only ones that code of this module has: those of `exec` may be one dict of many."""
-    module = sys.modules.get(namespace.get("__name__", ""))
-    return (module is not None and vars(module) is namespace) or namespace.get("__file__") == code.co_filename
-
-
-def _globals_used(function: FunctionType, path: str) -> Iterator[Capture]:
-    """What a function finds in globals that are not the only ones of their module."""
-    namespace = function.__globals__
-    names = {name for code in codes_within(function.__code__) for name in code.co_names}
-    for name in sorted(names):
-        value = namespace.get(name, namespace)
-        if is_plain(value):
-            value = encode_whole(value)
-        elif type(value) is FunctionType and value.__globals__ is namespace:
-            value = repr(outline(value.__code__)).encode("utf-8", "surrogatepass")
-        elif value is namespace and hasattr(builtins, name):
-            continue
-        yield Capture(path + name + GLOBALS, value)
-
-
-def _made_inside(function: FunctionType) -> bool:
-    return bool(function.__code__.co_flags & _NESTED) or function.__code__.co_name == "<lambda>"
-
-
-def is_plain(value: Any, depth: int = 0) -> bool:
-    """Whether a captured value is immutable and plain, and so part of the key."""
-    kind = type(value)
-    if kind in _PLAIN_TYPES:
-        return True
-    if kind is tuple or kind is frozenset:
-        return depth < _DEPTH_LIMIT and all(is_plain(each, depth + 1) for each in value)
-    enum = sys.modules.get("enum")
-    if enum is not None and issubclass(kind, enum.Enum):
-        return _encodes(value)
-    if type_name(kind) in _PLAIN_NAMES or type_name(kind).startswith("freezegun.api.Fake"):
-        return getattr(value, "tzinfo", None) is None or _encodes(value)
-    return False
-
-
-def _encodes(value: Any) -> bool:
-    try:
-        encode_whole(value)
-    except Refused:
-        return False
-    return True
-
-
 def _joined(parts: list[tuple[str, bytes]]) -> bytes:
     """Labels and values, each with its length, so that no two lists join alike; b"" for none."""
     return b"".join(b"%d:%b%d:%b" % (len(name), name, len(value), value) for name, value in _encoded(parts))
@@ -367,83 +113,6 @@ def _joined(parts: list[tuple[str, bytes]]) -> bytes:
 def _encoded(parts: list[tuple[str, bytes]]) -> Iterator[tuple[bytes, bytes]]:
     for label, value in parts:
         yield label.encode("utf-8", "surrogatepass"), value
-
-
-def _from_class_body(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What the body of a local class took from the functions around it, while that body is running."""
-    owner, _, _ = function.__qualname__.rpartition(".")
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        code = frame.f_code
-        inside = frame.f_globals is function.__globals__ and not code.co_flags & _OPTIMIZED and code.co_freevars
-        if inside and owner and frame.f_locals.get("__qualname__") == owner:
-            break
-        frame = frame.f_back
-    if frame is None:
-        return
-    wanted = [
-        name for name in frame.f_code.co_freevars if name not in function.__code__.co_freevars and name[:2] != "__"
-    ]
-    frame = frame.f_back
-    while wanted and frame is not None:
-        if frame.f_code.co_flags & _OPTIMIZED:
-            held = frame.f_locals
-            for name in [name for name in wanted if name in held]:
-                wanted.remove(name)
-                yield name, held[name]
-        frame = frame.f_back
-
-
-# ------------------------------------------------------------------ which run of a module
-
-
-_runs: dict[int, tuple[Any, int]] = {}
-"""The id of a module's code object to a weak reference to it and the number of its run."""
-_run_numbers = count(1)
-
-
-def _execution(function: FunctionType | None) -> Execution:
-    if function is None:
-        return Execution(0, 0, "", False)
-    namespace = function.__globals__
-    named = namespace.get("__file__")
-    file = os.path.realpath(named) if isinstance(named, str) else ""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        code = frame.f_code
-        if (
-            frame.f_globals is namespace
-            and not code.co_flags & _OPTIMIZED
-            and (code.co_name == "<module>" or frame.f_locals is namespace)
-        ):
-            whole = code.co_name == "<module>" and named == code.co_filename
-            return Execution(_run_of(code), id(namespace), file, whole, "" if whole else _target(frame))
-        frame = frame.f_back
-    return Execution(0, id(namespace), file, False)
-
-
-def _target(frame: Any) -> str:
-    """The name to which the call that a frame is in the midst of is assigned, as in `f = make()`."""
-    import dis  # for cells and the like only
-
-    for each in dis.get_instructions(frame.f_code):
-        if each.offset > frame.f_lasti and each.opname not in ("CACHE", "EXTENDED_ARG", "NOP"):
-            return str(each.argval) if each.opname in ("STORE_NAME", "STORE_GLOBAL") else ""
-    return ""
-
-
-def _run_of(code: CodeType) -> int:
-    place = id(code)
-    known = _runs.get(place)
-    if known is None or known[0]() is not code:
-        known = _runs[place] = (weakref.ref(code, functools.partial(_forget_run, place)), next(_run_numbers))
-    return known[1]
-
-
-def _forget_run(place: int, reference: Any) -> None:
-    known = _runs.get(place)
-    if known is not None and known[0] is reference:
-        _runs.pop(place, None)
 
 
 def label(function: Any) -> str:

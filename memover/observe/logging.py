@@ -16,7 +16,7 @@ Each record carries what it says as attributes too, for formatters that write JS
 from __future__ import annotations
 
 import logging
-import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from memover.clocks import monotonic
@@ -29,19 +29,24 @@ __all__ = ["LoggingObserver"]
 
 _LEVELS = {each.name: (getattr(logging, each.level.upper()), getattr(logging, each.failing.upper())) for each in EVENTS}
 
+_WARNED_LIMIT = 1000
+"""For how many pairs of event and namespace the last warning is remembered."""
+
 
 class LoggingObserver:
     """Logs events: `Cache(..., observers=[LoggingObserver()])`. Any thread and event loop may call it.
 
     * `logger`: a logger or the name of one; default "memover.events".
     * `repeat_after`: seconds for which the same warning of the same namespace is only counted; 0: none is left out.
+
+    It takes no lock, because an exception from outside could leave it locked: of warnings of one kind that come at the same
+    moment in several threads more than one may be logged.
     """
 
     def __init__(self, logger: logging.Logger | str = "memover.events", *, repeat_after: float = 60.0) -> None:
         self.logger = logging.getLogger(logger) if isinstance(logger, str) else logger
         self.repeat_after = repeat_after
-        self._warned: dict[tuple[str, str], tuple[float, int]] = {}
-        self._lock = threading.Lock()
+        self._warned: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def __call__(self, event: Event) -> None:
         level = level_of(event)
@@ -75,13 +80,17 @@ class LoggingObserver:
         """How many like it were left out since the last that was logged; None if it is left out itself."""
         about = (event.name, event.namespace)
         now = monotonic()
-        with self._lock:
-            since, left_out = self._warned.get(about, (now - self.repeat_after, 0))
-            if now - since < self.repeat_after:
-                self._warned[about] = (since, left_out + 1)
-                return None
-            self._warned[about] = (now, 0)
-            return left_out
+        since, left_out = self._warned.get(about, (now - self.repeat_after, 0))
+        if now - since < self.repeat_after:
+            self._warned[about] = (since, left_out + 1)
+            return None
+        self._warned[about] = (now, 0)
+        while len(self._warned) > _WARNED_LIMIT:
+            try:
+                self._warned.popitem(last=False)
+            except KeyError:
+                break
+        return left_out
 
 
 def level_of(event: Event) -> int:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from memover.engine.call import CachedCall
     from memover.runtime.counters import Counters
 
-__all__ = ["GRACE_SECONDS", "Auditable", "Auditor", "Finding", "Hit", "Places"]
+__all__ = ["GRACE_SECONDS", "Auditable", "Auditor", "Finding", "Hit", "Place", "Places"]
 
 GRACE_SECONDS = 1.0
 """For how long a difference may be an invalidation that is under way."""
@@ -84,8 +84,19 @@ class Auditable(Protocol):
     def emit(self, event: Event) -> object: ...
 
 
+class Place:
+    """Room for one audit: taken for as long as the audit, or whatever will begin it, holds on to it."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Places:
-    """How many audits of one cache run at a time; what finds no place is not audited."""
+    """How many audits of one cache run at a time; what finds no place is not audited.
+
+    No lock, so that an exception from outside (P17) leaves none held: each step is one operation of a dict, and a place whose
+    audit was cut short before it could give it back is found to be gone. Two audits that begin at the same moment may both find
+    the last place; then there is one more for a while.
+    """
 
     def __init__(self, number: int = _PLACES) -> None:
         self.number = number
@@ -95,21 +106,35 @@ class Places:
 
     def after_fork(self) -> None:
         """The child has none of the parent's threads."""
-        self._lock = threading.Lock()
-        self._taken = 0
+        self._taken: dict[int, tuple[weakref.ref[Place], asyncio.Task[None] | None]] = {}
 
-    def take(self) -> bool:
-        """A place, if there is one."""
-        with self._lock:
-            if self._taken >= self.number:
-                return False
-            self._taken += 1
-            return True
+    def __len__(self) -> int:
+        self._sweep()
+        return len(self._taken)
 
-    def leave(self) -> None:
-        """Give a place back."""
-        with self._lock:
-            self._taken -= 1
+    def take(self, place: Place) -> bool:
+        """Whether there is room; `place` is then taken."""
+        if len(self._taken) >= self.number and len(self) >= self.number:
+            return False
+        self._taken[id(place)] = (weakref.ref(place), None)
+        return True
+
+    def occupy(self, place: Place, task: asyncio.Task[None]) -> None:
+        """Have a place that was taken keep the task that audits there, until it ends or its event loop is closed."""
+        self._taken[id(place)] = (weakref.ref(place), task)
+        task.add_done_callback(lambda _: self.leave(place))
+
+    def leave(self, place: Place) -> None:
+        """Give a place back, if it is taken. May be repeated."""
+        self._taken.pop(id(place), None)
+
+    def _sweep(self) -> None:
+        for number, (place, task) in list(self._taken.items()):
+            if task is not None and task.get_loop().is_closed():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # nobody can run it to its end
+                self._taken.pop(number, None)
+            elif place() is None:
+                self._taken.pop(number, None)
 
 
 class Finding(NamedTuple):
@@ -153,7 +178,6 @@ class Auditor:
         self._reveal = reveal
         self._grace = GRACE_SECONDS if grace_seconds is None else grace_seconds
         self._chance = chance
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def chosen(self) -> bool:
         """Whether this hit is one of the share. All that a hit of an audited function costs but for those."""
@@ -173,14 +197,15 @@ class Auditor:
 
     def audit(self, hit: Hit) -> bool:
         """Audit a hit of a plain function in the background; whether there was room. Returns at once, and raises nothing."""
-        if not self._places.take():
-            return False
-        if self._submit(lambda: self._run(hit)):
-            return True
-        self._places.leave()
-        return False
+        place, begun = Place(), False
+        try:
+            begun = self._places.take(place) and self._submit(lambda: self._run(hit, place))
+        finally:
+            if not begun:
+                self._places.leave(place)
+        return begun
 
-    def _run(self, hit: Hit) -> None:
+    def _run(self, hit: Hit, place: Place) -> None:
         waits = False
         try:
             if not self._same_call(hit):
@@ -197,19 +222,19 @@ class Auditor:
             if finding.agrees:
                 self._conclude(hit, finding)
                 return
-            waits = True
             closed = self._places.closed
-            self._later(self._grace, lambda: self._wake(hit, finding, closed))
+            self._later(self._grace, lambda: self._wake(hit, finding, closed, place))
+            waits = True
         finally:
             if not waits:
-                self._places.leave()
+                self._places.leave(place)
 
-    def _wake(self, hit: Hit, finding: Finding, closed: int) -> None:
+    def _wake(self, hit: Hit, finding: Finding, closed: int, place: Place) -> None:
         # Reading is for the background: the thread that calls this has other things to do in time.
-        if closed != self._places.closed or not self._submit(lambda: self._confirm(hit, finding)):
-            self._places.leave()
+        if closed != self._places.closed or not self._submit(lambda: self._confirm(hit, finding, place)):
+            self._places.leave(place)
 
-    def _confirm(self, hit: Hit, finding: Finding) -> None:
+    def _confirm(self, hit: Hit, finding: Finding, place: Place) -> None:
         try:
             if self._still(hit, self.function.current(hit)):
                 self._conclude(hit, finding)
@@ -217,46 +242,46 @@ class Auditor:
             # A store that does not answer now cannot tell whether the entry was invalidated: no verdict.
             self._failed(hit, error, finding.load_time)
         finally:
-            self._places.leave()
+            self._places.leave(place)
 
     # -- asyncio -------------------------------------------------------------------------------------------------------
 
     def start(self, hit: Hit) -> bool:
         """Audit a hit of a coroutine function in a task of the running loop; whether there was room. Returns at once."""
-        if not self._places.take():
-            return False
-        task = asyncio.get_running_loop().create_task(self._arun(hit))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return True
+        place, begun = Place(), False
+        try:
+            if self._places.take(place):
+                self._places.occupy(place, asyncio.get_running_loop().create_task(self._arun(hit)))
+                begun = True
+        finally:
+            if not begun:
+                self._places.leave(place)
+        return begun
 
     async def _arun(self, hit: Hit) -> None:
+        if not self._same_call(hit):
+            return
+        began = monotonic()
         try:
-            if not self._same_call(hit):
+            result = await self.function.load(hit.args, hit.kwargs)
+        except Exception as error:
+            self._failed(hit, error, monotonic() - began)
+            return
+        finding = self._compared(hit, result, monotonic() - began)
+        if finding is None:
+            return
+        if not finding.agrees:
+            closed = self._places.closed
+            await asyncio.sleep(self._grace)
+            if closed != self._places.closed:
                 return
-            began = monotonic()
             try:
-                result = await self.function.load(hit.args, hit.kwargs)
+                if not self._still(hit, await self.function.acurrent(hit)):
+                    return
             except Exception as error:
-                self._failed(hit, error, monotonic() - began)
+                self._failed(hit, error, finding.load_time)
                 return
-            finding = self._compared(hit, result, monotonic() - began)
-            if finding is None:
-                return
-            if not finding.agrees:
-                closed = self._places.closed
-                await asyncio.sleep(self._grace)
-                if closed != self._places.closed:
-                    return
-                try:
-                    if not self._still(hit, await self.function.acurrent(hit)):
-                        return
-                except Exception as error:
-                    self._failed(hit, error, finding.load_time)
-                    return
-            self._conclude(hit, finding)
-        finally:
-            self._places.leave()
+        self._conclude(hit, finding)
 
     # -- what both decide by --------------------------------------------------------------------------------------------
 

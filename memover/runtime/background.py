@@ -109,20 +109,25 @@ class Background:
                     if not bell.acquire(True, min(wait, TIMEOUT_MAX)) and not tasks and not self._added:
                         return
                     continue
-                task = tasks.pop(0)
-                try:
-                    again = task.run()
-                except Exception:
-                    logger.exception("a background task of memover failed")
-                    continue
-                if again is not None:
-                    task.due = monotonic() + again
-                    tasks.append(task)
+                _run_first(tasks)
         finally:
             self._added.extendleft(tasks)
             working.clear()
             if self._added and working is self._working:
                 self.wake()
+
+
+def _run_first(tasks: list[Timed]) -> None:
+    # In a call of its own: a thread that is idle must not keep the last task, and with it a cache that is gone.
+    task = tasks.pop(0)
+    try:
+        again = task.run()
+    except Exception:
+        logger.exception("a background task of memover failed")
+        return
+    if again is not None:
+        task.due = monotonic() + again
+        tasks.append(task)
 
 
 def _there(thread: FramePresence | None) -> bool:

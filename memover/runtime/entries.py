@@ -201,8 +201,10 @@ class Entries:
             if self.counters.unencodable == 1:
                 logger.warning("%s: a result was not stored, and such results will not be: %s", self.name, error)
             return None
+        whole = len(payload)
         compression, payload = compress(payload, threshold_bytes=self.state.compress_from_bytes)
-        if len(payload) > self.state.max_entry_bytes:
+        # What no reader would expand is not stored either.
+        if len(payload) > self.state.max_entry_bytes or whole > self.state.expanded_bytes_limit:
             self.too_large(key, len(payload))
             return None
         raw = seal(

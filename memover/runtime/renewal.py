@@ -6,21 +6,29 @@ background thread looks through the list a few times a second while it is not em
 * a load that takes long has its lease prolonged, before a third of it is over;
 * a call that was interrupted before it could give its lease back (P17), or whose event loop was closed, is finished: its
   lease is released, and those who wait for its load look again.
+
+A call may be interrupted or cancelled while its request for a lease is on its way, and the release must not overtake it: the
+lease would stay until it ends by itself. On an event loop the release is a task of that loop and takes the connection on
+which the request went, where commands keep their order. Otherwise, and where that connection is lost, the background
+thread releases it, and once more `_AGAIN_SECONDS` later.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from memover.clocks import monotonic
 from memover.errors import StoreError
+from memover.latch import TaskPresence
 from memover.runtime import tasks
-from memover.runtime.run import run
+from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from memover.engine.call import CachedCall
     from memover.engine.store import Store
@@ -34,12 +42,16 @@ logger = logging.getLogger("memover")
 _LOOK_SECONDS = 0.25
 _ATTEMPTS = 3
 """How often a release that the store does not acknowledge is tried; after that the lease ends by itself."""
+_AGAIN_SECONDS = 1.0
+"""How long a request for a lease may still be on its way after its connection was closed."""
 
 
 class Lease:
-    """A lease that is held or was asked for; `renewed` is when it was last known to be prolonged (monotonic seconds)."""
+    """A lease that is held or was asked for; `renewed` is when it was last known to be prolonged (monotonic seconds).
 
-    __slots__ = ("attempts", "call", "key", "lease_ms", "renewed", "token")
+    `releasing` is the task that gives it back, where there is one."""
+
+    __slots__ = ("attempts", "call", "key", "lease_ms", "releasing", "renewed", "repeated", "token")
 
     def __init__(self, call: CachedCall, token: str, lease_ms: int) -> None:
         self.call = call
@@ -48,14 +60,28 @@ class Lease:
         self.lease_ms = lease_ms
         self.renewed = monotonic()
         self.attempts = 0
+        self.repeated = False
+        self.releasing: TaskPresence | None = None
+
+    def present(self) -> bool:
+        """Whether its call, or the task that releases it, is still at work."""
+        if self.releasing is not None:
+            return self.releasing.present()
+        presence = self.call.presence
+        return presence is None or bool(presence.present())
 
 
 class Leases:
-    """The leases of one cache's calls in this process. Any thread may call anything here."""
+    """The leases of one cache's calls in this process. Any thread may call anything here.
 
-    def __init__(self, store: Store, background: Background) -> None:
+    `keep` is told of every task that releases one: who closes the cache waits for it."""
+
+    def __init__(
+        self, store: Store, background: Background, keep: Callable[[asyncio.Task[None]], object] = bool
+    ) -> None:
         self._store = store
         self._background = background
+        self._keep = keep
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -82,16 +108,45 @@ class Leases:
         """Whether a call of this process holds the lease and is gone. It is finished, if so; its lease is the caller's to
         release."""
         lease = self._held.get(token)
-        if lease is None or _present(lease.call):
+        if lease is None or lease.present():
             return False
         self._held.pop(token, None)
         lease.call.function.finish(lease.call, None)
         return True
 
     def abandon(self, token: str) -> None:
-        """Have the background thread release a lease that its call could not give back, or may have been given unheard."""
-        lease = self._held.pop(token, None)
-        if lease is not None:
+        """Have a lease released that its call could not give back, or may have been given unheard. Does not wait for it."""
+        lease = self._held.get(token)
+        if lease is None or lease.releasing is not None:
+            return
+        if not self._store.local:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                pass
+            else:
+                task = loop.create_task(self._arelease(lease))
+                lease.releasing = TaskPresence(task, loop)  # it stays noted, in case the loop is closed before
+                self._keep(task)
+                return
+        self._hand_over(lease)
+
+    async def _arelease(self, lease: Lease) -> None:
+        released = False
+        try:
+            await arun(self._store.release(lease.key, lease.token, False))
+            released = True
+        except StoreError:
+            pass  # the background thread tries again
+        finally:
+            if released:
+                self._held.pop(lease.token, None)
+            else:
+                self._hand_over(lease)
+
+    def _hand_over(self, lease: Lease) -> None:
+        """To the background thread."""
+        if self._held.pop(lease.token, None) is not None:
             self._to_release.append(lease)
             self._background.later(0.0, self._release)
 
@@ -116,10 +171,13 @@ class Leases:
         now = monotonic()
         next_look = _LOOK_SECONDS
         for token, lease in list(self._held.items()):
-            if not _present(lease.call):
-                lease.call.function.finish(lease.call, None)
-                self.abandon(token)
+            if not lease.present():
+                if lease.releasing is None:
+                    lease.call.function.finish(lease.call, None)
+                self._hand_over(lease)
                 tasks.sweep()
+                continue
+            if lease.releasing is not None:
                 continue
             third = lease.lease_ms / 6000
             next_look = min(next_look, third)
@@ -148,8 +206,11 @@ class Leases:
                 if lease.attempts < _ATTEMPTS:
                     self._to_release.append(lease)
                     return 0.1 * float(1 << lease.attempts)
+                continue
+            if not lease.repeated and not self._store.local:
+                lease.repeated = True
+                self._background.later(_AGAIN_SECONDS, partial(self._repeat, lease))
 
-
-def _present(call: CachedCall) -> bool:
-    presence = call.presence
-    return presence is None or bool(presence.present())
+    def _repeat(self, lease: Lease) -> float | None:
+        self._to_release.append(lease)
+        return self._release()

@@ -176,11 +176,12 @@ class Reporter:
         now = monotonic()
         window, self._last_at = now - self._last_at, now
         functions = []
+        last: dict[tuple[str, Any], tuple[dict[str, int], list[int]]] = {}
         for each in self._cache.functions():
             place = each.namespace, each.version
             totals, loads = each.counters.as_dict(), list(each.counters.load_buckets)
             before, loads_before = self._last.get(place, ({}, [0] * len(loads)))
-            self._last[place] = (totals, loads)
+            last[place] = (totals, loads)
             grown = {name: number - before.get(name, 0) for name, number in totals.items()}
             loads_grown = [number - old for number, old in zip(loads, loads_before)]
             facts: dict[str, Any] = {
@@ -195,6 +196,7 @@ class Reporter:
             if any(loads_grown):
                 facts["window_loads"] = [max(0, number) for number in loads_grown]
             functions.append(facts)
+        self._last = last
         host, _, _ = self.process.rpartition("-")[0].rpartition("-")
         report = {
             "format": FORMAT,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from memover.engine.tokens import Witness
 from memover.errors import StoreError
 from memover.keys.names import coarse_key
+from memover.runtime import tasks
 from memover.runtime.audit import Places
 from memover.runtime.background import Background, RefreshPool
 from memover.runtime.flights import Flights, UnleasedLoads
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
     from memover.runtime.observers import Observers
     from memover.runtime.report import Reporter
 
-__all__ = ["BACKGROUND", "CacheState", "all_states"]
+__all__ = ["BACKGROUND", "VERSIONS_LIMIT", "CacheState", "all_states"]
 
 logger = logging.getLogger("memover")
 
 BACKGROUND = Background()
 """The one background thread of the process."""
+VERSIONS_LIMIT = 256
 REPEAT_FIRST_SECONDS = 0.1
 REPEAT_LAST_SECONDS = 2.0
 _FAILURES_A_ROUND = 3
@@ -81,8 +83,10 @@ class CacheState:
         self.audits = Places()
         self.flights = Flights()
         self.unleased = UnleasedLoads()
-        self.leases = Leases(store, BACKGROUND)
+        self.leases = Leases(store, BACKGROUND, lambda task: tasks.keep(task, self))
         self.functions: weakref.WeakSet[Function] = weakref.WeakSet()
+        self.versions_limit = VERSIONS_LIMIT
+        """How many schema versions the witness holds at most before those of functions that are gone are looked for."""
         self.near_max_entries = near_max_entries
         self.near_max_bytes = near_max_bytes
         self.heart: Heart | None = None

@@ -14,6 +14,7 @@ from uuid import UUID
 import msgpack
 import pytest
 
+from memover import Cache
 from memover.codec import ValueCodec
 from memover.codec.compression import ZLIB, expand
 from memover.codec.mv1 import format as f
@@ -119,10 +120,12 @@ def pattern(source: str, flags: int = re.UNICODE) -> msgpack.ExtType:
         [pattern(r"[\x00-\N{LATIN SMALL LETTER A}]" * 300)],
         [pattern("[\u0100-\u0200\u0300-\u0400\u0500-\uffff]" * 700)],
         [pattern(f"[a-z{number}]" * 1000, re.IGNORECASE | re.UNICODE) for number in range(20)],
+        [pattern("[\u0100-\u1000]" * 300, re.IGNORECASE | re.UNICODE)],
+        [pattern("[\u0100-\u0101]" * 600)],
         [pattern("x" * 10_001)],
         [pattern("(" * 5000)],
     ],
-    ids=["wide sets", "escaped", "named", "runs", "many", "long", "nested"],
+    ids=["wide sets", "escaped", "named", "runs", "many", "caseless", "small sets", "long", "nested"],
 )
 def test_patterns_that_take_long_to_compile_are_damage(patterns: list[Any]) -> None:
     """Their characters and the ranges in their sets are counted, over the whole payload."""
@@ -166,6 +169,20 @@ def test_defaultdicts_within_each_other_are_bounded() -> None:
     for _ in range(900):
         factory = ["defaultdict", factory]
     read(b"\xc1\x00" + msgpack.packb([extension(f.DEFAULTDICT, b""), factory, {}]))
+
+
+@pytest.mark.parametrize("size", [9_000, 20_000])
+def test_what_no_reader_would_expand_is_not_stored(size: int) -> None:
+    """A result that compresses well and is longer than `expanded_limit` runs each time, and is counted."""
+    cache = Cache("memory://", expanded_limit=10_000)
+
+    @cache.versioned(namespace="f")
+    def f(x: int) -> str:
+        return "x" * size
+
+    assert f(1) == f(1) == "x" * size
+    info = f.cache_info()
+    assert (info.loads, info.too_large, info.damaged) == ((1, 0, 0) if size < 10_000 else (2, 2, 0))
 
 
 def test_a_zlib_bomb_is_not_expanded() -> None:

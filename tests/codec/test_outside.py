@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import inspect
 import re
 import signal
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from memover.codec import ValueCodec, register_value
 from memover.codec.compression import compress, expand
 from memover.codec.envelope import payload_of, read_header, seal
+from memover.codec.faults import from_outside
 from memover.codec.pickle import PickleCodec, UnpicklableValue
 from memover.errors import DamagedEntry, UnencodableValue
 from memover.keys import Binding, encode
 from tests.codec import things as t
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,6 +153,88 @@ def test_what_a_signal_handler_raises_goes_on_as_it_is(name: str, handler: None)
             break
         assert type(raised) is TimeLimit, f"at {at}: {raised!r}"
     assert at > 2
+
+
+class Busy:
+    """Its functions run until they are thrown out of, as a job with a time limit does."""
+
+    running: ClassVar[list[int]] = []
+
+    def __reduce__(self) -> Any:
+        return self.spin()
+
+    @classmethod
+    def spin(cls, *_: Any) -> Any:
+        turns = 0
+        cls.running.append(1)
+        until = time.monotonic() + 10
+        while turns < 1_000 or until > time.monotonic():
+            for _ in range(100_000):
+                turns += 1
+        return Busy, ()
+
+
+register_value(Busy, Busy.spin, Busy.spin)
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, TimeLimit, TimeoutError])
+@pytest.mark.parametrize("codec", [CODEC, SIGNED], ids=["mv1", "pickle"])
+def test_what_is_thrown_into_a_thread_goes_on_as_it_is(codec: Any, error: type[Exception]) -> None:
+    """By `PyThreadState_SetAsyncExc`, as time limits in threads are: from a user's function too, whatever its type is."""
+    raised: list[BaseException] = []
+    Busy.running.clear()
+
+    def work() -> None:
+        try:
+            codec.encode([Busy()])
+        except BaseException as each:
+            raised.append(each)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_until(lambda: Busy.running, "the function to run")
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error)) == 1
+    thread.join(30)
+    assert [type(each) for each in raised] == [error]
+
+
+def test_time_limits_of_job_queues_go_on_as_they_are() -> None:
+    """Thrown in while a function in C runs they leave no trace, so their names are known."""
+    limit = type(
+        "JobTimeoutException", (type("BaseTimeoutException", (Exception,), {"__module__": "rq.timeouts"}),), {}
+    )
+    assert from_outside(limit("time is up"))
+    assert from_outside(type("SoftTimeLimitExceeded", (Exception,), {"__module__": "billiard.exceptions"})())
+    assert not from_outside(TimeLimit("time is up"))
+
+
+@pytest.mark.parametrize("raising", ["raise", "call", "subscript", "generator", "attribute", "unbound"])
+def test_an_error_of_ones_own_is_not_from_outside(raising: str) -> None:
+    """Whichever instruction raises it."""
+
+    def generator() -> Iterator[int]:
+        yield 1
+
+    def own() -> None:
+        if raising == "raise":
+            raise ValueError
+        if raising == "call":
+            int("x")
+        if raising == "subscript":
+            {}[1]
+        if raising == "attribute":
+            object().x  # type: ignore[attr-defined]  # noqa: B018
+        if raising == "generator":
+            running: Any = generator()
+            next(running)
+            running.throw(ValueError())
+        if raising == "unbound":
+            print(name)  # noqa: F821
+            name = 1  # noqa: F841
+
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        own()
+    assert not from_outside(caught.value)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyError, TimeoutError, OSError, RuntimeError])

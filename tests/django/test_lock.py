@@ -13,7 +13,7 @@ from django.test.utils import override_settings
 
 from memover.cli.locking import lock
 from memover.cli.project import Project
-from memover.keys import ownership as registry
+from memover.keys.places import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     # A process of its own, as far as namespaces go: each test imports a lockshop from another directory.
-    monkeypatch.setattr(registry, "_owners", {})
+    monkeypatch.setattr(PLACES, "_places", {})
 
     def check(before: str | None, after: str | None) -> list[Any]:
         if before is not None:

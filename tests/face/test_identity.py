@@ -880,7 +880,7 @@ def test_a_factory_called_per_request_keeps_its_entries(cache: Cache) -> None:
 
 def test_nothing_is_left_of_functions_that_are_gone(cache: Cache) -> None:
     """Neither namespaces, nor the functions and what they captured; a bounded number of names aside."""
-    from memover.keys import ownership
+    from memover.keys.places import GONE_LIMIT, PLACES
 
     def make(number: int) -> Any:
         thing = Keyed(str(number))
@@ -888,11 +888,11 @@ def test_nothing_is_left_of_functions_that_are_gone(cache: Cache) -> None:
         f.key(1)
         return weakref.ref(thing)
 
-    before = len(ownership._owners)
+    before = len(PLACES)
     gone = [make(number) for number in range(600)]
     gc.collect()
     assert [each() for each in gone if each() is not None] == []
-    assert len(ownership._owners) - before <= ownership.GONE_LIMIT
+    assert len(PLACES) - before <= GONE_LIMIT + 1, "the last one is seen to be gone when the next function is decorated"
 
 
 def test_threads_may_decorate_at_once(cache: Cache) -> None:

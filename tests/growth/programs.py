@@ -8,19 +8,28 @@ import threading
 import time
 import tracemalloc
 import warnings
+import weakref
 from typing import Any
 
-from memover import Cache
+from memover import Cache, definition
+from memover.engine import tokens
+from memover.keys import binding, places
+from memover.runtime import state
 from tests.growth.counting import held, settled
 
 PATIENT: dict[str, Any] = {"socket_timeout": 10.0, "socket_connect_timeout": 10.0}
 
 
-def keys_and_tags(url: str, prefix: str, count: int, ttl: float) -> Any:
-    """`count` calls with a tag each and a parent each, their tags invalidated now and then."""
+def keys_and_tags(url: str, prefix: str, count: int, ttl: float, bound: int) -> Any:
+    """`count` calls with a tag each and a parent each, their tags invalidated now and then; the most of each kind of object
+    that was held in each half.
+
+    What is bounded is emptied now and then, so that two moments cannot be compared: its peaks can."""
+
+    _bounded(bound)
 
     async def whole() -> Any:
-        cache = Cache(url, prefix=prefix, max_entries=1000, ttl=ttl, **PATIENT)
+        cache = Cache(url, prefix=prefix, max_entries=bound or 1000, ttl=ttl, **PATIENT)
 
         @cache.versioned(namespace="child", tags=("item:{x}",))
         async def child(x: int) -> int:
@@ -30,24 +39,35 @@ def keys_and_tags(url: str, prefix: str, count: int, ttl: float) -> Any:
         async def parent(x: int) -> int:
             return await child(x)
 
-        async def some(first: int, last: int) -> None:
-            for start in range(first, last, 500):
-                await asyncio.gather(*(parent(x) for x in range(start, min(start + 500, last))))
+        async def some(first: int, last: int) -> dict[str, int]:
+            most: dict[str, int] = {}
+            for number, start in enumerate(range(first, last, 250)):
+                await asyncio.gather(*(parent(x) for x in range(start, min(start + 250, last))))
                 await cache.ainvalidate_tags(f"item:{start}", f"nobody:{start}")
                 await child.invalidate(start)
+                if number % max((last - first) // 10_000, 1) == 0:
+                    most = {kind: max(number, most.get(kind, 0)) for kind, number in {**most, **held()}.items()}
+            return most
 
-        await some(0, count // 2)
-        before = settled(lambda _: True)
-        await some(count // 2, count)
-        after = settled(lambda now: now["objects"] - before["objects"] < count // 20, 3)
+        before = await some(0, count // 2)
+        after = await some(count // 2, count)
         await cache.aclose()
         return [before, after]
 
     return asyncio.run(whole())
 
 
-def functions_and_namespaces(url: str, prefix: str, count: int) -> Any:
+def _bounded(bound: int) -> None:
+    """Lower the bounds of what is remembered of what is gone, so that a few of them go past it; 0 leaves them as they are."""
+    if bound:
+        binding.MEMO_LIMIT = places.GONE_LIMIT = bound
+        tokens.SEEN_LIMIT = bound
+        definition.VERSIONS_LIMIT = state.VERSIONS_LIMIT = bound
+
+
+def functions_and_namespaces(url: str, prefix: str, count: int, bound: int) -> Any:
     """`count` functions, each with a namespace of its own, decorated, called, invalidated and dropped."""
+    _bounded(bound)
     cache = Cache(url, prefix=prefix, max_entries=30, **PATIENT)
 
     def one(number: int) -> None:
@@ -63,7 +83,7 @@ def functions_and_namespaces(url: str, prefix: str, count: int) -> Any:
         f.invalidate(1)
         f.invalidate_all()
 
-    warm = max(count // 10, 20)
+    warm = bound or count // 10  # past every bound
     tracemalloc.start()
     for number in range(warm):
         one(number)
@@ -77,11 +97,14 @@ def functions_and_namespaces(url: str, prefix: str, count: int) -> Any:
     return [before, after, grown / count]
 
 
-def caches(url: str, prefix: str, count: int) -> Any:
+def caches(url: str, prefix: str, count: int, bound: int) -> Any:
     """`count` caches, used by threads and by a loop, closed and dropped."""
+    _bounded(bound)
+    made: list[Any] = []
 
     def one(number: int) -> None:
         cache = Cache(url, prefix=f"{prefix}{number}", **PATIENT)
+        made.append(weakref.ref(cache._state.store))
 
         @cache.versioned(namespace="f")
         def f(x: int) -> int:
@@ -100,12 +123,16 @@ def caches(url: str, prefix: str, count: int) -> Any:
         asyncio.run(awaited())
         cache.close()
 
-    for number in range(5):
-        one(number)
-    before = held()
-    for number in range(5, 5 + count):
-        one(number)
-    return [before, settled(lambda now: now["objects"] - before["objects"] < count, 2)]
+    def some(first: int, last: int) -> dict[str, int]:
+        for number in range(first, last):
+            one(number)
+        settled(lambda _: all(each() is None for each in made))
+        made.clear()
+        one(last)  # what is gone is forgotten when the next function is decorated
+        return settled(lambda _: all(each() is None for each in made))
+
+    warm = bound or count // 10  # past every bound
+    return [some(0, warm), some(warm + 1, warm + count)]
 
 
 def threads(url: str, prefix: str, count: int) -> Any:
@@ -139,8 +166,6 @@ def threads(url: str, prefix: str, count: int) -> Any:
 
 def loops(url: str, prefix: str, count: int, how: str) -> Any:
     """`count` event loops, ended in one of three ways: `asyncio.run`, closed plainly, closed with a load in flight."""
-    import weakref
-
     warnings.simplefilter("ignore")  # what asyncio says of loops that are left like this
     cache = Cache(url, prefix=prefix, lease_ttl=1.0, wait_timeout=60.0, **PATIENT)
     slow = False

@@ -4,10 +4,14 @@ Thousands of each in the standing suite, up to a million in the slow one, in pro
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from memover import Cache, definition
+from memover.runtime import state
 from tests.growth import programs
 from tests.growth.counting import grown, kinds_of_keys, without_expiry
 from tests.servers import run_python, wait_until
@@ -18,11 +22,10 @@ if TYPE_CHECKING:
     from tests.servers import RedisServer
 
 STANDING, SLOW = "standing", "slow"
-SIZES = [STANDING, pytest.param(SLOW, marks=pytest.mark.slow)]
-SLOW_SIZES = [pytest.param(each, marks=pytest.mark.slow) for each in (STANDING, SLOW)]
-MINUTE = 60.0
 GUARD = 3000.0
 """Seconds that a slow program may take."""
+SIZES = [STANDING, pytest.param(SLOW, marks=pytest.mark.slow)]
+MINUTE = 60.0
 
 
 def _size(size: str, standing: int, slow: int) -> int:
@@ -34,11 +37,16 @@ def server(start_redis: Callable[..., RedisServer]) -> RedisServer:
     return start_redis()
 
 
-@pytest.mark.parametrize("size", SLOW_SIZES)
+@pytest.fixture
+def cache() -> Cache:
+    return Cache("memory://")
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_keys_and_tags_leave_the_server(size: str, server: RedisServer, prefix: str) -> None:
     """Calls that each have a tag and a parent: when their time is over, all that is left are the generations."""
     count = _size(size, 1_500, 1_000_000)
-    ((before, after),) = run_python(programs.keys_and_tags, server.url, prefix, count, 2.0, timeout=GUARD)
+    ((before, after),) = run_python(programs.keys_and_tags, server.url, prefix, count, 2.0, 0, timeout=GUARD)
     with server.client() as client:
         endless = without_expiry(client, prefix)
         assert endless.get("tag", 0) <= 1, f"tag keys without expiry (the clock of late tags may be one): {endless}"
@@ -60,41 +68,40 @@ def test_keys_and_tags_leave_the_server(size: str, server: RedisServer, prefix: 
                 interval=0.5,
             )
             assert set(left) <= {"gen", "tag", "soft", "coarse", "clock"}, left
-    # Objects of the process are bounded by its own limits: the second half of the calls adds little to the first.
-    assert grown(before, after, allowed=count // 2 if size == STANDING else 20_000) == {}
+    if size == SLOW:
+        assert grown(before, after, allowed=2_000) == {}
 
 
-@pytest.mark.parametrize("size", SLOW_SIZES)
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("store", ["memory", "redis"])
 def test_keys_and_tags_leave_the_process(store: str, size: str, server: RedisServer, prefix: str) -> None:
-    """A store of a thousand entries holds no more of ten times as many calls gone by."""
-    if store == "redis" and size == STANDING:
-        pytest.skip("the server's test measures this")
+    """However many calls have gone by: entries, tokens and keys that were looked up are remembered up to a bound each."""
     url = "memory://" if store == "memory" else server.url
-    count = _size(size, 4_000, 1_000_000)
-    ((before, after),) = run_python(programs.keys_and_tags, url, prefix, count, 3600.0, timeout=GUARD)
-    assert grown(before, after, allowed=count // 10) == {}
+    count, bound = _size(size, 3_000, 1_000_000), _size(size, 200, 0)
+    ((before, after),) = run_python(programs.keys_and_tags, url, prefix, count, 3600.0, bound, timeout=GUARD)
+    assert grown(before, after, allowed=count // 10 if size == STANDING else 2_000) == {}
 
 
-@pytest.mark.parametrize("size", SLOW_SIZES)
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("store", ["memory", "redis"])
 def test_functions_that_are_gone_leave_nothing(store: str, size: str, server: RedisServer, prefix: str) -> None:
-    """Decorated, called, invalidated, dropped: their namespaces are free and forgotten."""
+    """Decorated, called, invalidated, dropped: their namespaces are free, and all but a bounded number forgotten."""
     url = "memory://" if store == "memory" else server.url
-    count = _size(size, 80, 100_000)
-    ((before, after, bytes_each),) = run_python(programs.functions_and_namespaces, url, prefix, count, timeout=GUARD)
+    count, bound = _size(size, 80, 100_000), _size(size, 30, 0)
+    said: Any = run_python(programs.functions_and_namespaces, url, prefix, count, bound, timeout=GUARD)
+    ((before, after, bytes_each),) = said
     leaks = grown(before, after, allowed=count // 5)
     assert leaks == {}, f"{count} functions have gone, and left: {leaks}"
     assert bytes_each < 500, f"{bytes_each:.0f} bytes stay of each function that is gone"
 
 
-@pytest.mark.parametrize("size", SLOW_SIZES)
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("store", ["memory", "redis"])
 def test_caches_that_are_gone_leave_nothing(store: str, size: str, server: RedisServer, prefix: str) -> None:
     """Made, used from threads and loops, closed, dropped."""
     url = "memory://" if store == "memory" else server.url
-    count = _size(size, 15, 10_000)
-    ((before, after),) = run_python(programs.caches, url, prefix, count, timeout=GUARD)
+    count, bound = _size(size, 15, 10_000), _size(size, 10, 0)
+    ((before, after),) = run_python(programs.caches, url, prefix, count, bound, timeout=GUARD)
     leaks = grown(before, after, allowed=count // 5 + 2)
     leaks.pop("objects", None)  # what Python itself remembers of types and code that were made
     assert leaks == {}, f"{count} caches have gone, and left: {leaks}"
@@ -136,3 +143,52 @@ def test_event_loops_that_are_gone_leave_nothing(
     assert alive <= 3, f"{alive} of {count} closed loops are still there"
     assert value == 2
     assert seconds < 20, f"the next call waited {seconds:.0f} s for a load that was abandoned"
+
+
+def test_what_a_function_captured_is_not_remembered_whole(cache: Cache) -> None:
+    """The last namespaces whose functions are gone are remembered with digests of what these captured."""
+    long = "x" * 1_000_000
+
+    def make(name: str) -> None:
+        def function(x: int, extra: str = long) -> str:
+            return f"{text}{x}"
+
+        text = long
+        cache.versioned(namespace=name, key="{x}", ignore=())(function).key(1)
+
+    make("first")
+    tracemalloc.start()
+    for number in range(20):
+        make(f"big{number}")
+    gc.collect()
+    left = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert left < 5_000_000, f"{left} bytes stay of 20 functions that captured a million each"
+
+
+@pytest.mark.parametrize("follow_code", [False, True])
+def test_versions_of_functions_that_are_gone_are_forgotten(follow_code: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are still there keep theirs."""
+    monkeypatch.setattr(definition, "VERSIONS_LIMIT", 20)
+    monkeypatch.setattr(state, "VERSIONS_LIMIT", 20)
+    cache = Cache("memory://")
+
+    @cache.versioned(namespace="stays", version=7)
+    def stays(x: int) -> int:
+        return x
+
+    def make(number: int) -> None:
+        @cache.versioned(namespace=f"gone{number}", follow_code=follow_code)
+        def function(x: int) -> int:
+            return x
+
+        function.key(1)
+
+    stays(1)
+    for number in range(100):
+        make(number)
+        if number % 10 == 0:
+            gc.collect()
+    versions = cache._state.witness.versions
+    assert len(versions) <= 60
+    assert b"7" in versions.values()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
+import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from memover import Event, NotCached, StoreUnavailable
 from memover.codec import ValueCodec
 from memover.codec.envelope import Header, payload_of, read_header, seal
-from memover.runtime.audit import Auditor, Hit, Places
+from memover.runtime.audit import Auditor, Hit, Place, Places
 from memover.runtime.counters import Counters
 from memover.runtime.differences import difference, shape_of
 
@@ -129,11 +132,12 @@ def audited(function: Function, raw: bytes, *, way: str, **options: Any) -> Func
 
         async def run() -> None:
             assert auditor.start(hit(raw))
-            while places._taken:
+            while len(places):
                 await asyncio.sleep(0)
 
         asyncio.run(run())
-    assert places.take() and places.take(), "every place was given back"
+    first, second = Place(), Place()
+    assert places.take(first) and places.take(second), "every place was given back"
     return function
 
 
@@ -250,6 +254,66 @@ def test_it_is_bounded() -> None:
     desk.pass_time()
     assert auditor.audit(hit(raw))
     assert function.loads == 2
+
+
+def test_an_event_loop_that_is_closed_under_an_audit_leaves_its_place() -> None:
+    """A task that nobody will run any more takes no place, and is not kept."""
+    function, places, raw = Function("new"), Places(1), entry("old")
+    function.now = raw
+    auditor = Auditor(function, 1.0, places=places, submit=Desk().submit, later=Desk().later)
+    tasks = []
+
+    async def begin() -> None:
+        assert auditor.start(hit(raw))
+        tasks.extend(weakref.ref(each) for each in asyncio.all_tasks() if each is not asyncio.current_task())
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.close()
+    del loop
+    assert places.take(Place())
+    gc.collect()
+    assert [each() for each in tasks] == [None]
+
+
+@pytest.mark.parametrize("at", range(1, 40))
+def test_an_exception_from_outside_leaves_no_place_taken(at: int) -> None:
+    """Raised at any line while an audit begins: what is left taken is what was handed to the background."""
+    function, places, raw = Function("same"), Places(1), entry("same")
+    given: list[Any] = []
+
+    def submit(run: Any) -> bool:
+        given.append(run)
+        return True
+
+    auditor = Auditor(function, 1.0, places=places, submit=submit, later=Desk().later)
+    lines = 0
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal lines
+        if (
+            event == "line"
+            and frame.f_code.co_filename.endswith("audit.py")
+            and "tests" not in frame.f_code.co_filename
+        ):
+            lines += 1
+            if lines == at:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        begun = auditor.audit(hit(raw))
+    except KeyboardInterrupt:
+        begun = False
+    finally:
+        sys.settrace(None)
+    assert len(places) <= len(given)
+    assert given or not begun
+    for run in given:
+        run()
+    assert len(places) == 0
 
 
 def test_the_share_is_by_chance() -> None:

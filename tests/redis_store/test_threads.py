@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import memover
-from memover.errors import StoreError, StoreUnavailable
+from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import run
 from tests.redis_store.conftest import BUDGET, OddServer, a_key, entry_for, lasted, request_for
 from tests.servers import FaultyProxy, RedisServer, run_python, wait_until
@@ -284,6 +284,28 @@ def test_signals_come_through_as_they_are(open_store: Any, redis_server: RedisSe
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("drips", [False, True])
+def test_signals_do_not_prolong_a_time_limit(open_store: Any, redis_server: RedisServer, key: Key, drips: bool) -> None:
+    """A signal every few milliseconds, whose handler returns: a silent server still costs one budget (P7)."""
+    answer = b"*2\r\n$-1\r\n$40\r\n" + b"x" * 40 + b"\r\n"
+    with OddServer(lambda words: answer, pause=0.1) if drips else FaultyProxy(redis_server) as server:
+        store = open_store(server.url, socket_timeout=0.4)
+        if isinstance(server, FaultyProxy):
+            store.fetch(key)
+            server.partition()
+        before = signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+        threading.Timer(20, lambda: signal.setitimer(signal.ITIMER_REAL, 0)).start()
+        began = time.monotonic()
+        try:
+            with pytest.raises(StoreTimeout):
+                store.fetch(key)
+            assert time.monotonic() - began < 10, "it ended with the signals"
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 def test_a_signal_handler_may_use_the_store(open_store: Any, redis_server: RedisServer, prefix: str) -> None:

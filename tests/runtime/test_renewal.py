@@ -271,6 +271,28 @@ def test_a_lease_of_a_closed_event_loop_is_released() -> None:
         assert [task for task in tasks._tasks if task.get_loop() is loop] == []
 
 
+def test_a_release_that_may_have_overtaken_its_request_is_repeated_once() -> None:
+    """The background thread has no connection in common with the call that was interrupted."""
+    with Cache("memory://") as cache:
+        leases, later = leases_of(cache)
+        _, token = held_call(cache)
+        released: list[str] = []
+
+        def release(key: Any, lease: str, failed: bool) -> Any:
+            released.append(lease)
+            return
+            yield
+
+        leases._store = type("Shared", (), {"local": False, "release": staticmethod(release)})()
+        leases.abandon(token)
+        leases._release()
+        assert released == [token]
+        assert later.asked[-1]() is None
+        assert released == [token, token]
+        leases._release()
+        assert released == [token, token]
+
+
 def test_a_release_that_fails_is_tried_again() -> None:
     """A lease that the store did not take back is released later, a few times; after that it ends by itself."""
     with Cache("memory://") as cache:
@@ -283,7 +305,7 @@ def test_a_release_that_fails_is_tried_again() -> None:
             raise StoreUnavailable("not now: this is a test", store="memory://")
             yield
 
-        leases._store = type("Down", (), {"release": staticmethod(release)})()
+        leases._store = type("Down", (), {"local": False, "release": staticmethod(release)})()
         leases.abandon(token)
         assert len(leases) == 1
         waits = []

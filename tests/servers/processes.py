@@ -171,10 +171,9 @@ def start_python(
 
 def as_another_process() -> None:
     """Forget whose namespaces are whose: to functions decorated from now on, those decorated before are another process's."""
-    from memover.keys import ownership
+    from memover.keys.places import PLACES
 
-    with ownership._lock:
-        ownership._owners.clear()
+    PLACES.clear()
 
 
 def run_python(

@@ -327,7 +327,8 @@ def _counting(hashes: Hashes | None) -> Callable[[int, bytes], Any]:
 
     def on_extension(code: int, data: bytes) -> Any:
         if code == f.PATTERN:
-            patterns.add(data[5:] if data[0] else data[5:].decode("utf-8", "surrogatepass"))
+            flags = int.from_bytes(data[1:5], "big")
+            patterns.add(data[5:] if data[0] else data[5:].decode("utf-8", "surrogatepass"), flags)
         value = _plain_extension(code, data)
         if hashes is not None and code < 0:
             hashes.note(value, data)

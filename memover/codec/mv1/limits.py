@@ -6,8 +6,10 @@ Most of a payload costs time in proportion to its length. These do not, and are 
   that keys with one hash are easily made, and a dict or set of n such keys takes n² steps. Strings, bytes and dates have
   hashes that nobody outside can predict; 64-bit ints and floats do not collide often enough. A map of up to
   `MAP_LIMIT` keys is harmless; of a longer one, at most `COLLISIONS_LIMIT` keys may have one hash.
-* Patterns. `re.compile` takes up to 20 µs a character, and some 5 ns for each character between the ends of a range in a
-  set. `PATTERNS_LIMIT_CHARS` and `RANGES_LIMIT_CHARS` bound both for a payload.
+* Patterns. `re.compile` takes up to 20 µs a character; for each set, where there are ranges past Latin-1, a table of 65,536
+  characters (some 0.2 ms); and some 5 ns for each character between the ends of a range, 0.2 µs if case is ignored.
+  `PATTERNS_LIMIT_CHARS` and `RANGES_LIMIT_CHARS` bound them for a payload: a set counts as `SET_CHARS` characters more, and a
+  character `CASELESS` times.
 
 A payload of up to `SMALL_BYTES` is too short to hold enough of either.
 """
@@ -27,13 +29,16 @@ SMALL_BYTES = 2048
 MAP_LIMIT = 256
 COLLISIONS_LIMIT = 64
 PATTERNS_LIMIT_CHARS = 10_000
-RANGES_LIMIT_CHARS = 3_000_000
+RANGES_LIMIT_CHARS = 3_500_000
+SET_CHARS = 16_384
+CASELESS = 2
 
 # Kinds of keys whose hashes are random from process to process, or cannot be made to collide often.
 _SAFE = frozenset({str, bytes, int, float, bool, type(None)})
 _ESCAPE = re.compile(
     r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|(N)\{[^}]*\}|.)", re.DOTALL
 )
+_CASELESS = re.compile(r"\(\?[a-zA-Z]*i")
 _RANGE = re.compile(r"(.)-(?=(.))", re.DOTALL)
 
 
@@ -78,14 +83,18 @@ class Patterns:
         self.chars = 0
         self.ranges = 0
 
-    def add(self, source: str | bytes) -> None:
+    def add(self, source: str | bytes, flags: int = 0) -> None:
         """Raise ValueError when the patterns seen so far take too long together."""
         self.chars += len(source)
         if self.chars > PATTERNS_LIMIT_CHARS:
             raise ValueError(f"patterns of more than {PATTERNS_LIMIT_CHARS:,} characters in all")
         if isinstance(source, str) and not (source.isascii() and "\\" not in source):
             plain = _ESCAPE.sub(_character, source)
-            self.ranges += sum(max(0, ord(end) - ord(start)) for start, end in _RANGE.findall(plain))
+            found = _RANGE.findall(plain)
+            chars = sum(max(0, ord(end) - ord(start)) for start, end in found)
+            self.ranges += chars * CASELESS if flags & re.IGNORECASE or _CASELESS.search(source) else chars
+            if any(end > "\xff" for _, end in found):
+                self.ranges += SET_CHARS * plain.count("[")
             if self.ranges > RANGES_LIMIT_CHARS:
                 raise ValueError("patterns with too many wide ranges of characters")
 

@@ -140,7 +140,7 @@ def decode_address(data: bytes) -> Any:
 def encode_pattern(value: re.Pattern[Any], writer: Any) -> ExtType:
     pattern = value.pattern
     try:
-        writer.patterns.add(pattern)
+        writer.patterns.add(pattern, value.flags)
     except ValueError as error:
         raise Refused(str(error), "store their source texts") from None
     if value.flags & re.DEBUG or len(pattern) > PATTERN_LIMIT_CHARS:

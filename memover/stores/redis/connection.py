@@ -1,11 +1,20 @@
-"""A blocking connection that says by its own state whether it may be used again: see `pool`."""
+"""A blocking connection that says by its own state whether it may be used again: see `pool`.
+
+The kernel keeps the time limits (SO_RCVTIMEO), which saves a system call for each exchange. A limit begins anew when a
+signal interrupts the wait, because Python repeats the call after its handler has run (PEP 475): with one every 10 ms a wait
+would never end. So where a timer's signal has a handler (SIGALRM, SIGPROF), the main thread, which is the one that signals
+interrupt, waits by `poll` first. What remains are signals that another process sends more often than the time limit.
+"""
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what the signal module is made of
 import select
 import socket
 import struct
+import threading
 import weakref
+from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -25,6 +34,8 @@ _WHOLE_BYTES = 1 << 15
 """What is not longer than this is sent by one call; the kernel has room for it, since all before it was answered."""
 _NEARLY = 0.9
 """The kernel is given another limit when less than this share of the usual one is left: it costs two system calls."""
+_ALARM, _PROFILE = (int(getattr(_signal, name, 0)) for name in ("SIGALRM", "SIGPROF"))
+_getsignal = _signal.getsignal  # that of `signal` makes an enum member first
 _KERNEL = hasattr(socket, "SO_RCVTIMEO") and hasattr(select, "poll")
 
 
@@ -39,6 +50,7 @@ class Connection:
         "_ending",
         "_kernel",
         "_limited",
+        "_main",
         "_reader",
         "_sock",
         "era",
@@ -56,6 +68,7 @@ class Connection:
         self._reader = new_reader()
         self._kernel = _KERNEL and type(line.socket) is socket.socket and _is_native(line.socket)
         self._limited = False
+        self._main = threading.main_thread().ident if self._kernel else None
         self.era = era
         self.owed = 0
         self.used = False
@@ -77,6 +90,8 @@ class Connection:
         self.owed = 1
         self._sock.sendall(packed)
         reader = self._reader
+        if get_ident() == self._main and _timed():
+            self._wait(select.POLLIN, self._budget)
         data = self._sock.recv(_CHUNK)
         reader.feed(data)
         answer = reader.gets()
@@ -97,6 +112,8 @@ class Connection:
             return
         rest = memoryview(packed)
         while rest:
+            if get_ident() == self._main and _timed():
+                self._wait(select.POLLOUT, end - monotonic())
             rest = rest[self._sock.send(rest[:FLOOR_BYTES]) :]
             self._limit_until(end)
 
@@ -148,6 +165,8 @@ class Connection:
     def _more(self, end: float) -> tuple[Any, float]:
         while True:
             self._limit_until(end)
+            if get_ident() == self._main and _timed():
+                self._wait(select.POLLIN, end - monotonic())
             data = self._sock.recv(_CHUNK)
             if not data:
                 raise RedisConnectionError("the server closed the connection")
@@ -156,6 +175,13 @@ class Connection:
             answer = self._reader.gets()
             if answer is not NOT_ENOUGH:
                 return answer, end
+
+    def _wait(self, event: int, seconds: float) -> None:
+        """Wait until the socket is ready; `poll` goes on with what is left of the time after a signal."""
+        poll = select.poll()
+        poll.register(self._sock, event)
+        if not poll.poll(max(seconds, 0.0) * 1000):
+            raise TimeoutError("the time is over")
 
     def _limit_until(self, end: float) -> None:
         left = end - monotonic()
@@ -174,6 +200,11 @@ class Connection:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
         else:
             self._sock.settimeout(seconds)
+
+
+def _timed() -> bool:
+    """Whether a signal that a timer of this process sends has a handler in Python."""
+    return _getsignal(_ALARM).__class__ is not int or _getsignal(_PROFILE).__class__ is not int
 
 
 def _timeval(seconds: float) -> bytes:
