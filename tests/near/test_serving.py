@@ -169,17 +169,78 @@ def test_the_tier_is_bounded_in_entries_and_in_bytes(redis_url: str, cache_of: C
 
 
 def test_a_near_hit_is_judged_as_the_store_s_entry_would_be(redis_url: str, cache_of: Callable[..., Cache]) -> None:
-    """An entry ends by its ttl in the tier too; a call with `max_age` asks the store."""
+    """An entry ends by its ttl in the tier too."""
     source = Source()
     f = near_function(cache_of(redis_url), source, ttl=0.6)
     f(1)
     comes_near(f, 1)
     source.value = 2
     wait_until(lambda: f(1) == [1, 2], "the entry to end")
-    before = f.cache_info().near_hits
-    f.max_age(60)(1)
-    assert f.cache_info().near_hits == before
     comes_near(f, 1)
+
+
+def test_a_limited_age_is_held_near_too(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """A call with `max_age` is answered near by an entry that is young enough, and by no other."""
+    source = Source()
+    f = near_function(cache_of(redis_url), source, ttl=600)
+    f(1)
+    comes_near(f, 1)
+    before = f.cache_info()
+    assert f.max_age(60)(1) == [1, 1]
+    assert f.cache_info().near_hits == before.near_hits + 1
+    source.value = 2
+    assert f.max_age(0)(1) == [1, 2]
+    assert f.cache_info().near_hits == before.near_hits + 1
+    assert f.cache_info().loads == before.loads + 1
+
+
+def test_map_asks_the_store_for_what_is_not_near(
+    redis_server: RedisServer, cache_of: Callable[..., Cache], prefix: str
+) -> None:
+    """Near hits are served in their places, the rest is read in one command and comes near, and nothing is sent after that."""
+    source = Source()
+    f = near_function(cache_of(redis_server.url), source)
+    for x in range(4):
+        f(x)
+    comes_near(f, 1)
+    comes_near(f, 3)
+    expected = [[x, 1] for x in range(6)]
+    assert list(f.map(range(6))) == expected
+    assert source.loads == 6
+
+    def all_near() -> bool:
+        before = f.cache_info().near_hits
+        assert list(f.map(range(6))) == expected
+        return bool(f.cache_info().near_hits == before + 6)
+
+    wait_until(all_near, "all six to be near")
+    before = f.cache_info()
+    with redis_server.recording() as calls:
+        assert list(f.map(range(6))) == expected
+    assert f.cache_info().near_hits - before.near_hits == f.cache_info().hits - before.hits == 6
+    mine = [command for command in calls.commands if any(arg.startswith(prefix.encode()) for arg in command.args)]
+    assert {command.args for command in mine} <= {(f"{prefix}:gen:@all".encode(),)}
+
+
+def test_map_does_not_serve_what_was_invalidated(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    source = Source()
+    f = near_function(cache_of(redis_url), source, near=60)
+    assert list(f.map(range(3))) == [[x, 1] for x in range(3)]
+    comes_near(f, 1)
+    source.value = 2
+    f.invalidate_all()
+    assert list(f.map(range(3))) == [[x, 2] for x in range(3)]
+
+
+def test_near_hits_are_audited(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """A share of the near hits is compared with the source, as of others."""
+    source = Source()
+    f = near_function(cache_of(redis_url), source, audit=1.0)
+    f(1)
+    comes_near(f, 1)
+    wait_until(lambda: is_near(f, 1) and f.cache_info().audits > 2, "audits of near hits", interval=0.01)
+    source.value = 2  # a change that nobody invalidates
+    wait_until(lambda: f(1) and f.cache_info().disagreements, "a disagreement", interval=0.05)
 
 
 def test_a_frozen_clock_is_followed(redis_url: str, cache_of: Callable[..., Cache]) -> None:
