@@ -13,7 +13,7 @@ import pytest
 from memover import Cache, MemoverWarning
 from memover import Source as From
 from memover.errors import ConfigurationError
-from tests.near.actors import Source, comes_near, is_near, near_function, tier_of
+from tests.near.actors import UNTOLD, Source, comes_near, is_near, near_function, tier_of
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -56,6 +56,31 @@ def test_an_idle_process_sends_at_most_one_command_a_second(
     mine = [command for command in calls.commands if any(arg.startswith(prefix.encode()) for arg in command.args)]
     assert 1 <= len(mine) <= 4
     assert {command.args for command in mine} == {(f"{prefix}:gen:@all".encode(),)}
+
+
+@pytest.mark.slow
+def test_ten_thousand_namespaces_cost_one_command_a_second(
+    redis_server: RedisServer, cache_of: Callable[..., Cache], prefix: str
+) -> None:
+    """Every namespace has an entry near, and an idle process still asks for one key."""
+    number = 10_000
+    cache = cache_of(redis_server.url, near_max_entries=2 * number)
+    functions = [near_function(cache, Source(), namespace=f"idle{each}", near=3.0) for each in range(number)]
+    missing = functions
+    while missing:
+        missing = [f for f in missing if not is_near(f, 1)]
+    assert len(tier_of(cache).items) == number
+    for _ in range(3):  # the first of them prolongs the call tokens in use, in batches
+        fence = tier_of(cache).fence
+        wait_until(lambda fence=fence: tier_of(cache).fence > fence, "a beat", timeout=60)
+    with redis_server.recording() as calls:
+        began = time.monotonic()
+        time.sleep(5.0)
+        seconds = time.monotonic() - began
+    mine = [command for command in calls.commands if any(arg.startswith(prefix.encode()) for arg in command.args)]
+    assert len(mine) <= seconds + 1
+    assert {command.args for command in mine} <= {(f"{prefix}:gen:@all".encode(),)}
+    assert all(is_near(f, 1) for f in functions[::100])
 
 
 def test_a_function_without_near_pays_nothing(redis_server: RedisServer, cache_of: Callable[..., Cache]) -> None:
@@ -274,7 +299,7 @@ def test_close_ends_the_thread_and_the_next_call_begins_anew(
 
 def test_two_servers_of_resp(start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache]) -> None:
     """Where the server refuses HELLO and tracking to the user, heartbeats alone keep the bound."""
-    server = start_redis(username="app", password="secret", acl="~* &* +@all -hello -client|tracking")
+    server = start_redis(username="app", password="secret", acl=f"~* &* +@all -hello {UNTOLD}")
     source = Source()
     f = near_function(cache_of(server.url), source)
     f(1)
