@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT))
 
 import memover  # noqa: E402
 from memover.codec.envelope import Header  # noqa: E402
-from memover.stores.near import Item, Tier  # noqa: E402
+from memover.stores.near import Item, Tier, _tiers  # noqa: E402
 
 TARGET = 1.2
 CALLS = 20_000
@@ -150,9 +150,9 @@ def heard(url: str, count: int) -> None:
                 f(7)
                 time.sleep(0.001)
             item = tier.items[f.key(7)]
-            tier.moved, real = (lambda names: None), tier.moved
+            _tiers.discard(tier)  # what is one process here stands for two: a push alone tells the tier
             two.invalidate_namespace("heard")
-            tier.moved = real
+            _tiers.add(tier)
             began = perf_counter()
             while item.stands():
                 time.sleep(0)
