@@ -1,4 +1,5 @@
-"""What a near hit costs beside a hit of the memory store, and what the tier keeps beside an LRU of the same size.
+"""What a near hit costs beside a hit of the memory store and beside other caches in memory, how soon an invalidation is heard
+of, and what the tier keeps beside an LRU of the same size.
 
     python benchmarks/bench_near.py [--rounds 15] [--check]
 
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import json
+import os
 import random
 import socket
 import subprocess
@@ -23,7 +26,8 @@ import tracemalloc
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from threading import Thread
@@ -35,7 +39,7 @@ sys.path.insert(0, str(ROOT))
 
 import memover  # noqa: E402
 from memover.codec.envelope import Header  # noqa: E402
-from memover.stores.near import Item, Tier  # noqa: E402
+from memover.stores.near import Item, Tier, _tiers  # noqa: E402
 
 TARGET = 1.2
 CALLS = 20_000
@@ -49,7 +53,8 @@ def server() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as directory:
-        command = ["redis-server", "--port", str(port), "--save", "", "--dir", directory, "--bind", "127.0.0.1"]
+        binary = os.environ.get("MEMOVER_TEST_REDIS_SERVER", "redis-server")  # redis-py's cache asks for Redis 7.4
+        command = [binary, "--port", str(port), "--save", "", "--dir", directory, "--bind", "127.0.0.1"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             while True:
@@ -145,9 +150,9 @@ def heard(url: str, count: int) -> None:
                 f(7)
                 time.sleep(0.001)
             item = tier.items[f.key(7)]
-            tier.moved, real = (lambda names: None), tier.moved
+            _tiers.discard(tier)  # what is one process here stands for two: a push alone tells the tier
             two.invalidate_namespace("heard")
-            tier.moved = real
+            _tiers.add(tier)
             began = perf_counter()
             while item.stands():
                 time.sleep(0)
@@ -181,6 +186,107 @@ def memory_of_an_entry(url: str) -> None:
                 f"memory, {name:9}  {taken / number:6.0f} bytes an entry, keys and tokens included; "
                 f"counted {(tier.bytes - counted) / number:.0f}"
             )
+
+
+# -- beside others --------------------------------------------------------------------------------------------------------------
+
+
+def peers(url: str, rounds: int) -> None:
+    """A near hit beside what others answer from memory, for the same mutable value, in interleaved rounds: one thread, eight
+    threads, and 64 tasks. lru_cache and cachebox hear of no other process; redis-py's and cashews' caches do."""
+    with ExitStack() as stack:
+        plain, awaited = contenders(url, stack)
+        for what, contended in (("one thread", timed), ("8 threads", timed_by_threads)):
+            report(what, plain, contended, rounds)
+        with asyncio.Runner() as runner:
+            for call in awaited.values():
+                runner.run(warm(call))
+            report("64 tasks", awaited, lambda call: runner.run(timed_by_tasks(call)), rounds)
+
+
+def contenders(url: str, stack: ExitStack) -> tuple[dict[str, Callable[..., Any]], dict[str, Callable[..., Any]]]:
+    """What can be called for the value, by name; what is not installed is left out."""
+    far = stack.enter_context(memover.Cache(url, prefix="peers"))
+
+    def load(x: int) -> Any:
+        return PROFILE
+
+    async def aload(x: int) -> Any:
+        return PROFILE
+
+    near = far.versioned(namespace="plain", near=5.0, ttl=3600)(load)
+    until_near(near)
+    plain: dict[str, Callable[..., Any]] = {"memover near": near, "lru_cache": lru_cache(load)}
+    awaited: dict[str, Callable[..., Any]] = {
+        "memover near": far.versioned(namespace="tasks", near=5.0, ttl=3600)(aload)
+    }
+    with suppress(ImportError):
+        import cachebox
+
+        for name, copy in (("shallow", cachebox.postprocess_copy_mutables), ("deep", cachebox.postprocess_deepcopy)):
+            plain[f"cachebox, {name} copy"] = cachebox.cached(cachebox.LRUCache(1000), postprocess=copy)(load)
+            awaited[f"cachebox, {name} copy"] = cachebox.cached(cachebox.LRUCache(1000), postprocess=copy)(aload)
+    with suppress(ImportError):
+        import redis
+        from redis.cache import CacheConfig
+
+        client = stack.enter_context(redis.Redis.from_url(url, protocol=3, cache_config=CacheConfig()))
+        try:
+            client.set("peer:7", json.dumps(PROFILE))
+        except redis.exceptions.ConnectionError as error:
+            print(f"redis-py client-side: {error}")
+        else:
+            plain["redis-py client-side"] = lambda x: json.loads(client.get(f"peer:{x}"))
+    with suppress(ImportError):
+        import cashews
+
+        cache = cashews.Cache()
+        cache.setup(url, client_side=True)
+        awaited["cashews client-side"] = cache(ttl="1h", key="peer:{x}")(aload)
+    return plain, awaited
+
+
+def timed_by_threads(function: Callable[..., Any]) -> float:
+    function(7)
+    threads = [Thread(target=timed, args=(function,)) for _ in range(8)]
+    began = perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return (perf_counter() - began) / (8 * CALLS)
+
+
+async def warm(function: Callable[..., Any]) -> None:
+    while True:
+        await function(7)
+        info = getattr(function, "cache_info", None)
+        if not hasattr(function, "invalidate_all") or info is None or info().near_hits > 5:
+            return
+        await asyncio.sleep(0.01)
+
+
+async def timed_by_tasks(function: Callable[..., Any]) -> float:
+    await warm(function)
+
+    async def many() -> None:
+        for _ in range(CALLS // 64):
+            await function(7)
+
+    began = perf_counter()
+    await asyncio.gather(*(many() for _ in range(64)))
+    return (perf_counter() - began) / (64 * (CALLS // 64))
+
+
+def report(what: str, contended: dict[str, Callable[..., Any]], take: Callable[..., float], rounds: int) -> None:
+    taken: dict[str, list[float]] = {name: [] for name in contended}
+    for _ in range(rounds):
+        for name, function in contended.items():
+            taken[name].append(take(function))
+    ours = taken["memover near"]
+    for name, seconds in taken.items():
+        ratio = median(theirs / mine for theirs, mine in zip(seconds, ours))
+        print(f"{what:10}  {name:22} {median(seconds) * 1e9:8.0f} ns a hit   {ratio:7.2f} of memover's")
 
 
 # -- eviction -----------------------------------------------------------------------------------------------------------------
@@ -265,6 +371,7 @@ def main() -> int:
     met = ratios()
     with server() as url:
         met = hits(url, asked.rounds) and met
+        peers(url, max(asked.rounds // 3, 3))
         heard(url, 200)
         memory_of_an_entry(url)
     return int(asked.check and not met)

@@ -19,7 +19,8 @@ from memover.errors import ConfigurationError, UnkeyableArgument
 from memover.keys.names import check_version
 from memover.model import CacheInfo, Entry, Generation, Source
 from memover.runtime.batch import aanswer_many, answer_many, check_concurrency
-from memover.runtime.hit import aconclude, adrive, ageneral, conclude, drive, general
+from memover.runtime.hit import aconclude, adrive, conclude, drive
+from memover.runtime.near import ageneral_near, general_near
 from memover.runtime.progress import Progress, progress_of
 from memover.runtime.run import arun, run
 
@@ -309,7 +310,7 @@ class CachedFunction(Face, Generic[P, R]):
 
         def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             resident = definition.now()
-            result: R = general(resident.function, resident.lookup, (*prefix, *args), kwargs, limit)
+            result: R = general_near(resident.function, resident.lookup, (*prefix, *args), kwargs, limit)
             return result
 
         return limited
@@ -458,7 +459,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
 
         async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             resident = definition.now()
-            result: R = await ageneral(resident.function, resident.lookup, (*prefix, *args), kwargs, limit)
+            result: R = await ageneral_near(resident.function, resident.lookup, (*prefix, *args), kwargs, limit)
             return result
 
         return limited

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec.envelope import read_plain
+from memover.codec.envelope import read_header, read_plain
 from memover.engine.answers import Outcome, Reading
 from memover.engine.judge import is_fresh
 from memover.engine.many import gather
@@ -20,6 +20,7 @@ from memover.latch import FramePresence, TaskPresence
 from memover.model import Call, Source
 from memover.runtime.dependencies import INSIDE, enter, is_loading, leave
 from memover.runtime.hit import bypassed, own_tokens
+from memover.runtime.near import fill, in_use, near, ticket_of
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from memover.engine.store import SeenMany
     from memover.model import Key
     from memover.runtime.function import Function
+    from memover.stores.near import Ticket
 
 __all__ = ["Batch", "CallArguments", "Hit", "aanswer_many", "answer_many", "check_concurrency"]
 
@@ -90,14 +92,20 @@ class Batch:
 
     def flow(self, presence: Any) -> Flow[None]:
         """Answer every call."""
-        if self.plain():
+        if in_use(self.function):
+            self.done(self.serve_near())
+        rest = [at for at, outcome in enumerate(self.outcomes) if outcome is None]
+        tickets: Mapping[int, Ticket | None] = {}
+        if rest and in_use(self.function):
+            tickets = {at: ticket_of(self.function, self.keys[at]) for at in rest}
+        if rest and self.plain():
             try:
-                seens = yield from self.function.store.read_plain(self.keys)
+                seens = yield from self.function.store.read_plain([self.keys[at] for at in rest])
             except StoreError as error:
                 self.function.store_failed(None, error)
             else:
-                self.done(self.serve(seens))
-        rest = [at for at, outcome in enumerate(self.outcomes) if outcome is None]
+                self.done(self.serve(seens, rest, tickets))
+                rest = [at for at in rest if self.outcomes[at] is None]
         if not rest:
             return
         began = perf_counter()
@@ -113,7 +121,14 @@ class Batch:
         for at, call in zip(rest, calls):
             assert call.outcome is not None, "the flow fills in every call"
             self.function.looked_up(call, call.outcome, elapsed)
-            self.outcomes[at] = call.outcome
+            self.outcomes[at] = found = call.outcome
+            if (
+                found.source is Source.FRESH
+                and found.error is None
+                and found.sealed is not None
+                and found.sealed.header
+            ):
+                fill(self.function, tickets.get(at), call.key, found.sealed.raw, found.sealed.header, found.value)
         for call in calls:
             done = call.outcome
             if done is not None and done.outside and done.error is not None:
@@ -132,6 +147,19 @@ class Batch:
         if self._progress is not None and number:
             self._progress(number)
 
+    # -- near hits --------------------------------------------------------------------------------------------------------
+
+    def serve_near(self) -> int:
+        """Answer the calls that the near cache has; their number."""
+        function, number = self.function, 0
+        for at, key in enumerate(self.keys):
+            found = near(function, key)
+            if found is not None:
+                self.outcomes[at] = found
+                number += 1
+                function.looked_up(function.call(key, *self.arguments[at]), found, 0.0)
+        return number
+
     # -- plain hits -------------------------------------------------------------------------------------------------------
 
     def plain(self) -> bool:
@@ -147,14 +175,15 @@ class Batch:
             and INSIDE.get() is None
         )
 
-    def serve(self, seens: SeenMany) -> int:
-        """Answer the hits among plain calls, and keep what was read for the others; the number of hits."""
+    def serve(self, seens: SeenMany, rest: Sequence[int], tickets: Mapping[int, Ticket | None]) -> int:
+        """Answer the hits among plain calls, and keep what was read for the others; the number of hits. `rest` are their
+        places, `tickets` the rights to bring them near."""
         function, outcomes, now, keys = self.function, self.outcomes, wall(), self.keys
         names, tokens, raws = seens
         trusted, current = function.witness.trusts(names, tokens), tokens[0]
         decode, codec, fingerprint = function.decode_payload, function.codec_name, function.fingerprint
         readings: list[Reading] = []
-        for at, raw in enumerate(raws):
+        for at, raw in zip(rest, raws):
             if raw is not None and trusted:
                 plain = read_plain(raw, keys[at].entry)
                 if (
@@ -164,12 +193,16 @@ class Batch:
                     and plain[4] == fingerprint
                 ):
                     try:
-                        outcomes[at] = Hit(decode(plain[3]) if self._wanted else None)
+                        ticket = tickets.get(at)
+                        value = decode(plain[3]) if self._wanted or ticket is not None else None
+                        outcomes[at] = Hit(value)
+                        if ticket is not None:
+                            fill(function, ticket, keys[at], raw, read_header(raw, keys[at].entry), value)
                         continue
                     except DamagedEntry:
                         pass  # the ordinary way finds out once more, and counts it
             readings.append(Reading(names, tokens, raw, function.read_header(keys[at], raw)))
-        hits = len(keys) - len(readings)
+        hits = len(rest) - len(readings)
         function.counters.hits += hits
         self.readings = readings
         return hits

@@ -498,7 +498,7 @@ class Function(Entries):
         """Count a lookup and tell the observers of it; `elapsed` is the whole call in seconds."""
         call.hand_on(outcome)
         self.counters.looked_up(outcome.source)
-        if self.auditor is not None and outcome.source is Source.FRESH:
+        if self.auditor is not None and (outcome.source is Source.FRESH or outcome.source is Source.NEAR):
             self.auditor.consider(call, outcome)
         if self.observers.busy:
             size = 0 if outcome.sealed is None else len(outcome.sealed.raw)

@@ -1,8 +1,8 @@
 """The cached call of a function with `near=`: the tier first, then what `hit` does, and what was read comes into the tier.
 
-A hit is one look into a dictionary, flags, and two clocks: no lock, no generator, nothing sent. Calls inside a load, under a
-pending invalidation or with `max_age` go to the store, and so does whatever is not plainly FRESH; a test holds the short
-form here to `engine.judge`.
+A hit is one look into a dictionary, flags, and two clocks: no lock, no generator, nothing sent. Calls under a pending
+invalidation go to the store, and so does whatever is not plainly FRESH; a test holds the short form here to `engine.judge`.
+So do calls inside a load: what a load makes of them is stored for processes, and for functions, that promise more (P1).
 """
 
 from __future__ import annotations
@@ -38,7 +38,16 @@ if TYPE_CHECKING:
     from memover.runtime.function import Function
     from memover.stores.near import Ticket
 
-__all__ = ["acached_call_near", "cached_call_near"]
+__all__ = [
+    "acached_call_near",
+    "ageneral_near",
+    "cached_call_near",
+    "fill",
+    "general_near",
+    "in_use",
+    "near",
+    "ticket_of",
+]
 
 _PER_BYTE = 8
 """A value in memory takes about so many times its encoded bytes."""
@@ -181,22 +190,39 @@ def acached_call_near(function: Function, lookup: Callable[..., Key]) -> Callabl
 
 
 def general_near(
-    function: Function, lookup: Callable[..., Key], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    function: Function,
+    lookup: Callable[..., Key],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    max_age: float | None = None,
 ) -> Any:
-    """As `hit.general`, with the tier before it."""
-    if function.observers.disabled() or INSIDE.get() is not None or function.witness.owed:
-        return general(function, lookup, args, kwargs)
+    """As `hit.general`, with the tier before it where the function has one."""
+    if not in_use(function):
+        return general(function, lookup, args, kwargs, max_age)
     if function.observers.spanning:
         with function.span("lookup", lookup(*args, **kwargs).text):
-            return _looked_up(function, lookup, args, kwargs)
-    return _looked_up(function, lookup, args, kwargs)
+            return _looked_up(function, lookup, args, kwargs, max_age)
+    return _looked_up(function, lookup, args, kwargs, max_age)
 
 
-def _looked_up(function: Function, lookup: Callable[..., Key], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def in_use(function: Function) -> bool:
+    """Whether calls of this function may be answered by the tier here and now."""
+    return not (
+        function.near is None or function.observers.disabled() or INSIDE.get() is not None or function.witness.owed
+    )
+
+
+def _looked_up(
+    function: Function,
+    lookup: Callable[..., Key],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    max_age: float | None,
+) -> Any:
     began = perf_counter()
     key = lookup(*args, **kwargs)
-    call = function.call(key, args, kwargs)
-    found = near(function, key)
+    call = function.call(key, args, kwargs, max_age)
+    found = near(function, key, max_age)
     if found is not None:
         function.looked_up(call, found, perf_counter() - began)
         return found.value
@@ -204,24 +230,32 @@ def _looked_up(function: Function, lookup: Callable[..., Key], args: tuple[Any, 
 
 
 async def ageneral_near(
-    function: Function, lookup: Callable[..., Key], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    function: Function,
+    lookup: Callable[..., Key],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    max_age: float | None = None,
 ) -> Any:
     """As `hit.ageneral`, with the tier before it. Only what is not served at once gets a task of its own."""
-    if function.observers.disabled() or INSIDE.get() is not None or function.witness.owed:
-        return await ageneral(function, lookup, args, kwargs)
+    if not in_use(function):
+        return await ageneral(function, lookup, args, kwargs, max_age)
     if function.observers.spanning:
         with function.span("lookup", lookup(*args, **kwargs).text):
-            return await _alooked_up(function, lookup, args, kwargs)
-    return await _alooked_up(function, lookup, args, kwargs)
+            return await _alooked_up(function, lookup, args, kwargs, max_age)
+    return await _alooked_up(function, lookup, args, kwargs, max_age)
 
 
 async def _alooked_up(
-    function: Function, lookup: Callable[..., Key], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    function: Function,
+    lookup: Callable[..., Key],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    max_age: float | None,
 ) -> Any:
     began = perf_counter()
     key = lookup(*args, **kwargs)
-    call = function.call(key, args, kwargs)
-    found = near(function, key)
+    call = function.call(key, args, kwargs, max_age)
+    found = near(function, key, max_age)
     if found is not None:
         function.looked_up(call, found, perf_counter() - began)
         return found.value
@@ -247,8 +281,9 @@ def filling(flow: Flow[Any], function: Function, call: CachedCall, ticket: Ticke
     return outcome
 
 
-def near(function: Function, key: Key) -> Outcome | None:
-    """The tier's answer to a call, None where it has none; the conditions are those of the bare paths."""
+def near(function: Function, key: Key, max_age: float | None = None) -> Outcome | None:
+    """The tier's answer to a call, None where it has none; the conditions are those of the bare paths. With `max_age` the
+    entry must be young enough as well: both bounds hold."""
     tier, staleness = function.near, function.policy.near
     assert tier is not None and staleness is not None, "it has a near cache"
     item = tier.items.get(key.text)
@@ -262,6 +297,11 @@ def near(function: Function, key: Key) -> Outcome | None:
         or (item.places and moved(item.places))
     ):
         return None
+    if max_age is not None:
+        header = item.header  # its tokens are current, or it would not stand
+        names, tokens = zip((function.generation_name, header.generation), *header.marks)
+        if judge(header, names, tokens, wall(), max_age) is not FRESH:
+            return None
     beta = function.policy.beta
     if beta and early(item.header, wall(), beta, function.chance()):
         return None  # elected: the store's entry says whether anybody else was
@@ -270,7 +310,7 @@ def near(function: Function, key: Key) -> Outcome | None:
         return None
     item.visited = True
     marks = ((function.generation_name, item.header.generation), *item.header.marks)
-    return Outcome(value, source=Source.NEAR, sealed=Sealed(header=item.header), marks=marks)
+    return Outcome(value, source=Source.NEAR, sealed=Sealed(item.raw, header=item.header), marks=marks)
 
 
 # -- in and out of the tier -----------------------------------------------------------------------------------------------------
@@ -298,6 +338,9 @@ def fill(function: Function, ticket: Ticket | None, key: Key, raw: bytes, header
         item = Item(key.text, header, value, None, places, cost)
     else:
         item = Item(key.text, header, MISSING, partial(function.decode, raw, header), (), len(raw))
+    if function.auditor is not None:
+        item.raw = raw  # what an audit compares
+        item.cost += len(raw)
     tier.fill(ticket, item, function.generation_name)
 
 

@@ -92,7 +92,8 @@ class Item:
 
     `value` is handed out as it is while `make` is None; else `make()` makes one for each caller. Both hold while
     `moved(places)` is False. `first` and `second` are the cells of the generation and of the call, `more` all others.
-    `versions` are the marks that are not in the store. `decodes` counts hits that decoded."""
+    `versions` are the marks that are not in the store. `decodes` counts hits that decoded. `raw` are the entry's bytes where
+    somebody compares them with the source, else b""."""
 
     __slots__ = (
         "cost",
@@ -105,6 +106,7 @@ class Item:
         "newer",
         "older",
         "places",
+        "raw",
         "second",
         "text",
         "value",
@@ -137,6 +139,7 @@ class Item:
         self.newer = self.older = None
         self.visited = False
         self.decodes = 0
+        self.raw = b""
 
     def stands(self) -> bool:
         """Whether every token of it is the newest known."""

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from memover import Cache
 from tests.servers import wait_until
+from tests.servers.daemon import redis_server_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAMESPACE = "near"
+UNTOLD = "-client|tracking" if redis_server_version() >= (7, 0) else "-client"
+"""What takes pushes from a user: servers before Redis 7 take single subcommands from nobody."""
+SILENT = {"username": "app", "password": "secret", "acl": f"~* &* +@all {UNTOLD}"}
+"""A user to whom the server pushes nothing."""
 PATIENT: dict[str, Any] = {"socket_timeout": 10.0, "socket_connect_timeout": 10.0}
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from memover.clocks import boottime
-from memover.runtime import near
+from memover.runtime import heart, near
 from memover.runtime.heart import Heart
 from memover.stores.near import Tier
 
@@ -23,7 +22,7 @@ def fence_from_receive_time(_: int = 0) -> Callable[[], None]:
     def beat(self: Any, run: Any, watch: Any) -> None:
         real(self, run, watch)
         if self.tier.fence > -math.inf:
-            self.tier.fence = boottime()
+            self.tier.fence = heart.boottime()
 
     Heart._beat = beat  # type: ignore[method-assign]
     return lambda: setattr(Heart, "_beat", real)
@@ -85,7 +84,7 @@ def the_token_of_all_is_not_looked_at(_: int = 0) -> Callable[[], None]:
         if run.known is None:
             real(self, run, watch)
             return
-        sent = boottime()
+        sent = heart.boottime()
         watch.pulse()
         self.tier.fence = sent
 

@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from memover import Cache, InvalidationFailed, StoreError
 from memover.clocks import boottime
 from memover.stores.redis.resp import pack
-from tests.near.actors import Source, comes_near, is_near, near_function, open_cache, tier_of
+from tests.near.actors import SILENT, Source, comes_near, is_near, near_function, open_cache, tier_of
 from tests.promises.actors import change
 from tests.promises.actors import source as shared_source
 from tests.servers import FaultyProxy, SentinelGroup, hear, say, start_python, wait_until
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from tests.servers import RedisCluster, RedisServer
 
-SILENT = {"username": "app", "password": "secret", "acl": "~* &* +@all -client|tracking"}
 BRIEF = {"socket_timeout": 0.2, "socket_connect_timeout": 0.2}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache, versioned_cache
-from tests.near.actors import NAMESPACE, Source, comes_near, is_near, near_function, open_cache, tier_of
+from tests.near.actors import NAMESPACE, SILENT, Source, comes_near, is_near, near_function, open_cache, tier_of
 from tests.servers import run_python, wait_until
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from tests.servers import RedisServer
 
-SILENT = {"username": "app", "password": "secret", "acl": "~* &* +@all -client|tracking"}
-"""A user to whom the server pushes nothing."""
 WAYS = ["key", "namespace", "namespace by name", "tag", "set", "refresh"]
 
 

@@ -13,7 +13,7 @@ import pytest
 from memover import Cache, MemoverWarning
 from memover import Source as From
 from memover.errors import ConfigurationError
-from tests.near.actors import Source, comes_near, is_near, near_function, tier_of
+from tests.near.actors import UNTOLD, Source, comes_near, is_near, near_function, tier_of
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -56,6 +56,31 @@ def test_an_idle_process_sends_at_most_one_command_a_second(
     mine = [command for command in calls.commands if any(arg.startswith(prefix.encode()) for arg in command.args)]
     assert 1 <= len(mine) <= 4
     assert {command.args for command in mine} == {(f"{prefix}:gen:@all".encode(),)}
+
+
+@pytest.mark.slow
+def test_ten_thousand_namespaces_cost_one_command_a_second(
+    redis_server: RedisServer, cache_of: Callable[..., Cache], prefix: str
+) -> None:
+    """Every namespace has an entry near, and an idle process still asks for one key."""
+    number = 10_000
+    cache = cache_of(redis_server.url, near_max_entries=2 * number)
+    functions = [near_function(cache, Source(), namespace=f"idle{each}", near=3.0) for each in range(number)]
+    missing = functions
+    while missing:
+        missing = [f for f in missing if not is_near(f, 1)]
+    assert len(tier_of(cache).items) == number
+    for _ in range(3):  # the first of them prolongs the call tokens in use, in batches
+        fence = tier_of(cache).fence
+        wait_until(lambda fence=fence: tier_of(cache).fence > fence, "a beat", timeout=60)
+    with redis_server.recording() as calls:
+        began = time.monotonic()
+        time.sleep(5.0)
+        seconds = time.monotonic() - began
+    mine = [command for command in calls.commands if any(arg.startswith(prefix.encode()) for arg in command.args)]
+    assert len(mine) <= seconds + 1
+    assert {command.args for command in mine} <= {(f"{prefix}:gen:@all".encode(),)}
+    assert all(is_near(f, 1) for f in functions[::100])
 
 
 def test_a_function_without_near_pays_nothing(redis_server: RedisServer, cache_of: Callable[..., Cache]) -> None:
@@ -169,17 +194,78 @@ def test_the_tier_is_bounded_in_entries_and_in_bytes(redis_url: str, cache_of: C
 
 
 def test_a_near_hit_is_judged_as_the_store_s_entry_would_be(redis_url: str, cache_of: Callable[..., Cache]) -> None:
-    """An entry ends by its ttl in the tier too; a call with `max_age` asks the store."""
+    """An entry ends by its ttl in the tier too."""
     source = Source()
     f = near_function(cache_of(redis_url), source, ttl=0.6)
     f(1)
     comes_near(f, 1)
     source.value = 2
     wait_until(lambda: f(1) == [1, 2], "the entry to end")
-    before = f.cache_info().near_hits
-    f.max_age(60)(1)
-    assert f.cache_info().near_hits == before
     comes_near(f, 1)
+
+
+def test_a_limited_age_is_held_near_too(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """A call with `max_age` is answered near by an entry that is young enough, and by no other."""
+    source = Source()
+    f = near_function(cache_of(redis_url), source, ttl=600)
+    f(1)
+    comes_near(f, 1)
+    before = f.cache_info()
+    assert f.max_age(60)(1) == [1, 1]
+    assert f.cache_info().near_hits == before.near_hits + 1
+    source.value = 2
+    assert f.max_age(0)(1) == [1, 2]
+    assert f.cache_info().near_hits == before.near_hits + 1
+    assert f.cache_info().loads == before.loads + 1
+
+
+def test_map_asks_the_store_for_what_is_not_near(
+    redis_server: RedisServer, cache_of: Callable[..., Cache], prefix: str
+) -> None:
+    """Near hits are served in their places, the rest is read in one command and comes near, and nothing is sent after that."""
+    source = Source()
+    f = near_function(cache_of(redis_server.url), source)
+    for x in range(4):
+        f(x)
+    comes_near(f, 1)
+    comes_near(f, 3)
+    expected = [[x, 1] for x in range(6)]
+    assert list(f.map(range(6))) == expected
+    assert source.loads == 6
+
+    def all_near() -> bool:
+        before = f.cache_info().near_hits
+        assert list(f.map(range(6))) == expected
+        return bool(f.cache_info().near_hits == before + 6)
+
+    wait_until(all_near, "all six to be near")
+    before = f.cache_info()
+    with redis_server.recording() as calls:
+        assert list(f.map(range(6))) == expected
+    assert f.cache_info().near_hits - before.near_hits == f.cache_info().hits - before.hits == 6
+    mine = [command for command in calls.commands if any(arg.startswith(prefix.encode()) for arg in command.args)]
+    assert {command.args for command in mine} <= {(f"{prefix}:gen:@all".encode(),)}
+
+
+def test_map_does_not_serve_what_was_invalidated(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    source = Source()
+    f = near_function(cache_of(redis_url), source, near=60)
+    assert list(f.map(range(3))) == [[x, 1] for x in range(3)]
+    comes_near(f, 1)
+    source.value = 2
+    f.invalidate_all()
+    assert list(f.map(range(3))) == [[x, 2] for x in range(3)]
+
+
+def test_near_hits_are_audited(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """A share of the near hits is compared with the source, as of others."""
+    source = Source()
+    f = near_function(cache_of(redis_url), source, audit=1.0)
+    f(1)
+    comes_near(f, 1)
+    wait_until(lambda: is_near(f, 1) and f.cache_info().audits > 2, "audits of near hits", interval=0.01)
+    source.value = 2  # a change that nobody invalidates
+    wait_until(lambda: f(1) and f.cache_info().disagreements, "a disagreement", interval=0.05)
 
 
 def test_a_frozen_clock_is_followed(redis_url: str, cache_of: Callable[..., Cache]) -> None:
@@ -213,7 +299,7 @@ def test_close_ends_the_thread_and_the_next_call_begins_anew(
 
 def test_two_servers_of_resp(start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache]) -> None:
     """Where the server refuses HELLO and tracking to the user, heartbeats alone keep the bound."""
-    server = start_redis(username="app", password="secret", acl="~* &* +@all -hello -client|tracking")
+    server = start_redis(username="app", password="secret", acl=f"~* &* +@all -hello {UNTOLD}")
     source = Source()
     f = near_function(cache_of(server.url), source)
     f(1)

@@ -12,6 +12,7 @@ import pytest
 from memover import Cache
 from memover.clocks import boottime
 from tests.near import mutants
+from tests.near.actors import SILENT
 from tests.promises.actors import change, invalidate, source
 from tests.servers import FaultyProxy, run_python, wait_until
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 HOW = pytest.mark.parametrize("how", ["key", "tag", "namespace", "namespace by name"])
 BOUND = 1.0
-SILENT = {"username": "app", "password": "secret", "acl": "~* &* +@all -client|tracking"}
-"""A user to whom no message is sent."""
 
 
 def near(way: Way, load: Callable[[int], Any], bound: float = BOUND) -> Any:

@@ -1,4 +1,4 @@
-"""A Redis Cluster on loopback, put together by hand: CLUSTER MEET, ADDSLOTSRANGE, REPLICATE.
+"""A Redis Cluster on loopback, put together by hand: CLUSTER MEET, ADDSLOTS, REPLICATE.
 
 A node does not call the cluster ok in the first two seconds of its life (CLUSTER_WRITABLE_DELAY in Redis), so starting
 one takes about three seconds.
@@ -153,10 +153,11 @@ class RedisCluster:
             node.run("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
         for n, node in enumerate(primaries):
             first, last = n * SLOTS // self._primaries, (n + 1) * SLOTS // self._primaries - 1
-            node.run("CLUSTER", "ADDSLOTSRANGE", first, last)
+            node.run("CLUSTER", "ADDSLOTS", *range(first, last + 1))
         # Every pair: gossip alone would take seconds to introduce them.
         for node, other in combinations(self.nodes, 2):
-            node.run("CLUSTER", "MEET", "127.0.0.1", other.port, other._config["cluster-port"])
+            bus = [other._config["cluster-port"]] if "cluster-port" in other._config else []
+            node.run("CLUSTER", "MEET", "127.0.0.1", other.port, *bus)
         everybody = {self._id(node) for node in self.nodes}
         wait_until(
             lambda: all(self._connected(node) == everybody for node in self.nodes),

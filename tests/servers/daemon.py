@@ -8,7 +8,9 @@ Linux only and fires at the end of the *thread* that started the server.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["Daemon", "Reaper", "reaper", "redis_server_binary"]
+__all__ = ["Daemon", "Reaper", "reaper", "redis_server_binary", "redis_server_version"]
 
 _REAPER = """
 import os, shutil, signal, sys
@@ -86,6 +88,15 @@ def redis_server_binary() -> str:
     if found is None:
         raise RuntimeError(f"{wanted} is not on PATH: run `make test`, which installs it, or install it yourself")
     return found
+
+
+@functools.cache
+def redis_server_version() -> tuple[int, int]:
+    """Major and minor version of that server; of a Valkey its own (7.2 and later, which do all that Redis 7.2 does)."""
+    told = subprocess.run([redis_server_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"v=(\d+)\.(\d+)", told)
+    assert found is not None, f"no version in {told!r}"
+    return int(found[1]), int(found[2])
 
 
 class Daemon:

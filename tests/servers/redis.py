@@ -11,7 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .daemon import Daemon, redis_server_binary
+from .daemon import Daemon, redis_server_binary, redis_server_version
 from .recording import Recording
 from .waiting import free_port, wait_until
 
@@ -66,11 +66,14 @@ class RedisServer(Daemon):
             "bind": "127.0.0.1",
             "protected-mode": "no",
             "unixsocketperm": "700",
-            "enable-debug-command": "local",
             # A replica's first copy need not wait for others that might want it too.
             "repl-diskless-sync-delay": "0",
         }
+        if redis_server_version() >= (7, 0):
+            self._config["enable-debug-command"] = "local"  # before that it always is
         self._config.update((name.replace("_", "-"), value) for name, value in (config or {}).items())
+        if redis_server_version() < (7, 0):
+            self._config.pop("cluster-port", None)  # it is the port plus 10,000
         try:
             self._prepare_tls()
             self.start()
@@ -209,6 +212,8 @@ class RedisServer(Daemon):
             users += [f"{self.username} on {_quoted(f'>{self.password}')} {self.acl}", "default off"]
         elif self.password is not None:
             config["requirepass"] = _quoted(self.password)
+        if redis_server_version() < (6, 2):
+            users = [user.replace(" &*", "") for user in users]  # it knows no rights to channels
         lines = [f"user {user}" for user in users]
         for name, value in config.items():
             values = value if isinstance(value, list) else [value]
