@@ -7,6 +7,7 @@ The two faces differ in how they wait; what the helpers do is written once, in `
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from inspect import iscoroutinefunction
 from itertools import islice
@@ -54,14 +55,30 @@ L = TypeVar("L", bound=Callable[..., Any])
 
 
 class Face(Proxy):
-    """What both faces share: everything that needs no store."""
+    """What both faces share: everything that needs no store.
 
-    def __init__(self, wrapped: Any, definition: Definition, prefix: tuple[Any, ...] = (), kind: str = "plain") -> None:
+    `__call__` is a slot: each decorated object has a callable of its own there, which CPython calls without a frame of this
+    class in between. It is the definition's `call` as it is now; in a bound face, a method of the face that was bound."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ("__call__",)
+
+    def __init__(self, wrapped: Any, definition: Definition, kind: str = "plain") -> None:
         super().__init__(wrapped)
         # Annotated here and not in the class, whose own annotations would hide the function's.
         self._self_definition: Definition = definition
-        self._self_prefix: tuple[Any, ...] = prefix
+        self._self_prefix: tuple[Any, ...] = ()
         self._self_kind: str = kind
+        self._self_binds: bool = kind == "plain" and hasattr(type(wrapped), "__get__")
+        # Weakly: a definition outlives its face only where a call is under way.
+        reference = weakref.ref(self)
+
+        def show(call: Callable[..., Any]) -> None:
+            face = reference()
+            if face is not None:
+                put_call(face, call)
+
+        definition.show_with(show)
 
     @property
     def namespace(self) -> str:
@@ -148,16 +165,18 @@ class Face(Proxy):
         resident = self._self_definition.now()
         return resident.function.call(resident.lookup(*args, **kwargs), args, kwargs)
 
-    def _self_bound(self, face: Any, instance: Any, owner: Any) -> Any:
-        if self._self_kind == "static" or self._self_prefix:
-            return self
-        if self._self_kind == "class":
-            receiver = owner if owner is not None else type(instance)
-        elif instance is None or not hasattr(type(self.__wrapped__), "__get__"):
-            return self
-        else:
+    def _self_bound(self, kind: Any, instance: Any, owner: Any) -> Any:
+        # What an attribute of a class or an instance gives: a bound face, or this one.
+        if self._self_binds and instance is not None:
             receiver = instance
-        return face(MethodType(self.__wrapped__, receiver), self._self_definition, (receiver,), self._self_kind)
+        elif self._self_kind == "class" and not self._self_prefix:
+            receiver = owner if owner is not None else type(instance)
+        else:
+            return self
+        bound = kind(MethodType(self.__wrapped__, receiver))
+        own: Any = self
+        put_call(bound, MethodType(own, receiver))
+        return bound
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # As `functools.lru_cache`: by reference, so that the other process finds its own decorated function.
@@ -184,13 +203,38 @@ class Face(Proxy):
         return f"<cached {self.__module__}.{self.__qualname__} namespace={self.namespace!r} version={self.version} {place}>"
 
 
+# Not through the attribute: a test may have put something before the slot.
+put_call: Callable[[Face, Callable[..., Any]], None] = Face.__dict__["__call__"].__set__
+get_call: Callable[[Face], Any] = Face.__dict__["__call__"].__get__
+
+
+class Bound(Face):
+    """A face on its instance or class. One is made whenever the attribute is asked for, so it keeps nothing of its own: its
+    `__call__` is a method of the face that was bound, and leads to the rest."""
+
+    _self_binds = False
+    _self_kind = "bound"
+
+    __init__ = Proxy.__init__
+
+    @property
+    def _self_definition(self) -> Definition:  # type: ignore[override]
+        definition: Definition = get_call(self).__func__._self_definition
+        return definition
+
+    @property
+    def _self_prefix(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (get_call(self).__self__,)
+
+
 class CachedFunction(Face, Generic[P, R]):
     """A decorated `def` function. Any thread may call anything here."""
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
-        result: R = self._self_definition.call(*args, **kwargs)
-        return result
+    if TYPE_CHECKING:
+
+        def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
+            raise AssertionError
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """The entry's full key as stored. No round trip. Raises `UnkeyableArgument`."""
@@ -336,12 +380,8 @@ class CachedFunction(Face, Generic[P, R]):
         return self._self_bound(BoundCachedFunction, instance, owner)
 
 
-class BoundCachedFunction(CachedFunction[P, R]):
+class BoundCachedFunction(Bound, CachedFunction[P, R]):
     """A decorated function on its instance or class."""
-
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        result: R = self._self_definition.call(*self._self_prefix, *args, **kwargs)
-        return result
 
 
 class AsyncCachedFunction(Face, Generic[P, R]):
@@ -352,12 +392,6 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
             """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
             raise AssertionError
-
-    else:
-
-        def __call__(self, /, *args, **kwargs):
-            """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
-            return self._self_definition.call(*args, **kwargs)
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """As `CachedFunction.key`; not awaited."""
@@ -488,13 +522,8 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         return self._self_bound(BoundAsyncCachedFunction, instance, owner)
 
 
-class BoundAsyncCachedFunction(AsyncCachedFunction[P, R]):
+class BoundAsyncCachedFunction(Bound, AsyncCachedFunction[P, R]):
     """A decorated `async def` function on its instance or class."""
-
-    if not TYPE_CHECKING:
-
-        def __call__(self, /, *args, **kwargs):
-            return self._self_definition.call(*self._self_prefix, *args, **kwargs)
 
 
 class Warmed(NamedTuple):

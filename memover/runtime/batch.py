@@ -170,7 +170,7 @@ class Batch:
                         pass  # the ordinary way finds out once more, and counts it
             readings.append(Reading(names, tokens, raw, function.read_header(keys[at], raw)))
         hits = len(keys) - len(readings)
-        function.counters.hits += hits
+        function.counters.own_hits += hits
         self.readings = readings
         return hits
 

@@ -15,7 +15,7 @@ from memover.codec.envelope import payload_of, read_header, seal
 from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.store import Request, StoredEntry
 from memover.model import MISSING, Key
-from memover.runtime import hit
+from memover.runtime import bare, hit
 from memover.runtime.counters import COUNTERS
 from memover.runtime.run import run
 from memover.stores.memory import MemoryStore
@@ -46,10 +46,10 @@ class Watched:
         def noted(*args: Any, **kwargs: Any) -> Any:
             if name in ("fetch", "afetch"):
                 self._calls.append("read")
-            elif name not in ("value", "decoded"):
+            elif name not in ("standing", "decoded"):
                 self._calls.append(name)
             answer = found(*args, **kwargs)
-            if name == "value" and answer is not MISSING:
+            if name == "standing" and answer is not None and answer.shared is not MISSING:
                 self._calls.append("read")  # a hit that needs nothing but the memory store's dictionaries
             return answer
 
@@ -203,11 +203,11 @@ def observe(
         function.store = state.store = Watched(state.store, calls)
         if state.memory is not None:
             state.memory = state.store
-        bare = (hit.acached_call if awaited else hit.cached_call)(function, resident.lookup)
+        served = (bare.acached_call if awaited else bare.cached_call)(function, resident.lookup)
         general = hit.ageneral if awaited else hit.general
 
         async def call() -> Any:
-            answer = general(function, resident.lookup, (ARGUMENT,), {}) if whole else bare(ARGUMENT)
+            answer = general(function, resident.lookup, (ARGUMENT,), {}) if whole else served(ARGUMENT)
             return await answer if awaited else answer
 
         value = await call()

@@ -2,8 +2,11 @@
 
 Reads take no lock: they are single operations on dictionaries, and a changed entry is a new `Item`. What changes more than
 one thing holds the latch. A signal handler or a finalizer may use the store in the middle of such a section of its own
-thread; the section then sees that `Latch.entries` has grown, and begins again or stores nothing. The least recently used
-entry leaves first; generations are not entries and stay.
+thread; the section then sees that `Latch.entries` has grown, and begins again or stores nothing. Which entry leaves when
+there are too many, `sieve` says; generations are not entries and stay.
+
+An item that has left the dictionary is dead (`Item.end`): whoever still refers to it, as the calls that `runtime.bare` makes
+do, serves it no more.
 
 Its methods are generators that never yield (`immediate`).
 """
@@ -12,18 +15,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from memover.clocks import monotonic, wall
-from memover.codec.copier import copier_of, moved
+from memover.codec.copier import Same, copier_of, moved
 from memover.engine import lease as leases
 from memover.engine.judge import is_fresh
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Request, Seen, SeenMany, StoredEntry
 from memover.keys.names import transient
 from memover.latch import Latch
 from memover.model import MISSING
+from memover.stores.sieve import Sieve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,10 +66,10 @@ def number(token: bytes | None) -> int:
 class Item:
     """A stored entry.
 
-    `value` is the object itself when it may be shared, else MISSING; `copy` makes an object for each caller where it may
-    not, once a second hit has shown that it pays (None until then). Either holds while `moved(places)` is False. An entry that
-    carries tokens beside its generation (`marked`) has neither, because `MemoryEntries.value` looks at its generation alone.
-    `ends` is the hard limit in monotonic seconds."""
+    `value` is the object itself where any caller may have it at any time, else MISSING: `copy` then makes what a caller gets,
+    while `moved(places)` is False, or is None where the bytes are to be decoded. An entry that carries tokens beside its
+    generation (`marked`) has neither, because `standing` looks at its generation alone. `ends` is the hard limit in
+    monotonic seconds; `visited` is the flag of `sieve`."""
 
     __slots__ = (
         "copy",
@@ -80,13 +83,13 @@ class Item:
         "raw",
         "usable_until",
         "value",
+        "visited",
     )
 
     def __init__(
         self, raw: bytes, header: Header, value: Any, places: tuple[Any, ...] = (), ends: float = math.inf
     ) -> None:
         self.ends = ends
-        self.copy: Callable[[], Any] | None = None
         self.decoded = 0
         self.marked = bool(header.marks)
         self.places = places
@@ -95,7 +98,37 @@ class Item:
         self.fresh_until = header.fresh_until
         self.usable_until = header.usable_until
         self.fingerprint = header.fingerprint
-        self.value = MISSING if self.marked else value
+        self.visited = False
+        self.value = MISSING if self.marked or places else value
+        self.copy: Callable[[], Any] | None = Same(value) if places and not self.marked else None
+
+    @property
+    def shared(self) -> Any:
+        """The object that every caller gets, MISSING where there is none."""
+        return self.copy.value if isinstance(self.copy, Same) else self.value
+
+    def serve(self) -> Any:
+        """What one more caller gets of an entry that stands; MISSING where it is to be decoded."""
+        value = self.value
+        if value is MISSING:
+            copy = self.copy
+            if copy is None or (self.places and moved(self.places)):
+                return MISSING
+            value = copy()
+        self.visited = True
+        return value
+
+    def end(self) -> None:
+        """It has left the store. First what every hit asks for, then what it keeps."""
+        self.generation = b""
+        self.value = MISSING
+        self.copy = None
+
+
+def spared(item: Item) -> bool:
+    """Whether it was asked for since the hand of `sieve` was here; clears the flag."""
+    visited, item.visited = item.visited, False
+    return visited
 
 
 class MemoryEntries:
@@ -107,11 +140,12 @@ class MemoryEntries:
     def __init__(self, max_entries: int) -> None:
         self.address = f"memory://{id(self):x}"
         self.max_entries = max_entries
-        self.items: OrderedDict[str, Item] = OrderedDict()
+        self.items: dict[str, Item] = {}
         self.tokens: dict[bytes, bytes] = {}
         self._leases: dict[bytes, tuple[bytes, float]] = {}
         self._token_ends: dict[bytes, float] = {}
         self._sweep_items_at = self._sweep_tokens_at = self._sweep_leases_at = 256
+        self._sieve = Sieve(self.items, spared)
         self._latch = Latch()
 
     def after_fork(self) -> None:
@@ -127,24 +161,23 @@ class MemoryEntries:
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
-    def value(self, text: str, name: bytes, fingerprint: bytes) -> Any:
-        """The value stored under a key that depends on one generation only, if it is fresh, of this shape, and can be handed
-        out without decoding; else MISSING. The whole of a hit that nobody observes."""
+    def standing(self, text: str, name: bytes, fingerprint: bytes) -> Item | None:
+        """The entry under a key that depends on one generation only, if it is fresh and of this shape."""
         # The hard limit is not asked for: `fresh_until` comes before it.
         item = self.items.get(text)
         if (
             item is None
+            or item.marked
             or item.fingerprint != fingerprint
             or not is_fresh(item.generation, item.fresh_until, self.tokens.get(name), time.time())
         ):
-            return MISSING
-        value = item.value
-        if value is MISSING and item.copy is None:
-            return MISSING
-        if item.places and moved(item.places):
-            return MISSING
-        self._used(text)
-        return item.copy() if value is MISSING and item.copy is not None else value
+            return None
+        return item
+
+    def value(self, text: str, name: bytes, fingerprint: bytes) -> Any:
+        """What a caller gets of such an entry without decoding, else MISSING."""
+        item = self.standing(text, name, fingerprint)
+        return MISSING if item is None else item.serve()
 
     def decoded(self, text: str, raw: bytes, decode: Callable[[], Any]) -> None:
         """An entry was decoded for a hit. From the second time on it is copied instead, where `copier_of` knows how."""
@@ -152,7 +185,7 @@ class MemoryEntries:
         if item is None or item.raw is not raw or item.marked or item.decoded > 1:
             return
         item.decoded += 1
-        if item.decoded > 1 and item.value is MISSING:
+        if item.decoded > 1 and item.value is MISSING and item.copy is None:
             made = copier_of(decode())
             if made is not None:
                 item.places = made.places
@@ -164,7 +197,7 @@ class MemoryEntries:
         item = self._item_at(key.text)
         if item is None:
             return Seen(key.names, tokens, None)
-        self._used(key.text)
+        item.visited = True
         return Seen(key.names, tokens, item.raw)
 
     async def afetch(self, key: Key) -> Seen:
@@ -175,12 +208,6 @@ class MemoryEntries:
         """The entry of a key, None from its hard limit on."""
         item = self.items.get(text)
         return None if item is not None and item.ends != math.inf and item.ends <= monotonic() else item
-
-    def _used(self, text: str) -> None:
-        try:
-            self.items.move_to_end(text)
-        except KeyError:  # evicted by another thread since; the item in hand is still right
-            pass
 
     read = immediate(fetch)
 
@@ -256,22 +283,31 @@ class MemoryEntries:
             self._leases.pop(key.lease, None)
             if before != self._latch.entries:
                 # Something ran in the middle of this section, perhaps the invalidation of this very call.
-                self.items.pop(key.text, None)
+                self._leave(key.text)
                 return False
             return True
 
     def _place(self, text: str, item: Item) -> None:
         items = self.items
+        former = items.get(text)
+        if former is None:
+            while len(items) >= self.max_entries and (leaving := self._sieve.next()) is not None:
+                self._leave(leaving)
+            self._sieve.came(text)
         items[text] = item
-        items.move_to_end(text)
-        while len(items) > self.max_entries:
-            items.popitem(last=False)
+        if former is not None:
+            former.end()
         if len(items) > self._sweep_items_at:
             now, moment = wall(), monotonic()
             over = [each for each, stored in list(items.items()) if stored.usable_until <= now or stored.ends <= moment]
             for each in over:
-                items.pop(each, None)
+                self._leave(each)
             self._sweep_items_at = 2 * len(items) + 256
+
+    def _leave(self, text: str) -> None:
+        item = self.items.pop(text, None)
+        if item is not None:
+            item.end()
 
     @immediate
     def release(self, key: Key, token: str, failed: bool) -> None:
@@ -310,7 +346,7 @@ class MemoryEntries:
     @immediate
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> None:
         with self._latch:
-            self.items.pop(entry.decode(), None)
+            self._leave(entry.decode())
             self._leases.pop(lease, None)
             self._move_along(along, nonce)
 

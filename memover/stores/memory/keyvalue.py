@@ -90,7 +90,7 @@ class MemoryKeyValues(MemoryEntries):
                     return Change(False, generation)
                 old, header = found
                 raw = rewritten(old.raw, header, fresh_until=fresh_until)
-                item = self._item(parcel.key, raw, old.value, old.places, limit(max(parcel.expire_ms, 0)))
+                item = self._item(parcel.key, raw, old.shared, old.places, limit(max(parcel.expire_ms, 0)))
                 if entries != self._latch.entries:
                     continue  # something ran in the middle of this section, perhaps a removal
                 if parcel.expire_ms < 0:
@@ -109,7 +109,7 @@ class MemoryKeyValues(MemoryEntries):
                 if found is None:
                     return Change(False, generation)
                 old, header = found
-                item = self._item(to, rewritten(old.raw, header, key=to.entry), old.value, old.places, old.ends)
+                item = self._item(to, rewritten(old.raw, header, key=to.entry), old.shared, old.places, old.ends)
                 if entries == self._latch.entries:
                     self._remove(key)
                     self._remove(to)
@@ -161,5 +161,5 @@ class MemoryKeyValues(MemoryEntries):
         return Item(raw, read_header(raw, key.entry), value, places, ends)
 
     def _remove(self, key: Key) -> None:
-        self.items.pop(key.text, None)
+        self._leave(key.text)
         self._leases.pop(key.lease, None)
