@@ -61,7 +61,7 @@ class Face(Proxy):
     class in between. It is the definition's `call` as it is now; in a bound face, a method of the face that was bound."""
 
     if not TYPE_CHECKING:
-        __slots__ = ("__call__",)
+        __slots__ = ("__call__", "_self_binds")
 
     def __init__(self, wrapped: Any, definition: Definition, kind: str = "plain") -> None:
         super().__init__(wrapped)
@@ -69,7 +69,8 @@ class Face(Proxy):
         self._self_definition: Definition = definition
         self._self_prefix: tuple[Any, ...] = ()
         self._self_kind: str = kind
-        self._self_binds: bool = kind == "plain" and hasattr(type(wrapped), "__get__")
+        # The function, where an attribute of an instance is a method of it.
+        self._self_binds: Any = wrapped if kind == "plain" and hasattr(type(wrapped), "__get__") else None
         # Weakly: a definition outlives its face only where a call is under way.
         reference = weakref.ref(self)
 
@@ -167,14 +168,13 @@ class Face(Proxy):
 
     def _self_bound(self, kind: Any, instance: Any, owner: Any) -> Any:
         # What an attribute of a class or an instance gives: a bound face, or this one.
-        if self._self_binds and instance is not None:
-            receiver = instance
-        elif self._self_kind == "class" and not self._self_prefix:
-            receiver = owner if owner is not None else type(instance)
-        else:
-            return self
-        bound = kind(MethodType(self.__wrapped__, receiver))
+        function, receiver = binds(self), instance
+        if function is None or instance is None:
+            if self._self_kind != "class":
+                return self
+            function, receiver = self.__wrapped__, owner if owner is not None else type(instance)
         own: Any = self
+        bound = kind(MethodType(function, receiver))
         put_call(bound, MethodType(own, receiver))
         return bound
 
@@ -203,19 +203,25 @@ class Face(Proxy):
         return f"<cached {self.__module__}.{self.__qualname__} namespace={self.namespace!r} version={self.version} {place}>"
 
 
-# Not through the attribute: a test may have put something before the slot.
+# The slots themselves: quicker than through the proxy, and a test may have put something before `__call__`.
 put_call: Callable[[Face, Callable[..., Any]], None] = Face.__dict__["__call__"].__set__
 get_call: Callable[[Face], Any] = Face.__dict__["__call__"].__get__
+binds: Callable[[Face], Any] = Face.__dict__["_self_binds"].__get__
+
+
+bind: Callable[[Any, Any, Any, Any], Any] = Face.__dict__["_self_bound"]
 
 
 class Bound(Face):
     """A face on its instance or class. One is made whenever the attribute is asked for, so it keeps nothing of its own: its
     `__call__` is a method of the face that was bound, and leads to the rest."""
 
-    _self_binds = False
     _self_kind = "bound"
 
     __init__ = Proxy.__init__
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self
 
     @property
     def _self_definition(self) -> Definition:  # type: ignore[override]
@@ -377,7 +383,7 @@ class CachedFunction(Face, Generic[P, R]):
     @overload
     def __get__(self, instance: Any, owner: Any) -> CachedFunction[P, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self._self_bound(BoundCachedFunction, instance, owner)
+        return bind(self, BoundCachedFunction, instance, owner)
 
 
 class BoundCachedFunction(Bound, CachedFunction[P, R]):
@@ -519,7 +525,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
     @overload
     def __get__(self, instance: Any, owner: Any) -> AsyncCachedFunction[P, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self._self_bound(BoundAsyncCachedFunction, instance, owner)
+        return bind(self, BoundAsyncCachedFunction, instance, owner)
 
 
 class BoundAsyncCachedFunction(Bound, AsyncCachedFunction[P, R]):

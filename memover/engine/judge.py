@@ -95,5 +95,6 @@ def is_fresh(generation: bytes, fresh_until: float, token: bytes | None, now: fl
     return generation == token and now < fresh_until
 
 
-FRESH_SOURCE = "{generation} == {token} and {now} < {fresh_until}"
-"""The source of `is_fresh`, for calls that are generated; a test holds the two together."""
+FRESH_SOURCE = "{generation} is {token} and {now} < {fresh_until}"
+"""The source of `is_fresh` for calls that are generated, where a token is one object: the same object is equal to itself, and
+of others `is_fresh` is asked. A test holds the two together."""

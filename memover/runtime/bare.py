@@ -12,15 +12,19 @@ What the source of `hot_call` comes to for `def price(sku, count=1)` on a memory
 
     def price(sku, count=default1):
         nonlocal hits
-        if observers.busy or inside() is not None: return general(function, lookup, (sku, count), {})
+        if observers.busy or (under_way and inside() is not None): return general(function, lookup, (sku, count), {})
         try:
             item = known[type(sku)][type(count)][sku, count]
-            standing = item.generation == tokens[name] and time.time() < item.fresh_until
-        except (KeyError, TypeError): standing = False           # TypeError: what cannot be hashed
-        if standing:
-            value = item.value
-            if value is MISSING: value = serve(item)             # a copy, or MISSING
-            else: item.visited = True
+            if item.batch.generation is tokens[name] and time.time() < item:
+                value = item.value
+                if value is not MISSING:
+                    item.visited = True
+                    hits += 1
+                    return value
+            else: item = None
+        except (KeyError, TypeError): item = None                # TypeError: what cannot be hashed
+        if item is not None:
+            value = serve(item)                                  # a copy, or MISSING
             if value is not MISSING:
                 hits += 1
                 return value
@@ -47,7 +51,7 @@ from memover.engine.answers import Reading
 from memover.engine.judge import FRESH, FRESH_SOURCE, judge
 from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING
-from memover.runtime.dependencies import INSIDE
+from memover.runtime.dependencies import INSIDE, UNDER_WAY
 from memover.runtime.hit import aabsent, absent, ageneral, general
 from memover.runtime.near import ageneral_near, fill, general_near, made, standing, ticket_of
 
@@ -77,37 +81,35 @@ class Tier(NamedTuple):
     near: bool
 
 
-def fresh(generation: str, token: str) -> str:
+def fresh(generation: str, token: str, fresh_until: str) -> str:
     """The source of `is_fresh` of an item, now."""
-    return FRESH_SOURCE.format(
-        generation=generation, token=token, now="{p}time.time()", fresh_until="{p}item.fresh_until"
-    )
+    return FRESH_SOURCE.format(generation=generation, token=token, now="{p}time.time()", fresh_until=fresh_until)
 
 
 def tier_of(function: Function) -> Tier | None:
     """The tier of a function, None where every call goes to the store."""
     memory, near = function.state.memory, function.near
     if near is not None:
-        stands = fresh("{p}item.header.generation", "{p}item.first.token")
+        stands = fresh("{p}item.generation", "{p}item.first.token", "{p}item.fresh_until")
         return Tier(
             partial(standing, function),
             partial(made, function),
             lambda item: not item.more and not item.versions,
             f"{{p}}item.first.alive and {{p}}item.second.alive and {stands} and {{p}}boottime() - {{p}}tier.fence <= {{p}}staleness",
-            "{p}observers.busy or {p}inside() is not None or {p}witness.owed",
+            "{p}observers.busy or ({p}under_way and {p}inside() is not None) or {p}witness.owed",
             {"boottime": boottime, "tier": near, "staleness": function.policy.near, "witness": function.witness},
             True,
         )
     if memory is None or not function.simple:
         return None
     name, tokens = function.generation_name, memory.tokens
-    stands = fresh("{p}item.generation", "{p}tokens[{p}name]")
+    stands = fresh("{p}item.batch.generation", "{p}tokens[{p}name]", "{p}item")  # an item is its own fresh_until
     return Tier(
         lambda key: memory.standing(key.text, name, function.fingerprint),
         methodcaller("serve"),
         lambda item: True,
         stands,
-        "{p}observers.busy or {p}inside() is not None",
+        "{p}observers.busy or ({p}under_way and {p}inside() is not None)",
         {"tokens": tokens, "name": name},
         False,
     )
@@ -168,7 +170,7 @@ def cached_call(
     function: Function, lookup: Callable[..., Key], install: Callable[[Callable[..., Any]], None] | None = None
 ) -> Callable[..., Any]:
     """The cached call of a `def` function. `install(call)` is called once, when there is a `hot_call` to be used instead."""
-    observers, witness = function.observers, function.witness
+    observers, witness, under_way = function.observers, function.witness, UNDER_WAY
     inside, fetch, tier = INSIDE.get, function.state.store.fetch, tier_of(function)
     whole = general if function.near is None else general_near
 
@@ -183,7 +185,7 @@ def cached_call(
     near = function.near is not None
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if observers.busy or inside() is not None or (near and witness.owed):
+        if observers.busy or (under_way and inside() is not None) or (near and witness.owed):
             return whole(function, lookup, args, kwargs)
         return answer(lookup(*args, **kwargs), args, kwargs)
 
@@ -212,7 +214,7 @@ def acached_call(
     function: Function, lookup: Callable[..., Key], install: Callable[[Callable[..., Any]], None] | None = None
 ) -> Callable[..., Any]:
     """As `cached_call`, of an `async def` function."""
-    observers, witness = function.observers, function.witness
+    observers, witness, under_way = function.observers, function.witness, UNDER_WAY
     inside, store, tier = INSIDE.get, function.state.store, tier_of(function)
     fetch, afetch = (store.fetch if store.local else None), store.afetch
     whole = ageneral if function.near is None else ageneral_near
@@ -228,7 +230,7 @@ def acached_call(
     near = function.near is not None
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        if observers.busy or inside() is not None or (near and witness.owed):
+        if observers.busy or (under_way and inside() is not None) or (near and witness.owed):
             return await whole(function, lookup, args, kwargs)
         return await answer(lookup(*args, **kwargs), args, kwargs)
 
@@ -284,12 +286,16 @@ def hot_call(
             f"    return {wait}{{p}}whole({{p}}function, {{p}}lookup, {{args}}, {{kwargs}})",
             "try:",
             "    {p}item = {known}",
-            f"    {{p}}standing = {tier.stands}",
-            "except ({p}KeyError, {p}TypeError): {p}standing = False",
-            "if {p}standing:",
-            "    {p}value = {p}item.value",
-            "    if {p}value is {p}MISSING: {p}value = {p}serve({p}item)",
-            "    else: {p}item.visited = True",
+            f"    if {tier.stands}:",
+            "        {p}value = {p}item.value",
+            "        if {p}value is not {p}MISSING:",
+            "            {p}item.visited = True",
+            "            {p}hits += 1",
+            "            return {p}value",
+            "    else: {p}item = None",
+            "except ({p}KeyError, {p}TypeError): {p}item = None",
+            "if {p}item is not None:",
+            "    {p}value = {p}serve({p}item)",
             "    if {p}value is not {p}MISSING:",
             "        {p}hits += 1",
             "        return {p}value",
@@ -302,6 +308,7 @@ def hot_call(
         names={
             "observers": function.observers,
             "inside": INSIDE.get,
+            "under_way": UNDER_WAY,
             "whole": whole,
             "function": function,
             "lookup": lookup,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INSIDE",
+    "UNDER_WAY",
     "Collector",
     "Inside",
     "collecting",
@@ -104,18 +105,27 @@ class Inside:
 
 INSIDE: ContextVar[Inside | None] = ContextVar("memover-inside", default=None)
 
+UNDER_WAY: dict[int, Inside] = {}
+"""The loads of this process that are not over, by id. While it is empty no context is inside one, which a hit sees quicker so."""
+_UNDER_WAY_LIMIT = 1000
+
 
 def enter(calls: Sequence[CachedCall], home: object, tracks: bool) -> tuple[Inside, Token[Inside | None]]:
     """Mark this context as inside one load of these calls; `leave` takes it back."""
     pairs = tuple((call.function, call.key.entry) for call in calls)
     flights = tuple(call.flight for call in calls)
     inside = Inside(pairs, flights, Collector(home, tracks), current(), calls[0].presence)
+    if len(UNDER_WAY) > _UNDER_WAY_LIMIT:  # some may have been interrupted before they could say that they are over
+        for each in [each for each, other in list(UNDER_WAY.items()) if other.ended()]:
+            UNDER_WAY.pop(each, None)
+    UNDER_WAY[id(inside)] = inside
     return inside, INSIDE.set(inside)
 
 
 def leave(entered: tuple[Inside, Token[Inside | None]]) -> None:
     """The load is over, in this context and in those it began."""
     entered[0].over = True
+    UNDER_WAY.pop(id(entered[0]), None)
     try:
         INSIDE.reset(entered[1])
     except ValueError:

@@ -100,6 +100,7 @@ class Item:
         "decodes",
         "first",
         "fresh_until",
+        "generation",
         "header",
         "make",
         "more",
@@ -130,6 +131,7 @@ class Item:
         self.versions = tuple(mark for mark in header.marks if mark[0].startswith(VERSION)) if header.marks else ()
         self.first = self.second = _NOBODY
         self.more: tuple[Cell, ...] = ()
+        self.generation = b""
         self.visited = False
         self.decodes = 0
 
@@ -268,6 +270,7 @@ class Tier:
                     self._sweep((first, ticket.cell, *more))
                     return False
                 item.first, item.second, item.more = first or _NOBODY, ticket.cell, tuple(each for each in more if each)
+                item.generation = item.first.token
                 former = self.items.get(item.text)
                 for cell in item.cells():
                     cell.uses += 1

@@ -17,9 +17,11 @@ import math
 import time
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from memover.clocks import monotonic, wall
 from memover.codec.copier import Same, copier_of, moved
+from memover.codec.envelope import Header, seal
 from memover.engine import lease as leases
 from memover.engine.judge import is_fresh
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Request, Seen, SeenMany, StoredEntry
@@ -31,7 +33,6 @@ from memover.stores.sieve import Sieve
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from memover.codec.envelope import Header
     from memover.engine.steps import Flow
     from memover.model import Key
 
@@ -63,49 +64,115 @@ def number(token: bytes | None) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-class Item:
-    """A stored entry.
+class Batch:
+    """What entries have in common that one function stored about the same time, so that each need not have it.
 
-    `value` is the object itself where any caller may have it at any time, else MISSING: `copy` then makes what a caller gets,
-    while `moved(places)` is False, or is None where the bytes are to be decoded. An entry that carries tokens beside its
-    generation (`marked`) has neither, because `standing` looks at its generation alone. `ends` is the hard limit in
-    monotonic seconds; `visited` is the flag of `sieve`."""
+    `generation` and `fingerprint` are those of their headers. Entries that are kept without their bytes have the rest too:
+    `codec` and `codec_name`, their `lifetime` (seconds from creation to `fresh_until`), their hard limit `ends` in monotonic
+    seconds, and the load time of the first of them, which nobody asks for: functions that refresh early keep the bytes."""
 
     __slots__ = (
-        "copy",
-        "decoded",
+        "codec",
+        "codec_name",
+        "created_at",
         "ends",
         "fingerprint",
-        "fresh_until",
         "generation",
-        "marked",
-        "places",
-        "raw",
-        "usable_until",
-        "value",
-        "visited",
+        "lifetime",
+        "load_time",
+        "__weakref__",
     )
 
     def __init__(
-        self, raw: bytes, header: Header, value: Any, places: tuple[Any, ...] = (), ends: float = math.inf
+        self, header: Header, codec: Any = None, ends: float = math.inf, generation: bytes | None = None
     ) -> None:
-        self.ends = ends
-        self.decoded = 0
-        self.marked = bool(header.marks)
-        self.places = places
-        self.raw = raw
-        self.generation = header.generation
-        self.fresh_until = header.fresh_until
-        self.usable_until = header.usable_until
+        self.generation = header.generation if generation is None else generation
         self.fingerprint = header.fingerprint
-        self.visited = False
-        self.value = MISSING if self.marked or places else value
-        self.copy: Callable[[], Any] | None = Same(value) if places and not self.marked else None
+        self.codec = codec
+        self.codec_name = header.codec
+        self.lifetime = header.fresh_until - header.created_at
+        self.created_at = header.created_at
+        self.load_time = header.load_time
+        self.ends = ends
+
+    def fits(self, header: Header, codec: Any, ends: float) -> bool:
+        """Whether an entry can be of this batch."""
+        return (
+            self.generation == header.generation
+            and self.fingerprint == header.fingerprint
+            and self.codec is codec
+            and self.ends == ends
+            and (codec is None or self.lifetime == header.fresh_until - header.created_at)
+            # For ever: nothing can be subtracted from that.
+            and (codec is None or self.lifetime != math.inf or self.created_at == header.created_at)
+        )
+
+    def created(self, fresh_until: float) -> float:
+        """When an entry of this batch was made."""
+        return self.created_at if self.lifetime == math.inf else fresh_until - self.lifetime
+
+
+class Slim(float):
+    """A stored entry without its bytes: an immutable value from which they are made again when somebody asks.
+
+    It is a float, its `fresh_until`: an object for that would take a seventh of all that an entry of an int takes. `value`
+    is the object itself where any caller may have it at any time, else MISSING. `visited` is the flag of `sieve`."""
+
+    __slots__ = ("batch", "value", "visited")
+
+    batch: Batch
+    value: Any
+    visited: bool
+
+    # What `Item` has of its own.
+    copy: Callable[[], Any] | None = None
+    decoded = 2
+    marked = False
+    places: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, batch: Batch, header: Header, value: Any) -> Slim:
+        item = cls(header.fresh_until)
+        item.batch = batch
+        item.value = value
+        item.visited = False
+        return item
+
+    @property
+    def fresh_until(self) -> float:
+        return float(self)
+
+    @property
+    def usable_until(self) -> float:
+        return float(self)
+
+    @property
+    def ends(self) -> float:
+        """The hard limit in monotonic seconds."""
+        return self.batch.ends
 
     @property
     def shared(self) -> Any:
         """The object that every caller gets, MISSING where there is none."""
-        return self.copy.value if isinstance(self.copy, Same) else self.value
+        return self.value
+
+    def raw(self, entry: bytes) -> bytes | None:
+        """The entry's bytes under its key; None when it has left the store in the meantime."""
+        value, batch = self.value, self.batch
+        if value is MISSING or batch.codec is None:
+            return None
+        fresh_until = float(self)
+        return seal(
+            batch.codec.encode(value),
+            key=entry,
+            generation=batch.generation,
+            codec=batch.codec_name,
+            created_at=batch.created(fresh_until),
+            load_time=batch.load_time,
+            fresh_until=fresh_until,
+            usable_until=fresh_until,
+            fingerprint=batch.fingerprint,
+        )
 
     def serve(self) -> Any:
         """What one more caller gets of an entry that stands; MISSING where it is to be decoded."""
@@ -120,12 +187,67 @@ class Item:
 
     def end(self) -> None:
         """It has left the store. First what every hit asks for, then what it keeps."""
-        self.generation = b""
+        self.batch = _ENDED
         self.value = MISSING
+
+
+class Item(Slim):
+    """A stored entry with its bytes.
+
+    Where `value` is MISSING, `copy` makes what a caller gets, while `moved(places)` is False, or is None where the bytes are to be
+    decoded. An entry that carries tokens beside its generation (`marked`) has neither, because `standing` looks at its
+    generation alone."""
+
+    __slots__ = ("_ends", "_raw", "_usable_until", "copy", "decoded", "marked", "places")
+
+    def __new__(cls, raw: bytes, header: Header, *args: Any, **kwargs: Any) -> Item:
+        return super().__new__(cls, header.fresh_until)
+
+    def __init__(
+        self,
+        raw: bytes,
+        header: Header,
+        value: Any,
+        places: tuple[Any, ...] = (),
+        ends: float = math.inf,
+        batch: Batch | None = None,
+    ) -> None:
+        self.batch = Batch(header) if batch is None else batch
+        self.visited = False
+        self.decoded = 0
+        self.marked = bool(header.marks)
+        self.places = places
+        self.value = MISSING if self.marked or places else value
+        self.copy = Same(value) if places and not self.marked else None
+        self._raw = raw
+        self._ends = ends
+        self._usable_until = header.usable_until
+
+    @property
+    def usable_until(self) -> float:
+        return self._usable_until
+
+    @property
+    def ends(self) -> float:
+        return self._ends
+
+    @property
+    def shared(self) -> Any:
+        return self.copy.value if isinstance(self.copy, Same) else self.value
+
+    def raw(self, entry: bytes) -> bytes | None:
+        return self._raw
+
+    def end(self) -> None:
+        super().end()
         self.copy = None
 
 
-def spared(item: Item) -> bool:
+_ENDED = Batch(Header(0, "", 0, b"", b"", (), 0.0, 0.0, 0.0, 0.0, b"", 0, 0, 0))
+"""That of no entry: no token is empty."""
+
+
+def spared(item: Slim) -> bool:
     """Whether it was asked for since the hand of `sieve` was here; clears the flag."""
     visited, item.visited = item.visited, False
     return visited
@@ -140,7 +262,9 @@ class MemoryEntries:
     def __init__(self, max_entries: int) -> None:
         self.address = f"memory://{id(self):x}"
         self.max_entries = max_entries
-        self.items: dict[str, Item] = {}
+        self.items: dict[str, Slim] = {}
+        self._batches: WeakValueDictionary[bytes, Batch] = WeakValueDictionary()
+        """The last of each generation's name, while there are entries of it."""
         self.tokens: dict[bytes, bytes] = {}
         self._leases: dict[bytes, tuple[bytes, float]] = {}
         self._token_ends: dict[bytes, float] = {}
@@ -161,15 +285,15 @@ class MemoryEntries:
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
-    def standing(self, text: str, name: bytes, fingerprint: bytes) -> Item | None:
+    def standing(self, text: str, name: bytes, fingerprint: bytes) -> Slim | None:
         """The entry under a key that depends on one generation only, if it is fresh and of this shape."""
         # The hard limit is not asked for: `fresh_until` comes before it.
         item = self.items.get(text)
         if (
             item is None
             or item.marked
-            or item.fingerprint != fingerprint
-            or not is_fresh(item.generation, item.fresh_until, self.tokens.get(name), time.time())
+            or item.batch.fingerprint != fingerprint
+            or not is_fresh(item.batch.generation, item.fresh_until, self.tokens.get(name), time.time())
         ):
             return None
         return item
@@ -182,7 +306,7 @@ class MemoryEntries:
     def decoded(self, text: str, raw: bytes, decode: Callable[[], Any]) -> None:
         """An entry was decoded for a hit. From the second time on it is copied instead, where `copier_of` knows how."""
         item = self.items.get(text)
-        if item is None or item.raw is not raw or item.marked or item.decoded > 1:
+        if not isinstance(item, Item) or item.raw(b"") is not raw or item.marked or item.decoded > 1:
             return
         item.decoded += 1
         if item.decoded > 1 and item.value is MISSING and item.copy is None:
@@ -198,13 +322,13 @@ class MemoryEntries:
         if item is None:
             return Seen(key.names, tokens, None)
         item.visited = True
-        return Seen(key.names, tokens, item.raw)
+        return Seen(key.names, tokens, item.raw(key.entry))
 
     async def afetch(self, key: Key) -> Seen:
         """As `fetch`."""
         return self.fetch(key)
 
-    def _item_at(self, text: str) -> Item | None:
+    def _item_at(self, text: str) -> Slim | None:
         """The entry of a key, None from its hard limit on."""
         item = self.items.get(text)
         return None if item is not None and item.ends != math.inf and item.ends <= monotonic() else item
@@ -272,14 +396,14 @@ class MemoryEntries:
         return [self._stored(entry) for entry in entries]
 
     def _stored(self, entry: StoredEntry) -> bool:
-        key, header = entry.key, entry.header
+        key = entry.key
         with self._latch:
             before = self._latch.entries
             if not leases.is_held(self._lease(key.lease), entry.token):
                 return False
             for name in entry.names:
                 self._keep_token(name, entry.expire_ms or math.inf)
-            self._place(key.text, Item(entry.raw, header, entry.value, entry.places, limit(entry.expire_ms)))
+            self._place(key.text, self._made(entry))
             self._leases.pop(key.lease, None)
             if before != self._latch.entries:
                 # Something ran in the middle of this section, perhaps the invalidation of this very call.
@@ -287,7 +411,26 @@ class MemoryEntries:
                 return False
             return True
 
-    def _place(self, text: str, item: Item) -> None:
+    def _made(self, entry: StoredEntry) -> Slim:
+        header, codec, ends, name = entry.header, entry.codec, limit(entry.expire_ms), entry.key.names[0]
+        if codec is not None and not header.marks and header.usable_until == header.fresh_until:
+            # Of the same sixteenth of a second are many. Later by that is no harm: `fresh_until` is exact, and comes first.
+            batch = self._batch(name, header, codec, math.inf if ends == math.inf else math.ceil(ends * 16) / 16)
+            if batch.created(header.fresh_until) == header.created_at:
+                return Slim.of(batch, header, entry.value)
+        return Item(entry.raw, header, entry.value, entry.places, ends, self._batch(name, header))
+
+    def _batch(self, name: bytes, header: Header, codec: Any = None, ends: float = math.inf) -> Batch:
+        batch = self._batches.get(name)
+        if batch is None or not batch.fits(header, codec, ends):
+            token = self.tokens.get(
+                name
+            )  # the same object, where it is the same token: see `engine.judge.FRESH_SOURCE`
+            own = token if token == header.generation else None
+            batch = self._batches[name] = Batch(header, codec, ends, own)
+        return batch
+
+    def _place(self, text: str, item: Slim) -> None:
         items = self.items
         former = items.get(text)
         if former is None:
