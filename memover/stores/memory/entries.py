@@ -293,7 +293,7 @@ class MemoryEntries:
             item is None
             or item.marked
             or item.batch.fingerprint != fingerprint
-            or not is_fresh(item.batch.generation, item.fresh_until, self.tokens.get(name), time.time())
+            or not is_fresh(item.batch.generation, item, self.tokens.get(name), time.time())
         ):
             return None
         return item
@@ -306,7 +306,7 @@ class MemoryEntries:
     def decoded(self, text: str, raw: bytes, decode: Callable[[], Any]) -> None:
         """An entry was decoded for a hit. From the second time on it is copied instead, where `copier_of` knows how."""
         item = self.items.get(text)
-        if not isinstance(item, Item) or item.raw(b"") is not raw or item.marked or item.decoded > 1:
+        if not isinstance(item, Item) or item._raw is not raw or item.marked or item.decoded > 1:
             return
         item.decoded += 1
         if item.decoded > 1 and item.value is MISSING and item.copy is None:
@@ -331,7 +331,8 @@ class MemoryEntries:
     def _item_at(self, text: str) -> Slim | None:
         """The entry of a key, None from its hard limit on."""
         item = self.items.get(text)
-        return None if item is not None and item.ends != math.inf and item.ends <= monotonic() else item
+        ends = math.inf if item is None else item.ends
+        return None if ends != math.inf and ends <= monotonic() else item
 
     read = immediate(fetch)
 
