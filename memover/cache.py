@@ -67,7 +67,7 @@ class Cache(KeyValueFace):
 
     Options, all keyword-only:
 
-    * `max_entries` (10,000): entries in a memory store; the least recently used leave first.
+    * `max_entries` (10,000): entries in a memory store; what is not asked for again leaves first (SIEVE).
     * `max_bytes` (1 GiB): the size of a SQLite file in bytes; expired entries leave first, then the least recently used.
     * `max_entry_bytes` (64 MiB): a longer entry is returned to its callers and not stored: counted (`too_large`), with one
       warning per function.

@@ -7,6 +7,7 @@ The two faces differ in how they wait; what the helpers do is written once, in `
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from inspect import iscoroutinefunction
 from itertools import islice
@@ -56,14 +57,31 @@ L = TypeVar("L", bound=Callable[..., Any])
 
 
 class Face(Proxy):
-    """What both faces share: everything that needs no store."""
+    """What both faces share: everything that needs no store.
 
-    def __init__(self, wrapped: Any, definition: Definition, prefix: tuple[Any, ...] = (), kind: str = "plain") -> None:
+    `__call__` is a slot: each decorated object has a callable of its own there, which CPython calls without a frame of this
+    class in between. It is the definition's `call` as it is now; in a bound face, a method of the face that was bound."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ("__call__", "_self_binds")
+
+    def __init__(self, wrapped: Any, definition: Definition, kind: str = "plain") -> None:
         super().__init__(wrapped)
         # Annotated here and not in the class, whose own annotations would hide the function's.
         self._self_definition: Definition = definition
-        self._self_prefix: tuple[Any, ...] = prefix
+        self._self_prefix: tuple[Any, ...] = ()
         self._self_kind: str = kind
+        # The function, where an attribute of an instance is a method of it.
+        self._self_binds: Any = wrapped if kind == "plain" and hasattr(type(wrapped), "__get__") else None
+        # Weakly: a definition outlives its face only where a call is under way.
+        reference = weakref.ref(self)
+
+        def show(call: Callable[..., Any]) -> None:
+            face = reference()
+            if face is not None:
+                put_call(face, call)
+
+        definition.show_with(show)
 
     @property
     def namespace(self) -> str:
@@ -150,16 +168,17 @@ class Face(Proxy):
         resident = self._self_definition.now()
         return resident.function.call(resident.lookup(*args, **kwargs), args, kwargs)
 
-    def _self_bound(self, face: Any, instance: Any, owner: Any) -> Any:
-        if self._self_kind == "static" or self._self_prefix:
-            return self
-        if self._self_kind == "class":
-            receiver = owner if owner is not None else type(instance)
-        elif instance is None or not hasattr(type(self.__wrapped__), "__get__"):
-            return self
-        else:
-            receiver = instance
-        return face(MethodType(self.__wrapped__, receiver), self._self_definition, (receiver,), self._self_kind)
+    def _self_bound(self, kind: Any, instance: Any, owner: Any) -> Any:
+        # What an attribute of a class or an instance gives: a bound face, or this one.
+        function, receiver = binds(self), instance
+        if function is None or instance is None:
+            if self._self_kind != "class":
+                return self
+            function, receiver = self.__wrapped__, owner if owner is not None else type(instance)
+        own: Any = self
+        bound = kind(MethodType(function, receiver))
+        put_call(bound, MethodType(own, receiver))
+        return bound
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # As `functools.lru_cache`: by reference, so that the other process finds its own decorated function.
@@ -186,13 +205,44 @@ class Face(Proxy):
         return f"<cached {self.__module__}.{self.__qualname__} namespace={self.namespace!r} version={self.version} {place}>"
 
 
+# The slots themselves: quicker than through the proxy, and a test may have put something before `__call__`.
+put_call: Callable[[Face, Callable[..., Any]], None] = Face.__dict__["__call__"].__set__
+get_call: Callable[[Face], Any] = Face.__dict__["__call__"].__get__
+binds: Callable[[Face], Any] = Face.__dict__["_self_binds"].__get__
+
+
+bind: Callable[[Any, Any, Any, Any], Any] = Face.__dict__["_self_bound"]
+
+
+class Bound(Face):
+    """A face on its instance or class. One is made whenever the attribute is asked for, so it keeps nothing of its own: its
+    `__call__` is a method of the face that was bound, and leads to the rest."""
+
+    _self_kind = "bound"
+
+    __init__ = Proxy.__init__
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self
+
+    @property
+    def _self_definition(self) -> Definition:  # type: ignore[override]
+        definition: Definition = get_call(self).__func__._self_definition
+        return definition
+
+    @property
+    def _self_prefix(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (get_call(self).__self__,)
+
+
 class CachedFunction(Face, Generic[P, R]):
     """A decorated `def` function. Any thread may call anything here."""
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
-        result: R = self._self_definition.call(*args, **kwargs)
-        return result
+    if TYPE_CHECKING:
+
+        def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
+            raise AssertionError
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """The entry's full key as stored. No round trip. Raises `UnkeyableArgument`."""
@@ -335,15 +385,11 @@ class CachedFunction(Face, Generic[P, R]):
     @overload
     def __get__(self, instance: Any, owner: Any) -> CachedFunction[P, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self._self_bound(BoundCachedFunction, instance, owner)
+        return bind(self, BoundCachedFunction, instance, owner)
 
 
-class BoundCachedFunction(CachedFunction[P, R]):
+class BoundCachedFunction(Bound, CachedFunction[P, R]):
     """A decorated function on its instance or class."""
-
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        result: R = self._self_definition.call(*self._self_prefix, *args, **kwargs)
-        return result
 
 
 class AsyncCachedFunction(Face, Generic[P, R]):
@@ -354,12 +400,6 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
             """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
             raise AssertionError
-
-    else:
-
-        def __call__(self, /, *args, **kwargs):
-            """The cached call: one round trip when it is a hit, three when it loads. Raises what the function raises."""
-            return self._self_definition.call(*args, **kwargs)
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """As `CachedFunction.key`; not awaited."""
@@ -488,16 +528,11 @@ class AsyncCachedFunction(Face, Generic[P, R]):
     @overload
     def __get__(self, instance: Any, owner: Any) -> AsyncCachedFunction[P, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self._self_bound(BoundAsyncCachedFunction, instance, owner)
+        return bind(self, BoundAsyncCachedFunction, instance, owner)
 
 
-class BoundAsyncCachedFunction(AsyncCachedFunction[P, R]):
+class BoundAsyncCachedFunction(Bound, AsyncCachedFunction[P, R]):
     """A decorated `async def` function on its instance or class."""
-
-    if not TYPE_CHECKING:
-
-        def __call__(self, /, *args, **kwargs):
-            return self._self_definition.call(*self._self_prefix, *args, **kwargs)
 
 
 class Warmed(NamedTuple):

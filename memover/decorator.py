@@ -221,7 +221,7 @@ def versioned_cache(
             kind=kind,
             identity=identity,
         )
-        return (AsyncCachedFunction if is_async else CachedFunction)(function, definition, (), kind)
+        return (AsyncCachedFunction if is_async else CachedFunction)(function, definition, kind)
 
     return decorate
 

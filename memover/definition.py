@@ -10,7 +10,8 @@ import inspect
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover import default
 from memover.codec import resolve_codec
@@ -26,9 +27,8 @@ from memover.keys.ownership import Claimed, claim
 from memover.latch import Latch
 from memover.model import CacheInfo, Entry, Generation, Key, etag_of
 from memover.policy import Duration, Policy, seconds_of
+from memover.runtime.bare import acached_call, cached_call
 from memover.runtime.function import Function, new_nonce
-from memover.runtime.hit import acached_call, cached_call
-from memover.runtime.near import acached_call_near, cached_call_near
 from memover.runtime.state import VERSIONS_LIMIT
 from memover.stores.near import moved
 
@@ -60,16 +60,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-class Resident(NamedTuple):
-    """A function on one cache: its state there, its arguments' way to keys, and the cached call."""
+class Resident:
+    """A function on one cache: its state there, its arguments' way to keys, and the cached call as it is now."""
 
-    function: Function
-    lookup: Callable[..., Key]
-    call: Callable[..., Any]
+    __slots__ = ("call", "function", "lookup")
+
+    def __init__(self, function: Function, lookup: Callable[..., Key]) -> None:
+        self.function = function
+        self.lookup = lookup
+        self.call: Callable[..., Any] = _no_call
+
+
+def _no_call(*args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("it has a call as soon as it is shown to anybody")
 
 
 class Definition:
-    """The function, its policy and its binding; `call` is the cached call, resolved on first use."""
+    """The function, its policy and its binding; `call` is the cached call, resolved on first use.
+
+    What `show_with` was given is called with each new `call`: the decorated object has it in a slot of its own."""
 
     def __init__(
         self,
@@ -102,6 +111,7 @@ class Definition:
         self.takes_class = kind == "plain" and next(iter(binding.parameters), "") == "cls"
         self.loader: Callable[..., Any] | None = None
         self.call: Callable[..., Any] = self._first_call
+        self._show: Callable[[Callable[..., Any]], object] | None = None
         self.alias = cache if isinstance(cache, str) else None
         if cache is None or self.alias is not None:
             claimed = claim(
@@ -147,13 +157,34 @@ class Definition:
                 if resident is None:
                     resident = self._residents[cache] = self._move_in(cache)
                 self._resident = resident
-                self.call = resident.call
+                self._use(resident.call)
+            if (self._cache is None or self.alias is not None) and self.cache is not cache:
+                self.let_go()  # it has changed in the meantime, and the news of that may have come before
         return resident
 
     def let_go(self) -> None:
         """The default cache has changed."""
         self._resident = None
-        self.call = self._first_call
+        self._use(self._first_call)
+
+    def show_with(self, show: Callable[[Callable[..., Any]], object]) -> None:
+        """Have `show(call)` called now, and whenever there is another `call`."""
+        self._show = show
+        show(self.call)
+
+    def _use(self, call: Callable[..., Any]) -> None:
+        self.call = call
+        if self._show is not None:
+            self._show(call)
+
+    def _install(self, resident: Resident, call: Callable[..., Any]) -> None:
+        """A quicker call has been made for a resident."""
+        resident.call = call
+        with _moving:
+            if self._resident is resident:
+                self._use(call)
+            if self._resident is not resident:  # let go in between, by what does not wait for the lock
+                self._use(self._first_call)
 
     def replaced(self) -> None:
         """Another function has taken its namespace: it claims again before its next call."""
@@ -194,12 +225,10 @@ class Definition:
             _declared.add(cache)
             for other in default.followers():
                 other.declare_version(cache)
-        lookup = function.lookup()
-        if function.near is not None:
-            return Resident(
-                function, lookup, (acached_call_near if self.is_async else cached_call_near)(function, lookup)
-            )
-        return Resident(function, lookup, (acached_call if self.is_async else cached_call)(function, lookup))
+        resident = Resident(function, function.lookup())
+        make = acached_call if self.is_async else cached_call
+        resident.call = make(function, resident.lookup, partial(self._install, resident))
+        return resident
 
     def add_upgrade(self, version: int, upgrade: Any) -> None:
         """Take a function that turns an entry of an older version into this one's. Raises `ConfigurationError`."""

@@ -77,15 +77,24 @@ class Key:
     for this key, ready to send.
     """
 
-    __slots__ = ("entry", "lease", "names", "packed", "required", "text")
+    __slots__ = ("_lease", "entry", "names", "packed", "required", "text")
 
     def __init__(self, text: str, names: tuple[bytes, ...], required: int | None = None) -> None:
         self.text = text
         self.entry = text.encode()
-        self.lease = b"{%b}:lease" % self.entry
+        self._lease: bytes | None = None
         self.names = names
         self.required = len(names) if required is None else required
         self.packed: Any = None
+
+    @property
+    def lease(self) -> bytes:
+        """The key of its lease, made when it is asked for: hits do not ask."""
+        return b"{%b}:lease" % self.entry if self._lease is None else self._lease
+
+    @lease.setter
+    def lease(self, name: bytes) -> None:
+        self._lease = name
 
     def asking(self, names: tuple[bytes, ...]) -> Key:
         """The same key, read together with these tokens besides the required ones."""

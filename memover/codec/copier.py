@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from memover.classes.places import Place
 
-__all__ = ["Copier", "copier_of", "moved"]
+__all__ = ["Copier", "Same", "copier_of", "moved"]
 
 DEPTH_LIMIT = 20
 PARTS_LIMIT = 64
@@ -34,6 +34,18 @@ class Copier(NamedTuple):
 
     copy: Callable[[], Any]
     places: tuple[Place, ...]
+
+
+class Same:
+    """As the `copy` of a `Copier`: the object itself, which may be shared while `moved(places)` is False."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self) -> Any:
+        return self.value
 
 
 def copier_of(value: Any) -> Copier | None:

@@ -99,10 +99,11 @@ class Outcome:
 class Sealed:
     """A result ready to be stored: the entry's bytes, the hard limit in milliseconds (0: none), and its header.
 
-    `value` is the object itself where a memory store may hand it out while `moved(places)` is False, else MISSING. `error`
-    says why the result cannot be stored, where the caller is to be told."""
+    `value` is the object itself where a memory store may hand it out while `moved(places)` is False, else MISSING. `codec` has
+    made the payload, where a memory store may leave the bytes to be made of the value again. `error` says why the result
+    cannot be stored, where the caller is to be told."""
 
-    __slots__ = ("error", "expire_ms", "header", "places", "raw", "value")
+    __slots__ = ("codec", "error", "expire_ms", "header", "places", "raw", "value")
 
     def __init__(
         self,
@@ -112,7 +113,9 @@ class Sealed:
         value: Any = MISSING,
         error: BaseException | None = None,
         places: tuple[Any, ...] = (),
+        codec: Any = None,
     ) -> None:
+        self.codec = codec
         self.places = places
         self.raw = raw
         self.expire_ms = expire_ms

@@ -267,7 +267,9 @@ class CachedCall:
         header = sealed.header
         assert header is not None, "it was sealed"
         names = tuple(name for name, _ in header.marks if transient(name)) if header.marks else ()
-        return StoredEntry(self.key, token, sealed.raw, sealed.expire_ms, header, sealed.value, names, sealed.places)
+        return StoredEntry(
+            self.key, token, sealed.raw, sealed.expire_ms, header, sealed.value, names, sealed.places, sealed.codec
+        )
 
     def kept(self, token: str, sealed: Sealed, kept: bool) -> None:
         """The store has taken or refused the entry; either way the lease is not ours any more."""

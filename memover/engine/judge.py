@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from memover.codec.envelope import Header
 
-__all__ = ["DEAD", "FRESH", "STALE", "UNKNOWN", "VERSION", "Verdict", "is_fresh", "judge"]
+__all__ = ["DEAD", "FRESH", "FRESH_SOURCE", "STALE", "UNKNOWN", "VERSION", "Verdict", "is_fresh", "judge"]
 
 VERSION = b"@version:"
 
@@ -93,3 +93,8 @@ def is_fresh(generation: bytes, fresh_until: float, token: bytes | None, now: fl
 
     The short form for reads that have no header at hand; a test holds it to `judge`."""
     return generation == token and now < fresh_until
+
+
+FRESH_SOURCE = "{generation} is {token} and {now} < {fresh_until}"
+"""The source of `is_fresh` for calls that are generated, where a token is one object: the same object is equal to itself, and
+of others `is_fresh` is asked. A test holds the two together."""

@@ -79,7 +79,8 @@ class StoredEntry(NamedTuple):
     """An entry to be stored under the lease `token`: `expire_ms` is the hard limit in milliseconds (0: none).
 
     `header` is that of `raw`; `value` is the object itself where a memory store may hand it out while its classes are where
-    `places` says, else MISSING. `names` are the transient tokens that the entry carries."""
+    `places` says, else MISSING; `codec`, where there is one, makes the payload of `raw` of it again. `names` are the transient
+    tokens that the entry carries."""
 
     key: Key
     token: str
@@ -89,6 +90,7 @@ class StoredEntry(NamedTuple):
     value: Any = MISSING
     names: Sequence[bytes] = ()
     places: tuple[Any, ...] = ()
+    codec: Any = None
 
 
 class Replicated(bytes):

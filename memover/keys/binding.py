@@ -36,11 +36,11 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from memover.errors import ConfigurationError
+from memover.errors import ConfigurationError, UnkeyableArgument
 
 from . import template as human
-from .canonical import encode
-from .compiler import Compiler, digest
+from .canonical import Told, encode, forget_with
+from .compiler import Compiler, Keeper, digest
 from .names import shorten
 
 if TYPE_CHECKING:
@@ -195,6 +195,34 @@ class Binding:
         if self.template is not None:
             return self._compiler.lookup(make, self._marked(self._template_text(self.template)), memo_size)
         return self._compiler.lookup(make, self._inline_digest, memo_size, late=True)
+
+    def hot(
+        self, body: list[str], names: dict[str, Any], *, awaited: bool, size: int = 4096
+    ) -> tuple[Callable[..., Any], Callable[[], int]] | None:
+        """A function with the wrapped function's signature around `body`, which keeps things by arguments: `Compiler.hot`.
+
+        None where equal arguments need not have equal texts, so that `compile` remembers nothing either."""
+        if callable(self.key) or callable(self.part):
+            return None
+        first = next(iter(self.parameters), "")
+        keyed = first == "self" and self.key is None and first in self.counting[:1] and not self._left_out
+        keeper = Keeper(size, self._same_digest if keyed else None)
+        if keyed:
+            forget_with(keeper)
+        made: tuple[Callable[..., Any], Callable[[], int]] = self._compiler.hot(
+            body, names, keeper, awaited=awaited, keyed=keyed
+        )
+        return made
+
+    def _same_digest(self, kind: type, part: Any, others: tuple[Any, ...], key: Any) -> bool:
+        """Whether the key is that of an object of this class that says `part` of itself, and of these other arguments."""
+        if len(others) != len(self.counting) - 1:  # *args or **kwargs among them
+            return False
+        try:
+            text: str = self._digest(Told(kind, part), *others)
+        except UnkeyableArgument:
+            return False
+        return bool(key.text.endswith(f":{text}"))
 
     def _marked(self, text: Callable[..., str]) -> Callable[..., str]:
         """A maker of texts with the key part after them."""

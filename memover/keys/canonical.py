@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from memover.classes.naming import class_name
 from memover.errors import ConfigurationError, UnkeyableArgument
@@ -39,7 +40,7 @@ from memover.keys.passing import hint_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Refused", "encode", "register_key", "type_name"]
+__all__ = ["Refused", "Told", "encode", "forget_with", "register_key", "type_name"]
 
 DEPTH_LIMIT = 100
 """How many containers may lie within each other; far below the interpreter's recursion limit."""
@@ -281,6 +282,34 @@ def register_key(kind: type, fn: Callable[[Any], Any], /) -> None:
         raise ConfigurationError(f"register_key({kind.__qualname__}, fn) needs a callable, not {fn!r}")
     _registered[kind] = fn
     _forget()
+    for other in list(_forgetting):
+        other.clear()
+
+
+class Told:
+    """In the place of an object of a class with `__memover_key__()`, what that has said: has the object's bytes."""
+
+    __slots__ = ("kind", "part")
+
+    def __init__(self, kind: type, part: Any) -> None:
+        self.kind = kind
+        self.part = part
+
+
+def _encode_told(value: Told, active: Active) -> bytes:
+    if value.kind in _registered or value.kind in _TABLE:
+        raise Refused(value, "its class is registered")
+    return composite("key", class_part(value.kind), encode_part(value.part, active))
+
+
+_TABLE[Told] = _encoders[Told] = _encode_told
+
+_forgetting: WeakSet[Any] = WeakSet()
+
+
+def forget_with(other: Any) -> None:
+    """Have `other.clear()` called when a type is registered: until then equal objects keep their bytes."""
+    _forgetting.add(other)
 
 
 def _keyed(kind: type, label: str, fn: Callable[[Any], Any], name: str) -> Encoder:

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Compiler", "digest"]
+__all__ = ["Compiler", "Keeper", "digest"]
 
 R = TypeVar("R")
 
@@ -137,36 +137,90 @@ class Compiler:
             parts.append(f"{stars}{named}{parameter.name}")
         return ", ".join(parts)
 
+    def hot(self, body: list[str], names: dict[str, Any], keeper: Keeper, *, awaited: bool, keyed: bool) -> Any:
+        """A function with the parameters of the wrapped one, and the function that returns its number of `hits`.
+
+        `body` is source in which `{p}` stands before every name of `names`; `{known}` is what `keeper` kept for these
+        arguments (or raises KeyError or TypeError), `{keep}` the statement that has it keep `item`; `{call}` hands on all
+        parameters, `{args}` and `{kwargs}` are their tuple and dict. With `keyed`, the first parameter counts by its
+        `__memover_key__()`.
+        """
+        p, counting = self.prefix, self.counting
+        types, values = self._kinds(), self._values()
+        own = counting[0] if keyed else ""
+        if keyed:
+            types[0] = f"{p}type({own})"
+            part = f"({p}part := {own}.__memover_key__())"
+            seen = [types[0], f"{p}type({part})", *types[1:]]
+            values[0] = f"{p}part"
+        else:
+            seen = types
+        known = f"{p}known" + "".join(f"[{kind}]" for kind in seen) + f"[{_tuple_of(values)}]"
+        others = (
+            f"({''.join(f'{kind}, ' for kind in types[1:] if keyed)})"
+            if keyed
+            else f"({''.join(f'{kind}, ' for kind in types)})"
+        )
+        if keyed:
+            keep = f"{p}keep_keyed({own}, {others}, ({''.join(f'{value}, ' for value in values[1:])}), {self._flat(1)}, {p}item, {p}key)"
+        else:
+            keep = f"{p}keep({others}, {_tuple_of(values)}, {self._flat()}, {p}item)"
+        given, named = [], []
+        for parameter in self.parameters:
+            stars = _STARS.get(parameter.kind, "")
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                named.append(f"{parameter.name!r}: {parameter.name}, ")
+            elif stars == "**":
+                named.append(f"**{parameter.name}, ")
+            else:
+                given.append(f"{stars}{parameter.name}, ")
+        terms = {
+            "p": p, "known": known, "keep": keep, "call": self.call_of(None),
+            "args": f"({''.join(given)})", "kwargs": "{" + "".join(named) + "}",
+        }  # fmt: skip
+        scope = {**names, "known": keeper.known, "keep": keeper.keep, "keep_keyed": keeper.keep_keyed}
+        return self._made([line.format(**terms) for line in body], scope, awaited=awaited, counting=True)
+
     # -------------------------------------------------------------- source
+
+    def _kinds(self) -> list[str]:
+        """The sources of the types of what counts, a tuple of types for `*args` and `**kwargs`."""
+        p, kinds = self.prefix, []
+        for name in self.counting:
+            if name in (self.args, self.kwargs):
+                each = f"{name}.values()" if name == self.kwargs else name
+                kinds.append(f"{p}tuple({p}map({p}type, {each})) if {name} else ()")
+            else:
+                kinds.append(f"{p}type({name})")
+        return kinds
+
+    def _values(self) -> list[str]:
+        """The sources of the values of what counts, as they can be looked up."""
+        p = self.prefix
+        return [
+            f"{p}tuple({name}.items()) if {name} else ()" if name == self.kwargs else name for name in self.counting
+        ]
 
     def _memo_keys(self) -> tuple[str, str]:
         """The sources of the memo's two keys: types, then values; both hold the same shape for a call."""
-        p, types, values = self.prefix, [], []
-        for name in self.counting:
-            if name == self.args:
-                types.append(f"{p}tuple({p}map({p}type, {name})) if {name} else ()")
-                values.append(name)
-            elif name == self.kwargs:
-                types.append(f"{p}tuple({p}map({p}type, {name}.values())) if {name} else ()")
-                values.append(f"{p}tuple({name}.items()) if {name} else ()")
-            else:
-                types.append(f"{p}type({name})")
-                values.append(name)
-        if len(types) == 1:
-            return types[0], values[0]
-        return f"({', '.join(types)})", f"({', '.join(values)})"
+        return _tuple_of(self._kinds()), _tuple_of(self._values())
 
-    def _flat(self) -> str:
+    def _flat(self, first: int = 0) -> str:
         parts = []
-        for name in self.counting:
+        for name in self.counting[first:]:
             star = {self.args: "*", self.kwargs: "*"}.get(name, "")
             parts.append(f"{star}{name}{'.values()' if name == self.kwargs else ''}, ")
         return "(" + "".join(parts) + ")"
 
     def _function(self, body: list[str], **names: Any) -> Callable[..., Any]:
+        made: Callable[..., Any] = self._made(body, names)
+        return made
+
+    def _made(self, body: list[str], names: dict[str, Any], *, awaited: bool = False, counting: bool = False) -> Any:
+        """A function with the wrapped function's parameters; with `counting` also one that returns its variable `hits`."""
         p, signature = self.prefix, []
         scope = {f"{p}{name}": value for name, value in names.items()}
-        used: tuple[Any, ...] = (type, tuple, map, TypeError)
+        used: tuple[Any, ...] = (type, tuple, map, TypeError, KeyError)
         scope |= {f"{p}{value.__name__}": value for value in used}
         last: Any = None
         for index, parameter in enumerate(self.parameters):
@@ -184,13 +238,32 @@ class Compiler:
             last = kind
         if last is inspect.Parameter.POSITIONAL_ONLY:
             signature.append("/")
-        lines = [f"def {p}call({', '.join(signature)}):", *("    " + line for line in body)]
+        head = f"{'async ' if awaited else ''}def {p}call({', '.join(signature)}):"
+        if counting:
+            # Variables of an enclosing function: they are read quicker than globals, and one of them is the counter.
+            lines = [
+                f"def {p}made({', '.join(scope)}):",
+                f"    {p}hits = 0",
+                f"    {head}",
+                f"        nonlocal {p}hits",
+                *("        " + line for line in body),
+                f"    def {p}counted(): return {p}hits",
+                f"    return {p}call, {p}counted",
+            ]
+        else:
+            lines = [head, *("    " + line for line in body)]
         # The source is made of the parameters' names and this module's text; no value becomes code.
-        exec(compile("\n".join(lines), f"<memover binding of {self.name}>", "exec"), scope)  # noqa: S102
-        call: Any = scope[f"{p}call"]
+        made = scope if not counting else {}
+        exec(compile("\n".join(lines), f"<memover binding of {self.name}>", "exec"), made)  # noqa: S102
+        call, counted = made[f"{p}made"](**scope) if counting else (made[f"{p}call"], None)
         call.__name__ = self.name.rpartition(".")[2]
         call.__qualname__ = self.name
-        return call  # type: ignore[no-any-return]
+        return (call, counted) if counting else call
+
+
+def _tuple_of(parts: list[str]) -> str:
+    """The source of one part, or of the tuple of several."""
+    return parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
 
 
 def _keeper(memo: dict[Any, dict[Any, Any]], size: int) -> Callable[[Any, Any, tuple[Any, ...], R], R]:
@@ -202,19 +275,8 @@ def _keeper(memo: dict[Any, dict[Any, Any]], size: int) -> Callable[[Any, Any, t
     ticks = count(1)
 
     def keep(types: Any, values: Any, flat: tuple[Any, ...], record: R) -> R:
-        for value in flat:
-            kind = type(value)
-            if kind is str or kind is bytes:
-                if len(value) > _LENGTH_LIMIT:
-                    return record
-            elif kind is int:
-                if not -_INT_LIMIT < value < _INT_LIMIT:
-                    return record
-            elif kind is float:
-                if value != value or value == 0.0:
-                    return record
-            elif value is not None and kind is not bool:
-                return record
+        if not _simple(flat):
+            return record
         if not next(ticks) % size or len(memo) > _TYPES_LIMIT:
             memo.clear()
         known = memo.get(types)
@@ -224,6 +286,69 @@ def _keeper(memo: dict[Any, dict[Any, Any]], size: int) -> Callable[[Any, Any, t
         return record
 
     return keep
+
+
+def _simple(values: tuple[Any, ...]) -> bool:
+    """Whether these values, each of its very type, are equal exactly where they come to the same text; and not long."""
+    for value in values:
+        kind = type(value)
+        if kind is str or kind is bytes:
+            if len(value) > _LENGTH_LIMIT:
+                return False
+        elif kind is int:
+            if not -_INT_LIMIT < value < _INT_LIMIT:
+                return False
+        elif kind is float:
+            if value != value or value == 0.0:
+                return False
+        elif value is not None and kind is not bool:
+            return False
+    return True
+
+
+class Keeper:
+    """What a call of `Compiler.hot` keeps by its arguments: dictionaries by the type of each, then one by the values.
+
+    Emptied at every `size`-th thing kept, as the memo is. Every step is one operation of a dict."""
+
+    def __init__(self, size: int, same: Callable[[Any, Any, tuple[Any, ...], Any], bool] | None = None) -> None:
+        self.known: dict[Any, Any] = {}
+        self._size = size
+        self._ticks = count(1)
+        self._kinds = 0
+        self._same = same
+
+    def keep(self, types: tuple[Any, ...], values: Any, flat: tuple[Any, ...], item: Any) -> None:
+        """Keep an item for these arguments, if they are simple."""
+        if not _simple(flat):
+            return
+        if not next(self._ticks) % self._size or self._kinds > _TYPES_LIMIT:
+            self.clear()
+        known = self.known
+        for kind in types:
+            inner = known.get(kind)
+            if inner is None:
+                inner = known.setdefault(kind, {})
+                self._kinds += 1
+            known = inner
+        known[values] = item
+
+    def keep_keyed(
+        self, own: Any, types: tuple[Any, ...], values: tuple[Any, ...], flat: tuple[Any, ...], item: Any, key: Any
+    ) -> None:
+        """The same where the first argument counts by its `__memover_key__()`: what it says now must lead to `key`."""
+        kind = type(own)
+        if not _simple(flat) or not callable(getattr(kind, "__memover_key__", None)):
+            return
+        part = own.__memover_key__()
+        if _simple((part,)) and self._same is not None and self._same(kind, part, flat, key):
+            found = (part, *values) if values else part
+            self.keep((kind, type(part), *types), found, (part, *flat), item)
+
+    def clear(self) -> None:
+        """Keep nothing any more of what was kept."""
+        self._kinds = 0
+        self.known.clear()
 
 
 def digest(heads: tuple[bytes, ...], slow: Callable[..., str], first: bytes = b"") -> Callable[..., str]:

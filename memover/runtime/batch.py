@@ -203,7 +203,7 @@ class Batch:
                         pass  # the ordinary way finds out once more, and counts it
             readings.append(Reading(names, tokens, raw, function.read_header(keys[at], raw)))
         hits = len(rest) - len(readings)
-        function.counters.hits += hits
+        function.counters.own_hits += hits
         self.readings = readings
         return hits
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from memover.model import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["COUNTERS", "LOAD_BUCKETS_SECONDS", "NAMES", "Counter", "Counters", "documented", "quantile"]
 
@@ -65,19 +65,29 @@ all processes and releases can be added up."""
 _NEAR = Source.__members__.get("NEAR")
 
 
+_APART = ("hits", "near_hits")
+
+
 class Counters:
     """What one function did in this process: an attribute for each counter, and a histogram of load times.
+
+    `hits` and `near_hits` are sums: of `own_hits` (`own_near_hits`), to which whoever counts here adds, and of the hits of calls
+    that count for themselves (`also`).
 
     `load_buckets` counts loads by duration: one number for each bound, and one for longer loads. `load_seconds` is
     the sum of all load times.
     """
 
-    __slots__ = (*NAMES, "load_buckets", "load_seconds")
+    __slots__ = (
+        *(name for name in NAMES if name not in _APART),
+        *(f"own_{name}" for name in _APART),
+        "_also",
+        "load_buckets",
+        "load_seconds",
+    )
 
     if TYPE_CHECKING:
-        hits: int
         misses: int
-        near_hits: int
         stale: int
         waits: int
         bypasses: int
@@ -100,23 +110,48 @@ class Counters:
     load_buckets: list[int]
     load_seconds: float
 
+    own_hits: int
+    own_near_hits: int
+    _also: tuple[tuple[Callable[[], int], bool], ...]
+
     def __init__(self) -> None:
+        self._also = ()
         for name in NAMES:
-            setattr(self, name, 0)
+            setattr(self, f"own_{name}" if name in _APART else name, 0)
         self.load_buckets = [0] * (len(LOAD_BUCKETS_SECONDS) + 1)
         self.load_seconds = 0.0
+
+    def also(self, hits: Callable[[], int], near: bool) -> None:
+        """Count the hits of a call that counts for itself, from now on; `near` when they are the near cache's."""
+        self._also = (*self._also, (hits, near))
+
+    @property
+    def hits(self) -> int:
+        return self.own_hits + sum(hits() for hits, _ in self._also)
+
+    @hits.setter
+    def hits(self, number: int) -> None:
+        self.own_hits += number - self.hits
+
+    @property
+    def near_hits(self) -> int:
+        return self.own_near_hits + sum(hits() for hits, near in self._also if near)
+
+    @near_hits.setter
+    def near_hits(self, number: int) -> None:
+        self.own_near_hits += number - self.near_hits
 
     def looked_up(self, source: Source) -> None:
         """A call was answered from this source."""
         if source is Source.FRESH:
-            self.hits += 1
+            self.own_hits += 1
         elif source is _NEAR:
-            self.hits += 1
-            self.near_hits += 1
+            self.own_hits += 1
+            self.own_near_hits += 1
         elif source is Source.BYPASSED:
             self.bypasses += 1
         elif source is Source.STALE or source is Source.STALE_IF_ERROR:
-            self.hits += 1
+            self.own_hits += 1
             self.stale += 1
         else:
             self.misses += 1

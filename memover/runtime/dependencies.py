@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
+from weakref import ReferenceType
 
 from memover.errors import ConfigurationError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INSIDE",
+    "UNDER_WAY",
     "Collector",
     "Inside",
     "collecting",
@@ -69,7 +71,7 @@ class Inside:
     A task that a load began may outlive it, with the load still in its context: `over` says that it means nothing any
     more. So does `presence`, where the load was interrupted before it could say so."""
 
-    __slots__ = ("calls", "collector", "flights", "outer", "over", "presence")
+    __slots__ = ("__weakref__", "calls", "collector", "flights", "outer", "over", "presence")
 
     def __init__(
         self,
@@ -104,18 +106,25 @@ class Inside:
 
 INSIDE: ContextVar[Inside | None] = ContextVar("memover-inside", default=None)
 
+UNDER_WAY: dict[int, ReferenceType[Inside]] = {}
+"""The loads of this process that are not over, by id. While it is empty no context is inside one, which a hit sees quicker so.
+Weakly: a load that was left before it could say that it is over goes with the contexts that know it."""
+
 
 def enter(calls: Sequence[CachedCall], home: object, tracks: bool) -> tuple[Inside, Token[Inside | None]]:
     """Mark this context as inside one load of these calls; `leave` takes it back."""
     pairs = tuple((call.function, call.key.entry) for call in calls)
     flights = tuple(call.flight for call in calls)
     inside = Inside(pairs, flights, Collector(home, tracks), current(), calls[0].presence)
+    number = id(inside)
+    UNDER_WAY[number] = ReferenceType(inside, lambda _: UNDER_WAY.pop(number, None))
     return inside, INSIDE.set(inside)
 
 
 def leave(entered: tuple[Inside, Token[Inside | None]]) -> None:
     """The load is over, in this context and in those it began."""
     entered[0].over = True
+    UNDER_WAY.pop(id(entered[0]), None)
     try:
         INSIDE.reset(entered[1])
     except ValueError:

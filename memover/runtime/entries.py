@@ -224,7 +224,9 @@ class Entries:
         # Only a store in this process can hand out the object itself.
         places = places_of(result) if kind == KIND_VALUE and self.state.memory is not None else None
         value = MISSING if places is None else result
-        return Sealed(raw, limit_ms(usable_until - wall()), read_header(raw, key.entry), value, places=places or ())
+        codec = self.codec if self.own_codec and places == () and not compression else None
+        header = read_header(raw, key.entry)
+        return Sealed(raw, limit_ms(usable_until - wall()), header, value, places=places or (), codec=codec)
 
     def own_fingerprint(self) -> bytes:
         """What is written into the header of an entry: 8 bytes, zeros when nothing is known of the result."""

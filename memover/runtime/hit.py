@@ -1,7 +1,4 @@
-"""The cached call itself: both bare paths beside each other, and what follows when they do not serve.
-
-A hit is a read, a judgement and a decode, with no generator, lock or event; `engine.load.get` says the same as a flow, and
-a test holds the three together. Whatever is not served at once is run by `drive` or `adrive`:
+"""What follows a call that was not served at once (`bare` says which are), run by `drive` or `adrive`:
 
 * a `def` function's call runs in the caller's thread;
 * an `async def` function's call runs in a task of its own, so that the caller who happened to come first can be
@@ -11,19 +8,15 @@ a test holds the three together. Whatever is not served at once is run by `drive
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from memover.clocks import wall
-from memover.codec.envelope import read_header
 from memover.engine import load as flows
-from memover.engine.answers import Outcome, Reading
-from memover.engine.judge import FRESH, judge
-from memover.errors import DamagedEntry, StoreError
+from memover.engine.answers import Outcome
+from memover.errors import StoreError
 from memover.latch import FramePresence, TaskPresence
-from memover.model import MISSING, Source
-from memover.runtime.dependencies import INSIDE, current, is_loading
+from memover.model import Source
+from memover.runtime.dependencies import current, is_loading
 from memover.runtime.run import arun, run
 from memover.runtime.tasks import keep
 
@@ -36,107 +29,9 @@ if TYPE_CHECKING:
     from memover.model import Key
     from memover.runtime.function import Function
 
-__all__ = ["acached_call", "aconclude", "adrive", "ageneral", "cached_call", "conclude", "drive", "general"]
+__all__ = ["aabsent", "absent", "aconclude", "adrive", "ageneral", "conclude", "drive", "general", "result_of"]
 
 T = TypeVar("T")
-
-
-# -- the bare paths -----------------------------------------------------------------------------------------------------------
-
-
-def cached_call(function: Function, lookup: Callable[..., Key]) -> Callable[..., Any]:
-    """The cached call of a `def` function."""
-    state, observers, witness, counters = function.state, function.observers, function.witness, function.counters
-    memory = state.memory if function.simple else None
-    inside = INSIDE.get
-    generation_name, soft, versions = function.generation_name, function.soft_name, witness.versions
-    fetch = state.store.fetch
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if observers.busy or inside() is not None:
-            return general(function, lookup, args, kwargs)
-        key = lookup(*args, **kwargs)
-        if memory is not None:
-            value = memory.value(key.text, generation_name, function.fingerprint)
-            if value is not MISSING:
-                counters.hits += 1
-                return value
-        if witness.owed or function.whole:
-            return general(function, lookup, args, kwargs)
-        if function.learned:
-            key = function.known_key(key)
-        began, forgotten = perf_counter(), function.forgotten
-        try:
-            seen = fetch(key)
-        except StoreError as error:
-            return absent(function, key, args, kwargs, error, None, began)
-        names, tokens, raw, _ = seen
-        if raw is not None and witness.trusts(names, tokens):
-            try:
-                header = read_header(raw, key.entry)
-                if not header.kind and FRESH is judge(
-                    header, names, tokens, wall(), required=key.required, soft=soft, versions=versions
-                ):
-                    value = function.decode(raw, header)
-                    if memory is not None:
-                        memory.decoded(key.text, raw, partial(function.decode, raw, header))
-                    elif function.last_answers is not None:
-                        function.keep_answer(key, Reading(names, tokens, raw, header), forgotten)
-                    counters.hits += 1
-                    return value
-            except DamagedEntry:
-                pass  # `absent` reads the header once more, and counts it there
-        return absent(function, key, args, kwargs, None, seen, began)
-
-    return call
-
-
-def acached_call(function: Function, lookup: Callable[..., Key]) -> Callable[..., Any]:
-    """The cached call of an `async def` function; see `cached_call`."""
-    state, observers, witness, counters = function.state, function.observers, function.witness, function.counters
-    memory = state.memory if function.simple else None
-    inside = INSIDE.get
-    generation_name, soft, versions = function.generation_name, function.soft_name, witness.versions
-    fetch = state.store.fetch if state.store.local else None
-    afetch = state.store.afetch
-
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        if observers.busy or inside() is not None:
-            return await ageneral(function, lookup, args, kwargs)
-        key = lookup(*args, **kwargs)
-        if memory is not None:
-            value = memory.value(key.text, generation_name, function.fingerprint)
-            if value is not MISSING:
-                counters.hits += 1
-                return value
-        if witness.owed or function.whole:
-            return await ageneral(function, lookup, args, kwargs)
-        if function.learned:
-            key = function.known_key(key)
-        began, forgotten = perf_counter(), function.forgotten
-        try:
-            seen = await afetch(key) if fetch is None else fetch(key)
-        except StoreError as error:
-            return await aabsent(function, key, args, kwargs, error, None, began)
-        names, tokens, raw, _ = seen
-        if raw is not None and witness.trusts(names, tokens):
-            try:
-                header = read_header(raw, key.entry)
-                if not header.kind and FRESH is judge(
-                    header, names, tokens, wall(), required=key.required, soft=soft, versions=versions
-                ):
-                    value = function.decode(raw, header)
-                    if memory is not None:
-                        memory.decoded(key.text, raw, partial(function.decode, raw, header))
-                    elif function.last_answers is not None:
-                        function.keep_answer(key, Reading(names, tokens, raw, header), forgotten)
-                    counters.hits += 1
-                    return value
-            except DamagedEntry:
-                pass  # `aabsent` reads the header once more, and counts it there
-        return await aabsent(function, key, args, kwargs, None, seen, began)
-
-    return call
 
 
 # -- what follows -------------------------------------------------------------------------------------------------------------

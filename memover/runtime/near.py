@@ -1,30 +1,28 @@
-"""The cached call of a function with `near=`: the tier first, then what `hit` does, and what was read comes into the tier.
+"""The tier before the store, for functions with `near=`: what may be served from it, and what comes into it.
 
-A hit is one look into a dictionary, flags, and two clocks: no lock, no generator, nothing sent. Calls under a pending
-invalidation go to the store, and so does whatever is not plainly FRESH; a test holds the short form here to `engine.judge`.
-So do calls inside a load: what a load makes of them is stored for processes, and for functions, that promise more (P1).
+Calls under a pending invalidation go to the store, and so does whatever is not plainly FRESH; a test holds the short form
+here to `engine.judge`. So do calls inside a load: what a load makes of them is stored for processes, and for functions, that
+promise more (P1).
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import boottime, wall
-from memover.codec.copier import copier_of
-from memover.codec.envelope import read_header
+from memover.codec.copier import Same, copier_of
 from memover.codec.sharing import moved, places_of
 from memover.engine import load as flows
-from memover.engine.answers import Outcome, Reading, Sealed
+from memover.engine.answers import Outcome, Sealed
 from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.load import early
 from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING, Source
 from memover.runtime.dependencies import INSIDE
-from memover.runtime.hit import aabsent, absent, adrive, ageneral, drive, general, result_of
+from memover.runtime.hit import adrive, ageneral, drive, general, result_of
 from memover.runtime.run import arun
 from memover.stores.near import Item
 
@@ -38,155 +36,13 @@ if TYPE_CHECKING:
     from memover.runtime.function import Function
     from memover.stores.near import Ticket
 
-__all__ = [
-    "acached_call_near",
-    "ageneral_near",
-    "cached_call_near",
-    "fill",
-    "general_near",
-    "in_use",
-    "near",
-    "ticket_of",
-]
+__all__ = ["ageneral_near", "fill", "general_near", "in_use", "made", "near", "standing", "ticket_of"]
 
 _PER_BYTE = 8
 """A value in memory takes about so many times its encoded bytes."""
 
 
-# -- the bare paths -----------------------------------------------------------------------------------------------------------
-
-
-def cached_call_near(function: Function, lookup: Callable[..., Key]) -> Callable[..., Any]:
-    """The cached call of a `def` function."""
-    tier, heart, staleness = function.near, function.state.heart, function.policy.near
-    assert tier is not None and heart is not None and staleness is not None, "it has a near cache"
-    observers, witness, counters = function.observers, function.witness, function.counters
-    inside = INSIDE.get
-    soft, versions = function.soft_name, witness.versions
-    fetch = function.store.fetch
-    find = tier.items.get
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if observers.busy or inside() is not None or witness.owed or function.whole:
-            return general_near(function, lookup, args, kwargs)
-        key = lookup(*args, **kwargs)
-        item = find(key.text)
-        if (
-            item is not None
-            and item.first.alive
-            and item.second.alive
-            and (not item.more or item.stands())
-            and is_fresh(item.first.token, item.fresh_until, item.header.generation, time.time())
-            and boottime() - tier.fence <= staleness
-            and (not item.versions or item.of_versions(versions))
-            and item.header.fingerprint == function.fingerprint
-            and not (item.places and moved(item.places))
-        ):
-            if item.make is None:
-                counters.hits += 1
-                counters.near_hits += 1
-                item.visited = True
-                return item.value
-            value = made(function, item)
-            if value is not MISSING:
-                counters.hits += 1
-                counters.near_hits += 1
-                item.visited = True
-                return value
-        ticket = ticket_of(function, key)
-        if function.learned:
-            key = function.known_key(key)
-        began, forgotten = perf_counter(), function.forgotten
-        try:
-            seen = fetch(key)
-        except StoreError as error:
-            return absent(function, key, args, kwargs, error, None, began)
-        names, tokens, raw, _ = seen
-        if raw is not None and witness.trusts(names, tokens):
-            try:
-                header = read_header(raw, key.entry)
-                if not header.kind and FRESH is judge(
-                    header, names, tokens, wall(), required=key.required, soft=soft, versions=versions
-                ):
-                    value = function.decode(raw, header)
-                    if function.last_answers is not None:
-                        function.keep_answer(key, Reading(names, tokens, raw, header), forgotten)
-                    fill(function, ticket, key, raw, header, value)
-                    counters.hits += 1
-                    return value
-            except DamagedEntry:
-                pass  # `absent` reads the header once more, and counts it there
-        return absent(function, key, args, kwargs, None, seen, began)
-
-    return call
-
-
-def acached_call_near(function: Function, lookup: Callable[..., Key]) -> Callable[..., Any]:
-    """The cached call of an `async def` function; see `cached_call_near`."""
-    tier, heart, staleness = function.near, function.state.heart, function.policy.near
-    assert tier is not None and heart is not None and staleness is not None, "it has a near cache"
-    observers, witness, counters = function.observers, function.witness, function.counters
-    inside = INSIDE.get
-    soft, versions = function.soft_name, witness.versions
-    afetch = function.store.afetch
-    find = tier.items.get
-
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        if observers.busy or inside() is not None or witness.owed or function.whole:
-            return await ageneral_near(function, lookup, args, kwargs)
-        key = lookup(*args, **kwargs)
-        item = find(key.text)
-        if (
-            item is not None
-            and item.first.alive
-            and item.second.alive
-            and (not item.more or item.stands())
-            and is_fresh(item.first.token, item.fresh_until, item.header.generation, time.time())
-            and boottime() - tier.fence <= staleness
-            and (not item.versions or item.of_versions(versions))
-            and item.header.fingerprint == function.fingerprint
-            and not (item.places and moved(item.places))
-        ):
-            if item.make is None:
-                counters.hits += 1
-                counters.near_hits += 1
-                item.visited = True
-                return item.value
-            value = made(function, item)
-            if value is not MISSING:
-                counters.hits += 1
-                counters.near_hits += 1
-                item.visited = True
-                return value
-        ticket = ticket_of(function, key)
-        if function.learned:
-            key = function.known_key(key)
-        began, forgotten = perf_counter(), function.forgotten
-        try:
-            seen = await afetch(key)
-        except StoreError as error:
-            return await aabsent(function, key, args, kwargs, error, None, began)
-        names, tokens, raw, _ = seen
-        if raw is not None and witness.trusts(names, tokens):
-            try:
-                header = read_header(raw, key.entry)
-                if not header.kind and FRESH is judge(
-                    header, names, tokens, wall(), required=key.required, soft=soft, versions=versions
-                ):
-                    value = function.decode(raw, header)
-                    if function.last_answers is not None:
-                        function.keep_answer(key, Reading(names, tokens, raw, header), forgotten)
-                    fill(function, ticket, key, raw, header, value)
-                    counters.hits += 1
-                    return value
-            except DamagedEntry:
-                pass  # `aabsent` reads the header once more, and counts it there
-        return await aabsent(function, key, args, kwargs, None, seen, began)
-
-    return call
-
-
-# -- observed, or refreshed early -----------------------------------------------------------------------------------------------
+# -- observed, or refreshed early ---------------------------------------------------------------------------------------
 
 
 def general_near(
@@ -282,8 +138,30 @@ def filling(flow: Flow[Any], function: Function, call: CachedCall, ticket: Ticke
 
 
 def near(function: Function, key: Key, max_age: float | None = None) -> Outcome | None:
-    """The tier's answer to a call, None where it has none; the conditions are those of the bare paths. With `max_age` the
-    entry must be young enough as well: both bounds hold."""
+    """The tier's answer to a call, None where it has none. With `max_age` the entry must be young enough as well: both bounds
+    hold."""
+    item = standing(function, key)
+    if item is None:
+        return None
+    marks = ((key.names[0], item.header.generation), *item.header.marks)
+    if max_age is not None:
+        names, tokens = zip(*marks)  # its tokens are current, or it would not stand
+        if judge(item.header, names, tokens, wall(), max_age) is not FRESH:
+            return None
+    beta = function.policy.beta
+    if beta and early(item.header, wall(), beta, function.chance()):
+        return None  # elected: the store's entry says whether anybody else was
+    value = made(function, item)
+    if value is MISSING:
+        return None
+    return Outcome(value, source=Source.NEAR, sealed=Sealed(item.raw, header=item.header), marks=marks)
+
+
+# -- in and out of the tier ---------------------------------------------------------------------------------------------
+
+
+def standing(function: Function, key: Key) -> Item | None:
+    """The item of a call that may be served now."""
     tier, staleness = function.near, function.policy.near
     assert tier is not None and staleness is not None, "it has a near cache"
     item = tier.items.get(key.text)
@@ -294,26 +172,9 @@ def near(function: Function, key: Key, max_age: float | None = None) -> Outcome 
         or not boottime() - tier.fence <= staleness
         or not item.of_versions(function.witness.versions)
         or item.header.fingerprint != function.fingerprint
-        or (item.places and moved(item.places))
     ):
         return None
-    if max_age is not None:
-        header = item.header  # its tokens are current, or it would not stand
-        names, tokens = zip((function.generation_name, header.generation), *header.marks)
-        if judge(header, names, tokens, wall(), max_age) is not FRESH:
-            return None
-    beta = function.policy.beta
-    if beta and early(item.header, wall(), beta, function.chance()):
-        return None  # elected: the store's entry says whether anybody else was
-    value = item.value if item.make is None else made(function, item)
-    if value is MISSING:
-        return None
-    item.visited = True
-    marks = ((function.generation_name, item.header.generation), *item.header.marks)
-    return Outcome(value, source=Source.NEAR, sealed=Sealed(item.raw, header=item.header), marks=marks)
-
-
-# -- in and out of the tier -----------------------------------------------------------------------------------------------------
+    return item
 
 
 def ticket_of(function: Function, key: Key) -> Ticket | None:
@@ -333,11 +194,11 @@ def fill(function: Function, ticket: Ticket | None, key: Key, raw: bytes, header
     if ticket is None or tier is None:
         return
     places = places_of(value)
-    if places is not None:
-        cost = sys.getsizeof(value) if isinstance(value, (str, bytes, int, float)) else _PER_BYTE * len(raw)
-        item = Item(key.text, header, value, None, places, cost)
-    else:
+    if places is None:
         item = Item(key.text, header, MISSING, partial(function.decode, raw, header), (), len(raw))
+    else:
+        cost = sys.getsizeof(value) if isinstance(value, (str, bytes, int, float)) else _PER_BYTE * len(raw)
+        item = Item(key.text, header, MISSING if places else value, Same(value) if places else None, places, cost)
     if function.auditor is not None:
         item.raw = raw  # what an audit compares
         item.cost += len(raw)
@@ -345,19 +206,21 @@ def fill(function: Function, ticket: Ticket | None, key: Key, raw: bytes, header
 
 
 def made(function: Function, item: Item) -> Any:
-    """A value for one more caller; MISSING where it cannot be read. From the second hit on it is copied, where
-    `copier_of` knows how."""
-    make = item.make
-    assert make is not None, "the value itself is not to be handed out"
-    try:
-        value = make()
-        item.decodes += 1
-        if item.decodes == 2:
-            copier = copier_of(make())
-            if copier is not None:
-                item.places, item.make = copier.places, copier.copy
-        return value
-    except DamagedEntry:
-        if function.near is not None:
-            function.near.forget(item)
-        return MISSING
+    """What one more caller gets of an item that stands; MISSING where it cannot be read. From the second hit on it is copied,
+    where `copier_of` knows how."""
+    value, make = item.value, item.make
+    if value is MISSING:
+        if make is None or (item.places and moved(item.places)):
+            return MISSING
+        try:
+            value = make()
+            if isinstance(make, partial):
+                item.decodes += 1
+                if item.decodes == 2 and (copier := copier_of(make())) is not None:
+                    item.places, item.make = copier.places, copier.copy
+        except DamagedEntry:
+            if function.near is not None:
+                function.near.forget(item)
+            return MISSING
+    item.visited = True
+    return value

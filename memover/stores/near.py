@@ -15,9 +15,8 @@ What is here decides nothing about time but the fence. Tokens decide what may be
 tokens alone decide, and there is no log of single invalidations that could have a gap. It is shared by a thousandth of the
 namespace's calls, which then go to the store once more.
 
-`moved`, `end_reading` and hits take no lock. Filling holds the latch. Eviction is SIEVE (Zhang, Yang, Yue, Vigfusson,
-Rashmi: "SIEVE is Simpler than LRU", NSDI 2024): a hit sets a flag, and a hand that goes from the oldest item to the newest
-removes the first one without it, so that what was asked for once leaves before what was asked for again.
+`moved`, `end_reading` and hits take no lock. Filling holds the latch. Which item leaves when there is no room, `sieve` says. An
+item that has left is dead, as one whose token moved: the calls that `runtime.bare` makes refer to items too.
 """
 
 from __future__ import annotations
@@ -30,6 +29,8 @@ from memover.engine.judge import VERSION
 from memover.engine.tokens import parse
 from memover.keys.names import of_calls
 from memover.latch import Latch
+from memover.model import MISSING
+from memover.stores.sieve import Sieve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -90,21 +91,20 @@ class Cell:
 class Item:
     """An entry in the tier.
 
-    `value` is handed out as it is while `make` is None; else `make()` makes one for each caller. Both hold while
-    `moved(places)` is False. `first` and `second` are the cells of the generation and of the call, `more` all others.
-    `versions` are the marks that are not in the store. `decodes` counts hits that decoded. `raw` are the entry's bytes where
-    somebody compares them with the source, else b""."""
+    `value` is the object itself where any caller may have it at any time, else MISSING: `make()` then makes what a caller gets,
+    while `moved(places)` is False. `first` and `second` are the cells of the generation and of the call, `more` all others.
+    `versions` are the marks that are not in the store. `decodes` counts hits that decoded; `visited` is the flag of `sieve`.
+    `raw` are the entry's bytes where somebody compares them with the source, else b""."""
 
     __slots__ = (
         "cost",
         "decodes",
         "first",
         "fresh_until",
+        "generation",
         "header",
         "make",
         "more",
-        "newer",
-        "older",
         "places",
         "raw",
         "second",
@@ -113,9 +113,6 @@ class Item:
         "versions",
         "visited",
     )
-
-    newer: Item | None
-    older: Item | None
 
     def __init__(
         self,
@@ -136,7 +133,7 @@ class Item:
         self.versions = tuple(mark for mark in header.marks if mark[0].startswith(VERSION)) if header.marks else ()
         self.first = self.second = _NOBODY
         self.more: tuple[Cell, ...] = ()
-        self.newer = self.older = None
+        self.generation = b""
         self.visited = False
         self.decodes = 0
         self.raw = b""
@@ -153,6 +150,18 @@ class Item:
 
     def cells(self) -> tuple[Cell, ...]:
         return (self.first, self.second, *self.more)
+
+    def end(self) -> None:
+        """It has left the tier. First what every hit asks for, then what it keeps."""
+        self.first = _NOBODY
+        self.value = MISSING
+        self.make = None
+
+
+def spared(item: Item) -> bool:
+    """Whether it was asked for since the hand of `sieve` was here; clears the flag. What is dead is not worth a round."""
+    visited, item.visited = item.visited, False
+    return visited and item.stands()
 
 
 _NOBODY = Cell(b"", b"")
@@ -185,9 +194,7 @@ class Tier:
         self.bytes = 0
         self.evicted = 0
         self._latch = Latch()
-        self._newest: Item | None = None
-        self._oldest: Item | None = None
-        self._hand: Item | None = None
+        self._sieve = Sieve(self.items, spared)
         _tiers.add(self)
 
     # -- what moved ---------------------------------------------------------------------------------------------------------
@@ -266,6 +273,7 @@ class Tier:
                     self._sweep((first, ticket.cell, *more))
                     return False
                 item.first, item.second, item.more = first or _NOBODY, ticket.cell, tuple(each for each in more if each)
+                item.generation = item.first.token
                 former = self.items.get(item.text)
                 for cell in item.cells():
                     cell.uses += 1
@@ -319,28 +327,11 @@ class Tier:
     # -- going out ----------------------------------------------------------------------------------------------------------
 
     def _link(self, item: Item) -> None:
-        item.older = self._newest
-        if self._newest is not None:
-            self._newest.newer = item
-        self._newest = item
-        if self._oldest is None:
-            self._oldest = item
         self.items[item.text] = item
+        self._sieve.came(item.text)
         self.bytes += item.cost
 
     def _remove(self, item: Item) -> None:
-        older, newer = item.older, item.newer
-        if self._hand is item:
-            self._hand = newer
-        if older is None:
-            self._oldest = newer
-        else:
-            older.newer = newer
-        if newer is None:
-            self._newest = older
-        else:
-            newer.older = older
-        item.older = item.newer = None
         if self.items.get(item.text) is item:
             self.items.pop(item.text, None)
         self.bytes -= item.cost
@@ -348,28 +339,23 @@ class Tier:
         for cell in cells:
             cell.uses -= 1
         self._sweep(cells)
+        item.end()
 
     def _evict(self) -> None:
-        steps = 2 * len(self.items) + 16
         while len(self.items) > self.max_entries or self.bytes > self.max_bytes:
-            item = self._hand or self._oldest
-            # What is dead is not worth another round.
-            while item is not None and item.visited and item.stands() and steps > 0:
-                item.visited = False
-                item = item.newer or self._oldest
-                steps -= 1
+            text = self._sieve.next()
+            item = None if text is None else self.items.get(text)
             if item is None:
                 self._clear()
                 return
-            self._hand = item
             self._remove(item)
             self.evicted += 1
 
     def _clear(self) -> None:
-        self._newest = self._oldest = self._hand = None
+        self._sieve.clear()
         self.bytes = 0
         for item in list(self.items.values()):
-            item.first = _NOBODY
+            item.end()
         self.items.clear()
         for cell in list(self.cells.values()):
             cell.uses = 0

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from memover.cached import AsyncCachedFunction, BoundAsyncCachedFunction, Face
+from memover.cached import AsyncCachedFunction, Face
 from memover.runtime.state import all_states
 
 if TYPE_CHECKING:
@@ -80,30 +80,24 @@ def _watched() -> Generator[list[str], None, None]:
     pending: dict[int, tuple[str, Any, Any]] = {}
     forgotten: list[str] = []
 
-    def watching(call: Any) -> Any:
-        def called(function: Any, /, *args: Any, **kwargs: Any) -> Any:
-            answer = call(function, *args, **kwargs)
+    def called(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        answer = function._self_definition.call(*function._self_prefix, *args, **kwargs)
 
-            async def awaited() -> Any:
-                del pending[number]
-                return await answer
+        async def awaited() -> Any:
+            del pending[number]
+            return await answer
 
-            made = awaited()
-            number = id(made)
-            pending[number] = (function.__qualname__, made, answer)
-            return made
+        made = awaited()
+        number = id(made)
+        pending[number] = (function.__qualname__, made, answer)
+        return made
 
-        return called
-
-    kinds: tuple[Any, ...] = (AsyncCachedFunction, BoundAsyncCachedFunction)
-    calls = [(kind, kind.__dict__["__call__"]) for kind in kinds]
-    for kind, call in calls:
-        kind.__call__ = watching(call)
+    kind: Any = AsyncCachedFunction
+    kind.__call__ = called  # before the slot that each decorated object has
     try:
         yield forgotten
     finally:
-        for kind, call in calls:
-            kind.__call__ = call
+        del kind.__call__
         for name, *coroutines in list(pending.values()):
             forgotten.append(name)
             for each in coroutines:

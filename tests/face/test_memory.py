@@ -37,7 +37,7 @@ def test_no_more_than_max_entries_are_kept() -> None:
     assert [x for x in range(50) if f.peek(x)] == [45, 46, 47, 48, 49]
 
 
-def test_the_least_recently_used_entry_leaves_first() -> None:
+def test_what_was_not_asked_for_again_leaves_first() -> None:
     """A hit is a use, of values handed out as they are and of those decoded anew."""
     for wrap in (lambda x: x, lambda x: [x]):
         cache = Cache(max_entries=3)
@@ -52,12 +52,19 @@ def test_the_least_recently_used_entry_leaves_first() -> None:
         f(1)
         f(4)
         assert [x for x in (1, 2, 3, 4) if f.peek(x)] == [1, 3, 4]
-        f(3)
-        f(5)
-        f(6)
-        assert f.peek(1) is None
-        f(3)
-        assert f.cache_info().hits == 3
+
+
+def test_a_scan_does_not_empty_the_cache() -> None:
+    """What is asked for now and then stays, however many others are asked for once in between."""
+    f, runs = cached(Cache(max_entries=20))
+    for x in range(10):
+        f(x)
+    for x in range(1000, 1300):
+        f(x % 10)
+        f(x)
+    assert runs[:10] == list(range(10))
+    assert [x for x in runs if x < 10] == list(range(10))
+    assert f.cache_info().currsize == 20
 
 
 def test_a_cache_of_one_entry_works() -> None:

@@ -360,6 +360,7 @@ OPERATIONS = {
     operation.name: operation
     for operation in (
         Operation("hit", _stored("plain"), lambda b, x: b.plain(x), _same, _of("plain")),
+        Operation("hit by a call of its own", lambda b, x: [b.plain(x) for _ in range(4)], lambda b, x: b.plain(x), _same, _of("plain")),
         Operation("miss", _nothing, lambda b, x: b.plain(x), _same, _of("plain"), strict=False),
         Operation("invalidate", _stored_then_changed("plain"), lambda b, x: b.plain.invalidate(x), _holds("plain"), _of("plain"), True),
         Operation("invalidate_all", _stored_then_changed("plain"), lambda b, x: b.plain.invalidate_all(), _holds("plain"), _of("plain"), True),

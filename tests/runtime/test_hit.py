@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,10 +14,10 @@ from hypothesis import strategies as st
 
 from memover import Cache
 from memover.codec.envelope import payload_of, read_header, seal
-from memover.engine.judge import FRESH, is_fresh, judge
+from memover.engine.judge import FRESH, FRESH_SOURCE, is_fresh, judge
 from memover.engine.store import Request, StoredEntry
 from memover.model import MISSING, Key
-from memover.runtime import hit
+from memover.runtime import bare, hit
 from memover.runtime.counters import COUNTERS
 from memover.runtime.run import run
 from memover.stores.memory import MemoryStore
@@ -46,10 +48,10 @@ class Watched:
         def noted(*args: Any, **kwargs: Any) -> Any:
             if name in ("fetch", "afetch"):
                 self._calls.append("read")
-            elif name not in ("value", "decoded"):
+            elif name not in ("standing", "decoded"):
                 self._calls.append(name)
             answer = found(*args, **kwargs)
-            if name == "value" and answer is not MISSING:
+            if name == "standing" and answer is not None and answer.shared is not MISSING:
                 self._calls.append("read")  # a hit that needs nothing but the memory store's dictionaries
             return answer
 
@@ -68,7 +70,7 @@ class Ground:
         self.tag = self.name + b":tag"
 
     def raw(self, key: Key) -> bytes:
-        found = self.memory.items[key.text].raw if self.memory is not None else self.client.get(key.entry)  # type: ignore[union-attr]
+        found = self.memory.items[key.text].raw(key.entry) if self.memory is not None else self.client.get(key.entry)  # type: ignore[union-attr]
         assert isinstance(found, bytes)
         return found
 
@@ -80,10 +82,10 @@ class Ground:
             if raw is not None:
                 self.client.set(self.key.entry, raw)
         elif raw is None:
-            del self.memory.items[self.key.text]
+            self.memory._leave(self.key.text)
         else:
             header = read_header(self.raw(self.other), self.other.entry)._replace(generation=self.token() or b"")
-            self.memory.items[self.key.text] = Item(raw, header, MISSING)
+            self.memory._place(self.key.text, Item(raw, header, MISSING))
 
     def token(self) -> bytes | None:
         if self.memory is not None:
@@ -203,11 +205,11 @@ def observe(
         function.store = state.store = Watched(state.store, calls)
         if state.memory is not None:
             state.memory = state.store
-        bare = (hit.acached_call if awaited else hit.cached_call)(function, resident.lookup)
+        served = (bare.acached_call if awaited else bare.cached_call)(function, resident.lookup)
         general = hit.ageneral if awaited else hit.general
 
         async def call() -> Any:
-            answer = general(function, resident.lookup, (ARGUMENT,), {}) if whole else bare(ARGUMENT)
+            answer = general(function, resident.lookup, (ARGUMENT,), {}) if whole else served(ARGUMENT)
             return await answer if awaited else answer
 
         value = await call()
@@ -242,6 +244,52 @@ def test_the_bare_path_and_the_flow_agree(
     assert (by_bare_path.counted["hits"], by_bare_path.counted["misses"]) == ((1, 0) if served else (0, 1))
     assert by_bare_path.calls[0] == "read"
     assert (by_bare_path.calls == ["read"]) == served
+
+
+@pytest.mark.parametrize("awaited", [False, True], ids=["def", "async def"])
+@pytest.mark.parametrize("result", [SHARED, COPIED], ids=["shared", "copied"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_generated_call_agrees(kind: str, result: Any, awaited: bool) -> None:
+    """For every kind of entry, after hits that had a call of its own made for the function: served by the flow, served by it."""
+    spoil, served = KINDS[kind]
+    runs: list[int] = []
+
+    def load(number: int) -> Any:
+        runs.append(number)
+        return list(result) if isinstance(result, list) else result
+
+    async def load_awaited(number: int) -> Any:
+        return load(number)
+
+    async def observed() -> None:
+        made = Cache().versioned(namespace="f", version=1, ttl=1000)(load_awaited if awaited else load)
+
+        async def call(number: int = ARGUMENT) -> Any:
+            answer = made(number)
+            return await answer if awaited else answer
+
+        for number in (ARGUMENT, ARGUMENT + 1):
+            assert [await call(number) for _ in range(4)] == [result] * 4
+        resident: Resident = made._self_definition.now()
+        assert resident.call.__name__ == made.__name__, "a call of its own"
+        before = made.cache_info()[:2]
+        runs.clear()
+        spoil(Ground(resident, None))
+        assert await call() == result
+        assert len(runs) == (0 if served else 1)
+        hits, misses = (now - then for now, then in zip(made.cache_info()[:2], before))
+        assert (hits, misses) == ((1, 0) if served else (0, 1))
+        assert await call() == result
+
+    asyncio.run(observed())
+
+
+def test_the_source_of_the_short_form_is_the_short_form() -> None:
+    """What generated calls ask is what `is_fresh` asks, but for identity in the place of equality."""
+    (said,) = (node for node in ast.walk(ast.parse(inspect.getsource(is_fresh))) if isinstance(node, ast.Return))
+    names = {name: name for name in ("generation", "token", "now", "fresh_until")}
+    assert said.value is not None
+    assert FRESH_SOURCE.format(**names).replace(" is ", " == ") == ast.unparse(said.value)
 
 
 GENERATIONS = st.sampled_from([b"1-00000000000000aa", b"2-00000000000000bb"])

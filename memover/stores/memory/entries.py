@@ -2,8 +2,11 @@
 
 Reads take no lock: they are single operations on dictionaries, and a changed entry is a new `Item`. What changes more than
 one thing holds the latch. A signal handler or a finalizer may use the store in the middle of such a section of its own
-thread; the section then sees that `Latch.entries` has grown, and begins again or stores nothing. The least recently used
-entry leaves first; generations are not entries and stay.
+thread; the section then sees that `Latch.entries` has grown, and begins again or stores nothing. Which entry leaves when
+there are too many, `sieve` says; generations are not entries and stay.
+
+An item that has left the dictionary is dead (`Item.end`): whoever still refers to it, as the calls that `runtime.bare` makes
+do, serves it no more.
 
 Its methods are generators that never yield (`immediate`).
 """
@@ -12,23 +15,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from memover.clocks import monotonic, wall
-from memover.codec.copier import copier_of, moved
+from memover.codec.copier import Same, copier_of, moved
+from memover.codec.envelope import Header, seal
 from memover.engine import lease as leases
 from memover.engine.judge import is_fresh
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Request, Seen, SeenMany, StoredEntry
 from memover.keys.names import transient
 from memover.latch import Latch
 from memover.model import MISSING
+from memover.stores.sieve import Sieve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from memover.codec.envelope import Header
     from memover.engine.steps import Flow
     from memover.model import Key
 
@@ -60,42 +64,193 @@ def number(token: bytes | None) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-class Item:
-    """A stored entry.
+class Batch:
+    """What entries have in common that one function stored about the same time, so that each need not have it.
 
-    `value` is the object itself when it may be shared, else MISSING; `copy` makes an object for each caller where it may
-    not, once a second hit has shown that it pays (None until then). Either holds while `moved(places)` is False. An entry that
-    carries tokens beside its generation (`marked`) has neither, because `MemoryEntries.value` looks at its generation alone.
-    `ends` is the hard limit in monotonic seconds."""
+    `generation` and `fingerprint` are those of their headers. Entries that are kept without their bytes have the rest too:
+    `codec` and `codec_name`, their `lifetime` (seconds from creation to `fresh_until`), their hard limit `ends` in monotonic
+    seconds, and the load time of the first of them, which nobody asks for: functions that refresh early keep the bytes."""
 
     __slots__ = (
-        "copy",
-        "decoded",
+        "codec",
+        "codec_name",
+        "created_at",
         "ends",
         "fingerprint",
-        "fresh_until",
         "generation",
-        "marked",
-        "places",
-        "raw",
-        "usable_until",
-        "value",
+        "lifetime",
+        "load_time",
+        "__weakref__",
     )
 
     def __init__(
-        self, raw: bytes, header: Header, value: Any, places: tuple[Any, ...] = (), ends: float = math.inf
+        self, header: Header, codec: Any = None, ends: float = math.inf, generation: bytes | None = None
     ) -> None:
+        self.generation = header.generation if generation is None else generation
+        self.fingerprint = header.fingerprint
+        self.codec = codec
+        self.codec_name = header.codec
+        self.lifetime = header.fresh_until - header.created_at
+        self.created_at = header.created_at
+        self.load_time = header.load_time
         self.ends = ends
-        self.copy: Callable[[], Any] | None = None
+
+    def fits(self, header: Header, codec: Any, ends: float) -> bool:
+        """Whether an entry can be of this batch."""
+        return (
+            self.generation == header.generation
+            and self.fingerprint == header.fingerprint
+            and self.codec is codec
+            and self.ends == ends
+            and (codec is None or self.lifetime == header.fresh_until - header.created_at)
+            # For ever: nothing can be subtracted from that.
+            and (codec is None or self.lifetime != math.inf or self.created_at == header.created_at)
+        )
+
+    def created(self, fresh_until: float) -> float:
+        """When an entry of this batch was made."""
+        return self.created_at if self.lifetime == math.inf else fresh_until - self.lifetime
+
+
+class Slim(float):
+    """A stored entry without its bytes: an immutable value from which they are made again when somebody asks.
+
+    It is a float, its `fresh_until`: an object for that would take a seventh of all that an entry of an int takes. `value`
+    is the object itself where any caller may have it at any time, else MISSING. `visited` is the flag of `sieve`."""
+
+    __slots__ = ("batch", "value", "visited")
+
+    batch: Batch
+    value: Any
+    visited: bool
+
+    # What `Item` has of its own.
+    copy: Callable[[], Any] | None = None
+    decoded = 2
+    marked = False
+    places: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, batch: Batch, header: Header, value: Any) -> Slim:
+        item = cls(header.fresh_until)
+        item.batch = batch
+        item.value = value
+        item.visited = False
+        return item
+
+    @property
+    def fresh_until(self) -> float:
+        return float(self)
+
+    @property
+    def usable_until(self) -> float:
+        return float(self)
+
+    @property
+    def ends(self) -> float:
+        """The hard limit in monotonic seconds."""
+        return self.batch.ends
+
+    @property
+    def shared(self) -> Any:
+        """The object that every caller gets, MISSING where there is none."""
+        return self.value
+
+    def raw(self, entry: bytes) -> bytes | None:
+        """The entry's bytes under its key; None when it has left the store in the meantime."""
+        value, batch = self.value, self.batch
+        if value is MISSING or batch.codec is None:
+            return None
+        fresh_until = float(self)
+        return seal(
+            batch.codec.encode(value),
+            key=entry,
+            generation=batch.generation,
+            codec=batch.codec_name,
+            created_at=batch.created(fresh_until),
+            load_time=batch.load_time,
+            fresh_until=fresh_until,
+            usable_until=fresh_until,
+            fingerprint=batch.fingerprint,
+        )
+
+    def serve(self) -> Any:
+        """What one more caller gets of an entry that stands; MISSING where it is to be decoded."""
+        value = self.value
+        if value is MISSING:
+            copy = self.copy
+            if copy is None or (self.places and moved(self.places)):
+                return MISSING
+            value = copy()
+        self.visited = True
+        return value
+
+    def end(self) -> None:
+        """It has left the store. First what every hit asks for, then what it keeps."""
+        self.batch = _ENDED
+        self.value = MISSING
+
+
+class Item(Slim):
+    """A stored entry with its bytes.
+
+    Where `value` is MISSING, `copy` makes what a caller gets, while `moved(places)` is False, or is None where the bytes are to be
+    decoded. An entry that carries tokens beside its generation (`marked`) has neither, because `standing` looks at its
+    generation alone."""
+
+    __slots__ = ("_ends", "_raw", "_usable_until", "copy", "decoded", "marked", "places")
+
+    def __new__(cls, raw: bytes, header: Header, *args: Any, **kwargs: Any) -> Item:
+        return super().__new__(cls, header.fresh_until)
+
+    def __init__(
+        self,
+        raw: bytes,
+        header: Header,
+        value: Any,
+        places: tuple[Any, ...] = (),
+        ends: float = math.inf,
+        batch: Batch | None = None,
+    ) -> None:
+        self.batch = Batch(header) if batch is None else batch
+        self.visited = False
         self.decoded = 0
         self.marked = bool(header.marks)
         self.places = places
-        self.raw = raw
-        self.generation = header.generation
-        self.fresh_until = header.fresh_until
-        self.usable_until = header.usable_until
-        self.fingerprint = header.fingerprint
-        self.value = MISSING if self.marked else value
+        self.value = MISSING if self.marked or places else value
+        self.copy = Same(value) if places and not self.marked else None
+        self._raw = raw
+        self._ends = ends
+        self._usable_until = header.usable_until
+
+    @property
+    def usable_until(self) -> float:
+        return self._usable_until
+
+    @property
+    def ends(self) -> float:
+        return self._ends
+
+    @property
+    def shared(self) -> Any:
+        return self.copy.value if isinstance(self.copy, Same) else self.value
+
+    def raw(self, entry: bytes) -> bytes | None:
+        return self._raw
+
+    def end(self) -> None:
+        super().end()
+        self.copy = None
+
+
+_ENDED = Batch(Header(0, "", 0, b"", b"", (), 0.0, 0.0, 0.0, 0.0, b"", 0, 0, 0))
+"""That of no entry: no token is empty."""
+
+
+def spared(item: Slim) -> bool:
+    """Whether it was asked for since the hand of `sieve` was here; clears the flag."""
+    visited, item.visited = item.visited, False
+    return visited
 
 
 class MemoryEntries:
@@ -107,11 +262,14 @@ class MemoryEntries:
     def __init__(self, max_entries: int) -> None:
         self.address = f"memory://{id(self):x}"
         self.max_entries = max_entries
-        self.items: OrderedDict[str, Item] = OrderedDict()
+        self.items: dict[str, Slim] = {}
+        self._batches: WeakValueDictionary[bytes, Batch] = WeakValueDictionary()
+        """The last of each generation's name, while there are entries of it."""
         self.tokens: dict[bytes, bytes] = {}
         self._leases: dict[bytes, tuple[bytes, float]] = {}
         self._token_ends: dict[bytes, float] = {}
         self._sweep_items_at = self._sweep_tokens_at = self._sweep_leases_at = 256
+        self._sieve = Sieve(self.items, spared)
         self._latch = Latch()
 
     def after_fork(self) -> None:
@@ -127,32 +285,31 @@ class MemoryEntries:
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
-    def value(self, text: str, name: bytes, fingerprint: bytes) -> Any:
-        """The value stored under a key that depends on one generation only, if it is fresh, of this shape, and can be handed
-        out without decoding; else MISSING. The whole of a hit that nobody observes."""
+    def standing(self, text: str, name: bytes, fingerprint: bytes) -> Slim | None:
+        """The entry under a key that depends on one generation only, if it is fresh and of this shape."""
         # The hard limit is not asked for: `fresh_until` comes before it.
         item = self.items.get(text)
         if (
             item is None
-            or item.fingerprint != fingerprint
-            or not is_fresh(item.generation, item.fresh_until, self.tokens.get(name), time.time())
+            or item.marked
+            or item.batch.fingerprint != fingerprint
+            or not is_fresh(item.batch.generation, item, self.tokens.get(name), time.time())
         ):
-            return MISSING
-        value = item.value
-        if value is MISSING and item.copy is None:
-            return MISSING
-        if item.places and moved(item.places):
-            return MISSING
-        self._used(text)
-        return item.copy() if value is MISSING and item.copy is not None else value
+            return None
+        return item
+
+    def value(self, text: str, name: bytes, fingerprint: bytes) -> Any:
+        """What a caller gets of such an entry without decoding, else MISSING."""
+        item = self.standing(text, name, fingerprint)
+        return MISSING if item is None else item.serve()
 
     def decoded(self, text: str, raw: bytes, decode: Callable[[], Any]) -> None:
         """An entry was decoded for a hit. From the second time on it is copied instead, where `copier_of` knows how."""
         item = self.items.get(text)
-        if item is None or item.raw is not raw or item.marked or item.decoded > 1:
+        if not isinstance(item, Item) or item._raw is not raw or item.marked or item.decoded > 1:
             return
         item.decoded += 1
-        if item.decoded > 1 and item.value is MISSING:
+        if item.decoded > 1 and item.value is MISSING and item.copy is None:
             made = copier_of(decode())
             if made is not None:
                 item.places = made.places
@@ -164,23 +321,18 @@ class MemoryEntries:
         item = self._item_at(key.text)
         if item is None:
             return Seen(key.names, tokens, None)
-        self._used(key.text)
-        return Seen(key.names, tokens, item.raw)
+        item.visited = True
+        return Seen(key.names, tokens, item.raw(key.entry))
 
     async def afetch(self, key: Key) -> Seen:
         """As `fetch`."""
         return self.fetch(key)
 
-    def _item_at(self, text: str) -> Item | None:
+    def _item_at(self, text: str) -> Slim | None:
         """The entry of a key, None from its hard limit on."""
         item = self.items.get(text)
-        return None if item is not None and item.ends != math.inf and item.ends <= monotonic() else item
-
-    def _used(self, text: str) -> None:
-        try:
-            self.items.move_to_end(text)
-        except KeyError:  # evicted by another thread since; the item in hand is still right
-            pass
+        ends = math.inf if item is None else item.ends
+        return None if ends != math.inf and ends <= monotonic() else item
 
     read = immediate(fetch)
 
@@ -245,33 +397,61 @@ class MemoryEntries:
         return [self._stored(entry) for entry in entries]
 
     def _stored(self, entry: StoredEntry) -> bool:
-        key, header = entry.key, entry.header
+        key = entry.key
         with self._latch:
             before = self._latch.entries
             if not leases.is_held(self._lease(key.lease), entry.token):
                 return False
             for name in entry.names:
                 self._keep_token(name, entry.expire_ms or math.inf)
-            self._place(key.text, Item(entry.raw, header, entry.value, entry.places, limit(entry.expire_ms)))
+            self._place(key.text, self._made(entry))
             self._leases.pop(key.lease, None)
             if before != self._latch.entries:
                 # Something ran in the middle of this section, perhaps the invalidation of this very call.
-                self.items.pop(key.text, None)
+                self._leave(key.text)
                 return False
             return True
 
-    def _place(self, text: str, item: Item) -> None:
+    def _made(self, entry: StoredEntry) -> Slim:
+        header, codec, ends, name = entry.header, entry.codec, limit(entry.expire_ms), entry.key.names[0]
+        if codec is not None and not header.marks and header.usable_until == header.fresh_until:
+            # Of the same sixteenth of a second are many. Later by that is no harm: `fresh_until` is exact, and comes first.
+            batch = self._batch(name, header, codec, math.inf if ends == math.inf else math.ceil(ends * 16) / 16)
+            if batch.created(header.fresh_until) == header.created_at:
+                return Slim.of(batch, header, entry.value)
+        return Item(entry.raw, header, entry.value, entry.places, ends, self._batch(name, header))
+
+    def _batch(self, name: bytes, header: Header, codec: Any = None, ends: float = math.inf) -> Batch:
+        batch = self._batches.get(name)
+        if batch is None or not batch.fits(header, codec, ends):
+            token = self.tokens.get(
+                name
+            )  # the same object, where it is the same token: see `engine.judge.FRESH_SOURCE`
+            own = token if token == header.generation else None
+            batch = self._batches[name] = Batch(header, codec, ends, own)
+        return batch
+
+    def _place(self, text: str, item: Slim) -> None:
         items = self.items
+        former = items.get(text)
+        if former is None:
+            while len(items) >= self.max_entries and (leaving := self._sieve.next()) is not None:
+                self._leave(leaving)
+            self._sieve.came(text)
         items[text] = item
-        items.move_to_end(text)
-        while len(items) > self.max_entries:
-            items.popitem(last=False)
+        if former is not None:
+            former.end()
         if len(items) > self._sweep_items_at:
             now, moment = wall(), monotonic()
             over = [each for each, stored in list(items.items()) if stored.usable_until <= now or stored.ends <= moment]
             for each in over:
-                items.pop(each, None)
+                self._leave(each)
             self._sweep_items_at = 2 * len(items) + 256
+
+    def _leave(self, text: str) -> None:
+        item = self.items.pop(text, None)
+        if item is not None:
+            item.end()
 
     @immediate
     def release(self, key: Key, token: str, failed: bool) -> None:
@@ -310,7 +490,7 @@ class MemoryEntries:
     @immediate
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> None:
         with self._latch:
-            self.items.pop(entry.decode(), None)
+            self._leave(entry.decode())
             self._leases.pop(lease, None)
             self._move_along(along, nonce)
 

@@ -10,7 +10,7 @@ from memover.engine.judge import is_fresh
 from memover.engine.store import INTEGER, INTEGER_LIMIT, Change, Parcel, Stamp
 from memover.errors import DamagedEntry
 from memover.model import MISSING
-from memover.stores.memory.entries import Item, MemoryEntries, immediate, limit
+from memover.stores.memory.entries import Item, MemoryEntries, Slim, immediate, limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,16 +52,16 @@ class MemoryKeyValues(MemoryEntries):
                 found = self._live(key, generation, now)
                 if found is None:
                     return Change(False, generation)
-                old, header = found
+                old, raw, header = found
                 if header.codec != INTEGER:
                     return Change(False, generation, False)
                 try:
-                    value = int(bytes(payload_of(old.raw, header))) + delta
+                    value = int(bytes(payload_of(raw, header))) + delta
                 except (DamagedEntry, ValueError):
                     return Change(False, generation)
                 if not -INTEGER_LIMIT < value < INTEGER_LIMIT:
                     return Change(False, generation, False)
-                item = self._item(key, rewritten(old.raw, header, payload=b"%d" % value), value, ends=old.ends)
+                item = self._item(key, rewritten(raw, header, payload=b"%d" % value), value, ends=old.ends)
                 if entries == self._latch.entries:
                     self._place(key.text, item)
                     return Change(True, generation, value)
@@ -72,7 +72,7 @@ class MemoryKeyValues(MemoryEntries):
             while True:
                 entries = self._latch.entries
                 item = self._item_at(key.text)
-                if item is None or item.raw != old:
+                if item is None or item.raw(key.entry) != old:
                     return False
                 changed = self._item(key, new, MISSING, ends=item.ends)
                 if entries == self._latch.entries:
@@ -88,9 +88,9 @@ class MemoryKeyValues(MemoryEntries):
                 found = self._live(parcel.key, generation, now)
                 if found is None:
                     return Change(False, generation)
-                old, header = found
-                raw = rewritten(old.raw, header, fresh_until=fresh_until)
-                item = self._item(parcel.key, raw, old.value, old.places, limit(max(parcel.expire_ms, 0)))
+                old, raw, header = found
+                raw = rewritten(raw, header, fresh_until=fresh_until)
+                item = self._item(parcel.key, raw, old.shared, old.places, limit(max(parcel.expire_ms, 0)))
                 if entries != self._latch.entries:
                     continue  # something ran in the middle of this section, perhaps a removal
                 if parcel.expire_ms < 0:
@@ -108,8 +108,8 @@ class MemoryKeyValues(MemoryEntries):
                 found = self._live(key, generation, now)
                 if found is None:
                     return Change(False, generation)
-                old, header = found
-                item = self._item(to, rewritten(old.raw, header, key=to.entry), old.value, old.places, old.ends)
+                old, raw, header = found
+                item = self._item(to, rewritten(raw, header, key=to.entry), old.shared, old.places, old.ends)
                 if entries == self._latch.entries:
                     self._remove(key)
                     self._remove(to)
@@ -121,7 +121,7 @@ class MemoryKeyValues(MemoryEntries):
         with self._latch:
             item = self._item_at(key.text)
             self._remove(key)
-            return self.tokens.get(key.names[0]), None if item is None else item.raw
+            return self.tokens.get(key.names[0]), None if item is None else item.raw(key.entry)
 
     @immediate
     def remove_many(self, keys: Sequence[Key]) -> None:
@@ -134,17 +134,18 @@ class MemoryKeyValues(MemoryEntries):
     def _under(self, stamp: Stamp) -> bytes:
         return self._ensure(stamp.name, stamp.nonce, stamp.floor, 0)
 
-    def _live(self, key: Key, generation: bytes, now: float) -> tuple[Item, Header] | None:
+    def _live(self, key: Key, generation: bytes, now: float) -> tuple[Slim, bytes, Header] | None:
         item = self._item_at(key.text)
-        if item is None:
+        raw = None if item is None else item.raw(key.entry)
+        if item is None or raw is None:
             return None
         try:
-            header = read_header(item.raw, key.entry)
+            header = read_header(raw, key.entry)
         except DamagedEntry:
             return None
         if header.kind != KIND_KEY_VALUE or not is_fresh(header.generation, header.fresh_until, generation, now):
             return None
-        return item, header
+        return item, raw, header
 
     def _lay(self, parcel: Parcel, generation: bytes) -> None:
         self._remove(parcel.key)
@@ -161,5 +162,5 @@ class MemoryKeyValues(MemoryEntries):
         return Item(raw, read_header(raw, key.entry), value, places, ends)
 
     def _remove(self, key: Key) -> None:
-        self.items.pop(key.text, None)
+        self._leave(key.text)
         self._leases.pop(key.lease, None)

@@ -1,0 +1,327 @@
+"""The cached call itself, as long as nothing else must happen: a hit has no generator, no lock and no event.
+
+Both ways to a hit are here, and `engine.load.get` says the same as a flow; a test holds them together.
+
+* `cached_call` and `acached_call` take any call: arguments to key, this process's tier (a memory store, or a near cache),
+  then one read of the store, judged and decoded. What is not served goes on in `hit`.
+* `hot_call` is made for one function, when its tier has answered for the first time, and is then the decorated object's own
+  `__call__`. It has the function's parameters, and a dictionary from arguments to items of the tier. It asks what a hit must
+  ask, in one frame, and leaves everything else to the calls above.
+
+What the source of `hot_call` comes to for `def price(sku, count=1)` on a memory store:
+
+    def price(sku, count=default1):
+        nonlocal hits
+        if observers.busy or (under_way and inside() is not None): return general(function, lookup, (sku, count), {})
+        try:
+            item = known[type(sku)][type(count)][sku, count]
+            if item.batch.generation is tokens[name] and time.time() < item:
+                value = item.value
+                if value is not MISSING:
+                    item.visited = True
+                    hits += 1
+                    return value
+            else: item = None
+        except (KeyError, TypeError): item = None                # TypeError: what cannot be hashed
+        if item is not None:
+            value = serve(item)                                  # a copy, or MISSING
+            if value is not MISSING:
+                hits += 1
+                return value
+        key = lookup(sku, count)
+        item = find(key)
+        if item is not None: keep((type(sku), type(count)), (sku, count), (sku, count), item)
+        return answer(key, (sku, count), {})
+
+`known` is held to the items by what ends them: an item that left its tier, or whose token moved, does not stand.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from operator import methodcaller
+from time import perf_counter
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memover.clocks import boottime, wall
+from memover.codec.envelope import read_header
+from memover.engine.answers import Reading
+from memover.engine.judge import FRESH, FRESH_SOURCE, judge
+from memover.errors import DamagedEntry, StoreError
+from memover.model import MISSING
+from memover.runtime.dependencies import INSIDE, UNDER_WAY
+from memover.runtime.hit import aabsent, absent, ageneral, general
+from memover.runtime.near import ageneral_near, fill, general_near, made, standing, ticket_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memover.engine.store import Seen
+    from memover.model import Key
+    from memover.runtime.function import Function
+    from memover.stores.near import Ticket
+
+__all__ = ["acached_call", "cached_call", "hot_call"]
+
+
+class Tier(NamedTuple):
+    """How the calls of one function ask this process's tier, and the source of what `hot_call` asks of an item.
+
+    `find(key)` returns an item that stands, `serve(item)` what a caller gets of it or MISSING. `kept(item)` says whether what
+    `stands` asks is all there is to ask of it. `pausing` is the source of when not to ask; `names` are those of both sources."""
+
+    find: Callable[[Key], Any]
+    serve: Callable[[Any], Any]
+    kept: Callable[[Any], bool]
+    stands: str
+    pausing: str
+    names: dict[str, Any]
+    near: bool
+
+
+def fresh(generation: str, token: str, fresh_until: str) -> str:
+    """The source of `is_fresh` of an item, now."""
+    return FRESH_SOURCE.format(generation=generation, token=token, now="{p}time.time()", fresh_until=fresh_until)
+
+
+def tier_of(function: Function) -> Tier | None:
+    """The tier of a function, None where every call goes to the store."""
+    memory, near = function.state.memory, function.near
+    if near is not None:
+        stands = fresh("{p}item.generation", "{p}item.first.token", "{p}item.fresh_until")
+        return Tier(
+            partial(standing, function),
+            partial(made, function),
+            lambda item: not item.more and not item.versions,
+            f"{{p}}item.first.alive and {{p}}item.second.alive and {stands} and {{p}}boottime() - {{p}}tier.fence <= {{p}}staleness",
+            "{p}observers.busy or ({p}under_way and {p}inside() is not None) or {p}witness.owed",
+            {"boottime": boottime, "tier": near, "staleness": function.policy.near, "witness": function.witness},
+            True,
+        )
+    if memory is None or not function.simple:
+        return None
+    name, tokens = function.generation_name, memory.tokens
+    stands = fresh("{p}item.batch.generation", "{p}tokens[{p}name]", "{p}item")  # an item is its own fresh_until
+    return Tier(
+        lambda key: memory.standing(key.text, name, function.fingerprint),
+        methodcaller("serve"),
+        lambda item: True,
+        stands,
+        "{p}observers.busy or ({p}under_way and {p}inside() is not None)",
+        {"tokens": tokens, "name": name},
+        False,
+    )
+
+
+class Bare:
+    """What the calls of a `def` and of an `async def` function share: the tier before the store, and what a read comes to."""
+
+    def __init__(self, function: Function, tier: Tier | None, warmed: Callable[[], None]) -> None:
+        self.function = function
+        self.tier = tier
+        self.memory = function.state.memory if function.simple else None
+        self.warmed: Callable[[], None] | None = warmed
+
+    def at_hand(self, key: Key) -> Any:
+        """What the tier has for a caller, else MISSING. After the first hit of all, `warmed` is called."""
+        tier = self.tier
+        if tier is None:
+            return MISSING
+        item = tier.find(key)
+        value = MISSING if item is None else tier.serve(item)
+        if value is not MISSING:
+            counters = self.function.counters
+            counters.own_hits += 1
+            if tier.near:
+                counters.own_near_hits += 1
+            warmed, self.warmed = self.warmed, None
+            if warmed is not None:
+                warmed()
+        return value
+
+    def served(self, key: Key, seen: Seen, forgotten: int, ticket: Ticket | None) -> Any:
+        """The value of an entry that was read, MISSING where it is not plainly to be served. It comes into the tier."""
+        function, witness = self.function, self.function.witness
+        names, tokens, raw, _ = seen
+        if raw is None or not witness.trusts(names, tokens):
+            return MISSING
+        try:
+            header = read_header(raw, key.entry)
+            if header.kind or FRESH is not judge(
+                header, names, tokens, wall(), required=key.required, soft=function.soft_name, versions=witness.versions
+            ):
+                return MISSING
+            value = function.decode(raw, header)
+        except DamagedEntry:
+            return MISSING  # `absent` reads the header once more, and counts it there
+        if self.memory is not None:
+            self.memory.decoded(key.text, raw, partial(function.decode, raw, header))
+        elif function.last_answers is not None:
+            function.keep_answer(key, Reading(names, tokens, raw, header), forgotten)
+        if ticket is not None:
+            fill(function, ticket, key, raw, header, value)
+        function.counters.own_hits += 1
+        return value
+
+
+def cached_call(
+    function: Function, lookup: Callable[..., Key], install: Callable[[Callable[..., Any]], None] | None = None
+) -> Callable[..., Any]:
+    """The cached call of a `def` function. `install(call)` is called once, when there is a `hot_call` to be used instead."""
+    observers, witness, under_way = function.observers, function.witness, UNDER_WAY
+    inside, fetch, tier = INSIDE.get, function.state.store.fetch, tier_of(function)
+    whole = general if function.near is None else general_near
+
+    def warmed() -> None:
+        if install is not None and tier is not None:
+            hot = hot_call(function, lookup, tier, whole, answer, awaited=False)
+            if hot is not None:
+                install(hot)
+
+    bare = Bare(function, tier, warmed)
+    at_hand, served = bare.at_hand, bare.served
+    near = function.near is not None
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if observers.busy or (under_way and inside() is not None) or (near and witness.owed):
+            return whole(function, lookup, args, kwargs)
+        return answer(lookup(*args, **kwargs), args, kwargs)
+
+    def answer(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not function.whole:
+            value = at_hand(key)
+            if value is not MISSING:
+                return value
+        if witness.owed or function.whole:
+            return whole(function, lookup, args, kwargs)
+        ticket = ticket_of(function, key) if near else None
+        if function.learned:
+            key = function.known_key(key)
+        began, forgotten = perf_counter(), function.forgotten
+        try:
+            seen = fetch(key)
+        except StoreError as error:
+            return absent(function, key, args, kwargs, error, None, began)
+        value = served(key, seen, forgotten, ticket)
+        return value if value is not MISSING else absent(function, key, args, kwargs, None, seen, began)
+
+    return call
+
+
+def acached_call(
+    function: Function, lookup: Callable[..., Key], install: Callable[[Callable[..., Any]], None] | None = None
+) -> Callable[..., Any]:
+    """As `cached_call`, of an `async def` function."""
+    observers, witness, under_way = function.observers, function.witness, UNDER_WAY
+    inside, store, tier = INSIDE.get, function.state.store, tier_of(function)
+    fetch, afetch = (store.fetch if store.local else None), store.afetch
+    whole = ageneral if function.near is None else ageneral_near
+
+    def warmed() -> None:
+        if install is not None and tier is not None:
+            hot = hot_call(function, lookup, tier, whole, answer, awaited=True)
+            if hot is not None:
+                install(hot)
+
+    bare = Bare(function, tier, warmed)
+    at_hand, served = bare.at_hand, bare.served
+    near = function.near is not None
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        if observers.busy or (under_way and inside() is not None) or (near and witness.owed):
+            return await whole(function, lookup, args, kwargs)
+        return await answer(lookup(*args, **kwargs), args, kwargs)
+
+    async def answer(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not function.whole:
+            value = at_hand(key)
+            if value is not MISSING:
+                return value
+        if witness.owed or function.whole:
+            return await whole(function, lookup, args, kwargs)
+        ticket = ticket_of(function, key) if near else None
+        if function.learned:
+            key = function.known_key(key)
+        began, forgotten = perf_counter(), function.forgotten
+        try:
+            seen = await afetch(key) if fetch is None else fetch(key)
+        except StoreError as error:
+            return await aabsent(function, key, args, kwargs, error, None, began)
+        value = served(key, seen, forgotten, ticket)
+        return value if value is not MISSING else await aabsent(function, key, args, kwargs, None, seen, began)
+
+    return call
+
+
+# -- the call that is made for one function ------------------------------------------------------------------------------
+
+
+def hot_call(
+    function: Function,
+    lookup: Callable[..., Key],
+    tier: Tier,
+    whole: Callable[..., Any],
+    answer: Callable[..., Any],
+    *,
+    awaited: bool,
+) -> Callable[..., Any] | None:
+    """The call of one function with its own parameters; see the module's head. None where none can be made: what is written
+    by position and what by name must mean the same to the function, and to everybody who is shown the call."""
+    binding, policy, function_itself = function.binding, function.policy, function.function
+    shown = callable(policy.ttl) or policy.cache_if is not None or function.tags.late or function.tags.early
+    if shown or function.whole or type(function_itself) is not FunctionType or hasattr(function_itself, "__wrapped__"):
+        return None
+    wait = "await " if awaited else ""
+    find, kept, counters = tier.find, tier.kept, function.counters
+
+    def found(key: Key) -> Any:
+        item = find(key)
+        return item if item is not None and kept(item) else None
+
+    made = binding.hot(
+        [
+            f"if {tier.pausing}:",
+            f"    return {wait}{{p}}whole({{p}}function, {{p}}lookup, {{args}}, {{kwargs}})",
+            "try:",
+            "    {p}item = {known}",
+            f"    if {tier.stands}:",
+            "        {p}value = {p}item.value",
+            "        if {p}value is not {p}MISSING:",
+            "            {p}item.visited = True",
+            "            {p}hits += 1",
+            "            return {p}value",
+            "    else: {p}item = None",
+            "except ({p}KeyError, {p}TypeError): {p}item = None",
+            "if {p}item is not None:",
+            "    {p}value = {p}serve({p}item)",
+            "    if {p}value is not {p}MISSING:",
+            "        {p}hits += 1",
+            "        return {p}value",
+            "{p}key = {p}lookup({call})",
+            "{p}item = {p}find({p}key)",
+            "if {p}item is not None: {keep}",
+            f"return {wait}{{p}}answer({{p}}key, {{args}}, {{kwargs}})",
+        ],
+        awaited=awaited,
+        names={
+            "observers": function.observers,
+            "inside": INSIDE.get,
+            "under_way": UNDER_WAY,
+            "whole": whole,
+            "function": function,
+            "lookup": lookup,
+            "time": time,
+            "MISSING": MISSING,
+            "serve": tier.serve,
+            "find": found,
+            "answer": answer,
+            **tier.names,
+        },
+    )
+    if made is None:
+        return None
+    call, hits = made
+    counters.also(hits, near=tier.near)
+    return call

@@ -1,0 +1,68 @@
+"""Which entry leaves when there is no room: SIEVE, for both tiers of this process (the memory store and the near cache).
+
+SIEVE (Zhang, Yang, Yue, Vigfusson, Rashmi: "SIEVE is Simpler than LRU", NSDI 2024): a hit sets a flag on its item and moves
+nothing; a hand goes from the oldest item to the newest and removes the first one without the flag, clearing flags on its
+way. What was asked for once leaves before what was asked for again, so that a scan does not empty the cache.
+
+The hand's way is a list of keys. A key on it that is not in the dictionary any more is passed over, and what was interrupted
+between two steps is on the way of the next round: nothing here needs to be undone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Sieve"]
+
+
+class Sieve:
+    """The order in which the items of a dictionary leave. Called inside its owner's latch alone.
+
+    `spared(item)` says whether an item was asked for since it was asked about last, and clears the item's flag."""
+
+    def __init__(self, items: dict[str, Any], spared: Callable[[Any], bool]) -> None:
+        self._items = items
+        self._spared = spared
+        self._ahead: list[str] = []
+        """The keys before the hand, the next one last."""
+        self._since: list[str] | None = None
+        """What came in since the hand set out, the newest last. None while there is room: then nothing is noted."""
+
+    def came(self, text: str) -> None:
+        """An item came in that is not the successor of one under the same key."""
+        since = self._since
+        if since is None:
+            return
+        since.append(text)
+        if len(since) > len(self._items) + 64:  # they came and were removed again
+            self.clear()
+
+    def next(self) -> str | None:
+        """The key of the item that leaves; None where there are no items. The owner removes it."""
+        items = self._items
+        steps = 2 * len(items) + 16
+        while items:
+            if not self._ahead:
+                # On to what came in meanwhile, and only then back to the oldest: the keys of a dictionary keep their order.
+                ahead, self._since = self._since or list(items), []
+                ahead.reverse()
+                self._ahead = ahead
+            try:
+                text = self._ahead.pop()
+            except IndexError:  # a signal handler was here in between
+                continue
+            item = items.get(text)
+            if item is None:
+                continue
+            if steps > 0 and self._spared(item):
+                steps -= 1
+                continue
+            return text
+        return None
+
+    def clear(self) -> None:
+        """Begin again at the oldest item."""
+        self._ahead, self._since = [], None
