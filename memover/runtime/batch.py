@@ -1,6 +1,7 @@
 """Many calls of one function answered together.
 
-The hits of a plain function take a short path, without a call object for each; everything else is `engine.many.gather`.
+Hits that concern nothing but their value take a short path, without a call object for each; everything else is
+`engine.many.gather`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec.envelope import read_plain
+from memover.codec.envelope import pack_marks, read_header, read_plain
 from memover.engine.answers import Outcome, Reading
-from memover.engine.judge import is_fresh
+from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.many import gather
 from memover.engine.steps import Invoke
 from memover.errors import ConfigurationError, DamagedEntry, StoreError
@@ -90,7 +91,7 @@ class Batch:
 
     def flow(self, presence: Any) -> Flow[None]:
         """Answer every call."""
-        if self.plain():
+        if self.bare():
             try:
                 seens = yield from self.function.store.read_plain(self.keys)
             except StoreError as error:
@@ -132,47 +133,71 @@ class Batch:
         if self._progress is not None and number:
             self._progress(number)
 
-    # -- plain hits -------------------------------------------------------------------------------------------------------
+    # -- hits -------------------------------------------------------------------------------------------------------------
 
-    def plain(self) -> bool:
+    def bare(self) -> bool:
         """Whether hits concern nothing but their value."""
         function = self.function
         return bool(
             self.keys
-            and function.simple
+            and not function.whole
             and not function.observers.busy
-            and not function.learned
             and not function.witness.owed
             and function.last_answers is None
             and INSIDE.get() is None
         )
 
     def serve(self, seens: SeenMany) -> int:
-        """Answer the hits among plain calls, and keep what was read for the others; the number of hits."""
+        """Answer the hits, and keep what was read for the other calls; the number of hits.
+
+        An entry whose generation and marks are byte for byte what would be stamped into one now is looked at no further;
+        of any other with marks, `judge` tells."""
         function, outcomes, now, keys = self.function, self.outcomes, wall(), self.keys
         names, tokens, raws = seens
-        trusted, current = function.witness.trusts(names, tokens), tokens[0]
+        trusted = function.witness.trusts(names, tokens)
+        current: dict[bytes, Any] = dict(zip(names, tokens))
         decode, codec, fingerprint = function.decode_payload, function.codec_name, function.fingerprint
         readings: list[Reading] = []
         for at, raw in enumerate(raws):
+            key = keys[at]
+            own = [current[name] for name in key.names]
             if raw is not None and trusted:
-                plain = read_plain(raw, keys[at].entry)
-                if (
-                    plain is not None
-                    and is_fresh(plain[0], plain[1], current, now)
-                    and plain[2] == codec
-                    and plain[4] == fingerprint
-                ):
+                marks = pack_marks(tuple(zip(key.names[1:], own[1:]))) if len(own) > 1 else b""
+                plain = read_plain(raw, key.entry, marks)
+                if plain is None:
+                    if self._judged(at, raw, own, now):
+                        continue
+                elif is_fresh(plain[0], plain[1], own[0], now) and plain[2] == codec and plain[4] == fingerprint:
                     try:
                         outcomes[at] = Hit(decode(plain[3]) if self._wanted else None)
                         continue
                     except DamagedEntry:
                         pass  # the ordinary way finds out once more, and counts it
-            readings.append(Reading(names, tokens, raw, function.read_header(keys[at], raw)))
+            readings.append(Reading(key.names, own, raw, function.read_header(key, raw)))
         hits = len(keys) - len(readings)
         function.counters.hits += hits
         self.readings = readings
         return hits
+
+    def _judged(self, at: int, raw: bytes, tokens: Sequence[bytes | None], now: float) -> bool:
+        """Answer a call from an entry in any other form, if that is fresh."""
+        function, key = self.function, self.keys[at]
+        try:
+            header = read_header(raw, key.entry)
+            if header.kind or FRESH is not judge(
+                header,
+                key.names,
+                tokens,
+                now,
+                required=key.required,
+                soft=function.soft_name,
+                versions=function.witness.versions,
+            ):
+                return False
+            self.outcomes[at] = Hit(function.decode(raw, header) if self._wanted else None)
+        except DamagedEntry:
+            return False  # the ordinary way finds out once more, and counts it
+        return True
 
     # -- loading ----------------------------------------------------------------------------------------------------------
 
@@ -182,7 +207,7 @@ class Batch:
             return [None] * len(calls)
         function = self.function
         described = [function.described(call.key, call.args, call.kwargs) for call in calls]
-        entered = enter(calls, function.state.home, function.policy.track_dependencies)
+        entered = enter(calls, function.state, function.policy.track_dependencies)
         answered, error, began = None, None, perf_counter()
         try:
             answered = yield from Invoke(self._loader, (described,))

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memover.clocks import monotonic
 from memover.engine import lease as leases
 from memover.engine.steps import Run
-from memover.engine.store import TOKEN_MARGIN_MS, Granted, Seen
+from memover.engine.store import TOKEN_MARGIN_MS, Granted, Seen, names_of
 from memover.errors import StoreError, StoreUnavailable
 from memover.keys.names import transient
 from memover.stores.breaker import Breaker
@@ -161,7 +161,7 @@ class SqliteStore(SqliteKeyValues):
         return tokens, raw, lease, holder, under
 
     def _read_plain(self, keys: Sequence[Key], deadline: float | None) -> SeenMany:
-        names = keys[0].names
+        names = names_of(keys)
         tokens = self._tokens(names, deadline)
         raws = self._raws(keys, deadline)
         return names, [tokens.get(name) for name in names], [raws.get(key.text) for key in keys]
