@@ -262,8 +262,8 @@ class MemoryEntries:
 
     def _place(self, text: str, item: Item) -> None:
         items = self.items
+        items.pop(text, None)  # to the young end; a signal handler may take it out again between any two steps
         items[text] = item
-        items.move_to_end(text)
         while len(items) > self.max_entries:
             items.popitem(last=False)
         if len(items) > self._sweep_items_at:
