@@ -7,6 +7,7 @@ take turns, so that both meet the same noise. Ratios hold better than times. Not
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import statistics
 import sys
 import threading
@@ -113,6 +114,44 @@ def whole(url: str, path: str | None) -> None:
     store.close()
 
 
+PROCESSES, TASKS, CALLS = 4, 16, 4_000
+
+
+def work(url: str, options: dict[str, Any], start: Any, answers: Any) -> None:
+    """One of several processes: rounds of both sides, begun together."""
+
+    async def rounds() -> None:
+        store = RedisStore(parse_url(url), Limits(5.0, 5.0, 600, 0.25, 2.0))
+        client = redis.asyncio.Redis(protocol=2, max_connections=600, **options)
+        await store.afetch(KEY)
+        await client.get(KEY.entry)
+        for _ in range(ROUNDS):
+            for one, share in ((lambda: store.afetch(KEY), 1), (lambda: client.get(KEY.entry), 4)):
+                start.wait()
+                answers.put((share == 1, await tasks(TASKS, CALLS // share, one)))
+        await client.aclose()
+        await store.aclose()
+
+    asyncio.run(rounds())
+
+
+def processes(url: str, path: str | None) -> None:
+    """Several processes of several tasks each: the sum of what they do a second."""
+    context = multiprocessing.get_context("spawn")
+    start, answers = context.Barrier(PROCESSES), context.Queue()
+    options: dict[str, Any] = {"unix_socket_path": path} if path else {"port": parse_url(url).options["port"]}
+    workers = [context.Process(target=work, args=(url, options, start, answers)) for _ in range(PROCESSES)]
+    for worker in workers:
+        worker.start()
+    found = [answers.get() for _ in range(2 * ROUNDS * PROCESSES)]
+    for worker in workers:
+        worker.join()
+    mine, other = ([rate * PROCESSES for ours, rate in found if ours is side] for side in (True, False))
+    show(f"{PROCESSES} processes x {TASKS} tasks", mine, other)
+
+
 if __name__ == "__main__":
     with RedisServer(unix_socket="--tcp" not in sys.argv) as server:
-        whole(server.url, None if server.socket is None else str(server.socket))
+        path = None if server.socket is None else str(server.socket)
+        whole(server.url, path)
+        processes(server.url, path)

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover import default
 from memover.codec import resolve_codec
-from memover.engine import load as flows
+from memover.engine import replace
 from memover.engine.answers import Outcome
 from memover.engine.invalidate import drop, move
 from memover.engine.invalidate import moved as bumped
 from memover.engine.judge import VERSION
+from memover.engine.reading import peek
 from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, StoreError
 from memover.keys.names import check_version, generation_key, tag_of
@@ -262,7 +263,7 @@ class Definition:
         if function.observers.disabled():
             return None
         try:
-            found = yield from flows.peek(call)
+            found = yield from peek(call)
         except StoreError as error:
             function.store_failed(key, error)
             if function.policy.on_store_error == "raise":
@@ -305,7 +306,7 @@ class Definition:
             return
         outcome = Outcome(value)
         try:
-            yield from self._replacing(call, flows.put(call, outcome))
+            yield from self._replacing(call, replace.put(call, outcome))
         except StoreError as error:
             function.store_failed(call.key, error)
             raise
@@ -314,7 +315,7 @@ class Definition:
 
     def refreshing(self, call: CachedCall) -> Flow[Outcome]:
         """Run the function now and store what it returns."""
-        return (yield from self._replacing(call, flows.refresh(call)))
+        return (yield from self._replacing(call, replace.refresh(call)))
 
     def _replacing(self, call: CachedCall, flow: Flow[T]) -> Flow[T]:
         """Replace an entry that may be fresh. Near caches hold the entry before it under the call's own token, which moves

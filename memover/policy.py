@@ -126,15 +126,17 @@ class Policy:
         """Whether this error is a result to be cached."""
         return isinstance(error, self.cache_errors)
 
-    def lifetime(self, result: Any, call: Call, default: float, chance: float) -> float:
-        """Seconds for which this result stays fresh, 0 when it must not be stored. `chance` is in [0, 1)."""
-        if self.cache_if is not None and not self.cache_if(result, call):
+    def lifetime(self, result: Any, describe: Callable[[], Call], default: float, chance: float) -> float:
+        """Seconds for which this result stays fresh, 0 when it must not be stored. `chance` is in [0, 1).
+
+        `describe` makes the call as the user's callables are given it, where there are any."""
+        if self.cache_if is not None and not self.cache_if(result, describe()):
             return 0.0
         ttl = self.ttl
         if ttl is None:
             fresh_for = default
         elif callable(ttl):
-            fresh_for = seconds_of(ttl(result, call), f"ttl of {self.namespace!r}", least=-math.inf)
+            fresh_for = seconds_of(ttl(result, describe()), f"ttl of {self.namespace!r}", least=-math.inf)
         else:
             fresh_for = ttl
         if self.jitter and fresh_for < math.inf:

@@ -261,8 +261,9 @@ STEPS = {name for name in steps.__all__ if name not in ("Awaited", "Flow", "Link
 
 
 def test_a_step_is_yielded_in_one_place() -> None:
-    """Flows say `yield from`, whose type is checked; only `Step.__iter__` yields a step itself."""
-    assert [where for where, _ in nodes(ast.Yield, "engine")] == ["engine.steps.Step.__iter__"]
+    """Flows say `yield from`, whose type is checked; only the steps' own `__iter__` yields a step itself."""
+    yielding = [where for where, _ in nodes(ast.Yield, "engine")]
+    assert yielding == ["engine.steps.Step.__iter__", "engine.steps.Send.__iter__"]
     bare = [
         where
         for where, node in nodes(ast.Yield)
@@ -274,7 +275,7 @@ def test_a_step_is_yielded_in_one_place() -> None:
 COMPARING = {
     "engine.judge.judge": "decides whether an entry is fresh",
     "engine.judge.is_fresh": "the same of an entry without marks",
-    "engine.load.early": "elects who refreshes an entry that is fresh",
+    "engine.reading.early": "elects who refreshes an entry that is fresh",
     "engine.load.rescue": "how far past its end a stale entry may stand in for an error",
     "runtime.audit.Auditor._still": "an audit that took too long says nothing",
     "runtime.upgrades.Upgrading._done": "what would be stored has expired",

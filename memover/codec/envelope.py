@@ -34,13 +34,16 @@ a miss. A new format gets a new number and older ones stay readable or become cl
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 import msgpack
 
 from memover.codec.faults import FAULTS, from_outside
 from memover.errors import DamagedEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "FORMAT",
@@ -51,6 +54,7 @@ __all__ = [
     "KIND_VALUE",
     "NO_FINGERPRINT",
     "Header",
+    "pack_marks",
     "payload_of",
     "read_header",
     "read_plain",
@@ -111,7 +115,7 @@ def seal(
 ) -> bytes:
     """The bytes of an entry. Raises ValueError where a part is longer than its length field can say."""
     name = codec.encode("ascii")
-    packed_marks: bytes = (msgpack.packb(marks) or b"") if marks else b""
+    packed_marks = pack_marks(marks) if marks else b""
     try:
         rest = _REST.pack(
             crc32(payload),
@@ -202,8 +206,15 @@ def read_header(raw: bytes, key: bytes, *, whole: bool = True) -> Header:
     )
 
 
-def read_plain(raw: bytes, key: bytes) -> tuple[bytes, float, str, bytes, bytes] | None:
-    """Generation, `fresh_until`, codec, payload and fingerprint of an entry that is a value, without marks or compression.
+def pack_marks(marks: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Marks as they are in a header."""
+    packed: bytes = (msgpack.packb(marks) or b"") if marks else b""
+    return packed
+
+
+def read_plain(raw: bytes, key: bytes, marks: bytes = b"") -> tuple[bytes, float, str, bytes, bytes] | None:
+    """Generation, `fresh_until`, codec, payload and fingerprint of an entry that is a value, without compression, and with
+    these very marks (as `pack_marks` packs them).
 
     None for any other entry and for whatever is damaged: `read_header` and `payload_of` then say what it is. They answer
     the same for every entry (a test holds them together); this is the short way for the hits of a batch."""
@@ -229,15 +240,17 @@ def read_plain(raw: bytes, key: bytes) -> tuple[bytes, float, str, bytes, bytes]
     ) = _HEAD.unpack_from(raw)
     generation_at = HEAD_BYTES + c
     key_at = generation_at + g
-    payload_at = key_at + k
+    marks_at = key_at + k
+    payload_at = marks_at + m
     if (
         magic != MAGIC
         or form != FORMAT
         or kind
         or compression
-        or m
+        or m != len(marks)
         or len(raw) != payload_at + payload_length
-        or raw[key_at:payload_at] != key
+        or raw[key_at:marks_at] != key
+        or (m and raw[marks_at:payload_at] != marks)
         or crc32(raw[8:payload_at]) != header_check
     ):
         return None

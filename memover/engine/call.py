@@ -177,12 +177,23 @@ class CachedCall:
 
     def closed(self) -> bool:
         """Whether an invalidation that would concern this call has not been acknowledged by the store yet."""
-        return self.function.witness.owes(self.names, self.key.entry)
+        witness = self.function.witness
+        return bool(witness.owed) and witness.owes(self.names, self.key.entry)
 
     def owing(self, names: Sequence[bytes]) -> bool:
         """Whether an invalidation of any of these names is pending; the coarse token stands for all there are."""
         owed = self.function.witness.owed
         return bool(owed) and (self.function.coarse_name in names or self.function.witness.owes(names))
+
+    def found_nothing(self, reading: Reading) -> bool:
+        """Whether a reading has no entry that could serve the call. Its tokens are noted all the same: who has seen one is
+        who can put it back (P5)."""
+        if reading.header is not None:
+            return False
+        witness = self.function.witness
+        if not witness.owed or not self.owing(reading.names):
+            witness.trusts(reading.names, reading.tokens)
+        return True
 
     def judge(self, reading: Reading) -> Verdict:
         """The verdict on a reading that is trusted."""
@@ -240,8 +251,14 @@ class CachedCall:
         self.token = token
         function.share(self, token)
         function.hold(self, token)
-        ensured = tuple(name for name in (self.call_name, self.clock_name) if name)
-        floors = [function.witness.floor(name) for name in (*key.names[: key.required], *ensured)]
+        ensured: tuple[bytes, ...] = ()
+        if self.call_name:
+            ensured = (self.call_name,)
+        if function.late and self.clock_name:
+            ensured = (*ensured, self.clock_name)
+        witness, floors = function.witness, []
+        for name in (*key.names[: key.required], *ensured):
+            floors.append(witness.floor(name))
         return Request(key, token, function.lease_ms, ensured, floors)
 
     def granted(self, granted: Granted) -> Grant:
@@ -292,7 +309,9 @@ class CachedCall:
 
     def reading(self, seen: Seen) -> Reading:
         """What was read, its header parsed; damage is counted and read as absence."""
-        return Reading(seen.names, seen.tokens, seen.raw, self.function.read_header(self.key, seen.raw), seen.lease)
+        names, tokens, raw, lease = seen
+        header = None if raw is None else self.function.read_header(self.key, raw)
+        return Reading(names, tokens, raw, header, lease)
 
     def learn(self, names: Sequence[bytes]) -> None:
         """From now on, read these tokens together with this key: its entries depend on them."""

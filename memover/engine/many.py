@@ -10,18 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from memover.engine.answers import Outcome
 from memover.engine.judge import FRESH, STALE, UNKNOWN
-from memover.engine.load import (
-    MARKS_LIMIT,
-    answer,
-    captured,
-    conclude,
-    get,
-    give_back,
-    lead,
-    resolve,
-    together,
-    upgrade,
-)
+from memover.engine.load import conclude, get, give_back, lead, resolve, upgrade
+from memover.engine.marks import MARKS_LIMIT, captured, together
+from memover.engine.reading import answer
 from memover.engine.steps import Together
 from memover.errors import StoreError
 from memover.model import Source

@@ -7,13 +7,17 @@ flows that never yield. An exception raised while a step is performed, of any ki
 
 | step       | performed as                                              | answer                                          |
 |------------|-----------------------------------------------------------|-------------------------------------------------|
-| `Send`     | commands to servers, sent together                        | their answers; the server's errors among them   |
+| `Send`     | commands to servers, sent together                        | their answers; the server's errors among them,  |
+|            |                                                           | or what its `read` makes of them                |
 | `Run`      | a callable that may block (asyncio: in a worker thread)   | what it returns                                 |
 | `Invoke`   | a user's function (asyncio: awaited if it is awaitable)   | what it returns                                 |
 | `Sleep`    | a pause in seconds                                        | None                                            |
 | `Await`    | waiting until another's load has ended, or for `seconds`  | None                                            |
 | `Spawn`    | a flow run behind the caller, who waits `seconds` at most | its result once it has ended, else False or True|
 | `Together` | flows run side by side, `limit` at a time                 | their results in order                          |
+
+A method that waits for one step at most may return the step itself, which `yield from` takes as it takes a flow (`Steps`):
+that saves a generator for each of a miss's commands.
 
 This module alone contains a bare `yield` of a step; everywhere else it is `yield from`, whose type is checked.
 """
@@ -26,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["Await", "Awaited", "Flow", "Invoke", "Link", "Run", "Send", "Sleep", "Spawn", "Step", "Together"]
+__all__ = ["Await", "Awaited", "Flow", "Invoke", "Link", "Run", "Send", "Sleep", "Spawn", "Step", "Steps", "Together"]
 
 T = TypeVar("T")
 
@@ -43,32 +47,51 @@ class Step(Generic[T]):
 
 Flow = Generator[Step[Any], Any, T]
 """A generator of steps that returns T."""
+Steps = Flow[T] | Step[T]
+"""What `yield from` takes: a flow, or one step."""
+
+
+def _as_they_are(answers: list[Any]) -> Any:
+    return answers
 
 
 class Link(Protocol):
     """A way to servers, for threads and for asyncio."""
 
-    def exchange(self, step: Send) -> list[Any]:
+    def exchange(self, step: Send[Any]) -> list[Any]:
         """Perform the step in the calling thread. Raises `StoreError`."""
         ...
 
-    def aexchange(self, step: Send) -> Awaitable[list[Any]]:
+    def aexchange(self, step: Send[Any]) -> Awaitable[list[Any]]:
         """Perform the step on the running event loop. Raises `StoreError`."""
         ...
 
 
-class Send(Step["list[Any]"]):
-    """Send commands together and read their answers, in their order.
+class Send(Step[T]):
+    """Send commands together and read their answers, in their order; `read` makes of them what the flow is given.
 
     `urgent` passes an open circuit (invalidations do); `once` forbids sending again what may have been applied."""
 
-    __slots__ = ("commands", "link", "once", "urgent")
+    __slots__ = ("commands", "link", "once", "read", "urgent")
 
-    def __init__(self, link: Link, commands: Sequence[Any], *, urgent: bool = False, once: bool = False) -> None:
+    def __init__(
+        self,
+        link: Link,
+        commands: Sequence[Any],
+        read: Callable[[list[Any]], T] = _as_they_are,
+        *,
+        urgent: bool = False,
+        once: bool = False,
+    ) -> None:
         self.link = link
         self.commands = commands
+        self.read = read
         self.urgent = urgent
         self.once = once
+
+    def __iter__(self) -> Generator[Step[Any], Any, T]:
+        answers: list[Any] = yield self
+        return self.read(answers)
 
 
 class Run(Step[T]):

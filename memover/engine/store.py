@@ -2,7 +2,7 @@
 
 A store knows keys, tokens and leases; it sees no value, no schema version and no clock of freshness. Every method is a
 generator of steps (`engine.steps`): memory's never yield, SQLite's yield `Run` where they may wait for a lock, Redis's
-yield `Send`. A method raises `StoreUnavailable` or `StoreTimeout`; any other exception is not the store's and passes
+yield `Send`, or are one. A method raises `StoreUnavailable` or `StoreTimeout`; any other exception is not the store's and passes
 through (P17). `fetch` and `afetch` are the read of a hit without a generator.
 
 `Key.names` are the tokens to read with an entry, the first `Key.required` of them those it must carry.
@@ -17,13 +17,14 @@ expired is a lost token: its successor has a higher number, so whatever still ca
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from memover.model import MISSING
 
 if TYPE_CHECKING:
     from memover.codec.envelope import Header
-    from memover.engine.steps import Flow
+    from memover.engine.steps import Flow, Steps
     from memover.model import Key
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Seen",
     "SeenMany",
     "TOKEN_MARGIN_MS",
+    "names_of",
     "Stamp",
     "Store",
     "StoredEntry",
@@ -59,6 +61,15 @@ class Granted(NamedTuple):
     ours: bool
     holder: str
     seen: Seen
+
+
+def names_of(keys: Sequence[Key]) -> tuple[bytes, ...]:
+    """Every name of these keys once, those of the first key first."""
+    first = keys[0].names
+    for key in keys:
+        if key.names != first:
+            return tuple(dict.fromkeys(chain.from_iterable(key.names for key in keys)))
+    return first
 
 
 SeenMany = tuple[tuple[bytes, ...], Sequence["bytes | None"], Sequence["bytes | None"]]
@@ -200,7 +211,7 @@ class Store(KeyValueStore, Protocol):
         """As `fetch`, on the running event loop."""
         ...
 
-    def read(self, key: Key) -> Flow[Seen]:
+    def read(self, key: Key) -> Steps[Seen]:
         """The tokens of the key's names, and its entry. One round trip."""
         ...
 
@@ -209,14 +220,14 @@ class Store(KeyValueStore, Protocol):
         ...
 
     def read_plain(self, keys: Sequence[Key]) -> Flow[SeenMany]:
-        """As `read_many`, for keys that all have the same names."""
+        """As `read_many`, every name once (`names_of`), so that what is read of all is looked at once."""
         ...
 
     def read_many(self, keys: Sequence[Key]) -> Flow[list[Seen]]:
         """As `read` for each; one round trip together (Cluster: one per node, side by side)."""
         ...
 
-    def acquire(self, request: Request, *, force: bool = False) -> Flow[Granted]:
+    def acquire(self, request: Request, *, force: bool = False) -> Steps[Granted]:
         """Put back the required tokens and the `ensured` ones where missing or below their floor (`floors` are in that
         order), then take the lease unless it is held under the very required tokens now current; `force` takes it
         all the same. Seen are the required names, the ensured, and those the key has learned."""
@@ -230,7 +241,7 @@ class Store(KeyValueStore, Protocol):
         """The tokens of these names, put back where missing or below their floor; read in this order."""
         ...
 
-    def store(self, entry: StoredEntry) -> Flow[bool]:
+    def store(self, entry: StoredEntry) -> Steps[bool]:
         """Store the entry and give the lease back if its token still holds it; whether it was stored."""
         ...
 

@@ -52,8 +52,9 @@ from memover.engine.judge import FRESH, FRESH_SOURCE, judge
 from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING
 from memover.runtime.dependencies import INSIDE, UNDER_WAY
-from memover.runtime.hit import aabsent, absent, ageneral, general
+from memover.runtime.hit import aabsent, absent, ageneral, general, inside_a_load, settled
 from memover.runtime.near import ageneral_near, fill, general_near, made, standing, ticket_of
+from memover.runtime.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +173,14 @@ def cached_call(
     """The cached call of a `def` function. `install(call)` is called once, when there is a `hot_call` to be used instead."""
     observers, witness, under_way = function.observers, function.witness, UNDER_WAY
     inside, fetch, tier = INSIDE.get, function.state.store.fetch, tier_of(function)
-    whole = general if function.near is None else general_near
+    elsewhere = general if function.near is None else general_near
+
+    def whole(function: Function, lookup: Callable[..., Key], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if observers.busy or inside() is None:
+            return elsewhere(function, lookup, args, kwargs)
+        # Run from here: a function that calls itself is to have as little as can be on the stack between two of its calls.
+        began, this = perf_counter(), function.call(lookup(*args, **kwargs), args, kwargs)
+        return settled(run(inside_a_load(this), this), this, began)
 
     def warmed() -> None:
         if install is not None and tier is not None:
@@ -185,8 +193,11 @@ def cached_call(
     near = function.near is not None
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if observers.busy or (under_way and inside() is not None) or (near and witness.owed):
-            return whole(function, lookup, args, kwargs)
+        if observers.busy or (near and witness.owed):
+            return elsewhere(function, lookup, args, kwargs)
+        if under_way and inside() is not None:
+            began, this = perf_counter(), function.call(lookup(*args, **kwargs), args, kwargs)
+            return settled(run(inside_a_load(this), this), this, began)
         return answer(lookup(*args, **kwargs), args, kwargs)
 
     def answer(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 """Many calls of one function answered together.
 
-The hits of a plain function take a short path, without a call object for each; everything else is `engine.many.gather`.
+Hits that concern nothing but their value take a short path, without a call object for each; everything else is
+`engine.many.gather`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec.envelope import read_header, read_plain
+from memover.codec.envelope import pack_marks, read_header, read_plain
 from memover.engine.answers import Outcome, Reading
-from memover.engine.judge import is_fresh
+from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.many import gather
 from memover.engine.steps import Invoke
 from memover.errors import ConfigurationError, DamagedEntry, StoreError
@@ -98,7 +99,7 @@ class Batch:
         tickets: Mapping[int, Ticket | None] = {}
         if rest and in_use(self.function):
             tickets = {at: ticket_of(self.function, self.keys[at]) for at in rest}
-        if rest and self.plain():
+        if rest and self.bare():
             try:
                 seens = yield from self.function.store.read_plain([self.keys[at] for at in rest])
             except StoreError as error:
@@ -147,7 +148,7 @@ class Batch:
         if self._progress is not None and number:
             self._progress(number)
 
-    # -- near hits --------------------------------------------------------------------------------------------------------
+    # -- near hits --------------------------------------------------------------------------------------------------------------
 
     def serve_near(self) -> int:
         """Answer the calls that the near cache has; their number."""
@@ -160,52 +161,80 @@ class Batch:
                 function.looked_up(function.call(key, *self.arguments[at]), found, 0.0)
         return number
 
-    # -- plain hits -------------------------------------------------------------------------------------------------------
+    # -- hits -------------------------------------------------------------------------------------------------------------
 
-    def plain(self) -> bool:
+    def bare(self) -> bool:
         """Whether hits concern nothing but their value."""
         function = self.function
         return bool(
             self.keys
-            and function.simple
+            and not function.whole
             and not function.observers.busy
-            and not function.learned
             and not function.witness.owed
             and function.last_answers is None
             and INSIDE.get() is None
         )
 
     def serve(self, seens: SeenMany, rest: Sequence[int], tickets: Mapping[int, Ticket | None]) -> int:
-        """Answer the hits among plain calls, and keep what was read for the others; the number of hits. `rest` are their
-        places, `tickets` the rights to bring them near."""
+        """Answer the hits, and keep what was read for the other calls; the number of hits. `rest` are the places of the calls,
+        `tickets` the rights to bring them near.
+
+        An entry whose generation and marks are byte for byte what would be stamped into one now is looked at no further;
+        of any other with marks, `judge` tells."""
         function, outcomes, now, keys = self.function, self.outcomes, wall(), self.keys
         names, tokens, raws = seens
-        trusted, current = function.witness.trusts(names, tokens), tokens[0]
+        trusted = function.witness.trusts(names, tokens)
+        current: dict[bytes, Any] = dict(zip(names, tokens))
         decode, codec, fingerprint = function.decode_payload, function.codec_name, function.fingerprint
         readings: list[Reading] = []
         for at, raw in zip(rest, raws):
+            key = keys[at]
+            own = [current[name] for name in key.names]
             if raw is not None and trusted:
-                plain = read_plain(raw, keys[at].entry)
-                if (
-                    plain is not None
-                    and is_fresh(plain[0], plain[1], current, now)
-                    and plain[2] == codec
-                    and plain[4] == fingerprint
-                ):
+                marks = pack_marks(tuple(zip(key.names[1:], own[1:]))) if len(own) > 1 else b""
+                plain = read_plain(raw, key.entry, marks)
+                if plain is None:
+                    if self._judged(at, raw, own, now, tickets.get(at)):
+                        continue
+                elif is_fresh(plain[0], plain[1], own[0], now) and plain[2] == codec and plain[4] == fingerprint:
                     try:
                         ticket = tickets.get(at)
                         value = decode(plain[3]) if self._wanted or ticket is not None else None
                         outcomes[at] = Hit(value)
                         if ticket is not None:
-                            fill(function, ticket, keys[at], raw, read_header(raw, keys[at].entry), value)
+                            fill(function, ticket, key, raw, read_header(raw, key.entry), value)
                         continue
                     except DamagedEntry:
                         pass  # the ordinary way finds out once more, and counts it
-            readings.append(Reading(names, tokens, raw, function.read_header(keys[at], raw)))
+            readings.append(Reading(key.names, own, raw, function.read_header(key, raw)))
         hits = len(rest) - len(readings)
         function.counters.own_hits += hits
         self.readings = readings
         return hits
+
+    def _judged(
+        self, at: int, raw: bytes, tokens: Sequence[bytes | None], now: float, ticket: Ticket | None
+    ) -> bool:
+        """Answer a call from an entry in any other form, if that is fresh."""
+        function, key = self.function, self.keys[at]
+        try:
+            header = read_header(raw, key.entry)
+            if header.kind or FRESH is not judge(
+                header,
+                key.names,
+                tokens,
+                now,
+                required=key.required,
+                soft=function.soft_name,
+                versions=function.witness.versions,
+            ):
+                return False
+            value = function.decode(raw, header) if self._wanted or ticket is not None else None
+            self.outcomes[at] = Hit(value)
+            fill(function, ticket, key, raw, header, value)
+        except DamagedEntry:
+            return False  # the ordinary way finds out once more, and counts it
+        return True
 
     # -- loading ----------------------------------------------------------------------------------------------------------
 
@@ -215,7 +244,7 @@ class Batch:
             return [None] * len(calls)
         function = self.function
         described = [function.described(call.key, call.args, call.kwargs) for call in calls]
-        entered = enter(calls, function.state.home, function.policy.track_dependencies)
+        entered = enter(calls, function.state, function.policy.track_dependencies)
         answered, error, began = None, None, perf_counter()
         try:
             answered = yield from Invoke(self._loader, (described,))

@@ -36,7 +36,7 @@ __all__ = [
 
 
 class Collector:
-    """The marks of one load. `home` is the store and prefix they must be of: others cannot be read in the same step.
+    """The marks of one load. `home` is the state of the cache whose store and prefix they must be of: others cannot be read in the same step.
     `tracks` is False where only what is declared by hand counts.
 
     `spoiled` is True once something was used that cannot be tracked: the result is then returned and not stored."""
@@ -113,9 +113,12 @@ Weakly: a load that was left before it could say that it is over goes with the c
 
 def enter(calls: Sequence[CachedCall], home: object, tracks: bool) -> tuple[Inside, Token[Inside | None]]:
     """Mark this context as inside one load of these calls; `leave` takes it back."""
-    pairs = tuple((call.function, call.key.entry) for call in calls)
-    flights = tuple(call.flight for call in calls)
-    inside = Inside(pairs, flights, Collector(home, tracks), current(), calls[0].presence)
+    pairs, flights = [], []
+    for call in calls:
+        pairs.append((call.function, call.key.entry))
+        flights.append(call.flight)
+    outer = None if INSIDE.get() is None else current()
+    inside = Inside(tuple(pairs), tuple(flights), Collector(home, tracks), outer, calls[0].presence)
     number = id(inside)
     UNDER_WAY[number] = ReferenceType(inside, lambda _: UNDER_WAY.pop(number, None))
     return inside, INSIDE.set(inside)

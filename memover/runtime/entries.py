@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
@@ -20,7 +21,7 @@ from memover.codec.pickle import PickleCodec
 from memover.codec.sharing import places_of
 from memover.engine.answers import Outcome, Sealed
 from memover.errors import DamagedEntry, UnencodableValue
-from memover.model import MISSING, Event
+from memover.model import MISSING, Call, Event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from memover.codec.envelope import Header
     from memover.engine.answers import Marks, Reading
     from memover.engine.call import CachedCall
+    from memover.keys.binding import Binding
     from memover.model import Key, Source
     from memover.policy import Policy
     from memover.runtime.counters import Counters
@@ -53,6 +55,7 @@ class Entries:
     name: str
     policy: Policy
     state: CacheState
+    binding: Binding
     guard: Guard
     generation_name: bytes
     counters: Counters
@@ -152,13 +155,14 @@ class Entries:
     def seal(self, call: CachedCall, outcome: Outcome, marks: Marks) -> Sealed | None:
         """A result as an entry under the tokens read before its load; None when it is not to be stored."""
         result = outcome.value if outcome.error is None else outcome.error
-        stale_for = self.policy.stale_window
+        policy = self.policy
         if outcome.error is not None:
-            fresh_for, stale_for = self.policy.error_ttl, 0.0
+            fresh_for, stale_for = policy.error_ttl, 0.0
         else:
+            stale_for = policy.stale_window
             try:
-                described = self.described(call.key, call.args, call.kwargs)
-                fresh_for = self.policy.lifetime(result, described, self.state.default_ttl, random.random())
+                describe = partial(self.described, call.key, call.args, call.kwargs)
+                fresh_for = policy.lifetime(result, describe, self.state.default_ttl, random.random())
             except Exception as error:
                 return Sealed(error=error)  # of the user's ttl= or cache_if=
         if fresh_for <= 0:
@@ -258,9 +262,10 @@ class Entries:
 
     # -- what happened --------------------------------------------------------------------------------------------------
 
-    def described(self, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def described(self, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """The call as it is handed to `ttl=`, `cache_if=` and `tags=`."""
-        raise NotImplementedError
+        policy, bind = self.policy, self.binding.arguments
+        return Call(args, kwargs, key=key.text, namespace=policy.namespace, version=policy.version, bind=bind)
 
     def emit(
         self,

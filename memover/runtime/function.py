@@ -1,44 +1,36 @@
 """One decorated function on one cache: everything a call needs that does not depend on its arguments.
 
 `Function` is what the engine calls by that name (`engine.call.Function`): names in the store, the way from values to
-entries (`entries`), loads under way, counters.
+entries (`entries`), running the function (`loading`), loads under way, counters.
 """
 
 from __future__ import annotations
 
-import inspect
-import logging
 import os
 import random
 from collections import OrderedDict
-from time import perf_counter
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic, wall
-from memover.codec.faults import from_outside
 from memover.codec.sharing import own_error
-from memover.engine import load as flows
 from memover.engine.answers import Outcome, Reading
 from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
-from memover.engine.steps import Invoke, Spawn
-from memover.errors import UnencodableValue
+from memover.engine.replace import renew
+from memover.engine.steps import Spawn
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.keys.ownership import UNCLAIMED, Claimed
-from memover.keys.tags import TooManyTags
 from memover.latch import inside_section
-from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
+from memover.model import CacheInfo, Event, Key, Source
 from memover.runtime.counters import Counters
-from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights, enter, leave
-from memover.runtime.entries import Entries
+from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights
 from memover.runtime.flights import Flight
 from memover.runtime.guard import Guard, chain
+from memover.runtime.loading import Loading
 from memover.runtime.upgrades import Upgrading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from memover.engine.answers import Sealed
     from memover.engine.steps import Flow
@@ -52,8 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Function", "new_nonce"]
 
-logger = logging.getLogger("memover")
-
 _REST_SECONDS = 1.0
 """For so long after a refresh that failed no other one is begun."""
 _RESTING_LIMIT = 1000
@@ -64,7 +54,7 @@ def new_nonce(_random: Callable[[int], bytes] = os.urandom) -> str:
     return _random(8).hex()
 
 
-class Function(Entries):
+class Function(Loading):
     """A function, its policy and its codec on a cache's state."""
 
     def __init__(
@@ -111,6 +101,7 @@ class Function(Entries):
         self.lease_seconds = state.lease_ttl if policy.lease_ttl is None else policy.lease_ttl
         self.wait_seconds = state.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
         self.lease_ms = max(1, min(round(self.lease_seconds * 1000), 1 << 52))
+        self.let_go, self.abandon, self.orphan = state.leases.let_go, state.leases.abandon, state.leases.orphan
         self.forgotten = 0
         """How often last answers were dropped: an answer read before that is not kept after it."""
         self.last_answers: OrderedDict[bytes, Reading] | None = (
@@ -133,9 +124,17 @@ class Function(Entries):
 
     def key(self, text: str, version: int | None = None) -> Key:
         """The names in the store of a call whose arguments come to `text`."""
-        policy = self.policy
-        part = self.version_text if version in (None, policy.version) else str(version)
-        return Key(entry_key(self.state.prefix, part, policy.namespace, text), self.names)
+        start = self._start
+        if start is None or version is not None:
+            policy = self.policy
+            own = version is None or version == policy.version
+            start = entry_key(self.state.prefix, self.version_text if own else str(version), policy.namespace, "")
+            if own:
+                self._start = start
+        return Key(start + text, self.names)
+
+    _start: str | None = None
+    """What the keys of this version begin with, once the first of them has been asked for."""
 
     @property
     def version_text(self) -> str:
@@ -169,7 +168,7 @@ class Function(Entries):
 
     def is_at(self, home: object) -> bool:
         """Whether its entries are where `home` says."""
-        return home == self.state.home
+        return self.state.is_at(home)
 
     def call_name(self, key: Key) -> bytes:
         """The token that stands for this call in entries whose load used its result."""
@@ -211,18 +210,13 @@ class Function(Entries):
                 pass
         return asking
 
-    def described(self, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
-        policy = self.policy
-        bind = self.binding.arguments
-        return Call(args, kwargs, key=key.text, namespace=policy.namespace, version=policy.version, bind=bind)
-
     # -- calls ----------------------------------------------------------------------------------------------------------
 
     def call(
         self, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any], max_age: float | None = None
     ) -> CachedCall:
         """A call that was not served at once."""
-        collector = collecting()
+        collector = None if INSIDE.get() is None else collecting()
         if collector is not None and not (collector.tracks and self.state.may_be_at(collector.home)):
             collector = None
         key = self.known_key(key) if self.learned else key
@@ -238,18 +232,6 @@ class Function(Entries):
     def hold(self, call: CachedCall, token: str) -> None:
         """Note that the lease is about to be asked for."""
         self.state.leases.hold(call, token, self.lease_ms)
-
-    def let_go(self, token: str) -> None:
-        """The lease is not held any more."""
-        self.state.leases.let_go(token)
-
-    def abandon(self, token: str) -> None:
-        """Have the lease released in the background."""
-        self.state.leases.abandon(token)
-
-    def orphan(self, token: str) -> bool:
-        """Whether the lease's holder is of this process and has been interrupted."""
-        return self.state.leases.orphan(token)
 
     def arrive(self) -> int:
         """The number of a caller among the loads without a lease."""
@@ -302,70 +284,7 @@ class Function(Entries):
         for token in state.leases.holding(call):
             state.leases.abandon(token)
 
-    # -- loading --------------------------------------------------------------------------------------------------------
-
-    def load(self, call: CachedCall) -> Flow[Outcome]:
-        """Run the function and gather what it uses. What it raises is in the outcome."""
-        if not self.observers.spanning:
-            return (yield from self._load(call))
-        with self.span("load", call.key.text):
-            return (yield from self._load(call))
-
-    def _load(self, call: CachedCall) -> Flow[Outcome]:
-        value, error = None, None
-        entered = enter((call,), self.state.home, self.policy.track_dependencies)
-        began = perf_counter()
-        try:
-            value = yield from Invoke(self.function, call.args, call.kwargs)
-        except BaseException as raised:
-            error = raised
-        finally:
-            seconds = perf_counter() - began
-            leave(entered)
-        return self.loaded(call, value, error, seconds, entered[0].collector)
-
-    def loaded(self, call: CachedCall, value: Any, error: BaseException | None, seconds: float, used: Any) -> Outcome:
-        """The outcome of a load that took `seconds`; `used` is its collector."""
-        keep = True
-        if isinstance(value, NotCached):  # type: ignore[arg-type]  # to checkers it is a function
-            value, keep = value.value, False
-        call.load_time = seconds
-        if error is None and isinstance(value, (CoroutineType, GeneratorType, AsyncGeneratorType)):
-            error = refused(self.name, value)
-        self.counters.loaded(seconds, failed=error is not None)
-        self.emit("load", call.key, error=error, load_time=seconds)
-        outcome = Outcome(None if error is not None else value, error, load_time=seconds)
-        outcome.outside = error is not None and from_outside(error)
-        outcome.keep = keep
-        outcome.marks = () if used is None else used.result()
-        outcome.declared = () if used is None else tuple(used.tags)
-        return outcome
-
-    def late_names(self, call: CachedCall, outcome: Outcome) -> list[bytes] | None:
-        """The names of the tags that were not known before the load; None when the result is not to be stored for them.
-
-        What a `tags=` callable raises becomes the outcome's error."""
-        prefix, names = self.state.prefix, list[bytes]()
-        try:
-            if outcome.declared:
-                self.late = True
-                names.extend(self.tags.names(prefix, outcome.declared))
-            if self.tags.late and outcome.error is None:
-                described = self.described(call.key, call.args, call.kwargs)
-                names.extend(self.tags.late_names(prefix, described, outcome.value))
-        except TooManyTags as error:
-            self.counters.refused_stores += 1
-            self.emit("too-many-tags", call.key, error=error)
-            if not self._too_many_tags:
-                self._too_many_tags = True
-                logger.warning("%s The result was returned and not stored (further ones are only counted).", error)
-            return None
-        except Exception as error:
-            outcome.error, outcome.value = error, None
-            return None
-        return names
-
-    _too_many_tags = False
+    # -- what came of it --------------------------------------------------------------------------------------------------
 
     def upgrade(self, call: CachedCall, version: int, reading: Reading) -> Flow[Outcome | None]:
         """This version's result made out of an older entry; None when it cannot be done."""
@@ -383,7 +302,8 @@ class Function(Entries):
             counters.coarse += 1
         if self.last_answers is not None and header is not None:
             self.keep_answer(call.key, Reading((), (), sealed.raw, header), self.forgotten)
-        self.emit("store", call.key, size=len(sealed.raw))
+        if self.observers.busy:
+            self.emit("store", call.key, size=len(sealed.raw))
 
     @staticmethod
     def own_error(error: BaseException) -> BaseException:
@@ -408,7 +328,7 @@ class Function(Entries):
             INSIDE.set(None)
             outcome: Outcome | None = None
             try:
-                outcome = yield from flows.renew(behind, since)
+                outcome = yield from renew(behind, since)
             finally:
                 ran.append(outcome)
             return outcome
@@ -484,10 +404,6 @@ class Function(Entries):
 
     # -- what happened ----------------------------------------------------------------------------------------------------
 
-    def span(self, name: str, key: str) -> AbstractContextManager[None]:
-        """Around what ends with an event of that name, for observers that make spans."""
-        return self.observers.span(name, self.policy.namespace, key, self.store.address)
-
     def disabled(self) -> None:
         """A call ran with caching turned off."""
         self.counters.bypasses += 1
@@ -496,7 +412,8 @@ class Function(Entries):
 
     def looked_up(self, call: CachedCall, outcome: Outcome, elapsed: float) -> None:
         """Count a lookup and tell the observers of it; `elapsed` is the whole call in seconds."""
-        call.hand_on(outcome)
+        if call.collector is not None:
+            call.hand_on(outcome)
         self.counters.looked_up(outcome.source)
         if self.auditor is not None and (outcome.source is Source.FRESH or outcome.source is Source.NEAR):
             self.auditor.consider(call, outcome)
@@ -542,20 +459,3 @@ def names_in(function: Any) -> tuple[str, ...]:
     """The names that a function's code uses, as far as can be seen."""
     code = getattr(function, "__code__", None)
     return () if code is None else tuple(code.co_names)
-
-
-def refused(name: str, value: Any) -> UnencodableValue:
-    """The error for a result that can be consumed only once."""
-    if inspect.iscoroutine(value):
-        value.close()
-        what, instead = (
-            "a coroutine",
-            "declare the function `async def`, so that its result is cached and not its promise",
-        )
-    else:
-        what, instead = "a generator", "return a list or a tuple of what it yields"
-    return UnencodableValue(
-        f"{name} returned {what}, which can be consumed only once, so no later caller could have it: {instead}.",
-        function=name,
-        kind=type(value).__qualname__,
-    )

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.engine import load as flows
 from memover.engine.answers import Outcome
+from memover.engine.steps import Invoke
 from memover.errors import StoreError
-from memover.latch import FramePresence, TaskPresence
+from memover.latch import TaskPresence
 from memover.model import Source
-from memover.runtime.dependencies import current, is_loading
+from memover.runtime.dependencies import INSIDE, current, is_loading
 from memover.runtime.run import arun, run
 from memover.runtime.tasks import keep
 
@@ -56,9 +57,9 @@ def absent(
 ) -> Any:
     """What follows a read that did not serve the call."""
     call = function.call(key, args, kwargs)
-    if is_loading(function, key.entry):
+    if INSIDE.get() is not None and is_loading(function, key.entry):
         return bypass(function, call)
-    return drive(_flow_after(call, error, seen), call, began)
+    return settled(run(_flow_after(call, error, seen), call), call, began)
 
 
 async def aabsent(
@@ -151,40 +152,36 @@ def bypassed(call: CachedCall, names: tuple[bytes, ...], tokens: Any) -> None:
         call.collector.use((*zip(names, tokens or ()), call.function.version_mark) if known else None)
 
 
-def bypass(function: Function, call: CachedCall) -> Any:
-    """Run the function itself for a call whose key is known, and count it."""
+def bypassing(call: CachedCall) -> Flow[Outcome]:
+    """The function itself, for a call inside a load of its own: to wait for that load would be to wait for oneself."""
+    function: Any = call.function
     if names := own_tokens(call):
         try:
-            bypassed(call, names, run(call.ensure(names)))
+            bypassed(call, names, (yield from call.ensure(names)))
         except StoreError as error:
             function.store_failed(call.key, error)
             bypassed(call, names, None)
-    began, failure = perf_counter(), None
     try:
-        return function.function(*call.args, **call.kwargs)
+        value = yield from Invoke(function.function, call.args, call.kwargs)
     except BaseException as error:
-        failure = error
-        raise
-    finally:
-        function.looked_up(call, Outcome(error=failure, source=Source.BYPASSED), perf_counter() - began)
+        return Outcome(error=error, source=Source.BYPASSED)
+    return Outcome(value, source=Source.BYPASSED)
+
+
+def bypass(function: Function, call: CachedCall) -> Any:
+    """Run the function itself for a call whose key is known, and count it."""
+    return drive(bypassing(call), call, perf_counter())
 
 
 async def abypass(function: Function, call: CachedCall) -> Any:
-    """As `bypass`, awaited."""
-    if names := own_tokens(call):
-        try:
-            bypassed(call, names, await arun(call.ensure(names)))
-        except StoreError as error:
-            function.store_failed(call.key, error)
-            bypassed(call, names, None)
-    began, failure = perf_counter(), None
-    try:
-        return await function.function(*call.args, **call.kwargs)
-    except BaseException as error:
-        failure = error
-        raise
-    finally:
-        function.looked_up(call, Outcome(error=failure, source=Source.BYPASSED), perf_counter() - began)
+    """As `bypass`, awaited in the caller's own task."""
+    began = perf_counter()
+    return settled(await arun(bypassing(call)), call, began)
+
+
+def inside_a_load(call: CachedCall) -> Flow[Outcome]:
+    """The whole flow of a call that a load makes."""
+    return bypassing(call) if is_loading(call.function, call.key.entry) else flows.get(call)
 
 
 # -- running a call's flow ----------------------------------------------------------------------------------------------------
@@ -203,15 +200,12 @@ def result_of(outcome: Outcome) -> Any:
 
 def drive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True) -> Any:
     """Run a call's flow in this thread, let those go on who wait for it, and return or raise what it came to."""
-    call.presence = call.flight.presence = presence = FramePresence()
+    return settled(run(flow, call), call, began, lookup=lookup)
+
+
+def settled(outcome: Outcome, call: CachedCall, began: float, *, lookup: bool = True) -> Any:
+    """Count a call that is over, and return or raise what it came to."""
     function: Any = call.function
-    done: Outcome | None = None
-    try:
-        outcome = done = run(flow)
-    finally:
-        function.finish(call, done)
-        presence.forget()
-        del done
     if lookup:
         function.looked_up(call, outcome, perf_counter() - began)
     else:
@@ -281,13 +275,7 @@ async def _fly(flow: Flow[Outcome], call: CachedCall) -> Outcome:
 
 def conclude(flow: Flow[T], call: CachedCall) -> T:
     """Run a helper's flow in this thread, and let those go on who may have waited for it."""
-    call.presence = call.flight.presence = presence = FramePresence()
-    function: Any = call.function
-    try:
-        return run(flow)
-    finally:
-        function.finish(call, None)
-        presence.forget()
+    return run(flow, call)
 
 
 async def aconclude(flow: Flow[T], call: CachedCall) -> T:

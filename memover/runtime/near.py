@@ -18,7 +18,7 @@ from memover.codec.sharing import moved, places_of
 from memover.engine import load as flows
 from memover.engine.answers import Outcome, Sealed
 from memover.engine.judge import FRESH, is_fresh, judge
-from memover.engine.load import early
+from memover.engine.reading import early
 from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING, Source
 from memover.runtime.dependencies import INSIDE

@@ -152,7 +152,8 @@ class Leases:
 
     def holding(self, call: CachedCall) -> Sequence[str]:
         """The tokens of leases that a call has not given back."""
-        return [token for token in call.tokens if token in self._held]
+        held = self._held
+        return [token for token in call.tokens if token in held] if held else ()
 
     def _look(self) -> float | None:
         # In this order: a lease noted meanwhile is either in the list, or finds that nothing looks through it.

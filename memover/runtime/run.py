@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.clocks import monotonic
+from memover.engine.answers import Outcome
 from memover.engine.steps import Await, Invoke, Run, Send, Sleep, Spawn, Together
 from memover.errors import StoreError
 from memover.latch import FramePresence, TaskPresence, inside_section
@@ -23,39 +24,65 @@ from memover.latch import FramePresence, TaskPresence, inside_section
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from memover.engine.steps import Flow
+    from memover.engine.call import CachedCall
+    from memover.engine.steps import Flow, Steps
 
 __all__ = ["arun", "run"]
 
 T = TypeVar("T")
 
-_CHECK_SECONDS = 0.2
+_CHECK_SECONDS = 0.5
 """How often whoever waits for another's load looks whether that other one is still at work."""
 
 
-def run(flow: Flow[T]) -> T:
-    """Run a flow to its end in the calling thread and return what it returns, or raise what it raises."""
+def run(steps: Steps[T], call: CachedCall | None = None) -> T:
+    """Run a flow to its end in the calling thread and return what it returns, or raise what it raises.
+
+    A `call` whose flow it is counts as present while this function runs, and is finished when it ends: its followers go on.
+    The user's function is called from here while the flow is suspended: a function that calls itself has four frames on the
+    stack for each of its calls."""
+    flow = iter(steps)
+    done: Any = None
+    presence = None
+    if call is not None:
+        call.presence = call.flight.presence = presence = FramePresence()
     try:
         step = next(flow)
         while True:
             try:
-                answer = _PERFORM[type(step)](step)
+                kind = step.__class__
+                if kind is Send:
+                    answer = step.link.exchange(step)  # type: ignore[attr-defined]
+                elif kind is Invoke:
+                    answer = step.function(*step.args, **step.kwargs)  # type: ignore[attr-defined]
+                else:
+                    answer = _PERFORM[kind](step)
             except BaseException as error:
                 step = flow.throw(error)
             else:
                 step = flow.send(answer)
     except StopIteration as stop:
-        result: T = stop.value
-        return result
+        done = stop.value
+        return done  # type: ignore[no-any-return]
+    finally:
+        if call is not None:
+            call.function.finish(call, done if done.__class__ is Outcome else None)
+            presence.forget()  # type: ignore[union-attr]
+        del done  # its error's traceback refers to this frame
 
 
-async def arun(flow: Flow[T]) -> T:
+async def arun(steps: Steps[T]) -> T:
     """As `run`, awaiting what has to be waited for."""
+    flow = iter(steps)
     try:
         step = next(flow)
         while True:
             try:
-                answer = await _APERFORM[type(step)](step)
+                kind = step.__class__
+                if kind is Send:
+                    answer = await step.link.aexchange(step)  # type: ignore[attr-defined]
+                else:
+                    answer = await _APERFORM[kind](step)
             except BaseException as error:
                 step = flow.throw(error)
             else:
@@ -63,17 +90,6 @@ async def arun(flow: Flow[T]) -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
-
-
-# -- servers ----------------------------------------------------------------------------------------------------------------
-
-
-def _send(step: Send) -> list[Any]:
-    return step.link.exchange(step)
-
-
-def _asend(step: Send) -> Awaitable[list[Any]]:
-    return step.link.aexchange(step)
 
 
 # -- callables --------------------------------------------------------------------------------------------------------------
@@ -85,10 +101,6 @@ def _run(step: Run[T]) -> T:
 
 async def _arun(step: Run[T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(None, step.function)
-
-
-def _invoke(step: Invoke) -> Any:
-    return step.function(*step.args, **step.kwargs)
 
 
 async def _ainvoke(step: Invoke) -> Any:
@@ -126,13 +138,19 @@ def _await(step: Await) -> None:
 
 async def _aawait(step: Await) -> None:
     flight, loop = step.flight, asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
+    turn: asyncio.Future[None] = loop.create_future()
+    woken = False
 
     def ring() -> None:
-        if not ended.done():
-            ended.set_result(None)
+        if not turn.done():
+            turn.set_result(None)
 
     def wake() -> None:
+        nonlocal woken
+        woken = True
+        if asyncio._get_running_loop() is loop:
+            ring()  # without a byte through the loop's pipe for each of very many that wait
+            return
         try:
             loop.call_soon_threadsafe(ring)
         except RuntimeError:
@@ -142,8 +160,13 @@ async def _aawait(step: Await) -> None:
         return
     try:
         end = monotonic() + step.seconds
-        while not ended.done() and flight.present() and (left := end - monotonic()) > 0:
-            await asyncio.wait({ended}, timeout=min(left, _CHECK_SECONDS))
+        while not woken and flight.present() and (left := end - monotonic()) > 0:
+            timer = loop.call_later(min(left, _CHECK_SECONDS), ring)
+            try:
+                await turn
+            finally:
+                timer.cancel()
+            turn = loop.create_future()
     finally:
         flight.leave(wake)
 
@@ -312,16 +335,13 @@ async def _atogether(step: Together[T]) -> list[T]:
 
 
 _PERFORM: dict[type, Callable[[Any], Any]] = {
-    Send: _send,
     Run: _run,
-    Invoke: _invoke,
     Sleep: _sleep,
     Await: _await,
     Spawn: _spawn,
     Together: _together,
 }
 _APERFORM: dict[type, Callable[[Any], Awaitable[Any]]] = {
-    Send: _asend,
     Run: _arun,
     Invoke: _ainvoke,
     Sleep: _asleep,

@@ -109,10 +109,16 @@ class CacheState:
         self.heart.staleness = min(self.heart.staleness, staleness)
         return self.heart.tier
 
-    def may_be_at(self, home: object) -> bool:
-        """Whether `home` is its own, or may turn out to be once its server has said what it is."""
+    def is_at(self, other: object) -> bool:
+        """Whether the entries of another cache, given by its state, are where its own are."""
+        return other is self or (isinstance(other, CacheState) and other.home == self.home)
+
+    def may_be_at(self, other: object) -> bool:
+        """As `is_at`, or whether that may turn out once its server has said what it is."""
+        if self.is_at(other):
+            return True
         own = self.home
-        return home == own or (isinstance(home, tuple) and home[1] == own[1] and own[0] == self.store.address)
+        return isinstance(other, CacheState) and other.home[1] == own[1] and own[0] == self.store.address
 
     # -- invalidations the store has not acknowledged ---------------------------------------------------------------------
 

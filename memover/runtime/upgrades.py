@@ -15,7 +15,7 @@ from memover.clocks import wall
 from memover.codec.envelope import KIND_VALUE, Header
 from memover.codec.faults import from_outside
 from memover.engine.answers import Outcome
-from memover.engine.load import MARKS_LIMIT, together
+from memover.engine.marks import MARKS_LIMIT, together
 from memover.engine.steps import Invoke
 from memover.errors import DamagedEntry
 from memover.model import Source
@@ -58,7 +58,7 @@ class Upgrading:
         An exception in an upgrade counts as a miss: it is reported and the function runs. KeyboardInterrupt and other
         BaseExceptions are the outcome."""
         function = self._function
-        entered = enter((self._call,), function.state.home, function.policy.track_dependencies)
+        entered = enter((self._call,), function.state, function.policy.track_dependencies)
         try:
             value = self._old()
             for step in self._steps():

@@ -8,13 +8,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memover.codec.envelope import payload_of, read_header, read_plain, seal
-from memover.engine.judge import FRESH, judge
+from memover.codec.envelope import pack_marks, payload_of, read_header, read_plain, seal
+from memover.engine.judge import FRESH, VERSION, judge
 from memover.errors import DamagedEntry
 
 KEY = b"p:1:n:0123456789abcdef"
 GENERATION = b"1700000000000000-0123456789abcdef"
 MARK = (b"p:tag:t", b"1700000000000001-0123456789abcdef")
+OTHER_MARK = (b"p:tag:u", b"1700000000000002-0123456789abcdef")
+VERSION_MARK = (VERSION + b"n", b"2")
 
 
 def the_long_way(raw: bytes, now: float) -> bytes | None:
@@ -81,9 +83,27 @@ def test_read_plain_agrees_with_the_long_way(raw: bytes, data: Any, now: float) 
     assert the_short_way(raw, now) == the_long_way(raw, now)
 
 
-def test_read_plain_does_serve() -> None:
-    """A plain entry is read the short way: the agreement above is not one of refusals."""
-    raw = seal(
+@settings(max_examples=300, deadline=None)
+@given(
+    stamped=st.lists(st.sampled_from([MARK, OTHER_MARK, VERSION_MARK]), max_size=3, unique=True),
+    tokens=st.lists(st.sampled_from([MARK[1], OTHER_MARK[1], None]), min_size=2, max_size=2),
+    now=st.sampled_from([0.0, 9.0]),
+)
+def test_an_entry_with_the_very_marks_of_now_is_fresh(stamped: list[Any], tokens: list[Any], now: float) -> None:
+    """An entry whose marks are byte for byte those that would be stamped now is read the short way only if `judge` says
+    FRESH of it; of every other one the short way says nothing."""
+    raw = sealed(tuple(stamped))
+    names = (b"g", MARK[0], OTHER_MARK[0])
+    plain = read_plain(raw, KEY, pack_marks(tuple(zip(names[1:], tokens))))
+    verdict = judge(read_header(raw, KEY), names, (GENERATION, *tokens), now, required=3, versions={})
+    if plain is not None:
+        assert (now < plain[1]) is (verdict is FRESH)
+    elif tuple(stamped) == tuple(zip(names[1:], tokens)):
+        raise AssertionError("an entry with the marks of now is read the short way")
+
+
+def sealed(marks: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    return seal(
         b"payload",
         key=KEY,
         generation=GENERATION,
@@ -92,6 +112,12 @@ def test_read_plain_does_serve() -> None:
         load_time=0.0,
         fresh_until=9.0,
         usable_until=9.0,
+        marks=marks,
     )
+
+
+def test_read_plain_does_serve() -> None:
+    """A plain entry is read the short way: the agreement above is not one of refusals."""
+    raw = sealed(())
     assert the_short_way(raw, 8.0) == b"payload" == the_long_way(raw, 8.0)
     assert the_short_way(raw, 9.0) is None is the_long_way(raw, 9.0)

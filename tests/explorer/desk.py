@@ -13,7 +13,7 @@ from tests.explorer.state import Actor, Sight, State, Step, fallen, put_actor, p
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memover.stores.redis.commands import Command
+    from memover.stores.redis.asking import Command
     from tests.explorer.world import World
 
 __all__ = ["Change", "Desk", "Promise"]

@@ -35,7 +35,6 @@ from tests.explorer.state import (
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
-    from types import ModuleType
 
     from memover.engine.answers import Marks, Reading
     from memover.engine.tokens import Witness
@@ -208,7 +207,7 @@ class WorldFunction:
 
     def __init__(self, scenario: Scenario, rules: Rules, means: Means, which: int, store: Any) -> None:
         self.scenario = scenario
-        self.flows: ModuleType = rules.flows
+        self.flows: Any = rules.flows
         self.rules = rules
         self.means = means
         self.which = which

@@ -10,10 +10,11 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from memover.engine import alone, follow, load, marks, reading, replace
 from memover.engine import invalidate as real_invalidate
-from memover.engine import load as real_flows
 from memover.engine import many as real_many
 from memover.engine.call import CachedCall
 from memover.engine.judge import DEAD, STALE, VERSION
@@ -22,7 +23,7 @@ from memover.engine.store import Granted, Seen
 from memover.engine.tokens import Witness
 from memover.model import Source
 from memover.stores.redis import scripts
-from memover.stores.redis.commands import Command, call
+from memover.stores.redis.asking import Command, call
 from tests.explorer.function import WorldFunction
 from tests.explorer.server import Server, WorldStore
 from tests.explorer.state import TAG
@@ -57,10 +58,8 @@ class Mutant:
     witness: type[Witness] = Witness
 
     def rules(self, scenario: Scenario) -> Rules:
-        flows = (
-            changed(real_flows, self.flows, MARKS_LIMIT=LISTED) if scenario.coarse else changed(real_flows, self.flows)
-        )
-        shared = {name: getattr(flows, name) for name in real_flows.__all__ if hasattr(real_many, name)}
+        flows = changed_flows(self.flows, **({"MARKS_LIMIT": LISTED} if scenario.coarse else {}))
+        shared = {name: flow for name, flow in vars(flows).items() if hasattr(real_many, name)}
         many = changed(real_many, self.many, **shared)
         invalidate = changed(real_invalidate, self.invalidate)
         return Rules(flows, many, invalidate, self.call, self.function, self.store, self.server, self.witness)
@@ -69,6 +68,27 @@ class Mutant:
 def real_rules(scenario: Scenario) -> Rules:
     """The protocol as it is."""
     return Mutant("nothing is wrong", "", "").rules(scenario)
+
+
+_FLOWS = (reading, marks, alone, follow, load, replace)
+"""The modules of the flows of a call. A flow's name is the same in all of them."""
+real_flows: Any = SimpleNamespace(**{name: getattr(module, name) for module in _FLOWS for name in module.__all__})
+
+
+def changed_flows(replaced: dict[str, Any], **others: Any) -> SimpleNamespace:
+    """Copies of the flows of a call, with some of them replaced wherever they are used."""
+    copies = [changed(module, {}) for module in _FLOWS]
+    # From where each is defined: what a copy imports is the real one.
+    made = [(name, getattr(copy, name), copy.__name__) for copy in copies for name in copy.__all__]
+    flows = SimpleNamespace(**{name: each for name, each, home in made if getattr(each, "__module__", home) == home})
+    assert vars(flows).keys() >= {*replaced, *others}, "there are flows of these names"
+    for name, value in (*others.items(), *((name, partial(flow, flows)) for name, flow in replaced.items())):
+        setattr(flows, name, value)
+    for copy in copies:
+        for name, value in vars(flows).items():
+            if hasattr(copy, name):
+                setattr(copy, name, value)
+    return flows
 
 
 def changed(module: ModuleType, replaced: dict[str, Any], **others: Any) -> ModuleType:

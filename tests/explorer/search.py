@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.stores.redis import scripts
-from memover.stores.redis.commands import Command
+from memover.stores.redis.asking import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

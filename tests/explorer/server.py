@@ -16,7 +16,7 @@ from tests.explorer.state import number
 
 if TYPE_CHECKING:
     from memover.engine.steps import Send
-    from memover.stores.redis.commands import Command
+    from memover.stores.redis.asking import Command
     from tests.explorer.state import Held
 
 __all__ = ["Server", "WorldStore"]

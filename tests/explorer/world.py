@@ -78,7 +78,7 @@ class Player(NamedTuple):
 class Rules(NamedTuple):
     """The protocol that is tried: the real one, or a mutant of it."""
 
-    flows: ModuleType
+    flows: Any
     many: ModuleType
     invalidate: ModuleType
     call: type[CachedCall] = CachedCall

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache, ConfigurationError, versioned_cache
-from memover.engine.load import early
+from memover.engine.reading import early
 from tests.servers import INDEX, run_python
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from memover.engine import load as flows
 from memover.engine.call import CachedCall
 from memover.engine.steps import Await
 from memover.runtime.state import CacheState
-from memover.stores.redis.commands import Command, RedisCommands
+from memover.stores.redis.asking import Command
+from memover.stores.redis.commands import RedisCommands
 
 if TYPE_CHECKING:
     from memover.engine.steps import Flow

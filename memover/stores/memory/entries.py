@@ -24,7 +24,7 @@ from memover.codec.copier import Same, copier_of, moved
 from memover.codec.envelope import Header, seal
 from memover.engine import lease as leases
 from memover.engine.judge import is_fresh
-from memover.engine.store import TOKEN_MARGIN_MS, Granted, Request, Seen, SeenMany, StoredEntry
+from memover.engine.store import TOKEN_MARGIN_MS, Granted, Request, Seen, SeenMany, StoredEntry, names_of
 from memover.keys.names import transient
 from memover.latch import Latch
 from memover.model import MISSING
@@ -338,7 +338,7 @@ class MemoryEntries:
 
     @immediate
     def read_plain(self, keys: Sequence[Key]) -> SeenMany:
-        names = keys[0].names
+        names = names_of(keys)
         tokens = [self.tokens.get(name) for name in names]
         return names, tokens, [self.fetch(key).raw for key in keys]
 

@@ -1,117 +1,39 @@
 """Each method of the store as a flow of commands, written once for threads and event loops.
 
 A method yields `Send(self.link, [Command, ...])`, which is one round trip (Cluster: one per node, side by side), and says
-what the answers mean. An answer that is an error is raised as `StoreError`, and so is one of a shape that no Redis gives:
-what is taken for an acknowledgement is looked at.
+what the answers mean.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import TryAgainError
 
 from memover.engine import lease as leases
 from memover.engine.steps import Send
-from memover.engine.store import TOKEN_MARGIN_MS, Granted, Replicated, Request, Seen, SeenMany, StoredEntry
-from memover.engine.tokens import parse
-from memover.errors import StoreUnavailable
+from memover.engine.store import TOKEN_MARGIN_MS, Granted, Replicated, Request, Seen, SeenMany, StoredEntry, names_of
 from memover.keys.names import transient
 from memover.stores.redis import scripts
+from memover.stores.redis.asking import Command, Commands, Large, call, margin, side_by_side
 from memover.stores.redis.connect import translated
 from memover.stores.redis.limits import LARGE_BYTES
 from memover.stores.redis.resp import pack
 
 if TYPE_CHECKING:
-    from memover.engine.steps import Flow, Link
+    from memover.engine.steps import Flow, Steps
     from memover.model import Key
-    from memover.stores.redis.scripts import Script
 
-__all__ = ["Command", "Commands", "Large", "RedisCommands", "call", "side_by_side"]
-
-T = TypeVar("T")
+__all__ = ["RedisCommands"]
 
 logger = logging.getLogger("memover")
 
 _FROM_ANYBODY, _UNLESS_CURRENT = b"1", b"0"
 _MANY = 32
 """From here on the answer to a read of several entries counts as large."""
-
-
-class Command(NamedTuple):
-    """One command: `route` is the key whose node answers it; `script` marks an EVALSHA that may have to be an EVAL.
-
-    `large` says that the answer is likely to be long, so that others had better not wait behind it."""
-
-    route: bytes
-    args: tuple[bytes, ...]
-    script: Script | None = None
-    large: bool = False
-
-
-class Large(bytes):
-    """A packed read whose entry was large when it was last seen; see `model.Key.packed`."""
-
-
-def call(script: Script, keys: Sequence[bytes], *args: bytes) -> Command:
-    """A call of a script, on the node of its first key."""
-    return Command(keys[0], (b"%d" % len(keys), *keys, *args), script)
-
-
-def _margin(name: bytes, after_ms: int) -> bytes:
-    """How long a token has to live that is needed for `after_ms`, in milliseconds; 0 for those that live for ever."""
-    return b"%d" % (after_ms + TOKEN_MARGIN_MS) if transient(name) else b"0"
-
-
-class Commands:
-    """What both halves of the store are made of."""
-
-    address: str
-    link: Link
-    spread: bool
-
-    def asked(self, commands: Sequence[Command], *, urgent: bool = False, once: bool = False) -> Flow[list[Any]]:
-        """The answers to commands. Raises `StoreError` if one of them is an error."""
-        answers = yield from Send(self.link, commands, urgent=urgent, once=once)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise translated(answer, self.address) from None
-        return answers
-
-    def odd(self, answer: Any, what: str) -> StoreUnavailable:
-        """The error for an answer that no Redis gives."""
-        return StoreUnavailable(
-            f"{self.address} answered {what} with {answer!r:.100}: is it a Redis or Valkey server?", store=self.address
-        )
-
-    def values(self, answer: Any, count: int) -> list[bytes | None]:
-        """The answer of MGET, checked."""
-        if answer.__class__ is list and len(answer) == count:
-            for value in answer:
-                if value is not None and value.__class__ is not bytes:
-                    break
-            else:
-                return answer
-        raise self.odd(answer, "MGET")
-
-    def tokens(self, answers: Sequence[Any], count: int, what: str, nonce: bytes = b"") -> list[bytes]:
-        """Tokens, checked; those of a bump carry its nonce."""
-        if len(answers) != count:
-            raise self.odd(answers, what)
-        for token in answers:
-            if token.__class__ is not bytes or not token.endswith(nonce) or parse(token) is None:
-                raise self.odd(token, what)
-        return list(answers)
-
-    def acknowledged(self, answers: Sequence[Any], what: str) -> None:
-        """Raise unless each answer is a count, which is how the server says that it has done it."""
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise translated(answer, self.address) from None
-            if answer.__class__ is not int or answer < 0:
-                raise self.odd(answer, what)
 
 
 class RedisCommands(Commands):
@@ -123,20 +45,21 @@ class RedisCommands(Commands):
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
-    def read(self, key: Key) -> Flow[Seen]:
-        names = key.names
+    def read(self, key: Key) -> Send[Seen]:
         large = key.packed.__class__ is Large
         if not self.spread:
-            (answer,) = yield from self.asked([Command(key.entry, (b"MGET", *names, key.entry), None, large)])
-            *tokens, raw = self.values(answer, len(names) + 1)
-        else:
-            commands = [Command(name, (b"MGET", name)) for name in names]
-            commands.append(Command(key.entry, (b"MGET", key.entry), None, large))
-            answers = yield from self.asked(commands)
-            *tokens, raw = [self.values(answer, 1)[0] for answer in answers]
-            if (raw is not None and len(raw) > LARGE_BYTES) is not large:
-                key.packed = None if large else Large()
-        return Seen(names, tokens, raw)
+            command = Command(key.entry, (b"MGET", *key.names, key.entry), None, large)
+            return Send(self.link, [command], lambda answers: self.seen(key, answers[0]))
+        commands = [Command(name, (b"MGET", name)) for name in key.names]
+        commands.append(Command(key.entry, (b"MGET", key.entry), None, large))
+        return Send(self.link, commands, lambda answers: self._seen_apart(key, answers))
+
+    def _seen_apart(self, key: Key, answers: list[Any]) -> Seen:
+        *tokens, raw = [self.values(answer, 1)[0] for answer in self.checked(answers)]
+        large = key.packed.__class__ is Large
+        if (raw is not None and len(raw) > LARGE_BYTES) is not large:
+            key.packed = None if large else Large()
+        return Seen(key.names, tokens, raw)
 
     def packed(self, key: Key) -> bytes:
         """The read of a key, ready to be sent to the one server there is."""
@@ -159,11 +82,12 @@ class RedisCommands(Commands):
             if raw.__class__ is not bytes:
                 raise self.odd(raw, "MGET")
             if (len(raw) > LARGE_BYTES) is not (key.packed.__class__ is Large):
-                key.packed = bytes(key.packed) if key.packed.__class__ is Large else Large(key.packed)
+                packed = key.packed or self.packed(key)
+                key.packed = bytes(packed) if packed.__class__ is Large else Large(packed)
         return Seen(names, answer, raw)
 
     def read_plain(self, keys: Sequence[Key]) -> Flow[SeenMany]:
-        names = keys[0].names
+        names = names_of(keys)
         every = [*names, *[key.entry for key in keys]]
         if not self.spread:
             (answer,) = yield from self.asked([Command(keys[0].entry, (b"MGET", *every), None, len(keys) > _MANY)])
@@ -206,24 +130,34 @@ class RedisCommands(Commands):
 
     # -- leases and tokens ------------------------------------------------------------------------------------------------
 
-    def acquire(self, request: Request, *, force: bool = False) -> Flow[Granted]:
+    def acquire(self, request: Request, *, force: bool = False) -> Steps[Granted]:
         key, token, lease_ms, ensured, floors = request
         mine, ms = token.encode(), b"%d" % lease_ms
         mode = _FROM_ANYBODY if force else _UNLESS_CURRENT
-        required = key.required
-        names = (*key.names[:required], *ensured, *key.names[required:])
-        limits = [_margin(name, lease_ms) for name in names[: len(floors)]]
+        required, names = key.required, key.names
+        if ensured:
+            names = (*names[:required], *ensured, *names[required:])
+        numbers, limits = [b"%d" % required, b"%d" % len(floors)], []
+        for name, floor in zip(names, floors):
+            numbers.append(b"%d" % floor)
+            limits.append(b"%d" % (lease_ms + TOKEN_MARGIN_MS) if transient(name) else b"0")
         if self.spread:
-            return (yield from self._acquire_apart(key, names, mine, ms, floors, limits, mode))
-        counts = (b"%d" % required, b"%d" % len(floors), *(b"%d" % floor for floor in floors), *limits)
-        (answer,) = yield from self.asked(
-            [call(scripts.ACQUIRE, (key.lease, key.entry, *names), mine, ms, mode, *counts)]
-        )
-        if not isinstance(answer, list) or not 3 <= len(answer) <= len(names) + 3:
+            return self._acquire_apart(key, names, mine, ms, floors, limits, mode)
+        command = call(scripts.ACQUIRE, (key.lease, key.entry, *names), mine, ms, mode, *numbers, *limits)
+        return Send(self.link, [command], partial(self._acquired, names, required))
+
+    def _acquired(self, names: tuple[bytes, ...], required: int, answers: list[Any]) -> Granted:
+        (answer,) = answers
+        if answer.__class__ is not list or not 3 <= len(answer) <= len(names) + 3:
+            self.checked(answers)
             raise self.odd(answer, "a request for a lease")
         ours, held, raw, *found = answer
-        found += [None] * (len(names) - len(found))  # Lua's arrays end at the last value
-        return self._granted(ours, held, Seen(names, self.values(found, len(names)), _bytes(raw)), required)
+        if len(found) < len(names):
+            found += [None] * (len(names) - len(found))  # Lua's arrays end at the last value
+        for token in found:
+            if token is not None and token.__class__ is not bytes:
+                raise self.odd(token, "a request for a lease")
+        return self._granted(ours, held, Seen(names, found, raw if raw.__class__ is bytes else None), required)
 
     def _acquire_apart(
         self,
@@ -266,19 +200,29 @@ class RedisCommands(Commands):
     def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> Flow[list[bytes]]:
         mine = nonce.encode()
         answers = yield from self.asked(
-            [call(scripts.TOKEN, (name,), mine, b"%d" % floor, _margin(name, 0)) for name, floor in zip(names, floors)]
+            [call(scripts.TOKEN, (name,), mine, b"%d" % floor, margin(name, 0)) for name, floor in zip(names, floors)]
         )
         return self.tokens(answers, len(names), "a question for tokens")
 
-    def store(self, entry: StoredEntry) -> Flow[bool]:
+    def store(self, entry: StoredEntry) -> Steps[bool]:
         key, names = entry.key, entry.names
         keep = b"%d" % (entry.expire_ms + TOKEN_MARGIN_MS) if entry.expire_ms else b"-1"
-        said = (entry.token.encode(), entry.raw, b"%d" % entry.expire_ms, keep)
         if self.spread and names:
-            # Before the entry: it must not outlive them.
-            yield from self.asked([call(scripts.KEEP, (name,), keep) for name in names])
-            names = ()
-        (answer,) = yield from self.asked([call(scripts.STORE, (key.lease, key.entry, *names), *said)])
+            return self._store_apart(entry, keep)
+        said = (entry.token.encode(), entry.raw, b"%d" % entry.expire_ms, keep)
+        command = call(scripts.STORE, (key.lease, key.entry, *names), *said)
+        return Send(self.link, [command], partial(self._stored, entry))
+
+    def _store_apart(self, entry: StoredEntry, keep: bytes) -> Flow[bool]:
+        # The tokens before the entry: it must not outlive them.
+        yield from self.asked([call(scripts.KEEP, (name,), keep) for name in entry.names])
+        return (yield from self.store(entry._replace(names=())))
+
+    def _stored(self, entry: StoredEntry, answers: list[Any]) -> bool:
+        (answer,) = answers
+        if answer.__class__ is not int:
+            self.checked(answers)
+        key = entry.key
         if len(entry.raw) > LARGE_BYTES and answer == 1 and key.packed.__class__ is not Large:
             key.packed = None if key.packed is None else Large(key.packed)
         return bool(answer == 1)
@@ -307,7 +251,7 @@ class RedisCommands(Commands):
         self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
     ) -> Flow[list[bytes]]:
         mine = nonce.encode()
-        limits = {name: _margin(name, 0) for name in (*names, *along)}
+        limits = {name: margin(name, 0) for name in (*names, *along)}
         if not self.spread:
             numbers = (*(b"%d" % floor for floor in floors), *(limits[name] for name in (*names, *along)))
             command = call(scripts.BUMP, (*names, *along), mine, b"%d" % len(names), *numbers)
@@ -335,13 +279,14 @@ class RedisCommands(Commands):
 
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Flow[None]:
         mine = nonce.encode()
-        moves = [call(scripts.MOVE, (name,), mine, _margin(name, 0)) for name in along]
+        moves = [call(scripts.MOVE, (name,), mine, margin(name, 0)) for name in along]
         if self.spread:
             # In this order: a load that reads the call token first and the entry second can then never pair the new
             # token with the old entry.
-            answer, *replicas = yield from Send(
+            removal: Send[list[Any]] = Send(
                 self.link, self._awaited(Command(entry, (b"DEL", entry, lease))), urgent=True
             )
+            answer, *replicas = yield from removal
             if isinstance(answer, TryAgainError):
                 # Their slot is on its way to another node and only one of the two is there. One after the other, the
                 # lease first: a load under way can then not store behind the removal of its entry.
@@ -353,7 +298,7 @@ class RedisCommands(Commands):
             for move in moves:
                 self.acknowledged((yield from self.asked([move], urgent=True)), "an invalidation")
         else:
-            limits = [_margin(name, 0) for name in along]
+            limits = [margin(name, 0) for name in along]
             answer, *replicas = yield from self.asked(
                 self._awaited(call(scripts.DROP, (entry, lease, *along), mine, *limits)), urgent=True
             )
@@ -394,33 +339,3 @@ def _bytes(value: Any) -> bytes | None:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def side_by_side(flows: Sequence[Flow[T]]) -> Flow[list[T]]:
-    """Run flows of one link in step, all their commands of one step in one batch.
-
-    An exception that is thrown in while a batch is waited for is raised by all of them."""
-    results: dict[int, T] = {}
-    waiting: dict[int, tuple[Flow[T], Any]] = {}
-    for at, flow in enumerate(flows):
-        try:
-            waiting[at] = (flow, next(flow))
-        except StopIteration as stop:
-            results[at] = stop.value
-    while waiting:
-        steps = [step for _, step in waiting.values()]
-        whole = Send(
-            steps[0].link,
-            [command for step in steps for command in step.commands],
-            urgent=any(step.urgent for step in steps),
-            once=any(step.once for step in steps),
-        )
-        answers = iter((yield from whole))
-        following = {}
-        for at, (flow, step) in waiting.items():
-            try:
-                following[at] = (flow, flow.send([next(answers) for _ in step.commands]))
-            except StopIteration as stop:
-                results[at] = stop.value
-        waiting = following
-    return [results[at] for at in range(len(flows))]

@@ -27,10 +27,10 @@ from memover.stores.redis.resp import NOT_ENOUGH, new_reader
 if TYPE_CHECKING:
     from memover.stores.redis.opening import Line
 
-__all__ = ["Connection"]
+__all__ = ["WHOLE_BYTES", "Connection"]
 
 _CHUNK = 1 << 16
-_WHOLE_BYTES = 1 << 15
+WHOLE_BYTES = 1 << 15
 """What is not longer than this is sent by one call; the kernel has room for it, since all before it was answered."""
 _NEARLY = 0.9
 """The kernel is given another limit when less than this share of the usual one is left: it costs two system calls."""
@@ -107,7 +107,7 @@ class Connection:
         """Send commands that will have `count` answers, until the time `end`."""
         self._limit_until(end)
         self.owed = count
-        if len(packed) <= _WHOLE_BYTES:
+        if len(packed) <= WHOLE_BYTES:
             self._sock.sendall(packed)
             return
         rest = memoryview(packed)

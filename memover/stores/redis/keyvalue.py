@@ -9,7 +9,7 @@ from memover.codec.envelope import read_header, rewritten
 from memover.engine.store import Change, Parcel, Stamp
 from memover.errors import StoreUnavailable
 from memover.stores.redis import keyvalue_scripts as scripts
-from memover.stores.redis.commands import Command, Commands, call
+from memover.stores.redis.asking import Command, Commands, call
 from memover.stores.redis.scripts import TOKEN
 
 if TYPE_CHECKING:

@@ -16,21 +16,23 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from memover.clocks import monotonic
 from memover.errors import StoreError, StoreUnavailable
+from memover.model import MISSING
 from memover.stores.redis.cluster import Exchanges, Topology
-from memover.stores.redis.connect import ValueFault, translated
+from memover.stores.redis.connect import ValueFault, lost, translated
+from memover.stores.redis.connection import WHOLE_BYTES
 from memover.stores.redis.limits import FLOOR_BYTES, LARGE_BYTES
 from memover.stores.redis.loops import Homes
 from memover.stores.redis.mux import Lost
 from memover.stores.redis.opening import Opener, check_options
-from memover.stores.redis.pool import Pool
+from memover.stores.redis.pool import Pool, ends
 from memover.stores.redis.resp import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memover.engine.steps import Flow
+    from memover.engine.steps import Steps
     from memover.stores.breaker import Breaker
-    from memover.stores.redis.commands import Command
+    from memover.stores.redis.asking import Command
     from memover.stores.redis.connect import Node, Target
     from memover.stores.redis.connection import Connection
     from memover.stores.redis.limits import Limits
@@ -42,6 +44,10 @@ T = TypeVar("T")
 Journey = Generator[Exchanges, "list[list[Any]]", "list[Any]"]
 _OURS = (RedisError, OSError)
 """What is the transport's fault, or the server's. Anything else that is raised here comes from outside and goes on (P17)."""
+_SHORT_BYTES = WHOLE_BYTES // 2
+"""Arguments of this size are no longer than WHOLE_BYTES when they are packed, with a script of ours beside them."""
+_WORDS = frozenset((list, bytes, int, type(None)))
+"""The classes of answers that are no errors."""
 
 
 class RedisLink:
@@ -139,7 +145,56 @@ class RedisLink:
 
     # -- for threads -------------------------------------------------------------------------------------------------------
 
+    def single(self, packed: bytes) -> Any:
+        """The one server's answer to one short command that may be sent again, on a connection that is at hand; its error as
+        an answer. MISSING where it takes more than that: nothing has been done then that counts. Raises `StoreError`.
+
+        The exchange of every hit and of most misses, spelled out; `exchange` does the rest."""
+        pool = self.pools.get(None)
+        if pool is None or pool.breaker.tripped:
+            return MISSING
+        try:
+            connection = pool.idle.pop()
+        except IndexError:
+            return MISSING
+        if connection.owed:
+            pool.discard(connection)
+            return MISSING
+        try:
+            answer = connection.single(packed)
+        except BaseException as error:
+            pool.discard(connection)
+            failure = self.transport_error(error)
+            if failure is None:
+                raise
+            if lost(failure):
+                pool.close()
+                return MISSING
+            raise self.failed(None, failure) from None
+        if answer.__class__ in _WORDS:
+            pool.give(connection)
+            return answer
+        if ends(answer):
+            pool.discard(connection)
+        else:
+            pool.give(connection)
+        self._answered(pool.breaker, None, (answer,))
+        return answer
+
     def exchange(self, step: Any) -> list[Any]:
+        pool, commands = self.pools.get(None), step.commands
+        # Looked at before anything is packed: a script that has been packed whole counts as sent.
+        if pool is not None and pool.idle and len(commands) == 1 and not step.once:
+            (command,) = commands
+            if sum(map(len, command.args)) <= _SHORT_BYTES:
+                try:
+                    answer = self.single(pack(self._arguments(command)))
+                except StoreError as error:
+                    return [error]
+                if answer.__class__ is NoScriptError and command.script is not None:
+                    self._known.discard(command.script.sha)
+                elif answer is not MISSING:
+                    return [answer]
         journey = self._journey(step.commands)
         try:
             exchanges = next(journey)
@@ -149,8 +204,9 @@ class RedisLink:
             answers: list[Any] = stop.value
             return answers
 
-    def complete(self, flow: Flow[T]) -> T:
+    def complete(self, steps: Steps[T]) -> T:
         """Run a flow that sends over this link and waits for nothing else."""
+        flow = iter(steps)
         try:
             step = next(flow)
             while True:
@@ -221,6 +277,16 @@ class RedisLink:
         if home.blocking:
             return await asyncio.get_running_loop().run_in_executor(None, self.exchange, step)
         large = any(command.large for command in step.commands)
+        if len(step.commands) == 1 and self.topology is None:
+            (command,) = step.commands
+            packed = pack(self._arguments(command))
+            try:
+                answer = await self.answers(None, packed, 1, large, step.urgent, step.once)
+            except StoreError as error:
+                return [error]
+            if answer.__class__ is not NoScriptError or command.script is None:
+                return [answer]
+            self._known.discard(command.script.sha)
         journey = self._journey(step.commands)
         try:
             exchanges = next(journey)
@@ -236,21 +302,6 @@ class RedisLink:
         except StopIteration as stop:
             answers: list[Any] = stop.value
             return answers
-
-    async def acomplete(self, flow: Flow[T]) -> T:
-        """As `complete`, on the running event loop."""
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    answers = await self.aexchange(step)
-                except StoreError as error:
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(answers)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
 
     async def _avisit(
         self, node: Node | None, batch: list[tuple[bytes, ...]], large: bool, urgent: bool, once: bool

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line
 
-__all__ = ["Pool", "exhausted"]
+__all__ = ["Pool", "ends", "exhausted"]
 
 _CHECK_SECONDS = 0.05
 _START_SECONDS = 0.25
@@ -258,7 +258,7 @@ class Pool:
                 self.discard(connection)
                 raise
             else:
-                if any(isinstance(answer, Exception) and _ends(answer) for answer in answers):
+                if any(isinstance(answer, Exception) and ends(answer) for answer in answers):
                     self.discard(connection)
                 else:
                     self.give(connection)
@@ -266,7 +266,7 @@ class Pool:
             connection = self.begin(packed, count, end, urgent)
 
 
-def _ends(answer: Exception) -> bool:
+def ends(answer: Exception) -> bool:
     """Whether this error is the server's last word on its connection."""
     return "Protocol error" in str(answer)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from memover.stores.redis.commands import Command, Large, RedisCommands
+from memover.model import MISSING
+from memover.stores.redis.asking import Command, Large
+from memover.stores.redis.commands import RedisCommands
 from memover.stores.redis.connect import lost
 from memover.stores.redis.keyvalue import KeyValueCommands
 from memover.stores.redis.link import RedisLink
@@ -54,41 +56,18 @@ class RedisStore(KeyValueCommands, RedisCommands):
     # -- a hit ----------------------------------------------------------------------------------------------------------
 
     def fetch(self, key: Key) -> Seen:
-        # The common case of an exchange, spelled out.
         link = self.link
-        pool = link.pools.get(None)
-        if pool is None or self.breaker.tripped:
-            return link.complete(self.read(key))
-        packed = key.packed or self.packed(key)
-        try:
-            connection = pool.idle.pop()
-        except IndexError:
-            return link.complete(self.read(key))
-        if connection.owed:
-            pool.discard(connection)
-            return link.complete(self.read(key))
-        try:
-            answer = connection.single(packed)
-        except BaseException as error:
-            pool.discard(connection)
-            return self._fetch_again(key, error)
-        pool.give(connection)
-        return self.seen(key, answer)
-
-    def _fetch_again(self, key: Key, error: BaseException) -> Seen:
-        failure = self.link.transport_error(error)
-        if failure is None:
-            raise error
-        if lost(failure):
-            self.link.pool(None).close()
-            return self.link.complete(self.read(key))
-        raise self.link.failed(None, failure) from None
+        if link.topology is None and (answer := link.single(key.packed or self.packed(key))) is not MISSING:
+            return self.seen(key, answer)
+        step = self.read(key)
+        return step.read(link.exchange(step))
 
     async def afetch(self, key: Key) -> Seen:
-        if self.spread:
-            return await self.link.acomplete(self.read(key))
-        packed = key.packed or self.packed(key)
         link = self.link
+        if self.spread:
+            step = self.read(key)
+            return step.read(await link.aexchange(step))
+        packed = key.packed or self.packed(key)
         if not self.breaker.tripped:
             home = link.homes.here()
             lane = home.small.get(None)
@@ -108,7 +87,8 @@ class RedisStore(KeyValueCommands, RedisCommands):
                         answer = await link.answers(None, packed, 1)
                     return self.seen(key, answer)
             if home.blocking:
-                return await self.link.acomplete(self.read(key))
+                step = self.read(key)
+                return step.read(await link.aexchange(step))
         return self.seen(key, await link.answers(None, packed, 1, packed.__class__ is Large))
 
     # -- node by node, for those who look through the whole store ------------------------------------------------------

@@ -18,7 +18,7 @@ from redis.exceptions import InvalidResponse, RedisError
 from memover.clocks import monotonic
 from memover.engine.store import TOKEN_MARGIN_MS
 from memover.stores.redis import scripts
-from memover.stores.redis.commands import Command, call
+from memover.stores.redis.asking import Command, call
 from memover.stores.redis.connect import translated
 from memover.stores.redis.resp import NOT_ENOUGH, PureReader, _Short, pack, server_error
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.engine import lease as leases
-from memover.engine.store import Seen
+from memover.engine.store import Seen, names_of
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.file import Busy
 from memover.stores.sqlite.moments import time_ms
@@ -89,8 +89,8 @@ class Reader:
     # -- many -------------------------------------------------------------------------------------------------------------
 
     def read_plain(self, keys: Sequence[Key], deadline: float | None) -> SeenMany:
-        """The tokens of the first key, which are those of all, and the entries."""
-        names = keys[0].names
+        """The tokens of all keys, each once, and the entries."""
+        names = names_of(keys)
         tokens = self.tokens(names, deadline)
         raws = self._raws(keys, deadline)
         return names, [tokens.get(name) for name in names], [raws.get(key.text) for key in keys]

@@ -1,0 +1,90 @@
+"""A cached function that calls itself: how little of the stack it takes, and that its end leaves everything whole."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+
+from memover import Cache, versioned_cache
+from tests.servers.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers import RedisServer
+
+FRAMES_A_LEVEL = 4
+"""The decorated function, its cached call, the runner, and the function itself."""
+
+
+def height() -> int:
+    """How many frames there are below the caller."""
+    frame, count = sys._getframe(1), 0
+    while frame is not None:
+        frame, count = frame.f_back, count + 1  # type: ignore[assignment]
+    return count
+
+
+@pytest.fixture(params=["memory", "redis"])
+def cache(request: pytest.FixtureRequest, prefix: str) -> Iterator[Cache]:
+    server: RedisServer | None = request.getfixturevalue("redis_server") if request.param == "redis" else None
+    with Cache("memory://" if server is None else server.url, prefix=prefix) as cache:
+        yield cache
+
+
+def test_a_level_of_recursion_takes_few_frames(cache: Cache) -> None:
+    """The user's function is called by the runner, with no flow of the call around it on the stack."""
+    heights = []
+
+    @versioned_cache(namespace="down", version=1, cache=cache)
+    def down(number: int) -> int:
+        heights.append(height())
+        return 0 if number == 0 else 1 + down(number - 1)
+
+    assert down(9) == 9
+    levels = [deeper - higher for higher, deeper in pairwise(heights[1:])]
+    assert len(levels) == 8
+    assert max(levels) <= FRAMES_A_LEVEL
+
+
+def test_a_coroutine_function_calls_itself_on_a_stack_of_one_height(cache: Cache) -> None:
+    """Each load is a task, so the recursion limit does not bound how deep they go."""
+    heights = []
+
+    @versioned_cache(namespace="adown", version=1, cache=cache)
+    async def adown(number: int) -> int:
+        heights.append(height())
+        return 0 if number == 0 else 1 + await adown(number - 1)
+
+    async def whole() -> int:
+        try:
+            return await adown(50)
+        finally:
+            await cache.aclose()
+
+    assert asyncio.run(whole()) == 50
+    assert len(set(heights[1:])) == 1
+
+
+def test_the_end_of_the_stack_leaves_everything_whole(cache: Cache) -> None:
+    """A RecursionError reaches the caller; no lease, flight or load of those calls is left, and the next calls load."""
+    endless, state = True, cache._state
+
+    @versioned_cache(namespace="endless", version=1, cache=cache, lease_ttl=30)
+    def deep(number: int) -> int:
+        return 1 + deep(number + 1) if endless or number < 3 else number
+
+    for _ in range(3):
+        with pytest.raises(RecursionError):
+            deep(0)
+        wait_until(lambda: not (len(state.leases) + len(state.flights) + len(state.unleased)), "nothing under way")
+    endless = False
+    assert deep(0) == 6
+    assert deep.cache_info().waits == 0
+    loads = deep.cache_info().loads
+    assert deep(0) == 6
+    assert deep.cache_info().loads == loads
