@@ -81,7 +81,10 @@ def _watched() -> Generator[list[str], None, None]:
     forgotten: list[str] = []
 
     def called(function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        answer = function._self_definition.call(*function._self_prefix, *args, **kwargs)
+        if around is not None:
+            answer = around(function, *args, **kwargs)
+        else:
+            answer = function._self_definition.call(*function._self_prefix, *args, **kwargs)
 
         async def awaited() -> Any:
             del pending[number]
@@ -93,11 +96,15 @@ def _watched() -> Generator[list[str], None, None]:
         return made
 
     kind: Any = AsyncCachedFunction
+    around = kind.__dict__.get("__call__")  # of a block around this one
     kind.__call__ = called  # before the slot that each decorated object has
     try:
         yield forgotten
     finally:
-        del kind.__call__
+        if around is not None:
+            kind.__call__ = around
+        else:
+            del kind.__call__
         for name, *coroutines in list(pending.values()):
             forgotten.append(name)
             for each in coroutines:
