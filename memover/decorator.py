@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, final, overload
 
 from memover.cached import AsyncCachedFunction, CachedFunction
 from memover.definition import Definition
@@ -20,14 +20,24 @@ if TYPE_CHECKING:
     from types import EllipsisType
 
     from memover.cache import Cache
+    from memover.cached import VersionView
     from memover.codec.base import Codec
-    from memover.model import Call
+    from memover.model import Call, Entry
     from memover.policy import Duration, OnStoreError
 
 __all__ = ["Decorator", "versioned_cache"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Q = ParamSpec("Q")
+R = TypeVar("R", covariant=True)
+S = TypeVar("S")
+U = TypeVar("U")
+I = TypeVar("I", contravariant=True)  # noqa: E741  # an instance
+
+MYPY = False
+"""mypy takes this name for true. It asks descriptors where others do not, and cannot take a generic function's parameters
+apart, so what is written for the others is not for it."""
 
 
 @final
@@ -39,35 +49,113 @@ class Nothing:
 
 
 F = TypeVar("F", bound="Callable[..., Nothing]")
+H = TypeVar("H", bound="Callable[..., Any]", covariant=True)
+
+
+class Method(Protocol[I, Q, R]):
+    """To type checkers, a function whose first parameter is called `self`: names of parameters count between protocols."""
+
+    def __call__(
+        _,  # noqa: N805  # pyright: ignore[reportSelfClsParameterName]  # `self` is the function's own
+        self: I,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> R: ...
 
 
 if TYPE_CHECKING:
 
-    class OpenCachedFunction(CachedFunction[..., Any], Generic[F]):
+    class OpenCachedFunction(CachedFunction[..., Any], Generic[H]):
         """To type checkers, a decorated `def` function whose result is a type variable or Any: calls keep its types."""
 
         @property
-        def __call__(self) -> F: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        def __call__(self) -> H: ...  # pyright: ignore[reportIncompatibleMethodOverride]
         @property
-        def refresh(self) -> F: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        def refresh(self) -> H: ...  # pyright: ignore[reportIncompatibleMethodOverride]
         @property
-        def bypass(self) -> F: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        def bypass(self) -> H: ...  # pyright: ignore[reportIncompatibleMethodOverride]
 
-        def max_age(self, seconds: Duration) -> F: ...
+        def max_age(self, seconds: Duration) -> H: ...
+
+        if MYPY:
+
+            @overload
+            def __get__(self, instance: None, owner: Any) -> OpenCachedFunction[H]: ...
+            @overload
+            def __get__(self, instance: Any, owner: Any) -> CachedFunction[..., Any]: ...
+            def __get__(self, instance: Any, owner: Any = None) -> Any: ...  # pyright: ignore[reportRedeclaration]
+
+        else:
+
+            def key(self: OpenCachedFunction[Callable[Q, Any]], /, *args: Q.args, **kwargs: Q.kwargs) -> str: ...
+            def peek(
+                self: OpenCachedFunction[Callable[Q, Any]], /, *args: Q.args, **kwargs: Q.kwargs
+            ) -> Entry | None: ...
+            def set(
+                self: OpenCachedFunction[Callable[Q, Any]], value: Any, /, *args: Q.args, **kwargs: Q.kwargs
+            ) -> None: ...
+            def invalidate(
+                self: OpenCachedFunction[Callable[Q, Any]], /, *args: Q.args, **kwargs: Q.kwargs
+            ) -> None: ...
+            def at(self: OpenCachedFunction[Callable[Q, Any]], version: int) -> VersionView[Q]: ...
+            @overload
+            def __get__(self, instance: None, owner: Any) -> OpenCachedFunction[H]: ...
+            @overload
+            def __get__(
+                self: OpenCachedFunction[Callable[Concatenate[S, Q], U]], instance: Any, owner: Any
+            ) -> OpenCachedFunction[Callable[Q, U]]: ...
+            def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+    # As they stand in a class, before `__get__` is asked. pyright compares these with a protocol's method and with the method
+    # of a base class, so they do not name the class that they stand in. Their `__call__` serves as a method's, which has no
+    # `self`, and as what `property` wraps, which has: overloads would say so, but pyright's `property` takes none.
+
+    class CachedMethod(CachedFunction[Q, R]):
+        """To type checkers, a decorated method as it stands in its class."""
+
+        def __call__(self, /, *args: Any, **kwargs: Any) -> R: ...
         @overload
-        def __get__(self, instance: None, owner: Any) -> OpenCachedFunction[F]: ...
+        def __get__(self, instance: None, owner: type[S]) -> CachedFunction[Concatenate[S, Q], R]: ...
         @overload
-        def __get__(self, instance: Any, owner: Any) -> CachedFunction[..., Any]: ...
-        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+        def __get__(self, instance: object, owner: Any) -> CachedFunction[Q, R]: ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    class AsyncCachedMethod(AsyncCachedFunction[Q, R]):
+        """To type checkers, a decorated `async def` method as it stands in its class."""
+
+        async def __call__(self, /, *args: Any, **kwargs: Any) -> R: ...
+        @overload
+        def __get__(self, instance: None, owner: type[S]) -> AsyncCachedFunction[Concatenate[S, Q], R]: ...
+        @overload
+        def __get__(self, instance: object, owner: Any) -> AsyncCachedFunction[Q, R]: ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class Decorator(Protocol):
     """What `versioned_cache(...)` returns: it keeps the function's types, awaited ones included."""
 
     # A generic function could return a coroutine as well as anything else, and so could one that returns Any: they are
-    # caught first. Every coroutine function is a function too: the first of the others that fits is meant.
+    # caught first. Methods come before other functions, and coroutine functions, which are functions too, before the rest:
+    # the first that fits is meant.
+    if not MYPY:
+
+        @overload
+        def __call__(  # pyright: ignore[reportOverlappingOverload]
+            self, function: Method[Any, Q, Nothing], /
+        ) -> CachedMethod[Q, Any]: ...
+
     @overload
     def __call__(self, function: F, /) -> OpenCachedFunction[F]: ...
+
+    if not MYPY:
+
+        @overload
+        def __call__(  # pyright: ignore[reportOverlappingOverload]
+            self, function: Method[Any, Q, Coroutine[Any, Any, T]], /
+        ) -> AsyncCachedMethod[Q, T]: ...
+        @overload
+        def __call__(self, function: Method[Any, Q, T], /) -> CachedMethod[Q, T]: ...
+
     @overload
     def __call__(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
         self, function: Callable[P, Coroutine[Any, Any, T]], /

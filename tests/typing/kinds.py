@@ -1,7 +1,8 @@
 """Kinds of functions that a type checker finds hard to tell from others; checked as api.py is, by every checker there is.
 
-A method that is replaced by another in a subclass, and one that stands for a protocol's, are told from each other by mypy,
-ty and pyrefly; pyright does not ask descriptors there, for any decorator that returns an object.
+A cached method stands for a protocol's and may be replaced by a cached method in a subclass, under each checker. What none
+accepts is a plain method in its place, whose callers would miss the helpers; and pyright refuses every object in place of a
+method that a base class defines by `def`, abstract or not, as it does with `functools.lru_cache`: make that base a protocol.
 """
 
 from __future__ import annotations
@@ -90,14 +91,19 @@ class AsyncReads(Protocol):
 
 
 class Files:
-    @versioned_cache(namespace="files/read", ignore=("self",))
+    @versioned_cache(namespace="files/read", version=2, ignore=("self",))
     def read(self, key: str) -> bytes:
         return b""
+
+    @read.upgrade(from_version=1)
+    @staticmethod
+    def from_text(old: str) -> bytes:
+        return old.encode()
 
 
 class MoreFiles(Files):
     @versioned_cache(namespace="more-files/read", ignore=("self",))
-    def read(self, key: str) -> bytes:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def read(self, key: str) -> bytes:
         return b""
 
 
@@ -107,9 +113,39 @@ class AsyncFiles:
         return b""
 
 
+class PlainFiles(Files):
+    def read(self, key: str) -> bytes:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        return b""
+
+
+class OtherFiles:
+    @versioned_cache(namespace="other-files/read", ignore=("self",))
+    def read(self, key: str) -> int:
+        return 0
+
+
+class AnyFiles:
+    @versioned_cache(namespace="any-files/read", ignore=("self",))
+    def read(self, key: str) -> Any:
+        return b""
+
+
+class MoreAnyFiles(AnyFiles):
+    @versioned_cache(namespace="more-any-files/read", ignore=("self",))
+    def read(self, key: str) -> Any:
+        return b""
+
+
+class ListedFiles(Files):
+    @property
+    @versioned_cache(namespace="listed-files/names", ignore=("self",))
+    def names(self) -> list[str]:
+        return []
+
+
 class MoreAsyncFiles(AsyncFiles):
     @versioned_cache(namespace="more-async-files/read", ignore=("self",))
-    async def read(self, key: str) -> bytes:  # pyright: ignore[reportIncompatibleVariableOverride]
+    async def read(self, key: str) -> bytes:
         return b""
 
 
@@ -118,11 +154,19 @@ def async_reads(source: AsyncReads) -> None: ...
 
 
 def a_cached_method_stands_for_a_method_of_a_protocol() -> None:
-    reads(Files())  # pyright: ignore[reportArgumentType]
-    reads(MoreFiles())  # pyright: ignore[reportArgumentType]
-    async_reads(AsyncFiles())  # pyright: ignore[reportArgumentType]
-    async_reads(MoreAsyncFiles())  # pyright: ignore[reportArgumentType]
+    reads(Files())
+    reads(MoreFiles())
+    async_reads(AsyncFiles())
+    async_reads(MoreAsyncFiles())
+    reads(AnyFiles())
+    reads(MoreAnyFiles())
+    reads(OtherFiles())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    reads(AsyncFiles())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    async_reads(Files())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(MoreFiles().read("a"), bytes)
+    assert_type(MoreFiles.read(MoreFiles(), key="a"), bytes)
+    assert_type(ListedFiles().names, list[str])
+    MoreFiles().read.invalidate(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 class Rows:

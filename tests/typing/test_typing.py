@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 API = Path(__file__).with_name("api.py")
 KINDS = Path(__file__).with_name("kinds.py")
+OPEN = Path(__file__).with_name("open.py")
 
 WRONG = """
 import memover
@@ -171,6 +172,14 @@ def test_hard_kinds_of_functions_are_told_apart(
     assert check(KINDS, cache=tmp_path / "cache") == {}
 
 
+@pytest.mark.parametrize("check", checkers(mypy, pyright, basedpyright))
+def test_helpers_of_functions_that_return_any_and_of_generic_ones_are_typed(
+    check: Callable[..., dict[tuple[str, int], str]], tmp_path: Path
+) -> None:
+    """Every right line of open.py is accepted; every wrong one is refused by the checkers that its ignore is for."""
+    assert check(OPEN, cache=tmp_path / "cache") == {}
+
+
 @pytest.mark.parametrize("check", checkers(ty, pyrefly))
 def test_other_checkers_refuse_wrong_calls(check: Callable[..., dict[tuple[str, int], str]], tmp_path: Path) -> None:
     """ty and pyrefly see the calls that are wrong."""
@@ -188,6 +197,20 @@ def test_ty_tells_hard_kinds_of_functions_apart(
     lines = enumerate(KINDS.read_text().splitlines(), 1)
     wrong = {number for number, line in lines if "# type: ignore" in line}
     assert {line for _, line in check(KINDS, cache=tmp_path)} == wrong
+
+
+@pytest.mark.parametrize("check", checkers(ty, pyrefly))
+def test_other_checkers_take_cached_methods_for_those_of_a_protocol(
+    check: Callable[..., dict[tuple[str, int], str]], tmp_path: Path
+) -> None:
+    """They accept the lines of kinds.py in which methods stand for others, and refuse the wrong ones."""
+    lines = dict(enumerate(KINDS.read_text().splitlines(), 1))
+    about = {number for number, line in lines.items() if "reads(" in line or "def read(" in line}
+    wrong = {number for number in about if "# type: ignore" in lines[number]}
+    uncommented = tmp_path / "kinds.py"  # pyrefly knows mypy's comments
+    uncommented.write_text("\n".join(line.partition("  # type: ignore")[0] for line in lines.values()) + "\n")
+    assert {line for _, line in check(uncommented, cache=tmp_path / "cache")} & about == wrong
+    assert wrong and wrong < about
 
 
 @pytest.mark.slow
