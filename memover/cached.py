@@ -220,7 +220,7 @@ class Bound(Face):
 
     _self_kind = "bound"
 
-    __init__ = Proxy.__init__
+    __init__ = Proxy.__init__  # pyright: ignore[reportAssignmentType]
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self
@@ -388,7 +388,7 @@ class CachedFunction(Face, Generic[P, R]):
         return bind(self, BoundCachedFunction, instance, owner)
 
 
-class BoundCachedFunction(Bound, CachedFunction[P, R]):
+class BoundCachedFunction(Bound, CachedFunction[P, R]):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A decorated function on its instance or class."""
 
 
@@ -531,7 +531,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         return bind(self, BoundAsyncCachedFunction, instance, owner)
 
 
-class BoundAsyncCachedFunction(Bound, AsyncCachedFunction[P, R]):
+class BoundAsyncCachedFunction(Bound, AsyncCachedFunction[P, R]):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A decorated `async def` function on its instance or class."""
 
 

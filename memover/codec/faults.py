@@ -86,8 +86,11 @@ def from_outside(error: BaseException) -> bool:
         return True
     # Whoever installed a handler in Python has imported this module.
     signal: Any = sys.modules.get("signal")
-    numbers = () if signal is None else signal.valid_signals()
-    handlers = {code for number in numbers if (code := _code_of(signal.getsignal(number))) is not None}
+    handlers: set[Any] = set()
+    if signal is not None:
+        handlers = {
+            code for number in signal.valid_signals() if (code := _code_of(signal.getsignal(number))) is not None
+        }
     last = frame = error.__traceback__
     while frame is not None:
         if frame.tb_frame.f_code in handlers:

@@ -212,9 +212,7 @@ class Batch:
         self.readings = readings
         return hits
 
-    def _judged(
-        self, at: int, raw: bytes, tokens: Sequence[bytes | None], now: float, ticket: Ticket | None
-    ) -> bool:
+    def _judged(self, at: int, raw: bytes, tokens: Sequence[bytes | None], now: float, ticket: Ticket | None) -> bool:
         """Answer a call from an entry in any other form, if that is fresh."""
         function, key = self.function, self.keys[at]
         try:
