@@ -142,6 +142,7 @@ class Batch:
             and function.simple
             and not function.observers.busy
             and not function.learned
+            and function.names_by_grain is None
             and not function.witness.owed
             and function.last_answers is None
             and INSIDE.get() is None

@@ -26,6 +26,7 @@ from memover.engine.steps import Invoke, Spawn
 from memover.errors import UnencodableValue
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.keys.ownership import UNCLAIMED, Claimed
+from memover.keys.shards import grain_of, may_have_shards, names_by_grain
 from memover.keys.tags import TooManyTags
 from memover.latch import inside_section
 from memover.model import CacheInfo, Call, Event, Key, NotCached, Source
@@ -100,6 +101,9 @@ class Function(Entries):
         self.names: tuple[bytes, ...] = (self.generation_name,)
         if self.soft_name is not None:
             self.names = (*self.names, self.soft_name)
+        count = state.store.generation_shards if may_have_shards(self.generation_name) else 1
+        self.names_by_grain = names_by_grain(self.names, count) if count > 1 else None
+        """Where the generation stands in shards, what takes the place of `names` for the calls of each grain."""
         self.version_name = VERSION + namespace.encode()
         state.witness.versions[self.version_name] = claimed.token(policy.version)
         self.late = tags.late or "depends_on" in names_in(function)
@@ -135,7 +139,8 @@ class Function(Entries):
         """The names in the store of a call whose arguments come to `text`."""
         policy = self.policy
         part = self.version_text if version in (None, policy.version) else str(version)
-        return Key(entry_key(self.state.prefix, part, policy.namespace, text), self.names)
+        names = self.names if self.names_by_grain is None else self.names_by_grain[grain_of(text)]
+        return Key(entry_key(self.state.prefix, part, policy.namespace, text), names)
 
     @property
     def version_text(self) -> str:
@@ -160,7 +165,7 @@ class Function(Entries):
             if len(key.names) > len(self.names) or not tags.early:
                 return key
             names = tags.early_names(prefix, self.described(key, args, kwargs), arguments(args, kwargs))
-            full = Key(key.text, (*self.names, *names))
+            full = Key(key.text, (*key.names, *names))
             if tags.stable:  # the record is in the binding's memo: what is written twice is the same
                 key.required, key.names = full.required, full.names
             return full

@@ -269,7 +269,7 @@ def near(function: Function, key: Key) -> Outcome | None:
     if value is MISSING:
         return None
     item.visited = True
-    marks = ((function.generation_name, item.header.generation), *item.header.marks)
+    marks = ((key.names[0], item.header.generation), *item.header.marks)
     return Outcome(value, source=Source.NEAR, sealed=Sealed(header=item.header), marks=marks)
 
 
@@ -298,7 +298,7 @@ def fill(function: Function, ticket: Ticket | None, key: Key, raw: bytes, header
         item = Item(key.text, header, value, None, places, cost)
     else:
         item = Item(key.text, header, MISSING, partial(function.decode, raw, header), (), len(raw))
-    tier.fill(ticket, item, function.generation_name)
+    tier.fill(ticket, item, key.names[0])
 
 
 def made(function: Function, item: Item) -> Any:
