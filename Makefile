@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-django check types test test-slow test-others test-all lint format docs bench clean
+.PHONY: help demo demo-django check types test test-slow test-others test-all lint format docs bench bench-fleet bench-parts clean
 
 export PYTHON
 ARGS ?=
@@ -68,8 +68,16 @@ docs: ## The documentation as pages, in docs/_build/html/index.html; a warning i
 	@scripts/bootstrap docs
 	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
-bench: ## Every benchmark, each with its target
-	@scripts/bootstrap test
+bench: ## One table beside other caches (ARGS=--quick: a minute instead of several), into docs/speed.md, with plots
+	@scripts/bootstrap bench
+	PYTHONPATH=. $(PY) benchmarks/table.py --page docs/speed.md --pictures docs/plots $(ARGS)
+
+bench-fleet: ## What a large fleet asks of a Cluster: a model fed with times measured here
+	@scripts/bootstrap bench
+	PYTHONPATH=. $(PY) benchmarks/fleet.py --svg docs/plots/large-fleets.svg $(ARGS)
+
+bench-parts: ## The benchmarks of single parts, each with its target
+	@scripts/bootstrap bench
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; PYTHONPATH=. $(PY) $$bench || exit 1; done
 
 clean: ## Remove what the other targets made, .venv included

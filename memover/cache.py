@@ -15,6 +15,7 @@ from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, InvalidationFailed, MemoverWarning
 from memover.keys.keyvalue import NAMESPACE
 from memover.keys.names import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
+from memover.keys.shards import with_shards
 from memover.keyvalue import KeyValueFace
 from memover.model import CacheInfo, Event, Generation
 from memover.options import checked
@@ -79,6 +80,9 @@ class Cache(KeyValueFace):
     * `wait_replicas` (0): how many replicas each invalidation waits for (Redis `WAIT`), within three fifths of
       `socket_timeout`. `Generation.replicas` says how many had it; fewer than asked for is no error and is logged once.
       It narrows the window in which a failover loses an invalidation, and does not close it.
+    * `generation_shards` (1): on a Cluster, in how many keys each namespace's generation stands that calls read: they spread
+      over the nodes, so that no single one is read by every hit of a large fleet. An invalidation moves all of them before
+      it returns. From 1 to 1,024; about as many as there are primaries. Other stores have one place, and it changes nothing.
     * `wait_timeout` (30 s): how long a call waits for another's load, and `lease_ttl` (10 s): how long a dead
       loader holds others up; both can be set per function.
     * `compress_from` (4,096 bytes): encoded results from this size on are compressed; None: never.
@@ -119,6 +123,7 @@ class Cache(KeyValueFace):
         breaker_first: Duration = 0.25,
         breaker_last: Duration = 2.0,
         wait_replicas: int = 0,
+        generation_shards: int = 1,
         wait_timeout: Duration = 30.0,
         lease_ttl: Duration = 10.0,
         compress_from: int | None = 4096,
@@ -161,6 +166,7 @@ class Cache(KeyValueFace):
             breaker_first_seconds=seconds_of(breaker_first, "breaker_first", never=False),
             breaker_last_seconds=seconds_of(breaker_last, "breaker_last", never=False),
             wait_replicas=wait_replicas,
+            generation_shards=generation_shards,
             max_bytes=None if max_bytes is None else _positive(max_bytes, "max_bytes"),
         )
         if enabled is None:
@@ -380,7 +386,7 @@ class CacheInvalidation:
         self._namespace = namespace
         self.names = names
         self._detail = detail
-        self._near = (*names, state.coarse_name)
+        self._near = (*with_shards(names, state.store.generation_shards), state.coarse_name)
         self._functions = [each for each in list(state.functions) if each.policy.namespace == namespace]
 
     def begin(self) -> None:

@@ -25,6 +25,7 @@ from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, StoreError
 from memover.keys.names import check_version, generation_key, tag_of
 from memover.keys.ownership import Claimed, claim
+from memover.keys.shards import unsharded, with_shards
 from memover.latch import Latch
 from memover.model import CacheInfo, Entry, Generation, Key, etag_of
 from memover.policy import Duration, Policy, seconds_of
@@ -290,7 +291,7 @@ class Definition:
             header.usable_until,
             tuple(tag for tag in tags.values() if tag is not None),
             header.size,
-            tuple(name for name in names if tags[name] is None and name.encode() != function.soft_name),
+            tuple(name for name in names if tags[name] is None and unsharded(name.encode()) != function.soft_name),
             etag_of(
                 header.key,
                 header.payload_check,
@@ -351,7 +352,7 @@ class Definition:
         what = f"the namespace {function.policy.namespace!r}"
         told = FunctionInvalidation(function, what, None, name=name, soft=softly)
         along = (function.coarse_name,)
-        (token,) = yield from move(function.state, told, (name,), new_nonce(), along=along)
+        token, *_ = yield from move(function.state, told, (name,), new_nonce(), along=along)
         generation = parse(token)
         assert generation is not None, "the script writes no other"
         return generation
@@ -381,7 +382,8 @@ class FunctionInvalidation:
     ) -> None:
         self.what = what
         self.names: tuple[bytes, ...] = (name,) if key is None else (key.entry,)
-        self._near = (name if key is None else function.call_name(key), function.coarse_name)
+        moving = name if key is None else function.call_name(key)
+        self._near = (*with_shards((moving,), function.store.generation_shards), function.coarse_name)
         self._function = function
         self._key = key
         self._soft = soft

@@ -52,11 +52,11 @@ FLOORS = {
     "schema": Floor("errors classes", "os"),
     "schema.lock": Floor("errors schema", "tomli tomli_w"),
     # the rules: no clock, no thread, no I/O, nothing from outside
-    "engine": Floor("errors model policy keys.names codec.envelope"),
+    "engine": Floor("errors model policy keys.names keys.shards codec.envelope"),
     # what keeps entries
-    "stores": Floor(f"{WORDS} keys.names codec.envelope codec.copier engine", "random time"),
+    "stores": Floor(f"{WORDS} keys.names keys.shards codec.envelope codec.copier engine", "random time"),
     "stores.redis": Floor(
-        f"{WORDS} keys.names codec.envelope engine stores.breaker stores.near stores.survey",
+        f"{WORDS} keys.names keys.shards codec.envelope engine stores.breaker stores.near stores.survey",
         "redis hiredis asyncio _signal _thread threading random select socket ssl",
     ),
     "stores.sqlite": Floor(

@@ -106,6 +106,9 @@ def invalidate_namespace(place: Place, namespace: str) -> str:
         if namespace == KEY_VALUES:
             cache.clear()
             return (place.survey.tokens([f"{place.prefix}:gen:{KEY_VALUES}".encode()])[0] or b"").decode()
+        store: Any = cache._state.store
+        if store.spread:
+            store.sweeps = True  # nothing here says whether the application's generations stand in shards
         return str(cache.invalidate_namespace(namespace))
 
 

@@ -20,6 +20,7 @@ from memover.engine.store import INTEGER
 from memover.engine.tokens import parse
 from memover.errors import DamagedEntry
 from memover.keys.names import generation_key, soft_key
+from memover.keys.shards import registered, registry_key, shard_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,6 +141,8 @@ def _tokens(place: Place, prefix: str, namespace: str, header: Header) -> tuple[
     stored = {generation: header.generation, **dict(header.marks)}
     names = [name for name in stored if not name.startswith(VERSION)]
     current: dict[bytes, bytes | None] = dict(zip(names, place.survey.tokens(names)))
+    if current[generation] != header.generation:
+        current[generation] = _shard(place, generation, header) or current[generation]
     known = place.named_in_lock()
     for name, token in stored.items():
         if name.startswith(VERSION):
@@ -147,6 +150,17 @@ def _tokens(place: Place, prefix: str, namespace: str, header: Header) -> tuple[
             version = known.get(name[len(VERSION) :].decode("latin-1"))
             current[name] = token if version is None else b"%d" % version
     return tuple(Token(_text(name) or "", _text(token), _text(current[name])) for name, token in stored.items())
+
+
+def _shard(place: Place, generation: bytes, header: Header) -> bytes | None:
+    """The token that the entry is held against where its namespace's generation stands in shards; None where it does not."""
+    (registry,) = place.survey.tokens([registry_key(generation)])
+    text = header.key.decode().split(":", 3)[3]
+    counts = sorted(registered(registry, unsure=False).counts - {1})
+    tokens = place.survey.tokens([shard_of(generation, count, text) for count in counts]) if counts else []
+    # Of several settings the one that the entry was stored under, if it is still good.
+    there = [token for token in tokens if token is not None]
+    return header.generation if header.generation in there else there[0] if there else None
 
 
 def _text(raw: bytes | None) -> str | None:
@@ -170,7 +184,7 @@ def _verdict(
             "invalidated",
             f"the namespace has moved to another generation{when}: {generation.stored} is now {generation.current}.",
         )
-    moved_marks = [each for each in marks if not each.holds and each.name != soft]
+    moved_marks = [each for each in marks if not each.holds and not each.name.startswith(soft)]
     if moved_marks:
         names = ", ".join(visible(each.name) for each in moved_marks[:5])
         return "invalidated", f"{count_of(len(moved_marks), 'token')} of it moved since it was loaded: {names}."
@@ -182,7 +196,7 @@ def _verdict(
             f"it was stored with the shape {header.fingerprint.hex()}, and {place.project.lockfile} has {shape.hex()} for version "
             f"{version}: a class changed without a bump."
         )
-    if any(each.name == soft and not each.holds for each in marks):
+    if any(each.name.startswith(soft) and not each.holds for each in marks):
         return "stale", "the namespace was invalidated softly: it is served while a new one is loaded."
     if now >= header.fresh_until:
         left = _instant(header.usable_until)

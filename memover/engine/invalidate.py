@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from memover.errors import StoreError, failed_invalidation
+from memover.keys.shards import with_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,7 +92,9 @@ def acknowledged(
 
 
 def moved(ledger: Ledger, names: Sequence[bytes], nonce: str, along: Sequence[bytes]) -> Flow[list[bytes]]:
-    """Move names to new tokens and note these. One command; those in `along` move too if they exist."""
+    """Move names to new tokens and note these; those in `along` move too if they exist. One command; on a Cluster one for
+    each name and each of its shards, side by side, whose tokens follow those of the names."""
+    names = with_shards(names, ledger.store.generation_shards)
     floors = [ledger.witness.floor(name) for name in names]
     tokens = yield from ledger.store.bump(names, nonce, floors, along)
     ledger.witness.trusts(names, tokens)

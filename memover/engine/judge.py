@@ -59,7 +59,8 @@ def judge(
     """Judge an entry by the tokens read with it.
 
     `names` and `tokens` belong together; the first is the generation, the first `required` must all be in the
-    entry, `soft` is the one among them that makes stale and not dead. `versions` are this process's own.
+    entry, `soft` is the one among them that makes stale and not dead, or what its shards begin with. `versions` are
+    this process's own.
     """
     if header is None or header.generation != tokens[0]:
         return DEAD
@@ -76,7 +77,7 @@ def judge(
             elif name not in current:
                 unknown = True
             elif current[name] != token:
-                if name != soft:
+                if soft is None or not name.startswith(soft):
                     return DEAD
                 softly = True
     if now >= header.usable_until:

@@ -202,6 +202,8 @@ class Store(KeyValueStore, Protocol):
     """Whether it is this process's memory: it never waits, and keeps objects beside their bytes."""
     spread: bool
     """Whether keys live on different nodes, so that no step can be atomic over two of them."""
+    generation_shards: int
+    """In how many keys a generation stands that calls read, 1 unless keys live on different nodes; see `keys.shards`."""
 
     def fetch(self, key: Key) -> Seen:
         """As `read`, in the calling thread and without a generator: the read of every hit."""

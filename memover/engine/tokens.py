@@ -12,6 +12,7 @@ import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from memover.keys.shards import unsharded
 from memover.model import Generation
 
 if TYPE_CHECKING:
@@ -90,9 +91,10 @@ class Witness:
             self._remember(name, b"", self.floor(name))
 
     def owes(self, names: Sequence[bytes], *more: bytes) -> bool:
-        """Whether an invalidation of any of these names is still to be acknowledged."""
+        """Whether an invalidation of any of these names is still to be acknowledged; that of a generation is that of all
+        its shards."""
         owed = self.owed
-        return bool(owed) and (any(name in owed for name in names) or any(name in owed for name in more))
+        return bool(owed) and any(name in owed or unsharded(name) in owed for name in (*names, *more))
 
     def _remember(self, name: bytes, token: bytes, number: int) -> None:
         if number >= FLOOR_LIMIT:

@@ -6,6 +6,8 @@ else, but for leases, which `model.Key` and `keys.keyvalue` form in the same way
     entry       {prefix}:{version}:{namespace}:{text}   `entry_key`
     generation  {prefix}:gen:{namespace}                `generation_key`
     soft mark   {prefix}:gen:{namespace}@soft           `soft_key`
+    shard       {either of these two}@shard{<3 letters>} `keys.shards`, braces as written
+    registry    {<generation key>}@shards, braces too   `keys.shards`
     call token  {prefix}:gen:{namespace}@call{0..1023}  `stripe_key`
     tag clock   {prefix}:gen:@tags                      `tag_clock_key`
     coarse      {prefix}:gen:@all                       `coarse_key`

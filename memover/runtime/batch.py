@@ -170,6 +170,7 @@ class Batch:
             self.keys
             and not function.whole
             and not function.observers.busy
+            and function.names_by_grain is None
             and not function.witness.owed
             and function.last_answers is None
             and INSIDE.get() is None

@@ -134,7 +134,7 @@ class Entries:
         except DamagedEntry as error:
             self.damaged(key, error)
             return None
-        marks = ((self.generation_name, header.generation), *header.marks)
+        marks = ((key.names[0], header.generation), *header.marks)
         sealed = Sealed(raw, header=header)
         if header.kind == KIND_ERROR:
             return Outcome(error=value, source=source, sealed=sealed, marks=marks)

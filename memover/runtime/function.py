@@ -20,6 +20,7 @@ from memover.engine.replace import renew
 from memover.engine.steps import Spawn
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.keys.ownership import UNCLAIMED, Claimed
+from memover.keys.shards import grain_of, may_have_shards, names_by_grain
 from memover.latch import inside_section
 from memover.model import CacheInfo, Event, Key, Source
 from memover.runtime.counters import Counters
@@ -90,6 +91,9 @@ class Function(Loading):
         self.names: tuple[bytes, ...] = (self.generation_name,)
         if self.soft_name is not None:
             self.names = (*self.names, self.soft_name)
+        count = state.store.generation_shards if may_have_shards(self.generation_name) else 1
+        self.names_by_grain = names_by_grain(self.names, count) if count > 1 else None
+        """Where the generation stands in shards, what takes the place of `names` for the calls of each grain."""
         self.version_name = VERSION + namespace.encode()
         state.witness.versions[self.version_name] = claimed.token(policy.version)
         self.late = tags.late or "depends_on" in names_in(function)
@@ -131,7 +135,7 @@ class Function(Loading):
             start = entry_key(self.state.prefix, self.version_text if own else str(version), policy.namespace, "")
             if own:
                 self._start = start
-        return Key(start + text, self.names)
+        return Key(start + text, self.names if self.names_by_grain is None else self.names_by_grain[grain_of(text)])
 
     _start: str | None = None
     """What the keys of this version begin with, once the first of them has been asked for."""
@@ -159,7 +163,7 @@ class Function(Loading):
             if len(key.names) > len(self.names) or not tags.early:
                 return key
             names = tags.early_names(prefix, self.described(key, args, kwargs), arguments(args, kwargs))
-            full = Key(key.text, (*self.names, *names))
+            full = Key(key.text, (*key.names, *names))
             if tags.stable:  # the record is in the binding's memo: what is written twice is the same
                 key.required, key.names = full.required, full.names
             return full

@@ -202,7 +202,7 @@ def fill(function: Function, ticket: Ticket | None, key: Key, raw: bytes, header
     if function.auditor is not None:
         item.raw = raw  # what an audit compares
         item.cost += len(raw)
-    tier.fill(ticket, item, function.generation_name)
+    tier.fill(ticket, item, key.names[0])
 
 
 def made(function: Function, item: Item) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from memover.engine.tokens import Witness
 from memover.errors import StoreError
 from memover.keys.names import coarse_key
+from memover.keys.shards import with_shards
 from memover.runtime import tasks
 from memover.runtime.audit import Places
 from memover.runtime.background import Background, RefreshPool
@@ -178,7 +179,9 @@ class CacheState:
                     break
                 continue
             if owed.get(name) is repeat:
-                moved((name, self.coarse_name))  # what came near while it was owed
+                moved(
+                    (*with_shards((name,), self.store.generation_shards), self.coarse_name)
+                )  # what came near while it was owed
                 owed.pop(name, None)
             logger.warning("the invalidation of %s, which failed before, has been acknowledged", name.decode())
         return not owed

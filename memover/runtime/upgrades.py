@@ -102,7 +102,7 @@ class Upgrading:
             ttl = function.state.default_ttl
         fresh_until = min(header.fresh_until, math.inf if callable(ttl) else header.created_at + ttl)
         stale_window = 0.0 if header.fresh_until == math.inf else header.usable_until - header.fresh_until
-        marks = together(((function.generation_name, header.generation), *header.marks), used)
+        marks = together(((self._call.key.names[0], header.generation), *header.marks), used)
         if fresh_until <= now or marks is None or len(marks) > MARKS_LIMIT:
             return None
         try:

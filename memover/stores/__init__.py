@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memover.errors import ConfigurationError
+from memover.keys.shards import check_shards
 from memover.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ _REDIS_SCHEMES = (
 )
 
 
-def open_store(url: str, *, max_entries: int, wait_replicas: int, max_bytes: int | None, **limits: Any) -> Store:
+def open_store(
+    url: str, *, max_entries: int, wait_replicas: int, max_bytes: int | None, generation_shards: int = 1, **limits: Any
+) -> Store:
     """The store that a URL names; nothing is connected yet. Raises `ConfigurationError`."""
     text = url.lower()
     if isinstance(wait_replicas, bool) or not isinstance(wait_replicas, int) or wait_replicas < 0:
         raise ConfigurationError(f"wait_replicas={wait_replicas!r} must be a whole number of at least 0.")
+    check_shards(generation_shards)
     if max_bytes is not None and not text.startswith("sqlite:"):
         raise ConfigurationError(
             f"max_bytes={max_bytes!r} bounds a SQLite file; {url.partition(':')[0]} has none: leave it out."
@@ -39,7 +43,9 @@ def open_store(url: str, *, max_entries: int, wait_replicas: int, max_bytes: int
 
         if limits["breaker_last_seconds"] < limits["breaker_first_seconds"]:
             raise ConfigurationError("breaker_last= must not be less than breaker_first=.")
-        return RedisStore(parse_url(url), Limits(wait_replicas=wait_replicas, **limits))
+        return RedisStore(
+            parse_url(url), Limits(wait_replicas=wait_replicas, generation_shards=generation_shards, **limits)
+        )
     if wait_replicas:
         scheme = url.partition("://")[0]
         raise ConfigurationError(f"wait_replicas={wait_replicas!r}: {scheme}:// has no replicas; leave it out.")

@@ -141,7 +141,7 @@ def test_every_extra_is_in_the_reference() -> None:
     extras = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
     names = set(re.findall(r"^(\w+) = \[", extras, re.MULTILINE))
     tabled = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
-    assert tabled == names - {"test", "lint", "docs", "examples"}
+    assert tabled == names - {"test", "lint", "docs", "examples", "bench"}
     for name in (
         "click",
         "rich",

@@ -21,6 +21,7 @@ from memover.engine.judge import DEAD, STALE, VERSION
 from memover.engine.steps import Await, Send
 from memover.engine.store import Granted, Seen
 from memover.engine.tokens import Witness
+from memover.errors import StoreError
 from memover.model import Source
 from memover.stores.redis import scripts
 from memover.stores.redis.asking import Command, call
@@ -463,6 +464,79 @@ class CoarseStays(Server):
         return super().move(values, [key for key in keys if not key.endswith(b"@all")], nonce)
 
 
+# -- a generation in shards ----------------------------------------------------------------------------------------------------------
+
+
+def moved_without_shards(invalidate: Any, ledger: Any, names: Any, nonce: str, along: Any) -> Any:
+    """An invalidation moves the namespace's own key alone."""
+    every = invalidate.with_shards(names, ledger.store.generation_shards)
+    floors = [ledger.witness.floor(name) for name in every[: len(names)]]
+    tokens = yield from ledger.store.bump(every[: len(names)], nonce, floors, along)
+    ledger.witness.trusts(names, tokens)
+    return tokens
+
+
+class Own(WorldStore):
+    """Only what is given is moved, whatever is registered."""
+
+    def _move_others(self, *asked: Any) -> Any:
+        yield from ()
+
+
+class OneShardLeft(Own):
+    """The first shard is not moved."""
+
+    def bump(self, names: Any, nonce: str, floors: Any, along: Any) -> Any:
+        kept = [
+            (name, floor) for name, floor in zip(names, floors) if name != (self.shards_of(names[0], 2) or (b"",))[0]
+        ]
+        return (yield from super().bump([name for name, _ in kept], nonce, [floor for _, floor in kept], along))
+
+
+class AcknowledgedTooSoon(Own):
+    """An invalidation returns when the namespace's own key has moved; the shards follow if the store happens to answer."""
+
+    def bump(self, names: Any, nonce: str, floors: Any, along: Any) -> Any:
+        tokens = yield from super().bump(names[:1], nonce, floors[:1], along)
+        try:
+            yield from super().bump(names[1:], nonce, floors[1:], ())
+        except StoreError:
+            pass
+        return tokens
+
+
+class Unregistered(WorldStore):
+    """A load does not say of how many shards its generation is."""
+
+    def _registering(self, names: Any, nonce: bytes) -> list[Command]:
+        return []
+
+
+class CertainFromTheBeginning(Server):
+    """A new registry does not say that it may have taken the place of another."""
+
+    def register(self, values: Any, keys: Any, count: bytes, nonce: bytes) -> Any:
+        if self.get(values, keys[0]) is None:
+            self.put(values, keys[0], count)
+            return 1
+        return super().register(values, keys, count, nonce)
+
+
+class SettledWhateverCame(Server):
+    """The mark goes although the registry has changed since it was read."""
+
+    def settle(self, values: Any, keys: Any, read: bytes, wanted: bytes) -> Any:
+        self.put(values, keys[0], wanted)
+        return 1
+
+
+class OwedAlone(Witness):
+    """What is owed to a generation does not concern its shards."""
+
+    def owes(self, names: Any, *more: bytes) -> bool:
+        return any(name in self.owed for name in (*names, *more))
+
+
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("the entry is stamped with what is read after the load", "P1", "the namespace is invalidated",
            flows={"lead": lead_reading_after}),
@@ -525,6 +599,18 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("what the coarse token stands for is not read again after it", "P11", "what is one of too many is invalidated",
            flows={"coarse": coarse_unchecked}),
     Mutant("the coarse token stays where it is", "P11", "a call that is one of too many is invalidated", server=CoarseStays),
+    Mutant("an invalidation leaves a shard out", "P1", "the namespace is invalidated, in shards", store=OneShardLeft),
+    Mutant("an invalidation moves the namespace's own key alone", "P1", "the namespace is invalidated, in shards",
+           invalidate={"moved": moved_without_shards}, store=Own),
+    Mutant("an invalidation returns before all shards have moved", "P1", "an invalidation of shards is owed, for others",
+           store=AcknowledgedTooSoon),
+    Mutant("an owed invalidation does not concern the shards", "P8", "an invalidation of shards is owed", witness=OwedAlone),
+    Mutant("what others have registered is not moved", "P1", "one of fewer shards invalidates all", store=Own),
+    Mutant("a load does not register its shards", "P1", "one without shards invalidates what is loaded", store=Unregistered),
+    Mutant("a new registry of shards is taken for the whole truth", "P1", "two settings and a registry that is lost",
+           server=CertainFromTheBeginning),
+    Mutant("a registry of shards is settled although it has changed", "P1", "a load registers while others look for shards",
+           server=SettledWhateverCame),
     Mutant("in a cluster, the coarse token moves first", "P11", "a call that is one of too many is invalidated, in a cluster",
            store=CoarseFirst),
 )  # fmt: skip

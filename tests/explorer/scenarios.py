@@ -21,6 +21,8 @@ Flow = Generator[Any, Any, Any]
 
 def function_of(scenario: Scenario, rules: Rules, means: Means, which: int) -> Any:
     store: Any = rules.store(spread=scenario.spread)
+    store.generation_shards, store.every_shard = scenario.own_shards, scenario.every_shard
+    store.sweeps = scenario.own_shards > 1
     means.store = store  # type: ignore[attr-defined]
     return rules.function(scenario, rules, means, which, store)
 
@@ -200,13 +202,14 @@ def cast(*roles: str) -> Any:
         for at, role in enumerate(roles):
             place, _, what = role.partition(" ")
             process = ord(place) - ord("A")
+            own = scenario.at(process)
             if what in READERS:
-                cast.append(Player(f"reader {at + 1} ({place})", process, partial(READERS[what], scenario, rules)))
+                cast.append(Player(f"reader {at + 1} ({place})", process, partial(READERS[what], own, rules)))
                 if scenario.stale:
-                    make = partial(refreshing, scenario, rules)
+                    make = partial(refreshing, own, rules)
                     behind.append(Player(f"behind reader {at + 1} ({place})", process, make, behind=at))
             else:
-                make = partial(WRITERS[what], scenario, rules)
+                make = partial(WRITERS[what], own, rules)
                 cast.append(Player(f"writer {at + 1} ({place})", process, make, reads=False))
         return (*cast, *behind)
 
@@ -261,6 +264,21 @@ SCENARIOS: tuple[Scenario, ...] = (
     # Stale entries, served while they are refreshed behind.
     scenario("a stale entry is invalidated", "P1", "A", "B", "C invalidates all", stale=True),
     scenario("a stale entry of a call is invalidated", "P2", "A", "A", "C invalidates it", stale=True, entry=True),
+    # A generation in shards: of one setting, and of several.
+    scenario("the namespace is invalidated, in shards", "P1", "A", "B", "C invalidates all", spread=True, shards=(2, 2, 2)),
+    scenario("a reader's process invalidates all, in shards", "P1", "A", "A invalidates all", spread=True, shards=(2,)),
+    scenario("an invalidation of shards is owed", "P8", "A", "A invalidates all", spread=True, shards=(2,), faults=("late",)),
+    scenario("an invalidation of shards is owed, for others", "P1", "B", "A invalidates all", spread=True, shards=(2, 2), faults=("late",)),
+    scenario("one without shards invalidates all", "P1", "A", "C invalidates all", spread=True, shards=(2, 1, 1)),
+    scenario("one without shards reads", "P1", "B", "C invalidates all", spread=True, shards=(1, 1, 2)),
+    scenario("one of fewer shards invalidates all", "P1", "A", "C invalidates all", spread=True, shards=(3, 1, 2)),
+    scenario("one of fewer shards invalidates all, and the registry is lost", "P1", "A", "C invalidates all", spread=True,
+             shards=(3, 1, 2), faults=("registry",)),
+    scenario("two settings and a registry that is lost", "P1", "B", "C invalidates all", spread=True, entry=True,
+             shards=(3, 2, 2), faults=("registry",)),
+    scenario("one without shards invalidates what is loaded", "P1", "A", "C invalidates all", spread=True, entry=False, shards=(2,)),
+    scenario("a load registers while others look for shards", "P1", "A", "B invalidates all", "C invalidates all", spread=True,
+             entry=False, shards=(2,), registry=b"?0", absent=(1, 2)),
     scenario("a stale entry is invalidated, in a cluster", "P1", "A", "C invalidates all", stale=True, spread=True),
     # Made of what an older version stored.
     scenario("an older entry is upgraded", "P2", "A", "B", "C invalidates it", upgrades=True),

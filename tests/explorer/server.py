@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memover.engine.tokens import parse
+from memover.keys.shards import GRAINS, shards
 from memover.stores.redis import scripts
 from memover.stores.redis.commands import RedisCommands
 from tests.explorer.state import number
@@ -38,10 +39,16 @@ class WorldStore(RedisCommands):
 
     local = False
     address = "world"
+    every_shard: tuple[bytes, ...] = ()
+    """All keys of the world that may be shards."""
 
     def __init__(self, *, spread: bool) -> None:
         self.spread = spread
         self.link = NoLink()  # type: ignore[assignment]
+        self._shards_seen = {}
+
+    def shards_of(self, name: bytes, count: int) -> tuple[bytes, ...]:  # type: ignore[override]
+        return self.every_shard if count == GRAINS else shards(name, count)
 
 
 class Server:
@@ -52,7 +59,20 @@ class Server:
         self.at = {key: at for at, key in enumerate(keys)}
         self._scripts = {
             getattr(scripts, name).sha: getattr(self, name.lower())
-            for name in ("ACQUIRE", "BUMP", "DROP", "KEEP", "LEASE", "MOVE", "RELEASE", "RENEW", "STORE", "TOKEN")
+            for name in (
+                "ACQUIRE",
+                "BUMP",
+                "DROP",
+                "KEEP",
+                "LEASE",
+                "MOVE",
+                "REGISTER",
+                "RELEASE",
+                "RENEW",
+                "SETTLE",
+                "STORE",
+                "TOKEN",
+            )
         }
 
     def perform(self, held: Held, command: Command) -> tuple[Held, Answer]:
@@ -151,6 +171,19 @@ class Server:
 
     def token(self, values: list[Any], keys: Any, nonce: bytes, floor: bytes, ms: bytes) -> Answer:
         return self.token_of(values, keys[0], nonce, int(floor))
+
+    def register(self, values: list[Any], keys: Any, count: bytes, nonce: bytes) -> Answer:
+        held = self.get(values, keys[0])
+        if held is not None and count in held.split(b","):
+            return 0
+        self.put(values, keys[0], b"%b,%b" % (held, count) if held is not None else b"%b,?%b" % (count, nonce))
+        return 1
+
+    def settle(self, values: list[Any], keys: Any, read: bytes, wanted: bytes) -> Answer:
+        if self.get(values, keys[0]) != read:
+            return 0
+        self.put(values, keys[0], wanted)
+        return 1
 
     def keep(self, values: list[Any], keys: Any, ms: bytes) -> Answer:
         return 1

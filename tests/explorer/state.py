@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from memover.codec.envelope import Header
 from memover.engine.tokens import parse
+from memover.keys.shards import registry_key
 from memover.model import Key
 
 __all__ = [
-    "CALL", "CHILD", "CLOCK", "COARSE", "GENERATION", "OLDER", "OTHER", "OUTER", "PARENT", "SOFT", "TAG", "VERSION_MARK",
+    "CALL", "CHILD", "CLOCK", "COARSE", "GENERATION", "OLDER", "OTHER", "OUTER", "PARENT", "REGISTRY", "SOFT", "TAG", "VERSION_MARK",
     "Actor", "FlightName", "Held", "Marks", "Process", "Sight", "State", "Step", "fallen", "header_in", "key_of", "number", "put_actor",
     "put_process", "raw_of", "value_in", "without",
 ]  # fmt: skip
@@ -31,6 +32,7 @@ CLOCK = b"w:gen:@tags"
 CALL = b"w:gen:f@call0"
 COARSE = b"w:gen:@all"
 OUTER = b"w:gen:p"
+REGISTRY = registry_key(GENERATION)
 VERSION_MARK = (b"@version:f", b"2")
 """The function `f`, its soft mark and its calls' own token; the tag it may carry, the tags' clock; `p`, which uses `f`."""
 

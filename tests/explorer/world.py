@@ -10,7 +10,7 @@ between a call's beginning and its first step, and that between an invalidation'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ from memover.engine.call import CachedCall
 from memover.engine.judge import FRESH, VERSION, judge
 from memover.engine.steps import Await
 from memover.engine.tokens import Witness
+from memover.keys.shards import shard_of, shards
 from tests.explorer.desk import Desk
 from tests.explorer.function import WorldFunction
 from tests.explorer.histories import Histories
@@ -32,6 +33,7 @@ from tests.explorer.state import (
     OTHER,
     OUTER,
     PARENT,
+    REGISTRY,
     SOFT,
     TAG,
     VERSION_MARK,
@@ -100,6 +102,8 @@ class Scenario:
     second function that uses the first, whose dependencies are more than can be listed where it is `coarse`. `stale` allows
     stale-while-revalidate: the entry at first is past `fresh_until`. With `upgrades` it is the version before that has one, which
     did not tell its late tag where it is `untagged`.
+    `shards` are the numbers of shards that processes 0, 1, ... have the generation in, 1 where it says none; `registry`
+    is what is registered at first, else what the stored entry needs, and the names number `absent` have no token then.
     `batch` adds a second call of the function. `loads` bounds the loads of a whole schedule.
     """
 
@@ -118,13 +122,26 @@ class Scenario:
     batch: bool = False
     cut_off: frozenset[int] = frozenset()
     loads: int | None = None
+    shards: tuple[int, ...] = ()
+    own_shards: int = 1
+    registry: bytes = b""
+    absent: tuple[int, ...] = ()
+
+    def at(self, process: int) -> Scenario:
+        """The scenario as one process sees it, with its own number of shards."""
+        return replace(self, own_shards=self.shards[process]) if process < len(self.shards) else self
+
+    @property
+    def every_shard(self) -> tuple[bytes, ...]:
+        """The shards of all settings there are."""
+        return tuple(dict.fromkeys(each for count in self.shards for each in shards(GENERATION, count)))
 
     @property
     def names(self) -> tuple[bytes, ...]:
         """All the names there are tokens of."""
         tags = (TAG,) if self.tag and self.spread else (TAG, CLOCK) if self.tag else ()
         soft = (SOFT,) if self.stale else ()
-        return (GENERATION, *tags, *soft, *((CALL, OUTER, COARSE) if self.nested else ()))
+        return (GENERATION, *tags, *soft, *self.every_shard, *((CALL, OUTER, COARSE) if self.nested else ()))
 
     @property
     def entries(self) -> tuple[int, ...]:
@@ -141,7 +158,8 @@ class Scenario:
         if which == PARENT:
             return (OUTER,)
         soft = (SOFT,) if self.stale else ()
-        return (GENERATION, *soft, TAG) if self.tag == "known" else (GENERATION, *soft)
+        generation = shard_of(GENERATION, self.own_shards, key_of(which, ()).text.split(":", 3)[3])
+        return (generation, *soft, TAG) if self.tag == "known" else (generation, *soft)
 
 
 class World:
@@ -153,7 +171,7 @@ class World:
         self.names = scenario.names
         self.keys = {which: key_of(which, scenario.required(which)) for which in scenario.entries}
         places = [name for key in self.keys.values() for name in (key.entry, key.lease)]
-        self.server = rules.server((*self.names, *places))
+        self.server = rules.server((*self.names, *places, *((REGISTRY,) if scenario.shards else ())))
         self.leases = tuple(self.server.at[key.lease] for key in self.keys.values())
         sharing = [
             sum(other.process == player.process and other.reads for other in self.players) > 1
@@ -175,8 +193,13 @@ class World:
         first = {name: server.first(at) for at, name in enumerate(self.names) if name != COARSE}
         held: list[Any] = [None] * len(server.keys)
         for name, token in first.items():
-            if name != CALL:
+            if name != CALL and self.names.index(name) not in scenario.absent:
                 server.put(held, name, token)
+        first_shards = scenario.at(0).own_shards
+        if first_shards > 1 and scenario.entry is not False:
+            server.put(held, REGISTRY, b"%d" % first_shards)
+        if scenario.registry:
+            server.put(held, REGISTRY, scenario.registry)
         start = State(
             held=tuple(held),
             truth=1,
@@ -189,7 +212,7 @@ class World:
             high=tuple(number(first.get(name)) for name in self.names),
             faults=scenario.faults,
         )
-        names = scenario.required(CHILD) + ((TAG,) if scenario.tag == "late" and not scenario.untagged else ())
+        names = scenario.at(0).required(CHILD) + ((TAG,) if scenario.tag == "late" and not scenario.untagged else ())
         child: Marks = tuple((name, first[name]) for name in names)
         stored = list(held)
         whose = OLDER if scenario.upgrades else CHILD
@@ -337,6 +360,10 @@ class World:
             elif kind == "entry" and (raw := self.server.get(held, self.keys[CHILD].entry)) is not None:
                 after = left._replace(held=tuple(None if value == raw else value for value in held))
                 yield Step("fault", ("the entry is evicted",), after)
+            elif kind == "registry" and self.server.get(held, REGISTRY) is not None:
+                gone = list(held)
+                self.server.put(gone, REGISTRY, None)
+                yield Step("fault", ("the registry of shards is lost",), left._replace(held=tuple(gone)))
             elif kind == "flush":
                 yield Step("fault", ("FLUSHALL",), left._replace(held=(None,) * len(held)))
             elif kind == "failover":
@@ -419,7 +446,7 @@ class World:
                     continue
                 if any(state.lost) and not self._can_tell(state, process):
                     continue
-                if self._would_serve(process.last, state.held, which, raw):
+                if self._would_serve(process.last, state.held, which, raw, at if at < len(state.processes) else 0):
                     where = chr(65 + at) if at < len(state.processes) else "that has seen nothing"
                     return fallen(
                         state,
@@ -429,15 +456,16 @@ class World:
                     )
         return state
 
-    def _would_serve(self, last: Any, held: Held, which: int, raw: bytes) -> bool:
-        asked = (last, held, which)
+    def _would_serve(self, last: Any, held: Held, which: int, raw: bytes, process: int) -> bool:
+        scenario = self.scenario.at(process)
+        asked = (last, held, which, scenario.own_shards)
         served = self._served.get(asked)
         if served is None:
             witness = self.witness()
             for name, known in zip(self.names, last):
                 if known is not None:
                     witness._seen[name] = known
-            required = self.scenario.required(which)
+            required = scenario.required(which)
             header = header_in(raw, self.keys[which].entry)
             more = [name for name, _ in header.marks if name not in required and not name.startswith(VERSION)]
             names = (*required, *more)

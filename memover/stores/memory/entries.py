@@ -258,6 +258,7 @@ class MemoryEntries:
 
     local = True
     spread = False
+    generation_shards = 1
 
     def __init__(self, max_entries: int) -> None:
         self.address = f"memory://{id(self):x}"

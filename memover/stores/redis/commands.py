@@ -17,6 +17,15 @@ from memover.engine import lease as leases
 from memover.engine.steps import Send
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Replicated, Request, Seen, SeenMany, StoredEntry, names_of
 from memover.keys.names import transient
+from memover.keys.shards import (
+    GRAINS,
+    may_have_shards,
+    nonce_of,
+    registered,
+    registry_key,
+    shards,
+    unsharded,
+)
 from memover.stores.redis import scripts
 from memover.stores.redis.asking import Command, Commands, Large, call, margin, side_by_side
 from memover.stores.redis.connect import translated
@@ -32,6 +41,8 @@ __all__ = ["RedisCommands"]
 logger = logging.getLogger("memover")
 
 _FROM_ANYBODY, _UNLESS_CURRENT = b"1", b"0"
+_SEEN_LIMIT = 10_000
+"""Of so many namespaces at most it is remembered how many shards they have had."""
 _MANY = 32
 """From here on the answer to a read of several entries counts as large."""
 
@@ -41,7 +52,12 @@ class RedisCommands(Commands):
 
     wait_replicas = 0
     replicas_ms = 0
+    generation_shards = 1
+    sweeps = False
+    """Whether an invalidation looks for shards where none are registered."""
     _short_of_replicas = False
+    _shards_seen: dict[bytes, frozenset[int]]
+    """For each generation or soft mark, the numbers of shards that were registered when this process looked."""
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
@@ -182,7 +198,11 @@ class RedisCommands(Commands):
         tokens: list[bytes | None] = [*self.tokens(answers[:count], count, "a question for tokens")]
         tokens += [self.values(answer, 1)[0] for answer in answers[count:]]
         under = leases.stamp(tokens[: key.required])
-        (answer,) = yield from self.asked([call(scripts.LEASE, (key.lease, key.entry), mine, ms, mode, under)])
+        # After the tokens and before the load: see `keys.shards`.
+        register = self._registering(names[:1], mine)
+        answer, *_ = yield from self.asked(
+            [call(scripts.LEASE, (key.lease, key.entry), mine, ms, mode, under), *register]
+        )
         if not isinstance(answer, list) or len(answer) > 3 or not answer:
             raise self.odd(answer, "a request for a lease")
         ours, held, raw = (*answer, None, None)[:3]
@@ -202,7 +222,17 @@ class RedisCommands(Commands):
         answers = yield from self.asked(
             [call(scripts.TOKEN, (name,), mine, b"%d" % floor, margin(name, 0)) for name, floor in zip(names, floors)]
         )
-        return self.tokens(answers, len(names), "a question for tokens")
+        tokens = self.tokens(answers, len(names), "a question for tokens")
+        if register := self._registering(names, mine):
+            yield from self.asked(register)
+        return tokens
+
+    def _registering(self, names: Sequence[bytes], nonce: bytes) -> list[Command]:
+        """What says of how many shards these are."""
+        if self.generation_shards == 1:
+            return []
+        registries = dict.fromkeys(registry_key(name) for name in names if unsharded(name) != name)
+        return [call(scripts.REGISTER, (each,), b"%d" % self.generation_shards, nonce) for each in registries]
 
     def store(self, entry: StoredEntry) -> Steps[bool]:
         key, names = entry.key, entry.names
@@ -258,24 +288,58 @@ class RedisCommands(Commands):
             answer, *replicas = yield from self.asked(self._awaited(command), urgent=True)
             moved = self.tokens(answer if isinstance(answer, list) else [answer], len(names), "an invalidation", mine)
             return [self._replicated(token, replicas[0]) for token in moved] if replicas else moved
+        nonces = [nonce_of(name, nonce) for name in names]
         calls = [
-            call(scripts.BUMP, (name,), mine, b"1", b"%d" % floor, limits[name]) for name, floor in zip(names, floors)
+            call(scripts.BUMP, (name,), own, b"1", b"%d" % floor, limits[name])
+            for name, floor, own in zip(names, floors, nonces)
         ]
+        sharded = [name for name in names if may_have_shards(name)]
+        questions = [Command(registry, (b"MGET", registry)) for registry in map(registry_key, sharded)]
         moved = []
         if self.wait_replicas:
-            for command in calls:
+            for command, own in zip(calls, nonces):
                 answer, reached = yield from self.asked(self._awaited(command), urgent=True)
-                (token,) = self.tokens(_list(answer), 1, "an invalidation", mine)
+                (token,) = self.tokens(_list(answer), 1, "an invalidation", own)
                 moved.append(self._replicated(token, reached))
+            registries = (yield from self.asked(questions, urgent=True)) if questions else []
         else:
-            for answer in (yield from self.asked(calls, urgent=True)):
-                moved += self.tokens(_list(answer), 1, "an invalidation", mine)
+            answers = yield from self.asked([*calls, *questions], urgent=True)
+            for answer, own in zip(answers, nonces):
+                moved += self.tokens(_list(answer), 1, "an invalidation", own)
+            registries = answers[len(calls) :]
+        for name, answer in zip(sharded, registries):
+            yield from self._move_others(name, self.values(answer, 1)[0], set(names), nonce)
         if along:
             answers = yield from self.asked(
                 [call(scripts.MOVE, (name,), mine, limits[name]) for name in along], urgent=True
             )
             self.acknowledged(answers, "an invalidation")
         return moved
+
+    def _move_others(self, name: bytes, registry: bytes | None, moved: set[bytes], nonce: str) -> Flow[None]:
+        """Move the shards that processes of other settings read. `registry` was read after the invalidation began."""
+        said = registered(registry, unsure=self.sweeps)
+        seen = self._shards_seen.get(name, frozenset())
+        if not said.counts <= seen and len(self._shards_seen) < _SEEN_LIMIT:
+            self._shards_seen[name] = seen | said.counts
+        known = {each for count in said.counts | seen for each in self.shards_of(name, count)}
+        others, found = sorted(known - moved), list[bytes]()
+        if said.unsure:
+            unheard = [each for each in self.shards_of(name, GRAINS) if each not in moved and each not in known]
+            looks = [Command(each, (b"MGET", each)) for each in unheard]
+            answers = (yield from self.asked(looks, urgent=True)) if looks else []
+            found = [each for each, answer in zip(unheard, answers) if self.values(answer, 1) != [None]]
+            others += found
+        if others:
+            moves = [call(scripts.MOVE, (each,), nonce_of(each, nonce), b"0") for each in others]
+            self.acknowledged((yield from self.asked(moves, urgent=True)), "an invalidation")
+        if said.unsure and registry is not None:
+            # Nothing but what is registered, or what was found is moved by everybody from now on.
+            counts = sorted(said.counts | ({GRAINS} if found else set()))
+            settled = b",".join(b"%d" % count for count in counts) or b"1"
+            yield from self.asked([call(scripts.SETTLE, (registry_key(name),), registry, settled)], urgent=True)
+
+    shards_of = staticmethod(shards)
 
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Flow[None]:
         mine = nonce.encode()

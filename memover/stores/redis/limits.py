@@ -20,7 +20,7 @@ LARGE_BYTES = 1 << 16
 class Limits:
     """Seconds for an answer, seconds for a connection, connections per server (and per event loop), and for how long
     a server that did not answer is left alone: at first, and at most, in seconds. And how many replicas an
-    invalidation waits for."""
+    invalidation waits for, and in how many shards a generation stands on a Cluster."""
 
     socket_timeout: float
     socket_connect_timeout: float
@@ -28,6 +28,7 @@ class Limits:
     breaker_first_seconds: float
     breaker_last_seconds: float
     wait_replicas: int = 0
+    generation_shards: int = 1
 
     @property
     def replicas_ms(self) -> int:

@@ -11,7 +11,21 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import NamedTuple
 
-__all__ = ["ACQUIRE", "BUMP", "DROP", "KEEP", "LEASE", "MOVE", "RELEASE", "RENEW", "STORE", "TOKEN", "Script"]
+__all__ = [
+    "ACQUIRE",
+    "BUMP",
+    "DROP",
+    "KEEP",
+    "LEASE",
+    "MOVE",
+    "REGISTER",
+    "RELEASE",
+    "RENEW",
+    "SETTLE",
+    "STORE",
+    "TOKEN",
+    "Script",
+]
 
 
 class Script(NamedTuple):
@@ -258,3 +272,24 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 )
 """KEYS lease, tokens that the load needs... · ARGV lease token, lease ms, ms to keep the tokens · answer: 1 prolonged, 0 not
 ours."""
+
+REGISTER = _script(
+    """
+local held = redis.call('MGET', KEYS[1])[1]
+if held and string.find(',' .. held .. ',', ',' .. ARGV[1] .. ',', 1, true) then return 0 end
+if held and #held < 4096 then held = held .. ',' .. ARGV[1] else held = ARGV[1] .. ',?' .. ARGV[2] end
+redis.call('SET', KEYS[1], held)
+return 1
+""",
+)
+"""KEYS registry of shards (`keys.shards`) · ARGV how many shards, nonce · answer: 1 registered, 0 was there already. A new
+registry is marked with the nonce: it may have taken the place of one that was lost."""
+
+SETTLE = _script(
+    """
+if redis.call('MGET', KEYS[1])[1] ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+""",
+)
+"""KEYS registry of shards · ARGV what was read, what it is to be · answer: 1 replaced, 0 has changed meanwhile."""

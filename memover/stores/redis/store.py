@@ -40,6 +40,9 @@ class RedisStore(KeyValueCommands, RedisCommands):
         self.spread = target.kind == "cluster"
         self.wait_replicas = limits.wait_replicas
         self.replicas_ms = limits.replicas_ms
+        self.generation_shards = limits.generation_shards if self.spread else 1
+        self.sweeps = self.generation_shards > 1
+        self._shards_seen = {}
         self.link: RedisLink = RedisLink(target, limits)  # pyright: ignore[reportIncompatibleVariableOverride]
         self.breaker: Breaker = self.link.breaker(None)
         """Of the one server; a Cluster has one for each node."""

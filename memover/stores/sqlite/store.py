@@ -61,6 +61,7 @@ class SqliteStore(SqliteKeyValues):
 
     local = False
     spread = False
+    generation_shards = 1
 
     def __init__(self, path: str, limits: Limits | None = None) -> None:
         self.path = path
