@@ -339,7 +339,9 @@ LOCKS = {
     ("runtime.state", "weakref.WeakSet"),
     ("runtime.background", "weakref.WeakSet"),
     ("stores.near", "weakref.WeakSet"),
-    ("stores.sqlite.file", "weakref.WeakValueDictionary"),
+    ("keys.canonical", "weakref.WeakSet"),
+    ("stores.memory.entries", "weakref.WeakValueDictionary"),
+    ("stores.sqlite.forks", "weakref.WeakValueDictionary"),
     ("stores.sqlite.store", "weakref.WeakSet"),
     # Programs of their own, which run nobody's functions.
     ("web.watch", "concurrent.futures.ThreadPoolExecutor"),
