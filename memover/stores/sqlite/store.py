@@ -15,7 +15,6 @@ first, and takes the lease only if the required ones have not moved.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import time
@@ -29,6 +28,7 @@ from memover.engine.steps import Run
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Seen
 from memover.errors import StoreError, StoreUnavailable
 from memover.keys.names import transient
+from memover.loops import in_thread
 from memover.stores.breaker import Breaker
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.failures import ERRORS
@@ -119,7 +119,7 @@ class SqliteStore(SqliteKeyValues):
             return self._read(key, None)
         except Busy:
             pass
-        return await self._in_thread(lambda: self._guarded(lambda deadline: self._read(key, deadline), self._reads))
+        return await in_thread(lambda: self._guarded(lambda deadline: self._read(key, deadline), self._reads))
 
     def read(self, key: Key) -> Flow[Seen]:
         return self._read_flow(lambda deadline: self._read(key, deadline))
@@ -446,9 +446,6 @@ class SqliteStore(SqliteKeyValues):
             breaker.answered()
         return done
 
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(None, function)
-
     def watch(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> SqliteWatch:
         """What a near tier asks; see `stores.near.Watch`."""
         return SqliteWatch(self, coarse)
@@ -488,7 +485,7 @@ class SqliteStore(SqliteKeyValues):
         self._file.leave()
 
     async def aclose(self) -> None:
-        await self._in_thread(self._file.leave)
+        await in_thread(self._file.leave)
 
     def after_fork(self) -> None:
         self._tidier.after_fork()
