@@ -31,7 +31,7 @@ class Floor(NamedTuple):
     tools: str = ""
 
 
-WORDS = "errors model clocks latch"
+WORDS = "errors model clocks latch loops"
 TOOLS = f"{WORDS} options classes policy keys codec schema"
 INSIDE = f"{TOOLS} engine stores runtime"
 KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
@@ -43,6 +43,7 @@ FLOORS = {
     "options": Floor("errors"),
     "clocks": Floor("", "time"),
     "latch": Floor("", "threading time asyncio"),
+    "loops": Floor("", "asyncio"),
     # what a class is
     "classes": Floor("errors", "os"),
     # tools

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Registration",
+    "family_of",
+    "register_family",
     "register_value",
     "registered",
     "registered_name",
@@ -46,6 +48,8 @@ class Registration(NamedTuple):
     kind: type
     encode: Callable[[Any], Any] | None
     decode: Callable[[Any], Any] | None
+    subclasses: bool = False
+    """Whether every subclass is meant that is not registered itself: those of a class that are made anew for each object."""
 
 
 _by_name: dict[str, Registration] = {}
@@ -89,6 +93,29 @@ def register_value(
 
 
 _TYPE = type
+
+_families: tuple[Registration, ...] = ()
+
+
+def register_family(base: _TYPE, encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> None:
+    """As `register_value`, for all subclasses of a class that makes one for each of its objects.
+
+    They are stored under the name of `base`, and `decode` returns an instance of another subclass. No way of storing such a
+    class is remembered, because the class goes with its object.
+    """
+    global _families, _stamp  # noqa: PLW0603
+    registration = Registration(base, encode, decode, True)
+    _by_name[class_name(base)] = registration
+    _families = (*(each for each in _families if each.kind is not base), registration)
+    _stamp += 1
+
+
+def family_of(kind: _TYPE) -> _TYPE | None:
+    """The class whose subclasses are stored alike, this one among them; None for all others."""
+    for each in _families:
+        if issubclass(kind, each.kind):
+            return each.kind
+    return None
 
 
 def registered(kind: type) -> Registration | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from memover.classes.kinds import Kind, field_names, foreign, frozen, kind_of
 from memover.classes.layout import base_of
 from memover.classes.places import moved, place_of
+from memover.classes.registered import family_of
 from memover.codec.faults import FAULTS, from_outside
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def _collect(value: Any, depth: int, found: dict[type, tuple[Place, ...]]) -> bo
         return value.tzinfo is None or _collect(value.tzinfo, depth + 1, found)
     verdict = _verdicts.get(kind)
     if verdict is None:
+        if family_of(kind) is not None:
+            return False  # a class that goes with its object is not to be remembered
         if len(_verdicts) >= VERDICTS_LIMIT:
             _verdicts.clear()
         verdict = _verdicts[kind] = _judge(kind)

@@ -6,10 +6,12 @@
     queryset of instances   refused (give what it is made of) evaluated: the instances; a new query on it is about their
                                                               primary keys
     gettext_lazy, ...       refused                           its text before translation: each reader translates
+    ngettext_lazy, ...      refused                           its texts, and its number or the name of the number
 
 Models are registered as they are made. An instance whose model has other fields than when it was stored is a miss. An
 instance that was never saved has no primary key and is refused as an argument. Only text that translates itself by
-`gettext_lazy`, `pgettext_lazy`, and URLs by `reverse_lazy` come back; other lazy objects are refused as results.
+`gettext_lazy`, `pgettext_lazy`, `ngettext_lazy`, `npgettext_lazy`, and URLs by `reverse_lazy` come back; other lazy objects
+are refused as results. Django gives each plural text a class of its own, so that what comes back is of another such class.
 """
 
 from __future__ import annotations
@@ -25,8 +27,17 @@ from django.db.models.fields.files import FieldFile
 from django.db.models.query import ModelIterable
 from django.db.models.signals import class_prepared
 from django.urls import reverse_lazy
-from django.utils.translation import gettext_lazy, pgettext_lazy
+from django.utils.functional import Promise
+from django.utils.translation import (
+    gettext_lazy,
+    ngettext,
+    ngettext_lazy,
+    npgettext,
+    npgettext_lazy,
+    pgettext_lazy,
+)
 
+from memover.classes.registered import register_family
 from memover.codec import register_value
 from memover.errors import UnkeyableArgument
 from memover.keys.canonical import register_key
@@ -50,6 +61,7 @@ def install() -> None:
         # Django's proxies share one name, and a stored value goes by the name of its class.
         kind.__qualname__ = f"{name}.<locals>.__proxy__"
         register_value(kind, _call_of, _call_from(lazy))
+    register_family(Promise, _plural_of, _plural_from)
     if apps.models_ready:
         for model in apps.get_models(include_auto_created=True):
             _prepared(model)
@@ -170,3 +182,24 @@ def _call_from(lazy: Any) -> Any:
         return lazy(*args, **kwargs)
 
     return decode
+
+
+def _plural_of(lazy: Any) -> list[Any]:
+    _, (function, *rest) = lazy.__reduce__()
+    if function is ngettext or function is npgettext:
+        # With a number: (args, kwargs, str). With a name, or none: (str, name, kwargs), and the text knows its number later.
+        if type(rest[0]) is tuple:
+            _, texts, *_ = rest
+            texts = dict(texts)
+            number = texts.pop("number")
+        else:
+            _, number, texts = rest
+        return [texts.get("context"), texts["singular"], texts["plural"], number]
+    raise TypeError("of lazy objects only translated texts and URLs can be stored: return its value, as str(text)")
+
+
+def _plural_from(content: Any) -> Any:
+    context, singular, plural, number = content
+    if context is None:
+        return ngettext_lazy(singular, plural, number)
+    return npgettext_lazy(context, singular, plural, number)

@@ -16,6 +16,7 @@ from memover.engine.answers import Outcome
 from memover.engine.steps import Invoke
 from memover.errors import StoreError
 from memover.latch import TaskPresence
+from memover.loops import asyncio_only
 from memover.model import Source
 from memover.runtime.dependencies import INSIDE, current, is_loading
 from memover.runtime.run import arun, run
@@ -222,10 +223,7 @@ def running_loop(call: CachedCall) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
     except RuntimeError:
         function: Any = call.function
-        raise RuntimeError(
-            f"{function.name} was awaited without a running asyncio event loop. memover's `async def` functions run under "
-            f"asyncio only (and uvloop): not under trio, nor under anyio on its trio backend."
-        ) from None
+        raise asyncio_only(function.name) from None
 
 
 async def adrive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True) -> Any:
@@ -280,6 +278,7 @@ def conclude(flow: Flow[T], call: CachedCall) -> T:
 
 async def aconclude(flow: Flow[T], call: CachedCall) -> T:
     """As `conclude`, awaited."""
+    running_loop(call)
     call.presence = call.flight.presence = presence = TaskPresence.of_current()
     function: Any = call.function
     try:

@@ -20,6 +20,7 @@ from memover.engine.answers import Outcome
 from memover.engine.steps import Await, Invoke, Run, Send, Sleep, Spawn, Together
 from memover.errors import StoreError
 from memover.latch import FramePresence, TaskPresence, inside_section
+from memover.loops import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -100,7 +101,7 @@ def _run(step: Run[T]) -> T:
 
 
 async def _arun(step: Run[T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(None, step.function)
+    return await in_thread(step.function)
 
 
 async def _ainvoke(step: Invoke) -> Any:

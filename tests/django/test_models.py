@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
+import weakref
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,8 @@ from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse_lazy
 from django.utils import translation
-from django.utils.translation import gettext_lazy, ngettext_lazy, pgettext_lazy
+from django.utils.functional import Promise, lazy
+from django.utils.translation import gettext_lazy, ngettext_lazy, npgettext_lazy, pgettext_lazy
 
 from memover import Cache, UnencodableValue, UnkeyableArgument
 from memover.django.testing import isolated_caches
@@ -186,12 +189,59 @@ def test_late_text_is_translated_by_each_reader(cache: Cache) -> None:
     with translation.override("fr"):
         assert str(hit["yes"]) == "lundi"
 
-    @cache.versioned(namespace="number")
-    def number() -> Any:
-        return ngettext_lazy("%d day", "%d days", 2)
 
-    with pytest.raises(UnencodableValue):
-        number()
+def test_plural_text_is_stored_untranslated(cache: Cache) -> None:
+    """With its number, with the name of one, and with none; each reader translates."""
+
+    @cache.versioned(namespace="plurals")
+    def plurals() -> Any:
+        return {
+            "two": ngettext_lazy("%d day", "%d days", 2),
+            "named": ngettext_lazy("%(days)d day", "%(days)d days", "days"),
+            "later": ngettext_lazy("%d day", "%d days"),
+            "context": npgettext_lazy("time", "%d day", "%d days", 1),
+            "unnamed": ngettext_lazy("Monday", "Tuesday", 2),
+        }
+
+    plurals()
+    hit = plurals()
+    assert (plurals.cache_info().loads, plurals.cache_info().hits) == (1, 1)
+    assert all(isinstance(text, Promise) for text in hit.values())
+    assert str(hit["two"]) == "%d days"
+    assert hit["named"] % {"days": 1} == "1 day"
+    assert hit["named"].format(days=3) == "%(days)d days"
+    assert (hit["later"] % 1, hit["later"] % 5) == ("1 day", "5 days")
+    assert str(hit["context"]) == "%d day"
+    with translation.override("de"):
+        # These are in Django's own catalogue.
+        days = cache.versioned(namespace="days")(lambda: ngettext_lazy("%(num)d day", "%(num)d days", "num"))
+        days()
+        assert [days() % {"num": number} for number in (1, 2)] == ["1 Tag", "2 Tage"]
+
+
+def test_classes_of_plural_texts_are_not_kept(cache: Cache) -> None:
+    """Django makes one for each text; it goes with the text."""
+
+    @cache.versioned(namespace="number")
+    def number(n: int) -> Any:
+        return ngettext_lazy("%d day", "%d days", n)
+
+    kinds = [weakref.ref(type(number(n))) for n in range(20)]
+    kinds += [weakref.ref(type(number(n))) for n in range(20)]
+    number.invalidate_all()
+    gc.collect()
+    assert [kind() for kind in kinds if kind() is not None] == []
+
+
+def test_other_lazy_objects_are_refused_as_results(cache: Cache) -> None:
+    """What computes something later would compute it in another process, in another place."""
+
+    @cache.versioned(namespace="lazy")
+    def upper() -> Any:
+        return [lazy(str.upper, str)("a")]
+
+    with pytest.raises(UnencodableValue, match=r"\$\[0\].*return its value"):
+        upper()
 
 
 def test_an_instance_of_a_model_with_other_fields_is_a_miss(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,13 +93,74 @@ def test_a_field_of_self_that_is_no_key_is_not_answered_with_ignoring_self() -> 
     assert "ignore=" not in str(caught.value)
 
 
-def test_under_trio_a_miss_says_that_only_asyncio_will_do() -> None:
-    """Instead of "no running event loop"."""
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'cache.db'}"
+    found: str = "memory://" if request.param == "memory" else request.getfixturevalue("redis_url")
+    return found
+
+
+@pytest.mark.parametrize("helper", ["call", "refresh", "set", "invalidate", "peek"])
+def test_under_trio_a_call_says_that_only_asyncio_will_do(url: str, helper: str, prefix: str) -> None:
+    """Instead of "no running event loop", on every store; a helper that has nothing to wait for may just work."""
     trio = pytest.importorskip("trio")
 
-    @Cache().versioned(namespace="n")
-    async def f(n: int) -> int:
-        return n
+    with Cache(url, prefix=prefix) as cache:
 
-    with pytest.raises(RuntimeError, match=r"under asyncio only.*not under trio"):
-        trio.run(f, 1)
+        @cache.versioned(namespace="n")
+        async def f(n: int) -> int:
+            return n
+
+        call = f if helper == "call" else getattr(f, helper)
+        if url == "memory://" and helper in ("peek", "invalidate"):
+            assert trio.run(call, 1) is None
+            return
+        with pytest.raises(RuntimeError, match=r"under asyncio only.*not under trio") as caught:
+            trio.run(call, 1, *([1] if helper == "set" else []))
+        assert not isinstance(caught.value, memover.StoreError)
+
+
+AT_EXIT = """
+import asyncio, atexit, logging, sys
+from memover import Cache
+logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(name)s %(levelname)s %(message)s")
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+cache = Cache(sys.argv[1], prefix=sys.argv[2])
+
+@cache.versioned(namespace="at-exit")
+async def f(n):
+    return n
+
+@cache.versioned(namespace="at-exit-sync")
+def g(n):
+    return n
+
+@atexit.register
+def last():
+    async def main():
+        return [await f(1), await f(1), await f.refresh(1), await f.invalidate(1), await f.map([1, 2, 3])]
+    print(asyncio.run(main()), [g(1), g(1), g.map([1, 2, 3])])
+    print(f.cache_info().hits, f.cache_info().store_errors, g.cache_info().hits, g.cache_info().store_errors, flush=True)
+
+if sys.argv[3] == "before":
+    asyncio.run(f(1))
+    g(1)
+"""
+
+
+@pytest.mark.parametrize("first", ["before", "only-then"])
+def test_calls_while_the_interpreter_ends_do_not_blame_the_store(url: str, prefix: str, first: str) -> None:
+    """No thread can be started then; the calls are made, cached and invalidated, and nothing is logged."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", AT_EXIT, url, prefix, first],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.stderr == ""
+    results, counted = ended.stdout.splitlines()
+    assert results == "[1, 1, 1, None, [1, 2, 3]] [1, 1, [1, 2, 3]]"
+    assert counted.split()[1::2] == ["0", "0"], counted
+    assert ended.returncode == 0

@@ -23,7 +23,7 @@ import msgpack
 
 from memover.classes.annotations import innermost
 from memover.classes.places import moved, place_of
-from memover.classes.registered import registered, stamp
+from memover.classes.registered import family_of, registered, stamp
 from memover.codec.faults import FAULTS, from_outside
 from memover.codec.mv1 import arrays, containers, frames
 from memover.codec.mv1 import format as f
@@ -250,6 +250,10 @@ class ValueCodec:
         if handler is None:
             plan = self._plan(kind)
             if plan is None:
+                family = family_of(kind)
+                plan = None if family is None else self._plan(family)
+                if plan is not None:
+                    return plan.write  # not remembered: such classes are as many as their objects
                 raise refusal_of(kind)
             if not self._known.admits(kind):
                 raise Refused(

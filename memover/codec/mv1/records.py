@@ -177,7 +177,7 @@ def _registered(cls: type, registration: Registration) -> Plan:
             if from_outside(error):
                 raise
             raise ValueError(f"the registered decode of {cls.__qualname__} raised {error!r}") from error
-        if type(value) is not cls:
+        if not (isinstance(value, cls) if registration.subclasses else type(value) is cls):
             raise ValueError("the registered decode returned another class")
         return value
 

@@ -16,6 +16,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from memover.clocks import monotonic
 from memover.errors import StoreError, StoreUnavailable
+from memover.loops import in_thread
 from memover.model import MISSING
 from memover.stores.redis.cluster import Exchanges, Topology
 from memover.stores.redis.connect import ValueFault, lost, translated
@@ -275,7 +276,7 @@ class RedisLink:
     async def aexchange(self, step: Any) -> list[Any]:
         home = self.homes.here()
         if home.blocking:
-            return await asyncio.get_running_loop().run_in_executor(None, self.exchange, step)
+            return await in_thread(lambda: self.exchange(step))
         large = any(command.large for command in step.commands)
         if len(step.commands) == 1 and self.topology is None:
             (command,) = step.commands

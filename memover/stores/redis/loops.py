@@ -14,6 +14,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic
+from memover.loops import asyncio_only
 from memover.stores.redis.mux import Mux
 from memover.stores.redis.opening import Crowded, Opening
 
@@ -264,8 +265,11 @@ class Homes:
         self._homes: dict[int, Home] = {}
 
     def here(self) -> Home:
-        """The running loop's."""
-        loop = asyncio.get_running_loop()
+        """The running loop's. Raises `RuntimeError` that says what is supported where there is none of asyncio's."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise asyncio_only() from None
         home = self._homes.get(id(loop))
         if home is None or home.loop() is not loop:
             self.sweep()

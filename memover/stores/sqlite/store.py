@@ -16,7 +16,6 @@ have not moved.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 import weakref
@@ -27,6 +26,7 @@ from memover.clocks import monotonic
 from memover.engine.steps import Run
 from memover.engine.store import TOKEN_MARGIN_MS, Seen
 from memover.errors import StoreError, StoreUnavailable
+from memover.loops import in_thread
 from memover.stores.breaker import Breaker
 from memover.stores.sqlite.failures import ERRORS
 from memover.stores.sqlite.file import Busy
@@ -116,7 +116,7 @@ class SqliteStore(SqliteKeyValues):
             return self._reader.read(key, None)
         except Busy:
             pass
-        return await self._in_thread(lambda: self._slow_read(key))
+        return await in_thread(lambda: self._slow_read(key))
 
     def _slow_read(self, key: Key) -> Seen:
         return self._guarded(lambda deadline: self._reader.read(key, deadline), self._reads)
@@ -237,9 +237,6 @@ class SqliteStore(SqliteKeyValues):
             breaker.answered()
         return done
 
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(None, function)
-
     def watch(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> SqliteWatch:
         """What a near tier asks; see `stores.near.Watch`."""
         return SqliteWatch(self, coarse)
@@ -279,7 +276,7 @@ class SqliteStore(SqliteKeyValues):
         self._file.leave()
 
     async def aclose(self) -> None:
-        await self._in_thread(self._file.leave)
+        await in_thread(self._file.leave)
 
     def after_fork(self) -> None:
         self._tidier.after_fork()

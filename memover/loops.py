@@ -1,0 +1,47 @@
+"""The running event loop: asyncio's, or an error that says so, and its worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["asyncio_only", "in_thread"]
+
+T = TypeVar("T")
+
+
+def asyncio_only(what: str = "An `async def` function") -> RuntimeError:
+    """The error of an asynchronous call outside asyncio, which says what is supported."""
+    return RuntimeError(
+        f"{what} was awaited without a running asyncio event loop. memover's `async def` functions run under "
+        f"asyncio only (and uvloop): not under trio, nor under anyio on its trio backend."
+    )
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Run a blocking callable in a worker thread of the running loop and return what it returns, or raise what it raises.
+
+    While the interpreter ends no thread can be started any more: then, and where the executor has been shut down, it runs
+    in the loop's own thread. Raises `RuntimeError` outside asyncio.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise asyncio_only() from None
+    turn = [None]  # who pops it runs the function: an executor that fails may have queued its work all the same
+
+    def work() -> T:
+        turn.pop()
+        return function()
+
+    try:
+        waiting = loop.run_in_executor(None, work)
+    except RuntimeError:
+        if not turn:
+            raise
+        turn.pop()
+        return function()
+    return await waiting
