@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ async def in_thread(function: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         raise asyncio_only() from None
+    if not threading.main_thread().is_alive():
+        return function()  # an executor that is made now fails again when the loop is closed
     turn = [None]  # who pops it runs the function: an executor that fails may have queued its work all the same
 
     def work() -> T:

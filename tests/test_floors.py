@@ -43,7 +43,7 @@ FLOORS = {
     "options": Floor("errors"),
     "clocks": Floor("", "time"),
     "latch": Floor("", "threading time asyncio"),
-    "loops": Floor("", "asyncio"),
+    "loops": Floor("", "asyncio threading"),
     # what a class is
     "classes": Floor("errors", "os"),
     # tools

@@ -81,7 +81,8 @@ class Connection:
     def close(self) -> None:
         """Close it. May be repeated."""
         self.owed = 1
-        self._ending()
+        self._ending.detach()  # which does nothing any more while the interpreter ends
+        self._sock.close()
 
     def single(self, packed: bytes) -> Any:
         """Send one short command and return its answer, the server's error as an answer: the exchange of every hit."""

@@ -144,13 +144,16 @@ class Mux:
             fd = sock.fileno()
             loop.remove_reader(fd)
             loop.remove_writer(fd)
-            self._ending()
+            self._ending.detach()  # which does nothing any more while the interpreter ends
+            sock.close()
         self._fail(error)
 
     def abandon(self) -> None:
         """Close the socket of a loop that is closed, from whichever thread."""
-        self.sock = None
-        self._ending()
+        sock, self.sock = self.sock, None
+        self._ending.detach()
+        if sock is not None:
+            sock.close()
 
     # -- out --------------------------------------------------------------------------------------------------------------
 
