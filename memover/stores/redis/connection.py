@@ -81,8 +81,8 @@ class Connection:
     def close(self) -> None:
         """Close it. May be repeated."""
         self.owed = 1
-        self._ending.detach()  # which does nothing any more while the interpreter ends
-        self._sock.close()
+        self._sock.close()  # and not `_ending()`, which does nothing any more while the interpreter ends
+        self._ending.detach()
 
     def single(self, packed: bytes) -> Any:
         """Send one short command and return its answer, the server's error as an answer: the exchange of every hit."""

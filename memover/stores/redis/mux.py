@@ -144,16 +144,16 @@ class Mux:
             fd = sock.fileno()
             loop.remove_reader(fd)
             loop.remove_writer(fd)
-            self._ending.detach()  # which does nothing any more while the interpreter ends
-            sock.close()
+            sock.close()  # and not `_ending()`, which does nothing any more while the interpreter ends
+            self._ending.detach()
         self._fail(error)
 
     def abandon(self) -> None:
         """Close the socket of a loop that is closed, from whichever thread."""
         sock, self.sock = self.sock, None
-        self._ending.detach()
         if sock is not None:
             sock.close()
+        self._ending.detach()
 
     # -- out --------------------------------------------------------------------------------------------------------------
 
