@@ -22,9 +22,11 @@ from weakref import WeakSet
 from greenlet import GreenletExit, getcurrent, greenlet
 
 import memover.cache
+import memover.runtime.bare
 import memover.runtime.function
 import memover.runtime.heart
 import memover.runtime.hit
+import memover.runtime.loading
 import memover.runtime.near
 import memover.runtime.run
 import memover.stores.near
@@ -270,7 +272,7 @@ class Background:
         return SimpleNamespace(cancel=lambda: None)
 
     def digest(self) -> Hashable:
-        return tuple(sorted(task.__qualname__ for task in self.tasks))
+        return tuple(sorted(getattr(task, "func", task).__qualname__ for task in self.tasks))
 
 
 class WholeStore(RedisCommands):
@@ -281,6 +283,7 @@ class WholeStore(RedisCommands):
 
     def __init__(self, process: Process, *, spread: bool) -> None:
         self.spread = spread
+        self._shards_seen = {}
         self.link: Any = SimpleNamespace(
             exchange=lambda step: process.run.ask(step.commands),
             open_line=lambda route, seconds: process.new_line(),
@@ -630,7 +633,7 @@ class Run:
             for at, task in enumerate(process.background.tasks):
                 found.append(
                     Choice(
-                        ("background of", process.letter, "does", task.__name__),
+                        ("background of", process.letter, "does", getattr(task, "func", task).__name__),
                         lambda process=process, at=at: self._task(process, at),
                     )
                 )
@@ -947,10 +950,11 @@ def world() -> Iterator[None]:
     replaced: list[tuple[Any, str, Any]] = [
         (heart, "boottime", boottime),
         (near_calls, "boottime", boottime),
+        (memover.runtime.bare, "boottime", boottime),
         (heart, "start_new_thread", start_thread),
         (heart, "socket", SimpleNamespace(socketpair=lambda: (Bell(),) * 2)),
         (heart, "_wait", idle),
-        (function, "perf_counter", lambda: 0.0),
+        (memover.runtime.loading, "perf_counter", lambda: 0.0),
         (function.new_nonce, "__defaults__", (random,)),
         (RedisWatch, "_readable", lambda self: self._socket.readable()),
         (memover.cache, "open_store", memover.cache.open_store),
