@@ -154,8 +154,11 @@ def _tokens(place: Place, prefix: str, namespace: str, header: Header) -> tuple[
 
 def _shard(place: Place, generation: bytes, header: Header) -> bytes | None:
     """The token that the entry is held against where its namespace's generation stands in shards; None where it does not."""
+    parts = header.key.decode().split(":", 3)
+    if len(parts) < 4:
+        return None  # an entry of the key-value interface
     (registry,) = place.survey.tokens([registry_key(generation)])
-    text = header.key.decode().split(":", 3)[3]
+    text = parts[3]
     counts = sorted(registered(registry, unsure=False).counts - {1})
     tokens = place.survey.tokens([shard_of(generation, count, text) for count in counts]) if counts else []
     # Of several settings the one that the entry was stored under, if it is still good.
