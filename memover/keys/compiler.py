@@ -102,7 +102,10 @@ class Compiler:
         types, known = self._memo_keys()
         body = [
             f"try: {p}known = {p}memo.get({types})",
-            f"except {p}TypeError: {p}known = None",
+            # A type whose own type cannot be hashed. What Python code raised is not that: a signal handler's, say (P17).
+            f"except {p}TypeError as {p}error:",
+            f"    if {p}error.__traceback__.tb_next is not None: raise",
+            f"    {p}known = None",
             f"if {p}known is not None:",
             f"    {p}record = {p}known.get({known})",
             f"    if {p}record is not None: return {p}record",

@@ -22,7 +22,9 @@ What the source of `hot_call` comes to for `def price(sku, count=1)` on a memory
                     hits += 1
                     return value
             else: item = None
-        except (KeyError, TypeError): item = None                # TypeError: what cannot be hashed
+        except (KeyError, TypeError) as error:                   # TypeError: what cannot be hashed
+            if error.__traceback__.tb_next is not None and from_outside(error): raise
+            item = None
         if item is not None:
             value = serve(item)                                  # a copy, or MISSING
             if value is not MISSING:
@@ -47,6 +49,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.clocks import boottime, wall
 from memover.codec.envelope import read_header
+from memover.codec.faults import from_outside
 from memover.engine.answers import Reading
 from memover.engine.judge import FRESH, FRESH_SOURCE, judge
 from memover.errors import DamagedEntry, StoreError
@@ -304,7 +307,9 @@ def hot_call(
             "            {p}hits += 1",
             "            return {p}value",
             "    else: {p}item = None",
-            "except ({p}KeyError, {p}TypeError): {p}item = None",
+            "except ({p}KeyError, {p}TypeError) as {p}error:",
+            "    if {p}error.__traceback__.tb_next is not None and {p}from_outside({p}error): raise",
+            "    {p}item = None",
             "if {p}item is not None:",
             "    {p}value = {p}serve({p}item)",
             "    if {p}value is not {p}MISSING:",
@@ -325,6 +330,7 @@ def hot_call(
             "lookup": lookup,
             "time": time,
             "MISSING": MISSING,
+            "from_outside": from_outside,
             "serve": tier.serve,
             "find": found,
             "answer": answer,

@@ -120,6 +120,7 @@ def test_the_name_of_a_program(monkeypatch: pytest.MonkeyPatch, spec: str | None
     if file is not None:
         main.__file__ = file
     monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.delitem(sys.modules, "__mp_main__", raising=False)  # what a spawned child calls it
     monkeypatch.setattr(sys, "argv", [""])
     assert naming.module_name("__main__") == name
     kind = type("Ref", (), {"__module__": "__main__"})

@@ -360,3 +360,41 @@ def test_a_loop_closed_with_a_refresh_in_flight_holds_nobody_up(store: str, redi
         gc.collect()
     cache.close()
     assert [repr(error) for error in nobody.errors] == [], "what was left could not be cleared away in silence"
+
+
+@pytest.mark.parametrize("kind", [KeyError, TypeError, JobTimeout])
+def test_a_handler_that_strikes_a_hit_in_memory_is_heard(kind: type[Exception]) -> None:
+    """Also where it raises what the generated call expects of a dictionary."""
+    shop = Shop()
+    for _ in range(4):  # from the second hit on, the call that was made for the function answers
+        assert shop.price(7) == 7
+
+    def ring(*_: object) -> None:
+        raise kind("from outside")
+
+    before = signal.signal(signal.SIGUSR1, ring)
+    try:
+        shop.struck = True
+        with pytest.raises(kind, match="from outside"):
+            shop.price(7)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert shop.price(7) == 7
+    assert shop.price.cache_info().loads == 1
+
+
+class Shop:
+    """Something whose key is asked for in the middle of a hit, which is when the signal comes."""
+
+    cache = Cache("memory://")
+    struck = False
+
+    def __memover_key__(self) -> str:
+        if self.struck:
+            self.struck = False
+            signal.raise_signal(signal.SIGUSR1)
+        return "shop"
+
+    @cache.versioned(namespace="price")
+    def price(self, sku: int) -> int:
+        return sku

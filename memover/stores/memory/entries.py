@@ -425,9 +425,8 @@ class MemoryEntries:
     def _batch(self, name: bytes, header: Header, codec: Any = None, ends: float = math.inf) -> Batch:
         batch = self._batches.get(name)
         if batch is None or not batch.fits(header, codec, ends):
-            token = self.tokens.get(
-                name
-            )  # the same object, where it is the same token: see `engine.judge.FRESH_SOURCE`
+            # The same object, where it is the same token: `engine.judge.FRESH_SOURCE` compares by identity.
+            token = self.tokens.get(name)
             own = token if token == header.generation else None
             batch = self._batches[name] = Batch(header, codec, ends, own)
         return batch
