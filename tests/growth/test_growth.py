@@ -90,7 +90,7 @@ def test_functions_that_are_gone_leave_nothing(store: str, size: str, server: Re
     count, bound = _size(size, 80, 100_000), _size(size, 30, 0)
     said: Any = run_python(programs.functions_and_namespaces, url, prefix, count, bound, timeout=GUARD)
     ((before, after, bytes_each),) = said
-    leaks = grown(before, after, allowed=count // 5 + bound)  # those that are remembered come in after the first look
+    leaks = grown(before, after, allowed=count // 5)
     assert leaks == {}, f"{count} functions have gone, and left: {leaks}"
     assert bytes_each < 500, f"{bytes_each:.0f} bytes stay of each function that is gone"
 
