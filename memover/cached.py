@@ -20,8 +20,7 @@ from memover.errors import ConfigurationError, UnkeyableArgument
 from memover.keys.names import check_version
 from memover.model import CacheInfo, Entry, Generation, Source
 from memover.runtime.batch import aanswer_many, answer_many, check_concurrency
-from memover.runtime.hit import aconclude, adrive, conclude, drive
-from memover.runtime.near import ageneral_near, general_near
+from memover.runtime.hit import aconclude, adrive, ageneral, conclude, drive, general
 from memover.runtime.progress import Progress, progress_of
 from memover.runtime.run import arun, run
 
@@ -360,7 +359,7 @@ class CachedFunction(Face, Generic[P, R]):
 
         def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             resident = definition.now()
-            result: R = general_near(resident.function, resident.lookup, (*prefix, *args), kwargs, limit)
+            result: R = general(resident.function, resident.lookup, (*prefix, *args), kwargs, limit)
             return result
 
         return limited
@@ -499,7 +498,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
 
         async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             resident = definition.now()
-            result: R = await ageneral_near(resident.function, resident.lookup, (*prefix, *args), kwargs, limit)
+            result: R = await ageneral(resident.function, resident.lookup, (*prefix, *args), kwargs, limit)
             return result
 
         return limited

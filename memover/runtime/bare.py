@@ -56,7 +56,7 @@ from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING
 from memover.runtime.dependencies import INSIDE, UNDER_WAY
 from memover.runtime.hit import aabsent, absent, ageneral, general, inside_a_load, settled
-from memover.runtime.near import ageneral_near, fill, general_near, made, standing, ticket_of
+from memover.runtime.near import fill, made, standing, ticket_of
 from memover.runtime.run import run
 
 if TYPE_CHECKING:
@@ -176,11 +176,10 @@ def cached_call(
     """The cached call of a `def` function. `install(call)` is called once, when there is a `hot_call` to be used instead."""
     observers, witness, under_way = function.observers, function.witness, UNDER_WAY
     inside, fetch, tier = INSIDE.get, function.state.store.fetch, tier_of(function)
-    elsewhere = general if function.near is None else general_near
 
     def whole(function: Function, lookup: Callable[..., Key], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if observers.busy or inside() is None:
-            return elsewhere(function, lookup, args, kwargs)
+            return general(function, lookup, args, kwargs)
         # Run from here: a function that calls itself is to have as little as can be on the stack between two of its calls.
         began, this = perf_counter(), function.call(lookup(*args, **kwargs), args, kwargs)
         return settled(run(inside_a_load(this), this), this, began)
@@ -197,7 +196,7 @@ def cached_call(
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if observers.busy or (near and witness.owed):
-            return elsewhere(function, lookup, args, kwargs)
+            return general(function, lookup, args, kwargs)
         if under_way and inside() is not None:
             began, this = perf_counter(), function.call(lookup(*args, **kwargs), args, kwargs)
             return settled(run(inside_a_load(this), this), this, began)
@@ -209,7 +208,7 @@ def cached_call(
             if value is not MISSING:
                 return value
         if witness.owed or function.whole:
-            return whole(function, lookup, args, kwargs)
+            return general(function, lookup, args, kwargs)
         ticket = ticket_of(function, key) if near else None
         if function.learned:
             key = function.known_key(key)
@@ -231,11 +230,10 @@ def acached_call(
     observers, witness, under_way = function.observers, function.witness, UNDER_WAY
     inside, store, tier = INSIDE.get, function.state.store, tier_of(function)
     fetch, afetch = (store.fetch if store.local else None), store.afetch
-    whole = ageneral if function.near is None else ageneral_near
 
     def warmed() -> None:
         if install is not None and tier is not None:
-            hot = hot_call(function, lookup, tier, whole, answer, awaited=True)
+            hot = hot_call(function, lookup, tier, ageneral, answer, awaited=True)
             if hot is not None:
                 install(hot)
 
@@ -245,7 +243,7 @@ def acached_call(
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         if observers.busy or (under_way and inside() is not None) or (near and witness.owed):
-            return await whole(function, lookup, args, kwargs)
+            return await ageneral(function, lookup, args, kwargs)
         return await answer(lookup(*args, **kwargs), args, kwargs)
 
     async def answer(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -254,7 +252,7 @@ def acached_call(
             if value is not MISSING:
                 return value
         if witness.owed or function.whole:
-            return await whole(function, lookup, args, kwargs)
+            return await ageneral(function, lookup, args, kwargs)
         ticket = ticket_of(function, key) if near else None
         if function.learned:
             key = function.known_key(key)

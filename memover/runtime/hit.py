@@ -19,6 +19,7 @@ from memover.latch import TaskPresence
 from memover.loops import asyncio_only
 from memover.model import Source
 from memover.runtime.dependencies import INSIDE, current, is_loading
+from memover.runtime.near import behind_tier
 from memover.runtime.run import arun, run
 from memover.runtime.tasks import keep
 
@@ -96,8 +97,13 @@ def general(
         return bypass(function, call)
     if function.observers.spanning:
         with function.span("lookup", call.key.text):
-            return drive(flows.get(call), call, began)
-    return drive(flows.get(call), call, began)
+            return drive(_whole(call), call, began)
+    return drive(_whole(call), call, began)
+
+
+def _whole(call: CachedCall) -> Flow[Outcome]:
+    function: Any = call.function
+    return flows.get(call) if function.near is None else behind_tier(call, flows.get)
 
 
 async def ageneral(
@@ -125,7 +131,7 @@ async def _served_or_flown(function: Function, call: CachedCall, began: float) -
     if call.closed():
         return await adrive(flows.get(call), call, began)
     try:
-        found = await arun(flows.served(call))
+        found = await arun(flows.served(call) if function.near is None else behind_tier(call, flows.served))
     except StoreError as error:
         return await adrive(flows.storeless(call, error, function.arrive()), call, began)
     if found is None:

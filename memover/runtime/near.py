@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import boottime, wall
 from memover.codec.copier import Same, copier_of
 from memover.codec.sharing import moved, places_of
-from memover.engine import load as flows
 from memover.engine.answers import Outcome, Sealed
 from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.reading import early
-from memover.errors import DamagedEntry, StoreError
+from memover.errors import DamagedEntry
 from memover.model import MISSING, Source
 from memover.runtime.dependencies import INSIDE
-from memover.runtime.hit import adrive, ageneral, drive, general, result_of
-from memover.runtime.run import arun
 from memover.stores.near import Item
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from memover.codec.envelope import Header
     from memover.engine.call import CachedCall
@@ -36,29 +32,13 @@ if TYPE_CHECKING:
     from memover.runtime.function import Function
     from memover.stores.near import Ticket
 
-__all__ = ["ageneral_near", "fill", "general_near", "in_use", "made", "near", "standing", "ticket_of"]
+__all__ = ["behind_tier", "fill", "in_use", "made", "near", "standing", "ticket_of"]
 
 _PER_BYTE = 8
 """A value in memory takes about so many times its encoded bytes."""
 
 
-# -- observed, or refreshed early ---------------------------------------------------------------------------------------
-
-
-def general_near(
-    function: Function,
-    lookup: Callable[..., Key],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    max_age: float | None = None,
-) -> Any:
-    """As `hit.general`, with the tier before it where the function has one."""
-    if not in_use(function):
-        return general(function, lookup, args, kwargs, max_age)
-    if function.observers.spanning:
-        with function.span("lookup", lookup(*args, **kwargs).text):
-            return _looked_up(function, lookup, args, kwargs, max_age)
-    return _looked_up(function, lookup, args, kwargs, max_age)
+# -- whole flows --------------------------------------------------------------------------------------------------------
 
 
 def in_use(function: Function) -> bool:
@@ -68,68 +48,16 @@ def in_use(function: Function) -> bool:
     )
 
 
-def _looked_up(
-    function: Function,
-    lookup: Callable[..., Key],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    max_age: float | None,
-) -> Any:
-    began = perf_counter()
-    key = lookup(*args, **kwargs)
-    call = function.call(key, args, kwargs, max_age)
-    found = near(function, key, max_age)
-    if found is not None:
-        function.looked_up(call, found, perf_counter() - began)
-        return found.value
-    return drive(filling(flows.get(call), function, call, ticket_of(function, key)), call, began)
-
-
-async def ageneral_near(
-    function: Function,
-    lookup: Callable[..., Key],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    max_age: float | None = None,
-) -> Any:
-    """As `hit.ageneral`, with the tier before it. Only what is not served at once gets a task of its own."""
+def behind_tier(call: CachedCall, flow: Callable[[CachedCall], Flow[Any]]) -> Flow[Any]:
+    """A call's flow with the tier before it; what it has read fresh comes into the tier."""
+    function: Any = call.function
     if not in_use(function):
-        return await ageneral(function, lookup, args, kwargs, max_age)
-    if function.observers.spanning:
-        with function.span("lookup", lookup(*args, **kwargs).text):
-            return await _alooked_up(function, lookup, args, kwargs, max_age)
-    return await _alooked_up(function, lookup, args, kwargs, max_age)
-
-
-async def _alooked_up(
-    function: Function,
-    lookup: Callable[..., Key],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    max_age: float | None,
-) -> Any:
-    began = perf_counter()
-    key = lookup(*args, **kwargs)
-    call = function.call(key, args, kwargs, max_age)
-    found = near(function, key, max_age)
+        return (yield from flow(call))
+    found = near(function, call.key, call.max_age)
     if found is not None:
-        function.looked_up(call, found, perf_counter() - began)
-        return found.value
-    if call.closed():
-        return await adrive(flows.get(call), call, began)
-    try:
-        served = await arun(filling(flows.served(call), function, call, ticket_of(function, key)))
-    except StoreError as error:
-        return await adrive(flows.storeless(call, error, function.arrive()), call, began)
-    if served is None:
-        return await adrive(flows.miss(call), call, began)
-    function.looked_up(call, served, perf_counter() - began)
-    return result_of(served)
-
-
-def filling(flow: Flow[Any], function: Function, call: CachedCall, ticket: Ticket | None) -> Flow[Any]:
-    """A call's flow; what it has read fresh comes into the tier."""
-    outcome = yield from flow
+        return found
+    ticket = ticket_of(function, call.key)
+    outcome = yield from flow(call)
     if outcome is not None and outcome.source is Source.FRESH and outcome.error is None and outcome.sealed is not None:
         sealed = outcome.sealed
         if sealed.header is not None:
