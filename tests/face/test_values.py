@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import threading
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import pytest
 from memover import UnencodableValue
 from memover.engine.steps import Await
 from memover.runtime import run as runners
+from tests.face.ways import waiting_threads
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def test_an_exception_is_shared_by_those_who_waited_for_it(sync_way: Way) -> Non
     assert began.wait(30)
     for thread in threads[1:]:
         thread.start()
-    wait_until(lambda: all(waiting(thread) for thread in threads[1:]), "the others to wait")
+    wait_until(lambda: waiting_threads() == 3, "the others to wait")
     release.set()
     for thread in threads:
         thread.join(30)
@@ -175,16 +175,6 @@ def test_an_exception_is_shared_by_those_who_waited_for_it(sync_way: Way) -> Non
     with pytest.raises(LookupError):
         failing()
     assert runs == [1, 1]
-
-
-def waiting(thread: threading.Thread) -> bool:
-    """Whether a thread waits for another's load."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    while frame is not None:
-        if frame.f_code.co_name == "_await":
-            return True
-        frame = frame.f_back
-    return False
 
 
 def test_tasks_share_an_exception_too(async_way: Way, monkeypatch: pytest.MonkeyPatch) -> None:

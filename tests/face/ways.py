@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import secrets
+import sys
 from typing import TYPE_CHECKING, Any
 
 from memover import Cache
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-__all__ = ["Way", "url_of"]
+__all__ = ["Way", "url_of", "waiting_threads"]
 
 
 def url_of(request: pytest.FixtureRequest, store: str) -> str:
@@ -92,3 +93,16 @@ class Way:
                 cache.close()
         if self.loop is not None:
             self.loop.close()
+
+
+def waiting_threads() -> int:
+    """How many threads wait for another's load."""
+
+    def waits(frame: Any) -> bool:
+        while frame is not None:
+            if frame.f_code.co_name == "_await":
+                return True
+            frame = frame.f_back
+        return False
+
+    return sum(map(waits, sys._current_frames().values()))

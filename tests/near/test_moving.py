@@ -164,7 +164,7 @@ def test_a_read_that_an_invalidation_overtook_does_not_come_in(
 ) -> None:
     """The fill race: the entry was read, the invalidation was heard of, and then the read's answer arrives."""
     cache, source = cache_of(redis_url), Source()
-    f = near_function(cache, source, near=60)
+    f = near_function(cache, source, near=6)
     f(1)
     comes_near(f, 1)
     tier = tier_of(cache)
