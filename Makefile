@@ -11,7 +11,7 @@ ARGS ?=
 JOBS ?= 2
 PY := .venv/bin/python
 XDIST := -n $(JOBS) --dist loadfile
-PYTEST := scripts/run-tests $(PY) $(XDIST)
+PYTEST := $(PY) -m pytest $(XDIST)
 TYPED := memover $(wildcard tests/typing) tests/servers
 # What depends on the interpreter's version most and takes little time: what `make check` runs on every one.
 # Not every byte of every payload turned over: that takes as long as all the others.
