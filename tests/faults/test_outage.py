@@ -96,7 +96,7 @@ def test_one_probe_at_a_time_closes_the_circuit(start_redis: Callable[..., Redis
         way.run(f(1))
         proxy.blackhole()
         way.run(f(1))
-        before = proxy.connections
+        before, began = proxy.connections, time.monotonic()
         for _ in range(3):
             seen = proxy.connections
 
@@ -105,7 +105,9 @@ def test_one_probe_at_a_time_closes_the_circuit(start_redis: Callable[..., Redis
                 return proxy.connections > seen
 
             wait_until(probed, "a probe")
-        assert proxy.connections - before == 3, "one connection for each probe"
+        # The proxy counts a connection when it gets to it, so there may have been another probe by then.
+        most = (time.monotonic() - began) / 0.2 + 1
+        assert 3 <= proxy.connections - before <= most, "one connection for each probe, one probe in 0.2 s"
         proxy.restore()
         # The first call after recovery that is let through is answered from the store: nothing was lost.
         at = len(loads)

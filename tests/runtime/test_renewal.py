@@ -18,6 +18,7 @@ from memover.runtime import tasks
 from memover.runtime.flights import Flight
 from memover.runtime.renewal import Leases
 from memover.runtime.run import run
+from memover.runtime.state import all_states
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -365,8 +366,10 @@ def test_a_child_does_not_renew_what_its_parent_loads(cache: Cache) -> None:
     if child == 0:
         status = 1
         try:
+            # All caches of the process share the background, and one that an earlier test left may owe an invalidation.
+            running = any(each.witness.owed for each in all_states())
             inherited = (len(leases), leases._looking, cache._state.background.running)
-            status = 0 if inherited == (0, False, False) and slow(8) == 16 else 2
+            status = 0 if inherited == (0, False, running) and slow(8) == 16 else 2
         finally:
             os._exit(status)
     _, status = os.waitpid(child, 0)
