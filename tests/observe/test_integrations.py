@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ yaml: Any = pytest.importorskip("yaml")
 from memover.observe.prometheus import Collector  # noqa: E402
 from memover.runtime.counters import Counters  # noqa: E402
 
+PROMTOOL = shutil.which("promtool")
 INTEGRATIONS = Path(__file__).parents[2] / "integrations"
 LABELS = {"prefix", "namespace", "version", "source", "le"}
 
@@ -88,3 +91,21 @@ def test_alerts_say_what_to_do() -> None:
         used = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
         assert used <= kept, rule["alert"]
         assert rule["annotations"]["description"].endswith((".", "`."))
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="no promtool: it is in Debian's package prometheus")
+def test_alerts_fire_when_they_should() -> None:
+    """Prometheus' own rule tests pass, and in them each rule fires once at least."""
+    tests = yaml.safe_load((INTEGRATIONS / "prometheus-alerts-test.yml").read_text())["tests"]
+    checks = [check for test in tests for check in test["alert_rule_test"]]
+    assert {check["alertname"] for check in checks if check["exp_alerts"]} == {rule["alert"] for rule in rules()}
+    assert PROMTOOL is not None
+    done = subprocess.run(
+        [PROMTOOL, "test", "rules", "prometheus-alerts-test.yml"],
+        check=False,
+        cwd=INTEGRATIONS,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
