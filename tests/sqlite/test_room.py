@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from memover.engine.store import TOKEN_MARGIN_MS, Request, StoredEntry
@@ -14,7 +16,7 @@ from memover.stores.sqlite.schema import PIECE_BYTES
 from tests.sqlite.conftest import GENERATION, entry_bytes, header_of, keep, key_of, nonce, valid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pytest
 
@@ -49,6 +51,63 @@ def test_the_file_stays_within_max_bytes(make: Callable[..., SqliteStore], path:
     assert valid(store, key_of("0")) is None
     assert store.tidy(10)
     assert os.stat(path).st_size + os.stat(path + "-wal").st_size < 1_200_000 + (24 << 20)
+
+
+def test_writers_copy_a_log_that_nobody_else_copies(
+    make: Callable[..., SqliteStore], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread can be started, and four threads write 120 MB: the log never gets much longer than what they leave to it."""
+
+    def refused(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(tidy, "start_new_thread", refused)
+    store = make(max_bytes=4_000_000)
+    lengths: list[int] = []
+
+    def write(writer: int) -> None:
+        for number in range(300):
+            keep(store, key_of(f"{writer}-{number}"), os.urandom(100_000))
+            lengths.append(os.stat(path + "-wal").st_size)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(write, writer) for writer in range(4)]:
+            done.result()
+    assert len(lengths) == 1200
+    # The mark, and what the four add until each has come by.
+    assert 8 << 20 < max(lengths) < (16 << 20) + 4 * (2 << 20)
+
+
+def test_a_reader_in_the_log_does_not_hold_writers_up(
+    make: Callable[..., SqliteStore], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a stranger reads, the log cannot begin anew: it grows, it is copied seldom, and shrinks when the reader is gone."""
+    store = make(max_bytes=4_000_000)
+    keep(store, key_of("first"), b"x")
+    checkpoints: list[str] = []
+    real = store._file.rows
+
+    def rows(sql: str, parameters: Sequence[object], deadline: float | None) -> list[tuple[object, ...]]:
+        if "RESTART" in sql:
+            checkpoints.append(sql)
+            times[0] += 1.0  # the writer's patience ends at once
+        return real(sql, parameters, deadline)
+
+    times = [0.0]
+    monkeypatch.setattr(store._file, "rows", rows)
+    monkeypatch.setattr(tidy, "monotonic", lambda: time.monotonic() + times[0])
+    monkeypatch.setattr(store._tidier, "begin_behind", lambda: None)
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM entries").fetchall()
+    for number in range(600):
+        keep(store, key_of(str(number)), os.urandom(100_000))
+    assert os.stat(path + "-wal").st_size > 40 << 20
+    assert 0 < len(checkpoints) < 10
+    reader.close()
+    for number in range(400):
+        keep(store, key_of(str(number)), os.urandom(100_000))
+    assert os.stat(path + "-wal").st_size < (16 << 20) + (2 << 20)
 
 
 def test_what_is_used_stays_and_what_is_not_goes(make: Callable[..., SqliteStore]) -> None:

@@ -17,7 +17,7 @@ Row = tuple[Any, ...]
 _CACHED_STATEMENTS = 256
 _CACHE_KIB = 4096
 """Pages that each connection keeps in memory."""
-_LOG_BYTES = 16 << 20
+_LOG_BYTES = 8 << 20
 """The log is cut down to this when it has been copied into the file and begins anew."""
 
 

@@ -3,7 +3,8 @@
 A step does at most one statement of each kind, each for some milliseconds at most, and never waits for a lock: whoever has
 it is writing, and will come by here. A step follows every `_WRITES`-th write or `_STEP_BYTES` bytes, in the writer's
 thread, so that a writer cannot outrun it. What is slow (copying the log into the file, with its syncs) or has no writer
-(noting what was read) is done by a thread that is started for it and ends when nothing is left.
+(noting what was read) is done by a thread that is started for it and ends when nothing is left. Where that thread does not
+keep up with the writers of all processes, the log grows to `_FULL_LOG_BYTES` and the writers copy it themselves.
 
 **Least recently used**, nearly: of each `_SAMPLE_ROWS` entries, in the order of their rows, the quarter goes that was not
 used for the longest time; a store of fewer entries is sampled whole. (An index by use would be one more page to write with
@@ -13,6 +14,7 @@ each entry.) A read notes the row in a dictionary of the process; every few seco
 
 from __future__ import annotations
 
+import os
 import time
 from _thread import start_new_thread
 from typing import TYPE_CHECKING
@@ -37,7 +39,13 @@ _LOG_PAGES = 2000
 """When about so many pages have been written by a process, it copies the log into the file."""
 _LONG_LOG_PAGES = 3000
 """A log longer than this is made to begin anew."""
+_FULL_LOG_BYTES = 16 << 20
+"""Nor is a log left to the thread that is longer than this, whoever wrote it. Twice that to which `connections` has a log cut
+that begins anew."""
+_RESTART_SECONDS = 0.25
+_RESTART_PAUSE_SECONDS = 0.001
 _PAGES_A_WRITE = 3
+_ROOM_TRIES = 8
 _SPARE_SHARE = 64
 """When room is made, a 64th of the limit more is made, so that not every write has to."""
 _RECENT_ROWS = 10_000
@@ -61,6 +69,7 @@ class Tidier:
         self._pages = 0
         self._hand = 0
         self._leases_hand = ""
+        self._full_log = _FULL_LOG_BYTES
         self._at_work = 0.0  # when the thread was last seen at work; it may be killed without a word
         file.behind = self.begin_behind
 
@@ -80,14 +89,18 @@ class Tidier:
             more = False  # the next write comes by, too
         if more or self._pages > _LOG_PAGES:
             self.begin_behind()
+        self._relieve()
 
     def room_for(self, size: int, deadline: float) -> bool:
         """Whether a long entry may be written: makes room for it first. Raises `StoreError`."""
         if size > self._max_bytes // 2:
             return False
+        tries = _ROOM_TRIES
         while self._taken_bytes() + size > self._max_bytes:
-            if not self.step(size, deadline):
-                return self._taken_bytes() + size <= self._max_bytes
+            if not self.step(size, deadline):  # nothing to evict; or another writer took the room that there was
+                if not tries:
+                    return False
+                tries -= 1
         return True
 
     def step(self, wanted: int = 0, deadline: float | None = None) -> bool:
@@ -186,24 +199,54 @@ class Tidier:
         end = monotonic() + seconds
         try:
             self._note_recent()
-            while self.step(0, monotonic() + 1.0):
+            while True:
+                if self._pages > _LOG_PAGES:  # however much there is to do: each step adds to the log
+                    self._pages = 0
+                    self._checkpoint()
+                if not self.step(0, monotonic() + 1.0):
+                    break
                 if monotonic() >= end:
                     return False
                 time.sleep(_PAUSE_SECONDS)
-            if self._pages > _LOG_PAGES:
-                self._pages = 0
-                self._checkpoint()
         except (Busy, StoreError):
             pass  # the next write comes by
         return True
 
-    def _checkpoint(self) -> None:
-        """Copy the log into the file while others write. If all of it was copied, the next writer begins it anew."""
-        ((_, pages, _),) = self._file.rows("PRAGMA wal_checkpoint(PASSIVE)", (), monotonic() + 1.0)
-        if pages > _LONG_LOG_PAGES:
-            # Writers have always added to it meanwhile. Nearly nothing is left to copy now; this holds them up while it is,
-            # and gives up if there are readers in the log.
-            self._file.rows("PRAGMA wal_checkpoint(RESTART)", (), monotonic() + 1.0)
+    # -- the log ------------------------------------------------------------------------------------------------------------
+
+    def _relieve(self) -> None:
+        """Copy a full log into the file, in the writer's thread. Raises nothing of the store's."""
+        try:
+            length = os.stat(self._file.log).st_size
+        except OSError:
+            return
+        if length <= self._full_log:
+            if length <= _FULL_LOG_BYTES:
+                self._full_log = _FULL_LOG_BYTES
+            return
+        try:
+            begun = self._checkpoint()
+        except (Busy, StoreError):
+            begun = False
+        # Where a reader stays in the log for long, not every writer waits for it each time.
+        self._full_log = _FULL_LOG_BYTES if begun else length + _FULL_LOG_BYTES
+
+    def _checkpoint(self) -> bool:
+        """Copy the log into the file while others write; whether a long one will begin anew with the next write. Raises
+        `StoreError`."""
+        ((busy, pages, copied),) = self._file.rows("PRAGMA wal_checkpoint(PASSIVE)", (), monotonic() + 1.0)
+        if not busy and pages <= _LONG_LOG_PAGES:
+            return bool(pages == copied)
+        # Writers have always added to it meanwhile. Nearly nothing is left to copy now; this holds them up while it is,
+        # but not if another checkpoint or a writer holds the lock at that moment, or a reader is in the log.
+        end = monotonic() + _RESTART_SECONDS
+        while True:
+            ((busy, _, _),) = self._file.rows("PRAGMA wal_checkpoint(RESTART)", (), end)
+            if not busy or monotonic() >= end:
+                return not busy
+            time.sleep(_RESTART_PAUSE_SECONDS)
+
+    # -- what was read ------------------------------------------------------------------------------------------------------
 
     def _note_recent(self) -> None:
         file = self._file
