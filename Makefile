@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-django check types test test-slow test-others test-all lint format docs bench bench-fleet bench-parts clean
+.PHONY: help demo demo-django check types test test-slow test-others test-all test-alerts lint format docs bench bench-fleet bench-parts clean
 
 export PYTHON
 ARGS ?=
@@ -51,6 +51,10 @@ test-all: ## Every test, the slow ones too; and every one that is not slow on ea
 	@scripts/bootstrap test lint
 	$(PYTEST) $(ARGS)
 	@scripts/test-others test $(XDIST) -m "not slow" $(ARGS)
+
+test-alerts: ## The alert rules of integrations/, by Prometheus' own promtool
+	@scripts/bootstrap run promtool
+	promtool test rules integrations/prometheus-alerts-test.yml
 
 lint: ## ruff, mypy --strict and pyright
 	@scripts/bootstrap lint

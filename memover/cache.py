@@ -6,10 +6,10 @@ import os
 import warnings
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from memover import default
+from memover.durations import Duration, seconds_of
 from memover.engine.invalidate import move
 from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, InvalidationFailed, MemoverWarning
@@ -17,13 +17,11 @@ from memover.keys.keyvalue import NAMESPACE
 from memover.keys.names import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
 from memover.keys.shards import with_shards
 from memover.keyvalue import KeyValueFace
+from memover.later import later
 from memover.model import CacheInfo, Event, Generation
 from memover.options import checked
-from memover.policy import Duration, seconds_of
-from memover.runtime.function import new_nonce
-from memover.runtime.keyvalue import KeyValueEntries
+from memover.runtime.nonce import new_nonce
 from memover.runtime.observers import Observers
-from memover.runtime.report import Reporter, reporter
 from memover.runtime.run import arun, run
 from memover.runtime.state import CacheState
 from memover.runtime.tasks import drain
@@ -36,7 +34,11 @@ if TYPE_CHECKING:
     from memover.codec.base import Codec
     from memover.decorator import versioned_cache
     from memover.engine.steps import Flow
+    from memover.runtime import report as reporting
     from memover.runtime.counters import Counters
+    from memover.runtime.report import Reporter
+else:
+    reporting = later(__name__, "memover.runtime.report", "reporting")
 
 __all__ = ["Cache", "FunctionSummary"]
 
@@ -141,7 +143,7 @@ class Cache(KeyValueFace):
         self.version = check_version(version)
         self.ttl = seconds_of(ttl, "ttl")
         if codec is not None:
-            from memover.codec import resolve_codec
+            from memover.codec.resolve import resolve_codec
 
             resolve_codec(codec)  # so that a wrong one is refused here, and not at the first decoration
         self.codec = codec
@@ -194,13 +196,13 @@ class Cache(KeyValueFace):
         if report is not None:
             interval = seconds_of(report, "report", never=False)
             if not store.local:
-                self._reporter = self._state.reporter = reporter(self._state, interval)
+                self._reporter = self._state.reporter = reporting.reporter(self._state, interval)
         if key_function is not None and not callable(key_function):
             raise ConfigurationError("key_function= takes a callable (key, prefix, version) -> str.")
         self._key_function = key_function
         if on_set_error not in ("raise", "forget"):
             raise ConfigurationError(f'on_set_error={on_set_error!r}: give "raise" or "forget".')
-        self._open_entries(self._state, codec, forget_failed_sets=on_set_error == "forget")
+        self._forget_failed_sets = on_set_error == "forget"
 
     if not TYPE_CHECKING:
         __init__ = checked("Cache", 'Cache("redis://localhost:6379/0", prefix="shop")')(__init__)
@@ -260,6 +262,8 @@ class Cache(KeyValueFace):
             return
         known.update(each.policy.namespace for each in default.followers())
         if name not in known:
+            from difflib import get_close_matches
+
             near = get_close_matches(str(name), known, 1)
             hint = f"did you mean {near[0]!r}?" if near else "it is invalidated all the same, for other processes."
             warnings.warn(
@@ -291,7 +295,7 @@ class Cache(KeyValueFace):
         found = [
             FunctionSummary(each.name, each.policy.namespace, each.policy.version, each.info, each.counters)
             for each in list(self._state.functions)
-            if not isinstance(each, KeyValueEntries)
+            if each.policy.namespace != NAMESPACE
         ]
         return sorted(found, key=lambda each: (each.namespace, each.version))
 

@@ -26,9 +26,9 @@ from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
     from memover.cache import Cache
+    from memover.durations import Duration
     from memover.engine.answers import Outcome
     from memover.engine.call import CachedCall
-    from memover.policy import Duration
     from memover.runtime.batch import CallArguments, Hit
 
     class Proxy:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, final, overload
 
-from memover.cached import AsyncCachedFunction, CachedFunction
-from memover.definition import Definition
+from memover.durations import seconds_of
 from memover.errors import ConfigurationError
-from memover.keys.binding import Binding, qualified_name
-from memover.keys.identity import identify
 from memover.keys.names import check_namespace, check_version
-from memover.keys.tags import Tags
+from memover.later import later
 from memover.options import checked
-from memover.policy import Policy, seconds_of, staleness_of
 
 if TYPE_CHECKING:
     from types import EllipsisType
 
+    from memover import decoration
+    from memover import policy as policies
     from memover.cache import Cache
-    from memover.cached import VersionView
+    from memover.cached import AsyncCachedFunction, CachedFunction, VersionView
     from memover.codec.base import Codec
+    from memover.durations import Duration
     from memover.model import Call, Entry
-    from memover.policy import Duration, OnStoreError
+    from memover.policy import OnStoreError
+else:
+    decoration = later(__name__, "memover.decoration")
+    policies = later(__name__, "memover.policy", "policies")
 
 __all__ = ["Decorator", "versioned_cache"]
 
@@ -262,9 +263,9 @@ def versioned_cache(
         "on_store_error": on_store_error,
         "wait_timeout": wait_timeout,
         "lease_ttl": lease_ttl,
-        "max_staleness": staleness_of(near),
+        "max_staleness": policies.staleness_of(near),
     }
-    policy = Policy(
+    policy = policies.Policy(
         namespace=namespace,
         version=version,
         ttl=_ttl(ttl),
@@ -285,31 +286,17 @@ def versioned_cache(
     )
 
     def decorate(target: Any) -> Any:
-        kind = "class" if isinstance(target, classmethod) else "static" if isinstance(target, staticmethod) else "plain"
-        function: Any = target if kind == "plain" else target.__func__
-        name = qualified_name(function)
-        refuse(function, name)
-        is_async = inspect.iscoroutinefunction(function) or (
-            not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
-        )
-        binding = Binding(function, key=key, ignore=ignored, name=name)
-        counting = () if callable(key) else binding.counting
-        identity = identify(function, name, key=key, counting=counting, follow_code=bool(follow_code))
-        binding.part = identity.part
-        definition = Definition(
-            function,
-            name,
+        return decoration.decorated(
+            target,
             policy,
-            binding,
-            tags=Tags(tags, binding, name),
+            declared,
+            key=key,
+            ignored=ignored,
+            tags=tags,
             cache=cache,
             codec=codec,
-            declared=declared,
-            is_async=is_async,
-            kind=kind,
-            identity=identity,
+            follow_code=bool(follow_code),
         )
-        return (AsyncCachedFunction if is_async else CachedFunction)(function, definition, kind)
 
     return decorate
 
@@ -330,29 +317,3 @@ def _beta(early_refresh: Any) -> float:
     if not isinstance(early_refresh, (int, float)) or not 0 < early_refresh < 100:
         raise ConfigurationError(f"early_refresh={early_refresh!r}: give True, or a beta above 0; 1 is the usual.")
     return float(early_refresh)
-
-
-def refuse(function: Any, name: str) -> None:
-    """Raise `ConfigurationError` for what cannot be memoized."""
-    if isinstance(function, property):
-        raise ConfigurationError("A property cannot be decorated: put @property above @versioned_cache(...).")
-    if not callable(function):
-        raise ConfigurationError(f"{function!r} cannot be called, so it cannot be cached: decorate a function.")
-    if isinstance(function, type):
-        raise ConfigurationError(f"{name} is a class: decorate a function that makes its instances.")
-    inner = (
-        function
-        if inspect.isroutine(function)
-        else getattr(function, "func", getattr(type(function), "__call__", None))  # noqa: B004
-    )
-    for candidate in (function, inner):
-        if inspect.isgeneratorfunction(candidate):
-            raise ConfigurationError(
-                f"{name} is a generator function: what it returns can be consumed only once, so no later caller could have "
-                f"it. Return a list or a tuple of what it yields."
-            )
-        if inspect.isasyncgenfunction(candidate):
-            raise ConfigurationError(
-                f"{name} is an asynchronous generator function: what it returns can be consumed only once, so no later "
-                f"caller could have it. Make it a coroutine that returns a list or a tuple."
-            )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover import default
 from memover.codec import resolve_codec
+from memover.durations import Duration, seconds_of
 from memover.engine import replace
 from memover.engine.answers import Outcome
 from memover.engine.invalidate import drop, move
@@ -28,9 +29,9 @@ from memover.keys.ownership import Claimed, claim
 from memover.keys.shards import unsharded, with_shards
 from memover.latch import Latch
 from memover.model import CacheInfo, Entry, Generation, Key, etag_of
-from memover.policy import Duration, Policy, seconds_of
 from memover.runtime.bare import acached_call, cached_call
-from memover.runtime.function import Function, new_nonce
+from memover.runtime.function import Function
+from memover.runtime.nonce import new_nonce
 from memover.runtime.state import VERSIONS_LIMIT
 from memover.stores.near import moved
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from memover.keys.binding import Binding
     from memover.keys.identity import Identity
     from memover.keys.tags import Tags
+    from memover.policy import Policy
 
 __all__ = ["Definition", "Resident", "age_of"]
 

@@ -13,21 +13,41 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from memover.durations import Duration, seconds_of
 from memover.engine import keyvalue as flows
 from memover.keys.keyvalue import check_stored, stored_key
 from memover.keys.names import check_version
+from memover.later import later
 from memover.model import MISSING
-from memover.policy import Duration, seconds_of
-from memover.runtime.keyvalue import KeyValueEntries, acompute, aget_or_set, compute, get_or_set
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import EllipsisType
 
+    from memover.runtime import keyvalue as entries
+    from memover.runtime.keyvalue import KeyValueEntries
     from memover.runtime.state import CacheState
+else:
+    entries = later(__name__, "memover.runtime.keyvalue", "entries")
 
 __all__ = ["KeyValueFace"]
+
+
+class Entries:
+    """The key-value entries of a cache, made when they are first asked for; `compute` says how `get_or_set` runs a load."""
+
+    def __init__(self, compute: str) -> None:
+        self._compute = compute
+
+    def __set_name__(self, owner: type[KeyValueFace], name: str) -> None:
+        self._name = name
+
+    def __get__(self, face: KeyValueFace, owner: type[KeyValueFace]) -> KeyValueEntries:
+        compute = getattr(entries, self._compute)
+        made = entries.KeyValueEntries(face._state, face.codec, compute, forget_failed_sets=face._forget_failed_sets)
+        first: KeyValueEntries = vars(face).setdefault(self._name, made)  # where it is found from now on
+        return first
 
 
 class KeyValueFace:
@@ -36,14 +56,12 @@ class KeyValueFace:
     prefix: str
     version: int
     ttl: float
-    _entries: KeyValueEntries
-    _aentries: KeyValueEntries
+    codec: Any
+    _state: CacheState
+    _forget_failed_sets: bool
     _key_function: Callable[[str, str, int], str] | None
-
-    def _open_entries(self, state: CacheState, codec: Any, *, forget_failed_sets: bool) -> None:
-        """Make the key-value entries of a cache, for threads and for coroutines."""
-        self._entries = KeyValueEntries(state, codec, compute, forget_failed_sets=forget_failed_sets)
-        self._aentries = KeyValueEntries(state, codec, acompute, forget_failed_sets=forget_failed_sets)
+    _entries = Entries("compute")
+    _aentries = Entries("acompute")
 
     def _text(self, key: str, version: int | None) -> str:
         version = self.version if version is None else check_version(version)
@@ -85,7 +103,7 @@ class KeyValueFace:
         for a value that is there, three otherwise. A store that cannot be asked means a call, and nothing is stored. Keys
         and values take no part in the dependencies of decorated functions: one that reads here does not follow what
         becomes of it."""
-        return get_or_set(self._entries, self._text(key, version), default, self._fresh_for(ttl))
+        return entries.get_or_set(self._entries, self._text(key, version), default, self._fresh_for(ttl))
 
     # -- writing --------------------------------------------------------------------------------------------------------
 
@@ -187,7 +205,7 @@ class KeyValueFace:
         self, key: str, default: Any, ttl: Duration | EllipsisType = ..., version: int | None = None
     ) -> Any:
         """`get_or_set`, awaited; the default may be an `async def` function or return an awaitable."""
-        return await aget_or_set(self._aentries, self._text(key, version), default, self._fresh_for(ttl))
+        return await entries.aget_or_set(self._aentries, self._text(key, version), default, self._fresh_for(ttl))
 
     async def aset(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> None:
         """`set`, awaited."""

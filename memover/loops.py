@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
+from memover.later import later
+
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
+else:
+    asyncio = later(__name__, "asyncio")
 
 __all__ = ["asyncio_only", "in_thread"]
 

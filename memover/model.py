@@ -1,19 +1,22 @@
 """The words of memover as data: no behaviour beyond what a value needs to be read.
 
 Instants are float seconds since the epoch on this process's clock; durations are float seconds; sizes are
-bytes. Nothing here imports more than `errors` and `clocks`.
+bytes. Nothing here imports more than `clocks` and `later`.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from memover.clocks import wall
+from memover.later import later
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Mapping
+else:
+    hashlib = later(__name__, "hashlib")
 
 T = TypeVar("T")
 
@@ -185,7 +188,7 @@ class Entry(NamedTuple):
 def etag_of(key: bytes, payload_check: int, payload_bytes: int, form: str) -> str:
     """The entity tag of an entry: of its key, its payload's check and length, and how the payload is written."""
     text = b"%b %d %d %b" % (key, payload_check, payload_bytes, form.encode())
-    return f'"{blake2b(text, digest_size=12).hexdigest()}"'
+    return f'"{hashlib.blake2b(text, digest_size=12).hexdigest()}"'
 
 
 class Event(NamedTuple):

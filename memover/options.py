@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from difflib import get_close_matches
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,10 +26,10 @@ def checked(name: str, example: str) -> Callable[[F], F]:
     `name` is what messages call it, and `example` what a right call looks like."""
 
     def decorate(function: F) -> F:
-        parameters = inspect.signature(function).parameters.values()
-        names = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
-        positional = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
-        known = [each for each in (*names, *positional) if each != "self"]
+        code = function.__code__
+        parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        positional = parameters[: code.co_argcount]
+        known = [each for each in parameters if each != "self"]
 
         @wraps(function)
         def call(*args: Any, **options: Any) -> Any:
@@ -52,6 +50,8 @@ def refuse_unknown(name: str, options: Any, known: Any) -> None:
     """Raise `WrongCall` for the first option that is not known, with the nearest that is."""
     for option in options:
         if option not in known:
+            from difflib import get_close_matches
+
             near = get_close_matches(option, list(known), 1)
             hint = f"did you mean {near[0]}=?" if near else f"there are {', '.join(sorted(known))}."
             raise WrongCall(f"{name} has no option {option}=: {hint}")

@@ -31,7 +31,7 @@ class Floor(NamedTuple):
     tools: str = ""
 
 
-WORDS = "errors model clocks latch loops"
+WORDS = "errors model clocks latch loops later durations"
 TOOLS = f"{WORDS} options classes policy keys codec schema"
 INSIDE = f"{TOOLS} engine stores runtime"
 KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
@@ -39,17 +39,19 @@ KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
 FLOORS = {
     # words
     "errors": Floor(""),
-    "model": Floor("errors clocks"),
+    "model": Floor("errors clocks later"),
+    "later": Floor(""),
+    "durations": Floor("errors"),
     "options": Floor("errors"),
     "clocks": Floor("", "time"),
     "latch": Floor("", "threading time asyncio"),
-    "loops": Floor("", "asyncio threading"),
+    "loops": Floor("later", "asyncio threading"),
     # what a class is
     "classes": Floor("errors", "os"),
     # tools
-    "policy": Floor("errors model"),
-    "keys": Floor("errors model latch classes", f"os {KNOWN_TYPES}"),
-    "codec": Floor("errors classes", f"msgpack zstandard {KNOWN_TYPES}"),
+    "policy": Floor("errors model durations"),
+    "keys": Floor("errors model latch later classes", f"os {KNOWN_TYPES}"),
+    "codec": Floor("errors later classes", f"msgpack zstandard {KNOWN_TYPES}"),
     "schema": Floor("errors classes", "os"),
     "schema.lock": Floor("errors schema", "tomli tomli_w"),
     # the rules: no clock, no thread, no I/O, nothing from outside
@@ -75,7 +77,8 @@ FLOORS = {
     "default": Floor("errors latch"),
     "definition": Floor(f"{INSIDE} default cache.Cache", "os"),
     "cached": Floor(f"{INSIDE} default definition cache.Cache", "wrapt time"),
-    "decorator": Floor(f"{INSIDE} default definition cached cache.Cache"),
+    "decoration": Floor(f"{INSIDE} definition cached"),
+    "decorator": Floor(f"{INSIDE} decoration cached cache.Cache"),
     "keyvalue": Floor(INSIDE),
     "cache": Floor(f"{INSIDE} default keyvalue decorator", "os"),
     "api": Floor(f"{INSIDE} default decorator cache", "os"),

@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from memover.classes.registered import register_value
-from memover.codec.base import NAME_LIMIT_BYTES, Codec, codec_name
-from memover.codec.mv1.codec import ValueCodec
-from memover.codec.sharing import shareable
-from memover.errors import ConfigurationError
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from memover.classes.registered import register_value
+    from memover.codec.base import Codec, codec_name
+    from memover.codec.mv1.codec import ValueCodec
+    from memover.codec.resolve import resolve_codec
+    from memover.codec.sharing import shareable
 
 __all__ = ["Codec", "ValueCodec", "codec_name", "register_value", "resolve_codec", "shareable"]
 
+# Loaded when first asked for: a module of this package does not bring the others along.
+_HOMES = {
+    "Codec": "memover.codec.base",
+    "ValueCodec": "memover.codec.mv1.codec",
+    "codec_name": "memover.codec.base",
+    "register_value": "memover.classes.registered",
+    "resolve_codec": "memover.codec.resolve",
+    "shareable": "memover.codec.sharing",
+}
 
-def resolve_codec(
-    spec: Any,
-    function: Callable[..., Any] | None = None,
-    *,
-    types: Iterable[type] = (),
-    name_for_errors: str = "",
-) -> Codec:
-    """Return the codec that a `codec=` option asks for.
 
-    `None` and `"msgpack"` are the default codec for the results of `function`; anything else must be a `Codec`.
-    `types` and `name_for_errors` go to the default codec. Raises `ConfigurationError` for anything else.
-    """
-    if spec is None or spec == "msgpack":
-        return ValueCodec(function, types=types, name_for_errors=name_for_errors)
-    if spec == "pickle":
-        raise ConfigurationError(
-            "codec='pickle' is not taken, because unpickling runs code: use "
-            "codec=memover.codec.pickle.PickleCodec(keys=[secret]), which signs what it stores."
-        )
-    if isinstance(spec, type):
-        raise ConfigurationError(f"codec= takes an object, not the class {spec.__qualname__}; call it first.")
-    if not (callable(getattr(spec, "encode", None)) and callable(getattr(spec, "decode", None))) or isinstance(
-        spec, str
-    ):
-        raise ConfigurationError(
-            f"codec={spec!r} is no codec: give None, 'msgpack', or an object with the methods "
-            "encode(value) -> bytes and decode(data) -> value."
-        )
-    name = codec_name(spec)
-    if not name.isascii() or len(name) > NAME_LIMIT_BYTES:
-        raise ConfigurationError(
-            f"The codec's name {name!r} must be ASCII and at most {NAME_LIMIT_BYTES} characters; set `name` on it."
-        )
-    codec: Codec = spec
-    return codec
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'memover.codec' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value

@@ -17,10 +17,10 @@ from typing import Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheBackendError
 
 from memover.django.caches import DjangoCache, shared_cache
+from memover.durations import seconds_of
 from memover.errors import ConfigurationError
 from memover.keys.keyvalue import check_stored
 from memover.keyvalue import KeyValueFace
-from memover.policy import seconds_of
 
 __all__ = ["InvalidMemoverCache", "MemoverCache"]
 

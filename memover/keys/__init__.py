@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from . import canonical
-from .binding import Binding
-from .canonical import encode, register_key
-from .names import (
-    check_namespace,
-    check_prefix,
-    check_version,
-    entry_key,
-    generation_key,
-    lease_key,
-    tag_key,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .canonical import Encoder
+    from memover.keys.binding import Binding
+    from memover.keys.canonical import encode, register_key
+    from memover.keys.names import (
+        check_namespace,
+        check_prefix,
+        check_version,
+        entry_key,
+        generation_key,
+        lease_key,
+        tag_key,
+    )
 
 __all__ = [
     "Binding",
@@ -33,12 +31,16 @@ __all__ = [
     "tag_key",
 ]
 
+# Loaded when first asked for: `names` is needed by all, what reads arguments with the first decorated function.
+_HOMES = {
+    "Binding": "memover.keys.binding",
+    "encode": "memover.keys.canonical",
+    "register_key": "memover.keys.canonical",
+}
 
-def _find(kind: type) -> Encoder | None:
-    # Imported at the first type that is not in the table, which many programs never meet.
-    from . import arrays, records, tables, types
 
-    return types.find(kind) or records.find(kind) or arrays.find(kind) or tables.find(kind)
-
-
-canonical.finders.append(_find)
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'memover.keys' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES.get(name, "memover.keys.names")), name)
+    return value

@@ -255,10 +255,6 @@ _encoders: dict[type, Encoder] = dict(_TABLE)
 
 _TYPES_LIMIT = 4096
 
-finders: list[Callable[[type], Encoder | None]] = []
-"""Who knows the types outside the table, asked in this order. The package fills it; those modules import this one."""
-
-
 # ------------------------------------------------------------------ foreign types
 
 _registered: dict[type, Callable[[Any], Any]] = {}
@@ -367,10 +363,12 @@ def _find(kind: type, value: Any) -> Encoder:
     hint = hint_for(kind)
     if hint:
         raise Refused(value, "it is no value", hint)
-    for find in finders:
-        encoder = find(kind)
-        if encoder is not None:
-            return encoder
+    # Imported at the first type that is not in the table, which many programs never meet; they import this module.
+    from memover.keys import arrays, records, tables, types
+
+    encoder = types.find(kind) or records.find(kind) or arrays.find(kind) or tables.find(kind)
+    if encoder is not None:
+        return encoder
     builtin = builtin_base(kind)
     if builtin is not None:
         raise Refused(value, f"a subclass never passes for its base, {builtin.__qualname__}")

@@ -33,12 +33,17 @@ escape alike. `~` is kept for marks that no text can begin with; `~h` marks a di
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from string import ascii_letters, digits
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from memover.errors import ConfigurationError
+from memover.later import later
+
+if TYPE_CHECKING:
+    import hashlib
+else:
+    hashlib = later(__name__, "hashlib")
 
 __all__ = [
     "TEXT_LIMIT",
@@ -199,4 +204,4 @@ def shorten(text: str) -> str:
     """An escaped text of at most 200 characters as it is, a longer one as `~h` and 128 bits of its digest."""
     if len(text) <= TEXT_LIMIT:
         return text
-    return "~h" + blake2b(text.encode("ascii"), digest_size=16).hexdigest()
+    return "~h" + hashlib.blake2b(text.encode("ascii"), digest_size=16).hexdigest()

@@ -6,7 +6,6 @@ entries (`entries`), running the function (`loading`), loads under way, counters
 
 from __future__ import annotations
 
-import os
 import random
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights
 from memover.runtime.flights import Flight
 from memover.runtime.guard import Guard, chain
 from memover.runtime.loading import Loading
+from memover.runtime.nonce import new_nonce
 from memover.runtime.upgrades import Upgrading
 
 if TYPE_CHECKING:
@@ -43,16 +43,11 @@ if TYPE_CHECKING:
     from memover.runtime.state import CacheState
     from memover.stores.near import Tier
 
-__all__ = ["Function", "new_nonce"]
+__all__ = ["Function"]
 
 _REST_SECONDS = 1.0
 """For so long after a refresh that failed no other one is begun."""
 _RESTING_LIMIT = 1000
-
-
-def new_nonce(_random: Callable[[int], bytes] = os.urandom) -> str:
-    """16 hex digits that no other lease or bump will have, in this process or its forks."""
-    return _random(8).hex()
 
 
 class Function(Loading):

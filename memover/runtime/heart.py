@@ -30,6 +30,7 @@ from memover.errors import ConfigurationError, StoreError, StoreTimeout
 from memover.keys.names import token_prefixes, transient
 from memover.latch import FramePresence
 from memover.model import Event
+from memover.runtime.nonce import new_nonce
 from memover.runtime.run import run
 from memover.stores.near import Tier, Watch
 
@@ -204,7 +205,7 @@ class Heart:
             run_.known = None
             cells = tier.begin_reading()
             if coarse is None:
-                (coarse,) = run(self._store.ensure((self._coarse,), (self._witness.floor(self._coarse),), _nonce()))
+                (coarse,) = run(self._store.ensure((self._coarse,), (self._witness.floor(self._coarse),), new_nonce()))
             names = [cell.name for cell in cells]
             tokens = watch.tokens(names) if names else []
             # One that is behind what was seen before is put back by the next call, which finds it in the store.
@@ -227,7 +228,7 @@ class Heart:
         names = list(self.tier.wanted)[:_BATCH]
         floors = [self._witness.floor(name) for name in names]
         try:
-            tokens = run(self._store.ensure(names, floors, _nonce()))
+            tokens = run(self._store.ensure(names, floors, new_nonce()))
         except StoreError:
             self.tier.wanted.clear()
             return
@@ -287,12 +288,6 @@ def heart_of(state: CacheState) -> Heart:
         )
     coarse, prefixes = state.coarse_name, token_prefixes(state.prefix)
     return Heart(state, lambda seconds: watch(coarse, prefixes, seconds))
-
-
-def _nonce() -> str:
-    from memover.runtime.function import new_nonce
-
-    return new_nonce()
 
 
 def _work(heart_ref: Any, run_: _Run) -> None:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +15,7 @@ from memover.engine.answers import Outcome
 from memover.engine.steps import Invoke
 from memover.errors import StoreError
 from memover.latch import TaskPresence
+from memover.later import later
 from memover.loops import asyncio_only
 from memover.model import Source
 from memover.runtime.dependencies import INSIDE, current, is_loading
@@ -24,6 +24,7 @@ from memover.runtime.run import arun, run
 from memover.runtime.tasks import keep
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
 
     from memover.engine.call import CachedCall
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from memover.engine.store import Seen
     from memover.model import Key
     from memover.runtime.function import Function
+else:
+    asyncio = later(__name__, "asyncio")
 
 __all__ = ["aabsent", "absent", "aconclude", "adrive", "ageneral", "conclude", "drive", "general", "result_of"]
 

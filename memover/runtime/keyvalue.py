@@ -32,8 +32,9 @@ from memover.policy import Policy
 from memover.runtime.dependencies import is_loading
 from memover.runtime.entries import limit_ms
 from memover.runtime.flights import Flight
-from memover.runtime.function import Function, new_nonce
+from memover.runtime.function import Function
 from memover.runtime.hit import abypass, adrive, bypass, drive
+from memover.runtime.nonce import new_nonce
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:

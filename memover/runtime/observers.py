@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from memover.codec.faults import from_outside
+from memover.later import later
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from memover.codec import faults
     from memover.model import Event
+else:
+    faults = later(__name__, "memover.codec.faults")
 
 __all__ = ["Observers"]
 
@@ -102,7 +105,7 @@ class Observers:
                 self._failed(observer, event.name, error)
 
     def _failed(self, observer: object, name: str, error: Exception) -> None:
-        if from_outside(error):
+        if faults.from_outside(error):
             raise error
         if id(observer) not in self._complained:
             self._complained.add(id(observer))

@@ -15,7 +15,6 @@ thread releases it, and once more `_AGAIN_SECONDS` later.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
 from functools import partial
@@ -24,16 +23,20 @@ from typing import TYPE_CHECKING
 from memover.clocks import monotonic
 from memover.errors import StoreError
 from memover.latch import TaskPresence
+from memover.later import later
 from memover.runtime import tasks
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
     from memover.engine.call import CachedCall
     from memover.engine.store import Store
     from memover.model import Key
     from memover.runtime.background import Background
+else:
+    asyncio = later(__name__, "asyncio")
 
 __all__ = ["Leases"]
 

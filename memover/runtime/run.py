@@ -6,7 +6,6 @@ is thrown into the flow, so that it can give back what it holds and let the exce
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from _thread import allocate_lock, start_new_thread
@@ -20,13 +19,17 @@ from memover.engine.answers import Outcome
 from memover.engine.steps import Await, Invoke, Run, Send, Sleep, Spawn, Together
 from memover.errors import StoreError
 from memover.latch import FramePresence, TaskPresence, inside_section
+from memover.later import later
 from memover.loops import in_thread
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow, Steps
+else:
+    asyncio = later(__name__, "asyncio")
 
 __all__ = ["arun", "run"]
 

@@ -13,11 +13,11 @@ from memover.engine.tokens import Witness
 from memover.errors import StoreError
 from memover.keys.names import coarse_key
 from memover.keys.shards import with_shards
+from memover.later import later
 from memover.runtime import tasks
-from memover.runtime.audit import Places
+from memover.runtime.auditing import Places
 from memover.runtime.background import Background, RefreshPool
 from memover.runtime.flights import Flights, UnleasedLoads
-from memover.runtime.heart import Heart, heart_of
 from memover.runtime.renewal import Leases
 from memover.runtime.run import run
 from memover.stores.near import Tier, moved
@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 
     from memover.engine.steps import Flow
     from memover.engine.store import Store
+    from memover.runtime import heart as hearts
     from memover.runtime.function import Function
+    from memover.runtime.heart import Heart
     from memover.runtime.observers import Observers
     from memover.runtime.report import Reporter
+else:
+    hearts = later(__name__, "memover.runtime.heart", "hearts")
 
 __all__ = ["BACKGROUND", "VERSIONS_LIMIT", "CacheState", "all_states"]
 
@@ -106,7 +110,7 @@ class CacheState:
     def near(self, staleness: float) -> Tier:
         """The tier of this cache, for one more function. Raises `ConfigurationError` where its store can have none."""
         if self.heart is None:
-            self.heart = heart_of(self)
+            self.heart = hearts.heart_of(self)
         self.heart.staleness = min(self.heart.staleness, staleness)
         return self.heart.tier
 

@@ -6,14 +6,18 @@ the background thread looks through the leases.
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from memover.later import later
 from memover.runtime.background import sweep_pools
 
 if TYPE_CHECKING:
+    import asyncio
+
     from memover.runtime.state import CacheState
+else:
+    asyncio = later(__name__, "asyncio")
 
 __all__ = ["drain", "keep", "sweep"]
 

@@ -14,7 +14,8 @@ import pytest
 from memover import Event, NotCached, StoreUnavailable
 from memover.codec import ValueCodec
 from memover.codec.envelope import Header, payload_of, read_header, seal
-from memover.runtime.audit import Auditor, Hit, Place, Places
+from memover.runtime.audit import Auditor, Hit
+from memover.runtime.auditing import Place, Places
 from memover.runtime.counters import Counters
 from memover.runtime.differences import difference, shape_of
 

@@ -1,0 +1,86 @@
+"""What `versioned_cache` does with the function that it is given; loaded with the first one."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from memover.cached import AsyncCachedFunction, CachedFunction
+from memover.definition import Definition
+from memover.errors import ConfigurationError
+from memover.keys.binding import Binding, qualified_name
+from memover.keys.identity import identify
+from memover.keys.tags import Tags
+
+if TYPE_CHECKING:
+    from memover.policy import Policy
+
+__all__ = ["decorated", "refuse"]
+
+
+def decorated(
+    target: Any,
+    policy: Policy,
+    declared: dict[str, Any],
+    *,
+    key: Any,
+    ignored: tuple[str, ...],
+    tags: Any,
+    cache: Any,
+    codec: Any,
+    follow_code: bool,
+) -> Any:
+    """The decorated object for a function, or for a classmethod or staticmethod; the options are `versioned_cache`'s.
+
+    `declared` are the options as they were written, for `cache_parameters`. Raises `ConfigurationError`."""
+    kind = "class" if isinstance(target, classmethod) else "static" if isinstance(target, staticmethod) else "plain"
+    function: Any = target if kind == "plain" else target.__func__
+    name = qualified_name(function)
+    refuse(function, name)
+    is_async = inspect.iscoroutinefunction(function) or (
+        not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
+    )
+    binding = Binding(function, key=key, ignore=ignored, name=name)
+    counting = () if callable(key) else binding.counting
+    identity = identify(function, name, key=key, counting=counting, follow_code=follow_code)
+    binding.part = identity.part
+    definition = Definition(
+        function,
+        name,
+        policy,
+        binding,
+        tags=Tags(tags, binding, name),
+        cache=cache,
+        codec=codec,
+        declared=declared,
+        is_async=is_async,
+        kind=kind,
+        identity=identity,
+    )
+    return (AsyncCachedFunction if is_async else CachedFunction)(function, definition, kind)
+
+
+def refuse(function: Any, name: str) -> None:
+    """Raise `ConfigurationError` for what cannot be memoized."""
+    if isinstance(function, property):
+        raise ConfigurationError("A property cannot be decorated: put @property above @versioned_cache(...).")
+    if not callable(function):
+        raise ConfigurationError(f"{function!r} cannot be called, so it cannot be cached: decorate a function.")
+    if isinstance(function, type):
+        raise ConfigurationError(f"{name} is a class: decorate a function that makes its instances.")
+    inner = (
+        function
+        if inspect.isroutine(function)
+        else getattr(function, "func", getattr(type(function), "__call__", None))  # noqa: B004
+    )
+    for candidate in (function, inner):
+        if inspect.isgeneratorfunction(candidate):
+            raise ConfigurationError(
+                f"{name} is a generator function: what it returns can be consumed only once, so no later caller could have "
+                f"it. Return a list or a tuple of what it yields."
+            )
+        if inspect.isasyncgenfunction(candidate):
+            raise ConfigurationError(
+                f"{name} is an asynchronous generator function: what it returns can be consumed only once, so no later "
+                f"caller could have it. Make it a coroutine that returns a list or a tuple."
+            )
