@@ -224,6 +224,21 @@ def test_all_bumps_what_the_check_found_and_nothing_else(app: App) -> None:
     assert "--all" in app.run("bump", status=2)
 
 
+def test_all_takes_modules_as_check_does(app: App) -> None:
+    """What is in others is left alone, in the source and in the lock."""
+    write(app, '@versioned_cache(namespace="n")\ndef f() -> int: return 1\n')
+    app.write(
+        "shop/more.py",
+        'from memover import versioned_cache\n\n@versioned_cache(namespace="o")\ndef g() -> int: return 1\n',
+    )
+    app.lock()
+    app.change("shop/views.py", "-> int", "-> str")
+    app.change("shop/more.py", "-> int", "-> str")
+    assert app.run("bump", "--all", "shop.more").endswith("o 1 -> 2\n")
+    assert "version=" not in app.read("shop/views.py")
+    assert app.codes() == ["MV001"]
+
+
 def test_a_check_of_named_targets_advises_with_those_targets(app: App) -> None:
     """Without settings in pyproject.toml a command needs to be told what to look at."""
     write(app, EDITED["a literal"][0])
