@@ -1,4 +1,4 @@
-"""Parameters that come as a sequence stand at plain `?`: some versions of Python warn of anything else, and warnings may be errors."""
+"""On Pythons that warn of `?1`, parameters stand at plain `?`: warnings may be errors."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Strict(connections.Connection):
 
 seen = []
 connections.Connection = Strict
+connections.NUMBERS_ARE_NAMES = True
 with memover.Cache("sqlite:///" + sys.argv[1], prefix="strict", max_bytes=400_000) as cache:
 
     @memover.versioned_cache(namespace="ns", cache=cache, tags=("tag:{x}",), ttl=60)
