@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memover.engine.store import TOKEN_MARGIN_MS, Request, StoredEntry
 from memover.runtime.run import run
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pytest
 
     from memover.stores.sqlite.store import SqliteStore
+    from tests.sqlite.conftest import Child
 
 
 def count(store: SqliteStore, table: str) -> int:
@@ -76,6 +77,71 @@ def test_writers_copy_a_log_that_nobody_else_copies(
     assert len(lengths) == 1200
     # The mark, and what the four add until each has come by.
     assert 8 << 20 < max(lengths) < (16 << 20) + 4 * (2 << 20)
+
+
+def test_the_writers_of_several_processes_bound_the_log(
+    make: Callable[..., SqliteStore], path: str, child: Callable[..., Child]
+) -> None:
+    """The same of three processes, none of which can start a thread: each sees what the others added, too."""
+    make().fetch(key_of("first"))
+    children = [child(WRITER, path, str(number)) for number in range(3)]
+    for each in children:
+        assert each.hear() == "ready"
+    for each in children:
+        assert each.process.stdin is not None
+        each.process.stdin.write("go\n")
+        each.process.stdin.flush()
+    longest = [int(each.hear()) for each in children]
+    assert 8 << 20 < max(longest) < (16 << 20) + 3 * (2 << 20)
+
+
+WRITER = """
+import os, sys
+
+from memover.stores.sqlite import tidy
+from memover.stores.sqlite.limits import Limits
+from memover.stores.sqlite.store import SqliteStore
+from tests.sqlite.conftest import keep, key_of
+
+def refused(*_):
+    raise RuntimeError("can't start new thread")
+
+tidy.start_new_thread = refused
+path, number = sys.argv[1:]
+store = SqliteStore(path, Limits(max_bytes=4_000_000, lock_timeout=30.0))
+print("ready", flush=True)
+sys.stdin.readline()
+longest = 0
+for at in range(300):
+    keep(store, key_of(f"{number}-{at}"), os.urandom(100_000))
+    longest = max(longest, os.stat(path + "-wal").st_size)
+print(longest, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_one_long_entry_and_long_tidying_bound_the_log(
+    make: Callable[..., SqliteStore], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one write or one call of `tidy` adds is bounded as what many add is: 50 MB are written, expire, and leave."""
+    monkeypatch.setattr(tidy, "start_new_thread", lambda *_: 0)
+    store = make(max_bytes=200_000_000)
+    lengths: list[int] = []
+    real = store._file._perform
+
+    def perform(*arguments: Any) -> Any:
+        answer = real(*arguments)
+        lengths.append(os.stat(path + "-wal").st_size)
+        return answer
+
+    monkeypatch.setattr(store._file, "_perform", perform)
+    keep(store, key_of("a"), os.urandom(50_000_000), 1000)
+    for number in range(500):
+        keep(store, key_of(str(number)), os.urandom(50_000), 1000)
+    later(monkeypatch, 2)
+    assert store.tidy(30)
+    assert count(store, "entries") == 0
+    assert 8 << 20 < max(lengths) < (16 << 20) + (8 << 20)
 
 
 def test_a_reader_in_the_log_does_not_hold_writers_up(

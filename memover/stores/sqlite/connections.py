@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+import sys
+from functools import lru_cache
 from itertools import starmap
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
@@ -62,6 +65,8 @@ def rows_of(connection: Connection, sql: str, parameters: Sequence[Any]) -> list
     From the first step of such a statement to its last one a transaction is open. Both are done by functions written in C,
     with no bytecode between them, so neither an exception from outside nor a signal handler, which may want to write itself,
     can come there."""
+    if NUMBERS_ARE_NAMES:
+        sql, parameters = _plain(sql, parameters)
     return next(map(_FETCHALL, starmap(connection.execute, ((sql, parameters),))))
 
 
@@ -70,7 +75,34 @@ _FETCHALL: Callable[[Any], list[Row]] = methodcaller("fetchall")
 
 def changed(connection: Connection, sql: str, parameters: Sequence[Any]) -> int:
     """How many rows a statement changes."""
+    if NUMBERS_ARE_NAMES:
+        sql, parameters = _plain(sql, parameters)
     return connection.execute(sql, parameters).rowcount
+
+
+NUMBERS_ARE_NAMES = (3, 12) <= sys.version_info < (3, 12, 4)
+"""Whether this Python warns of each `?1` that gets its value from a sequence, as if it were a name. Plain placeholders alone
+would need some values twice, which a miss takes 5 to 10 µs longer for."""
+
+
+def _plain(sql: str, parameters: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+    """The statement with `?` alone in place of `?1`, and the parameters in the order that it then has them in."""
+    text, places = _places(sql)
+    return text, [parameters[place] for place in places]
+
+
+@lru_cache(maxsize=4096)
+def _places(sql: str) -> tuple[str, list[int]]:
+    places: list[int] = []
+    greatest = 0
+    for number in _PLACEHOLDER.findall(sql):
+        place = int(number) if number else greatest + 1  # as SQLite numbers them
+        greatest = max(greatest, place)
+        places.append(place - 1)
+    return _PLACEHOLDER.sub("?", sql), places
+
+
+_PLACEHOLDER = re.compile(r"\?([0-9]*)")
 
 
 def run_to_end(connection: Connection, sql: str, parameters: Sequence[Any]) -> None:

@@ -89,7 +89,7 @@ class Tidier:
             more = False  # the next write comes by, too
         if more or self._pages > _LOG_PAGES:
             self.begin_behind()
-        self._relieve()
+        self.relieve()
 
     def room_for(self, size: int, deadline: float) -> bool:
         """Whether a long entry may be written: makes room for it first. Raises `StoreError`."""
@@ -101,6 +101,7 @@ class Tidier:
                 if not tries:
                     return False
                 tries -= 1
+            self.relieve()
         return True
 
     def step(self, wanted: int = 0, deadline: float | None = None) -> bool:
@@ -205,6 +206,7 @@ class Tidier:
                     self._checkpoint()
                 if not self.step(0, monotonic() + 1.0):
                     break
+                self.relieve()
                 if monotonic() >= end:
                     return False
                 time.sleep(_PAUSE_SECONDS)
@@ -214,8 +216,9 @@ class Tidier:
 
     # -- the log ------------------------------------------------------------------------------------------------------------
 
-    def _relieve(self) -> None:
-        """Copy a full log into the file, in the writer's thread. Raises nothing of the store's."""
+    def relieve(self) -> None:
+        """Copy a full log into the file, in the writer's thread: after whatever adds more than a few pages to it. Raises nothing
+        of the store's."""
         try:
             length = os.stat(self._file.log).st_size
         except OSError:

@@ -218,6 +218,7 @@ class Writer:
             piece = whole[at : at + PIECE_BYTES]
             # Each has the whole budget: what a long entry takes is its own time, and nobody is held up by it.
             self._file.count(sql.ADD_PIECE, (parts * 65536 + number, piece), monotonic() + self._patience)
+            self._tidier.relieve()
         return raw[:head], parts
 
 
