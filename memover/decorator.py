@@ -238,8 +238,9 @@ def versioned_cache(
       sizes are the options `near_max_entries` and `near_max_bytes` of `Cache`. No effect on a memory store.
     * `codec`: an object with `encode` and `decode`; default: the cache's, and else memover's own, which keeps types.
 
-    Raises `ConfigurationError` at decoration for what cannot be meant, a namespace that is taken included. Calls raise
-    what the function raises, `UnkeyableArgument` and `UnencodableValue`, and nothing of the store's unless asked to.
+    Raises `ConfigurationError` at decoration if an option is wrong, if options contradict each other, or if another function has the
+    namespace. Calls raise what the function raises, `UnkeyableArgument` and `UnencodableValue`; they raise `StoreError` only
+    with `on_store_error="raise"`.
     """
     ignored = (ignore,) if isinstance(ignore, str) else tuple(ignore)
     declared: dict[str, Any] = {
