@@ -214,6 +214,7 @@ def versioned_cache(
       on one result. On Redis Cluster, a result whose late tags are new to this process is stored from its second load on.
     * `cache_if(result, call)`: store only when it answers true; None is a result like any other.
     * `cache_errors`: classes of exceptions that are results too: cached for `error_ttl` (10 s) and raised again, in kind.
+    * `error_ttl`: how long a cached error is raised again; default 10 s.
     * `stale_while_revalidate`: how long after its ttl an entry is still served while one caller's refresh runs behind.
     * `stale_if_error`: how long after its ttl an entry is still served when the function raises.
     * `early_refresh`: True, or a beta: some reader refreshes a hot entry behind the others before it ends, the earlier the
