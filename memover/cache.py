@@ -78,15 +78,16 @@ class Cache(KeyValueFace):
       its function when the store is silent, and far less while the circuit is open.
     * `socket_connect_timeout` (0.25 s): the longest a connection may take to be made.
     * `max_connections` (64): connections per server and process, and per event loop.
-    * `breaker_first` (0.25 s), `breaker_last` (2 s): how long a silent store is left alone, at first and at most.
+    * `breaker_first` (0.25 s): how long a silent store is left alone at first; longer each time it fails again.
+    * `breaker_last` (2 s): how long a silent store is left alone at most.
     * `wait_replicas` (0): how many replicas each invalidation waits for (Redis `WAIT`), within three fifths of
       `socket_timeout`. `Generation.replicas` says how many had it; fewer than asked for is no error and is logged once.
       It narrows the window in which a failover loses an invalidation, and does not close it.
     * `generation_shards` (1): on a Cluster, in how many keys each namespace's generation stands that calls read: they spread
       over the nodes, so that no single one is read by every hit of a large fleet. An invalidation moves all of them before
       it returns. From 1 to 1,024; about as many as there are primaries. Other stores have one place, and it changes nothing.
-    * `wait_timeout` (30 s): how long a call waits for another's load, and `lease_ttl` (10 s): how long a dead
-      loader holds others up; both can be set per function.
+    * `wait_timeout` (30 s): how long a call waits for another's load; can be set per function.
+    * `lease_ttl` (10 s): how long a dead loader holds others up; can be set per function.
     * `compress_from` (4,096 bytes): encoded results from this size on are compressed; None: never.
     * `expanded_limit` (512 MiB): the greatest size in bytes that a compressed entry may come to.
     * `on_unencodable` ("raise"): what happens to a result that cannot be kept faithfully: raise `UnencodableValue`,

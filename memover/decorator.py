@@ -214,6 +214,7 @@ def versioned_cache(
       on one result. On Redis Cluster, a result whose late tags are new to this process is stored from its second load on.
     * `cache_if(result, call)`: store only when it answers true; None is a result like any other.
     * `cache_errors`: classes of exceptions that are results too: cached for `error_ttl` (10 s) and raised again, in kind.
+    * `error_ttl`: how long a cached error is raised again; default 10 s.
     * `stale_while_revalidate`: how long after its ttl an entry is still served while one caller's refresh runs behind.
     * `stale_if_error`: how long after its ttl an entry is still served when the function raises.
     * `early_refresh`: True, or a beta: some reader refreshes a hot entry behind the others before it ends, the earlier the
@@ -238,8 +239,9 @@ def versioned_cache(
       sizes are the options `near_max_entries` and `near_max_bytes` of `Cache`. No effect on a memory store.
     * `codec`: an object with `encode` and `decode`; default: the cache's, and else memover's own, which keeps types.
 
-    Raises `ConfigurationError` at decoration for what cannot be meant, a namespace that is taken included. Calls raise
-    what the function raises, `UnkeyableArgument` and `UnencodableValue`, and nothing of the store's unless asked to.
+    Raises `ConfigurationError` at decoration if an option is wrong, if options contradict each other, or if another function has the
+    namespace. Calls raise what the function raises, `UnkeyableArgument` and `UnencodableValue`; they raise `StoreError` only
+    with `on_store_error="raise"`.
     """
     ignored = (ignore,) if isinstance(ignore, str) else tuple(ignore)
     declared: dict[str, Any] = {

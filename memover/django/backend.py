@@ -41,7 +41,8 @@ class MemoverCache(KeyValueFace, BaseCache):
       value that pickle takes, signed with SECRET_KEY and verified with SECRET_KEY_FALLBACKS too), "msgpack" (memover's own:
       no code in stored bytes, values it knows), or the dotted path of a codec.
 
-    Raises `InvalidMemoverCache` (a `ConfigurationError`) for what cannot be meant. Threads have backends of their own that share one connection pool.
+    Raises `InvalidMemoverCache` (a `ConfigurationError`) if a setting is wrong or settings contradict each
+    other. Threads have backends of their own that share one connection pool.
     """
 
     def __init__(self, server: str, params: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ class Tags:
     """What a function declared as `tags=`.
 
     `early` are known from the arguments, `late` only from the result. `stable` is True when equal keys have equal
-    early tags, so that they can be remembered with the key. Raises `ConfigurationError` for what cannot be meant.
+    early tags, so that they can be remembered with the key. Raises `ConfigurationError` for a tag that cannot be made.
     """
 
     def __init__(self, declared: Any, binding: Binding, function: str) -> None:
