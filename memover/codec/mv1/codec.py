@@ -44,7 +44,7 @@ from memover.codec.mv1.records import plan_for
 from memover.codec.mv1.refusal import explain, refusal_of
 from memover.codec.mv1.scalars import DECODERS, encoder_for
 from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, Writer, open_buffers
-from memover.errors import DamagedEntry, UnencodableValue
+from memover.errors import DamagedEntry, UnencodableValue, raised_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -99,7 +99,9 @@ class ValueCodec:
             self._forget()
         try:
             writer = self._writers.pop()
-        except IndexError:
+        except IndexError as error:
+            if raised_beneath(error):
+                raise
             writer = Writer(self._find, self._handlers)
         try:
             payload = writer.write(value, self._handlers)
