@@ -18,6 +18,7 @@ pickle with its facts, and every message ends with what to do.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 __all__ = [
@@ -149,3 +150,42 @@ class DamagedEntry(MemoverError):
     def __init__(self, message: str, *, reason: str = "damaged") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def raised_beneath(error: BaseException) -> bool:
+    """Whether Python code that was called raised it, and not the instruction in the frame that caught it.
+
+    Where that frame calls functions of C alone, such an exception is a signal handler's, and the caller's (P17).
+    """
+    traceback = error.__traceback__
+    return traceback is not None and traceback.tb_next is not None
+
+
+def raised_by_handler(error: BaseException) -> bool:
+    """Whether the handler of a signal raised it: the traceback passes through the code of one that is installed."""
+    # Whoever installed a handler in Python has imported this module.
+    signal: Any = sys.modules.get("signal")
+    handlers: set[Any] = set()
+    if signal is not None:
+        handlers = {
+            code for number in signal.valid_signals() if (code := _code_of(signal.getsignal(number))) is not None
+        }
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code in handlers:
+            return True
+        frame = frame.tb_next
+    return False
+
+
+def _code_of(handler: Any) -> Any:
+    if not callable(handler):  # SIG_DFL, SIG_IGN, or None for a handler that is not Python's
+        return None
+    for _ in range(10):
+        code = getattr(handler, "__code__", None)
+        if code is not None:
+            return code
+        # A bound method, a partial, or an object with `__call__`.
+        call = getattr(type(handler), "__call__", None)  # noqa: B004 - the function is wanted, not the answer
+        handler = getattr(handler, "__func__", None) or getattr(handler, "func", None) or call
+    return None

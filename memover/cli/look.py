@@ -256,7 +256,10 @@ def _value(header: Header, payload: bytes | memoryview) -> str:
     from memover.codec import ValueCodec
     from memover.codec.compression import expand
 
+    stored_bytes = len(payload)
     payload = expand(header.compression, payload, limit_bytes=_EXPANDED_LIMIT_BYTES)
+    if header.compression and header.codec == ValueCodec.name:
+        ValueCodec.check_objects(payload, stored_bytes)
     if header.codec == INTEGER:
         return bytes(payload).decode("ascii", "backslashreplace")
     if header.codec != ValueCodec.name:

@@ -1,5 +1,8 @@
 """Payloads made smaller, from a size on, and never larger again than the reader allows.
 
+What is stored never expands to more than `FREE_BYTES`, or `RATIO_LIMIT` times its own length if that is more: `expand` makes
+no byte beyond it, and `compress` leaves a payload that would need it as it is.
+
     flag  how
     0     as it is
     1     zlib (RFC 1950)
@@ -22,7 +25,7 @@ from memover.errors import DamagedEntry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NONE", "ZLIB", "ZSTD", "compress", "expand"]
+__all__ = ["FREE_BYTES", "NONE", "RATIO_LIMIT", "ZLIB", "ZSTD", "compress", "expand"]
 
 NONE, ZLIB, ZSTD = 0, 1, 2
 
@@ -31,13 +34,16 @@ ZSTD_LEVEL = 1
 SAMPLE_BYTES = 16 * 1024
 SAMPLE_FROM_BYTES = 8 * SAMPLE_BYTES
 WINDOW_LIMIT_BYTES = 1 << 27
+FREE_BYTES = 64 * 1024 * 1024
+RATIO_LIMIT = 64
 
 
 def compress(payload: bytes, *, threshold_bytes: int = 4096, least_saving: float = 0.1) -> tuple[int, bytes]:
     """Return the flag and the bytes to store for a payload.
 
     Payloads shorter than `threshold_bytes` stay as they are, and so do those that compression would not make
-    shorter by the share `least_saving` (0 to 1); of large ones, samples are tried first. Raises nothing.
+    shorter by the share `least_saving` (0 to 1) or shorter than they may be; of large ones, samples are tried first. Raises
+    nothing.
     """
     if len(payload) < threshold_bytes:
         return NONE, payload
@@ -49,19 +55,23 @@ def compress(payload: bytes, *, threshold_bytes: int = 4096, least_saving: float
         if len(squeeze(sample)) > len(sample) * (1 - least_saving):
             return NONE, payload
     smaller = squeeze(payload)
-    return (flag, smaller) if len(smaller) <= len(payload) * (1 - least_saving) else (NONE, payload)
+    if len(smaller) > len(payload) * (1 - least_saving) or len(payload) > _most(len(smaller)):
+        return NONE, payload
+    return flag, smaller
 
 
 def expand(flag: int, data: bytes | memoryview, *, limit_bytes: int) -> bytes | memoryview:
     """Return the payload of stored bytes; one that was not compressed is handed back as it came.
 
-    Raises `DamagedEntry`: "too-large" when it has more than `limit_bytes` bytes (no more than that is ever made),
-    "no-zstd" when this process has no zstd, "compression" for anything that `compress` did not write.
+    Raises `DamagedEntry`: "too-large" when it has more than `limit_bytes` bytes, or more than `compress` makes stored bytes of
+    this length of (no more than that is ever made), "no-zstd" when this process has no zstd, "compression" for anything
+    that `compress` did not write.
     """
     if flag == NONE:
         if len(data) > limit_bytes:
             raise _too_large(limit_bytes)
         return data
+    limit_bytes = min(limit_bytes, _most(len(data)))
     try:
         if flag == ZLIB:
             return _zlib_expand(data, limit_bytes)
@@ -85,6 +95,11 @@ def expand(flag: int, data: bytes | memoryview, *, limit_bytes: int) -> bytes | 
     raise DamagedEntry(
         f"The entry is compressed in an unknown way ({flag!r}). It counts as a miss.", reason="compression"
     )
+
+
+def _most(stored_bytes: int) -> int:
+    """The greatest length of a payload that may be stored in so many bytes."""
+    return max(FREE_BYTES, RATIO_LIMIT * stored_bytes)
 
 
 def _too_large(limit_bytes: int) -> DamagedEntry:

@@ -23,12 +23,13 @@ from __future__ import annotations
 
 import re
 import struct
-import sys
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from opcode import opname
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgpack
+
+from memover.errors import raised_by_handler
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -84,18 +85,11 @@ def from_outside(error: BaseException) -> bool:
         return True
     if any(f"{kind.__module__}.{kind.__name__}" in TIME_LIMITS for kind in type(error).__mro__):
         return True
-    # Whoever installed a handler in Python has imported this module.
-    signal: Any = sys.modules.get("signal")
-    handlers: set[Any] = set()
-    if signal is not None:
-        handlers = {
-            code for number in signal.valid_signals() if (code := _code_of(signal.getsignal(number))) is not None
-        }
-    last = frame = error.__traceback__
-    while frame is not None:
-        if frame.tb_frame.f_code in handlers:
-            return True
-        last, frame = frame, frame.tb_next
+    if raised_by_handler(error):
+        return True
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
     return last is not None and _thrown_in(last)
 
 
@@ -109,16 +103,3 @@ def _thrown_in(innermost: TracebackType) -> bool:
     name = opname[instructions[at]]
     # Generators and coroutines are resumed with what others throw into them.
     return name in _SILENT and not (name in ("RESUME", "POP_TOP", "NOP") and code.co_flags & _SUSPENDING)
-
-
-def _code_of(handler: Any) -> Any:
-    if not callable(handler):  # SIG_DFL, SIG_IGN, or None for a handler that is not Python's
-        return None
-    for _ in range(10):
-        code = getattr(handler, "__code__", None)
-        if code is not None:
-            return code
-        # A bound method, a partial, or an object with `__call__`.
-        call = getattr(type(handler), "__call__", None)  # noqa: B004 - the function is wanted, not the answer
-        handler = getattr(handler, "__func__", None) or getattr(handler, "func", None) or call
-    return None

@@ -12,6 +12,7 @@ import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from memover.errors import raised_beneath
 from memover.keys.shards import unsharded
 from memover.model import Generation
 
@@ -104,5 +105,7 @@ class Witness:
         while len(self._seen) > self._limit:
             try:
                 self._seen.popitem(last=False)
-            except KeyError:
+            except KeyError as error:
+                if raised_beneath(error):
+                    raise
                 break

@@ -28,7 +28,7 @@ from hashlib import blake2b
 from string import Formatter
 from typing import Any, NamedTuple
 
-from memover.errors import ConfigurationError
+from memover.errors import ConfigurationError, raised_by_handler
 
 from .canonical import Refused, encode_whole, type_name
 from .names import PLAIN, escape, shorten
@@ -74,6 +74,8 @@ def _walk(value: Any, field: Field) -> Any:
         try:
             value = getattr(value, name) if kind == "." else value[name]
         except (AttributeError, LookupError, TypeError) as error:
+            if raised_by_handler(error):
+                raise
             raise Refused(value, f"it has no {name!r}, which the key template asks for") from error
     return value
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
 from memover.codec import ValueCodec, codec_name
-from memover.codec.compression import compress, expand
+from memover.codec.compression import NONE, compress, expand
 from memover.codec.envelope import KIND_ERROR, KIND_VALUE, NO_FINGERPRINT, payload_of, read_header, seal
 from memover.codec.faults import from_outside
 from memover.codec.pickle import PickleCodec
@@ -104,8 +104,23 @@ class Entries:
         """The payload as the codec wrote it."""
         payload = payload_of(raw, header)
         if header.compression:
+            stored_bytes = len(payload)
             payload = expand(header.compression, payload, limit_bytes=self.state.expanded_bytes_limit)
+            if isinstance(self.codec, ValueCodec):
+                self.codec.check_objects(payload, stored_bytes)
         return payload
+
+    def compressed(self, payload: bytes) -> tuple[int, bytes]:
+        """How a payload is compressed, and the bytes to store: never in a way that `payload` would refuse to read."""
+        compression, stored = compress(payload, threshold_bytes=self.state.compress_from_bytes)
+        if compression and len(payload) > self.state.expanded_bytes_limit:
+            return NONE, payload
+        if compression and isinstance(self.codec, ValueCodec):
+            try:
+                self.codec.check_objects(payload, len(stored))
+            except DamagedEntry:
+                return NONE, payload
+        return compression, stored
 
     def _other_shape(self, raw: bytes, header: Header) -> None:
         # Reached by the first entry, and by every entry whose fingerprint is not the function's own.
@@ -206,7 +221,7 @@ class Entries:
                 logger.warning("%s: a result was not stored, and such results will not be: %s", self.name, error)
             return None
         whole = len(payload)
-        compression, payload = compress(payload, threshold_bytes=self.state.compress_from_bytes)
+        compression, payload = self.compressed(payload)
         # What no reader would expand is not stored either.
         if len(payload) > self.state.max_entry_bytes or whole > self.state.expanded_bytes_limit:
             self.too_large(key, len(payload))

@@ -14,6 +14,8 @@ import itertools
 from collections import deque
 from typing import TYPE_CHECKING
 
+from memover.errors import raised_beneath
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -84,7 +86,9 @@ class Flight:
         while True:
             try:
                 wake = self._waking.popleft()
-            except IndexError:
+            except IndexError as error:
+                if raised_beneath(error):
+                    raise
                 return
             wake()
 

@@ -17,6 +17,7 @@ from memover.engine.call import CachedCall
 from memover.engine.judge import VERSION
 from memover.engine.replace import renew
 from memover.engine.steps import Spawn
+from memover.errors import raised_beneath
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.keys.ownership import UNCLAIMED, Claimed
 from memover.keys.shards import grain_of, may_have_shards, names_by_grain
@@ -205,8 +206,9 @@ class Function(Loading):
                 learned.move_to_end(key.text)
                 while len(learned) > self.state.max_entries:
                     learned.popitem(last=False)
-            except KeyError:  # removed by another thread since
-                pass
+            except KeyError as error:  # removed by another thread since
+                if raised_beneath(error):
+                    raise
         return asking
 
     # -- calls ----------------------------------------------------------------------------------------------------------
@@ -368,8 +370,9 @@ class Function(Loading):
             answers.move_to_end(key.entry)
             while len(answers) > self.state.max_entries:
                 answers.popitem(last=False)
-        except KeyError:  # removed by another thread since
-            pass
+        except KeyError as error:  # removed by another thread since
+            if raised_beneath(error):
+                raise
         if forgotten != self.forgotten:
             answers.pop(key.entry, None)
 

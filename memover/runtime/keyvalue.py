@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
 from memover.codec import ValueCodec, resolve_codec
-from memover.codec.compression import compress
 from memover.codec.envelope import KIND_KEY_VALUE, NO_FINGERPRINT, Header, payload_of, read_header, rewritten, seal
 from memover.codec.pickle import PickleCodec
 from memover.codec.sharing import places_of
@@ -134,7 +133,7 @@ class KeyValueEntries(Function):
         except UnencodableValue:
             self.counters.unencodable += 1
             raise
-        compression, payload = compress(payload, threshold_bytes=self.state.compress_from_bytes)
+        compression, payload = self.compressed(payload)
         return self.codec_name, payload, compression
 
     def replaced(self, raw: bytes, header: Header, value: Any) -> bytes:

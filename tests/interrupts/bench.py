@@ -32,11 +32,13 @@ __all__ = [
     "Bench",
     "CtrlC",
     "Elsewhere",
+    "Fault",
     "Hung",
     "Limit",
     "Operation",
     "Trouble",
     "guarded",
+    "handler",
     "interrupted_at_every",
     "spread",
 ]
@@ -61,6 +63,15 @@ class Limit(Exception):
 
 class CtrlC(KeyboardInterrupt):
     """Ctrl-C, told apart from the tester's own."""
+
+
+class Fault(AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+    """What a mistake in a signal handler raises, all kinds at once: whatever is caught somewhere for another's mistake."""
+
+
+def handler(error: Any, frame: Any = None) -> None:
+    """Raise what strikes. Installed for a signal, it makes that an exception of a signal handler."""
+    raise error
 
 
 class Hung(BaseException):
@@ -481,7 +492,7 @@ def _once(operation: Operation, error: type[BaseException], bench: Bench, at: in
     def then() -> None:
         nonlocal loads_at_strike
         loads_at_strike = bench.loads
-        raise own
+        handler(own)
 
     place: Place | None = None
     raised: BaseException | None = None

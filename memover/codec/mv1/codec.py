@@ -29,13 +29,22 @@ from memover.codec.mv1 import arrays, containers, frames
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Mark, Refused
 from memover.codec.mv1.known import KnownClasses
-from memover.codec.mv1.limits import MAP_LIMIT, SMALL_BYTES, Hashes, Patterns, check_keys
+from memover.codec.mv1.limits import (
+    MAP_LIMIT,
+    OBJECTS_FREE,
+    OBJECTS_RATIO,
+    SMALL_BYTES,
+    Hashes,
+    Patterns,
+    check_keys,
+    few_objects,
+)
 from memover.codec.mv1.plain import Definitions
 from memover.codec.mv1.records import plan_for
 from memover.codec.mv1.refusal import explain, refusal_of
 from memover.codec.mv1.scalars import DECODERS, encoder_for
 from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, Writer, open_buffers
-from memover.errors import DamagedEntry, UnencodableValue
+from memover.errors import DamagedEntry, UnencodableValue, raised_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -90,7 +99,9 @@ class ValueCodec:
             self._forget()
         try:
             writer = self._writers.pop()
-        except IndexError:
+        except IndexError as error:
+            if raised_beneath(error):
+                raise
             writer = Writer(self._find, self._handlers)
         try:
             payload = writer.write(value, self._handlers)
@@ -130,6 +141,30 @@ class ValueCodec:
                 "The entry counts as a miss.",
                 reason="damaged",
             ) from error
+
+    @staticmethod
+    def check_objects(data: bytes | memoryview, stored_bytes: int) -> None:
+        """Raise `DamagedEntry`, "too-large", for a payload of more objects than may be stored in so many bytes.
+
+        Whoever compresses a payload asks this before storing it so, whoever expands one before decoding it. Any thread may call.
+        """
+        limit = max(OBJECTS_FREE, OBJECTS_RATIO * stored_bytes)
+        if len(data) <= limit:
+            return
+        try:
+            few = few_objects(open_buffers(memoryview(data))[0] if data[0] == f.MARKED else data, limit)
+        except FAULTS as error:
+            if from_outside(error):
+                raise
+            raise DamagedEntry(
+                f"The stored bytes are not a value of codec mv1: {error!r}.", reason="damaged"
+            ) from error
+        if not few:
+            raise DamagedEntry(
+                f"The entry holds more than {limit:,} objects in {stored_bytes:,} bytes, which no writer stores so. "
+                "It counts as a miss.",
+                reason="too-large",
+            )
 
     def plain(self, data: bytes | memoryview, make: Callable[..., Any] | None = None) -> Any:
         """Return the value of a payload with dicts in place of instances: no class is looked up or made.

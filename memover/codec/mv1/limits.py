@@ -11,7 +11,12 @@ Most of a payload costs time in proportion to its length. These do not, and are 
   `PATTERNS_LIMIT_CHARS` and `RANGES_LIMIT_CHARS` bound them for a payload: a set counts as `SET_CHARS` characters more, and a
   character `CASELESS` times.
 
-A payload of up to `SMALL_BYTES` is too short to hold enough of either.
+* Objects, in a payload that was compressed. A list of nothing is one byte and takes 64 and more in memory, and a megabyte of
+  them can be compressed to a thousand bytes. A payload stored in n bytes may hold `OBJECTS_RATIO` * n objects, and
+  `OBJECTS_FREE` in any case. `few_objects` counts them, for readers and for writers, who store a payload of more
+  without compression.
+
+A payload of up to `SMALL_BYTES` is too short to hold enough of the first two.
 """
 
 from __future__ import annotations
@@ -20,10 +25,22 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import msgpack
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["COLLISIONS_LIMIT", "MAP_LIMIT", "SMALL_BYTES", "Hashes", "Patterns", "check_keys"]
+__all__ = [
+    "COLLISIONS_LIMIT",
+    "MAP_LIMIT",
+    "OBJECTS_FREE",
+    "OBJECTS_RATIO",
+    "SMALL_BYTES",
+    "Hashes",
+    "Patterns",
+    "check_keys",
+    "few_objects",
+]
 
 SMALL_BYTES = 2048
 MAP_LIMIT = 256
@@ -32,6 +49,8 @@ PATTERNS_LIMIT_CHARS = 10_000
 RANGES_LIMIT_CHARS = 3_500_000
 SET_CHARS = 16_384
 CASELESS = 2
+OBJECTS_FREE = 1 << 18
+OBJECTS_RATIO = 4
 
 # Kinds of keys whose hashes are random from process to process, or cannot be made to collide often.
 _SAFE = frozenset({str, bytes, int, float, bool, type(None)})
@@ -50,6 +69,55 @@ def check_keys(keys: Collection[Any]) -> None:
         return
     if max(Counter(map(hash, keys)).values()) > COLLISIONS_LIMIT:
         raise ValueError("keys whose hashes collide, as only made-up ones do")
+
+
+def few_objects(body: bytes | memoryview, limit: int) -> bool:
+    """Whether some msgpack holds at most `limit` objects, one a byte at most. Makes no more than that many to find out.
+
+    Raises ValueError, or what else msgpack raises, for what is none.
+    """
+    if len(body) <= limit:
+        return True
+    found = 1
+
+    def on_array(items: list[Any]) -> None:
+        nonlocal found
+        found += len(items)
+        if found > limit:
+            raise TooMany
+
+    def on_map(pairs: list[Any]) -> None:
+        nonlocal found
+        found += 2 * len(pairs)
+        if found > limit:
+            raise TooMany
+
+    try:
+        msgpack.unpackb(
+            body,
+            list_hook=on_array,
+            object_pairs_hook=on_map,
+            ext_hook=_nothing,
+            strict_map_key=False,
+            raw=True,
+            max_array_len=limit,
+            max_map_len=limit,
+        )
+    except TooMany:
+        return False
+    except ValueError as error:
+        if "max_array_len" in str(error) or "max_map_len" in str(error):
+            return False
+        raise
+    return True
+
+
+class TooMany(Exception):
+    """Ends the count of objects."""
+
+
+def _nothing(code: int, data: bytes) -> None:
+    return None
 
 
 class Hashes:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from memover.clocks import monotonic
-from memover.errors import StoreError, StoreUnavailable
+from memover.errors import StoreError, StoreUnavailable, raised_beneath
 from memover.loops import in_thread
 from memover.model import MISSING
 from memover.stores.redis.cluster import Exchanges, Topology
@@ -156,7 +156,9 @@ class RedisLink:
             return MISSING
         try:
             connection = pool.idle.pop()
-        except IndexError:
+        except IndexError as error:
+            if raised_beneath(error):
+                raise
             return MISSING
         if connection.owed:
             pool.discard(connection)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from memover.clocks import monotonic
-from memover.errors import StoreUnavailable
+from memover.errors import StoreUnavailable, raised_beneath
 from memover.stores.redis.connect import ValueFault, lost
 from memover.stores.redis.connection import Connection
 from memover.stores.redis.limits import FLOOR_BYTES
@@ -66,8 +66,9 @@ class Pool:
         """A connection, idle or new. Waits for one while all are in use, until the time `end` at most."""
         try:
             return self.idle.pop()
-        except IndexError:
-            pass
+        except IndexError as empty:
+            if raised_beneath(empty):
+                raise
         began = monotonic()
         mine: Opening | None = None
         bell: Any = None
@@ -177,7 +178,9 @@ class Pool:
         while True:
             try:
                 bell = self._waiting.popleft()
-            except IndexError:
+            except IndexError as error:
+                if raised_beneath(error):
+                    raise
                 return
             try:
                 bell.release()

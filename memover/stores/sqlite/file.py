@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from memover.clocks import monotonic
-from memover.errors import StoreTimeout, StoreUnavailable
+from memover.errors import StoreTimeout, StoreUnavailable, raised_beneath
 from memover.stores.sqlite.connections import changed, is_open, rows_of, run_to_end
 from memover.stores.sqlite.failures import ERRORS, Failure, failure_of
 from memover.stores.sqlite.moments import time_ms
@@ -178,7 +178,9 @@ class File:
             idle = self.idle
             try:
                 connection = idle.pop()
-            except IndexError:
+            except IndexError as error:
+                if raised_beneath(error):
+                    raise
                 if deadline is None:
                     raise Busy from None
                 idle, connection = self.open(deadline)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, TypeVar
 from memover.clocks import monotonic
 from memover.engine.steps import Run
 from memover.engine.store import TOKEN_MARGIN_MS, Seen
-from memover.errors import StoreError, StoreUnavailable
+from memover.errors import StoreError, StoreUnavailable, raised_beneath
 from memover.loops import in_thread
 from memover.stores.breaker import Breaker
 from memover.stores.sqlite.failures import ERRORS
@@ -94,7 +94,9 @@ class SqliteStore(SqliteKeyValues):
         idle = file.idle
         try:
             connection = idle.pop()
-        except IndexError:
+        except IndexError as error:
+            if raised_beneath(error):
+                raise
             return self._slow_read(key)
         try:
             row = connection.execute(statement, (*names, moment)).fetchone()

@@ -1,0 +1,83 @@
+"""P17: a signal handler may raise what memover itself catches from a list that is empty; it reaches the caller all the same."""
+
+from __future__ import annotations
+
+import gc
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memover import Cache
+from tests.interrupts.bench import Fault, handler
+from tests.interrupts.striking import places, strike
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.interrupts.bench import Bench
+
+LISTS_MAY_BE_EMPTY = {
+    "stores/redis/link.py": "single",
+    "stores/redis/pool.py": "take",
+    "stores/sqlite/store.py": "fetch",
+    "stores/sqlite/file.py": "query",
+    "runtime/flights.py": "end",
+    "codec/mv1/codec.py": "encode",
+}
+
+
+@pytest.fixture
+def installed() -> Iterator[None]:
+    before = signal.signal(signal.SIGUSR2, handler)
+    yield
+    signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_mistake_in_a_handler_reaches_the_caller(installed: None, make: Callable[..., Bench]) -> None:
+    """At every bytecode of the functions that take something from a list which others may have emptied."""
+    bench = make()
+    struck = 0
+    for act in (bench.plain.max_age(60), lambda x: bench.plain.set(bench.value(x), x)):
+        for _ in range(3):
+            act(1)
+        for place in places(lambda act=act: act(1)):
+            if LISTS_MAY_BE_EMPTY.get(place.file) != place.function:
+                continue
+            own = Fault("from outside")
+            with pytest.raises(Fault) as caught:
+                strike(lambda act=act: act(1), place.nth, lambda own=own: handler(own))
+            assert caught.value is own
+            del caught, own
+            gc.collect()  # the traceback holds a connection
+            struck += 1
+            act(1)
+    assert struck > 20
+
+
+@pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError])
+def test_a_mistake_in_a_handler_is_not_the_templates(error: type[Exception]) -> None:
+    """It strikes in a property that a key template asks for."""
+
+    def on_signal(number: int, frame: Any) -> None:
+        raise error("time is up")
+
+    class User:
+        @property
+        def id(self) -> int:
+            signal.raise_signal(signal.SIGUSR2)
+            return 1
+
+    with Cache() as cache:
+
+        @cache.versioned(namespace="f", key="{user.id}")
+        def f(user: User) -> int:
+            return 1
+
+        before = signal.signal(signal.SIGUSR2, on_signal)
+        try:
+            with pytest.raises(error, match="time is up") as caught:
+                f(User())
+            assert type(caught.value) is error
+        finally:
+            signal.signal(signal.SIGUSR2, before)
