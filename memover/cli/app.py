@@ -156,7 +156,7 @@ def bump_command(
 ) -> None:
     """Give functions their next version, in the source and in the lock.
 
-    NAMES are namespaces, or functions.
+    NAMES are namespaces, or functions; with --all also modules and packages, as TARGETS of `memover check`.
     """
     from memover.cli.bump import bump
 
