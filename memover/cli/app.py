@@ -156,14 +156,12 @@ def bump_command(
 ) -> None:
     """Give functions their next version, in the source and in the lock.
 
-    NAMES are namespaces, or functions; with --all, modules or packages, as for `memover check`.
+    NAMES are namespaces, or functions; with --all also modules and packages, as TARGETS of `memover check`.
     """
     from memover.cli.bump import bump
 
     if not names and not every:
         raise click.UsageError("Name namespaces or functions, or give --all for what `memover check` wants bumped.")
-    if every:
-        names, targets = (), (*targets, *names)
     done = bump(Project.find(lockfile=lockfile), names, to, every=every, targets=targets)
     for each in done:
         click.echo(each)

@@ -55,12 +55,20 @@ def bump(
 ) -> list[Bumped]:
     """Give each function its next version and bring its block in the lock up to date.
 
-    `names` are namespaces, or functions as `module:qualname` or `qualname`; with `every`, what `check` wants bumped.
+    `names` are namespaces, or functions as `module:qualname` or `qualname`; with `every`, what `check` wants bumped, and
+    names that are no function's are modules and packages beside `targets`.
     With `every` or `along`, functions that have their number in the same place are bumped along; else that is refused.
     Raises `CannotRun`, and then nothing has changed, for what cannot be edited safely.
     """
     if every:
-        names = [*names, *to_bump(check(project, targets))]
+        # As for `check`, a module or a package may be named where a function may be.
+        known = names_of(survey(project, targets).functions) if names else {}
+        functions = [each for each in names if _fitting(each, known)]
+        extra = [each for each in names if each not in functions]
+        if extra and (failures := survey(project, extra).failures):
+            raise CannotRun(" ".join(f"{each.message}." for each in failures))
+        targets = [*targets, *extra]
+        names = [*functions, *to_bump(check(project, targets))]
         if not names:
             return []
     seen = survey(project, targets)
@@ -139,14 +147,19 @@ def _verify(project: Project, done: list[Bumped], before: dict[str, Found], afte
         )
 
 
-def _named(text: str, current: dict[str, Found], failures: Sequence[Finding]) -> str:
+def _fitting(text: str, current: dict[str, Found]) -> list[str]:
+    """The namespaces of the functions that this may be the name of."""
     if text in current:
-        return text
-    fitting = [
+        return [text]
+    return [
         name
         for name, each in current.items()
         if text in (each.block.function, each.block.function.partition(":")[2], each.block.function.replace(":", "."))
     ]
+
+
+def _named(text: str, current: dict[str, Found], failures: Sequence[Finding]) -> str:
+    fitting = _fitting(text, current)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:

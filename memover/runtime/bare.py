@@ -57,11 +57,12 @@ from memover.model import MISSING
 from memover.runtime.dependencies import INSIDE, UNDER_WAY
 from memover.runtime.hit import aabsent, absent, ageneral, general, inside_a_load, settled
 from memover.runtime.near import fill, made, standing, ticket_of
-from memover.runtime.run import run
+from memover.runtime.run import Stepwise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from memover.engine.call import CachedCall
     from memover.engine.store import Seen
     from memover.model import Key
     from memover.runtime.function import Function
@@ -193,16 +194,16 @@ def cached_call(
     observers, witness, under_way = function.observers, function.witness, UNDER_WAY
     inside, fetch, tier = INSIDE.get, function.state.store.fetch, tier_of(function)
 
-    def whole(function: Function, lookup: Callable[..., Key], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if observers.busy or inside() is None:
-            return general(function, lookup, args, kwargs)
-        # Run from here: a function that calls itself is to have as little as can be on the stack between two of its calls.
+    def nested(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Stepwise, CachedCall, float] | None:
+        # Run by the caller: a function that calls itself is to have as little as can be on the stack between two of its calls.
+        if observers.busy or inside() is None or (near and witness.owed):
+            return None
         began, this = perf_counter(), function.call(lookup(*args, **kwargs), args, kwargs)
-        return settled(run(inside_a_load(this), this), this, began)
+        return Stepwise(inside_a_load(this), this), this, began
 
     def warmed() -> None:
         if install is not None and tier is not None:
-            hot = hot_call(function, lookup, tier, whole, answer, awaited=False)
+            hot = hot_call(function, lookup, tier, general, answer, nested)
             if hot is not None:
                 install(hot)
 
@@ -211,11 +212,20 @@ def cached_call(
     near = function.near is not None
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if observers.busy or (near and witness.owed):
-            return general(function, lookup, args, kwargs)
-        if under_way and inside() is not None:
-            began, this = perf_counter(), function.call(lookup(*args, **kwargs), args, kwargs)
-            return settled(run(inside_a_load(this), this), this, began)
+        if observers.busy or (near and witness.owed) or (under_way and inside() is not None):
+            load = nested(args, kwargs)
+            if load is None:
+                return general(function, lookup, args, kwargs)
+            stepwise, this, began = load
+            try:
+                while (step := stepwise.advance()) is not None:
+                    try:
+                        stepwise.answer = step.function(*step.args, **step.kwargs)
+                    except BaseException as error:
+                        stepwise.error = error
+            finally:
+                stepwise.end()
+            return settled(stepwise.done, this, began)
         return answer(lookup(*args, **kwargs), args, kwargs)
 
     def answer(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -249,7 +259,7 @@ def acached_call(
 
     def warmed() -> None:
         if install is not None and tier is not None:
-            hot = hot_call(function, lookup, tier, ageneral, answer, awaited=True)
+            hot = hot_call(function, lookup, tier, ageneral, answer, None)
             if hot is not None:
                 install(hot)
 
@@ -286,17 +296,33 @@ def acached_call(
 # -- the call that is made for one function ------------------------------------------------------------------------------
 
 
+INSIDE_A_LOAD = (
+    "    {p}load = {p}nested({args}, {kwargs})",
+    "    if {p}load is not None:",
+    "        {p}stepwise, {p}this, {p}began = {p}load",
+    "        try:",
+    "            while ({p}step := {p}stepwise.advance()) is not None:",
+    "                try: {p}stepwise.answer = {p}step.function(*{p}step.args, **{p}step.kwargs)",
+    "                except {p}BaseException as {p}error: {p}stepwise.error = {p}error",
+    "        finally: {p}stepwise.end()",
+    "        return {p}settled({p}stepwise.done, {p}this, {p}began)",
+)
+"""The source of a call inside a load: `Stepwise` says the form."""
+
+
 def hot_call(
     function: Function,
     lookup: Callable[..., Key],
     tier: Tier,
     whole: Callable[..., Any],
     answer: Callable[..., Any],
-    *,
-    awaited: bool,
+    nested: Callable[..., Any] | None,
 ) -> Callable[..., Any] | None:
     """The call of one function with its own parameters; see the module's head. None where none can be made: what is written
-    by position and what by name must mean the same to the function, and to everybody who is shown the call."""
+    by position and what by name must mean the same to the function, and to everybody who is shown the call.
+
+    `nested(args, kwargs)` begins a call inside a load, which is run in the frame of the call itself; None: it is awaited."""
+    awaited = nested is None
     binding, policy, function_itself = function.binding, function.policy, function.function
     shown = callable(policy.ttl) or policy.cache_if is not None or function.tags.late or function.tags.early
     if shown or function.whole or type(function_itself) is not FunctionType or hasattr(function_itself, "__wrapped__"):
@@ -311,6 +337,7 @@ def hot_call(
     made = binding.hot(
         [
             f"if {tier.pausing}:",
+            *(() if awaited else INSIDE_A_LOAD),
             f"    return {wait}{{p}}whole({{p}}function, {{p}}lookup, {{args}}, {{kwargs}})",
             "try:",
             "    {p}item = {known}",
@@ -340,6 +367,9 @@ def hot_call(
             "inside": INSIDE.get,
             "under_way": UNDER_WAY,
             "whole": whole,
+            "nested": nested,
+            "settled": settled,
+            "BaseException": BaseException,
             "function": function,
             "lookup": lookup,
             "time": time,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 else:
     asyncio = later(__name__, "asyncio")
 
-__all__ = ["arun", "run"]
+__all__ = ["Stepwise", "arun", "run"]
 
 T = TypeVar("T")
 
@@ -43,8 +43,7 @@ def run(steps: Steps[T], call: CachedCall | None = None) -> T:
     """Run a flow to its end in the calling thread and return what it returns, or raise what it raises.
 
     A `call` whose flow it is counts as present while this function runs, and is finished when it ends: its followers go on.
-    The user's function is called from here while the flow is suspended: a function that calls itself has four frames on the
-    stack for each of its calls."""
+    The user's function is called from here while the flow is suspended."""
     flow = iter(steps)
     done: Any = None
     presence = None
@@ -73,6 +72,67 @@ def run(steps: Steps[T], call: CachedCall | None = None) -> T:
             call.function.finish(call, done if done.__class__ is Outcome else None)
             presence.forget()  # type: ignore[union-attr]
         del done  # its error's traceback refers to this frame
+
+
+class Stepwise:
+    """A call's flow that its owner runs, so that no frame but the owner's is on the stack between two calls of a function
+    that calls itself. The owner is the function that calls `advance`, in this form and in no other:
+
+        try:
+            while (step := stepwise.advance()) is not None:
+                try: stepwise.answer = step.function(*step.args, **step.kwargs)
+                except BaseException as error: stepwise.error = error
+        finally: stepwise.end()
+
+    As `run` with a call: the call counts as present while its owner runs."""
+
+    __slots__ = ("_presence", "answer", "call", "done", "error", "flow")
+
+    def __init__(self, flow: Steps[Any], call: CachedCall) -> None:
+        self.flow = iter(flow)
+        self.call = call
+        self.answer: Any = None
+        self.error: BaseException | None = None
+        self.done: Any = None
+        self._presence: FramePresence | None = None
+
+    def advance(self) -> Invoke | None:
+        """Run the flow until it wants the user's function called, or to its end: then its result is in `done`."""
+        if self._presence is None:
+            self.call.presence = self.call.flight.presence = self._presence = FramePresence(1)
+        flow, answer, error = self.flow, self.answer, self.error
+        raised: BaseException | None = None
+        self.answer = self.error = None
+        try:
+            while True:
+                if error is None:
+                    step = flow.send(answer)
+                else:
+                    raised, error = error, None
+                    step = flow.throw(raised)
+                    raised = None
+                try:
+                    kind = step.__class__
+                    if kind is Invoke:
+                        return step  # type: ignore[return-value]
+                    if kind is Send:
+                        answer = step.link.exchange(step)  # type: ignore[attr-defined]
+                    else:
+                        answer = _PERFORM[kind](step)
+                except BaseException as failure:
+                    error = failure
+        except StopIteration as stop:
+            self.done = stop.value
+            return None
+        finally:
+            error = raised = None  # their tracebacks refer to this frame
+
+    def end(self) -> None:
+        """The owner is about to return or to raise: followers go on."""
+        done = self.done
+        self.call.function.finish(self.call, done if done.__class__ is Outcome else None)
+        if self._presence is not None:
+            self._presence.forget()
 
 
 async def arun(steps: Steps[T]) -> T:

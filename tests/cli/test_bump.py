@@ -239,6 +239,17 @@ def test_all_takes_modules_as_check_does(app: App) -> None:
     assert app.codes() == ["MV001"]
 
 
+def test_all_takes_modules_and_packages_as_the_check_does(app: App) -> None:
+    """They stand after `--all`; one that does not import is an error that names it."""
+    write(app, '@versioned_cache(namespace="n", version=2)\ndef f() -> int: return 1\n')
+    app.lock()
+    app.change("shop/views.py", "def f() -> int", "def f() -> str")
+    assert app.run("bump", "--all", "shop").endswith(": n 2 -> 3\n")
+    assert "nothing to bump" in app.run("bump", "--all", "shop.views")
+    assert "shop.nothing" in app.run("bump", "--all", "shop.nothing", status=2)
+    assert app.check() == []
+
+
 def test_a_check_of_named_targets_advises_with_those_targets(app: App) -> None:
     """Without settings in pyproject.toml a command needs to be told what to look at."""
     write(app, EDITED["a literal"][0])
