@@ -1,6 +1,6 @@
 """P15: what is stored grows with what lives, and not with what has been: keys, tags, namespaces, caches, threads, loops.
 
-Tens to thousands of each in the standing suite, twenty times as many in the slow one, in processes of their own."""
+Tens to thousands of each in the standing suite, ten times as many or so in the slow one, in processes of their own."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_keys_and_tags_leave_the_process(store: str, size: str, server: RedisSer
 def test_functions_that_are_gone_leave_nothing(store: str, size: str, server: RedisServer, prefix: str) -> None:
     """Decorated, called, invalidated, dropped: their namespaces are free, and all but a bounded number forgotten."""
     url = "memory://" if store == "memory" else server.url
-    count, bound = _size(size, 80, 2_000), _size(size, 30, 200)
+    count, bound = _size(size, 80, 600), _size(size, 30, 100)
     said: Any = run_python(programs.functions_and_namespaces, url, prefix, count, bound, timeout=GUARD)
     ((before, after, bytes_each),) = said
     leaks = grown(before, after, allowed=count // 5)
