@@ -7,6 +7,7 @@ import secrets
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import hypothesis  # noqa: F401 - before the freeze: it asks the collector what refers to its generators
 import pytest
 
 from tests.servers import RedisCluster, RedisServer, SentinelGroup, be_patient
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 
 be_patient()
+
+
+def pytest_collection_finish() -> None:
+    """What the collected tests themselves hold lives to the end: no later collection goes through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

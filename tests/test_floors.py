@@ -6,6 +6,7 @@ words <- classes <- keys, codec, schema, policy <- engine <- stores <- runtime <
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -105,9 +106,18 @@ class Import(NamedTuple):
 
 def imported(path: Path, root: Path) -> Iterator[Import]:
     """What a module imports, wherever in it, for types alone included."""
+    return iter(_imported(path, root, path.read_text()))
+
+
+@functools.cache
+def _imported(path: Path, root: Path, text: str) -> tuple[Import, ...]:
+    return tuple(_imports(path, root, text))
+
+
+def _imports(path: Path, root: Path, text: str) -> Iterator[Import]:
     here = path.relative_to(root.parent).with_suffix("").parts
     later: set[int] = set()
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         typed = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         if typed or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

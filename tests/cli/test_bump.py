@@ -148,7 +148,9 @@ def test_what_cannot_be_edited_safely_is_refused_with_its_place(app: App, case: 
     assert app.read("memover.lock") == lock
 
 
-@pytest.mark.parametrize("case", EDITED)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if at % 4 == 0 else pytest.mark.slow) for at, case in enumerate(EDITED)]
+)
 def test_check_advises_the_bump_that_works(app: App, case: str) -> None:
     """The command of the finding, typed as it stands there, ends with status 0 and leaves nothing to be found."""
     write(app, EDITED[case][0])

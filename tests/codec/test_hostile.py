@@ -42,13 +42,16 @@ def definition(kind: str, name: str, names: list[str]) -> msgpack.ExtType:
     return extension(f.DEFINITION, msgpack.packb([kind, name, names]))
 
 
+@pytest.mark.parametrize("stride", [8, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NESTED)
-def test_every_flipped_byte_is_at_most_a_miss(name: str) -> None:
-    """No byte of a payload, whatever it becomes, makes decode raise anything but DamagedEntry."""
+def test_every_flipped_byte_is_at_most_a_miss(name: str, stride: int) -> None:
+    """No byte of a payload, whatever it becomes, makes decode raise anything but DamagedEntry.
+
+    The standing suite tries one value in eight for each byte, not the same for all."""
     payload = CODEC.encode(NESTED[name])
     values = range(256) if len(payload) < 300 else (0x00, 0xC7, 0xFF)
     for place in range(len(payload)):
-        for value in values:
+        for value in values[place % min(stride, len(values)) :: stride]:
             read(payload[:place] + bytes((value,)) + payload[place + 1 :])
         read(payload[:place] + bytes((payload[place] ^ 1,)) + payload[place + 1 :])
 

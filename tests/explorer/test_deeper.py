@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.explorer.world import Rules, Scenario
 
 FIRST_SEED = int(os.environ.get("MEMOVER_SEED", "0"))
-SCHEDULES = 3000
+SCHEDULES = 1500
 SCHEDULES_IN_ONE_WORLD = 250
 """A world remembers every flow it has run; a new one now and then keeps that within bounds."""
 
@@ -63,7 +63,7 @@ def test_the_drawing_is_not_blind(wrong: str) -> None:
     """What is planted is come upon: the schedules drawn do leave slow loads behind."""
     (mutant,) = (mutant for mutant in MUTANTS if mutant.wrong == wrong)
     scenario = BY_NAME[PLANTED[wrong]]
-    _, violation = draw(scenario, mutant.rules(scenario), SCHEDULES)
+    _, violation = draw(scenario, mutant.rules(scenario), 2 * SCHEDULES)
     assert violation is not None and violation.promise in ("P1", "P2")
 
 

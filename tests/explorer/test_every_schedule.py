@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.explorer.mutants import Mutant
     from tests.explorer.world import Scenario
 
-BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *LONG)}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -45,5 +45,5 @@ def test_every_rule_is_needed(mutant: Mutant) -> None:
 
 def test_scenarios_are_told_apart() -> None:
     """A mutant finds its scenario by name."""
-    assert len(BY_NAME) == len(SCENARIOS)
+    assert len(BY_NAME) == len(SCENARIOS) + len(LONG)
     assert {mutant.scenario for mutant in MUTANTS} <= BY_NAME.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover import InvalidationFailed
@@ -144,25 +145,33 @@ class Report(NamedTuple):
     violation: Found | None
 
 
-def explore(scenario: Whole, breaks: Callable[[], Callable[[], None]] | None = None, *, most: int = 200_000) -> Report:
+def explore(
+    scenario: Whole,
+    breaks: Callable[[], Callable[[], None]] | None = None,
+    *,
+    most: int = 200_000,
+    enough: int | None = None,
+) -> Report:
     """Go through every moment that a schedule of this scenario can come to. `breaks` makes the code a mutant, and returns
-    what undoes that."""
+    what undoes that. With `enough` the search ends after so many moments, and goes on from anywhere rather than from where
+    it has just been, so that those are of all parts of the scenario."""
     with world():
         undo = None if breaks is None else breaks()
         try:
-            return _explore(scenario, most)
+            return _explore(scenario, most, enough)
         finally:
             if undo is not None:
                 undo()
 
 
-def _explore(scenario: Whole, most: int) -> Report:
+def _explore(scenario: Whole, most: int, enough: int | None) -> Report:
     seen: set[object] = set()
     waiting: list[tuple[int, ...]] = [()]
     processes = [Process(scenario, at) for at in range(1 + max(at for at, _ in scenario.actors))]
     replays = 0
-    while waiting:
-        schedule = waiting.pop()
+    chance = random.Random(1)
+    while waiting and (enough is None or len(seen) < enough):
+        schedule = waiting.pop(-1 if enough is None else chance.randrange(len(waiting)))
         steps: list[Choice] = []
         run = Run(scenario, processes)
         replays += 1

@@ -91,7 +91,7 @@ def test_one_probe_at_a_time_closes_the_circuit(start_redis: Callable[..., Redis
     server = start_redis()
     with FaultyProxy(server) as proxy:
         way = way_of(proxy.url)
-        way.cache = way.new_cache(breaker_first=0.2, breaker_last=0.2, socket_timeout=0.1)
+        way.cache = way.new_cache(breaker_first=0.2, breaker_last=0.2, socket_timeout=0.1, socket_connect_timeout=0.5)
         f, loads = counted(way)
         way.run(f(1))
         proxy.blackhole()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.servers import RedisCluster, RedisServer, SentinelGroup
 
 BOUND = 0.3
+SECONDS = 2.5
 CHANGES = 0.005
 """Few, so that an answer that is missed is missed for long."""
 JUDGED = set(RULES) - {"monotonic"}
@@ -53,11 +54,11 @@ def held(report: Report) -> None:
 
 
 def test_messages_and_heartbeats(redis_url: str) -> None:
-    held(history(redis_url, 4))
+    held(history(redis_url, SECONDS))
 
 
 def test_every_message_lost(redis_url: str) -> None:
-    held(history(redis_url, 4, setup="tests.near.setups:deaf"))
+    held(history(redis_url, SECONDS, setup="tests.near.setups:deaf"))
 
 
 @pytest.mark.parametrize("features", [["late-tags", "soft", "max-age"], ["batches", "refreshes", "peeks", "errors"]])
@@ -67,22 +68,24 @@ def test_with_everything_that_callers_do(features: list[str], redis_url: str) ->
         options["stale_while_revalidate"] = 0.0
     if "errors" in features:
         pytest.importorskip("memover")
-    held(history(redis_url, 4, features=features, function_options=options, setup="tests.near.setups:deaf"))
+    held(history(redis_url, SECONDS, features=features, function_options=options, setup="tests.near.setups:deaf"))
 
 
-def test_a_network_that_fails_in_every_way(start_redis: Callable[..., RedisServer]) -> None:
-    """Two of three processes are behind a proxy that cuts, holds back, swallows and is half open."""
+@pytest.mark.parametrize("seconds", [SECONDS, pytest.param(20.0, marks=pytest.mark.slow)])
+def test_a_network_that_fails_in_every_way(seconds: float, start_redis: Callable[..., RedisServer]) -> None:
+    """Two of three processes are behind a proxy that cuts, holds back, swallows and is half open: each at least once, for longer than
+    the bound."""
     server = start_redis()
     with FaultyProxy(server) as proxy:
 
         def trouble(_: Any) -> None:
             for fault in (proxy.cut, proxy.half_open, proxy.partition, proxy.blackhole, proxy.strand, proxy.cut):
                 fault()
-                time.sleep(0.7)
-                proxy.restore()
                 time.sleep(0.5)
+                proxy.restore()
+                time.sleep(0.3)
 
-        report = history([server.url, proxy.url], 8, trouble, options=BRIEF, setup="tests.near.setups:deaf")
+        report = history([server.url, proxy.url], seconds, trouble, options=BRIEF, setup="tests.near.setups:deaf")
         held(report)
 
 
@@ -91,7 +94,7 @@ def test_answers_that_come_late(start_redis: Callable[..., RedisServer]) -> None
     server = start_redis()
     with FaultyProxy(server) as proxy:
         proxy.delay(0.15)
-        held(history([server.url, proxy.url], 6, setup="tests.near.setups:deaf"))
+        held(history([server.url, proxy.url], SECONDS, setup="tests.near.setups:deaf"))
 
 
 def test_a_server_and_clients_that_are_stopped(start_redis: Callable[..., RedisServer]) -> None:
@@ -107,7 +110,7 @@ def test_a_server_and_clients_that_are_stopped(start_redis: Callable[..., RedisS
         time.sleep(0.9)
         run.thaw(1)
 
-    held(history(server.url, 8, trouble, options=BRIEF, setup="tests.near.setups:deaf"))
+    held(history(server.url, 2 * SECONDS, trouble, options=BRIEF, setup="tests.near.setups:deaf"))
 
 
 def test_a_server_that_forgets(start_redis: Callable[..., RedisServer]) -> None:
@@ -126,7 +129,7 @@ def test_a_server_that_forgets(start_redis: Callable[..., RedisServer]) -> None:
 
     told = {"processes": 3, "keys": 4, "changes": CHANGES, "options": PATIENT, "function_options": {"near": BOUND}}
     with start_history(server.url, setup="tests.near.setups:deaf", **told) as run:
-        for _ in range(4):
+        for _ in range(2):
             trouble(run)
         report = run.stop(rules=JUDGED - {"single-load"}, max_staleness=BOUND)
     held(report)
@@ -138,8 +141,9 @@ def test_a_server_that_is_too_small(start_redis: Callable[..., RedisServer]) -> 
     told = {"processes": 3, "keys": 4, "changes": CHANGES, "options": PATIENT, "function_options": {"near": BOUND}}
     with start_history(server.url, setup="tests.near.setups:deaf", **told) as run:
         with server.client() as client:
-            end = time.monotonic() + 5
-            while time.monotonic() < end:
+            end = time.monotonic() + SECONDS
+            late = end + 60
+            while time.monotonic() < end or (server.info("stats")["evicted_keys"] <= 100 and time.monotonic() < late):
                 for number in range(50):
                     with suppress(OutOfMemoryError):
                         client.set(f"filler-{time.monotonic_ns()}-{number}", b"x" * 2000)
@@ -151,11 +155,11 @@ def test_a_server_that_is_too_small(start_redis: Callable[..., RedisServer]) -> 
 
 
 def test_sentinel(sentinel_group: SentinelGroup) -> None:
-    held(history(sentinel_group.url, 4, setup="tests.near.setups:deaf"))
+    held(history(sentinel_group.url, SECONDS, setup="tests.near.setups:deaf"))
 
 
 def test_cluster(redis_cluster: RedisCluster) -> None:
-    held(history(redis_cluster.url, 5, setup="tests.near.setups:deaf"))
+    held(history(redis_cluster.url, SECONDS, setup="tests.near.setups:deaf"))
 
 
 # -- what the checker would see -------------------------------------------------------------------------------------------------
@@ -170,11 +174,14 @@ def test_cluster(redis_cluster: RedisCluster) -> None:
     ],
 )
 def test_a_history_sees_a_broken_build(mutant: str, rule: str, redis_url: str) -> None:
-    report = history(redis_url, 5, setup=f"tests.near.setups:{mutant}")
+    for seconds in (1.5, 5, 15):  # a busy machine has fewer chances a second to go wrong
+        report = history(redis_url, seconds, setup=f"tests.near.setups:{mutant}")
+        if rule in report.violations:
+            break
     assert rule in report.violations, str(report)
 
 
-def held_back(server: RedisServer, setup: str) -> Report:
+def held_back(server: RedisServer, setup: str, seconds: float) -> Report:
     """Behind a network that holds answers back for most of the bound, and then for twice as long."""
     with FaultyProxy(server) as proxy:
 
@@ -189,14 +196,19 @@ def held_back(server: RedisServer, setup: str) -> Report:
             time.sleep(0.3)
 
         urls = [server.url, proxy.url]
-        return history(urls, 12, trouble, setup=f"tests.near.setups:{setup}", changes=0.001)
+        return history(urls, seconds, trouble, setup=f"tests.near.setups:{setup}", changes=0.001)
 
 
-def test_answers_that_are_held_back(start_redis: Callable[..., RedisServer]) -> None:
-    held(held_back(start_redis(), "deaf"))
+@pytest.mark.parametrize("seconds", [5.0, pytest.param(12.0, marks=pytest.mark.slow)])
+def test_answers_that_are_held_back(seconds: float, start_redis: Callable[..., RedisServer]) -> None:
+    held(held_back(start_redis(), "deaf", seconds))
 
 
 def test_a_history_sees_a_fence_that_never_falls(start_redis: Callable[..., RedisServer]) -> None:
     """(That a late answer raises it is seen by tests/promises/test_p03_near.py: a history meets it by chance alone.)"""
-    report = held_back(start_redis(), "deaf_and_never_falling")
+    server = start_redis()
+    for seconds in (4, 12, 24):  # a busy machine has fewer chances a second to go wrong
+        report = held_back(server, "deaf_and_never_falling", seconds)
+        if "fresh" in report.violations:
+            break
     assert "fresh" in report.violations, str(report)
