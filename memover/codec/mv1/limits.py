@@ -49,8 +49,8 @@ PATTERNS_LIMIT_CHARS = 10_000
 RANGES_LIMIT_CHARS = 3_500_000
 SET_CHARS = 16_384
 CASELESS = 2
-OBJECTS_FREE = 1 << 18
-OBJECTS_RATIO = 4
+OBJECTS_FREE = 1 << 20
+OBJECTS_RATIO = 8
 
 # Kinds of keys whose hashes are random from process to process, or cannot be made to collide often.
 _SAFE = frozenset({str, bytes, int, float, bool, type(None)})
