@@ -175,7 +175,7 @@ PARTS = st.recursive(
 
 
 @given(part=PARTS, times=st.integers(1, 4_000), free=st.sampled_from([4, 100, 10_000]))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 def test_whatever_is_encoded_and_compressed_is_read_back(part: Any, times: int, free: int) -> None:
     """Any value, repeated so that it compresses well, under small limits."""
     with pytest.MonkeyPatch.context() as patch:

