@@ -8,8 +8,9 @@ def profile(user_id: int) -> Profile: ...
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from memover.later import late_names
 
 if TYPE_CHECKING:
     from memover.api import Cache, configure, default_cache, using, versioned_cache
@@ -91,13 +92,7 @@ __all__ = [
     "versioned_cache",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'memover' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(home), name)
-    return value
+__getattr__ = late_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -89,8 +89,8 @@ class Cache(KeyValueFace):
     * `wait_timeout` (30 s): how long a call waits for another's load; can be set per function.
     * `lease_ttl` (10 s): how long a dead loader holds others up; can be set per function.
     * `compress_from` (4,096 bytes): encoded results from this size on are compressed; None: never.
-    * `expanded_limit` (512 MiB): the greatest size in bytes that a compressed entry may come to, and in any case no more than
-      256 MiB, or 64 times its stored size. What compresses further is stored without compression.
+    * `expanded_limit` (512 MiB): the greatest size in bytes that a compressed entry may come to; nor may it come to more than
+      256 MiB or 64 times its stored size, whichever is more. What compresses further is stored without compression.
     * `on_unencodable` ("raise"): what happens to a result that cannot be kept faithfully: raise `UnencodableValue`,
       or "return" it unstored, counted and warned of once per function.
     * `background_workers` (4): refreshes that run behind their callers at a time; as many again wait for their turn.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from memover.later import late_names
 
 if TYPE_CHECKING:
     from memover.classes.registered import register_value
@@ -24,10 +25,4 @@ _HOMES = {
     "shareable": "memover.codec.sharing",
 }
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'memover.codec' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(home), name)
-    return value
+__getattr__ = late_names(__name__, _HOMES)

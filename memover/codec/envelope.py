@@ -37,13 +37,18 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
-import msgpack
-
-from memover.codec.faults import FAULTS, from_outside
 from memover.errors import DamagedEntry
+from memover.later import later
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import msgpack
+
+    from memover.codec import faults
+else:
+    faults = later(__name__, "memover.codec.faults")
+    msgpack = later(__name__, "msgpack")
 
 __all__ = [
     "FORMAT",
@@ -184,8 +189,8 @@ def read_header(raw: bytes, key: bytes, *, whole: bool = True) -> Header:
     if marks_length:
         try:
             marks = tuple((bytes(name), bytes(token)) for name, token in msgpack.unpackb(raw[marks_at:payload_at]))
-        except FAULTS as error:
-            if from_outside(error):
+        except faults.FAULTS as error:
+            if faults.from_outside(error):
                 raise
             raise DamagedEntry("the marks cannot be read", reason="damaged") from error
     return Header(

@@ -20,10 +20,13 @@ from memover.classes.kinds import Kind, field_names, foreign, frozen, kind_of
 from memover.classes.layout import base_of
 from memover.classes.places import moved, place_of
 from memover.classes.registered import family_of
-from memover.codec.faults import FAULTS, from_outside
+from memover.later import later
 
 if TYPE_CHECKING:
     from memover.classes.places import Place
+    from memover.codec import faults
+else:
+    faults = later(__name__, "memover.codec.faults")
 
 __all__ = ["moved", "own_error", "places_of", "shareable"]
 
@@ -126,8 +129,8 @@ def _collect(value: Any, depth: int, found: dict[type, tuple[Place, ...]]) -> bo
         if attributes and not attributes.keys() <= set(names):
             return False
         return all(_collect(getattr(value, name), depth + 1, found) for name in names)
-    except FAULTS as error:
-        if from_outside(error):
+    except faults.FAULTS as error:
+        if faults.from_outside(error):
             raise
         return False
 
@@ -173,8 +176,8 @@ def own_error(error: E) -> E:
     """
     try:
         made = _copy(error, type(error))
-    except FAULTS as fault:
-        if from_outside(fault):
+    except faults.FAULTS as fault:
+        if faults.from_outside(fault):
             raise
         return error
     if made is None or made.args != error.args or str(made) != str(error):

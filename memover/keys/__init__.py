@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from memover.later import late_names
 
 if TYPE_CHECKING:
     from memover.keys.binding import Binding
@@ -33,14 +34,10 @@ __all__ = [
 
 # Loaded when first asked for: `names` is needed by all, what reads arguments with the first decorated function.
 _HOMES = {
+    **dict.fromkeys(__all__, "memover.keys.names"),
     "Binding": "memover.keys.binding",
     "encode": "memover.keys.canonical",
     "register_key": "memover.keys.canonical",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'memover.keys' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES.get(name, "memover.keys.names")), name)
-    return value
+__getattr__ = late_names(__name__, _HOMES)

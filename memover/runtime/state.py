@@ -13,7 +13,7 @@ from memover.engine.tokens import Witness
 from memover.errors import StoreError
 from memover.keys.names import coarse_key
 from memover.keys.shards import with_shards
-from memover.later import later
+from memover.later import later, under_way
 from memover.runtime import tasks
 from memover.runtime.auditing import Places
 from memover.runtime.background import Background, RefreshPool
@@ -218,7 +218,7 @@ _states: weakref.WeakSet[CacheState] = weakref.WeakSet()
 def _before_fork() -> None:
     # A child that inherits the lock of a module which another thread was importing would wait for it for ever; some of
     # ours are imported at the first load. To import what is being imported is to wait until it is there.
-    for name in [name for name in list(sys.modules) if name.startswith("memover.")]:
+    for name in [*(name for name in list(sys.modules) if name.startswith("memover.")), *under_way()]:
         importlib.import_module(name)
 
 

@@ -226,8 +226,8 @@ def test_all_bumps_what_the_check_found_and_nothing_else(app: App) -> None:
     assert "--all" in app.run("bump", status=2)
 
 
-def test_all_takes_modules_as_check_does(app: App) -> None:
-    """What is in others is left alone, in the source and in the lock."""
+def test_all_of_one_module_leaves_the_others_alone(app: App) -> None:
+    """In the source and in the lock."""
     write(app, '@versioned_cache(namespace="n")\ndef f() -> int: return 1\n')
     app.write(
         "shop/more.py",
