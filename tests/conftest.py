@@ -29,9 +29,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _collect_garbage() -> Iterator[None]:
-    """A socket or a file that a test forgot to close is an error of its own file, and of no later one."""
+    """A socket or a file that a test forgot to close is an error of its own file, and of no later one. What is left then is
+    there to stay, and no later collection goes through it again."""
     yield
     gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

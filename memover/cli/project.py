@@ -23,7 +23,7 @@ from memover.schema.lock import Lock, block_of, read_lock, tomllib
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["CannotRun", "Project", "Survey", "from_manage_py", "function_of", "names_of", "survey"]
+__all__ = ["CannotRun", "Project", "Survey", "from_manage_py", "function_of", "names_of", "start_probe", "survey"]
 
 _SETTINGS = ("targets", "lockfile", "select", "ignore", "body", "paths", "url", "prefix")
 _BODY_LEVELS = {"off": "off", "warn": "warning", "warning": "warning", "error": "error"}
@@ -274,17 +274,24 @@ def _ask(order: dict[str, Any], root: Path, *, fork: bool) -> tuple[list[dict[st
 
             status = answer_in_fork({**order, "django": False}, str(results))
             return _read(results), status, ""
-        ended = subprocess.run(  # noqa: S603  # this interpreter, and a module of ours
-            [sys.executable, "-m", "memover.cli.probe", str(results)],
-            input=json.dumps(order),
-            cwd=root,
-            env={**os.environ, "MEMOVER_DISABLED": "1"},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
+        ended = start_probe(
+            str(results), order=json.dumps(order), cwd=root, env={**os.environ, "MEMOVER_DISABLED": "1"}
         )
         return _read(results), ended.returncode, ended.stderr
+
+
+def start_probe(results: str, *, order: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """`python -m memover.cli.probe RESULTS`, run to its end with an order as its input."""
+    return subprocess.run(  # noqa: S603  # this interpreter, and a module of ours
+        [sys.executable, "-m", "memover.cli.probe", results],
+        input=order,
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
 
 
 def _read(results: Path) -> list[dict[str, Any]]:

@@ -6,18 +6,20 @@ A `CachedCall` is made for a call that was not served at once; a hit makes none.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memover.engine.answers import Grant, Outcome, Reading
 from memover.engine.judge import VERSION, Verdict, judge
-from memover.engine.steps import Awaited
+from memover.engine.steps import POSTED, Awaited, Send
 from memover.engine.store import Request, StoredEntry
 from memover.engine.tokens import parse
+from memover.errors import StoreError
 from memover.keys.names import transient
 from memover.model import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from memover.engine.answers import Marks, Sealed
     from memover.engine.steps import Flow
@@ -75,6 +77,9 @@ class Function(Protocol):
     def store_failed(self, key: Key | None, error: BaseException) -> None: ...
     def share(self, call: CachedCall, token: str) -> Flight: ...
     def hold(self, call: CachedCall, token: str) -> None: ...
+    def quiet(self) -> bool: ...
+    def post(self, token: str) -> None: ...
+    def withdraw(self, token: str) -> None: ...
     def let_go(self, token: str) -> None: ...
     def abandon(self, token: str) -> None: ...
     def orphan(self, token: str) -> bool: ...
@@ -278,6 +283,34 @@ class CachedCall:
         kept = yield from self.function.store.store(self.entry(token, sealed))
         self.kept(token, sealed, kept)
         return kept
+
+    def post(self, token: str, sealed: Sealed) -> Flow[None]:
+        """As `store`; where nobody looks on, the store may not wait for the answer. Whether the entry was kept changes nothing
+        for the caller (rule 5 of `engine.load`): it is counted when it is known."""
+        kept = yield from self.storing(token, sealed)
+        if kept is POSTED:
+            self.function.post(token)
+        else:
+            self.kept(token, sealed, kept)
+
+    def storing(self, token: str, sealed: Sealed) -> Any:
+        """The step that stores the entry, whose answer need not be waited for where nobody looks on."""
+        step: Any = self.function.store.store(self.entry(token, sealed))
+        if step.__class__ is Send and self.function.quiet():
+            step.posted = partial(self._answered, step.read, token, sealed)
+        return step
+
+    def _answered(
+        self, read: Callable[[list[Any]], bool], token: str, sealed: Sealed, answers: list[Any] | StoreError
+    ) -> None:
+        """The store's answer, after the call."""
+        try:
+            if isinstance(answers, StoreError):
+                raise answers
+            self.kept(token, sealed, read(answers))
+        except StoreError as error:
+            self.function.store_failed(self.key, error)
+            self.function.withdraw(token)
 
     def entry(self, token: str, sealed: Sealed) -> StoredEntry:
         """What the store is given for a sealed result."""

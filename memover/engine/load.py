@@ -33,6 +33,7 @@ from memover.errors import StoreError
 from memover.model import Source
 
 if TYPE_CHECKING:
+    from memover.engine.answers import Grant, Sealed
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
 
@@ -40,10 +41,13 @@ __all__ = [
     "conclude",
     "get",
     "give_back",
+    "granted",
     "judged",
+    "keep",
     "lead",
     "miss",
     "miss_within_windows",
+    "not_stored",
     "obtain",
     "rescue",
     "resolve",
@@ -136,10 +140,16 @@ def obtain(call: CachedCall) -> Flow[Outcome]:
     arrival = function.arrive()
     token = function.new_token()
     deadline = function.monotonic() + function.wait_seconds
-    source = Source.FRESH
+    return (yield from granted(call, None, token, arrival, deadline))
+
+
+def granted(call: CachedCall, grant: Grant | None, token: str, arrival: int, deadline: float) -> Flow[Outcome]:
+    """Go on from the answer to a first request for the lease; None: it has not been asked for yet."""
+    function, source = call.function, Source.FRESH
     try:
         while True:
-            grant = yield from call.acquire(token)
+            if grant is None:
+                grant = yield from call.acquire(token)
             reading = grant.reading
             found = None if call.found_nothing(reading) else (yield from answer(call, reading, source))
             if found is not None:
@@ -152,6 +162,7 @@ def obtain(call: CachedCall) -> Flow[Outcome]:
             outcome = yield from follow(call, grant, deadline, arrival)
             if outcome is not None:
                 return outcome
+            grant = None
     except StoreError as error:
         function.abandon(token)
         return (yield from storeless(call, error, arrival))
@@ -194,7 +205,7 @@ def upgrade(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome | No
             late, carried = function.late_names(call, done), {name for name, _ in header.marks}
             if late is None or any(name not in carried for name in late) or call.closed():
                 return None
-            yield from call.store(token, done.sealed)
+            yield from call.post(token, done.sealed)
             return done
     except StoreError as error:
         function.store_failed(call.key, error)
@@ -234,6 +245,11 @@ def conclude(call: CachedCall, token: str, reading: Reading, done: Outcome) -> F
         marks = None
     done.marks = marks
     sealed = None if marks is None or not done.keep else function.seal(call, done, marks)
+    return (yield from keep(call, token, done, sealed))
+
+
+def keep(call: CachedCall, token: str, done: Outcome, sealed: Sealed | None) -> Flow[Outcome]:
+    """Store what a load came to, sealed; None: it is not to be stored."""
     if sealed is None or sealed.error is not None or call.closed():
         yield from give_back(call, token, failed=True)
         # An error that was to be cached and cannot be is still the function's own.
@@ -242,14 +258,19 @@ def conclude(call: CachedCall, token: str, reading: Reading, done: Outcome) -> F
         return done
     done.sealed = sealed
     try:
-        call.kept(token, sealed, (yield from function.store.store(call.entry(token, sealed))))
+        yield from call.post(token, sealed)
     except StoreError as error:
-        function.store_failed(call.key, error)
-        if error.refused:
-            yield from give_back(call, token, failed=True)  # the store is there: it is this value that it does not take
-        else:
-            function.abandon(token)
+        yield from not_stored(call, token, error)
     return done
+
+
+def not_stored(call: CachedCall, token: str, error: StoreError) -> Flow[None]:
+    """The store raised when it was to store an entry: whoever waits for it is not to wait longer."""
+    call.function.store_failed(call.key, error)
+    if error.refused:
+        yield from give_back(call, token, failed=True)  # the store is there: it is this value that it does not take
+    else:
+        call.function.abandon(token)
 
 
 def give_back(call: CachedCall, token: str, *, failed: bool = False) -> Flow[None]:

@@ -30,9 +30,27 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["Await", "Awaited", "Flow", "Invoke", "Link", "Run", "Send", "Sleep", "Spawn", "Step", "Steps", "Together"]
+    from memover.errors import StoreError
+
+__all__ = [
+    "POSTED",
+    "Await",
+    "Awaited",
+    "Flow",
+    "Invoke",
+    "Link",
+    "Run",
+    "Send",
+    "Sleep",
+    "Spawn",
+    "Step",
+    "Steps",
+    "Together",
+]
 
 T = TypeVar("T")
+POSTED: Any = object()
+"""The answer of a `Send` whose commands were sent, and whose answers will be told of later."""
 
 
 class Step(Generic[T]):
@@ -70,9 +88,11 @@ class Link(Protocol):
 class Send(Step[T]):
     """Send commands together and read their answers, in their order; `read` makes of them what the flow is given.
 
-    `urgent` passes an open circuit (invalidations do); `once` forbids sending again what may have been applied."""
+    `urgent` passes an open circuit (invalidations do); `once` forbids sending again what may have been applied. `posted` is
+    for an answer that the flow need not wait for: a link may answer `POSTED`, which the flow is then given, and call
+    `posted` with the answers or the `StoreError` when it knows, from whichever thread."""
 
-    __slots__ = ("commands", "link", "once", "read", "urgent")
+    __slots__ = ("commands", "link", "once", "posted", "read", "urgent")
 
     def __init__(
         self,
@@ -88,9 +108,12 @@ class Send(Step[T]):
         self.read = read
         self.urgent = urgent
         self.once = once
+        self.posted: Callable[[list[Any] | StoreError], None] | None = None
 
     def __iter__(self) -> Generator[Step[Any], Any, T]:
         answers: list[Any] = yield self
+        if answers is POSTED:
+            return POSTED  # type: ignore[return-value]  # whoever asks for it knows it
         return self.read(answers)
 
 

@@ -270,6 +270,10 @@ class Store(KeyValueStore, Protocol):
         """Remove entry and lease together, and move the tokens in `along` if they exist."""
         ...
 
+    def settle(self, seconds: float) -> None:
+        """Read the answers to what was posted (`Send.posted`), as far as they come within `seconds`."""
+        ...
+
     def close(self) -> None:
         """Close what this process's threads have open."""
         ...

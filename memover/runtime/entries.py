@@ -221,7 +221,9 @@ class Entries:
                 logger.warning("%s: a result was not stored, and such results will not be: %s", self.name, error)
             return None
         whole = len(payload)
-        compression, payload = self.compressed(payload)
+        compression = NONE
+        if whole >= self.state.compress_from_bytes:
+            compression, payload = self.compressed(payload)
         # What no reader would expand is not stored either.
         if len(payload) > self.state.max_entry_bytes or whole > self.state.expanded_bytes_limit:
             self.too_large(key, len(payload))
@@ -238,7 +240,7 @@ class Entries:
             fresh_until=fresh_until,
             usable_until=usable_until,
             compression=compression,
-            fingerprint=self.own_fingerprint(),
+            fingerprint=self.fingerprint or self.own_fingerprint(),
         )
         # Only a store in this process can hand out the object itself.
         places = places_of(result) if kind == KIND_VALUE and self.state.memory is not None else None

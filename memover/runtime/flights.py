@@ -83,7 +83,7 @@ class Flight:
             self.outcome = outcome
             self.ended = True
         self.presence = self.abandon = None  # they refer to an event loop
-        while True:
+        while self._waking:
             try:
                 wake = self._waking.popleft()
             except IndexError as error:

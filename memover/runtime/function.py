@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from memover.runtime.state import CacheState
     from memover.stores.near import Tier
 
+SETTLE_SECONDS = 0.05
+"""How long `cache_info()` waits for what the store has not answered yet."""
 __all__ = ["Function"]
 
 _REST_SECONDS = 1.0
@@ -102,6 +104,7 @@ class Function(Loading):
         self.wait_seconds = state.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
         self.lease_ms = max(1, min(round(self.lease_seconds * 1000), 1 << 52))
         self.let_go, self.abandon, self.orphan = state.leases.let_go, state.leases.abandon, state.leases.orphan
+        self.post, self.withdraw = state.leases.post, state.leases.withdraw
         self.forgotten = 0
         """How often last answers were dropped: an answer read before that is not kept after it."""
         self.last_answers: OrderedDict[bytes, Reading] | None = (
@@ -233,6 +236,10 @@ class Function(Loading):
     def hold(self, call: CachedCall, token: str) -> None:
         """Note that the lease is about to be asked for."""
         self.state.leases.hold(call, token, self.lease_ms)
+
+    def quiet(self) -> bool:
+        """Whether nobody is to hear at once what became of an entry."""
+        return not self.observers.busy and self.last_answers is None
 
     def arrive(self) -> int:
         """The number of a caller among the loads without a lease."""
@@ -436,6 +443,7 @@ class Function(Loading):
 
     def info(self) -> CacheInfo:
         """The counters as `cache_info()` gives them."""
+        self.state.store.settle(SETTLE_SECONDS)
         memory, counts = self.state.memory, self.counters.as_dict()
         return CacheInfo(
             counts.pop("hits"),

@@ -90,11 +90,13 @@ class Leases:
     def after_fork(self) -> None:
         """In a child: the leases are the parent's."""
         self._held: dict[str, Lease] = {}
+        self._posted: dict[str, Lease] = {}
+        """Those of entries that were sent, and whose answer is not there yet."""
         self._to_release: deque[Lease] = deque()
         self._looking = False
 
     def __len__(self) -> int:
-        return len(self._held) + len(self._to_release)
+        return len(self._held) + len(self._posted) + len(self._to_release)
 
     def hold(self, call: CachedCall, token: str, lease_ms: int) -> None:
         """Note a lease that is about to be asked for."""
@@ -106,6 +108,22 @@ class Leases:
     def let_go(self, token: str) -> None:
         """The lease was released, used up by a store, or not granted."""
         self._held.pop(token, None)
+        self._posted.pop(token, None)
+
+    def post(self, token: str) -> None:
+        """The entry was sent with the lease; `let_go` or `withdraw` follows when the store has answered."""
+        lease = self._held.get(token)
+        if lease is not None:
+            self._posted[token] = lease
+            if self._held.pop(token, None) is None:  # it was answered in the meantime
+                self._posted.pop(token, None)
+
+    def withdraw(self, token: str) -> None:
+        """The entry was not stored after all: have the lease released."""
+        lease = self._posted.pop(token, None) or self._held.pop(token, None)
+        if lease is not None:
+            self._to_release.append(lease)
+            self._background.later(0.0, self._release)
 
     def orphan(self, token: str) -> bool:
         """Whether a call of this process holds the lease and is gone. It is finished, if so; its lease is the caller's to
@@ -161,7 +179,7 @@ class Leases:
     def _look(self) -> float | None:
         # In this order: a lease noted meanwhile is either in the list, or finds that nothing looks through it.
         self._looking = False
-        if not self._held:
+        if not self._held and not self._posted:
             return None
         self._looking = True
         try:
@@ -172,8 +190,13 @@ class Leases:
             return _LOOK_SECONDS
 
     def _looked_through(self) -> float:
+        if self._posted:
+            self._store.settle(0.0)
         now = monotonic()
         next_look = _LOOK_SECONDS
+        for token, lease in list(self._posted.items()):
+            if now - lease.renewed > lease.lease_ms / 1000:  # whoever was to read the answer was interrupted
+                self._posted.pop(token, None)
         for token, lease in list(self._held.items()):
             if not lease.present():
                 if lease.releasing is None:

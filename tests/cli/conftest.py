@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import memover.cli.project
 from memover.cli.check import check
 from memover.cli.locking import lock
 from memover.cli.project import Project
+from tests.servers.forking import probe_by_fork, run_fork
 
 if TYPE_CHECKING:
     from memover.cli.locking import Acceptance, Written
@@ -54,14 +56,8 @@ class App:
 
     def run(self, *args: str, status: int | None = 0, env: dict[str, str] | None = None) -> str:
         """The `memover` command; its stdout, or stderr where there is none."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "memover", *args],
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
-        )
+        plain = {"COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        ended = run_fork(["memover", *args], cwd=self.root, env={**os.environ, **plain, **(env or {})})
         if status is not None:
             assert ended.returncode == status, f"status {ended.returncode}\n{ended.stdout}{ended.stderr}"
         return ended.stdout or ended.stderr
@@ -81,5 +77,6 @@ class App:
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> App:
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
+    monkeypatch.setattr(memover.cli.project, "start_probe", probe_by_fork)
     return App(tmp_path)

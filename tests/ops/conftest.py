@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache
+from tests.servers.forking import run_fork
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,15 +53,7 @@ class Project:
         }
 
     def run(self, *args: str, status: int = 0, typed: str = "") -> subprocess.CompletedProcess[str]:
-        ended = subprocess.run(
-            [sys.executable, "-m", "memover", *args],
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            check=False,
-            input=typed,
-            env=self.environment(),
-        )
+        ended = run_fork(["memover", *args], cwd=self.root, env=self.environment(), text=typed)
         assert ended.returncode == status, f"status {ended.returncode}\n{ended.stdout}{ended.stderr}"
         return ended
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import signal
 import sys
 import threading
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 import memover
+from memover.engine.steps import POSTED
 from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import run
+from memover.stores.redis import link
 from tests.redis_store.conftest import BUDGET, OddServer, a_key, entry_for, lasted, request_for
 from tests.servers import FaultyProxy, RedisServer, run_python, wait_until
 
@@ -225,17 +229,24 @@ def strikes(work: Callable[[], Any], limit: int) -> Any:
     raise AssertionError(f"more than {limit} bytecodes")
 
 
-@pytest.mark.parametrize("kind", ["hit", "lease", "new connection", "busy"])
+@pytest.mark.parametrize("kind", ["hit", "lease", "new connection", "busy", "posted"])
 def test_an_exception_at_any_bytecode_leaves_everything_whole(
-    open_store: Any, redis_server: RedisServer, prefix: str, kind: str
+    open_store: Any, redis_server: RedisServer, prefix: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P17: it goes on as it is; no later call gets another's answer, no place is lost, no circuit opens, nothing hangs."""
     store = open_store(redis_server.url, max_connections=2, socket_timeout=20.0)
     one, two = filled(store, prefix, 2)
+    monkeypatch.setattr(link, "_MANY_IN_A_ROW", -1)
+    monkeypatch.setattr(link, "_QUICK_SECONDS", math.inf)
+    three = request_for(a_key(prefix, "three"))
 
     def work() -> None:
         if kind == "new connection":
             pool_of(store).close()
+        if kind == "posted":
+            step: Any = store.store(entry_for(three, b"three"))
+            step.posted = answers.append
+            assert store.link.exchange(step) is POSTED
         if kind == "lease":
             run(store.acquire(request_for(one)))
             return
@@ -246,12 +257,14 @@ def test_an_exception_at_any_bytecode_leaves_everything_whole(
             for connection in held:
                 pool_of(store).give(connection)
 
+    answers: list[Any] = []
     for at in strikes(work, 20_000):
         for key in (two, one):
             assert store.fetch(key).raw == key.entry, at
             assert run(store.read(key)).raw == key.entry, at
         assert not store.breaker.tripped, at
         wait_until(lambda: len(pool_of(store)._open) == len(pool_of(store).idle) <= 2, f"no place to be lost at {at}")
+        assert all(answer == [0] or isinstance(answer[0], RedisConnectionError) for answer in answers), answers
 
 
 def test_signals_come_through_as_they_are(open_store: Any, redis_server: RedisServer, key: Key) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memover import Cache
+from tests.servers.forking import start_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,23 +28,24 @@ SERVE_SECONDS = 30
 def serving(root: Path, url: str, prefix: str, *args: str) -> Iterator[str]:
     """The address of a page; the server is ended with the `with`."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MEMOVER_")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "memover", "serve", "--port", "0", "--url", url, "--prefix", prefix, *args],
-        cwd=root,
-        env={**clean, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        found = re.search(r"http://\S+:\d+", process.stdout.readline())
-        assert found is not None, f"status {process.poll()}"
-        yield found[0]
-    finally:
-        process.terminate()
-        process.wait(timeout=SERVE_SECONDS)
-        if process.stdout is not None:
-            process.stdout.close()
+    reading, writing = os.pipe()
+    with open(reading) as said, open(writing, "w") as out, open(os.devnull) as nothing:
+        process = start_fork(
+            ["memover", "serve", "--port", "0", "--url", url, "--prefix", prefix, *args],
+            cwd=root,
+            env={**clean, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=nothing,
+            stdout=out,
+            stderr=sys.__stderr__,
+        )
+        out.close()
+        try:
+            found = re.search(r"http://\S+:\d+", said.readline())
+            assert found is not None, f"status {process.wait()}"
+            yield found[0]
+        finally:
+            process.terminate()
+            process.wait(timeout=SERVE_SECONDS)
 
 
 @pytest.fixture

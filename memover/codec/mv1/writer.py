@@ -49,6 +49,7 @@ class Writer:
         "_packer",
         "_parts",
         "_unsure",
+        "_used",
         "_wide",
         "buffers",
         "marked",
@@ -70,11 +71,14 @@ class Writer:
         self._parts: list[list[Any]] = []
         self._unsure = False
         self._careful = careful
+        self._used = careful
+        """Whether a handler has been asked, and so may have left something in here."""
 
     def _new_packer(self, handlers: dict[type, Any], errors: str | None) -> msgpack.Packer:
         find = self._find
 
         def default(value: Any) -> Any:
+            self._used = True
             kind = type(value)
             handler = handlers.get(kind)
             if handler is None:
@@ -129,7 +133,8 @@ class Writer:
             lengths = b"".join(view.nbytes.to_bytes(8, "big") for view in views)
             return b"".join((bytes((f.MARKED, len(views))), lengths, len(body).to_bytes(8, "big"), body, *views))
         finally:
-            self._reset()
+            if self._used:
+                self._reset()
 
     def _look_at_parts(self) -> None:
         self._unsure = self._unsure or _hides(self._parts)

@@ -151,6 +151,9 @@ class RedisCommands(Commands):
         mine, ms = token.encode(), b"%d" % lease_ms
         mode = _FROM_ANYBODY if force else _UNLESS_CURRENT
         required, names = key.required, key.names
+        if len(names) == 1 and not ensured and not self.spread:  # the generation alone, which lives for ever
+            args = (b"3", key.lease, key.entry, names[0], mine, ms, mode, b"1", b"1", b"%d" % floors[0], b"0")
+            return Send(self.link, [Command(key.lease, args, scripts.ACQUIRE)], partial(self._acquired, names, 1))
         if ensured:
             names = (*names[:required], *ensured, *names[required:])
         numbers, limits = [b"%d" % required, b"%d" % len(floors)], []

@@ -25,6 +25,8 @@ from memover.stores.redis.limits import FLOOR_BYTES
 from memover.stores.redis.resp import NOT_ENOUGH, new_reader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from memover.stores.redis.opening import Line
 
 __all__ = ["WHOLE_BYTES", "Connection"]
@@ -55,6 +57,8 @@ class Connection:
         "_sock",
         "era",
         "owed",
+        "posted",
+        "posted_at",
         "ref",
         "used",
     )
@@ -71,6 +75,9 @@ class Connection:
         self._main = threading.main_thread().ident if self._kernel else None
         self.era = era
         self.owed = 0
+        self.posted: Callable[[Any], None] | None = None
+        """Who is to be told the answer that comes first and that nobody waited for; `posted_at` is when it was asked for."""
+        self.posted_at = 0.0
         self.used = False
         self.ref: Any = None
         """What the pool counts it by."""
@@ -83,6 +90,9 @@ class Connection:
         self.owed = 1
         self._sock.close()  # and not `_ending()`, which does nothing any more while the interpreter ends
         self._ending.detach()
+        posted, self.posted = self.posted, None
+        if posted is not None:
+            posted(RedisConnectionError("the connection was closed before the server answered"))
 
     def single(self, packed: bytes) -> Any:
         """Send one short command and return its answer, the server's error as an answer: the exchange of every hit."""
@@ -104,6 +114,64 @@ class Connection:
         self.used = True
         return answer
 
+    def post(self, packed: bytes, posted: Callable[[Any], None]) -> bool:
+        """Send one short command whose answer nobody waits for; False where that cannot be told from a closed end."""
+        if not self._kernel:
+            return False
+        if self._limited:
+            self._limit(self._budget)
+        self.owed = 1
+        self.posted, self.posted_at = posted, monotonic()
+        self._sock.sendall(packed)
+        self.owed = 0
+        return True
+
+    def single_after(self, packed: bytes) -> tuple[Any, Any]:
+        """As `single`, on a connection with a posted command: the answer to that one, and the answer."""
+        if self._limited:
+            self._limit(self._budget)
+        self.owed = 2
+        self._sock.sendall(packed)
+        reader, timed = self._reader, get_ident() == self._main and _timed()
+        answers: list[Any] = []
+        while len(answers) < 2:
+            answer = reader.gets()
+            if answer is NOT_ENOUGH:
+                if timed:
+                    self._wait(select.POLLIN, self._budget)
+                data = self._sock.recv(_CHUNK)
+                reader.feed(data)
+                answer = reader.gets()
+                if answer is NOT_ENOUGH:
+                    if not data:
+                        raise RedisConnectionError("the server closed the connection")
+                    answer = self._next(monotonic() + self._budget * (1 + len(data) / FLOOR_BYTES))
+            answers.append(answer)
+        first, second = answers
+        self.posted = None
+        self.owed = 0
+        self.used = True
+        return first, second
+
+    def settle(self) -> Any:
+        """The answer to the posted command."""
+        self.owed = 1
+        answer = self._next(monotonic() + self._budget)
+        self.posted = None
+        self.owed = 0
+        self.used = True
+        return answer
+
+    def settles(self, seconds: float) -> bool:
+        """Whether something is to be read within `seconds`: the answer to the posted command, or the connection's end."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(max(seconds, 0.0) * 1000))
+
+    def overdue(self) -> bool:
+        """Whether the posted command should have been answered long ago."""
+        return monotonic() - self.posted_at > self._budget
+
     def send(self, packed: bytes, count: int, end: float) -> None:
         """Send commands that will have `count` answers, until the time `end`."""
         self._limit_until(end)
@@ -121,7 +189,7 @@ class Connection:
     def receive(self, end: float) -> list[Any]:
         """The answers that are owed, until the time `end`; what is received prolongs it (see limits.FLOOR_BYTES)."""
         self._limit_until(end)
-        answers = []
+        answers: list[Any] = []
         while self.owed:
             answer = self._reader.gets()
             if answer is NOT_ENOUGH:

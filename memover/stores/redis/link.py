@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from memover.clocks import monotonic
+from memover.engine.steps import POSTED
 from memover.errors import StoreError, StoreUnavailable, raised_beneath
 from memover.loops import in_thread
 from memover.model import MISSING
@@ -47,6 +49,10 @@ _OURS = (RedisError, OSError)
 """What is the transport's fault, or the server's. Anything else that is raised here comes from outside and goes on (P17)."""
 _SHORT_BYTES = WHOLE_BYTES // 2
 """Arguments of this size are no longer than WHOLE_BYTES when they are packed, with a script of ours beside them."""
+_QUICK_SECONDS, _MANY_IN_A_ROW = 0.005, 32
+"""Stores that follow each other as quickly as this, and more than so many of them, are posted."""
+_LAST_WORDS_SECONDS = 0.25
+"""How long who closes a store waits for answers that nobody has waited for."""
 _WORDS = frozenset((list, bytes, int, type(None)))
 """The classes of answers that are no errors."""
 
@@ -64,6 +70,7 @@ class RedisLink:
         self._opener = Opener(target)
         self._limits = limits
         self._known: set[bytes] = set()
+        self._in_a_row, self._last_at = 0, 0.0
         self.breakers: dict[Node | None, Breaker] = {}
         """Of the nodes that were spoken to; see `breaker`."""
         self.homes = Homes(self._make, limits)
@@ -96,6 +103,7 @@ class RedisLink:
 
     def close(self) -> None:
         """Close what threads have open; what is in use, when it comes back."""
+        self.settle(_LAST_WORDS_SECONDS)
         for pool in list(self.pools.values()):
             pool.retire()
         self._opener.primary = None
@@ -119,11 +127,10 @@ class RedisLink:
         forgotten = [at for at, answer in enumerate(answers) if answer.__class__ is NoScriptError]
         if forgotten:
             whole = []
+            self._known.clear()
             for at in forgotten:
-                script = commands[at].script
-                if script is None:
+                if commands[at].script is None:
                     continue
-                self._known.discard(script.sha)
                 whole.append((commands[at].route, self._arguments(commands[at])))
             for at, answer in zip(forgotten, (yield from self._routed(whole))):
                 answers[at] = answer
@@ -163,8 +170,12 @@ class RedisLink:
         if connection.owed:
             pool.discard(connection)
             return MISSING
+        posted, first = connection.posted, None
         try:
-            answer = connection.single(packed)
+            if posted is None:
+                answer = connection.single(packed)
+            else:
+                first, answer = connection.single_after(packed)
         except BaseException as error:
             pool.discard(connection)
             failure = self.transport_error(error)
@@ -176,13 +187,70 @@ class RedisLink:
             raise self.failed(None, failure) from None
         if answer.__class__ in _WORDS:
             pool.give(connection)
-            return answer
-        if ends(answer):
-            pool.discard(connection)
         else:
-            pool.give(connection)
-        self._answered(pool.breaker, None, (answer,))
+            (pool.discard if ends(answer) else pool.give)(connection)
+            self._answered(pool.breaker, None, (answer,))
+        if posted is not None:
+            posted(first)
         return answer
+
+    def _hurried(self) -> bool:
+        """Whether this is one of many misses in quick succession. A single one waits for the answer to its store, which costs
+        nobody much, so that what it stored is there whatever happens to the server or the network right after the call."""
+        now = monotonic()
+        self._in_a_row = self._in_a_row + 1 if now - self._last_at < _QUICK_SECONDS else 0
+        self._last_at = now
+        return self._in_a_row > _MANY_IN_A_ROW
+
+    def post(self, packed: bytes, step: Any) -> bool:
+        """Send the one server a short command whose answer is for `step.posted`, on a connection that is at hand. False where it
+        takes more than that: nothing has been done then that counts. Raises `StoreError`."""
+        pool = self.pools.get(None)
+        if pool is None or pool.breaker.tripped:
+            return False
+        try:
+            connection = pool.idle.pop()
+        except IndexError as error:
+            if raised_beneath(error):
+                raise
+            return False
+        if connection.owed or connection.posted is not None:
+            pool.give(connection)
+            return False
+        try:
+            sent = connection.post(packed, partial(self._heard, step))
+        except BaseException as error:
+            connection.posted = None  # this call itself hears of it
+            pool.discard(connection)
+            failure = self.transport_error(error)
+            if failure is None:
+                raise
+            if lost(failure):
+                pool.close()
+                return False
+            raise self.failed(None, failure) from None
+        pool.give(connection)
+        return sent
+
+    def _heard(self, step: Any, answer: Any) -> None:
+        """The answer to a command that was posted, or why there is none."""
+        if answer.__class__ is NoScriptError:
+            self._known.clear()
+        elif isinstance(answer, ResponseError):
+            self._answered(self.breaker(), None, (answer,))
+        step.posted([answer])
+
+    def settle(self, seconds: float) -> None:
+        """Read the answers that nobody waited for, as far as they come within `seconds`."""
+        pool = self.pools.get(None)
+        if pool is None:
+            return
+        try:
+            pool.settle(seconds)
+        except StoreError:
+            pass  # told to whoever is to hear of it
+        except _OURS as error:
+            self.failed(None, error)
 
     def exchange(self, step: Any) -> list[Any]:
         pool, commands = self.pools.get(None), step.commands
@@ -190,12 +258,15 @@ class RedisLink:
         if pool is not None and pool.idle and len(commands) == 1 and not step.once:
             (command,) = commands
             if sum(map(len, command.args)) <= _SHORT_BYTES:
+                packed = pack(self._arguments(command))
                 try:
-                    answer = self.single(pack(self._arguments(command)))
+                    if step.posted is not None and self._hurried() and self.post(packed, step):
+                        return POSTED  # type: ignore[no-any-return]
+                    answer = self.single(packed)
                 except StoreError as error:
                     return [error]
                 if answer.__class__ is NoScriptError and command.script is not None:
-                    self._known.discard(command.script.sha)
+                    self._known.clear()  # a server that does not know one has lost them all
                 elif answer is not MISSING:
                     return [answer]
         journey = self._journey(step.commands)
@@ -289,7 +360,7 @@ class RedisLink:
                 return [error]
             if answer.__class__ is not NoScriptError or command.script is None:
                 return [answer]
-            self._known.discard(command.script.sha)
+            self._known.clear()
         journey = self._journey(step.commands)
         try:
             exchanges = next(journey)

@@ -218,6 +218,8 @@ class Pool:
         while True:
             connection = self.take(end, urgent)
             used = connection.used
+            if connection.posted is not None and not self._settled(connection):
+                continue
             if connection.owed or (once and used and connection.hung_up()):
                 self.discard(connection)
                 continue
@@ -238,6 +240,44 @@ class Pool:
                 raise
             else:
                 return connection
+
+    def _settled(self, connection: Connection) -> bool:
+        """Read the answer that nobody waited for; False when the server has hung up. Raises what `begin` raises."""
+        posted = connection.posted
+        try:
+            answer = connection.settle()
+        except BaseException as failure:
+            self.discard(connection)
+            if isinstance(failure, (OSError, RedisConnectionError)):
+                error = _said(failure)
+                if lost(error):
+                    return False
+                raise error from None
+            raise
+        if posted is not None:
+            posted(answer)
+        return True
+
+    def settle(self, seconds: float) -> None:
+        """Read the answers that nobody waited for, as far as they come within `seconds`. Raises what `begin` raises."""
+        end = monotonic() + seconds
+        for connection in list(self.idle):
+            if connection.posted is None:
+                continue
+            try:
+                self.idle.remove(connection)
+            except ValueError as error:
+                if raised_beneath(error):
+                    raise
+                continue  # somebody uses it, and so reads the answer
+            if connection.posted is None or connection.owed or connection.settles(end - monotonic()):
+                if connection.posted is None or connection.owed or self._settled(connection):
+                    self.give(connection)
+            elif connection.overdue():
+                self.discard(connection)
+                raise TimeoutError("the time limit is over")
+            else:
+                self.give(connection)
 
     def finish(
         self, connection: Connection, packed: bytes, end: float, urgent: bool = False, once: bool = False

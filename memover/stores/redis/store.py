@@ -47,6 +47,11 @@ class RedisStore(KeyValueCommands, RedisCommands):
         self.breaker: Breaker = self.link.breaker(None)
         """Of the one server; a Cluster has one for each node."""
 
+    @property
+    def straight(self) -> RedisLink | None:
+        """What the steps of a plain miss are sent over; None where they may go to different nodes."""
+        return None if self.spread else self.link
+
     def identity(self) -> str | None:
         """What the server says of itself, the same whatever address it was reached by; None before the first connection,
         and where it does not tell. Known without a round trip."""
@@ -117,6 +122,9 @@ class RedisStore(KeyValueCommands, RedisCommands):
         return RedisWatch(self, coarse, prefixes, seconds)
 
     # -- life -------------------------------------------------------------------------------------------------------------
+
+    def settle(self, seconds: float) -> None:
+        self.link.settle(seconds)
 
     def close(self) -> None:
         self.link.close()

@@ -1,0 +1,191 @@
+"""Python programs that need no start of an interpreter: forks of one that has loaded what they all load.
+
+Starting Python and importing the command line takes half a second of processor time, and a fork of a process that
+has done both some milliseconds. What runs in the fork has its own directory, environment, arguments, module path, input
+and outputs, and ends as an interpreter does. That a command starts from nothing is the matter of other tests: those
+of the documentation, of the examples and of the packages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from .daemon import reaper
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Fork", "probe_by_fork", "run_fork", "start_fork"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LOADED = ("attrs", "msgspec", "pydantic", "memover.cli.serve", "memover.web.app", "uvicorn")
+"""What programs import besides the command line, and takes long: where it is installed."""
+_SERVE = "import sys; from tests.servers import forking; forking._serve(int(sys.argv[1]))"
+
+
+class Fork:
+    """A program that runs; `returncode` is None until `wait()` has answered."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._said = line.makefile("r")
+        self.pid = int(self._said.readline())
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """The status that it ended with, negative for a signal. Raises `TimeoutError` after `timeout` seconds."""
+        if self.returncode is None:
+            self._line.settimeout(timeout)
+            self.returncode = int(self._said.readline())
+            self._said.close()
+            self._line.close()
+        return self.returncode
+
+    def terminate(self) -> None:
+        """SIGTERM, if it has not been waited for."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+
+def start_fork(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin: IO[Any], stdout: IO[Any], stderr: IO[Any]
+) -> Fork:
+    """Start `python -m MODULE ARGS...`, where `argv` is the module and its arguments."""
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    line.connect(_server())
+    order = json.dumps({"argv": list(argv), "cwd": str(cwd), "env": dict(env)}).encode()
+    socket.send_fds(line, [len(order).to_bytes(4, "big")], [stdin.fileno(), stdout.fileno(), stderr.fileno()])
+    line.sendall(order)
+    return Fork(line)
+
+
+def run_fork(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], text: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m MODULE ARGS...` to its end, with `text` as its input."""
+    with (
+        tempfile.TemporaryFile("w+") as stdin,
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+    ):
+        stdin.write(text)
+        stdin.seek(0)
+        status = start_fork(argv, cwd=cwd, env=env, stdin=stdin, stdout=out, stderr=err).wait()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(list(argv), status, out.read(), err.read())
+
+
+def probe_by_fork(results: str, *, order: str, cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """In the place of `memover.cli.project.start_probe`."""
+    return run_fork(["memover.cli.probe", results], cwd=cwd, env=env, text=order)
+
+
+@functools.cache
+def _server() -> str:
+    """Where the process that forks can be reached; it starts at the first call, and ends with this process."""
+    if "MEMOVER_TEST_FORKS" in os.environ:
+        return os.environ["MEMOVER_TEST_FORKS"]
+    directory = tempfile.mkdtemp(prefix="mm-")
+    reaper.tell(f"+dir {directory}")
+    address = f"{directory}/forks"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(address)
+        listening.listen(16)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE, str(listening.fileno())],
+            cwd=_ROOT,
+            env={**_without_memover(os.environ), "MEMOVER_TEST_FORKS": address},
+            pass_fds=[listening.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    reaper.tell(f"+pid {process.pid}")
+    process.returncode = 0  # the reaper ends it
+    return address
+
+
+def _without_memover(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if not name.startswith("MEMOVER_")}
+
+
+# The side of the process that forks
+
+
+def _serve(descriptor: int) -> None:
+    """Fork for whoever connects; in a fork, become the program and return as it does."""
+    import memover.cli.app
+    import memover.cli.probe
+    import memover.cli.project
+
+    for name in _LOADED:
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(name)
+    memover.cli.project.start_probe = probe_by_fork
+    own = {"", os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+    base = [each for each in sys.path if each not in own]
+    listening = socket.socket(fileno=descriptor)
+    while True:
+        line, _ = listening.accept()
+        if os.fork():
+            line.close()
+            _bury()
+            continue
+        listening.close()
+        order, descriptors = _order(line)
+        child = os.fork()
+        if child:
+            line.sendall(f"{child}\n".encode())
+            _, status = os.waitpid(child, 0)
+            with contextlib.suppress(OSError):  # whoever asked may have gone
+                line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            os._exit(0)
+        line.close()
+        for number, each in enumerate(descriptors):
+            os.dup2(each, number)
+            os.close(each)
+        _become(order, base)
+        return
+
+
+def _bury() -> None:
+    """Forget the forks that have ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _order(line: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    head, descriptors, _, _ = socket.recv_fds(line, 4, 3)
+    left, text = int.from_bytes(head, "big"), b""
+    while len(text) < left:
+        text += line.recv(65536)
+    return json.loads(text), descriptors
+
+
+def _become(order: dict[str, Any], base: list[str]) -> None:
+    """Be the interpreter that `python -m` would have started, and run the module."""
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["env"], MEMOVER_TEST_FORKS=_server())
+    path = order["env"].get("PYTHONPATH", "")
+    sys.path[:] = [order["cwd"], *filter(None, path.split(os.pathsep)), *base]
+    sys.dont_write_bytecode = bool(order["env"].get("PYTHONDONTWRITEBYTECODE"))
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115 - as long as the process
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    module, *arguments = order["argv"]
+    sys.argv[:] = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
