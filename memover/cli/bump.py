@@ -116,7 +116,9 @@ def bump_all(
     targets = [*targets, *extra]
     findings = check(project, targets)
     done, left = bump_each(project, [*functions, *to_bump(findings)], to, targets=targets)
-    unseen = [f"{each.message}. Until then its functions are not looked at." for each in findings if each.code == "MV008"]
+    unseen = [
+        f"{each.message}. Until then its functions are not looked at." for each in findings if each.code == "MV008"
+    ]
     return done, [*left, *unseen]
 
 

@@ -19,6 +19,7 @@ from memover.engine.steps import Invoke
 from memover.errors import ConfigurationError, DamagedEntry, StoreError
 from memover.latch import FramePresence, TaskPresence
 from memover.model import Call, Source
+from memover.options import at_least
 from memover.runtime.dependencies import INSIDE, enter, is_loading, leave
 from memover.runtime.hit import bypassed, own_tokens
 from memover.runtime.near import fill, in_use, near, ticket_of
@@ -306,9 +307,7 @@ def matched(calls: Sequence[Call], answered: Any) -> list[tuple[Any, ...]]:
 
 def check_concurrency(concurrency: int) -> int:
     """The checked number of loads at a time."""
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise ConfigurationError(f"concurrency={concurrency!r} must be a whole number of at least 1.")
-    return concurrency
+    return at_least(1, concurrency, "concurrency")
 
 
 # -- for threads and for asyncio ------------------------------------------------------------------------------------------------
