@@ -77,7 +77,9 @@ def _environment() -> dict[str, Any]:
         try:
             found["version"] = int(found["version"])
         except ValueError:
-            raise ConfigurationError(f"MEMOVER_VERSION={found['version']!r} must be a positive whole number.") from None
+            raise ConfigurationError(
+                f"MEMOVER_VERSION={found['version']!r} must be a positive whole number, such as MEMOVER_VERSION=2."
+            ) from None
     if "ttl" in found:
         if found["ttl"].lower() in ("none", "never"):
             found["ttl"] = None

@@ -19,7 +19,7 @@ from memover.keys.shards import with_shards
 from memover.keyvalue import KeyValueFace
 from memover.later import later
 from memover.model import CacheInfo, Event, Generation
-from memover.options import checked
+from memover.options import at_least, checked, flag, several
 from memover.runtime.nonce import new_nonce
 from memover.runtime.observers import Observers
 from memover.runtime.run import arun, run
@@ -153,7 +153,7 @@ class Cache(KeyValueFace):
         self.lease_ttl = seconds_of(lease_ttl, "lease_ttl", never=False)
         if on_unencodable not in ("raise", "return"):
             raise ConfigurationError(f'on_unencodable={on_unencodable!r}: give "raise" or "return".')
-        observers = tuple(observers)
+        observers = several(observers, "observers", "(print,)")
         for observer in observers:
             if not callable(observer):
                 raise ConfigurationError(
@@ -163,18 +163,19 @@ class Cache(KeyValueFace):
             raise ConfigurationError(f"The store's URL must be text such as 'redis://localhost:6379/0', not {url!r}.")
         store = open_store(
             url,
-            max_entries=_positive(max_entries, "max_entries"),
+            max_entries=at_least(1, max_entries, "max_entries"),
             socket_timeout=seconds_of(socket_timeout, "socket_timeout", never=False),
             socket_connect_timeout=seconds_of(socket_connect_timeout, "socket_connect_timeout", never=False),
-            max_connections=_positive(max_connections, "max_connections"),
+            max_connections=at_least(1, max_connections, "max_connections"),
             breaker_first_seconds=seconds_of(breaker_first, "breaker_first", never=False),
             breaker_last_seconds=seconds_of(breaker_last, "breaker_last", never=False),
             wait_replicas=wait_replicas,
             generation_shards=generation_shards,
-            max_bytes=None if max_bytes is None else _positive(max_bytes, "max_bytes"),
+            max_bytes=None if max_bytes is None else at_least(1, max_bytes, "max_bytes"),
         )
         if enabled is None:
             enabled = os.environ.get("MEMOVER_DISABLED", "").lower() not in ("1", "true", "yes", "on")
+        enabled = flag(enabled, "enabled")
         self._observers = Observers(observers, enabled=enabled)
         self._state = CacheState(
             prefix=self.prefix,
@@ -183,17 +184,22 @@ class Cache(KeyValueFace):
             lease_ttl=self.lease_ttl,
             observers=self._observers,
             store=store,
-            max_entries=_positive(max_entries, "max_entries"),
-            max_entry_bytes=_positive(max_entry_bytes, "max_entry_bytes"),
-            compress_from_bytes=1 << 62 if compress_from is None else _positive(compress_from, "compress_from"),
-            expanded_bytes_limit=_positive(expanded_limit, "expanded_limit"),
+            max_entries=at_least(1, max_entries, "max_entries"),
+            max_entry_bytes=at_least(1, max_entry_bytes, "max_entry_bytes"),
+            compress_from_bytes=1 << 62 if compress_from is None else at_least(1, compress_from, "compress_from"),
+            expanded_bytes_limit=at_least(1, expanded_limit, "expanded_limit"),
             on_unencodable=on_unencodable,
-            background_workers=_positive(background_workers, "background_workers"),
-            near_max_entries=_positive(near_max_entries, "near_max_entries"),
-            near_max_bytes=_positive(near_max_bytes, "near_max_bytes"),
+            background_workers=at_least(1, background_workers, "background_workers"),
+            near_max_entries=at_least(1, near_max_entries, "near_max_entries"),
+            near_max_bytes=at_least(1, near_max_bytes, "near_max_bytes"),
         )
         if report is None:
-            report = os.environ.get("MEMOVER_REPORT") or None
+            text = os.environ.get("MEMOVER_REPORT") or None
+            if text is not None:
+                from memover.spelling import number
+
+                seconds = number(text)
+                report = text if seconds is None else seconds  # as MEMOVER_TTL
         self._reporter: Reporter | None = None
         if report is not None:
             interval = seconds_of(report, "report", never=False)
@@ -373,12 +379,6 @@ class Cache(KeyValueFace):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def _positive(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{name}={value!r} must be a whole number of at least 1.")
-    return value
 
 
 class CacheInvalidation:

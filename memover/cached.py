@@ -22,6 +22,7 @@ from memover.model import CacheInfo, Entry, Generation, Source
 from memover.runtime.batch import aanswer_many, answer_many, check_concurrency
 from memover.runtime.hit import aconclude, adrive, ageneral, conclude, drive, general
 from memover.runtime.progress import Progress, progress_of
+from memover.runtime.results import aevaluated, evaluated, opened
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ class CachedFunction(Face, Generic[P, R]):
         cannot be reached the value is returned unstored, unless `on_store_error="raise"`."""
         call = self._self_call(args, kwargs)
         if self._self_definition.now().function.observers.disabled():
-            bypassed: R = self._self_definition.function(*call.args, **call.kwargs)
+            bypassed: R = opened(evaluated(self._self_definition.function(*call.args, **call.kwargs)))
             return bypassed
         result: R = drive(self._self_definition.refreshing(call), call, perf_counter(), lookup=False)
         return result
@@ -370,7 +371,7 @@ class CachedFunction(Face, Generic[P, R]):
 
     def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function itself: nothing is read or stored."""
-        result: R = self._self_definition.function(*self._self_prefix, *args, **kwargs)
+        result: R = opened(evaluated(self._self_definition.function(*self._self_prefix, *args, **kwargs)))
         return result
 
     # A classmethod, a function on its class, a method, a staticmethod on an instance. `self` is a Callable because mypy tells
@@ -412,7 +413,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         """As `CachedFunction.refresh`."""
         call = self._self_call(args, kwargs)
         if self._self_definition.now().function.observers.disabled():
-            bypassed: R = await self._self_definition.function(*call.args, **call.kwargs)
+            bypassed: R = opened(await aevaluated(await self._self_definition.function(*call.args, **call.kwargs)))
             return bypassed
         result: R = await adrive(self._self_definition.refreshing(call), call, perf_counter(), lookup=False)
         return result
@@ -509,7 +510,8 @@ class AsyncCachedFunction(Face, Generic[P, R]):
 
     async def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function itself: nothing is read or stored."""
-        result: R = await self._self_definition.function(*self._self_prefix, *args, **kwargs)
+        awaited = await self._self_definition.function(*self._self_prefix, *args, **kwargs)
+        result: R = opened(await aevaluated(awaited))
         return result
 
     # A classmethod, a function on its class, a method, a staticmethod on an instance. `self` is a Callable because mypy tells

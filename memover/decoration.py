@@ -6,11 +6,13 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from memover.cached import AsyncCachedFunction, CachedFunction
+from memover.codec.resolve import resolve_codec
 from memover.definition import Definition
 from memover.errors import ConfigurationError
 from memover.keys.binding import Binding, qualified_name
 from memover.keys.identity import identify
 from memover.keys.tags import Tags
+from memover.runtime.state import CacheState
 
 if TYPE_CHECKING:
     from memover.policy import Policy
@@ -37,6 +39,9 @@ def decorated(
     function: Any = target if kind == "plain" else target.__func__
     name = qualified_name(function)
     refuse(function, name)
+    refuse_cache(cache, name)
+    if codec is not None:
+        resolve_codec(codec)  # so that a wrong one is refused here, and not at the first call
     is_async = inspect.iscoroutinefunction(function) or (
         not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
     )
@@ -58,6 +63,23 @@ def decorated(
         identity=identity,
     )
     return (AsyncCachedFunction if is_async else CachedFunction)(function, definition, kind)
+
+
+def refuse_cache(cache: Any, name: str) -> None:
+    """Raise `ConfigurationError` for what is no cache. Whether an alias is one is not known before Django is set up."""
+    if cache is None or isinstance(getattr(cache, "_state", None), CacheState):
+        return
+    if isinstance(cache, str):
+        if "://" in cache:  # which may hold a password
+            raise ConfigurationError(
+                f"{name}: cache= takes a Cache, and as text the name of an alias of Django's CACHES: write cache=Cache(url)."
+            )
+        return
+    if isinstance(cache, type):
+        raise ConfigurationError(f"{name}: cache= takes a Cache, not the class {cache.__name__}: call it first.")
+    what = f"{type(cache).__module__}.{type(cache).__qualname__}"
+    alias = ' For an alias of Django\'s CACHES write its name: cache="default".' if "django" in what else ""
+    raise ConfigurationError(f"{name}: cache= takes a Cache, not a {what}.{alias}")
 
 
 def refuse(function: Any, name: str) -> None:

@@ -9,7 +9,7 @@ from memover.durations import seconds_of
 from memover.errors import ConfigurationError
 from memover.keys.names import check_namespace, check_version
 from memover.later import later
-from memover.options import checked
+from memover.options import checked, flag, several
 
 if TYPE_CHECKING:
     from types import EllipsisType
@@ -243,7 +243,9 @@ def versioned_cache(
     namespace. Calls raise what the function raises, `UnkeyableArgument` and `UnencodableValue`; they raise `StoreError` only
     with `on_store_error="raise"`.
     """
-    ignored = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    ignored = (ignore,) if isinstance(ignore, str) else several(ignore, "ignore", '("session",)')
+    if not (isinstance(tags, str) or callable(tags)):
+        tags = several(tags, "tags", '("user:{user_id}",)')
     declared: dict[str, Any] = {
         "namespace": check_namespace(namespace),
         "version": check_version(version),
@@ -280,12 +282,18 @@ def versioned_cache(
         stale_if_error=seconds_of(stale_if_error, "stale_if_error", zero=True),
         beta=_beta(early_refresh),
         soft_timeout=None if soft_timeout is None else seconds_of(soft_timeout, "soft_timeout", never=False),
-        cache_errors=(cache_errors,) if isinstance(cache_errors, type) else tuple(cache_errors),
+        cache_errors=(
+            (cache_errors,)
+            if isinstance(cache_errors, (type, str))
+            else several(cache_errors, "cache_errors", "(KeyError,)")
+        ),
         error_ttl=seconds_of(error_ttl, "error_ttl"),
-        track_dependencies=bool(track_dependencies),
+        track_dependencies=flag(track_dependencies, "track_dependencies"),
         near=declared["max_staleness"],
         audit=audit,
     )
+
+    following = flag(follow_code, "follow_code")
 
     def decorate(target: Any) -> Any:
         return decoration.decorated(
@@ -297,7 +305,7 @@ def versioned_cache(
             tags=tags,
             cache=cache,
             codec=codec,
-            follow_code=bool(follow_code),
+            follow_code=following,
         )
 
     return decorate
@@ -317,5 +325,11 @@ def _beta(early_refresh: Any) -> float:
     if isinstance(early_refresh, bool):
         return 1.0 if early_refresh else 0.0
     if not isinstance(early_refresh, (int, float)) or not 0 < early_refresh < 100:
-        raise ConfigurationError(f"early_refresh={early_refresh!r}: give True, or a beta above 0; 1 is the usual.")
+        from memover.spelling import number, switch, write
+
+        meant = switch(early_refresh)
+        hint = write("early_refresh", number(early_refresh) if meant is None else meant, least=0, most=99)
+        raise ConfigurationError(
+            f"early_refresh={early_refresh!r}: give True, or a beta above 0; 1 is the usual{hint}."
+        )
     return float(early_refresh)

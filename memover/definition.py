@@ -32,6 +32,7 @@ from memover.model import CacheInfo, Entry, Generation, Key, etag_of
 from memover.runtime.bare import acached_call, cached_call
 from memover.runtime.function import Function
 from memover.runtime.nonce import new_nonce
+from memover.runtime.results import evaluating
 from memover.runtime.state import VERSIONS_LIMIT
 from memover.stores.near import moved
 
@@ -223,6 +224,7 @@ class Definition:
             self.function, self.name, self.policy, self.binding, codec, self.tags, cache._state, claimed
         )
         function.upgrades = self.upgrades
+        function.is_async = self.is_async
         _forget_versions(cache)
         if self._cache is None and cache not in _declared:
             # Those that have not been called too: an entry made of an older version of theirs is not to be served.
@@ -307,7 +309,7 @@ class Definition:
         function: Any = call.function
         if function.observers.disabled():
             return
-        outcome = Outcome(value)
+        outcome = Outcome((yield from evaluating(value, awaited=self.is_async)))
         try:
             yield from self._replacing(call, replace.put(call, outcome))
         except StoreError as error:

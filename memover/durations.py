@@ -34,7 +34,11 @@ def seconds_of(value: Duration, name: str, *, least: float = 0.0, zero: bool = F
         seconds = value.total_seconds()
     elif isinstance(value, str):
         if not _TEXT.match(value):
-            raise ConfigurationError(f"{name}={value!r} is no duration: give {_FORMS} (units: {', '.join(_UNITS)}).")
+            from memover.spelling import duration
+
+            meant = duration(value, least)
+            told = f"write {meant}. Durations are" if meant else "give"
+            raise ConfigurationError(f"{name}={value!r} is no duration: {told} {_FORMS} (units: {', '.join(_UNITS)}).")
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         try:

@@ -10,7 +10,7 @@ from memover.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["checked", "refuse_unknown"]
+__all__ = ["at_least", "checked", "flag", "refuse_unknown", "several"]
 
 
 class WrongCall(ConfigurationError, TypeError):
@@ -44,6 +44,33 @@ def checked(name: str, example: str) -> Callable[[F], F]:
         return call  # type: ignore[return-value]  # the same signature, checked
 
     return decorate
+
+
+def at_least(least: int, value: Any, name: str) -> int:
+    """The checked value of an option that is a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        from memover.spelling import whole, write
+
+        meant = "" if isinstance(value, (bool, int)) else write(name, whole(value), least=least)
+        raise ConfigurationError(f"{name}={value!r} must be a whole number of at least {least}{meant}.")
+    return value
+
+
+def flag(value: Any, name: str) -> bool:
+    """The checked value of an option that is True or False. Text is refused: "no" would be true."""
+    if isinstance(value, (str, bytes)):
+        from memover.spelling import switch, write
+
+        raise ConfigurationError(f"{name}={value!r} must be True or False{write(name, switch(value))}.")
+    return bool(value)
+
+
+def several(values: Any, name: str, example: str) -> tuple[Any, ...]:
+    """The checked value of an option that is a sequence."""
+    try:
+        return tuple(values)
+    except TypeError:
+        raise ConfigurationError(f"{name}={values!r} must be a sequence; write {name}={example}, say.") from None
 
 
 def refuse_unknown(name: str, options: Any, known: Any) -> None:

@@ -29,7 +29,19 @@ def staleness_of(near: Any) -> float | None:
         return None
     if near is True:
         return NEAR_SECONDS
+    if isinstance(near, str):
+        from memover.spelling import switch
+
+        meant = switch(near)
+        if meant is not None and not near.strip().isdigit():
+            raise ConfigurationError(f"near={near!r} is text; write near={meant}")
     return seconds_of(near, "near", least=NEAR_LEAST_SECONDS, zero=True, never=False)
+
+
+def _number(name: str, value: Any) -> str:
+    from memover.spelling import number, write
+
+    return write(name, number(value), least=0, most=1)
 
 
 @dataclass(frozen=True)
@@ -64,15 +76,18 @@ class Policy:
             raise ConfigurationError(f'on_store_error={self.on_store_error!r}: give "load", "raise" or "stale".')
         if isinstance(self.jitter, bool) or not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter < 1:
             raise ConfigurationError(
-                f"jitter={self.jitter!r}: give the greatest share of the ttl to take away, 0 to below 1."
+                f"jitter={self.jitter!r}: give the greatest share of the ttl to take away, 0 to below 1"
+                f"{_number('jitter', self.jitter)}."
             )
         if isinstance(self.audit, bool) or not isinstance(self.audit, (int, float)) or not 0 <= self.audit <= 1:
             raise ConfigurationError(
-                f"audit={self.audit!r}: give the share of the hits to compare with the source, 0 to 1."
+                f"audit={self.audit!r}: give the share of the hits to compare with the source, 0 to 1"
+                f"{_number('audit', self.audit)}."
             )
         for kind in self.cache_errors:
             if not (isinstance(kind, type) and issubclass(kind, Exception)):
-                raise ConfigurationError(f"cache_errors= takes classes of exceptions, not {kind!r}.")
+                meant = f": write cache_errors=({kind},)" if isinstance(kind, str) and kind.isidentifier() else ""
+                raise ConfigurationError(f"cache_errors= takes classes of exceptions, not {kind!r}{meant}.")
         if self.cache_if is not None and not callable(self.cache_if):
             raise ConfigurationError("cache_if= takes a callable (result, call) -> bool.")
 

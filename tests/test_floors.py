@@ -32,7 +32,7 @@ class Floor(NamedTuple):
     tools: str = ""
 
 
-WORDS = "errors model clocks latch loops later durations"
+WORDS = "errors model clocks latch loops later durations spelling"
 TOOLS = f"{WORDS} options classes policy keys codec schema"
 INSIDE = f"{TOOLS} engine stores runtime"
 KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
@@ -42,23 +42,24 @@ FLOORS = {
     "errors": Floor(""),
     "model": Floor("errors clocks later"),
     "later": Floor(""),
-    "durations": Floor("errors"),
-    "options": Floor("errors"),
+    "spelling": Floor(""),
+    "durations": Floor("errors spelling"),
+    "options": Floor("errors spelling"),
     "clocks": Floor("", "time"),
     "latch": Floor("", "threading time asyncio"),
     "loops": Floor("later", "asyncio threading"),
     # what a class is
     "classes": Floor("errors", "os"),
     # tools
-    "policy": Floor("errors model durations"),
-    "keys": Floor("errors model latch later classes", f"os {KNOWN_TYPES}"),
+    "policy": Floor("errors model durations spelling"),
+    "keys": Floor("errors model latch later classes spelling", f"os {KNOWN_TYPES}"),
     "codec": Floor("errors later classes", f"msgpack zstandard {KNOWN_TYPES}"),
     "schema": Floor("errors classes", "os"),
     "schema.lock": Floor("errors schema", "tomli tomli_w"),
     # the rules: no clock, no thread, no I/O, nothing from outside
     "engine": Floor("errors model policy keys.names keys.shards codec.envelope"),
     # what keeps entries
-    "stores": Floor(f"{WORDS} keys.names keys.shards codec.envelope codec.copier engine", "random time"),
+    "stores": Floor(f"{WORDS} options keys.names keys.shards codec.envelope codec.copier engine", "random time"),
     "stores.redis": Floor(
         f"{WORDS} keys.names keys.shards codec.envelope engine stores.breaker stores.near stores.survey",
         "redis hiredis asyncio _signal _thread threading random select socket ssl",

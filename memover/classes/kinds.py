@@ -41,6 +41,7 @@ __all__ = [
     "frozen",
     "is_django",
     "is_model",
+    "is_queryset",
     "is_row",
     "kind_of",
     "model_fields",
@@ -138,6 +139,12 @@ def is_django(cls: type) -> bool:
     """Whether a class is a Django model."""
     base = sys.modules.get("django.db.models.base")
     return base is not None and getattr(base, "Model", None) in cls.__mro__
+
+
+def is_queryset(cls: type) -> bool:
+    """Whether a class is a Django queryset."""
+    query = sys.modules.get("django.db.models.query")
+    return query is not None and getattr(query, "QuerySet", None) in cls.__mro__
 
 
 def frozen(cls: Any, kind: Kind) -> bool:

@@ -156,15 +156,25 @@ def bump_command(
 ) -> None:
     """Give functions their next version, in the source and in the lock.
 
-    NAMES are namespaces, or functions; with --all also modules and packages, as TARGETS of `memover check`.
+    NAMES are namespaces, or functions; with --all also modules and packages, as TARGETS of `memover check`. Functions that
+    are named are all bumped or none. With --all, what can be bumped is, and the rest is listed: exit status 1.
     """
-    from memover.cli.bump import bump
+    from memover.cli.bump import bump, bump_all
 
     if not names and not every:
         raise click.UsageError("Name namespaces or functions, or give --all for what `memover check` wants bumped.")
-    done = bump(Project.find(lockfile=lockfile), names, to, every=every, targets=targets)
+    project, left = Project.find(lockfile=lockfile), list[str]()
+    if every:
+        done, left = bump_all(project, names, to, targets=targets)
+    else:
+        done = bump(project, names, to, targets=targets)
     for each in done:
         click.echo(each)
+    if left:
+        click.echo("Not bumped:", err=True)
+        for reason in left:
+            click.echo(f"  {reason}", err=True)
+        sys.exit(1)
     if not done:
         click.echo("nothing to bump")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from memover.schema.findings import Finding, Found
 
-__all__ = ["BUMPED_FOR", "Bumped", "bump", "to_bump"]
+__all__ = ["BUMPED_FOR", "Bumped", "bump", "bump_all", "bump_each", "to_bump"]
 
 BUMPED_FOR = ("MV001", "MV002", "MV005", "MV006")
 """The findings that a new version mends."""
@@ -49,34 +49,21 @@ def bump(
     names: Sequence[str] = (),
     to: int | None = None,
     *,
-    every: bool = False,
     along: bool = False,
     targets: Sequence[str] = (),
 ) -> list[Bumped]:
     """Give each function its next version and bring its block in the lock up to date.
 
-    `names` are namespaces, or functions as `module:qualname` or `qualname`; with `every`, what `check` wants bumped, and
-    names that are no function's are modules and packages beside `targets`.
-    With `every` or `along`, functions that have their number in the same place are bumped along; else that is refused.
+    `names` are namespaces, or functions as `module:qualname` or `qualname`. With `along`, functions that have their number
+    in the same place are bumped along; else that is refused.
     Raises `CannotRun`, and then nothing has changed, for what cannot be edited safely.
     """
-    if every:
-        # As for `check`, a module or a package may be named where a function may be.
-        known = names_of(survey(project, targets).functions) if names else {}
-        functions = [each for each in names if _fitting(each, known)]
-        extra = [each for each in names if each not in functions]
-        if extra and (failures := survey(project, extra).failures):
-            raise CannotRun(" ".join(f"{each.message}." for each in failures))
-        targets = [*targets, *extra]
-        names = [*functions, *to_bump(check(project, targets))]
-        if not names:
-            return []
     seen = survey(project, targets)
     current = names_of(seen.functions)
     chosen = list(dict.fromkeys(_named(each, current, seen.failures) for each in names))
     lock = project.lock()
     sources = Sources(project)
-    if every or along:
+    if along:
         chosen += _sharing(sources, chosen, current, tuple(targets))
     edits: dict[tuple[Path, int, int], Edit] = {}
     places: dict[str, tuple[Path, int, int]] = {}
@@ -102,13 +89,68 @@ def bump(
         for path in files:
             path.write_bytes(sources.file(path).edited([each for each in edits.values() if each.path == path]))
         after = names_of(survey(project, targets, again=True).functions)
-        _verify(project, done, current, after)
+        _verify(project, done, current, after, targets)
     except BaseException:
         for path, text in files.items():
             path.write_bytes(text)
         raise
     relock(project, [each.name for each in done], after)
     return done
+
+
+def bump_all(
+    project: Project, names: Sequence[str] = (), to: int | None = None, *, targets: Sequence[str] = ()
+) -> tuple[list[Bumped], list[str]]:
+    """Bump what `check` wants bumped: what was done, and what is left to be done by hand, with the reasons.
+
+    `names` are functions that are bumped as well; those that are no function's are modules and packages beside `targets`.
+    Raises `CannotRun` where there is nothing to look at.
+    """
+    # As for `check`, a module or a package may be named where a function may be.
+    known = names_of(survey(project, targets).functions) if names and (targets or project.targets) else {}
+    functions = [each for each in names if _fitting(each, known)]
+    extra = [each for each in names if each not in functions]
+    missing = survey(project, extra) if extra else None
+    if missing is not None and missing.failures and not missing.functions and not functions:
+        raise CannotRun(" ".join(f"{each.message}." for each in missing.failures))
+    targets = [*targets, *extra]
+    findings = check(project, targets)
+    done, left = bump_each(project, [*functions, *to_bump(findings)], to, targets=targets)
+    unseen = [
+        f"{each.message}. Until then its functions are not looked at." for each in findings if each.code == "MV008"
+    ]
+    return done, [*left, *unseen]
+
+
+def bump_each(
+    project: Project, names: Sequence[str], to: int | None = None, *, targets: Sequence[str] = ()
+) -> tuple[list[Bumped], list[str]]:
+    """Bump each function for itself, with those that have their number in the same place: what was done, and for each
+    function that could not be bumped, why and what to do instead."""
+    able, left = list[str](), list[str]()
+    current, sources = names_of(survey(project, targets).functions), Sources(project)
+    for name in dict.fromkeys(names):
+        fitting = _fitting(name, current)
+        try:
+            for each in fitting:
+                edit_of(sources, current[each], current[each].block.version + 1, tuple(targets))
+            able.append(name)
+        except CannotRun as error:
+            left.append(str(error))
+    if not able:
+        return [], left
+    try:
+        return bump(project, able, to, along=True, targets=targets), left
+    except CannotRun:  # one of them shows only afterwards that its number comes from somewhere else
+        done, project = list[Bumped](), project.afresh()
+        for name in able:
+            if any(each.name in _fitting(name, current) for each in done):
+                continue  # it was bumped along
+            try:
+                done += bump(project, [name], to, along=True, targets=targets)
+            except CannotRun as error:
+                left.append(str(error))
+        return done, left
 
 
 def _sharing(sources: Sources, chosen: list[str], current: dict[str, Found], targets: tuple[str, ...]) -> list[str]:
@@ -123,14 +165,20 @@ def _sharing(sources: Sources, chosen: list[str], current: dict[str, Found], tar
     return [name for name, place in places.items() if place in moved and name not in chosen]
 
 
-def _verify(project: Project, done: list[Bumped], before: dict[str, Found], after: dict[str, Found]) -> None:
+def _verify(
+    project: Project,
+    done: list[Bumped],
+    before: dict[str, Found],
+    after: dict[str, Found],
+    targets: Sequence[str],
+) -> None:
     """Raise `CannotRun` unless the versions of these functions, and no others, are what was written."""
     for each in done:
         got = after[each.name].block.version if each.name in after else None
         if got != each.new:
             raise CannotRun(
                 f"{each.path}:{each.line}: writing version {each.new} here gave {each.name} the version {got}: its "
-                f"number comes from somewhere else. Change it by hand, then run `{project.program} lock`."
+                f"number comes from somewhere else. Change it by hand, then run `{project.command('memover lock', targets)}`."
             )
     names = {each.name for each in done}
     along = [
@@ -143,7 +191,7 @@ def _verify(project: Project, done: list[Bumped], before: dict[str, Found], afte
         every = " ".join(map(quote, [*names, *along]))
         raise CannotRun(
             f"{place}: the number here is the version of {', '.join(along)} too: bump them together, with "
-            f"`{project.program} bump {every}`, or give each a number of its own."
+            f"`{project.command(f'memover bump {every}', targets)}`, or give each a number of its own."
         )
 
 

@@ -58,7 +58,7 @@ def advised(
             if fix.startswith("memover bump "):
                 fixes += _bumps(project, fix, places, reasons, targets)
             else:
-                fixes.append(_command(project, fix, targets))
+                fixes.append(project.command(fix, targets))
         made.append(replace(finding, fixes=tuple(fixes)))
     return sorted(made, key=lambda each: (each.path, each.line, each.code, each.namespace))
 
@@ -75,27 +75,13 @@ def _bumps(
     fixes = []
     if moved:
         every = shlex.join(dict.fromkeys(ready))
-        fixes.append(_command(project, " ".join(["memover bump", every, *last]), targets))
+        fixes.append(project.command(" ".join(["memover bump", every, *last]), targets))
     for name in names:
         if name in reasons:
             number = f" to {last[1]}" if last else ""
-            then = _command(project, "memover lock", targets)
+            then = project.command("memover lock", targets)
             fixes.append(f"raise the version of {name}{number} by hand ({reasons[name]}), then: {then}")
     return fixes
-
-
-def _command(project: Project, fix: str, targets: Sequence[str]) -> str:
-    """A command as it has to be typed here."""
-    if not fix.startswith("memover "):
-        return fix
-    words = [project.program, fix.removeprefix("memover ")]
-    if not project.targets and targets:
-        words += (
-            [shlex.join(targets)] if fix == "memover lock" else [f"--target {shlex.quote(each)}" for each in targets]
-        )
-    if project.given:
-        words.append(shlex.join(project.given))
-    return " ".join(words)
 
 
 def failed(findings: Sequence[Finding]) -> bool:

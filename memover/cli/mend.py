@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memover.cli.bump import bump, to_bump
+from memover.cli.bump import bump_each, to_bump
 from memover.cli.check import check
 from memover.cli.locking import lock
-from memover.cli.project import CannotRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,17 +23,9 @@ def mend(project: Project, targets: Sequence[str] = (), against: str | None = No
     findings = [each for each in check(project, targets, against) if each.level == "error"]
     names = to_bump(findings)
     if names:
-        # Functions of one call are bumped together, and one that cannot be edited is left for `check` to tell of.
-        try:
-            for each in bump(project, names, along=True, targets=targets):
-                yield str(each)
-        except CannotRun:
-            for name in names:
-                try:
-                    for each in bump(project, [name], along=True, targets=targets):
-                        yield str(each)
-                except CannotRun:
-                    continue
+        # What cannot be edited is left for `check` to tell of.
+        done, _ = bump_each(project, names, targets=targets)
+        yield from map(str, done)
     if project.lock() is None:
         return
     written = lock(project, targets)

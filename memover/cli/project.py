@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -160,6 +161,18 @@ class Project:
             configured = _BODY_LEVELS[self.body]
             return "error" if configured == "off" and code in self.select else configured
         return finding.level
+
+    def command(self, text: str, targets: Sequence[str]) -> str:
+        """A command as it has to be typed here, to be about the same project and targets."""
+        if not text.startswith("memover "):
+            return text
+        words = [self.program, text.removeprefix("memover ")]
+        if not self.targets and targets:
+            named = text == "memover lock"
+            words += [shlex.join(targets)] if named else [f"--target {shlex.quote(each)}" for each in targets]
+        if self.given:
+            words.append(shlex.join(self.given))
+        return " ".join(words)
 
     def reported(self, findings: Iterable[Finding], functions: Iterable[Found]) -> list[Finding]:
         """The findings that the settings and the comments in the source let through, in order of place."""

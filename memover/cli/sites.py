@@ -233,7 +233,7 @@ class _Search:
         line = getattr(node, "lineno", self.near)
         raise CannotRun(
             f"{(source or self.source).shown}:{line}: {why}, so memover cannot change the version of {self.namespace!r} "
-            f"here: change it by hand, then run `{self.sources.project.program} lock`."
+            f"here: change it by hand, then run `{self.sources.project.command('memover lock', self.targets)}`."
         )
 
     def _decorators(self) -> list[ast.expr]:

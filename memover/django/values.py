@@ -3,8 +3,9 @@
     object                  as an argument                    as a result
     ----------------------  --------------------------------  ------------------------------------------------------------
     model instance          its class and primary key         its loaded fields, related and prefetched objects
-    queryset of instances   refused (give what it is made of) evaluated: the instances; a new query on it is about their
-                                                              primary keys
+    queryset                refused (give what it is made of) evaluated: the list of its rows, for the caller who loads too
+    queryset inside         refused                           evaluated, of instances only; a new query on it is about their
+    something else                                            primary keys
     gettext_lazy, ...       refused                           its text before translation: each reader translates
     ngettext_lazy, ...      refused                           its texts, and its number or the name of the number
 
@@ -20,11 +21,12 @@ import copy
 from hashlib import blake2b
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.db.models import Model, QuerySet
 from django.db.models.base import ModelState
 from django.db.models.fields.files import FieldFile
-from django.db.models.query import ModelIterable
+from django.db.models.query import ModelIterable, RawQuerySet
 from django.db.models.signals import class_prepared
 from django.urls import reverse_lazy
 from django.utils.functional import Promise
@@ -41,6 +43,7 @@ from memover.classes.registered import register_family
 from memover.codec import register_value
 from memover.errors import UnkeyableArgument
 from memover.keys.canonical import register_key
+from memover.runtime.results import evaluate_by
 
 __all__ = ["install"]
 
@@ -51,6 +54,8 @@ def install() -> None:
     """Register every model there is and those still to be made; done when `memover.django` is imported."""
     register_key(Model, _identity)
     class_prepared.connect(_prepared, dispatch_uid="memover.django.values")
+    for query in (QuerySet, RawQuerySet):
+        evaluate_by(query, list, sync_to_async(list))
     register_value(QuerySet, _rows_of, _rows_from(QuerySet))
     for name, lazy in (
         ("gettext_lazy", gettext_lazy),
@@ -151,7 +156,7 @@ def _instance_from(model: Any) -> Any:
 
 def _rows_of(queryset: Any) -> list[Any]:
     if not issubclass(queryset._iterable_class, ModelIterable):
-        raise TypeError("values() and values_list() are not instances: return list(queryset)")
+        raise TypeError("values() and values_list() are not instances: put list(queryset) there")
     meta = queryset.model._meta
     return [f"{meta.app_label}.{meta.model_name}", queryset.db, list(queryset)]
 

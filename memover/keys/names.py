@@ -109,7 +109,13 @@ def check_namespace(text: Any) -> str:
 def check_version(value: Any) -> int:
     """The version as given, or `ConfigurationError`: an int from 1 to 2**63 - 1, and not a bool."""
     if type(value) is not int:
-        raise ConfigurationError(f"version must be an int, not {value!r} ({type(value).__name__}); write version=1")
+        from memover.spelling import whole, write
+
+        text = value.lower().removeprefix("v") if isinstance(value, str) else value
+        meant = None if isinstance(value, bool) else write("version", whole(text), least=1, most=VERSION_LIMIT)
+        raise ConfigurationError(
+            f"version must be an int, not {value!r} ({type(value).__name__}){meant or '; write version=1'}"
+        )
     if not 1 <= value <= VERSION_LIMIT:
         raise ConfigurationError("version must be from 1 to 2**63 - 1; begin with version=1 and add one at each change")
     return value

@@ -26,7 +26,7 @@ import sys
 from enum import Flag
 from typing import TYPE_CHECKING, Any
 
-from memover.classes.kinds import Kind, declared, declares_itself, field_names, is_django, is_row, kind_of
+from memover.classes.kinds import Kind, declared, declares_itself, field_names, is_django, is_queryset, is_row, kind_of
 
 from .canonical import Active, Refused, builtin_base, class_part, composite, encode_part, enter, type_name
 
@@ -61,7 +61,7 @@ def find(kind: type) -> Encoder | None:
         return _mapping
     if is_row(kind):
         return _row
-    if any(type_name(base) == "django.db.models.query.QuerySet" for base in kind.__mro__):
+    if is_queryset(kind):
         return _query
     return None
 

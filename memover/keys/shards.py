@@ -66,8 +66,11 @@ _MARK = b"@shard{"
 def check_shards(value: Any) -> int:
     """The checked number of shards, or `ConfigurationError`: a whole number from 1 to `GRAINS`."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= GRAINS:
+        from memover.spelling import whole, write
+
+        meant = "" if isinstance(value, (bool, int)) else write("generation_shards", whole(value), least=1, most=GRAINS)
         raise ConfigurationError(
-            f"generation_shards={value!r} must be a whole number from 1 to {GRAINS}: 1 keeps a namespace's generation "
+            f"generation_shards={value!r} must be a whole number from 1 to {GRAINS}{meant}: 1 keeps a namespace's generation "
             f"in one key, and about as many as the Cluster has primaries spread it over all of them."
         )
     return value

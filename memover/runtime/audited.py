@@ -11,9 +11,10 @@ from memover.engine.judge import FRESH, judge
 from memover.errors import DamagedEntry
 from memover.runtime.audit import Auditor
 from memover.runtime.dependencies import INSIDE
+from memover.runtime.results import aevaluated, evaluated
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from memover.codec.envelope import Header
     from memover.engine.store import Seen
@@ -34,6 +35,10 @@ def auditor_of(function: Function) -> Auditor:
         submit=state.refreshes.submit,
         later=state.background.later,
     )
+
+
+async def _evaluated(result: Awaitable[Any]) -> Any:
+    return await aevaluated(await result)
 
 
 class _Audited:
@@ -63,7 +68,8 @@ class _Audited:
     def load(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         # Not a part of whatever load the audited call was in. Threads and tasks have a context of their own.
         INSIDE.set(None)
-        return self._function.function(*args, **kwargs)
+        result = self._function.function(*args, **kwargs)
+        return _evaluated(result) if self.awaited else evaluated(result)
 
     def current(self, hit: Hit) -> Header | None:
         key = self._key(hit)

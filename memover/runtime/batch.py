@@ -19,9 +19,11 @@ from memover.engine.steps import Invoke
 from memover.errors import ConfigurationError, DamagedEntry, StoreError
 from memover.latch import FramePresence, TaskPresence
 from memover.model import Call, Source
+from memover.options import at_least
 from memover.runtime.dependencies import INSIDE, enter, is_loading, leave
 from memover.runtime.hit import bypassed, own_tokens
 from memover.runtime.near import fill, in_use, near, ticket_of
+from memover.runtime.results import aevaluated, evaluated, evaluating, opened
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
@@ -244,23 +246,22 @@ class Batch:
         function = self.function
         described = [function.described(call.key, call.args, call.kwargs) for call in calls]
         entered = enter(calls, function.state, function.policy.track_dependencies)
-        answered, error, began = None, None, perf_counter()
+        values, error, began = list[tuple[Any, ...]](), None, perf_counter()
         try:
             answered = yield from Invoke(self._loader, (described,))
+            for value in matched(described, answered):  # which may be of any class
+                values.append(((yield from evaluating(value[0], awaited=function.is_async)),) if value else ())
         except BaseException as raised:
             error = raised
         finally:
             leave(entered)
         seconds, used = perf_counter() - began, entered[0].collector
-        if error is None:
-            try:
-                return [
-                    function.loaded(call, value[0], None, seconds, used) if value else None
-                    for call, value in zip(calls, matched(described, answered))
-                ]
-            except Exception as mistake:  # what the loader answered may be of any class
-                error = mistake
-        return [function.loaded(call, None, error, seconds, used) for call in calls]
+        if error is not None:
+            return [function.loaded(call, None, error, seconds, used) for call in calls]
+        return [
+            function.loaded(call, value[0], None, seconds, used) if value else None
+            for call, value in zip(calls, values)
+        ]
 
     def itself(self, call: CachedCall) -> Flow[Outcome] | None:
         """The function alone, for a call that is part of its own load and would wait for itself; else None."""
@@ -306,9 +307,7 @@ def matched(calls: Sequence[Call], answered: Any) -> list[tuple[Any, ...]]:
 
 def check_concurrency(concurrency: int) -> int:
     """The checked number of loads at a time."""
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise ConfigurationError(f"concurrency={concurrency!r} must be a whole number of at least 1.")
-    return concurrency
+    return at_least(1, concurrency, "concurrency")
 
 
 # -- for threads and for asyncio ------------------------------------------------------------------------------------------------
@@ -349,7 +348,8 @@ def _disabled(
 ) -> Outcome:
     function.disabled()
     try:
-        outcome = Outcome(function.function(*args, **kwargs), source=Source.BYPASSED)
+        value = opened(evaluated(function.function(*args, **kwargs)))
+        outcome = Outcome(value, source=Source.BYPASSED)
     except Exception as error:
         outcome = Outcome(error=error, source=Source.BYPASSED)
     if progress is not None:
@@ -362,7 +362,8 @@ async def _adisabled(
 ) -> Outcome:
     function.disabled()
     try:
-        outcome = Outcome(await function.function(*args, **kwargs), source=Source.BYPASSED)
+        value = opened(await aevaluated(await function.function(*args, **kwargs)))
+        outcome = Outcome(value, source=Source.BYPASSED)
     except Exception as error:
         outcome = Outcome(error=error, source=Source.BYPASSED)
     if progress is not None:

@@ -20,6 +20,7 @@ from memover.loops import asyncio_only
 from memover.model import Source
 from memover.runtime.dependencies import INSIDE, current, is_loading
 from memover.runtime.near import behind_tier
+from memover.runtime.results import aevaluated, evaluated, evaluating, opened
 from memover.runtime.run import arun, run
 from memover.runtime.tasks import keep
 
@@ -93,7 +94,7 @@ def general(
     """The call as one whole flow: observed, disabled, limited in age, inside a load, or under a pending invalidation."""
     if function.observers.disabled():
         function.disabled()
-        return function.function(*args, **kwargs)
+        return opened(evaluated(function.function(*args, **kwargs)))
     began = perf_counter()
     call = function.call(lookup(*args, **kwargs), args, kwargs, max_age)
     if is_loading(function, call.key.entry):
@@ -119,7 +120,7 @@ async def ageneral(
     """As `general`, awaited. Only what is not served at once gets a task of its own."""
     if function.observers.disabled():
         function.disabled()
-        return await function.function(*args, **kwargs)
+        return opened(await aevaluated(await function.function(*args, **kwargs)))
     began = perf_counter()
     call = function.call(lookup(*args, **kwargs), args, kwargs, max_age)
     if is_loading(function, call.key.entry):
@@ -173,6 +174,7 @@ def bypassing(call: CachedCall) -> Flow[Outcome]:
             bypassed(call, names, None)
     try:
         value = yield from Invoke(function.function, call.args, call.kwargs)
+        value = opened((yield from evaluating(value, awaited=function.is_async)))
     except BaseException as error:
         return Outcome(error=error, source=Source.BYPASSED)
     return Outcome(value, source=Source.BYPASSED)

@@ -16,6 +16,7 @@ from memover.keys.tags import TooManyTags
 from memover.model import NotCached
 from memover.runtime.dependencies import enter, leave
 from memover.runtime.entries import Entries
+from memover.runtime.results import evaluating, is_lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,8 @@ class Loading(Entries):
     observers: Observers
     tags: Tags
     late: bool
+    is_async = False
+    """Whether it is an `async def` function; `definition` says so."""
 
     def span(self, name: str, key: str) -> AbstractContextManager[None]:
         """Around what ends with an event of that name, for observers that make spans."""
@@ -57,6 +60,8 @@ class Loading(Entries):
         began = perf_counter()
         try:
             value = yield from Invoke(self.function, call.args, call.kwargs)
+            if is_lazy(value):
+                value = yield from evaluating(value, awaited=self.is_async)
         except BaseException as raised:
             error = raised
         finally:

@@ -20,6 +20,7 @@ from memover.engine.steps import Invoke
 from memover.errors import DamagedEntry
 from memover.model import Source
 from memover.runtime.dependencies import enter, leave
+from memover.runtime.results import evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +64,7 @@ class Upgrading:
             value = self._old()
             for step in self._steps():
                 value = yield from Invoke(step.function, (step.plain(value),))
+                value = yield from evaluating(value, awaited=function.is_async)
         except BaseException as error:
             return self._failed(error)
         finally:

@@ -27,7 +27,7 @@ from memover.classes.annotations import (
     owner_of,
     resolve,
 )
-from memover.classes.kinds import Kind, foreign, foreign_base, is_django, kind_of
+from memover.classes.kinds import Kind, foreign, foreign_base, is_django, is_queryset, kind_of
 from memover.classes.registered import registered
 from memover.schema.shape import (
     ORDERED,
@@ -263,6 +263,9 @@ class Reader:
             shown = origin
         else:
             shown = kind
+        if is_queryset(kind):
+            # Subscripted, it is itself: of its rows nothing is left when the program runs.
+            return f"{shown.__name__}[{', '.join(args) or '?'}]"
         what = _word(kind)
         if what == "known":
             return shown.__name__ + (f"[{', '.join(args)}]" if args else "")

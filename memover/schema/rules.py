@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["clashes", "compare", "unknowns", "unlocked"]
 
+_OF_UNKNOWN = re.compile(r"(\w+)\[\?\]")
+
 
 def clashes(functions: Iterable[Found]) -> list[Finding]:
     """MV003: two functions of one namespace on one cache."""
@@ -60,6 +62,7 @@ def unknowns(each: Found) -> list[Finding]:
         return [_finding("MV007", each, "the result's type is not known: the function has no return annotation")]
     if not shape.known:
         return [_finding("MV007", each, f"the result's type is not known: {shape.root} says nothing of what is stored")]
+    places = [shape.root, *(part.type for one in shape.definitions for part in one.fields if one.kind != "enum")]
     names = [name.lstrip("?") for name in shape.unknown if name != "?"]
     classes = {one.name for one in each.classes}
     silent = [name for name in names if name in classes]
@@ -70,7 +73,13 @@ def unknowns(each: Found) -> list[Finding]:
         for part in one.fields
         if part.type == "?" and one.kind != "enum"
     ]
+    rows = sorted({name for place in places for name in _OF_UNKNOWN.findall(place)})
     told, fixes = [], []
+    if rows:
+        told.append(f"what the rows of {listed(rows)} are is not known when the program runs")
+        fixes.append(
+            f"write list[...] of the model in place of {listed(rows)}: a cached queryset is the list of its rows"
+        )
     if silent:
         told.append(f"what {listed(silent)} stores is not known, because no annotation says it")
         fixes.append(f"annotate the attributes of {listed(silent)}, or the parameters of its __init__")

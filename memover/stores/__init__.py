@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.errors import ConfigurationError
 from memover.keys.shards import check_shards
+from memover.options import at_least
 from memover.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ def open_store(
 ) -> Store:
     """The store that a URL names; nothing is connected yet. Raises `ConfigurationError`."""
     text = url.lower()
-    if isinstance(wait_replicas, bool) or not isinstance(wait_replicas, int) or wait_replicas < 0:
-        raise ConfigurationError(f"wait_replicas={wait_replicas!r} must be a whole number of at least 0.")
+    at_least(0, wait_replicas, "wait_replicas")
     check_shards(generation_shards)
     if max_bytes is not None and not text.startswith("sqlite:"):
         raise ConfigurationError(
@@ -87,8 +87,12 @@ def address_of(url: str) -> str:
 
 def unknown(url: str) -> ConfigurationError:
     """The error for a URL of another scheme."""
-    scheme = url.partition(":")[0][:20]  # and nothing behind it, which may be a password
+    from memover.spelling import url as spelled
+
+    scheme = url.partition(":")[0].rpartition("@")[2][:20]  # and nothing around it, which may be a password
+    meant = spelled(url)
+    wrong = f"No store for the scheme {scheme!r}" if "://" in url or not meant else "The store's URL has no scheme"
     return ConfigurationError(
-        f"No store for the scheme {scheme!r}: use memory://, sqlite:///file.db, redis://, rediss://, unix://, redis+sentinel:// or "
+        f"{wrong}: {f'did you mean {meant}? There are' if meant else 'use'} memory://, sqlite:///file.db, redis://, rediss://, unix://, redis+sentinel:// or "
         f"redis+cluster:// (or the valkey spellings)."
     )

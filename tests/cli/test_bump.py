@@ -6,8 +6,11 @@ import shlex
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
-from memover.cli.bump import bump
+from memover.cli.app import memover
+from memover.cli.bump import bump, bump_all
+from memover.cli.project import CannotRun
 
 if TYPE_CHECKING:
     from .conftest import App
@@ -250,6 +253,75 @@ def test_all_takes_modules_and_packages_as_the_check_does(app: App) -> None:
     assert "nothing to bump" in app.run("bump", "--all", "shop.views")
     assert "shop.nothing" in app.run("bump", "--all", "shop.nothing", status=2)
     assert app.check() == []
+
+
+LEFT = """\
+from signal import SIGINT
+
+@versioned_cache(namespace="n", version=2)
+def f() -> int: return 1
+
+@versioned_cache(namespace="o", version=1 + 1)
+def g() -> int: return 1
+
+V = 2
+globals()["V"] = 2
+
+@versioned_cache(namespace="p", version=V)
+def h() -> int: return 1
+
+@versioned_cache(namespace="q")
+def i() -> int: return 1
+"""
+
+
+def test_all_bumps_what_can_be_bumped_and_lists_the_rest(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 1: what is done is said and stands in the lock; for the rest the place, the reason and the command that follows."""
+    write(app, LEFT)
+    app.write("pyproject.toml", "")
+    app.lock("shop")
+    app.write("shop/views.py", app.read("shop/views.py").replace("-> int", "-> str"))
+    monkeypatch.chdir(app.root)
+    ended = CliRunner().invoke(memover, ["bump", "--all", "shop"])
+    assert ended.exit_code == 1
+    *done, title, computed, elsewhere = ended.output.splitlines()
+    assert done == ["shop/views.py:5: n 2 -> 3", "shop/views.py:17: q 1 -> 2"]
+    assert title == "Not bumped:"
+    assert computed.startswith("  shop/views.py:8: version=1 + 1 is computed")
+    assert computed.endswith("change it by hand, then run `memover lock shop`.")
+    assert elsewhere.startswith("  shop/views.py:11: writing version 3 here gave p the version 2")
+    assert elsewhere.endswith("Change it by hand, then run `memover lock shop`.")
+    assert [(each.namespace, each.code) for each in app.check("shop")] == [("o", "MV001"), ("p", "MV001")]
+    assert "V = 2\n" in app.read("shop/views.py")
+    for old, new in (("1 + 1", "1 + 2"), ('"V"] = 2', '"V"] = 3')):
+        app.change("shop/views.py", old, new)
+    app.lock("shop")
+    assert bump_all(app.project(), ["shop"]) == ([], [])
+
+
+def test_all_says_which_modules_it_could_not_look_at(app: App) -> None:
+    """The functions of the others are bumped: a module that does not import keeps nothing from being done."""
+    write(app, '@versioned_cache(namespace="n", version=2)\ndef f() -> int: return 1\n')
+    app.lock()
+    app.change("shop/views.py", "-> int", "-> str")
+    app.write("shop/broken.py", "import libraryofnobody\n")
+    for names, version in ([], 3), (["shop.views", "shop.broken"], 4):
+        (done,), (left,) = bump_all(app.project(), names)
+        assert (done.name, done.new) == ("n", version)
+        assert "shop.broken does not import" in left
+        app.write("shop/views.py", app.read("shop/views.py").replace("-> str", "-> bytes"))
+    with pytest.raises(CannotRun, match=r"shop\.broken does not import"):
+        bump_all(app.project(), ["shop.broken"])
+
+
+def test_fix_bumps_the_others_where_a_number_comes_from_somewhere_else(app: App) -> None:
+    """What shows only after it was written is taken back, and the rest is done."""
+    write(app, LEFT)
+    app.lock()
+    app.write("shop/views.py", app.read("shop/views.py").replace("-> int", "-> str"))
+    told = app.run("check", "--fix", status=1)
+    assert "n 2 -> 3" in told and "q 1 -> 2" in told
+    assert [each.namespace for each in app.check()] == ["o", "p"]
 
 
 def test_a_check_of_named_targets_advises_with_those_targets(app: App) -> None:

@@ -151,6 +151,23 @@ def test_a_field_added_to_a_model_is_found_where_it_is(project: Project) -> None
     assert "no findings" in project.run("check", "books", "--fix")
 
 
+def test_a_queryset_says_nothing_of_its_model_and_that_is_said(project: Project) -> None:
+    """At run time `QuerySet[Book]` is QuerySet: a warning says to write `list[Book]`, which is what callers get."""
+    with open(project.root / "books/queries.py", "a") as file:
+        file.write(
+            "from django.db.models import QuerySet\n"
+            '@versioned_cache(namespace="all", version=1, cache="default")\n'
+            "def every(a: int) -> QuerySet[Book]: ...\n"
+        )
+    project.run("lock", "books")
+    told = project.run("check", "books")
+    assert "MV007 all: the result's type is only partly known: what the rows of QuerySet are is not known" in told
+    assert "write list[...] of the model in place of QuerySet" in told
+    project.change("books/queries.py", "-> QuerySet[Book]", "-> list[Book]")
+    project.run("bump", "all", "--target", "books")
+    assert "no findings" in project.run("check", "books")
+
+
 def test_fix_mends_what_manage_py_had_imported_already(project: Project) -> None:
     """The source is looked at again after it was changed, in a new process."""
     project.run("lock", "books")

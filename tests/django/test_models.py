@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import gc
 import weakref
@@ -10,7 +11,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import connection, transaction
+from asgiref.sync import async_to_sync
+from django.db import OperationalError, connection, transaction
 from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse_lazy
@@ -18,7 +20,7 @@ from django.utils import translation
 from django.utils.functional import Promise, lazy
 from django.utils.translation import gettext_lazy, ngettext_lazy, npgettext_lazy, pgettext_lazy
 
-from memover import Cache, UnencodableValue, UnkeyableArgument
+from memover import Cache, NotCached, UnencodableValue, UnkeyableArgument
 from memover.django.testing import isolated_caches
 from tests.django.books.models import Author, Book, CheapBook, Tag
 from tests.face.ways import url_of
@@ -118,8 +120,12 @@ def test_prefetched_objects_come_along(cache: Cache) -> None:
     assert len(asked) == 0
 
 
-def test_a_queryset_is_evaluated_and_stored_as_its_instances(cache: Cache) -> None:
-    """One query for all the calls; a query made from the hit asks about the same rows."""
+def titles(books: Any) -> list[str]:
+    return [each.title for each in books]
+
+
+def test_a_queryset_is_evaluated_to_the_list_of_its_instances(cache: Cache) -> None:
+    """For the caller who loads as for those who hit; one query for all the calls."""
     runs: list[int] = []
 
     @cache.versioned(namespace="books")
@@ -128,28 +134,150 @@ def test_a_queryset_is_evaluated_and_stored_as_its_instances(cache: Cache) -> No
         return Book.objects.order_by("-price")
 
     with queries() as asked:
-        assert [each.title for each in books()] == ["Mugs", "Tins", "Tea"]
-    assert len(asked) == 1
+        miss = books()
     Book.objects.create(title="Late", price=1, author=Author.objects.get(name="Bob"))
+    assert len(asked) == 1
     with queries() as asked:
         hit = books()
-        assert [each.title for each in hit] == ["Mugs", "Tins", "Tea"]
-        assert (len(hit), bool(hit), hit[0].title) == (3, True, "Mugs")
     assert len(asked) == 0
-    assert type(hit) is type(Book.objects.all())
-    assert sorted(each.title for each in hit.cheap()) == ["Tea", "Tins"]
+    assert type(miss) is type(hit) is list
+    assert titles(miss) == titles(hit) == ["Mugs", "Tins", "Tea"]
+    assert miss == hit
+    assert all(type(each) is Book for each in hit)
     assert runs == [1]
 
 
-def test_rows_that_are_no_instances_are_refused_with_the_way_out(cache: Cache) -> None:
-    """`values()` gives dicts: a list of them is what to return."""
+def test_whichever_way_a_queryset_comes_its_caller_gets_a_list(cache: Cache) -> None:
+    """Refreshed, set, in a batch, uncached, inside its own load, or not stored."""
+
+    @cache.versioned(namespace="of")
+    def of(name: str, again: bool = False) -> Any:
+        if again:
+            return of(name, again)
+        found = Book.objects.filter(author__name=name).order_by("title")
+        return NotCached(found) if name == "Bob" else found
+
+    with cache.disabled():
+        off = [of("Ann"), of.refresh("Ann"), *of.map(["Ann", "Bob"], concurrency=1)]
+    of.set(Book.objects.filter(title="Tea"), "set")
+    got = [
+        of("Ann"),
+        of.refresh("Ann"),
+        of("Bob"),
+        of.bypass("Bob"),
+        of("set"),
+        *of.map(["Ann", "Bob", "Cy"], concurrency=1),
+        *off,
+    ]
+    assert [type(each) for each in got] == [list] * len(got)
+    assert titles(of("set")) == ["Tea"]
+    assert of.peek("Bob") is None
+    of.batch_load(lambda calls: [Book.objects.filter(author__name=call.arguments["name"]) for call in calls])
+    of.invalidate_all()
+    assert [titles(each) for each in of.map(["Bob", "Ann"])] == [["Tins"], ["Tea", "Mugs"]]
+    assert type(of("Bob")) is list
+
+
+def test_a_function_that_gives_a_queryset_to_itself_gets_a_list(cache: Cache) -> None:
+    """A call inside a load of its own runs the function, and that is evaluated too."""
+    seen: list[type] = []
+
+    @cache.versioned(namespace="itself", ignore=("depth",))
+    def books(depth: int = 0) -> Any:
+        if depth < 2:
+            seen.append(type(books(depth + 1)))
+        return Book.objects.all()
+
+    assert type(books()) is list
+    assert seen == [list, list]
+
+
+def test_an_error_of_the_query_is_an_error_of_the_function(cache: Cache) -> None:
+    """It reaches the caller, nothing is stored, and the next call asks again."""
+
+    @cache.versioned(namespace="broken")
+    def books(where: str) -> Any:
+        return Book.objects.extra(where=[where])
+
+    with pytest.raises(OperationalError):
+        books("no_such_column = 1")
+    assert books.peek("no_such_column = 1") is None
+    assert books.cache_info().load_errors == 1
+    assert len(books("1 = 1")) == 3
+
+
+def test_rows_that_are_no_instances_are_a_list_too(cache: Cache) -> None:
+    """`values()` gives dicts, `values_list()` tuples, `raw()` instances."""
+
+    @cache.versioned(namespace="rows")
+    def rows(kind: str) -> Any:
+        return {
+            "dicts": Book.objects.values("title").order_by("title"),
+            "tuples": Book.objects.values_list("title", "facts").order_by("title"),
+            "flat": Book.objects.values_list("title", flat=True).order_by("title"),
+            "raw": Book.objects.raw("SELECT * FROM books_book ORDER BY title"),
+        }[kind]
+
+    for kind, first in (("dicts", {"title": "Mugs"}), ("tuples", ("Mugs", {"a": [1, None]})), ("flat", "Mugs")):
+        miss, hit = rows(kind), rows(kind)
+        assert type(miss) is type(hit) is list
+        assert miss == hit
+        assert miss[0] == first
+    assert titles(rows("raw")) == titles(rows("raw")) == ["Mugs", "Tea", "Tins"]
+    assert type(rows("raw")) is list
+
+
+def test_a_queryset_inside_something_is_evaluated_and_remains_one(cache: Cache) -> None:
+    """The hit is evaluated already; a query made from it asks about the same rows."""
+
+    @cache.versioned(namespace="page")
+    def page() -> Any:
+        return {"books": Book.objects.order_by("-price")}
+
+    with queries() as asked:
+        assert titles(page()["books"]) == ["Mugs", "Tins", "Tea"]
+    assert len(asked) == 1
+    Book.objects.create(title="Late", price=1, author=Author.objects.get(name="Bob"))
+    with queries() as asked:
+        hit = page()["books"]
+        assert titles(hit) == ["Mugs", "Tins", "Tea"]
+        assert (len(hit), bool(hit), hit[0].title) == (3, True, "Mugs")
+    assert len(asked) == 0
+    assert type(hit) is type(Book.objects.all())
+    assert sorted(titles(hit.cheap())) == ["Tea", "Tins"]
+
+
+def test_rows_inside_something_that_are_no_instances_are_refused_with_the_way_out(cache: Cache) -> None:
+    """`values()` gives dicts: a list of them is what to put there."""
 
     @cache.versioned(namespace="values")
     def values() -> Any:
-        return Book.objects.values("title")
+        return [Book.objects.values("title")]
 
-    with pytest.raises(UnencodableValue, match=r"return list\(queryset\)"):
+    with pytest.raises(UnencodableValue, match=r"put list\(queryset\) there"):
         values()
+
+
+@pytest.mark.parametrize("off", [False, True], ids=["cached", "turned off"])
+def test_an_async_function_s_queryset_is_evaluated_as_the_loop_allows(cache: Cache, off: bool) -> None:
+    """Django refuses to run a query in an event loop: it runs where Django's own asynchronous methods run theirs."""
+
+    @cache.versioned(namespace="books")
+    async def books(number: int) -> Any:
+        return Book.objects.order_by("title")[:number]
+
+    async def calls() -> list[Any]:
+        found = [await books(3), await books(3), await books.refresh(3), await books.bypass(3)]
+        found += await books.map([3, 3], concurrency=1)
+        await books.set(Book.objects.order_by("title"), 4)
+        found.append(await books(4))
+        await cache.aclose()
+        return found
+
+    with cache.disabled() if off else contextlib.nullcontext():
+        found = async_to_sync(calls)()
+    assert [type(each) for each in found] == [list] * 7
+    assert [titles(each) for each in found] == [["Mugs", "Tea", "Tins"]] * 7
 
 
 def test_an_instance_is_an_argument_by_its_model_and_primary_key(cache: Cache) -> None:

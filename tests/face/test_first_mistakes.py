@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,137 @@ def test_wrong_options_are_answered_with_what_to_write(write: Any, told: str) ->
     """A `ConfigurationError` at decoration or construction."""
     with pytest.raises(ConfigurationError, match=told):
         write()
+
+
+def decorate(**options: Any) -> Any:
+    return versioned_cache(**{"namespace": "first-mistakes", "cache": Cache(), **options})(lambda n: n)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"version": "2"}, "write version=2"),
+        ({"version": "v3"}, "write version=3"),
+        ({"version": 2.0}, "write version=2"),
+        ({"version": b"4"}, "write version=4"),
+        ({"version": "0"}, "write version=1"),
+        ({"version": "two"}, "write version=1"),
+        ({"version": True}, "write version=1"),
+        ({"ttl": "60"}, 'write 60 (seconds) or "60s"'),
+        ({"ttl": "0.5"}, 'write 0.5 (seconds) or "0.5s"'),
+        ({"ttl": "5 minutes"}, 'write "5m"'),
+        ({"ttl": "1 hour, 30 min"}, 'write "1h30m"'),
+        ({"ttl": "None"}, "write None"),
+        ({"ttl": "-5"}, 'text such as "1h30m"'),
+        ({"ttl": "5 fortnights"}, 'text such as "1h30m"'),
+        ({"error_ttl": "5"}, "write 5 (seconds)"),
+        ({"stale_if_error": "5"}, "write 5 (seconds)"),
+        ({"near": "1"}, "write 1 (seconds)"),
+        ({"near": "True"}, "write near=True"),
+        ({"near": "0.01"}, 'text such as "1h30m"'),
+        ({"jitter": "0.1"}, "write jitter=0.1"),
+        ({"jitter": "10"}, "0 to below 1."),
+        ({"audit": "0.01"}, "write audit=0.01"),
+        ({"early_refresh": "True"}, "write early_refresh=True"),
+        ({"early_refresh": "2.5"}, "write early_refresh=2.5"),
+        ({"cache_errors": "KeyError"}, "write cache_errors=(KeyError,)"),
+        ({"cache_errors": 3}, "write cache_errors=(KeyError,), say"),
+        ({"ignore": 3}, 'write ignore=("session",), say'),
+        ({"tags": 3}, 'write tags=("user:{user_id}",), say'),
+        ({"track_dependencies": "no"}, "write track_dependencies=False"),
+        ({"follow_code": "yes"}, "write follow_code=True"),
+        ({"codec": "json"}, "codec='json' is no codec"),
+        ({"cache": "redis://:secret@localhost"}, "write cache=Cache(url)"),
+        ({"cache": Cache}, "not the class Cache: call it first"),
+        ({"cache": {}}, "takes a Cache, not a builtins.dict"),
+    ],
+    ids=lambda each: "-".join(each) if isinstance(each, dict) else None,
+)
+def test_an_option_of_the_wrong_form_is_answered_with_the_right_one(options: dict[str, Any], told: str) -> None:
+    """Numbers and switches as text, times with other words, and caches that are none: refused at decoration."""
+    with pytest.raises(ConfigurationError, match=re.escape(told)) as caught:
+        decorate(**options)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"version": "2"}, "write version=2"),
+        ({"ttl": "60"}, "write 60 (seconds)"),
+        ({"socket_timeout": "1"}, "write 1 (seconds)"),
+        ({"max_entries": "100"}, "write max_entries=100"),
+        ({"max_entries": "many"}, "at least 1."),
+        ({"max_entry_bytes": "64MiB"}, "write max_entry_bytes=67108864"),
+        ({"max_entry_bytes": "1.5 MB"}, "write max_entry_bytes=1500000"),
+        ({"near_max_entries": 10.0}, "write near_max_entries=10"),
+        ({"wait_replicas": "1"}, "write wait_replicas=1"),
+        ({"generation_shards": "2"}, "write generation_shards=2"),
+        ({"enabled": "0"}, "write enabled=False"),
+        ({"observers": print}, "write observers=(print,), say"),
+    ],
+    ids=lambda each: "-".join(each) if isinstance(each, dict) else None,
+)
+def test_an_option_of_a_cache_of_the_wrong_form_is_answered_with_the_right_one(
+    options: dict[str, Any], told: str
+) -> None:
+    """The same at construction."""
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        Cache(**options)
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("localhost:6379", "redis://localhost:6379"),
+        ("localhost", "redis://localhost"),
+        ("127.0.0.1:6379/3", "redis://127.0.0.1:6379/3"),
+        ("redis:6379", "redis://redis:6379"),
+        ("redis:localhost", "redis://localhost"),
+        ("rediss:/cache.example.org:6380", "rediss://cache.example.org:6380"),
+        ("[::1]:6379", "redis://[::1]:6379"),
+        ("tcp://localhost:6379", "redis://localhost:6379"),
+        ("redis-cluster://a:1,b:2", "redis+cluster://a:1,b:2"),
+        ("valkey+sentinal://a:1/main", "valkey+sentinel://a:1/main"),
+        ("a.example.org:6379,b.example.org:6379", "redis+cluster://a.example.org:6379,b.example.org:6379"),
+        ("cache.db", "sqlite:///cache.db"),
+        ("/run/redis.sock", "unix:///run/redis.sock"),
+        (":memory:", "memory://"),
+        ("user:secret@host:6379", "redis://...@host:6379"),
+        ("redi://:secret@host:6379/1", "redis://...@host:6379/1"),
+        ("redi://host?password=secret", "redis://host"),
+        ("redi://u:se?c@secret@host?password=secret@host", "redis://..."),
+    ],
+)
+def test_an_address_that_is_no_url_is_answered_with_the_url(
+    url: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one that a `Cache` takes, but for a user name and a password, which are not repeated."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError) as caught:
+        Cache(url)
+    assert f"did you mean {meant}?" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    if "..." not in meant:
+        Cache(meant).close()
+
+
+@pytest.mark.parametrize("url", ["", "default", "postgres://u:cret@h/shop", "user:se/cret@host:6379", "cret@cache.db"])
+def test_an_address_that_could_be_anything_is_answered_with_what_there_is(url: str) -> None:
+    """No guess, and nothing of what may be a password."""
+    with pytest.raises(ConfigurationError, match=r"use memory://, sqlite:///file\.db, redis://") as caught:
+        Cache(url)
+    assert "did you mean" not in str(caught.value)
+    assert "cret" not in str(caught.value)
+
+
+def test_seconds_in_the_environment_may_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There every value is text: MEMOVER_REPORT=5 is 5 seconds, as MEMOVER_TTL=5 is."""
+    monkeypatch.setenv("MEMOVER_REPORT", "5")
+    Cache().close()
+    monkeypatch.setenv("MEMOVER_REPORT", "often")
+    with pytest.raises(ConfigurationError, match="report='often' is no duration"):
+        Cache()
 
 
 def test_a_decorated_function_says_that_it_is_cached_and_where() -> None:

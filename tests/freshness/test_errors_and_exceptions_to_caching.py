@@ -180,6 +180,28 @@ def test_not_cached_opts_out_for_one_call(way: Way) -> None:
     assert way.run(f.peek(2)) is None
 
 
+def test_a_not_cached_result_is_opened_for_whoever_runs_the_function(way: Way) -> None:
+    """With caching turned off and uncached, by itself and in a batch, the caller gets the value inside."""
+
+    @way.cached()
+    def f(x: int) -> Any:
+        return NotCached([x])
+
+    with f.cache.disabled():
+        off = [way.run(f(1)), way.run(f.refresh(1)), *way.run(f.map([1]))]
+    assert [*off, way.run(f.bypass(1))] == [[1]] * 4
+
+
+def test_a_not_cached_result_is_opened_inside_a_load_of_its_own(sync_way: Way) -> None:
+    """A function that calls itself with the same key is run, and gets the value inside."""
+
+    @sync_way.cached(ignore=("again",))
+    def f(x: int, again: bool = True) -> Any:
+        return [f(x, False)] if again else NotCached(x)
+
+    assert f(1) == [1]
+
+
 def test_those_who_wait_for_a_not_cached_result_have_it(sync_way: Way, start: Callable[..., Any]) -> None:
     """One load for all who were there; each with a copy of its own."""
     began, go_on = threading.Event(), threading.Event()
