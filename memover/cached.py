@@ -548,7 +548,7 @@ class Warmed(NamedTuple):
         for outcome in outcomes:
             if outcome.error is not None:
                 failed += 1
-            elif outcome.source is Source.FRESH:
+            elif outcome.source in (Source.FRESH, Source.NEAR):
                 fresh += 1
             else:
                 loaded += 1

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -53,7 +53,8 @@ def memover_cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
             with _aliases(cache), using(cache):
                 yield cache
         finally:
-            _empty(cache)
+            if not cache._state.store.local:
+                _empty(url, cache.prefix)
 
 
 def _aliases(cache: Cache) -> AbstractContextManager[object]:
@@ -66,12 +67,11 @@ def _aliases(cache: Cache) -> AbstractContextManager[object]:
     return isolated_caches(cache)
 
 
-def _empty(cache: Cache) -> None:
-    store: Any = cache._state.store
-    if hasattr(store, "visit"):
-        from memover.stores.redis.scan import remove_prefix
+def _empty(url: str, prefix: str) -> None:
+    from memover.stores.survey import open_survey, remove_prefix
 
-        remove_prefix(store, cache.prefix)
+    with closing(open_survey(url)) as survey:
+        remove_prefix(survey, prefix)
 
 
 @pytest.fixture(name="assert_cached")

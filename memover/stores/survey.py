@@ -24,7 +24,17 @@ from memover.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["HEAD_LIMIT_BYTES", "Facts", "Page", "Right", "Server", "Survey", "open_survey", "survey_of"]
+__all__ = [
+    "HEAD_LIMIT_BYTES",
+    "Facts",
+    "Page",
+    "Right",
+    "Server",
+    "Survey",
+    "open_survey",
+    "remove_prefix",
+    "survey_of",
+]
 
 HEAD_LIMIT_BYTES = 1024
 """How much of a value `facts` reads unless asked for more: a header with the longest names is about this long."""
@@ -202,6 +212,14 @@ def survey_of(store: Any) -> Survey:
             survey: Survey = _class_of(kind).over(store)
             return survey
     raise ConfigurationError(f"{store.address} is a store that nothing outside this process can look into.")
+
+
+def remove_prefix(survey: Survey, prefix: str) -> None:
+    """Remove every key of a prefix, leases and generations too: for tests, which own theirs. Raises `StoreError`."""
+    for pattern in (f"{prefix}:*", f"{{{prefix}:*"):
+        for page in survey.keys(pattern.encode()):
+            if page.keys:
+                survey.unlink(page.keys)
 
 
 def _class_of(kind: str) -> Any:

@@ -3,14 +3,15 @@
     ```python            runs, in one namespace for the page; what an expression's comment shows is compared
     ```python            with a first line such as `# rates.py`: becomes that file
     ```console           each line after `$ ` runs in one shell for the page; what stands below is compared with its output
-    ```bash              must be the shell's language; it is not run
     ```toml              must be TOML; with a first line such as `# pyproject.toml` it becomes that file
     <!-- setup ... -->   Python that a page does not show: names that its fragments take for granted
-    <!-- not run: ... --> says of the next block why it is not run
 
 In an expected output `...` stands for any text. A comment is compared when it begins with a Python literal: `f(7)  # 49`, or
 `f(7)  # 49: the square`. `redis://localhost:6379/0` becomes the address of the test's Redis. Blocks `python before` and
 `python after` are those of `test_moving`.
+
+What would be passed over is an error: a block of another kind or in a list, a console block without a command, a comment that looks like
+a value where it cannot be compared (in a function, in a file, or not a literal), and a file that no later block of the page names.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ __all__ = ["Block", "WrongOutput", "blocks_of", "run"]
 REDIS = "redis://localhost:6379/0"
 _PIECE = re.compile(
     r"^<!-- setup\n(?P<setup>.*?)^-->"
-    r"|^<!-- not run: (?P<why>[^\n]+?) -->\n+(?=```)"
-    r"|^```(?P<kind>[^\n]*)\n(?P<code>.*?)^```",
+    r"|^(?P<inside>[ >]*)```(?P<kind>[^\n]*)\n(?P<code>.*?)^[ >]*```",
     re.MULTILINE | re.DOTALL,
 )
+_VALUE = re.compile(r"-?\d|[\"'\[{]|b[\"']|(?:True|False|None)\b")
+"""How a comment begins that shows a value, or seems to."""
 _FILE = re.compile(r"# ([\w/]+\.(?:py|toml))\n")
 
 
@@ -54,19 +56,17 @@ class WrongOutput(AssertionError):
 def blocks_of(text: str) -> list[Block]:
     """The blocks of a page that are to be run. Raises ValueError for a kind that is not known here."""
     blocks: list[Block] = []
-    skipped = False
     for found in _PIECE.finditer(text):
-        if found["why"]:
-            skipped = True
-        elif found["setup"] is not None:
+        if found["setup"] is not None:
             blocks.append(Block("python", found["setup"], text.count("\n", 0, found.start("setup")) + 1))
-        else:
-            kind = found["kind"].strip()
-            if not skipped and kind in ("python", "console", "bash", "toml"):
-                blocks.append(Block(kind, found["code"], text.count("\n", 0, found.start("code")) + 1))
-            elif not skipped and not _is_prose(kind):
-                raise ValueError(f"a block of kind {kind!r}: tests/docs/pages.py does not know how to run it")
-            skipped = False
+            continue
+        kind, line = found["kind"].strip(), text.count("\n", 0, found.start("code")) + 1
+        if found["inside"]:
+            raise ValueError(f"line {line}: a block in a list or a quotation is not run; put it at the margin")
+        if kind in ("python", "console", "toml"):
+            blocks.append(Block(kind, found["code"], line))
+        elif not _is_prose(kind):
+            raise ValueError(f"a block of kind {kind!r}: tests/docs/pages.py does not know how to run it")
     return blocks
 
 
@@ -78,15 +78,17 @@ def run(blocks: list[Block], directory: Path, url: str, env: dict[str, str]) -> 
     """Run the blocks in `directory`. Raises `WrongOutput`, or AssertionError with the traceback of what failed."""
     shell = Shell(directory, env)
     program: list[str] = []
-    for block in blocks:
+    for number, block in enumerate(blocks):
         code = block.code.replace(REDIS, url)
         name = _FILE.match(code)
         if block.kind == "toml":
             _check_toml(code)
-        elif block.kind == "bash":
-            shell.run(f"bash -n <<'END'\n{code}END", None, block.line)
         if name is not None and block.kind != "console":
             path = directory / name[1]
+            if block.kind == "python":
+                checked(code, block.line, everywhere=False)
+                if not any(re.search(rf"\b{path.stem}\b", later.code) for later in blocks[number + 1 :]):
+                    raise ValueError(f"line {block.line}: nothing on the page runs {name[1]}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(code, encoding="utf-8")
         elif block.kind == "console":
@@ -101,6 +103,8 @@ def run(blocks: list[Block], directory: Path, url: str, env: dict[str, str]) -> 
 
 def commands(code: str) -> Iterator[tuple[str, str]]:
     """The commands of a console block, each with the output that is shown below it."""
+    if not code.startswith("$ "):
+        raise ValueError(f"a console block begins with a command, `$ ...`: {code!r}")
     for part in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:]:
         command, _, output = part.partition("\n")
         yield command, output
@@ -149,22 +153,29 @@ _HEAD = """def _shows(line, value, shown):
 """
 
 
-def checked(code: str, line: int) -> str:
-    """The code, with a comparison in place of each expression whose comment shows its value."""
+def checked(code: str, line: int, *, everywhere: bool = True) -> str:
+    """The code, with a comparison in place of each expression whose comment shows its value.
+
+    Raises ValueError for a comment that seems to show a value and is not compared; in a file (not `everywhere`) none is."""
     comments = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(code).readline)
         if token.type == tokenize.COMMENT
     }
     tree = ast.parse(code)
+    expressions = [node for node in ast.walk(tree) if isinstance(node, ast.Expr)]
     changed = code.split("\n")
-    for statement in reversed(tree.body):
+    for statement in sorted(expressions, key=lambda node: -node.lineno):
         last = statement.end_lineno or statement.lineno
-        if not isinstance(statement, ast.Expr) or last not in comments:
+        comment = comments.get(last, "")
+        shown = literal(comment)
+        if shown is None and not _VALUE.match(comment):
             continue
-        shown = literal(comments[last])
-        if shown is None:
-            continue
+        if shown is None or not everywhere or statement not in tree.body:
+            raise ValueError(
+                f"line {line + last - 1}: the comment {comment!r} is not compared: show values at the margin, "
+                f"as literals, with a colon before what follows"
+            )
         source = ast.get_source_segment(code, statement.value)
         changed[statement.lineno - 1 : last] = [f"_shows({line + statement.lineno - 1}, ({source}), {shown[0]})"]
     return "\n".join(changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,10 +59,18 @@ def test_the_tutorial_runs_without_a_server(tmp_path: Path) -> None:
         ("```console\n$ false\n```\n", "false"),
         ("```python\n# f.py\nprint(7)\n```\n```console\n$ python f.py\n8\n```\n", "7"),
         ("```toml\nx = = 1\n```\n", "Invalid"),
+        ("```python\n# f.py\nx = 1\n```\n", "nothing on the page runs f.py"),
+        ("```python\n# f.py\nabs(-1)  # 2\n```\n```console\n$ python f.py\n```\n", "'2' is not compared"),
+        ("```python\ndef f():\n    abs(-1)  # 2\n```\n", "line 3: the comment '2' is not compared"),
+        ("```python\nabs(-1)  # 2, or so\n```\n", "'2, or so' is not compared"),
+        ("```python\nabs(-1)  # [...]\n```\n", "shows .Ellipsis., and it is 1"),
+        ("```python\nabs(-1)  # [one]\n```\n", "is not compared"),
+        ("```console\nls\n```\n", "begins with a command"),
+        ("* a list\n\n  ```python\n  nowhere\n  ```\n", "in a list"),
     ],
 )
 def test_a_page_that_shows_something_wrong_is_found_out(text: str, wrong: str, tmp_path: Path) -> None:
-    """Values, names, outputs, statuses, files, TOML."""
+    """Values, names, outputs, statuses, files, TOML; and what would be passed over."""
     with pytest.raises((AssertionError, ValueError), match=wrong):
         run(text, tmp_path)
 
@@ -69,7 +78,7 @@ def test_a_page_that_shows_something_wrong_is_found_out(text: str, wrong: str, t
 def test_a_page_that_is_right_passes(tmp_path: Path) -> None:
     """With `...` for what differs from run to run, exports, and a setup that is not shown."""
     run(
-        "<!-- setup\nname = 'x'\n-->\n```python\nname * 2  # 'xx'\n```\n<!-- not run: an example -->\n```python\nnowhere\n```\n"
+        "<!-- setup\nname = 'x'\n-->\n```python\nname * 2  # 'xx'\nname * 3  # the name, three times\n```\n"
         "```console\n$ export NAME=x\n$ echo $NAME is $RANDOM or so\nx is ... or so\n```\n",
         tmp_path,
     )
@@ -79,3 +88,9 @@ def test_a_block_of_an_unknown_kind_is_found_out() -> None:
     """A block that nobody runs would go wrong unnoticed."""
     with pytest.raises(ValueError, match="'ruby'"):
         pages.blocks_of("```ruby\nputs 1\n```\n")
+
+
+def test_programs_before_and_after_stand_where_they_are_run() -> None:
+    """In the guides to moving, whose test runs them."""
+    pairs = [page for page in WITH_CODE if re.search("^```python (before|after)$", page.read_text(), re.MULTILINE)]
+    assert pairs and {page.parent.name for page in pairs} == {"moving"}

@@ -247,6 +247,17 @@ def test_map_asks_the_store_for_what_is_not_near(
     assert {command.args for command in mine} <= {(f"{prefix}:gen:@all".encode(),)}
 
 
+def test_warm_counts_what_is_near_as_fresh(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """Nothing was loaded for it."""
+    source = Source()
+    f = near_function(cache_of(redis_url), source, near=60)
+    assert tuple(f.warm(range(3))) == (0, 3, 0)
+    comes_near(f, 1)
+    before = f.cache_info().near_hits
+    assert tuple(f.warm(range(3))) == (3, 0, 0)
+    assert f.cache_info().near_hits > before and source.loads == 3
+
+
 def test_map_does_not_serve_what_was_invalidated(redis_url: str, cache_of: Callable[..., Cache]) -> None:
     source = Source()
     f = near_function(cache_of(redis_url), source, near=60)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,6 +105,20 @@ def test_each_test_has_a_fresh_prefix_in_redis(project: Path, redis_url: str, re
     status, told = run(project, "--memover-url", redis_url)
     assert status == 0, told
     assert set(redis_client.scan_iter("*test-*")) <= before
+
+
+def test_each_test_has_a_fresh_prefix_in_a_file(project: Path, tmp_path: Path) -> None:
+    """The same on SQLite: no entry, token or lease of a test is left in the file."""
+    status, told = run(project, "--memover-url", f"sqlite:///{tmp_path}/results.db")
+    assert status == 0, told
+    with closing(sqlite3.connect(tmp_path / "results.db")) as file:
+        left = [
+            key
+            for query in ("SELECT key FROM entries", "SELECT name FROM tokens", "SELECT key FROM leases")
+            for (key,) in file.execute(query)
+            if "test-" in key
+        ]
+    assert left == []
 
 
 def test_a_url_from_outside_is_used(project: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

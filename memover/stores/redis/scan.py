@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from memover.stores.redis.connect import Node
 
-__all__ = ["RedisSurvey", "remove_prefix"]
+__all__ = ["RedisSurvey"]
 
 _NO_TOUCH = (b"CLIENT", b"NO-TOUCH", b"ON")
 _TOUCH = (b"CLIENT", b"NO-TOUCH", b"OFF")
@@ -277,19 +277,3 @@ def _int(text: str | None) -> int | None:
     except ValueError:
         return None
     return int(number) if math.isfinite(number) else None
-
-
-def remove_prefix(store: RedisStore, prefix: str, *, step: int = 1000) -> None:
-    """Remove every key of a prefix, leases and generations too: for tests, which own theirs. Raises `StoreError`."""
-    for pattern in (f"{prefix}:*", f"{{{prefix}:*"):
-        for node in store.nodes():
-            cursor = b"0"
-            while True:
-                (answer,) = store.visit(node, [(b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", b"%d" % step)])
-                if isinstance(answer, Exception):
-                    raise translated(answer, store.address)
-                cursor, keys = answer
-                if keys:
-                    store.visit(node, [(b"UNLINK", key) for key in keys])
-                if cursor == b"0":
-                    break
