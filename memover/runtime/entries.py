@@ -179,6 +179,8 @@ class Entries:
                 describe = partial(self.described, call.key, call.args, call.kwargs)
                 fresh_for = policy.lifetime(result, describe, self.state.default_ttl, random.random())
             except Exception as error:
+                if from_outside(error):
+                    raise
                 return Sealed(error=error)  # of the user's ttl= or cache_if=
         if fresh_for <= 0:
             self.counters.refused_stores += 1
