@@ -6,12 +6,12 @@ hold on to it, so that a call costs nothing extra.
 
 from __future__ import annotations
 
-import weakref
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memover.errors import ConfigurationError
 from memover.latch import Latch
+from memover.living import Living
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ class Follower(Protocol):
 _latch = Latch()
 _default: Any = None
 _swapped: list[Any] = []
-_followers: weakref.WeakSet[Any] = weakref.WeakSet()
+_followers: Living[Any] = Living()
 _make: Callable[[], Any] | None = None
 _resolve: Callable[[str], Any] | None = None
 _codec_of: Callable[[str], Any] | None = None

@@ -28,6 +28,7 @@ from memover.keys.names import check_version, generation_key, tag_of
 from memover.keys.ownership import Claimed, claim
 from memover.keys.shards import unsharded, with_shards
 from memover.latch import Latch
+from memover.living import Living
 from memover.model import CacheInfo, Entry, Generation, Key, etag_of
 from memover.runtime.bare import acached_call, cached_call
 from memover.runtime.function import Function
@@ -51,7 +52,7 @@ __all__ = ["Definition", "Resident", "age_of"]
 T = TypeVar("T")
 
 _moving = Latch()
-_declared: weakref.WeakSet[Any] = weakref.WeakSet()
+_declared: Living[Any] = Living()
 """The caches that know of the versions of all functions on the default cache."""
 
 

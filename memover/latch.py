@@ -13,6 +13,8 @@ import time
 from threading import get_ident
 from typing import TYPE_CHECKING
 
+from memover.errors import raised_beneath
+
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
     from types import CodeType, FrameType
@@ -48,7 +50,9 @@ class FramePresence:
             return False
         try:
             frame.clear()  # refuses while the frame is being executed; afterwards there is nothing left in it to lose
-        except RuntimeError:
+        except RuntimeError as error:
+            if raised_beneath(error):
+                raise
             return True
         self._frame = None
         return False

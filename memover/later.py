@@ -35,7 +35,13 @@ class Later:
         mine = object()
         try:
             _importing[mine] = self._module
-            module = import_module(self._module)
+            try:
+                module = import_module(self._module)
+            except ModuleNotFoundError as error:
+                # Python's own search answers so where it takes what a signal handler raised in the middle of it for an answer.
+                if error.name != self._module:
+                    raise
+                module = import_module(self._module)
         finally:
             _importing.pop(mine, None)
         names = vars(sys.modules[self._user])

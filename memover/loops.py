@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
+from memover.errors import raised_beneath, raised_by_handler
 from memover.later import later
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ async def in_thread(function: Callable[[], T]) -> T:
     """
     try:
         loop = asyncio.get_running_loop()
-    except RuntimeError:
+    except RuntimeError as error:
+        if raised_beneath(error):
+            raise
         raise asyncio_only() from None
     if not threading.main_thread().is_alive():
         return function()  # an executor that is made now fails again when the loop is closed
@@ -46,8 +49,8 @@ async def in_thread(function: Callable[[], T]) -> T:
 
     try:
         waiting = loop.run_in_executor(None, work)
-    except RuntimeError:
-        if not turn:
+    except RuntimeError as error:
+        if not turn or raised_by_handler(error):
             raise
         turn.pop()
         return function()

@@ -32,7 +32,7 @@ class Floor(NamedTuple):
     tools: str = ""
 
 
-WORDS = "errors model clocks latch loops later durations spelling"
+WORDS = "errors model clocks latch living loops later durations spelling"
 TOOLS = f"{WORDS} options classes policy keys codec schema"
 INSIDE = f"{TOOLS} engine stores runtime"
 KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
@@ -46,13 +46,14 @@ FLOORS = {
     "durations": Floor("errors spelling"),
     "options": Floor("errors spelling"),
     "clocks": Floor("", "time"),
-    "latch": Floor("", "threading time asyncio"),
-    "loops": Floor("later", "asyncio threading"),
+    "latch": Floor("errors", "threading time asyncio"),
+    "living": Floor(""),
+    "loops": Floor("errors later", "asyncio threading"),
     # what a class is
     "classes": Floor("errors", "os"),
     # tools
     "policy": Floor("errors model durations spelling"),
-    "keys": Floor("errors model latch later classes spelling", f"os {KNOWN_TYPES}"),
+    "keys": Floor("errors model latch living later classes spelling", f"os {KNOWN_TYPES}"),
     "codec": Floor("errors later classes", f"msgpack zstandard {KNOWN_TYPES}"),
     "schema": Floor("errors classes", "os"),
     "schema.lock": Floor("errors schema", "tomli tomli_w"),
@@ -76,7 +77,7 @@ FLOORS = {
     "runtime.heart": Floor(f"{TOOLS} engine stores.near runtime", "select socket time _thread threading random os"),
     "runtime.report": Floor(f"{TOOLS} engine runtime stores.survey __version__", "os socket _thread time random"),
     # the face; a module of it may name `Cache` for types
-    "default": Floor("errors latch"),
+    "default": Floor("errors latch living"),
     "definition": Floor(f"{INSIDE} default cache.Cache", "os"),
     "cached": Floor(f"{INSIDE} default definition cache.Cache", "wrapt time"),
     "decoration": Floor(f"{INSIDE} definition cached"),
@@ -345,19 +346,12 @@ LOCKS = {
     ("stores.sqlite.job", "_thread.allocate_lock"),
     # Written in C, so that nothing comes between its lock and what it does.
     ("runtime.run", "queue.SimpleQueue"),
-    # Weak collections lock nothing. One that is interrupted while it is iterated over keeps weak references that are dead
+    # Weak dictionaries lock nothing. One that is interrupted while it is iterated over keeps weak references that are dead
     # until it goes itself: some 100 bytes each, and never a wrong answer.
-    ("default", "weakref.WeakSet"),
-    ("definition", "weakref.WeakSet"),
     ("definition", "weakref.WeakKeyDictionary"),
     ("keys.places", "weakref.WeakKeyDictionary"),
-    ("runtime.state", "weakref.WeakSet"),
-    ("runtime.background", "weakref.WeakSet"),
-    ("stores.near", "weakref.WeakSet"),
-    ("keys.canonical", "weakref.WeakSet"),
     ("stores.memory.entries", "weakref.WeakValueDictionary"),
     ("stores.sqlite.forks", "weakref.WeakValueDictionary"),
-    ("stores.sqlite.store", "weakref.WeakSet"),
     # Programs of their own, which run nobody's functions.
     ("web.watch", "concurrent.futures.ThreadPoolExecutor"),
     ("testing.worker", "threading.Lock"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import memover
+import memover.later
 
 ROOT = Path(memover.__file__).parent
 CODE = "import sys\nfrom memover import versioned_cache, Cache\nCache()\nprint(*sys.modules)"
@@ -84,3 +85,26 @@ def test_a_child_does_not_wait_for_a_module_that_another_thread_was_importing(tm
         "import builtins\nbuiltins.began.set()\nbuiltins.go.wait(30)\nanswer = 42\n"
     )
     assert run(FORKING, str(tmp_path)).strip() == "42"
+
+
+def test_a_search_that_was_interrupted_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's search takes an AttributeError of a signal handler for a finder without `find_spec`, and finds nothing."""
+
+    searched: list[str] = []
+
+    def search(name: str) -> object:
+        searched.append(name)
+        if len(searched) == 1:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return importlib.import_module(name)
+
+    monkeypatch.setattr("memover.later.import_module", search)
+    late = memover.later.later(__name__, "colorsys")
+    assert late.rgb_to_hsv(0, 0, 0) == (0.0, 0.0, 0)
+    assert searched == ["colorsys", "colorsys"]
+
+
+def test_a_module_that_is_missing_is_said_to_be() -> None:
+    """The second search has the last word."""
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        _ = memover.later.later(__name__, "no_such_module").anything

@@ -20,6 +20,7 @@ from memover.classes.kinds import Kind, field_names, foreign, frozen, kind_of
 from memover.classes.layout import base_of
 from memover.classes.places import moved, place_of
 from memover.classes.registered import family_of
+from memover.errors import raised_beneath
 from memover.later import later
 
 if TYPE_CHECKING:
@@ -212,8 +213,9 @@ def _copy(error: Any, kind: Any) -> Any:
             if type(each).__name__ == "member_descriptor" and each.__get__(error) is not None:
                 try:
                     each.__set__(made, each.__get__(error))
-                except (AttributeError, TypeError):  # read-only, and made from the arguments
-                    continue
+                except (AttributeError, TypeError) as fault:  # read-only, and made from the arguments
+                    if raised_beneath(fault):
+                        raise
     for name in _PARTS:
         setattr(made, name, getattr(error, name))
     made.__traceback__ = error.__traceback__

@@ -31,11 +31,11 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from memover.classes.naming import class_name
 from memover.errors import ConfigurationError, UnkeyableArgument
 from memover.keys.passing import hint_for
+from memover.living import Living
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -300,7 +300,7 @@ def _encode_told(value: Told, active: Active) -> bytes:
 
 _TABLE[Told] = _encoders[Told] = _encode_told
 
-_forgetting: WeakSet[Any] = WeakSet()
+_forgetting: Living[Any] = Living()
 
 
 def forget_with(other: Any) -> None:

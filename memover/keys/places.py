@@ -19,6 +19,7 @@ from itertools import count
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memover.errors import raised_beneath
 from memover.latch import Latch
 
 from .captures import Capture
@@ -245,7 +246,9 @@ class Places:
         while True:
             try:
                 at, key, serial = self._released.popleft()
-            except IndexError:
+            except IndexError as error:
+                if raised_beneath(error):
+                    raise
                 return
             if key is None:
                 self._gone.pop(at, None)

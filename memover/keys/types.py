@@ -38,6 +38,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memover.errors import raised_beneath
+
 from . import qualified
 from .canonical import Active, Refused, composite, encode_part, enter, pairs, type_name
 from .forms import fields
@@ -64,6 +66,8 @@ def _memoryview(value: Any, active: Active) -> bytes:
             raise Refused(value, "it holds pointers")
         parts = (value.format, value.shape, value.tobytes())
     except ValueError as error:
+        if raised_beneath(error):
+            raise
         raise Refused(value, str(error)) from error
     return composite("memoryview", *[encode_part(part, active) for part in parts])
 

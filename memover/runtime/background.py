@@ -13,10 +13,11 @@ import time
 from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
 from collections import deque
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from memover.clocks import monotonic
+from memover.errors import raised_by_handler
 from memover.latch import FramePresence
+from memover.living import Living
 
 if TYPE_CHECKING:
     from asyncio import Task as AsyncioTask
@@ -87,13 +88,16 @@ class Background:
             if working[0] is starting:
                 try:
                     start_new_thread(self._work, (working, self._bell))
-                except RuntimeError:
+                except RuntimeError as error:
                     working.clear()  # the system gives no thread now: the next task tries again
+                    if raised_by_handler(error):
+                        raise
                     return
         try:
             self._bell.release()
-        except RuntimeError:
-            pass  # it has been told already
+        except RuntimeError as error:  # it has been told already
+            if raised_by_handler(error):
+                raise
 
     def _work(self, working: list[FramePresence | None], bell: Any) -> None:
         tasks: list[Timed] = []
@@ -190,8 +194,10 @@ class RefreshPool:
             self._threads[thread] = FramePresence()
             try:
                 start_new_thread(self._serve, (thread, self._threads, self._waiting, self._running))
-            except RuntimeError:
+            except RuntimeError as error:
                 self._threads.pop(thread, None)
+                if raised_by_handler(error):
+                    raise
                 if not self._threads:
                     try:
                         self._waiting.remove(run)
@@ -235,7 +241,7 @@ class RefreshPool:
         return True
 
 
-_pools: WeakSet[RefreshPool] = WeakSet()
+_pools: Living[RefreshPool] = Living()
 
 
 def sweep_pools() -> None:

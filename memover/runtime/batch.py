@@ -16,7 +16,7 @@ from memover.engine.answers import Outcome, Reading
 from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.many import gather
 from memover.engine.steps import Invoke
-from memover.errors import ConfigurationError, DamagedEntry, StoreError
+from memover.errors import ConfigurationError, DamagedEntry, StoreError, raised_by_handler
 from memover.latch import FramePresence, TaskPresence
 from memover.model import Call, Source
 from memover.options import at_least
@@ -293,7 +293,9 @@ def matched(calls: Sequence[Call], answered: Any) -> list[tuple[Any, ...]]:
             alone = next(iter(arguments.values())) if len(arguments) == 1 else call
             try:
                 values.append((answered[alone],) if alone in answered else ())
-            except TypeError:  # an argument that cannot be a key of a dict cannot have been one
+            except TypeError as error:  # an argument that cannot be a key of a dict cannot have been one
+                if raised_by_handler(error):
+                    raise
                 values.append(())
         return values
     if isinstance(answered, Sequence) and not isinstance(answered, (str, bytes)) and len(answered) == len(calls):

@@ -44,7 +44,7 @@ COUNTERS = (
     Counter("too_large", "results not stored because they were longer than max_entry_bytes", "store", "too_large"),
     Counter("unencodable", "results not stored because the codec refused them", "store", "unencodable"),
     Counter("store_errors", "times that the store did not answer, or refused", "store", "store_errors"),
-    Counter("damaged", "entries that were not whole, or not of this key; each a miss", "store", "damaged"),
+    Counter("damaged", "entries that were not whole, or not of this key; misses, each counted once until it is replaced", "store", "damaged"),
     Counter("other_shape", "entries of another shape under the same version; each a miss", "store", "other_shape"),
     Counter("coarse", "results that depend on too many others to list, and carry the one coarse token", "store", "coarse"),
     Counter("invalidations", "invalidations of the namespace or of one call, by this process, that were acknowledged", "invalidate", "invalidations"),

@@ -10,7 +10,7 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 from weakref import ReferenceType
 
-from memover.errors import ConfigurationError
+from memover.errors import ConfigurationError, raised_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,8 +130,9 @@ def leave(entered: tuple[Inside, Token[Inside | None]]) -> None:
     UNDER_WAY.pop(id(entered[0]), None)
     try:
         INSIDE.reset(entered[1])
-    except ValueError:
-        pass  # a load whose event loop was closed is ended by the collector, in another context
+    except ValueError as error:  # a load whose event loop was closed is ended by the collector, in another context
+        if raised_beneath(error):
+            raise
 
 
 def current() -> Inside | None:

@@ -42,6 +42,9 @@ logger = logging.getLogger("memover")
 
 LIMIT_MS = 1 << 52
 
+UNREADABLE_LIMIT = 1000
+"""How many damaged entries are known at most, so that each is counted once."""
+
 
 def limit_ms(seconds: float) -> int:
     """The hard limit in the store, in milliseconds, for a time to live in seconds; 0 for none."""
@@ -66,6 +69,8 @@ class Entries:
         # They say themselves what is the data's fault, so everything else that comes out of them is from outside.
         self.own_codec = isinstance(codec, (ValueCodec, PickleCodec))
         self.fingerprint = b""
+        self.unreadable: dict[bytes, int] = {}
+        """Entries that were counted as damaged, each with the hash of its bytes: a miss reads one twice, and waiters more often."""
 
     # -- from bytes -----------------------------------------------------------------------------------------------------
 
@@ -76,7 +81,7 @@ class Entries:
         try:
             return read_header(raw, key.entry)
         except DamagedEntry as error:
-            self.damaged(key, error)
+            self.damaged(key, error, raw)
             return None
 
     def decode(self, raw: bytes, header: Header) -> Any:
@@ -147,7 +152,7 @@ class Entries:
             if header.kind == KIND_ERROR and not isinstance(value, Exception):
                 raise DamagedEntry("a cached error that is no exception", reason="undecodable")
         except DamagedEntry as error:
-            self.damaged(key, error)
+            self.damaged(key, error, raw)
             return None
         marks = ((key.names[0], header.generation), *header.marks)
         sealed = Sealed(raw, header=header)
@@ -179,6 +184,8 @@ class Entries:
                 describe = partial(self.described, call.key, call.args, call.kwargs)
                 fresh_for = policy.lifetime(result, describe, self.state.default_ttl, random.random())
             except Exception as error:
+                if from_outside(error):
+                    raise
                 return Sealed(error=error)  # of the user's ttl= or cache_if=
         if fresh_for <= 0:
             self.counters.refused_stores += 1
@@ -314,12 +321,18 @@ class Entries:
                 self.state.max_entry_bytes,
             )
 
-    def damaged(self, key: Key, error: DamagedEntry) -> None:
-        """An entry could not be read: count it and tell the observers."""
+    def damaged(self, key: Key, error: DamagedEntry, raw: bytes) -> None:
+        """An entry could not be read: count it and tell the observers, once, however often these bytes are read."""
         if error.reason.startswith("other-shape"):  # counted where it was found
             if error.reason == "other-shape":
                 self.emit("other-shape", key, error=error)
             return
+        known, seen = self.unreadable, hash(raw)
+        if known.get(key.entry) == seen:
+            return
+        if len(known) >= UNREADABLE_LIMIT:
+            known.clear()
+        known[key.entry] = seen
         self.counters.damaged += 1
         self.emit("damaged", key, error=error, detail=error.reason)
 

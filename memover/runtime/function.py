@@ -306,6 +306,8 @@ class Function(Loading):
             self.emit("store-refused", call.key, size=len(sealed.raw))
             return
         counters.stores += 1
+        if self.unreadable:
+            self.unreadable.pop(call.key.entry, None)
         if header is not None and header.marks and any(name == self.coarse_name for name, _ in header.marks):
             counters.coarse += 1
         if self.last_answers is not None and header is not None:

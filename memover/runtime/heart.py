@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from memover.clocks import boottime
-from memover.errors import ConfigurationError, StoreError, StoreTimeout
+from memover.errors import ConfigurationError, StoreError, StoreTimeout, raised_by_handler
 from memover.keys.names import token_prefixes, transient
 from memover.latch import FramePresence
 from memover.model import Event
@@ -122,9 +122,11 @@ class Heart:
             for end in mine.bell:
                 end.setblocking(False)
             start_new_thread(_work, (ref(self), mine))
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError) as error:
             self._runs = {}  # the system gives none now: the next call tries again
             mine.drop()
+            if raised_by_handler(error):
+                raise
 
     def close(self) -> None:
         """End the thread and its connection. The next call begins anew."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memover.engine import load as flows
 from memover.engine.answers import Outcome
 from memover.engine.steps import Invoke
-from memover.errors import StoreError
+from memover.errors import StoreError, raised_beneath, raised_by_handler
 from memover.latch import TaskPresence
 from memover.later import later
 from memover.loops import asyncio_only
@@ -232,7 +232,9 @@ def running_loop(call: CachedCall) -> asyncio.AbstractEventLoop:
     """The event loop of this call. Raises `RuntimeError` that says what is supported where there is none of asyncio's."""
     try:
         return asyncio.get_running_loop()
-    except RuntimeError:
+    except RuntimeError as error:
+        if raised_beneath(error):
+            raise
         function: Any = call.function
         raise asyncio_only(function.name) from None
 
@@ -248,8 +250,9 @@ async def adrive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup:
     def abandon() -> None:
         try:
             loop.call_soon_threadsafe(task.cancel)
-        except RuntimeError:
-            pass  # the loop is closed, and the task went with it
+        except RuntimeError as error:  # the loop is closed, and the task went with it
+            if raised_by_handler(error):
+                raise
 
     call.flight.abandon = abandon
     try:

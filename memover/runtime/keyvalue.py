@@ -180,7 +180,7 @@ class KeyValueEntries(Function):
         try:
             header = read_header(raw, key.entry, whole=whole)
         except DamagedEntry as error:
-            self.damaged(key, error)
+            self.damaged(key, error, raw)
             return None
         if header.kind != KIND_KEY_VALUE or judge(header, key.names, (generation,), wall()) is not FRESH:
             return None
@@ -191,7 +191,7 @@ class KeyValueEntries(Function):
         try:
             return self.decode(raw, header)
         except DamagedEntry as error:
-            self.damaged(key, error)
+            self.damaged(key, error, raw)
             return MISSING
 
     def at_hand(self, text: str) -> Any:

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memover.clocks import monotonic
-from memover.errors import StoreError
+from memover.errors import StoreError, raised_beneath
 from memover.latch import TaskPresence
 from memover.later import later
 from memover.runtime import tasks
@@ -143,8 +143,9 @@ class Leases:
         if not self._store.local:
             try:
                 loop = asyncio.get_running_loop()
-            except RuntimeError:
-                pass
+            except RuntimeError as error:
+                if raised_beneath(error):
+                    raise
             else:
                 task = loop.create_task(self._arelease(lease))
                 lease.releasing = TaskPresence(task, loop)  # it stays noted, in case the loop is closed before

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memover.clocks import monotonic
 from memover.engine.answers import Outcome
 from memover.engine.steps import Await, Invoke, Run, Send, Sleep, Spawn, Together
-from memover.errors import StoreError
+from memover.errors import StoreError, raised_beneath, raised_by_handler
 from memover.latch import FramePresence, TaskPresence, inside_section
 from memover.later import later
 from memover.loops import in_thread
@@ -217,8 +217,9 @@ async def _aawait(step: Await) -> None:
             return
         try:
             loop.call_soon_threadsafe(ring)
-        except RuntimeError:
-            pass  # that loop has been closed: nobody waits there any more
+        except RuntimeError as error:  # that loop has been closed: nobody waits there any more
+            if raised_by_handler(error):
+                raise
 
     if not flight.join(wake):
         return
@@ -244,8 +245,9 @@ def _bell() -> tuple[Any, Callable[[], None]]:
     def wake() -> None:
         try:
             bell.release()
-        except RuntimeError:
-            pass  # it rang already
+        except RuntimeError as error:  # it rang already
+            if raised_by_handler(error):
+                raise
 
     return bell, wake
 
@@ -326,8 +328,9 @@ def _together(step: Together[T]) -> list[T]:
                 except BaseException as error:
                     waiting.clear()
                     ended.put((at, None, error))
-        except IndexError:
-            pass
+        except IndexError as empty:
+            if raised_beneath(empty):
+                raise
 
     threads: list[int] = []
     # A handler that interrupted a section of its own thread does the work itself: workers might wait for that section.
@@ -335,8 +338,10 @@ def _together(step: Together[T]) -> list[T]:
         for _ in range(min(step.limit, len(flows))):
             try:
                 threads.append(start_new_thread(copy_context().run, (work,)))
-            except RuntimeError:
-                break  # the system gives no more threads: the caller's own does the rest
+            except RuntimeError as fault:  # the system gives no more threads: the caller's own does the rest
+                if raised_by_handler(fault):
+                    raise
+                break
     if not threads:
         work()
     failure: BaseException | None = None

@@ -6,7 +6,6 @@ import importlib
 import logging
 import os
 import sys
-import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 from memover.engine.tokens import Witness
@@ -14,6 +13,7 @@ from memover.errors import StoreError
 from memover.keys.names import coarse_key
 from memover.keys.shards import with_shards
 from memover.later import later, under_way
+from memover.living import Living
 from memover.runtime import tasks
 from memover.runtime.auditing import Places
 from memover.runtime.background import Background, RefreshPool
@@ -89,7 +89,7 @@ class CacheState:
         self.flights = Flights()
         self.unleased = UnleasedLoads()
         self.leases = Leases(store, BACKGROUND, lambda task: tasks.keep(task, self))
-        self.functions: weakref.WeakSet[Function] = weakref.WeakSet()
+        self.functions: Living[Function] = Living()
         self.versions_limit = VERSIONS_LIMIT
         """How many schema versions the witness holds at most before those of functions that are gone are looked for."""
         self.near_max_entries = near_max_entries
@@ -212,7 +212,7 @@ class CacheState:
             self.owe(name, repeat)
 
 
-_states: weakref.WeakSet[CacheState] = weakref.WeakSet()
+_states: Living[CacheState] = Living()
 
 
 def _before_fork() -> None:

@@ -21,6 +21,7 @@ from memover.model import Source
 from memover.runtime.dependencies import enter, leave
 from memover.runtime.flights import Flight
 from memover.runtime.hit import settled
+from memover.runtime.results import evaluated, is_lazy
 from memover.runtime.run import run
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def straight_miss(
                     start = perf_counter()
                     try:
                         value = function.function(*args, **kwargs)
+                        if is_lazy(value):
+                            value = evaluated(value)
                     except BaseException as error:
                         raised = error
                     finally:

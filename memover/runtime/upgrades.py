@@ -134,7 +134,7 @@ class Upgrading:
             outcome.outside = True
             return outcome
         if isinstance(error, DamagedEntry):
-            function.damaged(key, error)
+            function.damaged(key, error, self._raw)
             return None
         function.counters.upgrade_errors += 1
         function.emit("upgrade-error", key, error=error, detail=f"from version {self._version}")

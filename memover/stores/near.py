@@ -23,12 +23,12 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-from weakref import WeakSet
 
 from memover.engine.judge import VERSION
 from memover.engine.tokens import parse
 from memover.keys.names import of_calls
 from memover.latch import Latch
+from memover.living import Living
 from memover.model import MISSING
 from memover.stores.sieve import Sieve
 
@@ -370,7 +370,7 @@ class Tier:
         return found - before
 
 
-_tiers: WeakSet[Tier] = WeakSet()
+_tiers: Living[Tier] = Living()
 
 
 def moved(names: Sequence[bytes]) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memover.errors import raised_beneath
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -52,7 +54,9 @@ class Sieve:
                 self._ahead = ahead
             try:
                 text = self._ahead.pop()
-            except IndexError:  # a signal handler was here in between
+            except IndexError as error:  # a signal handler was here in between
+                if raised_beneath(error):
+                    raise
                 continue
             item = items.get(text)
             if item is None:

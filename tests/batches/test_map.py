@@ -592,7 +592,7 @@ def test_a_damaged_entry_among_hits_is_loaded_again(redis_way: Way, redis_client
         squares.loads.clear()
         assert squares.map(range(6)) == [0, 1, 4, 9, 16, 25]
         assert sorted(squares.loads) == [1, 2, 3, 5]
-        assert squares.square.cache_info().damaged >= 3
+        assert squares.square.cache_info().damaged == 3
         squares.loads.clear()
         assert squares.map(range(6)) == [0, 1, 4, 9, 16, 25]
         assert squares.loads == []

@@ -90,11 +90,11 @@ def test_a_damaged_entry_is_a_miss_and_an_event(redis_way: Way, redis_client: An
         assert way.run(f.peek(1)) is None
         assert way.run(f(1)) == [1]
         damaged = [event for event in events if event.name == "damaged"]
-        assert damaged
+        assert len(damaged) == 1  # however often these bytes were read
         assert damaged[0].key == f.key(1)
         assert damaged[0].detail
         assert [event.source for event in events if event.name == "lookup"] == [Source.LOADED]
-    assert f.cache_info().damaged >= 8
+    assert f.cache_info().damaged == 8
 
 
 def test_an_observer_that_raises_breaks_nothing_and_is_logged_once(

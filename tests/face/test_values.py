@@ -266,7 +266,7 @@ def test_a_codec_of_ones_own_is_used(way: Way) -> None:
     g = way.cached("codec")(greet)
     assert way.run(g("tea")) == way.run(g("tea")) == {"hello": "tea"}
     assert runs == ["tea", "tea"]
-    assert g.cache_info().damaged > 0
+    assert g.cache_info().damaged == 1
     assert len(decoded) == 1
 
 

@@ -141,7 +141,7 @@ def test_an_error_of_a_class_that_is_gone_is_a_miss(redis_way: Way) -> None:
     reader = redis_way.cached("renamed", cache=redis_way.new_cache(), cache_errors=NotFound)(writer.__wrapped__)
     with pytest.raises(Local):
         redis_way.run(reader())
-    assert reader.cache_info().damaged >= 1
+    assert reader.cache_info().damaged == 1
     assert reader.cache_info().loads == 1
 
 

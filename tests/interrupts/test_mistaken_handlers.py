@@ -84,3 +84,70 @@ def test_a_mistake_in_a_handler_is_not_the_templates(error: type[Exception]) -> 
             assert type(caught.value) is error
         finally:
             signal.signal(signal.SIGUSR2, before)
+
+
+@pytest.mark.parametrize("error", [KeyError, LookupError, RuntimeError, ValueError])
+@pytest.mark.parametrize("option", ["ttl", "cache_if"])
+def test_a_mistake_in_a_handler_ends_a_batch(option: str, error: type[Exception]) -> None:
+    """It strikes in a callable that is asked once for each result of a bulk loader, and none is asked again."""
+    asked = 0
+
+    def on_signal(number: int, frame: Any) -> None:
+        raise error("time is up")
+
+    def asks(result: int, call: Any) -> float:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            signal.raise_signal(signal.SIGUSR2)
+        return 60.0
+
+    with Cache() as cache:
+        options: dict[str, Any] = {option: asks}
+
+        @cache.versioned(namespace="f", **options)
+        def f(x: int) -> int:
+            return x
+
+        @f.batch_load
+        def several(calls: Any) -> list[int]:
+            return [call.arguments["x"] for call in calls]
+
+        before = signal.signal(signal.SIGUSR2, on_signal)
+        try:
+            with pytest.raises(error, match="time is up"):
+                f.map([1, 2, 3])
+        finally:
+            signal.signal(signal.SIGUSR2, before)
+        assert asked == 2
+        assert f.map([1, 2, 3]) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("error", [KeyError, RuntimeError])
+def test_a_mistake_in_a_handler_is_not_a_want_of_threads(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It strikes while a batch starts its threads."""
+
+    def on_signal(number: int, frame: Any) -> None:
+        raise error("time is up")
+
+    def strike(*_: Any) -> int:
+        signal.raise_signal(signal.SIGUSR2)
+        return 0
+
+    with Cache() as cache:
+
+        @cache.versioned(namespace="f")
+        def f(x: int) -> int:
+            return x
+
+        before = signal.signal(signal.SIGUSR2, on_signal)
+        try:
+            monkeypatch.setattr("memover.runtime.run.copy_context", strike)
+            with pytest.raises(error, match="time is up"):
+                f.map([1, 2, 3])
+        finally:
+            signal.signal(signal.SIGUSR2, before)
+        monkeypatch.undo()
+        assert f.map([1, 2, 3]) == [1, 2, 3]

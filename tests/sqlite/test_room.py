@@ -209,10 +209,10 @@ def test_the_file_shrinks_again(make: Callable[..., SqliteStore], path: str, mon
     """Everything expires: the file is given back to the disk, step by step."""
     store = make()
     for number in range(1500):
-        keep(store, key_of(str(number)), os.urandom(8000), 1000)
+        keep(store, key_of(str(number)), os.urandom(8000), 600_000)
     store.close()
     assert os.stat(path).st_size > 10_000_000
-    later(monkeypatch, 2)
+    later(monkeypatch, 601)
     assert store.tidy(30)
     store.close()
     assert os.stat(path).st_size < 3_000_000

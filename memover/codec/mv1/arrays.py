@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Refused, extension
 from memover.codec.mv1.writer import BUFFER_LIMIT
+from memover.errors import raised_by_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,9 @@ def _dtype_text(dtype: Any) -> Any:
         for form in (text, {"aligned": text}):
             try:
                 again = _dtype(form)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError) as error:
+                if raised_by_handler(error):
+                    raise
                 continue
             if again == dtype and again.str == dtype.str and again.isalignedstruct == dtype.isalignedstruct:
                 return form

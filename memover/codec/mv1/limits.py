@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from memover.errors import raised_by_handler
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -133,7 +135,9 @@ class Hashes:
         """Raise ValueError when too many different ones have the hash of `value`, which was stored as `data`."""
         try:
             number = hash(value)
-        except TypeError:  # bytearrays, signalling NaNs: no keys
+        except TypeError as error:  # bytearrays, signalling NaNs: no keys
+            if raised_by_handler(error):
+                raise
             return
         if self._first.setdefault(number, data) != data:
             more = self._more.setdefault(number, set())

@@ -9,6 +9,7 @@ import msgpack
 from memover.classes.naming import class_name
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Mark, extension
+from memover.errors import raised_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,8 +56,9 @@ def state_of(value: Any, slots: dict[str, Any], has_dict: bool) -> dict[str, Any
     for name, slot in slots.items():
         try:
             state[name] = slot.__get__(value)
-        except AttributeError:
-            continue
+        except AttributeError as error:
+            if raised_beneath(error):
+                raise
     return state
 
 

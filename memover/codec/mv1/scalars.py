@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memover.codec.mv1 import format as f
 from memover.codec.mv1 import moments
 from memover.codec.mv1.format import Refused, extension
+from memover.errors import raised_by_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,6 +143,8 @@ def encode_pattern(value: re.Pattern[Any], writer: Any) -> ExtType:
     try:
         writer.patterns.add(pattern, value.flags)
     except ValueError as error:
+        if raised_by_handler(error):
+            raise
         raise Refused(str(error), "store their source texts") from None
     if value.flags & re.DEBUG or len(pattern) > PATTERN_LIMIT_CHARS:
         raise Refused(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memover.codec.envelope import KIND_KEY_VALUE, Header, payload_of, read_header, rewritten
 from memover.engine.judge import is_fresh
 from memover.engine.store import INTEGER, INTEGER_LIMIT, Change, Parcel, Stamp
-from memover.errors import DamagedEntry
+from memover.errors import DamagedEntry, raised_by_handler
 from memover.model import MISSING
 from memover.stores.memory.entries import Item, MemoryEntries, Slim, immediate, limit
 
@@ -57,7 +57,9 @@ class MemoryKeyValues(MemoryEntries):
                     return Change(False, generation, False)
                 try:
                     value = int(bytes(payload_of(raw, header))) + delta
-                except (DamagedEntry, ValueError):
+                except (DamagedEntry, ValueError) as error:
+                    if raised_by_handler(error):
+                        raise
                     return Change(False, generation)
                 if not -INTEGER_LIMIT < value < INTEGER_LIMIT:
                     return Change(False, generation, False)

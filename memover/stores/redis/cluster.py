@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MasterDownError, MovedError
 
-from memover.errors import StoreTimeout, StoreUnavailable
+from memover.errors import StoreTimeout, StoreUnavailable, raised_by_handler
 from memover.stores.redis.connect import lost, translated
 
 if TYPE_CHECKING:
@@ -122,7 +122,9 @@ class Topology:
                 return self._owners  # another has asked at the same time
             try:
                 owners = _owners(answer, node)
-            except (TypeError, ValueError, IndexError, AttributeError):
+            except (TypeError, ValueError, IndexError, AttributeError) as error:
+                if raised_by_handler(error):
+                    raise
                 cause = StoreUnavailable(
                     f"{node[0]}:{node[1]} answered CLUSTER SLOTS with {answer!r:.100}: is it a Cluster?"
                 )

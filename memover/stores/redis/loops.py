@@ -14,6 +14,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic
+from memover.errors import raised_beneath, raised_by_handler
 from memover.loops import asyncio_only
 from memover.stores.redis.mux import Mux
 from memover.stores.redis.opening import Crowded, Opening
@@ -86,8 +87,10 @@ class Lane:
         def ended(opening: Opening) -> None:
             try:
                 loop.call_soon_threadsafe(self._take_over, opening)
-            except RuntimeError:
+            except RuntimeError as error:
                 opening.close()  # that loop has been closed
+                if raised_by_handler(error):
+                    raise
 
         opening = Opening(self._make, ended)
         opening.start()
@@ -268,7 +271,9 @@ class Homes:
         """The running loop's. Raises `RuntimeError` that says what is supported where there is none of asyncio's."""
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:
+        except RuntimeError as error:
+            if raised_beneath(error):
+                raise
             raise asyncio_only() from None
         home = self._homes.get(id(loop))
         if home is None or home.loop() is not loop:
@@ -282,7 +287,9 @@ class Homes:
         """Close all loops' connections to one node: another server is the right one now."""
         try:
             here = asyncio.get_running_loop()
-        except RuntimeError:
+        except RuntimeError as error:
+            if raised_beneath(error):
+                raise
             here = None
         for home in list(self._homes.values()):
             loop = home.loop()
@@ -293,8 +300,9 @@ class Homes:
                 continue
             try:
                 loop.call_soon_threadsafe(home.retire, node)
-            except RuntimeError:
-                pass  # closed meanwhile
+            except RuntimeError as error:  # closed meanwhile
+                if raised_by_handler(error):
+                    raise
 
     def sweep(self) -> None:
         """Close what closed loops left open."""

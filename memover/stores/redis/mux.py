@@ -26,6 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 
 from memover.clocks import monotonic
+from memover.errors import raised_by_handler
 from memover.stores.redis.connect import ValueFault
 from memover.stores.redis.limits import FLOOR_BYTES, FLOOR_COMMANDS
 from memover.stores.redis.resp import NOT_ENOUGH, new_reader
@@ -132,8 +133,9 @@ class Mux:
             self.sock.recv(1, socket.MSG_PEEK)
         except _NOT_NOW:
             return False
-        except (OSError, ValueError):
-            pass
+        except (OSError, ValueError) as error:
+            if raised_by_handler(error):
+                raise
         return True
 
     def close(self, error: Exception | None = None) -> None:

@@ -25,7 +25,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from memover.clocks import monotonic
-from memover.errors import ConfigurationError
+from memover.errors import ConfigurationError, raised_by_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -283,7 +283,9 @@ class Opening:
         """Begin. Where the system gives no thread, it is done in the caller's."""
         try:
             start_new_thread(self._run, ())
-        except RuntimeError:
+        except RuntimeError as error:
+            if raised_by_handler(error):
+                raise
             self._run()
 
     def _run(self) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from memover.clocks import monotonic
-from memover.errors import StoreUnavailable, raised_beneath
+from memover.errors import StoreUnavailable, raised_beneath, raised_by_handler
 from memover.stores.redis.connect import ValueFault, lost
 from memover.stores.redis.connection import Connection
 from memover.stores.redis.limits import FLOOR_BYTES
@@ -80,8 +80,9 @@ class Pool:
                         raise error
                     try:
                         return self.idle.pop()
-                    except IndexError:
-                        pass  # another was quicker
+                    except IndexError as empty:  # another was quicker
+                        if raised_beneath(empty):
+                            raise
                 if mine is None and self._count() < self._size():
                     mine = self._open_another()
                 if bell is None:
@@ -90,8 +91,9 @@ class Pool:
                     self._waiting.append(bell)  # before looking, so that nothing comes between
                 try:
                     return self.idle.pop()
-                except IndexError:
-                    pass
+                except IndexError as empty:
+                    if raised_beneath(empty):
+                        raise
                 left = end - monotonic()
                 if left <= 0:
                     if mine is None:
@@ -105,8 +107,10 @@ class Pool:
             if bell is not None:
                 try:
                     self._waiting.remove(bell)
-                except ValueError:
+                except ValueError as error:
                     self._ring()  # it was for us, and another may need it
+                    if raised_beneath(error):
+                        raise
             if mine is not None and not mine.done:
                 mine.abandon()
 
@@ -184,7 +188,9 @@ class Pool:
                 return
             try:
                 bell.release()
-            except RuntimeError:
+            except RuntimeError as error:
+                if raised_by_handler(error):
+                    raise
                 continue
             if not all_of_them:
                 return
@@ -200,8 +206,10 @@ class Pool:
         """Close what is idle."""
         while True:
             try:
-                self.idle.pop().close()
-            except IndexError:
+                self.idle.pop().close()  # in no variable: a frame that a traceback keeps would keep its place as well
+            except IndexError as error:
+                if raised_beneath(error):
+                    raise
                 return
 
     def retire(self) -> None:

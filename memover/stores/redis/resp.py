@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from redis import exceptions
 
+from memover.errors import raised_beneath, raised_by_handler
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -52,7 +54,9 @@ def server_error(text: str) -> Exception:
         return exceptions.ResponseError(rest if code == "ERR" else text)
     try:
         return kind(rest)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError) as error:
+        if raised_by_handler(error):
+            raise
         return exceptions.ResponseError(text)  # MOVED or ASK without an address
 
 
@@ -114,7 +118,9 @@ class PureReader:
             return server_error(line.decode("utf-8", "replace")), end
         try:
             number = int(line)
-        except ValueError:
+        except ValueError as error:
+            if raised_beneath(error):
+                raise
             raise exceptions.InvalidResponse(f"an answer begins with {bytes(kind)!r}") from None
         if kind == b":":
             return number, end

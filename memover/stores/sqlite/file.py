@@ -113,7 +113,9 @@ class File:
         while self.kept:
             try:
                 self._close(self.kept.pop()[1])
-            except IndexError:
+            except IndexError as error:
+                if raised_beneath(error):
+                    raise
                 break
 
     def drain(self, pool: list[Connection]) -> None:
@@ -121,7 +123,9 @@ class File:
         while pool:
             try:
                 connection = pool.pop()
-            except IndexError:
+            except IndexError as error:
+                if raised_beneath(error):
+                    raise
                 break
             self._close(connection)
 

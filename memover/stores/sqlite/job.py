@@ -5,7 +5,7 @@ from __future__ import annotations
 from _thread import allocate_lock, get_ident
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from memover.errors import StoreUnavailable
+from memover.errors import StoreUnavailable, raised_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,9 @@ class Job(Generic[T]):
         self._thread = get_ident()
         try:
             self._unbegun.pop()
-        except IndexError:
+        except IndexError as error:
+            if raised_beneath(error):
+                raise
             raise StoreUnavailable("nobody waits for this any more") from None
         try:
             return self._work()
@@ -44,7 +46,9 @@ class Job(Generic[T]):
         """Whether it had not begun, and now never does."""
         try:
             self._unbegun.pop()
-        except IndexError:
+        except IndexError as error:
+            if raised_beneath(error):
+                raise
             return False
         return True
 

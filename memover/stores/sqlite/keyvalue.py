@@ -13,7 +13,7 @@ from memover.clocks import monotonic
 from memover.codec.envelope import KIND_KEY_VALUE, payload_of, read_header, rewritten
 from memover.engine.judge import is_fresh
 from memover.engine.store import INTEGER, INTEGER_LIMIT, TOKEN_MARGIN_MS, Change
-from memover.errors import DamagedEntry, StoreTimeout
+from memover.errors import DamagedEntry, StoreTimeout, raised_by_handler
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.schema import FOREVER
@@ -171,7 +171,9 @@ class SqliteKeyValues:
                 return Change(False, generation, False)
             try:
                 value = int(bytes(payload_of(found.raw, found.header))) + delta
-            except (DamagedEntry, ValueError):
+            except (DamagedEntry, ValueError) as error:
+                if raised_by_handler(error):
+                    raise
                 return Change(False, generation)
             if not -INTEGER_LIMIT < value < INTEGER_LIMIT:
                 return Change(False, generation, False)

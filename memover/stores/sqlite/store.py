@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 import time
-import weakref
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +25,7 @@ from memover.clocks import monotonic
 from memover.engine.steps import Run
 from memover.engine.store import TOKEN_MARGIN_MS, Seen
 from memover.errors import StoreError, StoreUnavailable, raised_beneath
+from memover.living import Living
 from memover.loops import in_thread
 from memover.stores.breaker import Breaker
 from memover.stores.sqlite.failures import ERRORS
@@ -53,7 +53,7 @@ __all__ = ["SqliteStore"]
 T = TypeVar("T")
 
 _numbers = count(1)
-_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+_stores: Living[SqliteStore] = Living()
 
 
 class SqliteStore(SqliteKeyValues):
@@ -258,8 +258,9 @@ class SqliteStore(SqliteKeyValues):
                 ((version,),) = connection.execute("PRAGMA data_version").fetchall()
                 self._watching.append((pool, connection, number))
                 return number, version
-        except (IndexError, *ERRORS):
-            pass
+        except (IndexError, *ERRORS) as error:
+            if raised_beneath(error):
+                raise
         return self._guarded(self._watch, self._reads)
 
     def _watch(self, deadline: float) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from _thread import start_new_thread
 from typing import TYPE_CHECKING
 
 from memover.clocks import monotonic
-from memover.errors import StoreError
+from memover.errors import StoreError, raised_by_handler
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.file import RECENT_MS, Busy
 from memover.stores.sqlite.moments import time_ms
@@ -181,8 +181,9 @@ class Tidier:
         self._at_work = monotonic()
         try:
             start_new_thread(self._work, ())
-        except RuntimeError:
-            pass  # the system gives no more threads, or the interpreter ends: another time
+        except RuntimeError as error:  # the system gives no more threads, or the interpreter ends: another time
+            if raised_by_handler(error):
+                raise
 
     def _work(self) -> None:
         time.sleep(_BEHIND_SECONDS)
