@@ -2,23 +2,27 @@
 
 Starting Python and importing the command line takes half a second of processor time, and a fork of a process that
 has done both some milliseconds. What runs in the fork has its own directory, environment, arguments, module path, input
-and outputs, and ends as an interpreter does. That a command starts from nothing is the matter of other tests: those
+and outputs. That a command starts from nothing is the matter of other tests: those
 of the documentation, of the examples and of the packages.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -30,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Fork", "probe_by_fork", "run_fork", "start_fork"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_LOADED = ("attrs", "msgspec", "pydantic", "memover.cli.serve", "memover.web.app", "uvicorn")
-"""What programs import besides the command line, and takes long: where it is installed."""
+_LOADED = ("attrs", "msgspec", "pydantic", "redis", "uvicorn", "wrapt")
+"""What programs import besides memover, and takes long: where it is installed."""
 _SERVE = "import sys; from tests.servers import forking; forking._serve(int(sys.argv[1]))"
 
 
@@ -126,14 +130,14 @@ def _without_memover(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _serve(descriptor: int) -> None:
-    """Fork for whoever connects; in a fork, become the program and return as it does."""
-    import memover.cli.app
-    import memover.cli.probe
+    """Fork for whoever connects; in a fork, become the program."""
     import memover.cli.project
 
-    for name in _LOADED:
-        with contextlib.suppress(ModuleNotFoundError):
-            importlib.import_module(name)
+    everything = [each.name for each in pkgutil.walk_packages(memover.__path__, "memover.", onerror=lambda _: None)]
+    for name in (*_LOADED, *everything):
+        if not name.startswith("memover.django") and not name.endswith(("__main__", "pytest_plugin")):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
     memover.cli.project.start_probe = probe_by_fork
     own = {"", os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     base = [each for each in sys.path if each not in own]
@@ -158,7 +162,6 @@ def _serve(descriptor: int) -> None:
             os.dup2(each, number)
             os.close(each)
         _become(order, base)
-        return
 
 
 def _bury() -> None:
@@ -179,8 +182,9 @@ def _order(line: socket.socket) -> tuple[dict[str, Any], list[int]]:
 def _become(order: dict[str, Any], base: list[str]) -> None:
     """Be the interpreter that `python -m` would have started, and run the module."""
     os.chdir(order["cwd"])
+    address = _server()
     os.environ.clear()
-    os.environ.update(order["env"], MEMOVER_TEST_FORKS=_server())
+    os.environ.update(order["env"], MEMOVER_TEST_FORKS=address)
     path = order["env"].get("PYTHONPATH", "")
     sys.path[:] = [order["cwd"], *filter(None, path.split(os.pathsep)), *base]
     sys.dont_write_bytecode = bool(order["env"].get("PYTHONDONTWRITEBYTECODE"))
@@ -188,4 +192,20 @@ def _become(order: dict[str, Any], base: list[str]) -> None:
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     module, *arguments = order["argv"]
     sys.argv[:] = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    status: Any = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+        status = 1
+    # What an interpreter does at its end, but for taking itself apart, which takes ten times as long as all the rest.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status or 0)
