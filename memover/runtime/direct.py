@@ -12,12 +12,16 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
+from memover.clocks import wall
+from memover.codec.envelope import read_header, seal
 from memover.engine import load as flows
-from memover.engine.answers import Outcome, Reading
+from memover.engine.answers import Outcome, Reading, Sealed
 from memover.engine.call import CachedCall
-from memover.errors import StoreError
+from memover.errors import StoreError, UnencodableValue
 from memover.latch import FramePresence
+from memover.model import MISSING
 from memover.runtime.dependencies import INSIDE, enter, leave
+from memover.runtime.entries import limit_ms
 from memover.runtime.flights import Flight
 from memover.runtime.hit import absent, settled
 from memover.runtime.run import run
@@ -25,7 +29,6 @@ from memover.runtime.run import run
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from memover.engine.answers import Sealed
     from memover.engine.store import Seen
     from memover.model import Key
     from memover.runtime.function import Function
@@ -57,8 +60,64 @@ def missed(function: Function) -> Missed:
     return _plainly(function, direct, whole)
 
 
+class _Unread(Sealed):
+    """A value sealed for the store, whose header is read from its bytes only when somebody wants it."""
+
+    __slots__ = ("_entry",)
+
+    def __init__(self, raw: bytes, expire_ms: int, entry: bytes) -> None:
+        self.raw = raw
+        self.expire_ms = expire_ms
+        self.value = MISSING
+        self.error = self.codec = None
+        self.places = ()
+        self._entry = entry
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "header":
+            raise AttributeError(name)
+        header = self.header = read_header(self.raw, self._entry)
+        return header
+
+
+def _sealing(function: Function) -> Callable[[CachedCall, Outcome], Sealed | None]:
+    """As the function's `seal`, for a value that is stored as it is encoded, with the generation alone and a fixed ttl; None
+    for any other, which `seal` then looks at."""
+    state, policy, codec, encode = function.state, function.policy, function.codec_name, function.encode
+    fresh_for = state.default_ttl if policy.ttl is None else policy.ttl
+
+    def sealed(call: CachedCall, done: Outcome) -> Sealed | None:
+        try:
+            payload = encode(done.value)
+        except UnencodableValue:
+            return None
+        size = len(payload)
+        if size >= state.compress_from_bytes or size > state.max_entry_bytes or size > state.expanded_bytes_limit:
+            return None
+        now, entry = wall(), call.key.entry
+        assert done.marks is not None and not callable(fresh_for), "see the callers"
+        raw = seal(
+            payload,
+            key=entry,
+            generation=done.marks[0][1],
+            codec=codec,
+            created_at=now,
+            load_time=done.load_time,
+            fresh_until=now + fresh_for,
+            usable_until=now + fresh_for,
+            fingerprint=function.own_fingerprint(),
+        )
+        return _Unread(raw, expire_ms, entry)
+
+    if callable(fresh_for) or fresh_for <= 0 or policy.cache_if is not None or policy.jitter:
+        return lambda call, done: None
+    expire_ms = limit_ms(fresh_for)
+    return sealed
+
+
 def _plainly(function: Function, direct: Direct, whole: Missed) -> Missed:
     state, observers, witness, inside = function.state, function.observers, function.witness, INSIDE.get
+    plainly_sealed = _sealing(function)
     load, tracks, lease_ms = function.function, function.policy.track_dependencies, function.lease_ms
 
     def call(key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any], seen: Seen, began: float) -> Any:
@@ -123,7 +182,9 @@ def _plainly(function: Function, direct: Direct, whole: Missed) -> Missed:
     def stored(this: CachedCall, token: str, done: Outcome) -> Outcome:
         # The end of `engine.load.conclude`.
         assert done.marks is not None, "its generation"
-        sealed: Sealed | None = function.seal(this, done, done.marks)
+        sealed = plainly_sealed(this, done)
+        if sealed is None:
+            sealed = function.seal(this, done, done.marks)
         if sealed is None or sealed.error is not None or this.closed():
             run(flows.give_back(this, token, failed=True))
             if sealed is not None and sealed.error is not None:
@@ -135,7 +196,11 @@ def _plainly(function: Function, direct: Direct, whole: Missed) -> Missed:
                 kept = direct.put(this.key, token, sealed.raw, sealed.expire_ms)
             else:
                 kept = run(function.store.store(this.entry(token, sealed)))
-            this.kept(token, sealed, kept)
+            if kept and function.last_answers is None and not observers.busy:
+                function.let_go(token)
+                function.counters.stores += 1
+            else:
+                this.kept(token, sealed, kept)
         except StoreError as error:
             function.store_failed(this.key, error)
             if error.refused:

@@ -65,6 +65,8 @@ SITUATIONS = {
     "compressed": Situation(lambda x: "a" * 50_000),
     "None": Situation(lambda x: None),
     "a ttl for ever": Situation(lambda x: x, {"ttl": None}),
+    "jitter": Situation(lambda x: x, {"jitter": 1e-9}),
+    "its own ttl": Situation(lambda x: x, {"ttl": 7.5}),
     "a ttl of its own": Situation(lambda x: x, {"ttl": lambda result, call: 7.0}),
     "a ttl that raises": Situation(lambda x: x, {"ttl": lambda result, call: 1 / 0}, writes=TAKEN),
     "declined": Situation(lambda x: x, {"cache_if": lambda result, call: False}, writes=TAKEN),
