@@ -55,6 +55,7 @@ from memover.engine.judge import FRESH, FRESH_SOURCE, is_fresh, judge
 from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING
 from memover.runtime.dependencies import INSIDE, UNDER_WAY
+from memover.runtime.direct import missed
 from memover.runtime.hit import aabsent, absent, ageneral, general, inside_a_load, settled
 from memover.runtime.near import fill, made, standing, ticket_of
 from memover.runtime.run import Stepwise
@@ -208,7 +209,7 @@ def cached_call(
             if hot is not None:
                 install(hot)
 
-    bare = Bare(function, tier, warmed)
+    bare, loaded = Bare(function, tier, warmed), missed(function)
     at_hand, served = bare.at_hand, bare.served
     near, straight = function.near is not None, straight_miss(function)
 
@@ -247,7 +248,7 @@ def cached_call(
         if seen.raw is None and straight is not None and not function.late and inside() is None:
             return straight(key, args, kwargs, seen, began)
         value = served(key, seen, forgotten, ticket)
-        return value if value is not MISSING else absent(function, key, args, kwargs, None, seen, began)
+        return value if value is not MISSING else loaded(key, args, kwargs, seen, began)
 
     return call
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.engine.store import TOKEN_MARGIN_MS, Request, StoredEntry
 from memover.runtime.run import run
-from memover.stores.sqlite import file, keyvalue, moments, reading, tidy, writing
+from memover.stores.sqlite import direct, file, keyvalue, moments, reading, tidy, writing
 from memover.stores.sqlite import store as stores
 from memover.stores.sqlite.schema import PIECE_BYTES
 from tests.sqlite.conftest import GENERATION, entry_bytes, header_of, keep, key_of, nonce, valid
@@ -36,7 +37,7 @@ def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     def ahead() -> int:
         return real() + int(seconds * 1000)
 
-    for module in (file, keyvalue, reading, stores, tidy, writing):
+    for module in (direct, file, keyvalue, reading, stores, tidy, writing):
         monkeypatch.setattr(module, "time_ms", ahead)
 
 
@@ -368,3 +369,23 @@ def test_data_version_changes_with_every_commit_of_anybody(
     os.unlink(store.path)
     time.sleep(0.002)
     assert store.data_version() != after
+
+
+def test_noting_what_was_read_writes_few_pages(
+    make: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are noted in the order that they have in the file, whatever the order in which they were read."""
+    store = make()
+    keys = [key_of(str(number)) for number in range(2000)]
+    for key in keys:
+        keep(store, key, bytes(200))
+    assert store.tidy(10)
+    later(monkeypatch, 60)
+    random.Random(1).shuffle(keys)
+    for key in keys:
+        assert valid(store, key) is not None
+    store._file.rows("PRAGMA wal_checkpoint(TRUNCATE)", (), time.monotonic() + 5)
+    store._tidier._note_recent()
+    ((noted,),) = store._file.rows("SELECT count(*) FROM entries WHERE used > ?", (moments.time_ms() + 30_000,), None)
+    assert noted == len(keys)
+    assert store._file.log_bytes() < len(keys) // 4 * 4096

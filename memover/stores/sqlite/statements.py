@@ -128,6 +128,15 @@ RETURNING {"".join(f"(SELECT token FROM tokens WHERE name = {each}), " for each 
 (SELECT raw FROM entries WHERE key = ?1 AND expires > ?4), (SELECT size FROM entries WHERE key = ?1 AND expires > ?4)"""
 
 
+TAKE = """INSERT INTO leases (key, holder, under, ends)
+SELECT ?1, ?2, ?3, ?4 WHERE (SELECT token FROM tokens WHERE name = ?5) = ?3
+AND NOT EXISTS (SELECT 1 FROM entries WHERE key = ?1 AND expires > ?6)
+ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, under = excluded.under, ends = excluded.ends
+WHERE ends <= ?6 OR under IS NULL OR under <> excluded.under"""
+"""key, holder, token as read, ends, name, now · the lease is taken as `acquire` takes one, if that is the token and there is no
+entry."""
+
+
 ROWS = 64
 """How many rows a statement of a batch has at most."""
 

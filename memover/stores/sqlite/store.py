@@ -28,6 +28,7 @@ from memover.errors import StoreError, StoreUnavailable, raised_beneath
 from memover.living import Living
 from memover.loops import in_thread
 from memover.stores.breaker import Breaker
+from memover.stores.sqlite.direct import Direct
 from memover.stores.sqlite.failures import ERRORS
 from memover.stores.sqlite.file import Busy
 from memover.stores.sqlite.forks import file_at
@@ -155,6 +156,10 @@ class SqliteStore(SqliteKeyValues):
 
     def release(self, key: Key, token: str, failed: bool) -> Flow[None]:
         return self._write_flow(lambda deadline: self._writer.release(key, token, failed, deadline), final=True)
+
+    def direct(self) -> Direct:
+        """The writes of a plain miss in the calling thread, for `runtime.direct`."""
+        return Direct(self._file, self._tidier, self._writes, lambda work: self._guarded(work, self._writes))
 
     def renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes] = ()) -> Flow[bool]:
         return self._write_flow(lambda deadline: self._writer.renew(key, token, lease_ms, names, deadline))

@@ -257,7 +257,8 @@ class Tidier:
         recent, file.recent = file.recent, {}
         file.recent_before = recent.copy()
         file.recent_due = time_ms() + RECENT_MS
-        rows = list(recent)[-_RECENT_ROWS:]
+        # In their order in the file: a statement's rows are then on few pages, each of which it writes to the log.
+        rows = sorted(list(recent)[-_RECENT_ROWS:])
         for at in range(0, len(rows), _NOTED_AT_ONCE):
             # Not those that were written, or noted by another process, a moment ago.
             some = rows[at : at + _NOTED_AT_ONCE]

@@ -1,0 +1,81 @@
+"""The two writes of a plain miss, performed where they are called: for calls that may wait in their own thread.
+
+They are what `acquire` and `store` of the store come to for a call that has no token but its generation and found no entry.
+Whatever else turns out is answered with False, and the caller goes the whole way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memover.errors import raised_beneath
+from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite.connections import changed
+from memover.stores.sqlite.failures import ERRORS
+from memover.stores.sqlite.moments import time_ms
+from memover.stores.sqlite.schema import FOREVER, INLINE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from memover.model import Key
+    from memover.stores.breaker import Breaker
+    from memover.stores.sqlite.file import File
+    from memover.stores.sqlite.tidy import Tidier
+
+__all__ = ["Direct"]
+
+
+class Direct:
+    """The direct writes of one store. `whole_way(work)` performs `work(deadline)` as the store's other writes are performed: it waits for the
+    lock, and counts failures against `breaker`. Methods raise `StoreError`."""
+
+    longest = INLINE_BYTES
+    """The greatest number of bytes of an entry for `put`."""
+
+    def __init__(
+        self, file: File, tidier: Tidier, breaker: Breaker, whole_way: Callable[[Callable[[float], int]], int]
+    ) -> None:
+        self._file = file
+        self._tidier = tidier
+        self._breaker = breaker
+        self._whole_way = whole_way
+
+    def take(self, key: Key, holder: str, lease_ms: int, generation: bytes) -> bool:
+        """Take the lease on a key, if its generation still is this one, no entry is there, and nobody has it under that
+        generation. False: nothing was changed."""
+        now = time_ms()
+        asked = (key.text, holder, generation, now + lease_ms, key.names[0].decode(), now)
+        return self._write(sql.TAKE, asked) == 1
+
+    def put(self, key: Key, holder: str, raw: bytes, expire_ms: int) -> bool:
+        """Store an entry of at most `longest` bytes, without tokens to be kept for it, if `holder` has the lease, and give the
+        lease back. False: it was not stored."""
+        now = time_ms()
+        expires = now + expire_ms if expire_ms else FOREVER
+        stored = self._write(sql.STORE, (key.text, holder, now, raw, len(raw), None, expires)) == 1
+        self._tidier.wrote(len(raw), 2)
+        return stored
+
+    def _write(self, statement: str, parameters: Sequence[object]) -> int:
+        # As `File.count`, but for what has to be waited for, opened, or mended: that is left to it.
+        file = self._file
+        moment = time_ms()
+        if moment != file.moment:
+            file.look(moment)
+        idle = file.idle
+        if not self._breaker.tripped:
+            try:
+                connection = idle.pop()
+            except IndexError as error:
+                if raised_beneath(error):
+                    raise
+            else:
+                try:
+                    count = changed(connection, statement, parameters)
+                except ERRORS:
+                    file.give_back(idle, connection)
+                else:
+                    file.give_back(idle, connection)
+                    return count
+        return self._whole_way(lambda deadline: file.count(statement, parameters, deadline))
