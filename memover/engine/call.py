@@ -300,13 +300,9 @@ class CachedCall:
             step.posted = partial(self._answered, step.read, token, sealed)
         return step
 
-    def _answered(
-        self, read: Callable[[list[Any]], bool], token: str, sealed: Sealed, answers: list[Any] | StoreError
-    ) -> None:
+    def _answered(self, read: Callable[[list[Any]], bool], token: str, sealed: Sealed, answers: list[Any]) -> None:
         """The store's answer, after the call."""
         try:
-            if isinstance(answers, StoreError):
-                raise answers
             self.kept(token, sealed, read(answers))
         except StoreError as error:
             self.function.store_failed(self.key, error)

@@ -30,8 +30,6 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from memover.errors import StoreError
-
 __all__ = [
     "POSTED",
     "Await",
@@ -90,7 +88,7 @@ class Send(Step[T]):
 
     `urgent` passes an open circuit (invalidations do); `once` forbids sending again what may have been applied. `posted` is
     for an answer that the flow need not wait for: a link may answer `POSTED`, which the flow is then given, and call
-    `posted` with the answers or the `StoreError` when it knows, from whichever thread."""
+    `posted` with the answers when it knows them, or why there are none, from whichever thread."""
 
     __slots__ = ("commands", "link", "once", "posted", "read", "urgent")
 
@@ -108,7 +106,7 @@ class Send(Step[T]):
         self.read = read
         self.urgent = urgent
         self.once = once
-        self.posted: Callable[[list[Any] | StoreError], None] | None = None
+        self.posted: Callable[[list[Any]], None] | None = None
 
     def __iter__(self) -> Generator[Step[Any], Any, T]:
         answers: list[Any] = yield self

@@ -59,7 +59,6 @@ from memover.runtime.direct import missed
 from memover.runtime.hit import aabsent, absent, ageneral, general, inside_a_load, settled
 from memover.runtime.near import fill, made, standing, ticket_of
 from memover.runtime.run import Stepwise
-from memover.runtime.straight import straight_miss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,7 +210,7 @@ def cached_call(
 
     bare, loaded = Bare(function, tier, warmed), missed(function)
     at_hand, served = bare.at_hand, bare.served
-    near, straight = function.near is not None, straight_miss(function)
+    near = function.near is not None
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if observers.busy or (near and witness.owed) or (under_way and inside() is not None):
@@ -245,8 +244,8 @@ def cached_call(
             seen = fetch(key)
         except StoreError as error:
             return absent(function, key, args, kwargs, error, None, began)
-        if seen.raw is None and straight is not None and not function.late and inside() is None:
-            return straight(key, args, kwargs, seen, began)
+        if seen.raw is None:
+            return loaded(key, args, kwargs, seen, began)
         value = served(key, seen, forgotten, ticket)
         return value if value is not MISSING else loaded(key, args, kwargs, seen, began)
 

@@ -1,14 +1,15 @@
-"""The plain miss of a `def` function on a store that writes in the calling thread: no generator, two writes.
+"""The plain miss of a `def` function on a store that performs its steps in the calling thread: no generator, two steps.
 
-It is what `engine.load` says of a call without tags, windows, observers or an enclosing load that found no entry: take the
+It is what `engine.load` says of a call without windows, observers or an enclosing load that found no entry: take the
 lease, load, store. The rules are the same, and so are the parts that keep them: the flight and the lease are noted before
 the lease is asked for, the load is marked in its context, the lease holder alone stores, and the entry carries the
-generation read before its load. Where anything else turns out (the lease is another's, an entry has come, the load raised or
-used cached results, the store failed), the flow goes on from there. A test holds the two together.
+tokens read before its load. Where anything else turns out (the lease is another's, an entry has come, the load raised or
+used cached results, the store failed), the flow goes on from there. Tests hold the two together.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,34 +18,45 @@ from memover.codec.envelope import read_header, seal
 from memover.engine import load as flows
 from memover.engine.answers import Outcome, Reading, Sealed
 from memover.engine.call import CachedCall
+from memover.engine.marks import captured
+from memover.engine.steps import POSTED
 from memover.errors import StoreError, UnencodableValue
 from memover.latch import FramePresence
-from memover.model import MISSING
+from memover.model import MISSING, Source
 from memover.runtime.dependencies import INSIDE, enter, leave
 from memover.runtime.entries import limit_ms
 from memover.runtime.flights import Flight
 from memover.runtime.hit import absent, settled
+from memover.runtime.results import evaluated, is_lazy
 from memover.runtime.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from memover.engine.store import Seen
+    from memover.engine.store import Granted, Seen
     from memover.model import Key
     from memover.runtime.function import Function
 
     class Direct(Protocol):
-        """The writes of a plain miss, without a generator; see `stores.sqlite.direct`, whose `Direct` is one."""
+        """The two steps of a plain miss, without a generator; see `stores.sqlite.direct` and `stores.redis.direct`."""
 
-        longest: int
+        most: int
+        """The greatest number of tokens that an entry may be stored under."""
 
-        def take(self, key: Key, holder: str, lease_ms: int, generation: bytes) -> bool: ...
+        def take(self, call: CachedCall, token: str, seen: Seen) -> Granted | None:
+            """Ask for the lease; None where it is to be asked for the whole way. Raises `StoreError`."""
 
-        def put(self, key: Key, holder: str, raw: bytes, expire_ms: int) -> bool: ...
+        def put(
+            self, key: Key, token: str, sealed: Sealed, heard: Callable[[Callable[[], bool]], None] | None
+        ) -> bool | None:
+            """Store an entry under one token and give the lease back. None where it is to be stored the whole way. Where there is `heard` the
+            answer may be POSTED: it is called with what answers, or raises the `StoreError`, when that is known."""
 
     Missed = Callable[[Key, tuple[Any, ...], Mapping[str, Any], Seen, float], Any]
 
 __all__ = ["missed"]
+
+LOADED = Source.LOADED
 
 
 def missed(function: Function) -> Missed:
@@ -105,7 +117,7 @@ def _sealing(function: Function) -> Callable[[CachedCall, Outcome], Sealed | Non
             load_time=done.load_time,
             fresh_until=now + fresh_for,
             usable_until=now + fresh_for,
-            fingerprint=function.own_fingerprint(),
+            fingerprint=function.fingerprint or function.own_fingerprint(),
         )
         return _Unread(raw, expire_ms, entry)
 
@@ -117,14 +129,14 @@ def _sealing(function: Function) -> Callable[[CachedCall, Outcome], Sealed | Non
 
 def _plainly(function: Function, direct: Direct, whole: Missed) -> Missed:
     state, observers, witness, inside = function.state, function.observers, function.witness, INSIDE.get
-    plainly_sealed = _sealing(function)
-    load, tracks, lease_ms = function.function, function.policy.track_dependencies, function.lease_ms
+    counters, plainly_sealed, most = function.counters, _sealing(function), direct.most
+    load, tracks = function.function, function.policy.track_dependencies
 
     def call(key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any], seen: Seen, began: float) -> Any:
         names, tokens, raw, _ = seen
         if (
             raw is not None
-            or len(names) != 1
+            or not len(names) == key.required <= most
             or observers.busy
             or function.late
             or function.upgrades
@@ -139,33 +151,38 @@ def _plainly(function: Function, direct: Direct, whole: Missed) -> Missed:
         done: Outcome | None = None
         try:
             arrival = function.arrive()
-            token = this.token = function.new_token()
-            function.share(this, token)
-            function.hold(this, token)
-            generation = tokens[0]
-            assert generation is not None, "it is trusted"
-            taken = False
+            token = function.new_token()
+            granted: Granted | None = None
             try:
-                taken = direct.take(key, token, lease_ms, generation)
+                granted = direct.take(this, token, seen)
             except StoreError as failure:
                 function.abandon(token)
                 done = run(flows.storeless(this, failure, arrival))
-            if taken:
+            if granted is not None and granted.ours and granted.seen.raw is None:
+                names, tokens, _, _ = granted.seen
+                if not witness.owed:
+                    witness.trusts(names, tokens)
                 entered = enter((this,), state, tracks)
                 started = perf_counter()
                 try:
                     value = load(*args, **kwargs)
+                    if is_lazy(value):
+                        value = evaluated(value)
                 except BaseException as raised:
                     error = raised
                 finally:
                     seconds = perf_counter() - started
                     leave(entered)
                 done = function.loaded(this, value, error, seconds, entered[0].collector)
+                reading = Reading(names, tokens, None, None)
                 if done.error is not None or done.marks != () or done.declared or not done.keep:
-                    done = run(flows.conclude(this, token, Reading(names, tokens, None, None), done))
+                    done = run(flows.conclude(this, token, reading, done))
                 else:
-                    done.marks = ((names[0], generation),)
+                    done.marks = captured(this, reading)
                     done = stored(this, token, done)
+            elif granted is not None:
+                deadline = function.monotonic() + function.wait_seconds
+                done = run(flows.granted(this, this.granted(granted), token, arrival, deadline))
             elif done is None:
                 function.let_go(token)  # it was not given
                 done = run(flows.miss(this))
@@ -173,40 +190,50 @@ def _plainly(function: Function, direct: Direct, whole: Missed) -> Missed:
             function.finish(this, done)
             presence.forget()
             error = None  # its traceback refers to this frame
+        assert done is not None, "it came to something"
+        if done.error is None and done.source is LOADED and not observers.busy:
+            counters.misses += 1
+            return done.value
         try:
-            assert done is not None, "it came to something"
             return settled(done, this, began)
         finally:
             del done
 
     def stored(this: CachedCall, token: str, done: Outcome) -> Outcome:
         # The end of `engine.load.conclude`.
-        assert done.marks is not None, "its generation"
-        sealed = plainly_sealed(this, done)
+        assert done.marks is not None, "its tokens"
+        sealed = plainly_sealed(this, done) if len(done.marks) == 1 else None
         if sealed is None:
             sealed = function.seal(this, done, done.marks)
         if sealed is None or sealed.error is not None or this.closed():
-            run(flows.give_back(this, token, failed=True))
-            if sealed is not None and sealed.error is not None:
-                return Outcome(error=sealed.error, load_time=done.load_time, marks=done.marks)
-            return done
+            return run(flows.keep(this, token, done, sealed))
         done.sealed = sealed
+        heard = partial(answered, this, token, sealed) if function.quiet() else None
         try:
-            if len(sealed.raw) <= direct.longest:
-                kept = direct.put(this.key, token, sealed.raw, sealed.expire_ms)
+            kept = direct.put(this.key, token, sealed, heard) if len(done.marks) == 1 else None
+            if kept is None:
+                kept = run(this.storing(token, sealed))
+            if kept is POSTED:
+                function.post(token)
             else:
-                kept = run(function.store.store(this.entry(token, sealed)))
-            if kept and function.last_answers is None and not observers.busy:
-                function.let_go(token)
-                function.counters.stores += 1
-            else:
-                this.kept(token, sealed, kept)
+                counted(this, token, sealed, kept)
+        except StoreError as error:
+            run(flows.not_stored(this, token, error))
+        return done
+
+    def answered(this: CachedCall, token: str, sealed: Sealed, answer: Callable[[], bool]) -> None:
+        # The store's answer, after the call.
+        try:
+            counted(this, token, sealed, answer())
         except StoreError as error:
             function.store_failed(this.key, error)
-            if error.refused:
-                run(flows.give_back(this, token, failed=True))
-            else:
-                function.abandon(token)
-        return done
+            function.withdraw(token)
+
+    def counted(this: CachedCall, token: str, sealed: Sealed, kept: bool) -> None:
+        if kept and not observers.busy and function.last_answers is None and not function.unreadable:
+            function.let_go(token)
+            counters.stores += 1
+        else:
+            this.kept(token, sealed, kept)
 
     return call

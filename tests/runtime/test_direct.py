@@ -157,7 +157,7 @@ class _Noting:
         self._begun = False
         self.mine: Any = None
         self._written = written
-        self.longest = self._direct.longest
+        self.most = self._direct.most
 
     def begin(self) -> None:
         """The call begins now."""

@@ -281,8 +281,6 @@ class MemoryEntries:
     def close(self) -> None:
         """Nothing is open; entries stay until the store goes."""
 
-    straight = None
-
     def settle(self, seconds: float) -> None:
         pass  # nothing is sent anywhere
 

@@ -147,21 +147,20 @@ class RedisCommands(Commands):
     # -- leases and tokens ------------------------------------------------------------------------------------------------
 
     def acquire(self, request: Request, *, force: bool = False) -> Steps[Granted]:
+        mode = _FROM_ANYBODY if force else _UNLESS_CURRENT
+        return self._acquire_apart(request, mode) if self.spread else self.asking(request, mode)
+
+    def asking(self, request: Request, mode: bytes) -> Send[Granted]:
+        """The request for a lease on a server that has all of its keys."""
         key, token, lease_ms, ensured, floors = request
         mine, ms = token.encode(), b"%d" % lease_ms
-        mode = _FROM_ANYBODY if force else _UNLESS_CURRENT
         required, names = key.required, key.names
-        if len(names) == 1 and not ensured and not self.spread:  # the generation alone, which lives for ever
+        if len(names) == 1 and not ensured:  # the generation alone, which lives for ever
             args = (b"3", key.lease, key.entry, names[0], mine, ms, mode, b"1", b"1", b"%d" % floors[0], b"0")
             return Send(self.link, [Command(key.lease, args, scripts.ACQUIRE)], partial(self._acquired, names, 1))
-        if ensured:
-            names = (*names[:required], *ensured, *names[required:])
-        numbers, limits = [b"%d" % required, b"%d" % len(floors)], []
-        for name, floor in zip(names, floors):
-            numbers.append(b"%d" % floor)
-            limits.append(b"%d" % (lease_ms + TOKEN_MARGIN_MS) if transient(name) else b"0")
-        if self.spread:
-            return self._acquire_apart(key, names, mine, ms, floors, limits, mode)
+        names = _with(names, required, ensured)
+        numbers = [b"%d" % number for number in (required, len(floors), *floors)]
+        limits = [margin(name, lease_ms) for name in names[: len(floors)]]
         command = call(scripts.ACQUIRE, (key.lease, key.entry, *names), mine, ms, mode, *numbers, *limits)
         return Send(self.link, [command], partial(self._acquired, names, required))
 
@@ -178,23 +177,16 @@ class RedisCommands(Commands):
                 raise self.odd(token, "a request for a lease")
         return self._granted(ours, held, Seen(names, found, raw if raw.__class__ is bytes else None), required)
 
-    def _acquire_apart(
-        self,
-        key: Key,
-        names: tuple[bytes, ...],
-        mine: bytes,
-        ms: bytes,
-        floors: Sequence[int],
-        limits: Sequence[bytes],
-        mode: bytes,
-    ) -> Flow[Granted]:
+    def _acquire_apart(self, request: Request, mode: bytes) -> Flow[Granted]:
         # Tokens and lease are on different nodes, so of different moments. The tokens are read first: a lease is then
         # never taken under tokens older than those the load will be stamped with, and taking it from a holder whose
         # tokens differ from what has just been read can at worst cost that holder its store, never a wrong answer.
-        count = len(floors)
+        key, token, lease_ms, ensured, floors = request
+        mine, ms, count = token.encode(), b"%d" % lease_ms, len(floors)
+        names = _with(key.names, key.required, ensured)
         put_back = [
-            call(scripts.TOKEN, (name,), mine, b"%d" % floor, limit)
-            for name, floor, limit in zip(names, floors, limits)
+            call(scripts.TOKEN, (name,), mine, b"%d" % floor, margin(name, lease_ms))
+            for name, floor in zip(names, floors)
         ]
         rest = [Command(name, (b"MGET", name)) for name in names[count:]]
         answers = yield from self.asked([*put_back, *rest])
@@ -238,25 +230,27 @@ class RedisCommands(Commands):
         return [call(scripts.REGISTER, (each,), b"%d" % self.generation_shards, nonce) for each in registries]
 
     def store(self, entry: StoredEntry) -> Steps[bool]:
-        key, names = entry.key, entry.names
-        keep = b"%d" % (entry.expire_ms + TOKEN_MARGIN_MS) if entry.expire_ms else b"-1"
-        if self.spread and names:
-            return self._store_apart(entry, keep)
-        said = (entry.token.encode(), entry.raw, b"%d" % entry.expire_ms, keep)
-        command = call(scripts.STORE, (key.lease, key.entry, *names), *said)
-        return Send(self.link, [command], partial(self._stored, entry))
+        if self.spread and entry.names:
+            return self._store_apart(entry)
+        return self.storing(entry.key, entry.names, entry.token, entry.raw, entry.expire_ms)
 
-    def _store_apart(self, entry: StoredEntry, keep: bytes) -> Flow[bool]:
+    def storing(self, key: Key, names: Sequence[bytes], token: str, raw: bytes, expire_ms: int) -> Send[bool]:
+        """The store of an entry on the server that has its key and those of `names`."""
+        said = (token.encode(), raw, b"%d" % expire_ms, _kept_for(expire_ms))
+        command = call(scripts.STORE, (key.lease, key.entry, *names), *said)
+        return Send(self.link, [command], partial(self._stored, key, len(raw)))
+
+    def _store_apart(self, entry: StoredEntry) -> Flow[bool]:
         # The tokens before the entry: it must not outlive them.
+        keep = _kept_for(entry.expire_ms)
         yield from self.asked([call(scripts.KEEP, (name,), keep) for name in entry.names])
         return (yield from self.store(entry._replace(names=())))
 
-    def _stored(self, entry: StoredEntry, answers: list[Any]) -> bool:
+    def _stored(self, key: Key, size: int, answers: list[Any]) -> bool:
         (answer,) = answers
         if answer.__class__ is not int:
             self.checked(answers)
-        key = entry.key
-        if len(entry.raw) > LARGE_BYTES and answer == 1 and key.packed.__class__ is not Large:
+        if size > LARGE_BYTES and answer == 1 and key.packed.__class__ is not Large:
             key.packed = None if key.packed is None else Large(key.packed)
         return bool(answer == 1)
 
@@ -406,3 +400,13 @@ def _bytes(value: Any) -> bytes | None:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def _with(names: tuple[bytes, ...], required: int, ensured: Sequence[bytes]) -> tuple[bytes, ...]:
+    """The names that a lease is asked for with, those first that have to be there."""
+    return (*names[:required], *ensured, *names[required:]) if ensured else names
+
+
+def _kept_for(expire_ms: int) -> bytes:
+    """How long the tokens of an entry have to live, in milliseconds; -1: for ever."""
+    return b"%d" % (expire_ms + TOKEN_MARGIN_MS) if expire_ms else b"-1"

@@ -9,6 +9,7 @@ from memover.model import MISSING
 from memover.stores.redis.asking import Command, Large
 from memover.stores.redis.commands import RedisCommands
 from memover.stores.redis.connect import lost
+from memover.stores.redis.direct import Direct
 from memover.stores.redis.keyvalue import KeyValueCommands
 from memover.stores.redis.link import RedisLink
 from memover.stores.redis.watch import RedisWatch
@@ -47,11 +48,6 @@ class RedisStore(KeyValueCommands, RedisCommands):
         self.breaker: Breaker = self.link.breaker(None)
         """Of the one server; a Cluster has one for each node."""
 
-    @property
-    def straight(self) -> RedisLink | None:
-        """What the steps of a plain miss are sent over; None where they may go to different nodes."""
-        return None if self.spread else self.link
-
     def identity(self) -> str | None:
         """What the server says of itself, the same whatever address it was reached by; None before the first connection,
         and where it does not tell. Known without a round trip."""
@@ -60,6 +56,10 @@ class RedisStore(KeyValueCommands, RedisCommands):
             return self.link.identity
         nodes = topology.primaries()
         return "cluster " + ",".join(sorted(f"{host}:{port}" for host, port in nodes)) if nodes else None
+
+    def direct(self) -> Direct | None:
+        """The steps of a plain miss in the calling thread, for `runtime.direct`; None where they may go to different nodes."""
+        return None if self.spread else Direct(self)
 
     # -- a hit ----------------------------------------------------------------------------------------------------------
 

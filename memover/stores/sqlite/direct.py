@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memover.engine.store import Granted
 from memover.errors import raised_beneath
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.connections import changed
@@ -18,6 +19,9 @@ from memover.stores.sqlite.schema import FOREVER, INLINE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from memover.engine.answers import Sealed
+    from memover.engine.call import CachedCall
+    from memover.engine.store import Seen
     from memover.model import Key
     from memover.stores.breaker import Breaker
     from memover.stores.sqlite.file import File
@@ -30,8 +34,7 @@ class Direct:
     """The direct writes of one store. `whole_way(work)` performs `work(deadline)` as the store's other writes are performed: it waits for the
     lock, and counts failures against `breaker`. Methods raise `StoreError`."""
 
-    longest = INLINE_BYTES
-    """The greatest number of bytes of an entry for `put`."""
+    most = 1
 
     def __init__(
         self, file: File, tidier: Tidier, breaker: Breaker, whole_way: Callable[[Callable[[float], int]], int]
@@ -41,19 +44,24 @@ class Direct:
         self._breaker = breaker
         self._whole_way = whole_way
 
-    def take(self, key: Key, holder: str, lease_ms: int, generation: bytes) -> bool:
-        """Take the lease on a key, if its generation still is this one, no entry is there, and nobody has it under that
-        generation. False: nothing was changed."""
+    def take(self, call: CachedCall, token: str, seen: Seen) -> Granted | None:
+        """Take the lease on a key, if its generation still is that which was seen, no entry is there, and nobody has it under
+        that generation. None: nothing was changed."""
+        function, key, (generation,) = call.function, call.key, seen.tokens
+        call.token = token
+        function.share(call, token)
+        function.hold(call, token)
         now = time_ms()
-        asked = (key.text, holder, generation, now + lease_ms, key.names[0].decode(), now)
-        return self._write(sql.TAKE, asked) == 1
+        asked = (key.text, token, generation, now + function.lease_ms, key.names[0].decode(), now)
+        return Granted(True, "", seen) if self._write(sql.TAKE, asked) == 1 else None
 
-    def put(self, key: Key, holder: str, raw: bytes, expire_ms: int) -> bool:
-        """Store an entry of at most `longest` bytes, without tokens to be kept for it, if `holder` has the lease, and give the
-        lease back. False: it was not stored."""
-        now = time_ms()
-        expires = now + expire_ms if expire_ms else FOREVER
-        stored = self._write(sql.STORE, (key.text, holder, now, raw, len(raw), None, expires)) == 1
+    def put(self, key: Key, token: str, sealed: Sealed, heard: object) -> bool | None:
+        """Store an entry if `token` has the lease, and give the lease back. None for one that takes more than one row."""
+        now, raw = time_ms(), sealed.raw
+        if len(raw) > INLINE_BYTES:
+            return None
+        expires = now + sealed.expire_ms if sealed.expire_ms else FOREVER
+        stored = self._write(sql.STORE, (key.text, token, now, raw, len(raw), None, expires)) == 1
         self._tidier.wrote(len(raw), 2)
         return stored
 

@@ -280,8 +280,6 @@ class SqliteStore(SqliteKeyValues):
         """What otherwise happens behind writes, now and in this thread; False if that time was too short."""
         return self._tidier.tidy(seconds)
 
-    straight = None
-
     def settle(self, seconds: float) -> None:
         pass  # every answer was waited for
 

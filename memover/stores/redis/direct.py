@@ -1,0 +1,46 @@
+"""The two steps of a plain miss on one server, each an exchange in the calling thread: see `runtime.direct`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from memover.engine.steps import POSTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memover.engine.answers import Sealed
+    from memover.engine.call import CachedCall
+    from memover.engine.store import Granted, Seen
+    from memover.model import Key
+    from memover.stores.redis.store import RedisStore
+
+__all__ = ["Direct"]
+
+
+class Direct:
+    """The direct steps of one store. Methods raise `StoreError`."""
+
+    most = 1 << 30
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+        self._exchange = store.link.exchange
+
+    def take(self, call: CachedCall, token: str, seen: Seen) -> Granted:
+        """Ask for the lease, and read the tokens and the entry with it."""
+        step = self._store.asking(call.request(token), b"0")
+        return step.read(self._exchange(step))
+
+    def put(
+        self, key: Key, token: str, sealed: Sealed, heard: Callable[[Callable[[], bool]], None] | None
+    ) -> bool | None:
+        """Store an entry if `token` has the lease, and give the lease back."""
+        step = self._store.storing(key, (), token, sealed.raw, sealed.expire_ms)
+        if heard is not None:
+            read, told = step.read, heard
+            step.posted = lambda answers: told(partial(read, answers))
+        answers: Any = self._exchange(step)
+        kept: bool = POSTED if answers is POSTED else step.read(answers)
+        return kept
