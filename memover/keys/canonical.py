@@ -115,11 +115,10 @@ def encode(value: Any, parameter: str = "value", function: str = "") -> bytes:
 
 
 def encode_whole(value: Any) -> bytes:
-    """The canonical bytes of a value that is inside no other; raises `Refused`."""
-    try:
-        return encode_part(value, {})
-    except RecursionError as error:  # within the limit, but the caller had used up the stack
-        raise Refused(value, "it is nested too deep for what is left of the stack") from error
+    """The canonical bytes of a value that is inside no other; raises `Refused`.
+
+    Within the limit of nesting a RecursionError is never the value's fault: the caller has used up the stack."""
+    return encode_part(value, {})
 
 
 def encode_part(value: Any, active: Active) -> bytes:
