@@ -341,6 +341,7 @@ LOCKING = {
 LOCKS = {
     # A bell: locked by whoever waits, unlocked once by what it waits for. Nobody holds it while doing anything.
     ("runtime.run", "_thread.allocate_lock"),
+    ("runtime.guard", "_thread.allocate_lock"),
     ("runtime.background", "_thread.allocate_lock"),
     ("stores.redis.pool", "_thread.allocate_lock"),
     ("stores.sqlite.job", "_thread.allocate_lock"),

@@ -155,7 +155,8 @@ def _compared(project: Project, lock: Lock) -> list[Finding]:
     for name, each in current.items():
         if name in known:
             found += rules.compare(name, each, known[name])
-    return advised(project, by_class(project.reported(found, functions), current), current)
+    targets = () if project.targets else sorted({each.block.function.partition(":")[0] for each in functions})
+    return advised(project, by_class(project.reported(found, functions), current), current, targets)
 
 
 def _decorated(project: Project, lock: Lock) -> list[Found]:

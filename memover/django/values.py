@@ -3,6 +3,7 @@
     object                  as an argument                    as a result
     ----------------------  --------------------------------  ------------------------------------------------------------
     model instance          its class and primary key         its loaded fields, related and prefetched objects
+    SimpleLazyObject        as what it stands for             what it stands for; inside something else only pickle has it
     queryset                refused (give what it is made of) evaluated: the list of its rows, for the caller who loads too
     queryset inside         refused                           evaluated, of instances only; a new query on it is about their
     something else                                            primary keys
@@ -29,7 +30,7 @@ from django.db.models.fields.files import FieldFile
 from django.db.models.query import ModelIterable, RawQuerySet
 from django.db.models.signals import class_prepared
 from django.urls import reverse_lazy
-from django.utils.functional import Promise
+from django.utils.functional import Promise, SimpleLazyObject, empty
 from django.utils.translation import (
     gettext_lazy,
     ngettext,
@@ -42,7 +43,7 @@ from django.utils.translation import (
 from memover.classes.registered import register_family
 from memover.codec import register_value
 from memover.errors import UnkeyableArgument
-from memover.keys.canonical import register_key
+from memover.keys.canonical import register_key, register_proxy
 from memover.runtime.results import evaluate_by
 
 __all__ = ["install"]
@@ -56,6 +57,8 @@ def install() -> None:
     class_prepared.connect(_prepared, dispatch_uid="memover.django.values")
     for query in (QuerySet, RawQuerySet):
         evaluate_by(query, list, sync_to_async(list))
+    register_proxy(SimpleLazyObject, _behind)
+    evaluate_by(SimpleLazyObject, _behind, sync_to_async(_behind))
     register_value(QuerySet, _rows_of, _rows_from(QuerySet))
     for name, lazy in (
         ("gettext_lazy", gettext_lazy),
@@ -80,6 +83,13 @@ def _prepared(sender: Any, **_: Any) -> None:
         queryset = getattr(manager, "_queryset_class", None)
         if isinstance(queryset, type) and issubclass(queryset, QuerySet) and queryset is not QuerySet:
             register_value(queryset, _rows_of, _rows_from(queryset))
+
+
+def _behind(lazy: Any) -> Any:
+    """What a `SimpleLazyObject` stands for: `request.user` is one."""
+    if lazy._wrapped is empty:
+        lazy._setup()
+    return lazy._wrapped
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ never passes for its base: a subclass of a builtin is refused unless it is a kin
 tuple, ...), is registered, or has `__memover_key__()`. A class counts by its import name and qualified name (`classes.naming`).
 
 Order in which a type is looked up: the table above; `register_key` of the very type; `__memover_key__()`;
-`register_key` of a base; the known types. What is none of these is refused. `repr`, `str`, `hash` and `id` of
+`register_key` of a base; `register_proxy`, whose objects have the bytes of what they stand for; the known types. What is none of these is refused. `repr`, `str`, `hash` and `id` of
 foreign objects are never used. Nesting beyond `DEPTH_LIMIT`, and structures that hold themselves, are refused.
 """
 
@@ -40,7 +40,7 @@ from memover.living import Living
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Refused", "Told", "encode", "forget_with", "register_key", "type_name"]
+__all__ = ["Refused", "Told", "encode", "forget_with", "register_key", "register_proxy", "type_name"]
 
 DEPTH_LIMIT = 100
 """How many containers may lie within each other; far below the interpreter's recursion limit."""
@@ -115,11 +115,10 @@ def encode(value: Any, parameter: str = "value", function: str = "") -> bytes:
 
 
 def encode_whole(value: Any) -> bytes:
-    """The canonical bytes of a value that is inside no other; raises `Refused`."""
-    try:
-        return encode_part(value, {})
-    except RecursionError as error:  # within the limit, but the caller had used up the stack
-        raise Refused(value, "it is nested too deep for what is left of the stack") from error
+    """The canonical bytes of a value that is inside no other; raises `Refused`.
+
+    Within the limit of nesting a RecursionError is never the value's fault: the caller has used up the stack."""
+    return encode_part(value, {})
 
 
 def encode_part(value: Any, active: Active) -> bytes:
@@ -282,6 +281,15 @@ def register_key(kind: type, fn: Callable[[Any], Any], /) -> None:
         other.clear()
 
 
+def register_proxy(kind: type, inner: Callable[[Any], Any]) -> None:
+    """Has the objects of a class and of its subclasses enter keys as what they stand for, which `inner` returns."""
+    _proxies[kind] = inner
+    _forget()
+
+
+_proxies: dict[type, Callable[[Any], Any]] = {}
+
+
 class Told:
     """In the place of an object of a class with `__memover_key__()`, what that has said: has the object's bytes."""
 
@@ -324,6 +332,17 @@ def _keyed(kind: type, label: str, fn: Callable[[Any], Any], name: str) -> Encod
     return encode_keyed
 
 
+def _proxied(inner: Callable[[Any], Any]) -> Encoder:
+    def encode_proxied(value: Any, active: Active) -> bytes:
+        enter(value, active)
+        try:
+            return encode_part(_told(inner, value, "what is behind an object"), active)
+        finally:
+            del active[id(value)]
+
+    return encode_proxied
+
+
 def _told(fn: Callable[[Any], Any], value: Any, name: str) -> Any:
     try:
         return fn(value)
@@ -360,6 +379,9 @@ def _find(kind: type, value: Any) -> Encoder:
     for base in kind.__mro__[1:]:
         if base in _registered:
             return _keyed(kind, "registered", _registered[base], "the registered key function")
+    for base in kind.__mro__:
+        if base in _proxies:
+            return _proxied(_proxies[base])
     hint = hint_for(kind)
     if hint:
         raise Refused(value, "it is no value", hint)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from _thread import allocate_lock, start_new_thread
 from typing import TYPE_CHECKING, Any
 
 from memover.codec.envelope import KIND_VALUE, NO_FINGERPRINT
 from memover.codec.faults import from_outside
+from memover.errors import raised_beneath
 from memover.keys.names import entry_key
 
 # With the decorator, and not at the first load: a process that forks while a thread imports leaves its child a lock.
-from memover.schema.derive import shape_of
+from memover.schema.derive import read_shape, shape_of
+from memover.schema.shape import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from memover.codec.envelope import Header
     from memover.keys.ownership import Claimed
     from memover.policy import Policy
-    from memover.schema.shape import Shape
 
 __all__ = ["Guard", "chain"]
 
@@ -50,7 +52,10 @@ class Guard:
 
     def fingerprint(self) -> bytes:
         """The fingerprint of the result's shape; b"" while its module is still being imported and names are missing."""
-        shape = shape_of(self._function)
+        try:
+            shape = read_shape(self._function)
+        except RecursionError:
+            shape = _on_a_stack_of_its_own(self._function)
         if shape.unknown and _under_way(self._function):
             return b""
         self._shape = shape
@@ -106,6 +111,28 @@ class Guard:
             if from_outside(error):
                 raise
             return ""
+
+
+def _on_a_stack_of_its_own(function: Callable[..., Any]) -> Shape:
+    """The shape of a function's result, read in another thread: the caller's stack is used up, and what is found here is kept."""
+    found: list[Shape] = []
+    ended = allocate_lock()
+    ended.acquire()
+
+    def work() -> None:
+        try:
+            found.append(shape_of(function))
+        finally:
+            ended.release()
+
+    try:
+        start_new_thread(work, ())
+    except RuntimeError as error:
+        if raised_beneath(error):
+            raise
+        return Shape("?")  # the system gives no more threads
+    ended.acquire()
+    return found[0] if found else Shape("?")
 
 
 def _under_way(function: Any) -> bool:

@@ -44,7 +44,7 @@ from memover.schema.shape import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["annotation_shape", "classes_of", "result_class", "shape_of"]
+__all__ = ["annotation_shape", "classes_of", "read_shape", "result_class", "shape_of"]
 
 _DEFINITIONS_LIMIT = 2000
 """A generic class that contains itself with ever longer arguments would have no end."""
@@ -62,13 +62,26 @@ _MISSING = object()
 
 
 def shape_of(function: Callable[..., Any]) -> Shape:
-    """The shape of what a function returns (awaited, if it is `async def`). Imports nothing and never raises."""
+    """The shape of what a function returns (awaited, if it is `async def`). Imports nothing and never raises.
+
+    Unknown for an annotation that is nested too deep for the stack."""
+    try:
+        return read_shape(function)
+    except RecursionError:
+        return Shape("?")
+
+
+def read_shape(function: Callable[..., Any]) -> Shape:
+    """As `shape_of`; raises `RecursionError` where the stack that is left does not suffice."""
     return _read(function)[0]
 
 
 def classes_of(function: Callable[..., Any]) -> tuple[type, ...]:
     """The classes of the application that the shape of a function's result names, those inside other classes included."""
-    return _read(function)[1].classes()
+    try:
+        return _read(function)[1].classes()
+    except RecursionError:
+        return ()
 
 
 def _read(function: Callable[..., Any]) -> tuple[Shape, Reader]:
@@ -88,7 +101,10 @@ def _read(function: Callable[..., Any]) -> tuple[Shape, Reader]:
 
 def annotation_shape(annotation: Any, module: str = "") -> Shape:
     """The shape of a type that stands in `module`."""
-    return Reader().shape(annotation, Scope(module))
+    try:
+        return Reader().shape(annotation, Scope(module))
+    except RecursionError:
+        return Shape("?")
 
 
 def result_class(function: Callable[..., Any]) -> type | None:
@@ -116,12 +132,8 @@ class Reader:
         self.seen: dict[str, Any] = {}
 
     def shape(self, annotation: Any, scope: Scope) -> Shape:
-        """The shape whose root this annotation is."""
-        try:
-            root = self.text(annotation, scope)
-        except RecursionError:
-            return Shape("?")
-        return settled(root, self._definitions)
+        """The shape whose root this annotation is. Raises `RecursionError`."""
+        return settled(self.text(annotation, scope), self._definitions)
 
     def classes(self) -> tuple[type, ...]:
         """The classes met so far, in the order of meeting."""

@@ -103,6 +103,18 @@ def test_the_command_of_the_hint_mends_it(project: Callable[..., list[Any]], tmp
     assert said(tmp_path / "app") == []
 
 
+def test_without_targets_the_command_of_the_hint_names_the_module(
+    project: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    """`memover lock lockshop` needs no settings, so its findings are not answered with commands that need them."""
+    (tmp_path / "pyproject.toml").write_text(SETTINGS.replace('targets = ["lockshop"]\n', ""))
+    (tmp_path / "lockshop" / "prices.py").write_text(PRICES)
+    lock(Project.find(tmp_path), ["lockshop.prices"])
+    (message,) = project(None, PRICES.replace("amount: int", "amount: str"))
+    assert message.hint.startswith("python manage.py memover bump lockshop-price --target lockshop.prices, or: ")
+    assert '--reason "..." --target lockshop.prices' in message.hint
+
+
 def test_the_process_still_refuses_clashes_after_the_check(project: Callable[..., list[Any]], backend: Any) -> None:
     """Looking at what is decorated changes nothing: the second function of a namespace is refused as before."""
     backend()

@@ -17,7 +17,7 @@ from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse_lazy
 from django.utils import translation
-from django.utils.functional import Promise, lazy
+from django.utils.functional import Promise, SimpleLazyObject, lazy
 from django.utils.translation import gettext_lazy, ngettext_lazy, npgettext_lazy, pgettext_lazy
 
 from memover import Cache, NotCached, UnencodableValue, UnkeyableArgument
@@ -295,6 +295,27 @@ def test_an_instance_is_an_argument_by_its_model_and_primary_key(cache: Cache) -
     assert by.key(Book(pk=1)) != by.key(CheapBook(pk=1))
     with pytest.raises(UnkeyableArgument, match="never saved"):
         by(Author(name="New"))
+
+
+def test_an_instance_that_is_found_late_is_the_instance(cache: Cache) -> None:
+    """`request.user` is such an object: the same argument as the user, whose invalidation it follows; a result too."""
+
+    @cache.versioned(namespace="late")
+    def late(author: Any) -> Any:
+        return SimpleLazyObject(lambda: Author.objects.get(pk=author.pk))
+
+    ann, bob = Author.objects.get(name="Ann"), Author.objects.get(name="Bob")
+    assert late.key(SimpleLazyObject(lambda: ann)) == late.key(ann) != late.key(SimpleLazyObject(lambda: bob))
+    assert late.key([SimpleLazyObject(lambda: ann)]) == late.key([ann])
+    assert late.key(SimpleLazyObject(lambda: Book(pk=1))) != late.key(SimpleLazyObject(lambda: CheapBook(pk=1)))
+    miss, hit = late(SimpleLazyObject(lambda: ann)), late(ann)
+    assert type(miss) is type(hit) is Author
+    assert miss == hit == ann
+    assert late.cache_info().loads == 1
+    late.invalidate(ann)
+    assert late.peek(SimpleLazyObject(lambda: ann)) is None
+    with pytest.raises(UnkeyableArgument, match="never saved"):
+        late(SimpleLazyObject(lambda: Author(name="New")))
 
 
 def test_late_text_is_translated_by_each_reader(cache: Cache) -> None:

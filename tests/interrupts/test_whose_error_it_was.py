@@ -45,7 +45,7 @@ ELSEWHERE = {
     "stores/redis/loops.py": "_left",
     "stores/redis/watch.py": "_parse",
     # What was caught is the outcome, or asked about where it is looked at.
-    "runtime/batch.py": "_disabled _adisabled load_many",
+    "runtime/batch.py": "_disabled _adisabled",
     "runtime/loading.py": "late_names",
     "runtime/observers.py": "span emit",
     "runtime/upgrades.py": "_done",

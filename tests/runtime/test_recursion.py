@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import re
 import sys
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from memover import Cache, versioned_cache
+from memover.codec.envelope import NO_FINGERPRINT
 from tests.servers.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.servers import RedisServer
 
@@ -93,3 +96,66 @@ def test_the_end_of_the_stack_leaves_everything_whole(cache: Cache) -> None:
     loads = deep.cache_info().loads
     assert deep(0) == 6
     assert deep.cache_info().loads == loads
+
+
+@dataclasses.dataclass
+class Part:
+    """With the annotations of what is made of it, and a key of its own."""
+
+    parts: dict[str, list[Part]]
+    word: str
+
+    def __memover_key__(self) -> tuple[str, int]:
+        return self.word, len(self.parts)
+
+
+def nested(depth: int, value: Any) -> Any:
+    for _ in range(depth):
+        value = [value, "\u0104"]
+    return value
+
+
+RESULTS = {
+    "fields": (Part({"a": [Part({}, "b")]}, "c"), Part),
+    "nested": (nested(60, 1), list),
+    "buffer": (nested(60, bytearray(b"\xc4")), list),
+    "pattern": (re.compile("((a)|(b))*"), re.Pattern),
+}
+
+
+def down(levels: int, function: Callable[[Any], Any], argument: Any) -> Any:
+    return function(argument) if levels == 0 else down(levels - 1, function, argument)
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["miss", "hit"])
+@pytest.mark.parametrize("name", RESULTS)
+def test_near_the_end_of_the_stack_a_call_has_its_value_or_a_recursion_error(
+    cache: Cache, name: str, warm: bool
+) -> None:
+    """No argument is refused for it, no result is taken for one that cannot be stored, no entry for damaged; and the next
+    call finds everything as it would have been."""
+    value, kind = RESULTS[name]
+    deepest = sys.getrecursionlimit() - height() - 2
+    outcomes, fingerprints = set(), set()
+    for levels in range(deepest - 140, deepest, 4):
+
+        def function(part: Part) -> Any:
+            return value
+
+        function.__annotations__["return"] = kind
+        function.__qualname__ = f"{name}{warm}{levels}"
+        cached: Any = versioned_cache(namespace=f"end/{name}/{warm}/{levels}", cache=cache)(function)
+        argument = Part({}, "x")
+        if warm:
+            cached(argument)
+        try:
+            outcomes.add(repr(down(levels, cached, argument)))
+        except RecursionError:
+            outcomes.add("")
+        info = cached.cache_info()
+        assert (info.damaged, info.unencodable, info.other_shape, info.store_errors) == (0, 0, 0, 0)
+        assert repr(cached(argument)) == repr(value)
+        fingerprints.add(cached._self_definition.now().function.fingerprint)
+    assert outcomes == {repr(value), ""}
+    assert len(fingerprints) == 1
+    assert NO_FINGERPRINT not in fingerprints

@@ -27,6 +27,8 @@ __all__ = ["DECODERS", "encoder_for"]
 
 GCD_LIMIT_BITS = 100_000
 PATTERN_LIMIT_CHARS = 10_000
+_GROUPS_LIMIT = 100
+"""A pattern with no more groups than this takes a third of the usual stack to be compiled, however they are nested."""
 
 _COMPLEX = struct.Struct(">dd")
 
@@ -163,7 +165,10 @@ def decode_pattern(data: bytes) -> re.Pattern[Any]:
         raise ValueError("no pattern that was written so")
     try:
         pattern: re.Pattern[Any] = re.compile(source, flags)
-    except RecursionError:  # of the pattern's own nesting, which what was written never has
+    except RecursionError:
+        # Of the pattern's own nesting, which what was written never has, or the caller has used up the stack.
+        if source.count("(" if data[0] == 0 else b"(") <= _GROUPS_LIMIT:
+            raise
         raise ValueError("a pattern nested too deep") from None
     if pattern.flags != flags:
         raise ValueError("other flags than the pattern itself has")

@@ -30,6 +30,7 @@ __all__ = ["BUFFER_LIMIT", "Writer", "open_buffers"]
 BUFFER_LIMIT = 255
 KEEP_LIMIT_BYTES = 1 << 20
 PARTS_LIMIT = 1_000
+_DEPTH_LIMIT = 2_000
 
 # What holds neither a bytearray nor a memoryview, told by its class alone.
 _HARMLESS = frozenset({type(None), bool, int, float, str, bytes, msgpack.ExtType})
@@ -118,13 +119,7 @@ class Writer:
             # C4, C5 and C6 begin msgpack's bin; without them there is no bytes-like object of any class.
             if (b"\xc4" in body or b"\xc5" in body or b"\xc6" in body) and self._hides_buffers(value):
                 self._reset(careful=True)
-                try:
-                    exposed = _exposed(value)
-                except RecursionError:
-                    raise Refused(
-                        "a value nested too deep for what is left of the stack", "return a flatter one"
-                    ) from None
-                body = packer.pack(exposed)
+                body = packer.pack(_exposed(value))
             if not self.marked:
                 return body  # type: ignore[no-any-return]
             if not self.buffers:
@@ -164,17 +159,24 @@ def _hides(level: list[Any]) -> bool:
 
 
 def _exposed(value: Any) -> Any:
-    """Return plain containers with the bytearrays in them as extensions."""
-    kind = type(value)
-    if kind is list:
-        return [_exposed(each) for each in value]
-    if kind is dict:
-        return {_exposed(key): _exposed(each) for key, each in value.items()}
-    if kind is bytearray:
-        return encode_bytearray(value)
-    if kind is memoryview:
-        raise Refused("a memoryview, a window on memory that another object owns", "return bytes(it)")
-    return value
+    """Return plain containers with the bytearrays in them as extensions. Without recursion: they may be nested deep."""
+    whole: list[Any] = [value]
+    pending: list[tuple[Any, int]] = [(whole, 0)]
+    while pending:
+        container, depth = pending.pop()
+        if depth > _DEPTH_LIMIT:  # the packer has taken it, so another thread is changing it
+            raise Refused("a value that holds itself", "return a copy of it")
+        items: list[tuple[Any, Any]] = list(enumerate(container) if type(container) is list else container.items())
+        for place, each in items:
+            kind = type(each)
+            if kind is memoryview or type(place) is memoryview:
+                raise Refused("a memoryview, a window on memory that another object owns", "return bytes(it)")
+            if kind is list or kind is dict:
+                container[place] = copied = each.copy()
+                pending.append((copied, depth + 1))
+            elif kind is bytearray:
+                container[place] = encode_bytearray(each)
+    return whole[0]
 
 
 def open_buffers(data: memoryview) -> tuple[memoryview, list[memoryview]]:
