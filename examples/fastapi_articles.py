@@ -6,12 +6,19 @@ MEMOVER_URL=redis://localhost:6379/0 uvicorn --app-dir examples fastapi_articles
 curl -i localhost:8000/articles/7
 curl -i localhost:8000/articles/7 -H 'If-None-Match: <the ETag of the answer>'     # 304, without a body
 curl -X PUT localhost:8000/articles/7 -H 'Content-Type: application/json' -d '{"title": "Better", "words": 900}'
+curl -i localhost:8000/articles/7     # the new article and another ETag, whichever worker answers
+
+What the workers share as a database is a file (ARTICLES names it; default: one in the directory for temporary files).
 """
 
 import asyncio
+import os
+import sqlite3
+import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel
@@ -28,15 +35,25 @@ class Article(BaseModel):
 class Database:
     """Stands for a pool of connections."""
 
-    def __init__(self) -> None:
-        self.rows = {7: Article(title="On naming things", words=900)}
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._query("CREATE TABLE IF NOT EXISTS articles (id INTEGER PRIMARY KEY, title TEXT, words INTEGER)")
+        self._query("INSERT OR IGNORE INTO articles VALUES (7, 'On naming things', 900)")
+
+    def _query(self, statement: str, *values: Any) -> list[Any]:
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            return connection.execute(statement, values).fetchall()
 
     async def article(self, article_id: int) -> Article | None:
-        await asyncio.sleep(0.05)
-        return self.rows.get(article_id)
+        rows = await asyncio.to_thread(self._query, "SELECT title, words FROM articles WHERE id = ?", article_id)
+        return Article(title=rows[0][0], words=rows[0][1]) if rows else None
+
+    async def change(self, article_id: int, changed: Article) -> None:
+        statement = "INSERT OR REPLACE INTO articles VALUES (?, ?, ?)"
+        await asyncio.to_thread(self._query, statement, article_id, changed.title, changed.words)
 
 
-_database = Database()
+_database = Database(os.environ.get("ARTICLES", str(Path(tempfile.gettempdir()) / "memover-articles.db")))
 
 
 def database() -> Database:
@@ -79,6 +96,6 @@ async def show(article_id: int, request: Request, response: Response, rows: Rows
 
 @app.put("/articles/{article_id}", status_code=204)
 async def change(article_id: int, changed: Article, rows: Rows) -> None:
-    rows.rows[article_id] = changed
+    await rows.change(article_id, changed)
     # After the write, before the answer: nobody is told "done" while the old article is still served.
     await article.invalidate(article_id, rows)

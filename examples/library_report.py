@@ -3,7 +3,7 @@
     python examples/library_report.py                     # parses some hundreds of modules, for seconds
     python examples/library_report.py                     # another process: everything is in the file
     python examples/library_report.py --store /tmp/x.db   # another file
-    python examples/library_report.py --forget            # what it keeps is invalidated
+    python examples/library_report.py --forget            # what it keeps is invalidated, and parsed again
 
 A module is read again when it has changed, because its size and time of change are arguments.
 """

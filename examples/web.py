@@ -3,16 +3,22 @@
     pip install memover starlette uvicorn
     MEMOVER_URL=redis://localhost:6379/0 uvicorn --app-dir examples web:app --workers 4
 
-    curl localhost:8000/articles/7
+    curl -i localhost:8000/articles/7      # X-Cache: loaded, and fresh from then on
     curl -X POST localhost:8000/articles/7 -d '{"title": "A better title"}'
+    curl -i localhost:8000/articles/7      # loaded, with the new title, whichever worker answers
 
-Four workers share the entries, and after a POST has been answered none of them serves the old article.
+Four workers share the entries, and after a POST has been answered none of them serves the old article. What they share as a
+database is a file (ARTICLES names it; default: one in the directory for temporary files).
 """
 
 import asyncio
+import os
+import sqlite3
+import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TypedDict
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, TypedDict
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -28,14 +34,25 @@ class Article(TypedDict):
     words: int
 
 
-DATABASE: dict[int, Article] = {7: {"title": "On naming things", "words": 900}}
+DATABASE = os.environ.get("ARTICLES", str(Path(tempfile.gettempdir()) / "memover-articles.db"))
+
+
+def query(statement: str, *values: Any) -> list[Any]:
+    """The rows that a statement returns, in a transaction of its own."""
+    with closing(sqlite3.connect(DATABASE)) as connection, connection:
+        return connection.execute(statement, values).fetchall()
+
+
+query("CREATE TABLE IF NOT EXISTS articles (id INTEGER PRIMARY KEY, title TEXT, words INTEGER)")
+query("INSERT OR IGNORE INTO articles VALUES (7, 'On naming things', 900)")
 
 
 @versioned_cache(namespace="articles", version=1, ttl="10m", cache_if=lambda article, call: article is not None)
 async def article(article_id: int) -> Article | None:
     """A slow query. Requests that come at the same time wait for one run of it, in all the workers."""
     await asyncio.sleep(0.2)
-    return DATABASE.get(article_id)
+    found = await asyncio.to_thread(query, "SELECT title, words FROM articles WHERE id = ?", article_id)
+    return {"title": found[0][0], "words": found[0][1]} if found else None
 
 
 async def show(request: Request) -> Response:
@@ -49,9 +66,9 @@ async def show(request: Request) -> Response:
 
 async def change(request: Request) -> Response:
     article_id = request.path_params["article_id"]
-    if article_id not in DATABASE:
+    title = (await request.json())["title"]
+    if not await asyncio.to_thread(query, "UPDATE articles SET title = ? WHERE id = ? RETURNING id", title, article_id):
         return JSONResponse({"detail": "no such article"}, status_code=404)
-    DATABASE[article_id]["title"] = (await request.json())["title"]
     # After the write, before the answer. It raises InvalidationFailed if the store did not acknowledge it, so nobody
     # is told "done" while the old article is still served; it is repeated behind our back until it is acknowledged.
     await article.invalidate(article_id)

@@ -94,8 +94,9 @@ class Cache(KeyValueFace):
     * `on_unencodable` ("raise"): what happens to a result that cannot be kept faithfully: raise `UnencodableValue`,
       or "return" it unstored, counted and warned of once per function.
     * `background_workers` (4): refreshes that run behind their callers at a time; as many again wait for their turn.
-    * `near_max_entries` (10,000) and `near_max_bytes` (64 MiB, estimated): the size of the tier in this process for
-      functions with `near=`. What is not asked for again leaves first (SIEVE), so a scan does not empty it.
+    * `near_max_entries` (10,000): how many entries this process's near cache holds, for all functions with `near=`. What is not
+      asked for again leaves first (SIEVE), so a scan does not empty it.
+    * `near_max_bytes` (64 MiB): how many bytes they may take together, as estimated, if that is reached first.
     * `report` (None: never, unless `MEMOVER_REPORT` says otherwise): how often this process publishes its functions' totals
       for `memover top` and `memover serve`; a duration, one small command each time. Nothing on a memory store.
     * `enabled` (True, unless `MEMOVER_DISABLED=1`): False makes every call run its function; invalidations still reach
@@ -255,7 +256,7 @@ class Cache(KeyValueFace):
     def invalidate_tags(self, *tags: str) -> None:
         """Invalidate every result that carries one of these tags, across functions, versions and processes.
 
-        One round trip (Cluster: one per node, side by side). Raises `InvalidationFailed` when the store does not
+        One round trip (Cluster: two, side by side on the nodes). Raises `InvalidationFailed` when the store does not
         acknowledge it, and repeats it until it does; `ConfigurationError` for a tag that is not text."""
         run(self._invalidating_tags(tags))
 

@@ -212,9 +212,10 @@ def versioned_cache(
     * `tags`: what else invalidates a result: templates over parameter names (`"user:{user_id}"`), callables
       `(call) -> Iterable[str]`, or callables `(call, result) -> Iterable[str]` for tags known only from the result. At most 16
       on one result. On Redis Cluster, a result whose late tags are new to this process is stored from its second load on.
-    * `cache_if(result, call)`: store only when it answers true; None is a result like any other.
-    * `cache_errors`: classes of exceptions that are results too: cached for `error_ttl` (10 s) and raised again, in kind.
-    * `error_ttl`: how long a cached error is raised again; default 10 s.
+    * `cache_if`: a callable `(result, call) -> bool`: a result is stored only where it answers true. Without it None is a result
+      like any other.
+    * `cache_errors`: classes of exceptions that are results too: cached for `error_ttl` and raised again, in kind.
+    * `error_ttl` (10 s): how long a cached error is raised again.
     * `stale_while_revalidate`: how long after its ttl an entry is still served while one caller's refresh runs behind.
     * `stale_if_error`: how long after its ttl an entry is still served when the function raises.
     * `early_refresh`: True, or a beta: some reader refreshes a hot entry behind the others before it ends, the earlier the
@@ -223,7 +224,7 @@ def versioned_cache(
       the load goes on and is stored. None: as long as it takes.
     * `track_dependencies`: whether cached results used by a load invalidate its result too when they are invalidated.
     * `audit`: the share of the hits, 0 to 1, that is compared with the source behind the caller's back: `cache_info()` counts
-      `audits` and `disagreements`, and an `audit` event says what differed (docs/observing.md).
+      `audits` and `disagreements`, and an `audit` event says what differed.
     * `follow_code`: for notebooks and scripts: what the function does counts as a part of the version, which is
       `{version}~{8 hex digits}` in keys. Its own code counts, and that of the functions and classes of its own top-level package
       (its own module, for a program or notebook) that it calls, found by name when it is first called. Comments, docstrings,

@@ -112,7 +112,8 @@ class Call:
     """One call of a decorated function, as handed to `ttl=`, `cache_if=` and the like.
 
     `arguments` maps parameter names to bound values with defaults applied, without what `ignore=` left out;
-    `args` and `kwargs` are the call as it was written (with `self` first for methods).
+    `args` and `kwargs` are the call as it was written (with `self` first for methods). `key` is the entry's key,
+    `namespace` and `version` are the function's.
     """
 
     __slots__ = ("_bind", "args", "key", "kwargs", "namespace", "version")
@@ -153,9 +154,10 @@ class Generation(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A stored result with what its header says of it; `size` is the whole entry as stored, in bytes.
+    """A stored result with what its header says of it: `value`, `key`, `namespace`, `version`, `generation`, `tags`, and what follows.
 
-    `value` is the exception itself where an error was cached. `dependencies` are the names of the tokens of what its
+    `value` is the exception itself where an error was cached. `created_at`, `fresh_until` and `usable_until` (the end of the longer
+    stale window) are seconds since the epoch, infinity for never. `size` is the whole entry as stored, in bytes. `dependencies` are the names of the tokens of what its
     load used: generations and call tokens of other namespaces, tags not among its own, and their versions. `etag` is
     an entity tag (RFC 9110, section 8.8.3), quotes included: equal for equal stored bytes, another when they change.
     """

@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "Failure", "Invalidation", "Read", "Report", "Violation", "judge_history"]
 
 RULES = ("fresh", "closed", "own", "max-age", "no-future", "monotonic", "single-load", "error")
+"""What no history may hold, by name.
+
+fresh: a read that began after an acknowledged invalidation and was answered with something older; closed: the same after one that
+failed, in the process that was told so; own: the same as fresh, for the invalidations of the reading process; max-age: a read through
+`max_age` of something older; no-future: a value that the source had not reached; monotonic: an answer from the store that is
+older than one before it; single-load: a load while another's result was good; error: an exception that is not documented."""
 AGE_SLACK = 0.05
 """Seconds: ages go by the wall clock, the instants of a history by the monotonic one."""
 SHOWN = 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -169,8 +170,21 @@ def test_every_source_and_error_is_in_the_reference() -> None:
     assert [name for name in raised if f"| `{name}` |" not in errors and name != "MemoverError"] == []
 
 
-def test_every_public_name_is_in_the_reference() -> None:
-    """What `memover` exports is documented from its docstring."""
+PUBLIC = [
+    "memover",
+    "memover.observe",
+    "memover.observe.prometheus",
+    "memover.observe.opentelemetry",
+    "memover.testing",
+]
+
+
+@pytest.mark.parametrize("module", [*PUBLIC, "memover.django", "memover.django.testing"])
+def test_every_public_name_is_in_the_reference(module: str) -> None:
+    """What `memover` and the modules that users import export is documented from its docstring."""
+    if module.startswith("memover.django"):
+        pytest.importorskip("django")
     pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
-    documented = set(re.findall(r"^\.\. auto\w+:: (?:memover\.)?(\w+)", pages, re.MULTILINE))
-    assert set(memover.__all__) <= documented
+    documented = set(re.findall(r"^\.\. auto\w+:: (?:[a-z_]+\.)*(\w+)", pages, re.MULTILINE))
+    public = import_module(module)
+    assert public.__all__ and set(public.__all__) <= documented

@@ -124,8 +124,9 @@ def test_examples_leave_entries_that_end_by_themselves(redis_url: str, redis_cli
 
 
 @pytest.fixture
-def web() -> Iterator[ModuleType]:
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     pytest.importorskip("starlette")
+    monkeypatch.setenv("ARTICLES", str(tmp_path / "articles.db"))
     spec = importlib.util.spec_from_file_location("memover_example_web", EXAMPLES / "web.py")
     assert spec is not None
     assert spec.loader is not None
@@ -170,7 +171,7 @@ def test_an_article_is_loaded_once_and_again_after_a_post(web: Any, url: str, pr
 
 
 def test_the_web_service_runs_as_its_first_lines_say(redis_url: str, prefix: str, tmp_path: Path) -> None:
-    """uvicorn finds the application, serves it from Redis, and ends cleanly."""
+    """uvicorn finds the application; its workers serve one article from Redis, a new one after a POST, and end cleanly."""
     pytest.importorskip("uvicorn")
     httpx = pytest.importorskip("httpx")
     port = free_port()
@@ -178,8 +179,13 @@ def test_the_web_service_runs_as_its_first_lines_say(redis_url: str, prefix: str
     log = tmp_path / "log"
     with log.open("wb") as said:
         server = subprocess.Popen(
-            [*command, "--no-access-log"],
-            env={**os.environ, "MEMOVER_URL": redis_url, "MEMOVER_PREFIX": prefix},
+            [*command, "--workers", "2", "--no-access-log"],
+            env={
+                **os.environ,
+                "MEMOVER_URL": redis_url,
+                "MEMOVER_PREFIX": prefix,
+                "ARTICLES": str(tmp_path / "articles.db"),
+            },
             stderr=said,
         )
     try:
@@ -192,6 +198,11 @@ def test_the_web_service_runs_as_its_first_lines_say(redis_url: str, prefix: str
             first = wait_until(served, "uvicorn to answer", passing=(httpx.TransportError,), timeout=60)
             assert first.json()["title"] == "On naming things"
             assert client.get("/articles/7").headers["x-cache"] == "fresh"
+        address = f"http://127.0.0.1:{port}/articles/7"
+        for number in range(10):  # a connection each, so that now one worker is asked and now the other
+            title = f"Edition {number}"
+            assert httpx.post(address, json={"title": title}, trust_env=False, timeout=30).status_code == 204
+            assert httpx.get(address, trust_env=False, timeout=30).json()["title"] == title
     finally:
         server.terminate()
         server.wait(30)

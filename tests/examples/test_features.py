@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,22 @@ def test_a_warm_up_loads_in_bulk_and_only_what_is_missing(url: str, prefix: str)
     told = output("nightly_warmup.py", url, "--products", "2000", prefix=prefix)
     assert "first night: 0 fresh, 1996 loaded, 4 failed, 6 statements" in told
     assert "second night: 1996 fresh, 0 loaded, 4 failed, 6 statements" in told
+
+
+@on_both_stores
+def test_monitoring_prints_what_there_is_to_see(url: str, prefix: str) -> None:
+    """The same calls as counters, as sources, as events in the log and as series of Prometheus."""
+    told = output("monitoring.py", url, prefix=prefix)
+    assert "INFO memover.events: invalidate monitoring/price" in told
+    assert "answers came from: loaded, loaded, fresh, fresh, loaded" in told
+    assert "2 hits, 3 misses, 3 loads, of which 1 raised" in told
+    series = f'namespace="monitoring/price",prefix="{prefix}"'
+    assert f'memover_hits_total{{{series},source="fresh",version="1"}} 2.0' in told or "pip install" in told
+
+
+def test_every_example_is_listed() -> None:
+    """And every link of the list leads to one."""
+    listed = set(re.findall(r"\]\(([\w./]+)\)", (EXAMPLES / "README.md").read_text(encoding="utf-8")))
+    assert [each for each in sorted(listed) if not (EXAMPLES / each).exists()] == []
+    there = {each.name for each in EXAMPLES.iterdir()} - {"README.md", "__pycache__"}
+    assert {each.partition("/")[0] for each in listed} == there

@@ -39,9 +39,10 @@ def load(path: Path) -> Any:
 # -- FastAPI ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def articles() -> Iterator[Any]:
+@pytest.fixture
+def articles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     pytest.importorskip("fastapi")
+    monkeypatch.setenv("ARTICLES", str(tmp_path / "articles.db"))
     yield load(EXAMPLES / "fastapi_articles.py")
     del sys.modules["fastapi_articles"]
 
