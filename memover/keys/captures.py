@@ -21,7 +21,7 @@ from .code import codes_within, functions_in, outline, wrapped_by
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["DEFAULT", "GLOBALS", "KEY", "Capture", "Gathered", "is_plain", "made_inside"]
+__all__ = ["ATTRIBUTE", "DEFAULT", "GLOBALS", "KEY", "Capture", "Gathered", "is_plain", "made_inside"]
 
 GLOBALS = " (a global)"
 """The end of the label of a global that a function uses, where its module may have many of that name (those of `exec`)."""
@@ -31,6 +31,9 @@ KEY = "key="
 
 DEFAULT = " (a default)"
 """The end of the label of a parameter's default."""
+
+ATTRIBUTE = " (an attribute)"
+"""The end of the label of what was put on a local function."""
 
 _NESTED = 0x10
 _OPTIMIZED = 0x01
@@ -61,6 +64,7 @@ class Gathered:
         self.counting = counting
         self.name = ""
         self.functions: list[FunctionType] = []
+        self._paths: list[str] = []
         self.captures: list[Capture] = []
         self.plain: list[tuple[str, bytes]] = []
         self.live: list[tuple[str, Any]] = []
@@ -118,6 +122,20 @@ class Gathered:
         elif key is not None:
             self.captures.append(Capture(KEY, key))
 
+    def attributes(self) -> None:
+        """What was put on local functions (`helper.limit = 3`), as far as their code asks for something of that name."""
+        known: set[tuple[int, str]] = set()
+        number = -1
+        while number != len(self.functions):  # one that is found so may hold, and ask for, more
+            number = len(self.functions)
+            asked = {name for each in self.functions for code in codes_within(each.__code__) for name in code.co_names}
+            for function, path in list(zip(self.functions, self._paths)):
+                for name in sorted(asked & vars(function).keys()) if made_inside(function) else ():
+                    value = vars(function)[name]
+                    if (id(function), name) not in known and value is not self._outermost and value is not function:
+                        known.add((id(function), name))
+                        self._captured(path + name + ATTRIBUTE, value)
+
     def _named(self, thing: Any) -> None:
         qualname = getattr(thing, "__qualname__", None)
         if not self.name and isinstance(qualname, str):
@@ -128,6 +146,7 @@ class Gathered:
         if any(each is function for each in self.functions):
             return
         self.functions.append(function)
+        self._paths.append(path)
         code = function.__code__
         namespace = function.__globals__
         if not _is_of_a_module(namespace, code):
@@ -248,7 +267,8 @@ def is_plain(value: Any, depth: int = 0) -> bool:
         return depth < _DEPTH_LIMIT and all(is_plain(each, depth + 1) for each in value)
     enum = sys.modules.get("enum")
     if enum is not None and issubclass(kind, enum.Enum):
-        return _encodes(value)
+        # Of an enum made inside a function there may be many, under one name and with other values.
+        return "<locals>" not in kind.__qualname__ and _encodes(value)
     if type_name(kind) in _PLAIN_NAMES or type_name(kind).startswith("freezegun.api.Fake"):
         return getattr(value, "tzinfo", None) is None or _encodes(value)
     return False

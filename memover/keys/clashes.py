@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from memover.errors import ConfigurationError, MemoverWarning
 
 from .canonical import type_name
-from .captures import DEFAULT, GLOBALS, KEY
+from .captures import ATTRIBUTE, DEFAULT, GLOBALS, KEY
 
 if TYPE_CHECKING:
     from .captures import Capture
@@ -47,7 +47,7 @@ def capture_told(capture: Capture) -> str:
             f"The two captured variables {name!r} that are not assigned yet, so they could answer differently. Assign {name} "
             f"above the decorated function, or give each a namespace of its own."
         )
-    plain = name.removesuffix(DEFAULT)
+    plain = name.removesuffix(DEFAULT).removesuffix(ATTRIBUTE)
     return (
         f"The two captured different objects as {name!r}: this one a {type_name(type(capture.value))}, which cannot be part "
         f"of the key, so they could answer differently under one key. Pass {plain} as an argument (ignore=({plain!r},) leaves it "

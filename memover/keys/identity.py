@@ -12,7 +12,8 @@ every call. It is empty for a plain named function.
     closure, lambda, local class     the immutable plain values captured, as they are when it is decorated: None, bool,
                                      int, float, complex, Decimal, Fraction, str, bytes, date, time, datetime, timedelta,
                                      UUID, enum members, tuples and frozensets of these; with those that the body of its
-                                     local class, or a local function that it captured, took in
+                                     local class, or a local function that it captured, took in, and those put on local functions
+                                     as attributes that are asked for
     functools.partial                its arguments, as they are at each call
     bound method, `__call__`         the object, as `self` would be: at each call
 
@@ -61,6 +62,7 @@ class Identity:
         gathered = Gathered(title, counting)
         gathered.walk(function)
         gathered.key(key)
+        gathered.attributes()
         self.function = gathered.innermost
         self.functions: tuple[FunctionType, ...] = tuple(gathered.functions)
         self.captures: tuple[Capture, ...] = tuple(gathered.captures)

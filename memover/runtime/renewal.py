@@ -10,7 +10,8 @@ background thread looks through the list a few times a second while it is not em
 A call may be interrupted or cancelled while its request for a lease is on its way, and the release must not overtake it: the
 lease would stay until it ends by itself. On an event loop the release is a task of that loop and takes the connection on
 which the request went, where commands keep their order. Otherwise, and where that connection is lost, the background
-thread releases it, and once more `_AGAIN_SECONDS` later.
+thread releases it, and once more `_AGAIN_SECONDS` later. A server that stood still takes the request when it goes on, however
+long that is, so a release that was not acknowledged is repeated until it is.
 """
 
 from __future__ import annotations
@@ -43,8 +44,11 @@ __all__ = ["Leases"]
 logger = logging.getLogger("memover")
 
 _LOOK_SECONDS = 0.25
-_ATTEMPTS = 3
-"""How often a release that the store does not acknowledge is tried; after that the lease ends by itself."""
+_ATTEMPTS = 200
+"""How often a release that the store does not acknowledge is tried, for some minutes; after that the lease ends by itself."""
+_RETRY_LAST_SECONDS = 2.0
+_RETURNED_LIMIT = 1000
+"""How many leases wait to be released at most; more end by themselves."""
 _AGAIN_SECONDS = 1.0
 """How long a request for a lease may still be on its way after its connection was closed."""
 
@@ -94,6 +98,7 @@ class Leases:
         """Those of entries that were sent, and whose answer is not there yet."""
         self._to_release: deque[Lease] = deque()
         self._looking = False
+        self._retrying = False
 
     def __len__(self) -> int:
         return len(self._held) + len(self._posted) + len(self._to_release)
@@ -168,7 +173,7 @@ class Leases:
 
     def _hand_over(self, lease: Lease) -> None:
         """To the background thread."""
-        if self._held.pop(lease.token, None) is not None:
+        if self._held.pop(lease.token, None) is not None and len(self._to_release) < _RETURNED_LIMIT:
             self._to_release.append(lease)
             self._background.later(0.0, self._release)
 
@@ -227,17 +232,29 @@ class Leases:
                 return None
             try:
                 run(self._store.release(lease.key, lease.token, False))
-            except Exception as error:
-                if not isinstance(error, StoreError):
-                    logger.exception("memover could not release the lease of %s", lease.key.text)
+            except StoreError:
                 lease.attempts += 1
                 if lease.attempts < _ATTEMPTS:
                     self._to_release.append(lease)
-                    return 0.1 * float(1 << lease.attempts)
+                    self._try_again(lease.attempts)
+                    return None
+                continue
+            except Exception:
+                logger.exception("memover could not release the lease of %s", lease.key.text)
                 continue
             if not lease.repeated and not self._store.local:
                 lease.repeated = True
                 self._background.later(_AGAIN_SECONDS, partial(self._repeat, lease))
+
+    def _try_again(self, attempts: int) -> None:
+        # Once for all that wait: they may be many, and the store answers none of them or all.
+        if not self._retrying or not self._background.running:
+            self._retrying = True
+            self._background.later(min(0.1 * 2.0 ** min(attempts, 10), _RETRY_LAST_SECONDS), self._retry)
+
+    def _retry(self) -> float | None:
+        self._retrying = False
+        return self._release()
 
     def _repeat(self, lease: Lease) -> float | None:
         self._to_release.append(lease)

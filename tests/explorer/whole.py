@@ -425,7 +425,7 @@ class Process:
         witness, leases = state.witness, state.leases
         return (
             tuple(sorted(witness._seen.items())), tuple(sorted(witness.owed)),
-            tuple(sorted(leases._held)), tuple(lease.token for lease in leases._to_release), leases._looking,
+            tuple(sorted(leases._held)), tuple(lease.token for lease in leases._to_release), leases._looking, leases._retrying,
             tuple(sorted(state.flights._flights)), tuple(sorted(state.unleased._running)),
             tuple(self.function.learned.items()),
             self.background.digest(),

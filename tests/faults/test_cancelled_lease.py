@@ -8,15 +8,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.exceptions import RedisError
 
 from memover import Cache
+from memover.errors import StoreError
 from tests.faults.test_one_odd_reply import OneOdd
-from tests.servers import wait_until
+from tests.servers import RedisServer, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.servers import RedisServer
 
 LEASE_TTL = 60.0
 
@@ -109,3 +109,43 @@ def test_when_its_loop_has_ended(how: str, between: Holding, redis_server: Redis
         wait_until(lambda: client.exists(f"{prefix}:gen:f"), "the request to arrive", timeout=20, interval=0.01)
     wait_until(lambda: leases(redis_server, prefix) == [], "it to be released again", timeout=LEASE_TTL / 2)
     cache.close()
+
+
+def test_a_server_that_stood_still(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the request when it goes on, long after the caller gave up and first tried to release: the lease does not stay."""
+    with RedisServer(unix_socket=True) as server, Cache(server.url, prefix=prefix, lease_ttl=LEASE_TTL) as cache:
+
+        @cache.versioned(namespace="f")
+        def f(x: int) -> int:
+            return x
+
+        assert f(0) == 0
+        store: Any = cache._state.store
+        acquire = store.acquire
+
+        def acquire_from_a_frozen_server(*args: Any, **kwargs: Any) -> Any:
+            server.freeze()
+            return (yield from acquire(*args, **kwargs))
+
+        tried: list[bool] = []
+        release = store.release
+
+        def count(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return (yield from release(*args, **kwargs))
+            except StoreError:
+                tried.append(False)
+                raise
+
+        monkeypatch.setattr(store, "acquire", acquire_from_a_frozen_server)
+        monkeypatch.setattr(store, "release", count)
+        try:
+            assert f(1) == 1
+            monkeypatch.setattr(store, "acquire", acquire)
+            wait_until(lambda: len(tried) >= 4, "the release to fail some times")
+        finally:
+            server.thaw()
+        with server.client() as client:
+            wait_until(lambda: client.exists(f"{prefix}:gen:f"), "the server to go on", passing=(RedisError,))
+        wait_until(lambda: len(cache._state.leases) == 0, "the release to be acknowledged", timeout=LEASE_TTL / 3)
+        wait_until(lambda: leases(server, prefix) == [], "the lease to be given back", timeout=LEASE_TTL / 3)

@@ -126,12 +126,13 @@ def test_threads_that_are_gone_leave_nothing(store: str, size: str, server: Redi
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("how", ["run", "plainly", "in flight"])
+@pytest.mark.parametrize("how", ["run", "plainly", "in flight", "dropped"])
 @pytest.mark.parametrize("store", ["memory", "redis"])
 def test_event_loops_that_are_gone_leave_nothing(
     store: str, how: str, size: str, server: RedisServer, prefix: str
 ) -> None:
-    """`asyncio.run`; `run_until_complete` and `close`, as in Celery tasks; the same with a load in flight.
+    """`asyncio.run`; `run_until_complete` and `close`, as in Celery tasks; the same with a load in flight,
+    or without `close`.
 
     No loop, task, client or descriptor of theirs stays, and whoever calls next does not wait for a load that is nobody's."""
     url = "memory://" if store == "memory" else server.url

@@ -4,6 +4,7 @@ The headline cases; every kind of callable, notebooks, reloads and programs are 
 
 from __future__ import annotations
 
+import enum
 import functools
 import subprocess
 import sys
@@ -47,9 +48,45 @@ def _two_arguments(region: str, item: int) -> str:
     return f"{region}:{item}"
 
 
+def _over_an_attribute(region: str) -> Callable[[int], str]:
+    def where() -> str:
+        return where.region  # type: ignore[attr-defined,no-any-return]
+
+    def load(item: int) -> str:
+        return f"{where()}:{item}"
+
+    where.region = region  # type: ignore[attr-defined]
+    return load
+
+
+def _over_an_attribute_of_an_attribute(region: str) -> Callable[[int], str]:
+    def load(item: int) -> str:
+        return f"{load.where()}:{item}"  # type: ignore[attr-defined]
+
+    load.where = lambda: region  # type: ignore[attr-defined]
+    plain = load
+
+    @functools.wraps(load)
+    def wrapped(item: int) -> str:
+        return plain(item)
+
+    return wrapped
+
+
+def _over_a_member_of_its_own_enum(region: str) -> Callable[[int], str]:
+    class Region(enum.Enum):
+        HERE = region
+
+    here = Region.HERE
+    return lambda item: f"{here.value}:{item}"
+
+
 KINDS: dict[str, Callable[[str], Any]] = {
     "closures": _closure,
     "lambdas over a value": lambda region: lambda item: f"{region}:{item}",
+    "attributes of a captured function": _over_an_attribute,
+    "a function that is an attribute": _over_an_attribute_of_an_attribute,
+    "members of local enums": _over_a_member_of_its_own_enum,
     "partials": lambda region: functools.partial(_two_arguments, region),
     "bound methods": lambda region: Repository(region).get,
     "objects with __call__": Repository,

@@ -14,9 +14,9 @@ from memover.clocks import monotonic
 from memover.engine.call import CachedCall
 from memover.errors import StoreUnavailable
 from memover.latch import FramePresence
-from memover.runtime import tasks
+from memover.runtime import renewal, tasks
 from memover.runtime.flights import Flight
-from memover.runtime.renewal import Leases
+from memover.runtime.renewal import Lease, Leases
 from memover.runtime.run import run
 from memover.runtime.state import all_states
 from tests.servers import wait_until
@@ -294,11 +294,42 @@ def test_a_release_that_may_have_overtaken_its_request_is_repeated_once() -> Non
         assert released == [token, token]
 
 
-def test_a_release_that_fails_is_tried_again() -> None:
-    """A lease that the store did not take back is released later, a few times; after that it ends by itself."""
+def test_a_release_that_fails_is_tried_again_until_it_is_acknowledged() -> None:
+    """A store that stands still takes the request for the lease when it goes on, however long that is: so must the release be."""
     with Cache("memory://") as cache:
         leases, later = leases_of(cache)
-        _, token = held_call(cache)
+        tokens = {held_call(cache)[1] for _ in range(3)}
+        tries, down = 0, 20
+
+        def release(key: Any, lease: str, failed: bool) -> Any:
+            nonlocal tries
+            tries += 1
+            if tries <= down:
+                raise StoreUnavailable("not now: this is a test", store="memory://")
+            tokens.discard(lease)
+            return
+            yield
+
+        leases._store = type("Down", (), {"local": False, "release": staticmethod(release)})()
+        for token in list(tokens):
+            leases.abandon(token)
+        for run_it in later.asked[-3:]:
+            run_it()
+        begun = len(later.asked)
+        while tries < down:
+            later.asked[-1]()
+        assert len(leases) == 3
+        assert len(later.asked) - begun == down - 3, "one look for all of them, and one after another"
+        later.asked[-1]()
+        assert tokens == set()
+        assert len(leases) == 0
+
+
+def test_a_release_that_is_never_acknowledged_is_given_up() -> None:
+    """Its lease has ended by itself then, and nothing piles up: leases beyond a bound are not noted."""
+    with Cache("memory://") as cache:
+        leases, later = leases_of(cache)
+        call, token = held_call(cache)
         tries: list[str] = []
 
         def release(key: Any, lease: str, failed: bool) -> Any:
@@ -308,13 +339,12 @@ def test_a_release_that_fails_is_tried_again() -> None:
 
         leases._store = type("Down", (), {"local": False, "release": staticmethod(release)})()
         leases.abandon(token)
-        assert len(leases) == 1
-        waits = []
-        while (wait := later.asked[-1]()) is not None:
-            waits.append(wait)
-        assert tries == [token] * 3
-        assert waits == sorted(waits)
-        assert len(leases) == 0
+        while len(leases):
+            later.asked[-1]()
+        assert tries == [token] * renewal._ATTEMPTS
+        for _ in range(renewal._RETURNED_LIMIT + 5):
+            leases._hand_over(leases._held.setdefault("again", Lease(call, "again", 1000)))
+        assert len(leases._to_release) == renewal._RETURNED_LIMIT
 
 
 def test_sweep_lets_go_of_the_tasks_of_closed_loops_alone() -> None:

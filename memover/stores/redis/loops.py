@@ -4,12 +4,14 @@ Short commands share one connection, values of more than 64 KiB another, and com
 replicas have one each.
 
 A loop that shuts down in order closes them through the one hook that loops have, asynchronous generators. A loop that is
-just closed leaves them behind: they go with the loop when it is collected, or when another loop first uses the store.
+just closed, or dropped without being closed, leaves them behind: they go with the loop when it is collected, or when another
+loop first uses the store. Nothing here keeps a loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -167,10 +169,15 @@ class Home:
     def watch(self) -> None:
         """Have `close` called when the loop shuts down in order."""
         self._closer = _closing(weakref.ref(self))
+        finalizer = sys.get_asyncgen_hooks().finalizer
         try:
+            # It would keep the loop's finalizer, and with it a loop that is dropped without being closed.
+            sys.set_asyncgen_hooks(finalizer=None)
             self._closer.__anext__().send(None)
         except StopIteration:
             pass
+        finally:
+            sys.set_asyncgen_hooks(finalizer=finalizer)
 
     def lane(self, node: Node | None, large: bool, apart: bool) -> Lane:
         """The lane for commands to a node: `large` ones, or those that go `apart` from all others."""
