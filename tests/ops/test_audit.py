@@ -122,10 +122,10 @@ def hit(raw: bytes, *args: Any) -> Hit:
     return Hit(KEY, raw, read_header(raw, KEY.encode()), args or (0,), {})
 
 
-def audited(function: Function, raw: bytes, *, way: str, **options: Any) -> Function:
+def audited(function: Function, raw: bytes, *, way: str) -> Function:
     """One audit from beginning to end."""
     desk, places = Desk(), Places()
-    auditor = Auditor(function, 1.0, places=places, submit=desk.submit, later=desk.later, grace_seconds=0.0, **options)
+    auditor = Auditor(function, 1.0, places=places, submit=desk.submit, later=desk.later, grace_seconds=0.0)
     if way == "sync":
         assert auditor.audit(hit(raw))
         desk.pass_time()
@@ -173,15 +173,6 @@ def test_a_hit_that_differs(way: str, make: Any) -> None:
     assert "source list of 2" in event.detail
     assert "first difference at $[0].name" in event.detail
     assert "secret" not in event.detail
-
-
-def test_values_only_when_asked_for(way: str, make: Any) -> None:
-    """`reveal`."""
-    raw = entry("old")
-    function = make("new")
-    function.now = raw
-    audited(function, raw, way=way, reveal=True)
-    assert "served 'old', source 'new'" in function.events[0].detail
 
 
 @pytest.mark.parametrize(
