@@ -15,7 +15,7 @@ from memover.web.watch import AGES, SIZES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memover.cli.checks import Check
+    from memover.cli.health import Check
     from memover.cli.look import Look
     from memover.cli.reports import Line, Reports
     from memover.cli.running import Place

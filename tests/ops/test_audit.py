@@ -14,10 +14,10 @@ import pytest
 from memover import Event, NotCached, StoreUnavailable
 from memover.codec import ValueCodec
 from memover.codec.envelope import Header, payload_of, read_header, seal
-from memover.runtime.audit import Auditor, Hit
-from memover.runtime.auditing import Place, Places
+from memover.runtime.audit.auditor import Auditor, Hit
+from memover.runtime.audit.differences import difference, shape_of
+from memover.runtime.audit.places import Place, Places
 from memover.runtime.counters import Counters
-from memover.runtime.differences import difference, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -285,7 +285,7 @@ def test_an_exception_from_outside_leaves_no_place_taken(at: int) -> None:
         nonlocal lines
         if (
             event == "line"
-            and frame.f_code.co_filename.endswith("audit.py")
+            and frame.f_code.co_filename.endswith("auditor.py")
             and "tests" not in frame.f_code.co_filename
         ):
             lines += 1

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from memover.clocks import monotonic, wall
 from memover.later import later
 from memover.model import Event, NotCached
-from memover.runtime.auditing import Place
-from memover.runtime.differences import difference, equal, shape_of
+from memover.runtime.audit.differences import difference, equal, shape_of
+from memover.runtime.audit.places import Place
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from memover.codec.envelope import Header
     from memover.engine.answers import Outcome
     from memover.engine.call import CachedCall
-    from memover.runtime.auditing import Places
+    from memover.runtime.audit.places import Places
     from memover.runtime.counters import Counters
 else:
     asyncio = later(__name__, "asyncio")
