@@ -14,8 +14,8 @@ from memover.options import checked, flag, several
 if TYPE_CHECKING:
     from types import EllipsisType
 
-    from memover import decoration
     from memover import policy as policies
+    from memover import wrapping
     from memover.cache import Cache
     from memover.cached import AsyncCachedFunction, CachedFunction, VersionView
     from memover.codec.base import Codec
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from memover.model import Call, Entry
     from memover.policy import OnStoreError
 else:
-    decoration = later(__name__, "memover.decoration")
+    wrapping = later(__name__, "memover.wrapping")
     policies = later(__name__, "memover.policy", "policies")
 
 __all__ = ["Decorator", "versioned_cache"]
@@ -297,7 +297,7 @@ def versioned_cache(
     following = flag(follow_code, "follow_code")
 
     def decorate(target: Any) -> Any:
-        return decoration.decorated(
+        return wrapping.decorated(
             target,
             policy,
             declared,

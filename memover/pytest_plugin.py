@@ -107,8 +107,8 @@ class CheckItem(pytest.Item):
         """Raise `ChecksFailed` with the report."""
         try:
             from memover.cli.check import check, failed
+            from memover.cli.formats import as_text
             from memover.cli.project import Project
-            from memover.cli.report import as_text
         except ModuleNotFoundError as error:
             raise ChecksFailed(f'--memover-check needs pip install "memover[cli]" ({error.name} is missing)') from None
         findings = check(Project.find(self.config.rootpath))

@@ -17,7 +17,7 @@ ROOT = Path(memover.__file__).parent
 CODE = "import sys\nfrom memover import versioned_cache, Cache\nCache()\nprint(*sys.modules)"
 NOT_NEEDED = {
     "asyncio", "inspect", "dataclasses", "socket", "ssl", "json", "redis", "sqlite3", "msgpack", "wrapt", "hashlib",
-    "memover.codec.mv1", "memover.decoration", "memover.definition", "memover.runtime.heart", "memover.runtime.report",
+    "memover.codec.mv1", "memover.wrapping", "memover.definition", "memover.runtime.heart", "memover.runtime.report",
 }  # fmt: skip
 
 

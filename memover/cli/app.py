@@ -15,13 +15,13 @@ from rich.console import Console
 import memover as package
 from memover.cli.check import check, failed
 from memover.cli.doctor import doctor
+from memover.cli.formats import FORMATS, on_terminal
 from memover.cli.gc import gc
 from memover.cli.inspect import inspect
 from memover.cli.invalidate import invalidate
 from memover.cli.ls import ls
 from memover.cli.mend import mend
 from memover.cli.project import CannotRun, Project
-from memover.cli.report import FORMATS, on_terminal
 from memover.cli.serve import serve
 from memover.cli.top import top
 from memover.errors import MemoverError

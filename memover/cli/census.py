@@ -123,19 +123,16 @@ def entries(
     step: int = 1000,
     head: int = KIND_AT + 1,
     on_step: Callable[[int], None] = lambda looked_at: None,
-    wanted: Callable[[bytes], bool] = lambda key: True,
 ) -> Iterator[list[Entry]]:
-    """Every entry of a prefix, step by step, each once. `head` is how much of each value is read, in bytes.
-
-    `wanted` chooses by key before anything is read. `on_step` is told how many keys a step has looked at.
-    """
+    """Every entry of a prefix, step by step, each once. `head` is how much of each value is read, in bytes;
+    `on_step` is told how many keys a step has looked at."""
     reader = Reader(prefix)
     seen: set[int] = set()
     for page in survey.keys(reader.pattern, step):
         keys = []
         for key in page.keys:
             mark = hash(key)
-            if mark in seen or not reader.fits(key) or not wanted(key):
+            if mark in seen or not reader.fits(key):
                 continue
             if len(seen) < _SEEN_LIMIT:
                 seen.add(mark)
@@ -213,11 +210,11 @@ def complete(place: Place, rows: dict[tuple[str, Version], Row]) -> None:
             row.locked = "old"
 
 
-def namespaces(place: Place, *, step: int = 1000) -> set[str]:
+def namespaces(place: Place) -> set[str]:
     """The namespaces that have, or had, a generation in the store. A scan of all keys; raises `StoreError`."""
     start = generation_key(place.prefix, "").encode()
     found = set()
-    for page in place.survey.keys(start + b"*", step):
+    for page in place.survey.keys(start + b"*"):
         for key in page.keys:
             name = key[len(start) :]
             if _NAMESPACE.match(name):

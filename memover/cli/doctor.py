@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from memover.cli.checks import Check, examine
+from memover.cli.health import Check, examine
 from memover.cli.running import Column, Place, count_of, document, on_store, table, visible
 
 if TYPE_CHECKING:

@@ -36,13 +36,15 @@ SAMPLE_FROM_BYTES = 8 * SAMPLE_BYTES
 WINDOW_LIMIT_BYTES = 1 << 27
 FREE_BYTES = 256 * 1024 * 1024
 RATIO_LIMIT = 64
+MOST_KEPT = 0.9
+"""A payload that is longer than this share of itself when compressed stays as it is."""
 
 
-def compress(payload: bytes, *, threshold_bytes: int = 4096, least_saving: float = 0.1) -> tuple[int, bytes]:
+def compress(payload: bytes, *, threshold_bytes: int = 4096) -> tuple[int, bytes]:
     """Return the flag and the bytes to store for a payload.
 
     Payloads shorter than `threshold_bytes` stay as they are, and so do those that compression would not make
-    shorter by the share `least_saving` (0 to 1) or shorter than they may be; of large ones, samples are tried first. Raises
+    shorter by a tenth, or shorter than they may be; of large ones, samples are tried first. Raises
     nothing.
     """
     if len(payload) < threshold_bytes:
@@ -52,10 +54,10 @@ def compress(payload: bytes, *, threshold_bytes: int = 4096, least_saving: float
     if len(payload) >= SAMPLE_FROM_BYTES:
         middle = len(payload) // 2
         sample = payload[:SAMPLE_BYTES] + payload[middle : middle + SAMPLE_BYTES] + payload[-SAMPLE_BYTES:]
-        if len(squeeze(sample)) > len(sample) * (1 - least_saving):
+        if len(squeeze(sample)) > len(sample) * MOST_KEPT:
             return NONE, payload
     smaller = squeeze(payload)
-    if len(smaller) > len(payload) * (1 - least_saving) or len(payload) > _most(len(smaller)):
+    if len(smaller) > len(payload) * MOST_KEPT or len(payload) > _most(len(smaller)):
         return NONE, payload
     return flag, smaller
 

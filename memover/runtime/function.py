@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from memover.keys.tags import Tags
     from memover.latch import Present
     from memover.policy import Policy
-    from memover.runtime.audit import Auditor
+    from memover.runtime.audit.auditor import Auditor
     from memover.runtime.state import CacheState
     from memover.stores.near import Tier
 
@@ -114,7 +114,7 @@ class Function(Loading):
         self.near: Tier | None = None if policy.near is None or state.store.local else state.near(policy.near)
         self.auditor: Auditor | None = None
         if policy.audit:
-            from memover.runtime.audited import auditor_of
+            from memover.runtime.audit.subject import auditor_of
 
             self.auditor = auditor_of(self)
         state.functions.add(self)

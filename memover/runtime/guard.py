@@ -103,10 +103,10 @@ class Guard:
         plain = getattr(codec, "plain", None)
         if plain is None or self._shape is None:
             return ""
-        from memover.schema.misfit import Stored, misfit
+        from memover.schema.mismatch import Stored, mismatch
 
         try:
-            return misfit(plain(payload(), Stored), self._shape)
+            return mismatch(plain(payload(), Stored), self._shape)
         except Exception as error:
             if from_outside(error):
                 raise

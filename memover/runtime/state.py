@@ -15,7 +15,7 @@ from memover.keys.shards import with_shards
 from memover.later import later, under_way
 from memover.living import Living
 from memover.runtime import tasks
-from memover.runtime.auditing import Places
+from memover.runtime.audit.places import Places
 from memover.runtime.background import Background, RefreshPool
 from memover.runtime.flights import Flights, UnleasedLoads
 from memover.runtime.renewal import Leases

@@ -121,16 +121,6 @@ class Shape:
         found = {name for place in places for name in _UNKNOWN.findall(place) if name}
         return tuple(sorted(found | ({"?" + self.root.lstrip("?")} if not self.known else set())))
 
-    @property
-    def unresolved(self) -> tuple[str, ...]:
-        """The names that mean nothing where they are written, sorted: of what is imported for type checkers only, say."""
-        return tuple(name[1:] for name in self.unknown if self.known and name != "?")
-
-    @property
-    def unannotated(self) -> tuple[str, ...]:
-        """The fields and parameters of classes that have no annotation, as `Class.name`, in the order of the text."""
-        return tuple(f"{each.name}.{f.name}" for each in self.definitions for f in each.fields if f.type == "?")
-
     @cached_property
     def canonical(self) -> str:
         """The text without what is there for the reader alone; equal for equal meanings."""

@@ -15,7 +15,7 @@ from memover.web.watch import AGES, SIZES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memover.cli.checks import Check
+    from memover.cli.health import Check
     from memover.cli.look import Look
     from memover.cli.reports import Line, Reports
     from memover.cli.running import Place
@@ -137,7 +137,7 @@ class Page:
 
     # -- functions -----------------------------------------------------------------------------------------------------
 
-    def functions(self, found: Reports | None, error: str, note: str = "") -> str:
+    def functions(self, found: Reports | None, error: str) -> str:
         lines = () if found is None else found.lines
         rows = "".join(self._row(line) for line in lines)
         head = "".join(
@@ -163,7 +163,7 @@ class Page:
             '<div class="scroll"><table id="functions"><thead><tr><th scope="col"><button type="button" data-sort="name">function</button></th>'
             f'{head}<th scope="col">last minute</th></tr></thead><tbody>{rows}</tbody></table></div>'
         )
-        return self.whole("Functions", body, "/", note)
+        return self.whole("Functions", body, "/")
 
     def _row(self, line: Line) -> str:
         shown = cells(line)
@@ -178,7 +178,7 @@ class Page:
 
     # -- contents ------------------------------------------------------------------------------------------------------
 
-    def contents(self, found: Contents, note: str = "") -> str:
+    def contents(self, found: Contents) -> str:
         rows = "".join(
             f'<tr><th scope="row"><a href="{path_of(row.namespace)}">{text(row.namespace)}</a></th>'
             f'<td class="num" data-label="version">{text(row.version)}</td>'
@@ -200,7 +200,7 @@ class Page:
             '<th scope="col" class="num">entries</th><th scope="col" class="num">size</th><th scope="col" class="num">no ttl</th>'
             f'<th scope="col">lock</th><th scope="col">generation moved</th></tr></thead><tbody>{rows}</tbody></table></div>'
         )
-        return self.whole("Contents", body, "/contents", note)
+        return self.whole("Contents", body, "/contents")
 
     # -- a namespace -----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.cli.census import Row, complete, entries, order, tally
-from memover.cli.checks import Check, examine
+from memover.cli.health import Check, examine
 from memover.cli.invalidate import invalidate_namespace
 from memover.cli.look import Look, look
 from memover.cli.reports import Reports, Watcher

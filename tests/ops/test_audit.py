@@ -14,10 +14,10 @@ import pytest
 from memover import Event, NotCached, StoreUnavailable
 from memover.codec import ValueCodec
 from memover.codec.envelope import Header, payload_of, read_header, seal
-from memover.runtime.audit import Auditor, Hit
-from memover.runtime.auditing import Place, Places
+from memover.runtime.audit.auditor import Auditor, Hit
+from memover.runtime.audit.differences import difference, shape_of
+from memover.runtime.audit.places import Place, Places
 from memover.runtime.counters import Counters
-from memover.runtime.differences import difference, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -122,10 +122,10 @@ def hit(raw: bytes, *args: Any) -> Hit:
     return Hit(KEY, raw, read_header(raw, KEY.encode()), args or (0,), {})
 
 
-def audited(function: Function, raw: bytes, *, way: str, **options: Any) -> Function:
+def audited(function: Function, raw: bytes, *, way: str) -> Function:
     """One audit from beginning to end."""
     desk, places = Desk(), Places()
-    auditor = Auditor(function, 1.0, places=places, submit=desk.submit, later=desk.later, grace_seconds=0.0, **options)
+    auditor = Auditor(function, 1.0, places=places, submit=desk.submit, later=desk.later, grace_seconds=0.0)
     if way == "sync":
         assert auditor.audit(hit(raw))
         desk.pass_time()
@@ -173,15 +173,6 @@ def test_a_hit_that_differs(way: str, make: Any) -> None:
     assert "source list of 2" in event.detail
     assert "first difference at $[0].name" in event.detail
     assert "secret" not in event.detail
-
-
-def test_values_only_when_asked_for(way: str, make: Any) -> None:
-    """`reveal`."""
-    raw = entry("old")
-    function = make("new")
-    function.now = raw
-    audited(function, raw, way=way, reveal=True)
-    assert "served 'old', source 'new'" in function.events[0].detail
 
 
 @pytest.mark.parametrize(
@@ -294,7 +285,7 @@ def test_an_exception_from_outside_leaves_no_place_taken(at: int) -> None:
         nonlocal lines
         if (
             event == "line"
-            and frame.f_code.co_filename.endswith("audit.py")
+            and frame.f_code.co_filename.endswith("auditor.py")
             and "tests" not in frame.f_code.co_filename
         ):
             lines += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache, ConfigurationError, Event
-from memover.runtime import audit
+from memover.runtime.audit import auditor
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def url(request: pytest.FixtureRequest, redis_url: str) -> str:
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A difference is looked at again soon."""
-    monkeypatch.setattr(audit, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(auditor, "GRACE_SECONDS", 0.05)
 
 
 class Source:
@@ -135,7 +135,7 @@ def test_a_share_is_from_0_to_1(share: Any) -> None:
 
 def test_a_closed_cache_is_asked_nothing_more(redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A difference that waited to be looked at again has no verdict, and opens no connection."""
-    monkeypatch.setattr(audit, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(auditor, "GRACE_SECONDS", 0.3)
     source = Source()
     with Cache(redis_url, prefix=prefix) as cache:
         function, call = decorated(cache, source, "sync")

@@ -355,22 +355,6 @@ def test_the_log_does_not_grow_without_end(make: Callable[..., SqliteStore], pat
     assert longest < 48 << 20
 
 
-def test_data_version_changes_with_every_commit_of_anybody(
-    make: Callable[..., SqliteStore], store: SqliteStore
-) -> None:
-    """And only then: what the near cache asks instead of reading."""
-    keep(store, key_of("a"), b"x")
-    before = store.data_version()
-    store.fetch(key_of("a"))
-    assert store.data_version() == before
-    run(store.bump((GENERATION,), nonce(), (0,), ()))
-    after = store.data_version()
-    assert after != before
-    os.unlink(store.path)
-    time.sleep(0.002)
-    assert store.data_version() != after
-
-
 def test_noting_what_was_read_writes_few_pages(
     make: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

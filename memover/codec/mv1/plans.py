@@ -44,8 +44,8 @@ def new_definition(kind: str, cls: type, names: tuple[str, ...] = ()) -> ExtType
     return extension(f.DEFINITION, data)
 
 
-def attribute_label(names: tuple[str, ...], skip: int = 1) -> Callable[[int], str]:
-    return lambda place: f".{names[place - skip]}" if skip <= place < skip + len(names) else ""
+def attribute_label(names: tuple[str, ...]) -> Callable[[int], str]:
+    return lambda place: f".{names[place - 1]}" if 1 <= place <= len(names) else ""
 
 
 def state_of(value: Any, slots: dict[str, Any], has_dict: bool) -> dict[str, Any]:

@@ -71,8 +71,6 @@ class File:
         self.address = f"sqlite:///{path}"
         self.idle: list[Connection] = []
         """The pool; another list takes its place when all its connections are to be left."""
-        self.kept: list[tuple[list[Connection], Connection, int]] = []
-        """Connections that are in no pool, each with the one it would be in and a number of its own."""
         self.moment = 0
         """The millisecond in which the file was last looked at."""
         self.recent: dict[int, None] = {}
@@ -110,13 +108,6 @@ class File:
         self._identity = None
         left, self.idle = self.idle, []
         self.drain(left)
-        while self.kept:
-            try:
-                self._close(self.kept.pop()[1])
-            except IndexError as error:
-                if raised_beneath(error):
-                    raise
-                break
 
     def drain(self, pool: list[Connection]) -> None:
         """Close what is in a pool that has been left."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 import time
-from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from memover.clocks import monotonic
@@ -53,7 +52,6 @@ __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
 
-_numbers = count(1)
 _stores: Living[SqliteStore] = Living()
 
 
@@ -81,7 +79,6 @@ class SqliteStore(SqliteKeyValues):
             )
             for _ in range(2)
         )
-        self._watching = self._file.kept
         _stores.add(self)
 
     # -- the read of a hit ----------------------------------------------------------------------------------------------------
@@ -249,32 +246,6 @@ class SqliteStore(SqliteKeyValues):
         return SqliteWatch(self, coarse)
 
     # -- the rest -----------------------------------------------------------------------------------------------------------------
-
-    def data_version(self) -> tuple[int, int]:
-        """What changes with every commit of anybody, of this process or another: if it is what it was at the last call,
-        nothing in the file has changed. Waits for nobody. Raises `StoreError`."""
-        file = self._file
-        moment = time_ms()
-        if moment != file.moment:
-            file.look(moment)
-        try:
-            pool, connection, number = self._watching.pop()
-            if pool is file.idle:
-                ((version,),) = connection.execute("PRAGMA data_version").fetchall()
-                self._watching.append((pool, connection, number))
-                return number, version
-        except (IndexError, *ERRORS) as error:
-            if raised_beneath(error):
-                raise
-        return self._guarded(self._watch, self._reads)
-
-    def _watch(self, deadline: float) -> tuple[int, int]:
-        # A connection that writes nothing: it sees every commit as another's.
-        pool, connection = self._file.open(deadline)
-        ((version,),) = connection.execute("PRAGMA data_version").fetchall()
-        number = next(_numbers)
-        self._watching.append((pool, connection, number))
-        return number, version
 
     def tidy(self, seconds: float) -> bool:
         """What otherwise happens behind writes, now and in this thread; False if that time was too short."""

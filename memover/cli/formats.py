@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "as_text", "on_terminal", "summary"]
 
 
-def summary(findings: Sequence[Finding], functions: str = "") -> str:
+def summary(findings: Sequence[Finding]) -> str:
     """One line on the whole."""
     errors = sum(each.level == "error" for each in findings)
     warnings = len(findings) - errors

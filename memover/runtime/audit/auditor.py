@@ -18,7 +18,7 @@ minutes.) A function whose results differ by themselves (the time of day, a rand
 
 What was served is taken from the entry's bytes, not from the object that the caller got and may have changed; arguments are
 checked against the key before the function runs, because the caller may have changed those too. Nothing that is found changes
-what is served. Values are in no event unless asked for (`reveal`): shapes, sizes and ages are.
+what is served. Values are in no event: shapes, sizes and ages are.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from memover.clocks import monotonic, wall
 from memover.later import later
 from memover.model import Event, NotCached
-from memover.runtime.auditing import Place
-from memover.runtime.differences import difference, equal, shape_of
+from memover.runtime.audit.differences import difference, equal, shape_of
+from memover.runtime.audit.places import Place
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from memover.codec.envelope import Header
     from memover.engine.answers import Outcome
     from memover.engine.call import CachedCall
-    from memover.runtime.auditing import Places
+    from memover.runtime.audit.places import Places
     from memover.runtime.counters import Counters
 else:
     asyncio = later(__name__, "asyncio")
@@ -51,7 +51,6 @@ GRACE_SECONDS = 1.0
 """For how long a difference may be an invalidation that is under way."""
 
 _NOT_CACHED: Any = NotCached  # a class, whatever it is to a type checker
-_REVEALED_LIMIT = 500
 
 
 class Hit(NamedTuple):
@@ -95,7 +94,6 @@ class Finding(NamedTuple):
     source: str
     load_time: float
     where: str = ""
-    revealed: str = ""
 
 
 class Auditor:
@@ -104,7 +102,6 @@ class Auditor:
     * `share`: of the hits, 0 to 1.
     * `places`: shared by the functions of a cache. `submit(run)` has `run` called in a thread of the background, and says
       whether there was room. `later(seconds, run)` has it called after so long, in a thread that must not be held up.
-    * `reveal`: whether events say the values as well, shortened.
     * `chance`: a random number from 0 to below 1, for tests.
     """
 
@@ -116,7 +113,6 @@ class Auditor:
         places: Places,
         submit: Callable[[Callable[[], None]], bool],
         later: Callable[[float, Callable[[], float | None]], object],
-        reveal: bool = False,
         grace_seconds: float | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -125,7 +121,6 @@ class Auditor:
         self._places = places
         self._submit = submit
         self._later = later
-        self._reveal = reveal
         self._grace = GRACE_SECONDS if grace_seconds is None else grace_seconds
         self._chance = chance
 
@@ -249,7 +244,7 @@ class Auditor:
         try:
             served_bytes = bytes(function.payload(hit.raw, hit.header))
             same = function.encode(result) == served_bytes
-            served = None if same and not self._reveal else function.decode(served_bytes)
+            served = None if same else function.decode(served_bytes)
         except Exception as error:
             self._failed(hit, error, load_time)
             return None
@@ -258,8 +253,7 @@ class Auditor:
             return Finding(True, shape, shape, load_time)
         agrees = equal(served, result)
         where = "" if agrees else difference(served, result)
-        revealed = f"served {_short(served)}, source {_short(result)}" if self._reveal and not agrees else ""
-        return Finding(agrees, shape_of(served), shape_of(result), load_time, where, revealed)
+        return Finding(agrees, shape_of(served), shape_of(result), load_time, where)
 
     @staticmethod
     def _still(hit: Hit, header: Header | None) -> bool:
@@ -283,7 +277,6 @@ class Auditor:
         if not finding.agrees:
             words.append(f"source {finding.source}, 0 s old")
             words.append(f"first difference at {finding.where}" if finding.where else "")
-            words.append(finding.revealed)
         self._emit(hit, finding.load_time, "; ".join(word for word in words if word))
 
     def _failed(self, hit: Hit, error: Exception, load_time: float) -> None:
@@ -301,8 +294,3 @@ class Auditor:
                 detail=detail,
             )
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _REVEALED_LIMIT else f"{text[:_REVEALED_LIMIT]}…"

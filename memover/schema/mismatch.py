@@ -10,7 +10,7 @@ from memover.schema.shape import split
 if TYPE_CHECKING:
     from memover.schema.shape import Definition, Shape
 
-__all__ = ["Stored", "misfit"]
+__all__ = ["Stored", "mismatch"]
 
 _DEPTH_LIMIT = 60
 _SCALARS = frozenset(
@@ -41,13 +41,13 @@ class Stored(NamedTuple):
     content: Any
 
 
-def misfit(value: Any, shape: Shape) -> str:
+def mismatch(value: Any, shape: Shape) -> str:
     """The first place where a value, read with `Stored` in place of instances, is not of this shape; "" for none."""
     definitions = {re.sub(r"\[.*", "", each.name): each for each in shape.definitions}
-    return _misfit(value, shape.root, definitions, "the result", 0)
+    return _mismatch(value, shape.root, definitions, "the result", 0)
 
 
-def _misfit(value: Any, expression: str, definitions: dict[str, Definition], where: str, depth: int) -> str:
+def _mismatch(value: Any, expression: str, definitions: dict[str, Definition], where: str, depth: int) -> str:
     if depth > _DEPTH_LIMIT:
         return ""
     members = split(expression)
@@ -93,7 +93,7 @@ def _member(value: Any, expression: str, definitions: dict[str, Definition], whe
     else:
         pairs = [(each, arguments[0]) for each in value] if arguments else []
     for each, argument in pairs:
-        told = _misfit(each, argument, definitions, f"an item of {where}" if depth == 0 else where, depth + 1)
+        told = _mismatch(each, argument, definitions, f"an item of {where}" if depth == 0 else where, depth + 1)
         if told:
             return told
     return ""
@@ -104,7 +104,7 @@ def _instance(
 ) -> str:
     own = re.sub(r"\[.*", "", definition.name)
     if definition.kind == "alias":
-        return _misfit(value, definition.fields[0].type, definitions, where, depth + 1)
+        return _mismatch(value, definition.fields[0].type, definitions, where, depth + 1)
     if definition.kind == "typeddict":
         content = value
     elif not isinstance(value, Stored) or not _same(value.name, own):
@@ -129,7 +129,7 @@ def _instance(
         return f"{own}.{more[0]} is in it, and no longer in {own}"
     for name, each in content.items():
         if name in fields:
-            told = _misfit(each, fields[name].type, definitions, f"{own}.{name}", depth + 1)
+            told = _mismatch(each, fields[name].type, definitions, f"{own}.{name}", depth + 1)
             if told:
                 return told
     return ""

@@ -1,4 +1,4 @@
-"""A function of the runtime as the auditor needs it: see `audit.Auditable`."""
+"""A function of the runtime as the auditor needs it: see `auditor.Auditable`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from memover.clocks import wall
 from memover.codec.envelope import read_header
 from memover.engine.judge import FRESH, judge
 from memover.errors import DamagedEntry
-from memover.runtime.audit import Auditor
+from memover.runtime.audit.auditor import Auditor
 from memover.runtime.dependencies import INSIDE
 from memover.runtime.results import aevaluated, evaluated
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from memover.codec.envelope import Header
     from memover.engine.store import Seen
     from memover.model import Event, Key
-    from memover.runtime.audit import Hit
+    from memover.runtime.audit.auditor import Hit
     from memover.runtime.function import Function
 
 __all__ = ["auditor_of"]
@@ -29,7 +29,7 @@ def auditor_of(function: Function) -> Auditor:
     """The auditor of a function whose policy asks for one, on its cache's background."""
     state = function.state
     return Auditor(
-        _Audited(function),
+        _Subject(function),
         function.policy.audit,
         places=state.audits,
         submit=state.refreshes.submit,
@@ -41,7 +41,7 @@ async def _evaluated(result: Awaitable[Any]) -> Any:
     return await aevaluated(await result)
 
 
-class _Audited:
+class _Subject:
     def __init__(self, function: Function) -> None:
         self._function = function
         self._lookup = function.lookup()
