@@ -126,7 +126,7 @@ class Leases:
     def withdraw(self, token: str) -> None:
         """The entry was not stored after all: have the lease released."""
         lease = self._posted.pop(token, None) or self._held.pop(token, None)
-        if lease is not None:
+        if lease is not None and len(self._to_release) < _RETURNED_LIMIT:
             self._to_release.append(lease)
             self._background.later(0.0, self._release)
 

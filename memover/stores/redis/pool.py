@@ -278,14 +278,14 @@ class Pool:
                 if raised_beneath(error):
                     raise
                 continue  # somebody uses it, and so reads the answer
-            if connection.posted is None or connection.owed or connection.settles(end - monotonic()):
-                if connection.posted is None or connection.owed or self._settled(connection):
-                    self.give(connection)
-            elif connection.overdue():
-                self.discard(connection)
-                raise TimeoutError("the time limit is over")
-            else:
-                self.give(connection)
+            if connection.posted is not None and not connection.owed:
+                if connection.settles(end - monotonic()):
+                    if not self._settled(connection):
+                        continue
+                elif connection.overdue():
+                    self.discard(connection)
+                    raise TimeoutError("the time limit is over")
+            self.give(connection)
 
     def finish(
         self, connection: Connection, packed: bytes, end: float, urgent: bool = False, once: bool = False
