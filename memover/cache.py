@@ -96,7 +96,8 @@ class Cache(KeyValueFace):
     * `background_workers` (4): refreshes that run behind their callers at a time; as many again wait for their turn.
     * `near_max_entries` (10,000): how many entries this process's near cache holds, for all functions with `near=`. What is not
       asked for again leaves first (SIEVE), so a scan does not empty it.
-    * `near_max_bytes` (64 MiB): how many bytes they may take together, as estimated, if that is reached first.
+    * `near_max_bytes` (64 MiB): how many bytes the entries of the near cache may take together, as estimated; the limit
+      that is reached first counts.
     * `report` (None: never, unless `MEMOVER_REPORT` says otherwise): how often this process publishes its functions' totals
       for `memover top` and `memover serve`; a duration, one small command each time. Nothing on a memory store.
     * `enabled` (True, unless `MEMOVER_DISABLED=1`): False makes every call run its function; invalidations still reach
