@@ -21,11 +21,12 @@ PATIENT: dict[str, Any] = {"socket_timeout": 10.0, "socket_connect_timeout": 10.
 GENEROUS = 8
 
 
+@pytest.mark.parametrize("unix_socket", [False, True], ids=["tcp", "unix"])
 def test_a_server_that_allows_fewer_connections_than_the_pool_wants_serves_hits(
-    start_redis: Callable[..., RedisServer], prefix: str
+    start_redis: Callable[..., RedisServer], prefix: str, unix_socket: bool
 ) -> None:
     """`maxclients 20` and 64 connections by default: the pool makes do with what it is given, and the circuit stays closed."""
-    server = start_redis(config={"maxclients": 20})
+    server = start_redis(config={"maxclients": 20}, unix_socket=unix_socket)
     cache = Cache(server.url, prefix=prefix)
     runs: list[int] = []
 

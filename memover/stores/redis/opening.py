@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Crowded", "Line", "Opening", "Opener", "check_options"]
 
+_CROWDED = "max number of clients reached"
+
 _RESOLVED_SECONDS = 30.0
 """For how long addresses count as new. Older ones are used as well, while they are looked up again behind the caller."""
 
@@ -93,16 +95,28 @@ def _look_up_again(host: str, port: int, family: int) -> None:
 
 
 class _Limited:
-    """What our connections have besides: the end of the time they may take, and the socket while they take it."""
+    """What our connections have besides: the end of the time they may take, the socket while they take it, and what the server
+    said when it hung up."""
 
     memover_end = 0.0
     memover_socket: Any = None
+    memover_last_words = b""
 
     def memover_left(self) -> float:
         left = self.memover_end - monotonic()
         if left <= 0:
             raise TimeoutError("the time to connect is over")
         return left
+
+    def disconnect(self, *args: Any) -> None:
+        # A server that takes no more connections says so and hangs up, before it has read anything. On a unix socket our first
+        # words then fail to be sent, and redis-py tells of that alone.
+        sock = getattr(self, "_sock", None)
+        if sock is not None:
+            with suppress(OSError, ValueError):
+                sock.settimeout(0)
+                self.memover_last_words = sock.recv(256)
+        super().disconnect(*args)  # type: ignore[misc]
 
 
 class _Tcp(_Limited, sync_connection.Connection):
@@ -216,7 +230,7 @@ class Opener:
             if sentinel:
                 self.primary = None
             connection.disconnect()
-            if "max number of clients reached" in str(error):
+            if _CROWDED in str(error) or _CROWDED.encode() in connection.memover_last_words:
                 raise Crowded(str(error)) from None
             raise
 
