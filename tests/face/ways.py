@@ -23,6 +23,7 @@ __all__ = [
     "SYNC",
     "PatientWay",
     "Way",
+    "counted",
     "url_of",
     "waiting_threads",
     "way_of_fixture",
@@ -124,6 +125,18 @@ def waiting_threads() -> int:
         return False
 
     return sum(map(waits, sys._current_frames().values()))
+
+
+def counted(way: Way, **options: Any) -> tuple[Any, list[int]]:
+    """A function of one argument, and the arguments of its loads so far."""
+    loads: list[int] = []
+
+    @way.cached(**options)
+    def f(x: int) -> list[int]:
+        loads.append(x)
+        return [x, len(loads)]
+
+    return f, loads
 
 
 class PatientWay(Way):
