@@ -40,7 +40,8 @@ from memover.errors import ConfigurationError, UnkeyableArgument
 
 from . import template as human
 from .canonical import Told, encode, forget_with
-from .compiler import Compiler, Keeper, digest
+from .compiler import Compiler, digest
+from .memo import CallMemo
 from .names import shorten
 
 if TYPE_CHECKING:
@@ -206,11 +207,11 @@ class Binding:
             return None
         first = next(iter(self.parameters), "")
         keyed = first == "self" and self.key is None and first in self.counting[:1] and not self._left_out
-        keeper = Keeper(size, self._same_digest if keyed else None)
+        memo = CallMemo(size, self._same_digest if keyed else None)
         if keyed:
-            forget_with(keeper)
+            forget_with(memo)
         made: tuple[Callable[..., Any], Callable[[], int]] = self._compiler.hot(
-            body, names, keeper, awaited=awaited, keyed=keyed
+            body, names, memo, awaited=awaited, keyed=keyed
         )
         return made
 

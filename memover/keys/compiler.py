@@ -36,23 +36,18 @@ from __future__ import annotations
 
 import inspect
 from hashlib import blake2b
-from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from .memo import noting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Compiler", "Keeper", "digest"]
+    from .memo import CallMemo
+
+__all__ = ["Compiler", "digest"]
 
 R = TypeVar("R")
-
-_TYPES_LIMIT = 32
-"""How many combinations of argument types one memo holds; more are a sign of calls that do not repeat."""
-
-_LENGTH_LIMIT = 200
-"""Longer strings and bytes (characters, bytes) are not kept in the memo, nor are larger ints."""
-
-_INT_LIMIT = 2**60
 
 _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
@@ -111,7 +106,7 @@ class Compiler:
             f"    if {p}record is not None: return {p}record",
             f"return {p}keep({types}, {known}, {self._flat()}, {p}make({p}text({values})))",
         ]
-        return self._function(body, make=make, text=text, memo=memo, keep=_keeper(memo, memo_size))
+        return self._function(body, make=make, text=text, memo=memo, keep=noting(memo, memo_size))
 
     def values_to(self, use: Callable[..., R]) -> Callable[..., R]:
         """Returns `use(*values)` for the counting parameters' values."""
@@ -140,10 +135,10 @@ class Compiler:
             parts.append(f"{stars}{named}{parameter.name}")
         return ", ".join(parts)
 
-    def hot(self, body: list[str], names: dict[str, Any], keeper: Keeper, *, awaited: bool, keyed: bool) -> Any:
+    def hot(self, body: list[str], names: dict[str, Any], memo: CallMemo, *, awaited: bool, keyed: bool) -> Any:
         """A function with the parameters of the wrapped one, and the function that returns its number of `hits`.
 
-        `body` is source in which `{p}` stands before every name of `names`; `{known}` is what `keeper` kept for these
+        `body` is source in which `{p}` stands before every name of `names`; `{known}` is what `memo` kept for these
         arguments (or raises KeyError or TypeError), `{keep}` the statement that has it keep `item`; `{call}` hands on all
         parameters, `{args}` and `{kwargs}` are their tuple and dict. With `keyed`, the first parameter counts by its
         `__memover_key__()`.
@@ -181,7 +176,7 @@ class Compiler:
             "p": p, "known": known, "keep": keep, "call": self.call_of(None),
             "args": f"({''.join(given)})", "kwargs": "{" + "".join(named) + "}",
         }  # fmt: skip
-        scope = {**names, "known": keeper.known, "keep": keeper.keep, "keep_keyed": keeper.keep_keyed}
+        scope = {**names, "known": memo.known, "keep": memo.keep, "keep_keyed": memo.keep_keyed}
         return self._made([line.format(**terms) for line in body], scope, awaited=awaited, counting=True)
 
     # -------------------------------------------------------------- source
@@ -267,91 +262,6 @@ class Compiler:
 def _tuple_of(parts: list[str]) -> str:
     """The source of one part, or of the tuple of several."""
     return parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
-
-
-def _keeper(memo: dict[Any, dict[Any, Any]], size: int) -> Callable[[Any, Any, tuple[Any, ...], R], R]:
-    """The function that notes a record in the memo if the call may be in it, and returns it.
-
-    The memo is emptied at every `size`-th record noted, so it never holds more. Without the GIL a tick may be lost,
-    which lets it grow to the next multiple.
-    """
-    ticks = count(1)
-
-    def keep(types: Any, values: Any, flat: tuple[Any, ...], record: R) -> R:
-        if not _simple(flat):
-            return record
-        if not next(ticks) % size or len(memo) > _TYPES_LIMIT:
-            memo.clear()
-        known = memo.get(types)
-        if known is None:
-            known = memo.setdefault(types, {})
-        known[values] = record
-        return record
-
-    return keep
-
-
-def _simple(values: tuple[Any, ...]) -> bool:
-    """Whether these values, each of its very type, are equal exactly where they come to the same text; and not long."""
-    for value in values:
-        kind = type(value)
-        if kind is str or kind is bytes:
-            if len(value) > _LENGTH_LIMIT:
-                return False
-        elif kind is int:
-            if not -_INT_LIMIT < value < _INT_LIMIT:
-                return False
-        elif kind is float:
-            if value != value or value == 0.0:
-                return False
-        elif value is not None and kind is not bool:
-            return False
-    return True
-
-
-class Keeper:
-    """What a call of `Compiler.hot` keeps by its arguments: dictionaries by the type of each, then one by the values.
-
-    Emptied at every `size`-th thing kept, as the memo is. Every step is one operation of a dict."""
-
-    def __init__(self, size: int, same: Callable[[Any, Any, tuple[Any, ...], Any], bool] | None = None) -> None:
-        self.known: dict[Any, Any] = {}
-        self._size = size
-        self._ticks = count(1)
-        self._kinds = 0
-        self._same = same
-
-    def keep(self, types: tuple[Any, ...], values: Any, flat: tuple[Any, ...], item: Any) -> None:
-        """Keep an item for these arguments, if they are simple."""
-        if not _simple(flat):
-            return
-        if not next(self._ticks) % self._size or self._kinds > _TYPES_LIMIT:
-            self.clear()
-        known = self.known
-        for kind in types:
-            inner = known.get(kind)
-            if inner is None:
-                inner = known.setdefault(kind, {})
-                self._kinds += 1
-            known = inner
-        known[values] = item
-
-    def keep_keyed(
-        self, own: Any, types: tuple[Any, ...], values: tuple[Any, ...], flat: tuple[Any, ...], item: Any, key: Any
-    ) -> None:
-        """The same where the first argument counts by its `__memover_key__()`: what it says now must lead to `key`."""
-        kind = type(own)
-        if not _simple(flat) or not callable(getattr(kind, "__memover_key__", None)):
-            return
-        part = own.__memover_key__()
-        if _simple((part,)) and self._same is not None and self._same(kind, part, flat, key):
-            found = (part, *values) if values else part
-            self.keep((kind, type(part), *types), found, (part, *flat), item)
-
-    def clear(self) -> None:
-        """Keep nothing any more of what was kept."""
-        self._kinds = 0
-        self.known.clear()
 
 
 def digest(heads: tuple[bytes, ...], slow: Callable[..., str], first: bytes = b"") -> Callable[..., str]:

@@ -72,7 +72,7 @@ class Reporting(Protocol):
     """What a reporter needs of a cache.
 
     `publish` stores a value under a key for so many milliseconds: one command. `withdraw` removes it. Both may raise
-    `StoreError`, and are called from the keeper's thread, or that of `stop()`.
+    `StoreError`, and are called from the background's thread, or that of `stop()`.
     """
 
     @property
@@ -83,7 +83,7 @@ class Reporting(Protocol):
 
 
 class Cancellable(Protocol):
-    """A task of the keeper's."""
+    """A task of the background's."""
 
     def cancel(self) -> None: ...
 
@@ -96,7 +96,7 @@ def _process() -> str:
 class Reporter:
     """Publishes the totals of one cache's functions every `interval` seconds, from `start()` to `stop()`.
 
-    `later(seconds, run)` has `run` called after so long, and again after as many seconds as it returns: `Keeper.later`. A child
+    `later(seconds, run)` has `run` called after so long, and again after as many seconds as it returns: `Background.later`. A child
     after fork calls `after_fork()`: it is a process of its own, and reports only what it did itself.
     """
 

@@ -20,11 +20,14 @@ import time
 from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memover.cache import Cache
 from memover.errors import InvalidationFailed
 from memover.testing.history import Failure, Invalidation, Read
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 __all__ = ["FEATURES", "NAMESPACES", "main"]
 
@@ -138,8 +141,6 @@ class Callers:
             await asyncio.sleep(self._nap())
             return list(value)
 
-        self.by_thread, self.by_task = by_thread, by_task
-        self.through_thread, self.through_task = through_thread, through_task
         self.functions = (by_thread, by_task, through_thread, through_task)
         if "bulk-loaders" in self.features:
 
@@ -246,12 +247,6 @@ class Callers:
             )
         )
 
-    def read_all(
-        self, client: int, keys: list[int], began: int, results: list[Any], mark: dict[int, Any], max_age: float
-    ) -> None:
-        for key, result in zip(keys, results):
-            self.read(client, key, began, result, mark, max_age)
-
     def invalidated(self, client: int, kind: str, floors: dict[int, int], began: int, acknowledged: bool) -> None:
         returned = time.monotonic_ns()
         what = "namespace" if kind == "other-namespace" else kind
@@ -262,100 +257,82 @@ class Callers:
 
     # -- clients ----------------------------------------------------------------------------------------------------
 
-    def thread(self, client: int) -> None:
+    def turns(self, client: int, home: int) -> Generator[Any, Any, None]:
+        """What a client does, turn by turn: it yields what each helper returned, and is sent the result of that."""
         rng = random.Random(f"{self.seed}-{self.index}-{client}")
+        function, through = self.functions[home], self.functions[2 + home]
+        namespace = (self.cache.invalidate_namespace, self.cache.ainvalidate_namespace)[home]
+        tags = (self.cache.invalidate_tags, self.cache.ainvalidate_tags)[home]
+        sleep = (time.sleep, asyncio.sleep)[home]
         while not self.stopping.is_set():
-            kind, key, floors = self.step(rng, 0)
+            kind, key, floors = self.step(rng, home)
             began = time.monotonic_ns()
             try:
                 if kind in ("read", "through"):
-                    mark: dict[int, Any] = {}
-                    _MARK.set(mark)
-                    function = self.by_thread if kind == "read" else self.through_thread
-                    way, keys, max_age = self.way(rng, kind, key)
-                    results: list[Any]
-                    try:
-                        if way == "batches":
-                            results = function.map(keys)
-                        elif way == "max-age":
-                            results = [function.max_age(max_age or 0.2)(key)]
-                        elif way == "refreshes":
-                            results = [function.refresh(key)]
-                        elif way == "peeks":
-                            results = [entry.value for entry in (function.peek(key),) if entry is not None]
-                        else:
-                            results = [function(key)]
-                    except Answer as answer:
-                        keys, results = [answer.args[2]], [answer]
-                    except SourceDown:
-                        results = []
-                    self.read_all(client, keys, began, results, mark, max_age)
+                    yield from self.reading(rng, client, kind, function if kind == "read" else through, key, began)
                 elif kind == "soft":
-                    self.by_thread.invalidate_all(soft=True)
+                    yield function.invalidate_all(soft=True)
                 elif kind == "key":
                     # The older version first: an upgrade that has read it is refused by the second.
                     for version in self.versions:
-                        self.by_thread.at(version).invalidate(key)
+                        yield function.at(version).invalidate(key)
                 elif kind == "namespace":
-                    self.by_thread.invalidate_all()
+                    yield function.invalidate_all()
                 elif kind == "other-namespace":
-                    self.cache.invalidate_namespace(NAMESPACES[1])
+                    yield namespace(NAMESPACES[1 - home])
                 elif kind == "tag":
-                    self.cache.invalidate_tags(f"source:{key}")
+                    yield tags(f"source:{key}")
                 if floors:
                     self.invalidated(client, kind, floors, began, True)
             except InvalidationFailed:
                 self.invalidated(client, kind, floors, began, False)
             except Exception as error:
                 self.failed(client, kind, error)
-            time.sleep(self.told["pause"] * rng.random())
+            yield sleep(self.told["pause"] * rng.random())
+
+    def reading(
+        self, rng: random.Random, client: int, kind: str, function: Any, key: int, began: int
+    ) -> Generator[Any, Any, None]:
+        """One reading, and the record of it."""
+        mark: dict[int, Any] = {}
+        _MARK.set(mark)
+        way, keys, max_age = self.way(rng, kind, key)
+        results: list[Any]
+        try:
+            if way == "batches":
+                results = yield function.map(keys)
+            elif way == "max-age":
+                results = [(yield function.max_age(max_age or 0.2)(key))]
+            elif way == "refreshes":
+                results = [(yield function.refresh(key))]
+            elif way == "peeks":
+                results = [entry.value for entry in ((yield function.peek(key)),) if entry is not None]
+            else:
+                results = [(yield function(key))]
+        except Answer as answer:
+            keys, results = [answer.args[2]], [answer]
+        except SourceDown:
+            results = []
+        for one, result in zip(keys, results):
+            self.read(client, one, began, result, mark, max_age)
+
+    def thread(self, client: int) -> None:
+        turns, result = self.turns(client, 0), None
+        with suppress(StopIteration):
+            while True:
+                result = turns.send(result)
 
     async def task(self, client: int) -> None:
-        rng = random.Random(f"{self.seed}-{self.index}-{client}")
-        while not self.stopping.is_set():
-            kind, key, floors = self.step(rng, 1)
-            began = time.monotonic_ns()
-            try:
-                if kind in ("read", "through"):
-                    mark: dict[int, Any] = {}
-                    _MARK.set(mark)
-                    function = self.by_task if kind == "read" else self.through_task
-                    way, keys, max_age = self.way(rng, kind, key)
-                    results: list[Any]
-                    try:
-                        if way == "batches":
-                            results = await function.map(keys)
-                        elif way == "max-age":
-                            results = [await function.max_age(max_age or 0.2)(key)]
-                        elif way == "refreshes":
-                            results = [await function.refresh(key)]
-                        elif way == "peeks":
-                            results = [entry.value for entry in (await function.peek(key),) if entry is not None]
-                        else:
-                            results = [await function(key)]
-                    except Answer as answer:
-                        keys, results = [answer.args[2]], [answer]
-                    except SourceDown:
-                        results = []
-                    self.read_all(client, keys, began, results, mark, max_age)
-                elif kind == "soft":
-                    await self.by_task.invalidate_all(soft=True)
-                elif kind == "key":
-                    for version in self.versions:
-                        await self.by_task.at(version).invalidate(key)
-                elif kind == "namespace":
-                    await self.by_task.invalidate_all()
-                elif kind == "other-namespace":
-                    await self.cache.ainvalidate_namespace(NAMESPACES[0])
-                elif kind == "tag":
-                    await self.cache.ainvalidate_tags(f"source:{key}")
-                if floors:
-                    self.invalidated(client, kind, floors, began, True)
-            except InvalidationFailed:
-                self.invalidated(client, kind, floors, began, False)
-            except Exception as error:
-                self.failed(client, kind, error)
-            await asyncio.sleep(self.told["pause"] * rng.random())
+        turns = self.turns(client, 1)
+        with suppress(StopIteration):
+            awaited = next(turns)
+            while True:
+                try:
+                    result = await awaited
+                except Exception as error:
+                    awaited = turns.throw(error)
+                else:
+                    awaited = turns.send(result)
 
     async def loop(self, first: int) -> None:
         await asyncio.gather(*(self.task(first + number) for number in range(self.told["tasks"])))

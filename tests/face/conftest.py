@@ -7,58 +7,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import default as config
-from tests.face.ways import Way, url_of
+from tests.face.ways import ASYNC, EVERY, REDIS, SYNC, Way, way_of_fixture, ways
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
-def _way(request: pytest.FixtureRequest, prefix: str, store: str, flavour: str) -> Way:
-    url = url_of(request, store)
-    return Way(url, is_async=flavour == "async", prefix=prefix)
-
-
-@pytest.fixture(params=["memory-sync", "memory-async", "sqlite-sync", "sqlite-async", "redis-sync", "redis-async"])
-def way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
-    """All of them."""
-    way = _way(request, prefix, *request.param.split("-"))
-    yield way
-    way.close()
-
-
-@pytest.fixture(params=["redis-sync", "redis-async"])
-def redis_way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
-    way = _way(request, prefix, *request.param.split("-"))
-    yield way
-    way.close()
-
-
-@pytest.fixture(params=["memory-sync", "sqlite-sync", "redis-sync"])
-def sync_way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
-    way = _way(request, prefix, *request.param.split("-"))
-    yield way
-    way.close()
-
-
-@pytest.fixture(params=["memory-async", "sqlite-async", "redis-async"])
-def async_way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
-    way = _way(request, prefix, *request.param.split("-"))
-    yield way
-    way.close()
-
-
-@pytest.fixture(params=["sync", "async"])
-def way_of(request: pytest.FixtureRequest, prefix: str) -> Iterator[Callable[[str], Way]]:
-    """`way_of(url)`: a way in both flavours on a store of the test's own."""
-    made: list[Way] = []
-
-    def make(url: str) -> Way:
-        made.append(Way(url, is_async=request.param == "async", prefix=prefix))
-        return made[-1]
-
-    yield make
-    for way in made:
-        way.close()
+way = ways(Way, EVERY)
+redis_way = ways(Way, REDIS)
+sync_way = ways(Way, SYNC)
+async_way = ways(Way, ASYNC)
+way_of = way_of_fixture(Way)
 
 
 @pytest.fixture

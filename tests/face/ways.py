@@ -1,4 +1,4 @@
-"""The four ways of using memover: `def` and `async def` functions, on the memory store and on a real Redis."""
+"""The ways of using memover, `def` and `async def` functions on each store, and the fixtures that run a test in several of them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,31 @@ import secrets
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from memover import Cache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    import pytest
+__all__ = [
+    "ASYNC",
+    "EVERY",
+    "REDIS",
+    "SYNC",
+    "PatientWay",
+    "Way",
+    "counted",
+    "url_of",
+    "waiting_threads",
+    "way_of_fixture",
+    "ways",
+]
 
-__all__ = ["Way", "url_of", "waiting_threads"]
+SYNC = ("memory-sync", "sqlite-sync", "redis-sync")
+ASYNC = ("memory-async", "sqlite-async", "redis-async")
+REDIS = ("redis-sync", "redis-async")
+EVERY = ("memory-sync", "memory-async", "sqlite-sync", "sqlite-async", *REDIS)
 
 
 def url_of(request: pytest.FixtureRequest, store: str) -> str:
@@ -25,7 +42,9 @@ def url_of(request: pytest.FixtureRequest, store: str) -> str:
         return "memory://"
     if store == "sqlite":
         return f"sqlite:///{request.getfixturevalue('tmp_path')}/store.db"
-    url: str = request.getfixturevalue("redis_url")
+    url: str = (
+        request.getfixturevalue("redis_cluster").url if store == "cluster" else request.getfixturevalue("redis_url")
+    )
     return url
 
 
@@ -106,3 +125,55 @@ def waiting_threads() -> int:
         return False
 
     return sum(map(waits, sys._current_frames().values()))
+
+
+def counted(way: Way, **options: Any) -> tuple[Any, list[int]]:
+    """A function of one argument, and the arguments of its loads so far."""
+    loads: list[int] = []
+
+    @way.cached(**options)
+    def f(x: int) -> list[int]:
+        loads.append(x)
+        return [x, len(loads)]
+
+    return f, loads
+
+
+class PatientWay(Way):
+    """A way whose caches wait for the store for as long as a test may take: a busy machine is no outage."""
+
+    def new_cache(self, **options: Any) -> Cache:
+        if self.is_shared:
+            options = {"socket_timeout": 10.0, "socket_connect_timeout": 10.0, **options}
+        return super().new_cache(**options)
+
+
+def ways(kind: type[Way], params: tuple[str, ...]) -> Any:
+    """A fixture that runs a test in each of these ways."""
+
+    @pytest.fixture(params=params)
+    def way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
+        store, flavour = request.param.split("-")
+        way = kind(url_of(request, store), is_async=flavour == "async", prefix=prefix)
+        yield way
+        way.close()
+
+    return way
+
+
+def way_of_fixture(kind: type[Way]) -> Any:
+    """The fixture `way_of(url)`: a way in both flavours on a store of the test's own."""
+
+    @pytest.fixture(params=["sync", "async"])
+    def way_of(request: pytest.FixtureRequest, prefix: str) -> Iterator[Callable[[str], Way]]:
+        made: list[Way] = []
+
+        def make(url: str) -> Way:
+            made.append(kind(url, is_async=request.param == "async", prefix=prefix))
+            return made[-1]
+
+        yield make
+        for way in made:
+            way.close()
+
+    return way_of

@@ -13,7 +13,7 @@ import pytest
 from memover import InvalidationFailed, StoreError, StoreTimeout, StoreUnavailable
 from memover.stores.memory.entries import immediate
 from tests.face.conftest import way_of
-from tests.face.ways import Way
+from tests.face.ways import Way, counted
 from tests.servers import FaultyProxy, wait_until
 
 if TYPE_CHECKING:
@@ -39,17 +39,6 @@ def proxy(redis_server: RedisServer) -> Iterator[FaultyProxy]:
 
 def break_it(proxy: FaultyProxy, fault: str) -> None:
     getattr(proxy, fault)(*([30.0] if fault == "delay" else []))
-
-
-def counted(way: Way, **options: Any) -> tuple[Any, list[int]]:
-    loads: list[int] = []
-
-    @way.cached(**options)
-    def f(x: int) -> list[int]:
-        loads.append(x)
-        return [x, len(loads)]
-
-    return f, loads
 
 
 @pytest.mark.parametrize("fault", FAULTS)

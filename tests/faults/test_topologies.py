@@ -15,7 +15,7 @@ from memover import Cache, InvalidationFailed, StoreError
 from memover.errors import ConfigurationError
 from memover.stores.redis.cluster import Topology
 from memover.stores.redis.opening import Opener
-from tests.face.ways import Way
+from tests.face.ways import Way, counted
 from tests.servers import FaultyProxy, RedisCluster, RedisServer, SentinelGroup, primary_with_replicas, wait_until
 
 if TYPE_CHECKING:
@@ -32,17 +32,6 @@ def way_to(url: str, flavour: str, prefix: str, **options: Any) -> Iterator[Way]
         yield way
     finally:
         way.close()
-
-
-def counted(way: Way, **options: Any) -> tuple[Any, list[int]]:
-    loads: list[int] = []
-
-    @way.cached(**options)
-    def f(x: int) -> list[int]:
-        loads.append(x)
-        return [x, len(loads)]
-
-    return f, loads
 
 
 def acknowledged(way: Way, helper: Callable[[], Any]) -> Any:

@@ -300,17 +300,18 @@ def test_a_loop_closed_with_a_load_in_flight_holds_nobody_up(store: str, redis_u
     """`run_until_complete` and `close` while a load is under way: its lease is not renewed, and ends."""
     url = "memory://" if store == "memory" else redis_url
     cache = Cache(url, prefix=prefix, **{**PATIENT, "lease_ttl": 1.0})
-    slow = True
+    slow, begun = True, threading.Event()
 
     @cache.versioned(namespace="f")
     async def f(x: int) -> int:
         if slow:
+            begun.set()
             await asyncio.sleep(3600)
         return x
 
     async def leave_it() -> None:
         task = asyncio.ensure_future(f(1))
-        await asyncio.sleep(0.2)
+        assert await asyncio.to_thread(begun.wait, GUARD)
         assert not task.done()
 
     def abandon() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from memover.engine.store import Request, StoredEntry
 from memover.model import MISSING, Key
+from memover.runtime.run import run
 from memover.stores.redis import RedisStore
 from memover.stores.redis.connect import parse_url
 from memover.stores.redis.limits import Limits
@@ -64,6 +65,16 @@ def request_for(key: Key) -> Request:
 def entry_for(request: Request, raw: bytes = b"raw", names: tuple[bytes, ...] = ()) -> StoredEntry:
     # A Redis store looks at no header.
     return StoredEntry(request.key, request.token, raw, 600_000, cast("Any", None), MISSING, names)
+
+
+def filled(store: RedisStore, prefix: str, number: int) -> list[Key]:
+    """Keys whose entries are their own names."""
+    keys = [a_key(prefix, f"k{n}") for n in range(number)]
+    for key in keys:
+        request = request_for(key)
+        run(store.acquire(request))
+        run(store.store(entry_for(request, key.entry)))
+    return keys
 
 
 def lasted(began: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +14,7 @@ import pytest
 from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import arun, run
 from tests.redis_store.conftest import BUDGET, OddServer, a_key, entry_for, lasted, request_for
-from tests.servers import FaultyProxy, RedisServer, free_port
+from tests.servers import FaultyProxy, RedisServer, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,10 +106,12 @@ def test_a_slow_resolver_and_silent_addresses_end_in_time(
 ) -> None:
     """A name that takes long to resolve, or has many addresses that do not answer, costs one budget."""
     real = socket.getaddrinfo
+    resolved, ended = threading.Event(), threading.Event()
 
     def slow(host: Any, port: Any, *args: Any, **options: Any) -> Any:
         if host == "slow.invalid" and args[-1:] != (socket.AI_NUMERICHOST,):
-            time.sleep(1.5)
+            resolved.wait(30)
+            ended.set()
             raise socket.gaierror("no")
         if host == "many.invalid" and args[-1:] != (socket.AI_NUMERICHOST,):
             return [found for _ in range(20) for found in real("240.0.0.1", port, 0, socket.SOCK_STREAM)]
@@ -121,7 +124,8 @@ def test_a_slow_resolver_and_silent_addresses_end_in_time(
         with pytest.raises(StoreError):
             way.fetch(store, key)
         assert lasted(began) < LIMIT
-    time.sleep(1.5)  # the resolver's thread ends while its function is replaced
+    resolved.set()
+    assert ended.wait(30), "the resolver's thread ends while its function is replaced"
 
 
 def test_refused_connections_open_the_circuit(way: Way, open_store: Any, key: Key) -> None:
@@ -142,14 +146,7 @@ def test_one_call_finds_out_that_the_server_is_back(way: Way, open_store: Any, s
     with pytest.raises(StoreUnavailable):
         way.fetch(store, key)
     server.start()
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            way.fetch(store, key)
-            break
-        except StoreError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    wait_until(lambda: way.fetch(store, key), "the circuit to close", passing=(StoreError,))
     assert not store.breaker.tripped
 
 

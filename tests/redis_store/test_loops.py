@@ -18,7 +18,7 @@ import pytest
 
 from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import arun, run
-from tests.redis_store.conftest import a_key, entry_for, request_for
+from tests.redis_store.conftest import a_key, entry_for, filled, request_for
 from tests.servers import FaultyProxy, RedisServer, run_python, wait_until
 
 if TYPE_CHECKING:
@@ -29,16 +29,6 @@ if TYPE_CHECKING:
 
 PATIENT: dict[str, Any] = {"socket_timeout": 30.0, "socket_connect_timeout": 30.0}
 """For what is no subject of time limits: the machine may be busy."""
-
-
-def filled(store: RedisStore, prefix: str, number: int) -> list[Key]:
-    """Keys whose entries are their own names."""
-    keys = [a_key(prefix, f"k{n}") for n in range(number)]
-    for key in keys:
-        request = request_for(key)
-        run(store.acquire(request))
-        run(store.store(entry_for(request, key.entry)))
-    return keys
 
 
 def sockets(proxy: FaultyProxy) -> int:

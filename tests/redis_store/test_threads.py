@@ -20,7 +20,7 @@ from memover.engine.steps import POSTED
 from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import run
 from memover.stores.redis import link
-from tests.redis_store.conftest import BUDGET, OddServer, a_key, entry_for, lasted, request_for
+from tests.redis_store.conftest import BUDGET, OddServer, a_key, entry_for, filled, lasted, request_for
 from tests.servers import FaultyProxy, RedisServer, run_python, wait_until
 
 if TYPE_CHECKING:
@@ -61,16 +61,6 @@ def in_threads(number: int, work: Callable[[int], None]) -> None:
     assert not any(thread.is_alive() for thread in threads)
     if failures:
         raise failures[0]
-
-
-def filled(store: RedisStore, prefix: str, number: int) -> list[Key]:
-    """Keys whose entries are their own names."""
-    keys = [a_key(prefix, f"k{n}") for n in range(number)]
-    for key in keys:
-        request = request_for(key)
-        run(store.acquire(request))
-        run(store.store(entry_for(request, key.entry)))
-    return keys
 
 
 def test_many_threads_share_few_connections(open_store: Any, redis_server: RedisServer, prefix: str) -> None:

@@ -21,7 +21,7 @@ from memover.runtime import bare, hit
 from memover.runtime.counters import COUNTERS
 from memover.runtime.run import run
 from memover.stores.memory import MemoryStore
-from memover.stores.memory.entries import Item
+from memover.stores.memory.items import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 GENERATION = b"p:gen:ns"
+
+
+def check(path: str) -> str:
+    """What SQLite finds wrong with a file: "ok" where nothing is."""
+    connection = sqlite3.connect(path)
+    try:
+        answer: str = connection.execute("PRAGMA integrity_check").fetchall()[0][0]
+        return answer
+    finally:
+        connection.close()
 
 
 def key_of(name: str, *more: bytes) -> Key:

@@ -16,7 +16,7 @@ from memover.errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import run
 from memover.stores.sqlite.schema import APPLICATION_ID, USER_VERSION
 from tests.servers import wait_until
-from tests.sqlite.conftest import GENERATION, Child, keep, key_of, nonce, valid
+from tests.sqlite.conftest import GENERATION, Child, check, keep, key_of, nonce, valid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,15 +33,6 @@ def test_the_format_is_in_the_file(store: SqliteStore, path: str) -> None:
     assert int.from_bytes(head[60:64], "big") == USER_VERSION
     assert check(path) == "ok"
     assert sorted(os.listdir(os.path.dirname(path))) == ["store.db", "store.db-lock"], "the log goes with the last user"
-
-
-def check(path: str) -> str:
-    connection = sqlite3.connect(path)
-    try:
-        answer: str = connection.execute("PRAGMA integrity_check").fetchall()[0][0]
-        return answer
-    finally:
-        connection.close()
 
 
 # -- what is no store ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import asyncio
 import multiprocessing
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ from memover.stores.sqlite.file import File
 from memover.stores.sqlite.forks import file_at
 from memover.testing import start_history
 from tests.servers import wait_until
-from tests.sqlite.conftest import GENERATION, Child, keep, key_of, nonce, valid
+from tests.sqlite.conftest import GENERATION, Child, check, keep, key_of, nonce, valid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,15 +31,6 @@ if TYPE_CHECKING:
     from memover.stores.sqlite.store import SqliteStore
 
 OPTIONS = {"lease_ttl": 1.0, "wait_timeout": 2.0, "socket_timeout": 5.0}
-
-
-def check(path: str) -> str:
-    connection = sqlite3.connect(path)
-    try:
-        answer: str = connection.execute("PRAGMA integrity_check").fetchall()[0][0]
-        return answer
-    finally:
-        connection.close()
 
 
 # -- histories ------------------------------------------------------------------------------------------------------------------

@@ -9,59 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.face.ways import Way, url_of
+from tests.face.ways import ASYNC, EVERY, REDIS, SYNC, PatientWay, way_of_fixture, ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from memover import Cache
-    from tests.servers import RedisCluster
+    from tests.face.ways import Way
 
 
-class PatientWay(Way):
-    """A way whose store may take its time: a busy machine is no outage here."""
-
-    def new_cache(self, **options: Any) -> Cache:
-        return super().new_cache(**{"socket_timeout": 10.0, "socket_connect_timeout": 10.0, **options})
-
-
-def _ways(*params: str) -> Any:
-    @pytest.fixture(params=params)
-    def way(request: pytest.FixtureRequest, prefix: str) -> Iterator[Way]:
-        store, flavour = request.param.split("-")
-        url = url_of(request, store)
-        way = PatientWay(url, is_async=flavour == "async", prefix=prefix)
-        yield way
-        way.close()
-
-    return way
-
-
-way = _ways("memory-sync", "memory-async", "sqlite-sync", "sqlite-async", "redis-sync", "redis-async")
-redis_way = _ways("redis-sync", "redis-async")
-sync_way = _ways("memory-sync", "sqlite-sync", "redis-sync")
-async_way = _ways("memory-async", "sqlite-async", "redis-async")
-
-
-@pytest.fixture(params=["cluster-sync", "cluster-async"])
-def cluster_way(request: pytest.FixtureRequest, redis_cluster: RedisCluster, prefix: str) -> Iterator[Way]:
-    way = PatientWay(redis_cluster.url, is_async=request.param == "cluster-async", prefix=prefix)
-    yield way
-    way.close()
-
-
-@pytest.fixture(params=["sync", "async"])
-def way_of(request: pytest.FixtureRequest, prefix: str) -> Iterator[Callable[[str], Way]]:
-    """`way_of(url)`: a way in both flavours on a store of the test's own."""
-    made: list[Way] = []
-
-    def make(url: str) -> Way:
-        made.append(PatientWay(url, is_async=request.param == "async", prefix=prefix))
-        return made[-1]
-
-    yield make
-    for way in made:
-        way.close()
+way = ways(PatientWay, EVERY)
+redis_way = ways(PatientWay, REDIS)
+sync_way = ways(PatientWay, SYNC)
+async_way = ways(PatientWay, ASYNC)
+cluster_way = ways(PatientWay, ("cluster-sync", "cluster-async"))
+way_of = way_of_fixture(PatientWay)
 
 
 class Clock:

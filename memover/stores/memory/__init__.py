@@ -1,4 +1,4 @@
-"""The memory store: `entries` (what a decorated function needs) and `keyvalue` (the key-value API's side)."""
+"""The memory store: `items` (an entry as it is kept), `entries` (what a decorated function needs), `keyvalue` (the key-value API's side)."""
 
 from __future__ import annotations
 

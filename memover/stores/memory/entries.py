@@ -5,9 +5,6 @@ one thing holds the latch. A signal handler or a finalizer may use the store in 
 thread; the section then sees that `Latch.entries` has grown, and begins again or stores nothing. Which entry leaves when
 there are too many, `sieve` says; generations are not entries and stay.
 
-An item that has left the dictionary is dead (`Item.end`): whoever still refers to it, as the calls that `runtime.bare` makes
-do, serves it no more.
-
 Its methods are generators that never yield (`immediate`).
 """
 
@@ -20,23 +17,24 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from memover.clocks import monotonic, wall
-from memover.codec.copier import Same, copier_of, moved
-from memover.codec.envelope import Header, seal
+from memover.codec.copier import copier_of
 from memover.engine import lease as leases
 from memover.engine.judge import is_fresh
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Request, Seen, SeenMany, StoredEntry, names_of
 from memover.keys.names import transient
 from memover.latch import Latch
 from memover.model import MISSING
+from memover.stores.memory.items import Batch, Item, Slim, spared
 from memover.stores.sieve import Sieve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from memover.codec.envelope import Header
     from memover.engine.steps import Flow
     from memover.model import Key
 
-__all__ = ["Item", "MemoryEntries", "immediate", "limit"]
+__all__ = ["MemoryEntries", "immediate", "limit"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,195 +60,6 @@ def number(token: bytes | None) -> int:
     """The number of a token, 0 for what is none."""
     digits = token.partition(b"-")[0] if token is not None else b""
     return int(digits) if digits.isdigit() else 0
-
-
-class Batch:
-    """What entries have in common that one function stored about the same time, so that each need not have it.
-
-    `generation` and `fingerprint` are those of their headers. Entries that are kept without their bytes have the rest too:
-    `codec` and `codec_name`, their `lifetime` (seconds from creation to `fresh_until`), their hard limit `ends` in monotonic
-    seconds, and the load time of the first of them, which nobody asks for: functions that refresh early keep the bytes."""
-
-    __slots__ = (
-        "codec",
-        "codec_name",
-        "created_at",
-        "ends",
-        "fingerprint",
-        "generation",
-        "lifetime",
-        "load_time",
-        "__weakref__",
-    )
-
-    def __init__(
-        self, header: Header, codec: Any = None, ends: float = math.inf, generation: bytes | None = None
-    ) -> None:
-        self.generation = header.generation if generation is None else generation
-        self.fingerprint = header.fingerprint
-        self.codec = codec
-        self.codec_name = header.codec
-        self.lifetime = header.fresh_until - header.created_at
-        self.created_at = header.created_at
-        self.load_time = header.load_time
-        self.ends = ends
-
-    def fits(self, header: Header, codec: Any, ends: float) -> bool:
-        """Whether an entry can be of this batch."""
-        return (
-            self.generation == header.generation
-            and self.fingerprint == header.fingerprint
-            and self.codec is codec
-            and self.ends == ends
-            and (codec is None or self.lifetime == header.fresh_until - header.created_at)
-            # For ever: nothing can be subtracted from that.
-            and (codec is None or self.lifetime != math.inf or self.created_at == header.created_at)
-        )
-
-    def created(self, fresh_until: float) -> float:
-        """When an entry of this batch was made."""
-        return self.created_at if self.lifetime == math.inf else fresh_until - self.lifetime
-
-
-class Slim(float):
-    """A stored entry without its bytes: an immutable value from which they are made again when somebody asks.
-
-    It is a float, its `fresh_until`: an object for that would take a seventh of all that an entry of an int takes. `value`
-    is the object itself where any caller may have it at any time, else MISSING. `visited` is the flag of `sieve`."""
-
-    __slots__ = ("batch", "value", "visited")
-
-    batch: Batch
-    value: Any
-    visited: bool
-
-    # What `Item` has of its own.
-    copy: Callable[[], Any] | None = None
-    decoded = 2
-    marked = False
-    places: tuple[Any, ...] = ()
-
-    @classmethod
-    def of(cls, batch: Batch, header: Header, value: Any) -> Slim:
-        item = cls(header.fresh_until)
-        item.batch = batch
-        item.value = value
-        item.visited = False
-        return item
-
-    @property
-    def fresh_until(self) -> float:
-        return float(self)
-
-    @property
-    def usable_until(self) -> float:
-        return float(self)
-
-    @property
-    def ends(self) -> float:
-        """The hard limit in monotonic seconds."""
-        return self.batch.ends
-
-    @property
-    def shared(self) -> Any:
-        """The object that every caller gets, MISSING where there is none."""
-        return self.value
-
-    def raw(self, entry: bytes) -> bytes | None:
-        """The entry's bytes under its key; None when it has left the store in the meantime."""
-        value, batch = self.value, self.batch
-        if value is MISSING or batch.codec is None:
-            return None
-        fresh_until = float(self)
-        return seal(
-            batch.codec.encode(value),
-            key=entry,
-            generation=batch.generation,
-            codec=batch.codec_name,
-            created_at=batch.created(fresh_until),
-            load_time=batch.load_time,
-            fresh_until=fresh_until,
-            usable_until=fresh_until,
-            fingerprint=batch.fingerprint,
-        )
-
-    def serve(self) -> Any:
-        """What one more caller gets of an entry that stands; MISSING where it is to be decoded."""
-        value = self.value
-        if value is MISSING:
-            copy = self.copy
-            if copy is None or (self.places and moved(self.places)):
-                return MISSING
-            value = copy()
-        self.visited = True
-        return value
-
-    def end(self) -> None:
-        """It has left the store. First what every hit asks for, then what it keeps."""
-        self.batch = _ENDED
-        self.value = MISSING
-
-
-class Item(Slim):
-    """A stored entry with its bytes.
-
-    Where `value` is MISSING, `copy` makes what a caller gets, while `moved(places)` is False, or is None where the bytes are to be
-    decoded. An entry that carries tokens beside its generation (`marked`) has neither, because `standing` looks at its
-    generation alone."""
-
-    __slots__ = ("_ends", "_raw", "_usable_until", "copy", "decoded", "marked", "places")
-
-    def __new__(cls, raw: bytes, header: Header, *args: Any, **kwargs: Any) -> Item:
-        return super().__new__(cls, header.fresh_until)
-
-    def __init__(
-        self,
-        raw: bytes,
-        header: Header,
-        value: Any,
-        places: tuple[Any, ...] = (),
-        ends: float = math.inf,
-        batch: Batch | None = None,
-    ) -> None:
-        self.batch = Batch(header) if batch is None else batch
-        self.visited = False
-        self.decoded = 0
-        self.marked = bool(header.marks)
-        self.places = places
-        self.value = MISSING if self.marked or places else value
-        self.copy = Same(value) if places and not self.marked else None
-        self._raw = raw
-        self._ends = ends
-        self._usable_until = header.usable_until
-
-    @property
-    def usable_until(self) -> float:
-        return self._usable_until
-
-    @property
-    def ends(self) -> float:
-        return self._ends
-
-    @property
-    def shared(self) -> Any:
-        return self.copy.value if isinstance(self.copy, Same) else self.value
-
-    def raw(self, entry: bytes) -> bytes | None:
-        return self._raw
-
-    def end(self) -> None:
-        super().end()
-        self.copy = None
-
-
-_ENDED = Batch(Header(0, "", 0, b"", b"", (), 0.0, 0.0, 0.0, 0.0, b"", 0, 0, 0))
-"""That of no entry: no token is empty."""
-
-
-def spared(item: Slim) -> bool:
-    """Whether it was asked for since the hand of `sieve` was here; clears the flag."""
-    visited, item.visited = item.visited, False
-    return visited
 
 
 class MemoryEntries:

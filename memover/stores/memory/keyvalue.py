@@ -10,7 +10,8 @@ from memover.engine.judge import is_fresh
 from memover.engine.store import INTEGER, INTEGER_LIMIT, Change, Parcel, Stamp
 from memover.errors import DamagedEntry, raised_by_handler
 from memover.model import MISSING
-from memover.stores.memory.entries import Item, MemoryEntries, Slim, immediate, limit
+from memover.stores.memory.entries import MemoryEntries, immediate, limit
+from memover.stores.memory.items import Item, Slim
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
