@@ -36,9 +36,9 @@ ELSEWHERE = {
     "keys/tags.py": "_positional _check",
     "keys/template.py": "parse",
     # In threads and tasks of memover's own, or where a finalizer runs.
-    "runtime/audit.py": "_confirm _arun _same_call _compared _run",
+    "runtime/audit/auditor.py": "_confirm _arun _same_call _compared _run",
     "runtime/background.py": "_run_first _serve submit",
-    "runtime/differences.py": "equal",
+    "runtime/audit/differences.py": "equal",
     "runtime/heart.py": "_work",
     "runtime/renewal.py": "_look _release",
     "runtime/state.py": "attempt",
