@@ -359,6 +359,11 @@ def test_noting_what_was_read_writes_few_pages(
     make: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows are noted in the order that they have in the file, whatever the order in which they were read."""
+
+    def refused(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(tidy, "start_new_thread", refused)  # or it would be done behind the reads
     store = make()
     keys = [key_of(str(number)) for number in range(2000)]
     for key in keys:
