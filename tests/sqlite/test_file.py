@@ -6,14 +6,16 @@ import logging
 import os
 import shutil
 import sqlite3
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from memover.errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import run
+from memover.stores.sqlite import guards
 from memover.stores.sqlite.schema import APPLICATION_ID, USER_VERSION
 from tests.servers import wait_until
 from tests.sqlite.conftest import GENERATION, Child, check, keep, key_of, nonce, valid
@@ -552,3 +554,22 @@ def test_the_budget_is_the_whole_calls(
     with pytest.raises(StoreTimeout):
         run(store.acquire_many([Request(key, nonce(), 1000, (), (0, 0)) for key in keys]))
     assert time.monotonic() - began < 20 * 0.4
+
+
+def test_a_lock_that_was_left_at_the_moment_of_its_return_is_unlocked(store: SqliteStore) -> None:
+    """An exception from outside there leaves the open file to its traceback alone, which somebody may keep."""
+
+    def strike(frame: Any, event: str, argument: object) -> Any:
+        if event == "return" and frame.f_code is guards.lock.__code__:
+            raise KeyboardInterrupt
+        return strike
+
+    before = sys.gettrace()
+    sys.settrace(strike)
+    try:
+        with pytest.raises(KeyboardInterrupt) as kept:
+            store.fetch(key_of("a"))
+    finally:
+        sys.settrace(before)
+    assert store.fetch(key_of("a")).raw is None
+    assert kept.value.__traceback__ is not None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic
 from memover.errors import ConfigurationError, StoreTimeout
+from memover.latch import FramePresence
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -24,20 +25,25 @@ logger = logging.getLogger("memover")
 
 _POLL_SECONDS = 0.002
 
-_held: list[weakref.ref[FileIO]] = []
+_held: dict[int, tuple[weakref.ref[FileIO], FramePresence]] = {}
+"""The lock files of this process that are open, each with the function call that it is for."""
 
 
-def lock(path: str, deadline: float) -> FileIO:
+def lock(path: str, deadline: float, depth: int = 1) -> FileIO:
     """The open file `path`, locked for this open file alone; closing it unlocks. Raises `StoreTimeout`, OSError.
 
     All processes (and threads) that open the database take it, so that nobody removes the log of a file that another is
     just beginning, and none reads the log of one file into another. It is a file of its own because POSIX drops all of a
-    process's locks on a file when any descriptor of it is closed, and it is never removed."""
+    process's locks on a file when any descriptor of it is closed, and it is never removed.
+
+    It is for the function that is `depth` calls up. Once that one is over, the next call here unlocks it: an exception from
+    outside at the very moment of the return leaves it with nobody but the exception's traceback."""
     file: FileIO = open(path, "ab", buffering=0)  # noqa: SIM115  # the caller closes it
-    _held[:] = [known for known in _held if known() is not None]
-    _held.append(weakref.ref(file))
+    number = id(file)
+    _held[number] = weakref.ref(file, lambda _: _held.pop(number, None)), FramePresence(depth)
     try:
         while not _try(file):
+            _let_go_of_the_left()
             if monotonic() >= deadline:
                 raise StoreTimeout(
                     f"{path} is held by another process, which is beginning or opening the store; who has it open?",
@@ -50,9 +56,15 @@ def lock(path: str, deadline: float) -> FileIO:
     return file
 
 
+def _let_go_of_the_left() -> None:
+    for known, presence in list(_held.values()):
+        if not presence.present() and (file := known()) is not None:
+            file.close()
+
+
 def let_go_after_fork() -> None:
     """In a forked child: close the parent's lock files, which would stay locked for as long as the child lives."""
-    for known in _held:
+    for known, _ in list(_held.values()):
         file = known()
         if file is not None:
             file.close()

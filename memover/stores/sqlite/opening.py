@@ -61,7 +61,7 @@ class Opening:
             check_file_system(self.path)
             self._checked = True
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        return lock(self.path + "-lock", deadline)
+        return lock(self.path + "-lock", deadline, 2)
 
     def connect(self, deadline: float) -> Connection:
         """A connection to a store that has been looked at; it is begun if there is none."""
