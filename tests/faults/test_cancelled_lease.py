@@ -121,11 +121,11 @@ def test_a_server_that_stood_still(prefix: str, monkeypatch: pytest.MonkeyPatch)
 
         assert f(0) == 0
         store: Any = cache._state.store
-        acquire = store.acquire
+        asking = store.asking
 
-        def acquire_from_a_frozen_server(*args: Any, **kwargs: Any) -> Any:
+        def asking_a_frozen_server(*args: Any, **kwargs: Any) -> Any:
             server.freeze()
-            return (yield from acquire(*args, **kwargs))
+            return asking(*args, **kwargs)
 
         tried: list[bool] = []
         release = store.release
@@ -137,11 +137,11 @@ def test_a_server_that_stood_still(prefix: str, monkeypatch: pytest.MonkeyPatch)
                 tried.append(False)
                 raise
 
-        monkeypatch.setattr(store, "acquire", acquire_from_a_frozen_server)
+        monkeypatch.setattr(store, "asking", asking_a_frozen_server)
         monkeypatch.setattr(store, "release", count)
         try:
             assert f(1) == 1
-            monkeypatch.setattr(store, "acquire", acquire)
+            monkeypatch.setattr(store, "asking", asking)
             wait_until(lambda: len(tried) >= 4, "the release to fail some times")
         finally:
             server.thaw()

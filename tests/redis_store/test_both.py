@@ -394,3 +394,23 @@ def test_a_full_server_is_not_written_behind_a_tags_limit(
     assert caught.value.refused
     with pytest.raises(StoreUnavailable):
         way.do(store.acquire(request_for(a_key(prefix, "other"))))
+
+
+@pytest.mark.parametrize("where", ["server", "cluster"])
+def test_a_server_that_has_lost_its_scripts_is_sent_each_once_more(
+    way: Way, open_store: Any, start_redis: Any, prefix: str, where: str, request: pytest.FixtureRequest
+) -> None:
+    """Whichever is asked for first, and however often in one pipeline, or on several nodes."""
+    if where == "server":
+        server: RedisServer = start_redis()
+        url, servers = server.url, [server]
+    else:
+        cluster = request.getfixturevalue("redis_cluster")
+        url, servers = cluster.url, cluster.primaries()
+    store: RedisStore = open_store(url, socket_timeout=10.0)
+    for number in range(3):
+        requests = [request_for(a_key(prefix, f"{number}-{each}")) for each in range(8)]
+        assert all(granted.ours for granted in way.do(store.acquire_many(requests)))
+        assert way.do(store.store_many([entry_for(each, b"x") for each in requests])) == [True] * 8
+        for each in servers:
+            each.run("SCRIPT", "FLUSH")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from memover.stores.redis.connection import Connection
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line, Opening
+    from memover.stores.redis.scripts import Script
 
 __all__ = ["RedisLink"]
 
@@ -127,10 +128,11 @@ class RedisLink:
         forgotten = [at for at, answer in enumerate(answers) if answer.__class__ is NoScriptError]
         if forgotten:
             whole = []
-            self._known.clear()
             for at in forgotten:
-                if commands[at].script is None:
+                script = commands[at].script
+                if script is None:
                     continue
+                self._forget(script)
                 whole.append((commands[at].route, self._arguments(commands[at])))
             for at, answer in zip(forgotten, (yield from self._routed(whole))):
                 answers[at] = answer
@@ -150,6 +152,12 @@ class RedisLink:
             return (b"EVALSHA", script.sha, *command.args)
         self._known.add(script.sha)
         return (b"EVAL", script.text, *command.args)
+
+    def _forget(self, script: Script) -> None:
+        """A server does not know a script: it has lost the others too, unless it is one of several."""
+        if self.topology is None:
+            self._known.clear()
+        self._known.discard(script.sha)
 
     # -- for threads -------------------------------------------------------------------------------------------------------
 
@@ -266,7 +274,7 @@ class RedisLink:
                 except StoreError as error:
                     return [error]
                 if answer.__class__ is NoScriptError and command.script is not None:
-                    self._known.clear()  # a server that does not know one has lost them all
+                    self._forget(command.script)
                 elif answer is not MISSING:
                     return [answer]
         journey = self._journey(step.commands)
@@ -360,7 +368,7 @@ class RedisLink:
                 return [error]
             if answer.__class__ is not NoScriptError or command.script is None:
                 return [answer]
-            self._known.clear()
+            self._forget(command.script)
         journey = self._journey(step.commands)
         try:
             exchanges = next(journey)
