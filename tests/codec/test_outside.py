@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import inspect
 import re
 import signal
@@ -40,6 +41,15 @@ def strike(error: type[BaseException], *_: Any) -> None:
 
 def on_signal(number: int, frame: Any) -> None:
     strike(TimeLimit)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_finalizers() -> Iterator[None]:
+    """What an earlier test left is not finalized in the middle of a call here, where it would be struck."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture
