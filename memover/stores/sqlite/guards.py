@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic
@@ -40,7 +41,8 @@ def lock(path: str, deadline: float, depth: int = 1) -> FileIO:
     outside at the very moment of the return leaves it with nobody but the exception's traceback."""
     file: FileIO = open(path, "ab", buffering=0)  # noqa: SIM115  # the caller closes it
     number = id(file)
-    _held[number] = weakref.ref(file, lambda _: _held.pop(number, None)), FramePresence(depth)
+    # Nothing of Python's is called when the file goes, so nothing can be interrupted, and swallowed, there.
+    _held[number] = weakref.ref(file, partial(_held.pop, number)), FramePresence(depth)
     try:
         while not _try(file):
             _let_go_of_the_left()
