@@ -57,7 +57,10 @@ class Way:
             wait_until(lambda: not self.cache._state.leases, "every lease is given back")
         info = function.cache_info()._asdict()
         with self.server.client() as client:
-            kinds = sorted(key.replace(self.prefix.encode(), b"") for key in client.keys(f"*{self.prefix}*"))
+            keys = [key for key in client.keys(f"*{self.prefix}*") if not (client.get(key) or b"").startswith(b"F ")]
+            kinds = sorted(
+                key.replace(self.prefix.encode(), b"") for key in keys
+            )  # without marks of failure, which end by themselves
         return {"results": results, "commands": list(commands), "info": timeless(info), "left": kinds}
 
 
