@@ -100,6 +100,12 @@ class Policy:
         """Whether this error is a result to be cached."""
         return isinstance(error, self.cache_errors)
 
+    def fixed(self, default: float) -> tuple[float, float] | None:
+        """Seconds for which every result stays fresh, and may be of use after that; None where that depends on the result."""
+        if callable(self.ttl) or self.cache_if is not None or self.jitter:
+            return None
+        return max(default if self.ttl is None else self.ttl, 0.0), self.stale_window
+
     def lifetime(self, result: Any, describe: Callable[[], Call], default: float, chance: float) -> float:
         """Seconds for which this result stays fresh, 0 when it must not be stored. `chance` is in [0, 1).
 

@@ -1,9 +1,10 @@
-"""What the steps of a call come to: readings, grants, outcomes, and results sealed for the store. Data, no behaviour."""
+"""What the steps of a call come to: readings, grants, outcomes, and results sealed for the store."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memover.codec.envelope import read_header
 from memover.model import MISSING, Source
 
 if TYPE_CHECKING:
@@ -97,13 +98,14 @@ class Outcome:
 
 
 class Sealed:
-    """A result ready to be stored: the entry's bytes, the hard limit in milliseconds (0: none), and its header.
+    """A result ready to be stored: the entry's bytes, the hard limit in milliseconds (0: none), its marks but for the generation,
+    and its header, which is read from the bytes when it is first asked for where `key` says whose they are.
 
     `value` is the object itself where a memory store may hand it out while `moved(places)` is False, else MISSING. `codec` has
     made the payload, where a memory store may leave the bytes to be made of the value again. `error` says why the result
     cannot be stored, where the caller is to be told."""
 
-    __slots__ = ("codec", "error", "expire_ms", "header", "places", "raw", "value")
+    __slots__ = ("_header", "_key", "codec", "error", "expire_ms", "marks", "places", "raw", "value")
 
     def __init__(
         self,
@@ -114,11 +116,21 @@ class Sealed:
         error: BaseException | None = None,
         places: tuple[Any, ...] = (),
         codec: Any = None,
+        marks: Marks = (),
+        key: bytes | None = None,
     ) -> None:
+        self._header = header
+        self._key = key
+        self.marks = marks if header is None else header.marks
         self.codec = codec
         self.places = places
         self.raw = raw
         self.expire_ms = expire_ms
-        self.header = header
         self.value = value
         self.error = error
+
+    @property
+    def header(self) -> Header | None:
+        if self._header is None and self._key is not None:
+            self._header = read_header(self.raw, self._key)
+        return self._header

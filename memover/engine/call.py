@@ -297,10 +297,10 @@ class CachedCall:
         """The step that stores the entry, whose answer need not be waited for where nobody looks on."""
         step: Any = self.function.store.store(self.entry(token, sealed))
         if step.__class__ is Send and self.function.quiet():
-            step.posted = partial(self._answered, step.read, token, sealed)
+            step.posted = partial(self.answered, token, sealed, step.read)
         return step
 
-    def _answered(self, read: Callable[[list[Any]], bool], token: str, sealed: Sealed, answers: list[Any]) -> None:
+    def answered(self, token: str, sealed: Sealed, read: Callable[[list[Any]], bool], answers: list[Any]) -> None:
         """The store's answer, after the call."""
         try:
             self.kept(token, sealed, read(answers))
@@ -312,7 +312,7 @@ class CachedCall:
         """What the store is given for a sealed result."""
         header = sealed.header
         assert header is not None, "it was sealed"
-        names = tuple(name for name, _ in header.marks if transient(name)) if header.marks else ()
+        names = tuple(name for name, _ in sealed.marks if transient(name)) if sealed.marks else ()
         return StoredEntry(
             self.key, token, sealed.raw, sealed.expire_ms, header, sealed.value, names, sealed.places, sealed.codec
         )
@@ -321,8 +321,8 @@ class CachedCall:
         """The store has taken or refused the entry; either way the lease is not ours any more."""
         self.function.let_go(token)
         self.refused = not kept
-        if kept and sealed.header is not None and sealed.header.marks:
-            self.learn([name for name, _ in sealed.header.marks])
+        if kept and sealed.marks:
+            self.learn([name for name, _ in sealed.marks])
         self.function.stored(self, kept, sealed)
 
     def release(self, token: str, *, failed: bool) -> Flow[None]:

@@ -16,7 +16,7 @@ expired is a lost token: its successor has a higher number, so whatever still ca
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -31,6 +31,7 @@ __all__ = [
     "INTEGER",
     "INTEGER_LIMIT",
     "Change",
+    "Direct",
     "Granted",
     "KeyValueStore",
     "Parcel",
@@ -193,6 +194,22 @@ class KeyValueStore(Protocol):
         ...
 
 
+class Direct(Protocol):
+    """The two steps of a plain miss, performed in the calling thread without a generator. Methods raise `StoreError`."""
+
+    most: int
+    """The greatest number of tokens that an entry may be stored under."""
+
+    def take(self, call: Any, token: str, seen: Seen) -> Granted | None:
+        """As `Store.acquire` for a call that found no entry; None where it is to be asked for the whole way."""
+
+    def put(
+        self, key: Key, token: str, sealed: Any, heard: Callable[[Callable[[list[Any]], bool], list[Any]], None] | None
+    ) -> bool | None:
+        """As `Store.store` under the generation alone; None where it is to be stored the whole way. Where there is `heard` the
+        answer may be POSTED: `heard(read, answers)` is called when the answers are known, or why there are none."""
+
+
 class Store(KeyValueStore, Protocol):
     """A store. `close`, `aclose` and `after_fork` may be called at any time; a closed store opens again when it is used."""
 
@@ -268,6 +285,10 @@ class Store(KeyValueStore, Protocol):
 
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Flow[None]:
         """Remove entry and lease together, and move the tokens in `along` if they exist."""
+        ...
+
+    def direct(self) -> Direct | None:
+        """The short way of plain misses; None where there is none."""
         ...
 
     def settle(self, seconds: float) -> None:

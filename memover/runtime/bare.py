@@ -55,7 +55,7 @@ from memover.engine.judge import FRESH, FRESH_SOURCE, is_fresh, judge
 from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING
 from memover.runtime.dependencies import INSIDE, UNDER_WAY
-from memover.runtime.direct import missed
+from memover.runtime.direct import direct_miss
 from memover.runtime.hit import aabsent, absent, ageneral, general, inside_a_load, settled
 from memover.runtime.near import fill, made, standing, ticket_of
 from memover.runtime.run import Stepwise
@@ -208,7 +208,7 @@ def cached_call(
             if hot is not None:
                 install(hot)
 
-    bare, loaded = Bare(function, tier, warmed), missed(function)
+    bare, miss = Bare(function, tier, warmed), direct_miss(function)
     at_hand, served = bare.at_hand, bare.served
     near = function.near is not None
 
@@ -244,10 +244,10 @@ def cached_call(
             seen = fetch(key)
         except StoreError as error:
             return absent(function, key, args, kwargs, error, None, began)
-        if seen.raw is None:
-            return loaded(key, args, kwargs, seen, began)
+        if seen.raw is None and miss is not None:
+            return miss(key, args, kwargs, seen, began)
         value = served(key, seen, forgotten, ticket)
-        return value if value is not MISSING else loaded(key, args, kwargs, seen, began)
+        return value if value is not MISSING else absent(function, key, args, kwargs, None, seen, began)
 
     return call
 

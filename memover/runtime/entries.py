@@ -63,6 +63,9 @@ class Entries:
     generation_name: bytes
     counters: Counters
 
+    fixed: tuple[float, float] | None = None
+    """`Policy.fixed` of every result."""
+
     def __init__(self, codec: Any) -> None:
         self.codec = codec
         self.codec_name = codec_name(codec)
@@ -178,6 +181,8 @@ class Entries:
         policy = self.policy
         if outcome.error is not None:
             fresh_for, stale_for = policy.error_ttl, 0.0
+        elif self.fixed is not None:
+            fresh_for, stale_for = self.fixed
         else:
             stale_for = policy.stale_window
             try:
@@ -253,8 +258,8 @@ class Entries:
         places = places_of(result) if kind == KIND_VALUE and self.state.memory is not None else None
         value = MISSING if places is None else result
         codec = self.codec if self.own_codec and places == () and not compression else None
-        header = read_header(raw, key.entry)
-        return Sealed(raw, limit_ms(usable_until - wall()), header, value, places=places or (), codec=codec)
+        expire_ms = limit_ms(usable_until - wall())
+        return Sealed(raw, expire_ms, None, value, None, places or (), codec, marks[1:], key.entry)
 
     def own_fingerprint(self) -> bytes:
         """What is written into the header of an entry: 8 bytes, zeros when nothing is known of the result."""

@@ -72,6 +72,7 @@ class Function(Loading):
         self.function = function
         self.name = name
         self.policy = policy
+        self.fixed = policy.fixed(state.default_ttl)
         self.binding = binding
         self.tags = tags
         self.state = state
@@ -300,7 +301,7 @@ class Function(Loading):
 
     def stored(self, call: CachedCall, kept: bool, sealed: Sealed) -> None:
         """The store has taken or refused an entry: count it, and keep the answer for when the store cannot be asked."""
-        counters, header = self.counters, sealed.header
+        counters = self.counters
         if not kept:
             counters.refused_stores += 1
             self.emit("store-refused", call.key, size=len(sealed.raw))
@@ -308,10 +309,10 @@ class Function(Loading):
         counters.stores += 1
         if self.unreadable:
             self.unreadable.pop(call.key.entry, None)
-        if header is not None and header.marks and any(name == self.coarse_name for name, _ in header.marks):
+        if sealed.marks and any(name == self.coarse_name for name, _ in sealed.marks):
             counters.coarse += 1
-        if self.last_answers is not None and header is not None:
-            self.keep_answer(call.key, Reading((), (), sealed.raw, header), self.forgotten)
+        if self.last_answers is not None:
+            self.keep_answer(call.key, Reading((), (), sealed.raw, sealed.header), self.forgotten)
         if self.observers.busy:
             self.emit("store", call.key, size=len(sealed.raw))
 

@@ -218,5 +218,6 @@ def test_a_store_without_direct_writes_has_the_flow_alone() -> None:
             return x
 
         assert load(1) == 1
-        assert not hasattr(load._self_definition.now().function.store, "direct")
-    assert direct.__all__ == ["missed"]
+        function = load._self_definition.now().function
+        assert function.store.direct() is None
+        assert direct.direct_miss(function) is None

@@ -90,6 +90,9 @@ class MemoryEntries:
     def close(self) -> None:
         """Nothing is open; entries stay until the store goes."""
 
+    def direct(self) -> None:
+        """None: what a miss costs is not the store's steps."""
+
     def settle(self, seconds: float) -> None:
         pass  # nothing is sent anywhere
 

@@ -128,26 +128,11 @@ class Connection:
 
     def single_after(self, packed: bytes) -> tuple[Any, Any]:
         """As `single`, on a connection with a posted command: the answer to that one, and the answer."""
-        if self._limited:
-            self._limit(self._budget)
-        self.owed = 2
-        self._sock.sendall(packed)
-        reader, timed = self._reader, get_ident() == self._main and _timed()
-        answers: list[Any] = []
-        while len(answers) < 2:
-            answer = reader.gets()
-            if answer is NOT_ENOUGH:
-                if timed:
-                    self._wait(select.POLLIN, self._budget)
-                data = self._sock.recv(_CHUNK)
-                reader.feed(data)
-                answer = reader.gets()
-                if answer is NOT_ENOUGH:
-                    if not data:
-                        raise RedisConnectionError("the server closed the connection")
-                    answer = self._next(monotonic() + self._budget * (1 + len(data) / FLOOR_BYTES))
-            answers.append(answer)
-        first, second = answers
+        first = self.single(packed)
+        self.owed = 1
+        second = self._reader.gets()
+        if second is NOT_ENOUGH:
+            second = self._next(monotonic() + self._budget)
         self.posted = None
         self.owed = 0
         self.used = True

@@ -34,13 +34,16 @@ class Direct:
         return step.read(self._exchange(step))
 
     def put(
-        self, key: Key, token: str, sealed: Sealed, heard: Callable[[Callable[[], bool]], None] | None
+        self,
+        key: Key,
+        token: str,
+        sealed: Sealed,
+        heard: Callable[[Callable[[list[Any]], bool], list[Any]], None] | None,
     ) -> bool | None:
-        """Store an entry if `token` has the lease, and give the lease back."""
+        """Store an entry if `token` has the lease, and give the lease back. The answer may be waited for later: see `RedisLink.single`."""
         step = self._store.storing(key, (), token, sealed.raw, sealed.expire_ms)
         if heard is not None:
-            read, told = step.read, heard
-            step.posted = lambda answers: told(partial(read, answers))
+            step.posted = partial(heard, step.read)
         answers: Any = self._exchange(step)
         kept: bool = POSTED if answers is POSTED else step.read(answers)
         return kept

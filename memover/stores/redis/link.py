@@ -33,7 +33,7 @@ from memover.stores.redis.resp import pack
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memover.engine.steps import Steps
+    from memover.engine.steps import Send, Steps
     from memover.stores.breaker import Breaker
     from memover.stores.redis.asking import Command
     from memover.stores.redis.connect import Node, Target
@@ -161,10 +161,11 @@ class RedisLink:
 
     # -- for threads -------------------------------------------------------------------------------------------------------
 
-    def single(self, packed: bytes) -> Any:
+    def single(self, packed: bytes, posting: Send[Any] | None = None) -> Any:
         """The one server's answer to one short command that may be sent again, on a connection that is at hand; its error as
         an answer. MISSING where it takes more than that: nothing has been done then that counts. Raises `StoreError`.
 
+        The answer for `posting.posted` is not waited for, where that can be: POSTED.
         The exchange of every hit and of most misses, spelled out; `exchange` does the rest."""
         pool = self.pools.get(None)
         if pool is None or pool.breaker.tripped:
@@ -180,11 +181,15 @@ class RedisLink:
             return MISSING
         posted, first = connection.posted, None
         try:
-            if posted is None:
-                answer = connection.single(packed)
-            else:
+            if posted is not None:
                 first, answer = connection.single_after(packed)
+            elif posting is not None and connection.post(packed, partial(self._heard, posting)):
+                answer = POSTED
+            else:
+                answer = connection.single(packed)
         except BaseException as error:
+            if posted is None:
+                connection.posted = None  # this call itself hears of it
             pool.discard(connection)
             failure = self.transport_error(error)
             if failure is None:
@@ -193,7 +198,7 @@ class RedisLink:
                 pool.close()
                 return MISSING
             raise self.failed(None, failure) from None
-        if answer.__class__ in _WORDS:
+        if answer.__class__ in _WORDS or answer is POSTED:
             pool.give(connection)
         else:
             (pool.discard if ends(answer) else pool.give)(connection)
@@ -209,36 +214,6 @@ class RedisLink:
         self._in_a_row = self._in_a_row + 1 if now - self._last_at < _QUICK_SECONDS else 0
         self._last_at = now
         return self._in_a_row > _MANY_IN_A_ROW
-
-    def post(self, packed: bytes, step: Any) -> bool:
-        """Send the one server a short command whose answer is for `step.posted`, on a connection that is at hand. False where it
-        takes more than that: nothing has been done then that counts. Raises `StoreError`."""
-        pool = self.pools.get(None)
-        if pool is None or pool.breaker.tripped:
-            return False
-        try:
-            connection = pool.idle.pop()
-        except IndexError as error:
-            if raised_beneath(error):
-                raise
-            return False
-        if connection.owed or connection.posted is not None:
-            pool.give(connection)
-            return False
-        try:
-            sent = connection.post(packed, partial(self._heard, step))
-        except BaseException as error:
-            connection.posted = None  # this call itself hears of it
-            pool.discard(connection)
-            failure = self.transport_error(error)
-            if failure is None:
-                raise
-            if lost(failure):
-                pool.close()
-                return False
-            raise self.failed(None, failure) from None
-        pool.give(connection)
-        return sent
 
     def _heard(self, step: Any, answer: Any) -> None:
         """The answer to a command that was posted, or why there is none."""
@@ -266,17 +241,15 @@ class RedisLink:
         if pool is not None and pool.idle and len(commands) == 1 and not step.once:
             (command,) = commands
             if sum(map(len, command.args)) <= _SHORT_BYTES:
-                packed = pack(self._arguments(command))
+                posting = step if step.posted is not None and self._hurried() else None
                 try:
-                    if step.posted is not None and self._hurried() and self.post(packed, step):
-                        return POSTED  # type: ignore[no-any-return]
-                    answer = self.single(packed)
+                    answer = self.single(pack(self._arguments(command)), posting)
                 except StoreError as error:
                     return [error]
                 if answer.__class__ is NoScriptError and command.script is not None:
                     self._forget(command.script)
                 elif answer is not MISSING:
-                    return [answer]
+                    return POSTED if answer is POSTED else [answer]
         journey = self._journey(step.commands)
         try:
             exchanges = next(journey)
