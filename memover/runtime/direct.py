@@ -21,7 +21,7 @@ from memover.engine.steps import POSTED
 from memover.errors import StoreError
 from memover.latch import FramePresence
 from memover.model import Source
-from memover.runtime.dependencies import INSIDE, enter, leave
+from memover.runtime.dependencies import enter, leave
 from memover.runtime.flights import Flight
 from memover.runtime.hit import absent, settled
 from memover.runtime.results import evaluated, is_lazy
@@ -42,8 +42,9 @@ LOADED = Source.LOADED
 
 
 def direct_miss(function: Function) -> Missed | None:
-    """What follows a read that found no entry for a call of this function; None where its misses always go the whole way."""
-    state, observers, witness, inside = function.state, function.observers, function.witness, INSIDE.get
+    """What follows a read that found no entry for a call of this function, outside any load; None where its misses always go
+    the whole way."""
+    state, observers, witness = function.state, function.observers, function.witness
     direct = state.store.direct()
     if direct is None or function.soft_name is not None or function.near is not None or function.whole:
         return None
@@ -58,7 +59,6 @@ def direct_miss(function: Function) -> Missed | None:
             or function.late
             or function.upgrades
             or witness.owed
-            or inside() is not None
             or not witness.trusts(names, tokens)
         ):
             return absent(function, key, args, kwargs, None, seen, began)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache, NotCached, depends_on
+from memover.errors import InvalidationFailed, StoreUnavailable
 from memover.runtime import direct
 from memover.stores.redis import RedisStore
 from tests.servers import wait_until
@@ -55,6 +56,7 @@ class Way:
                 except BaseException as error:
                     results.append(repr(error))
             wait_until(lambda: not self.cache._state.leases, "every lease is given back")
+        assert not len(self.cache._state.flights), "a load that is over is found by nobody"
         info = function.cache_info()._asdict()
         with self.server.client() as client:
             keys = [key for key in client.keys(f"*{self.prefix}*") if not (client.get(key) or b"").startswith(b"F ")]
@@ -277,6 +279,31 @@ def test_an_entry_that_came_between_the_read_and_the_lease(both: Any, monkeypatc
 
     told = both(work)
     assert told["info"]["loads"] == 0
+
+
+def test_an_invalidation_that_fails_during_the_load(both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is owed, so what was loaded before it is not stored, although the server would take it."""
+
+    def work(way: Way) -> Told:
+        def unanswered(*_: Any, **__: Any) -> Any:
+            raise StoreUnavailable("no answer", store=way.server.url)
+
+        @way.cache.versioned(namespace="n", ttl=60)
+        def f(x: int) -> int:
+            with monkeypatch.context() as patched:
+                patched.setattr(RedisStore, "bump", unanswered)
+                with pytest.raises(InvalidationFailed):
+                    f.invalidate_all()
+                assert way.cache._state.witness.owed
+            return x
+
+        told = way.told(f, lambda: f(1))
+        del told["commands"], told["info"]["invalidations"]  # it is repeated behind the call
+        return told
+
+    told = both(work)
+    assert told["info"]["stores"] == 0
+    assert not [key for key in told["left"] if b":n:" in key and b"lease" not in key]
 
 
 @pytest.mark.parametrize("at", ["acquire", "store"])
