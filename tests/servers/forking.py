@@ -2,8 +2,8 @@
 
 Starting Python and importing the command line takes half a second of processor time, and a fork of a process that
 has done both some milliseconds. What runs in the fork has its own directory, environment, arguments, module path, input
-and outputs. That a command starts from nothing is the matter of other tests: those
-of the documentation, of the examples and of the packages.
+and outputs. That a program starts from nothing is the matter of other tests: those of the documentation, of the examples
+and of the packages.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -31,10 +33,10 @@ from .daemon import reaper
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Fork", "probe_by_fork", "run_fork", "start_fork"]
+__all__ = ["Fork", "fork_child", "probe_by_fork", "run_fork", "start_fork"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_LOADED = ("attrs", "msgspec", "pydantic", "redis", "uvicorn", "wrapt")
+_LOADED = ("attrs", "msgspec", "pydantic", "pytest", "redis", "uvicorn", "wrapt", "tests.servers")
 """What programs import besides memover, and takes long: where it is installed."""
 _SERVE = "import sys; from tests.servers import forking; forking._serve(int(sys.argv[1]))"
 
@@ -48,6 +50,12 @@ class Fork:
         self.pid = int(self._said.readline())
         self.returncode: int | None = None
 
+    def poll(self) -> int | None:
+        """The status that it ended with, if it has."""
+        if self.returncode is None and select.select([self._line], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
     def wait(self, timeout: float = 60.0) -> int:
         """The status that it ended with, negative for a signal. Raises `TimeoutError` after `timeout` seconds."""
         if self.returncode is None:
@@ -59,19 +67,36 @@ class Fork:
 
     def terminate(self) -> None:
         """SIGTERM, if it has not been waited for."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL, if it has not been waited for."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
+                os.kill(self.pid, number)
 
 
 def start_fork(
     argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin: IO[Any], stdout: IO[Any], stderr: IO[Any]
 ) -> Fork:
     """Start `python -m MODULE ARGS...`, where `argv` is the module and its arguments."""
+    return _fork({"argv": list(argv)}, cwd, env, [stdin.fileno(), stdout.fileno(), stderr.fileno()])
+
+
+def fork_child(function: str, line: socket.socket, *, env: Mapping[str, str]) -> Fork:
+    """Start a process that calls `MODULE:NAME` with the descriptor of `line`, and ends with what that returns."""
+    with open(os.devnull, "rb") as nothing:
+        return _fork({"call": function}, Path.cwd(), env, [nothing.fileno(), 1, 2, line.fileno()])
+
+
+def _fork(what: dict[str, Any], cwd: Path, env: Mapping[str, str], descriptors: list[int]) -> Fork:
     line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     line.connect(_server())
-    order = json.dumps({"argv": list(argv), "cwd": str(cwd), "env": dict(env)}).encode()
-    socket.send_fds(line, [len(order).to_bytes(4, "big")], [stdin.fileno(), stdout.fileno(), stderr.fileno()])
+    order = json.dumps({**what, "cwd": str(cwd), "env": dict(env)}).encode()
+    socket.send_fds(line, [len(order).to_bytes(4, "big")], descriptors)
     line.sendall(order)
     return Fork(line)
 
@@ -141,6 +166,8 @@ def _serve(descriptor: int) -> None:
     memover.cli.project.start_probe = probe_by_fork
     own = {"", os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     base = [each for each in sys.path if each not in own]
+    gc.collect()
+    gc.freeze()  # a collection in a fork would write to, and so copy, every page of what is loaded
     listening = socket.socket(fileno=descriptor)
     while True:
         line, _ = listening.accept()
@@ -152,16 +179,18 @@ def _serve(descriptor: int) -> None:
         order, descriptors = _order(line)
         child = os.fork()
         if child:
+            for each in descriptors:
+                os.close(each)
             line.sendall(f"{child}\n".encode())
             _, status = os.waitpid(child, 0)
             with contextlib.suppress(OSError):  # whoever asked may have gone
                 line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
             os._exit(0)
         line.close()
-        for number, each in enumerate(descriptors):
+        for number, each in enumerate(descriptors[:3]):
             os.dup2(each, number)
             os.close(each)
-        _become(order, base)
+        _become(order, base, *descriptors[3:])
 
 
 def _bury() -> None:
@@ -172,15 +201,15 @@ def _bury() -> None:
 
 
 def _order(line: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    head, descriptors, _, _ = socket.recv_fds(line, 4, 3)
+    head, descriptors, _, _ = socket.recv_fds(line, 4, 4)
     left, text = int.from_bytes(head, "big"), b""
     while len(text) < left:
         text += line.recv(65536)
     return json.loads(text), descriptors
 
 
-def _become(order: dict[str, Any], base: list[str]) -> None:
-    """Be the interpreter that `python -m` would have started, and run the module."""
+def _become(order: dict[str, Any], base: list[str], *descriptors: int) -> None:
+    """Be the interpreter that would have been started, and run the module or call the function."""
     os.chdir(order["cwd"])
     address = _server()
     os.environ.clear()
@@ -190,11 +219,15 @@ def _become(order: dict[str, Any], base: list[str]) -> None:
     sys.dont_write_bytecode = bool(order["env"].get("PYTHONDONTWRITEBYTECODE"))
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115 - as long as the process
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    module, *arguments = order["argv"]
-    sys.argv[:] = [module, *arguments]
     status: Any = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if "call" in order:
+            module, _, name = order["call"].partition(":")
+            sys.argv[:] = ["-c"]
+            status = getattr(importlib.import_module(module), name)(*descriptors)
+        else:
+            sys.argv[:] = order["argv"]
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         status = end.code
     except BaseException:

@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .daemon import reaper
+from .forking import Fork, fork_child
 from .patience import be_patient
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["INDEX", "Worker", "WorkerFailed", "hear", "run_python", "say", "start_python"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_CHILD = "import sys; from tests.servers import processes; sys.exit(processes._child(int(sys.argv[1])))"
+_CHILD = "import sys; from tests.servers import processes; sys.exit(processes.run_child(int(sys.argv[1])))"
 
 INDEX = "\0index"
 """As an argument of `run_python`: replaced by the process's own number, from 0."""
@@ -79,13 +80,18 @@ class Worker:
         ours, theirs = socket.socketpair()
         self._line = _Line(ours)
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, **env, "PYTHONPATH": path}
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _CHILD, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **env, "PYTHONPATH": path},
-            )
+            self._process: Fork | subprocess.Popen[bytes]
+            if any(name.startswith("PYTHON") for name in env):  # what an interpreter reads at its start
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _CHILD, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                )
+            else:
+                self._process = fork_child("tests.servers.processes:run_child", theirs, env=environment)
         reaper.tell(f"+pid {self._process.pid}")
         named = task if isinstance(task, str) else [task.__module__, task.__qualname__]
         self._line.send("task", [named, list(args)])
@@ -125,11 +131,10 @@ class Worker:
 
     def close(self) -> None:
         """End it: at once if it has not finished. May be repeated."""
-        try:
-            self._process.wait(0.0 if self._process.poll() is None and not self._finished else self._timeout)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._gone()
+        if self._finished:
+            with suppress(subprocess.TimeoutExpired, TimeoutError):
+                self._process.wait(self._timeout)
+        self.kill()
         self._line.close()
 
     def __enter__(self) -> Self:
@@ -258,7 +263,8 @@ def _steps(line: _Line) -> Iterator[tuple[str, Any]]:
     yield "result", value
 
 
-def _child(descriptor: int) -> int:
+def run_child(descriptor: int) -> int:
+    """Be the child at the other end of the socket, and return the status to end with."""
     global _parent  # a process has one parent
     line = _parent = _Line(socket.socket(fileno=descriptor))
     try:
