@@ -37,14 +37,14 @@ def _call(bench: Bench, x: int) -> None:
 
 def _invalidate(bench: Bench, x: int) -> None:
     bench.change(x)
-    bench.plain.invalidate(x)
-    bench.tagged.invalidate(x)
+    for function in bench.functions:
+        function.invalidate(x)
 
 
 def _invalidate_all(bench: Bench, x: int) -> None:
     bench.change(x)
-    bench.plain.invalidate_all()
-    bench.tagged.invalidate_all()
+    for function in bench.functions:
+        function.invalidate_all()
 
 
 def _set(bench: Bench, x: int) -> None:
