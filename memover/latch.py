@@ -11,12 +11,13 @@ from __future__ import annotations
 import sys
 import time
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from memover.errors import raised_beneath
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
+    from collections.abc import Callable
     from types import CodeType, FrameType
     from typing import Any, Protocol
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         def beneath(self, other: Present | None) -> bool: ...
 
 
-__all__ = ["FramePresence", "Latch", "TaskPresence", "inside_section"]
+__all__ = ["FramePresence", "Latch", "TaskPresence", "inside_section", "section"]
 
 
 class FramePresence:
@@ -102,6 +103,8 @@ class TaskPresence:
         self._task = None
 
 
+F = TypeVar("F", bound="Callable[..., object]")
+
 _SPINS = 50
 _PAUSE_SECONDS = 0.0005
 
@@ -119,8 +122,14 @@ class _Holding(FramePresence):
 _sections: set[CodeType] = set()
 
 
+def section(function: F) -> F:
+    """Mark a function that holds what other threads wait for."""
+    _sections.add(function.__code__)
+    return function
+
+
 def inside_section() -> bool:
-    """Whether the caller interrupted a latched section of its own thread. Other threads may then wait for that section, so
+    """Whether the caller interrupted a section of its own thread, under a latch or marked. Other threads may then wait for that section, so
     the caller must not wait for them."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

@@ -306,6 +306,7 @@ class WholeStore(RedisCommands):
         store: Any = self
         return RedisWatch(store, coarse, prefixes, seconds)
 
+    def direct(self) -> None: ...
     def after_fork(self) -> None: ...
     def close(self) -> None: ...
 
@@ -754,6 +755,7 @@ class Run:
     def _fork(self, process: Process, fault: str) -> None:
         """What goes on as this process is the child: of its callers, those who have not begun."""
         self.faults.remove(fault)
+        self.excused = self.excused or self.leased()  # the parent's, which nobody follows any further
         for actor in [each for each in self.actors if each.process is process and each.begun]:
             self.actors.remove(actor)
             self.gone.append(actor)
@@ -775,6 +777,11 @@ class Run:
         self.server.put(values, name, None)
         self.held = tuple(values)
         self.push([name])
+
+    def leased(self) -> bool:
+        """Whether there is a lease; the mark of a failed load, which ends by itself, is none."""
+        value = self.server.get(self.held, self.lease)
+        return value is not None and value.startswith(b"L ")
 
     def expire(self) -> None:
         values = list(self.held)
@@ -844,7 +851,7 @@ class Run:
             state = process.state
             if len(state.leases) or len(state.flights) or len(state.unleased):
                 raise Violated("P17", f"process {process.letter} keeps a lease or a load that nobody holds")
-        if self.server.get(self.held, self.lease) is not None:
+        if self.leased():
             if not self.excused:
                 raise Violated(
                     "P17", "a lease is left in the store that no call holds and no background task gives back"

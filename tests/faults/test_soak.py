@@ -57,7 +57,7 @@ class Soak:
             "descriptors": len(os.listdir("/proc/self/fd")),
             "threads": threading.active_count(),
             "flights": len(shared.flights._flights),
-            "trains": len(shared.trains._running),
+            "refreshes": len(shared.refreshes),
             "owed": len(shared.witness.owed),
             "leases": 0 if self.client is None else self._leases(),
             "memory": current,
@@ -117,7 +117,7 @@ def sync_soak(url: str, prefix: str, operations: int, seconds: float) -> Any:
             thread.start()
         for thread in threads:
             thread.join()
-        soak.cache._state.background.drain()
+        soak.cache._state.refreshes.drain()
 
     return measured(soak, warm, stretch)
 
@@ -226,7 +226,7 @@ def test_nothing_is_left_behind(store: str, flavour: str, start_redis: Callable[
     ((before, after, operations),) = run_python(task, url, prefix, OPERATIONS, AT_MOST_SECONDS, timeout=200)
     print(f"{store} {flavour}: {operations} operations, {before} -> {after}")
     assert operations > OPERATIONS / 20, "a machine too slow to say anything"
-    for nothing in ("flights", "trains", "owed", "leases"):
+    for nothing in ("flights", "refreshes", "owed", "leases"):
         assert (nothing, after[nothing]) == (nothing, 0)
     assert after["descriptors"] <= max(before["descriptors"], 8 * 2 + 12)
     assert after["threads"] <= before["threads"] + 2, "the keeper and its like come and go"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dis
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -138,9 +138,16 @@ def strike(run: Callable[[], Any], at: int, then: Callable[[], object]) -> tuple
 def _traced(tracer: _Tracer, run: Callable[[], Any]) -> Any:
     before = sys.gettrace()
     assert threading.get_ident(), "tracing is per thread"
+
+    def apart() -> Iterator[Any]:
+        yield run()
+
     sys.settrace(tracer.entered)
     try:
-        return run()
+        # A strike at the very end of an `except`, where no signal handler is run, leaves the interpreter with that exception as
+        # the one being handled: every later one has it as its context, which holds all the frames of its traceback. A
+        # generator has a record of its own of what is being handled, and takes it along.
+        return next(apart())
     finally:
         sys.settrace(before)
 

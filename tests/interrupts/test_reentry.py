@@ -25,7 +25,7 @@ SAMPLED = 8
 """Bytecodes of each pair of an operation and a handler in the standing suite."""
 SAMPLED_SLOW = 1000 if os.environ.get("MEMOVER_EVERY_BYTECODE") else SAMPLED
 """The same in the slow suite, which takes every operation."""
-STANDING = ("hit", "miss", "invalidate", "set", "map", "kv set")
+STANDING = ("hit", "miss", "hit on a new connection", "invalidate", "set", "map", "kv set")
 """Operations that are entered again in the standing suite; the slow one takes all."""
 
 

@@ -174,7 +174,7 @@ def test_a_place_that_is_given_back_is_used(open_store: Any, redis_server: Redis
         connection = pool_of(store).idle.pop()
         thread = threading.Thread(target=store.fetch, args=(key,))
         thread.start()
-        wait_until(lambda: pool_of(store)._waiting, "the thread to queue")
+        wait_until(lambda: pool_of(store).waiting, "the thread to queue")
         getattr(pool_of(store), end)(connection)
         thread.join(10)
         assert not thread.is_alive()

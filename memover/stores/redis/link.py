@@ -170,39 +170,50 @@ class RedisLink:
         pool = self.pools.get(None)
         if pool is None or pool.breaker.tripped:
             return MISSING
+        connection: Connection | None = None
         try:
-            connection = pool.idle.pop()
-        except IndexError as error:
-            if raised_beneath(error):
-                raise
-            return MISSING
-        if connection.owed:
-            pool.discard(connection)
-            return MISSING
-        posted, first = connection.posted, None
-        try:
-            if posted is not None:
-                first, answer = connection.single_after(packed)
-            elif posting is not None and connection.post(packed, partial(self._heard, posting)):
-                answer = POSTED
-            else:
-                answer = connection.single(packed)
-        except BaseException as error:
-            if posted is None:
-                connection.posted = None  # this call itself hears of it
-            pool.discard(connection)
-            failure = self.transport_error(error)
-            if failure is None:
-                raise
-            if lost(failure):
-                pool.close()
+            try:
+                connection = pool.idle.pop()
+            except IndexError as error:
+                if raised_beneath(error):
+                    raise
                 return MISSING
-            raise self.failed(None, failure) from None
-        if answer.__class__ in _WORDS or answer is POSTED:
-            pool.give(connection)
-        else:
-            (pool.discard if ends(answer) else pool.give)(connection)
-            self._answered(pool.breaker, None, (answer,))
+            if connection.owed:
+                pool.discard(connection)
+                return MISSING
+            posted, first = connection.posted, None
+            try:
+                if posted is not None:
+                    first, answer = connection.single_after(packed)
+                elif posting is not None and connection.post(packed, partial(self._heard, posting)):
+                    answer = POSTED
+                else:
+                    answer = connection.single(packed)
+            except BaseException as error:
+                if posted is None:
+                    connection.posted = None  # this call itself hears of it
+                pool.discard(connection)
+                failure = self.transport_error(error)
+                if failure is None:
+                    raise
+                if lost(failure):
+                    pool.close()
+                    return MISSING
+                raise self.failed(None, failure) from None
+            if answer.__class__ in _WORDS or answer is POSTED:
+                if connection.era == pool.era:
+                    pool.idle.append(connection)
+                    if pool.waiting:
+                        pool.ring()
+                else:
+                    pool.discard(connection)
+            else:
+                (pool.discard if ends(answer) else pool.give)(connection)
+                self._answered(pool.breaker, None, (answer,))
+        finally:
+            connection = (
+                None  # a traceback keeps this frame, which would keep the connection, and so its place in the pool
+            )
         if posted is not None:
             posted(first)
         return answer

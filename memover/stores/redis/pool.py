@@ -48,7 +48,8 @@ class Pool:
         self.breaker = breaker
         self._make = make
         self._limits = limits
-        self._era = 0
+        self.era = 0
+        """Counts `retire`: a connection of an earlier era is not to be used again."""
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -56,7 +57,8 @@ class Pool:
         self.idle: deque[Connection] = deque()
         self._open: set[Any] = set()
         self._openings: dict[Opening, float] = {}
-        self._waiting: deque[Any] = deque()
+        self.waiting: deque[Any] = deque()
+        """A locked lock of each thread that waits for a connection."""
         self._room = self._limits.max_connections
         self._room_until = 0.0
 
@@ -88,7 +90,7 @@ class Pool:
                 if bell is None:
                     bell = allocate_lock()
                     bell.acquire()
-                    self._waiting.append(bell)  # before looking, so that nothing comes between
+                    self.waiting.append(bell)  # before looking, so that nothing comes between
                 try:
                     return self.idle.pop()
                 except IndexError as empty:
@@ -106,9 +108,9 @@ class Pool:
         finally:
             if bell is not None:
                 try:
-                    self._waiting.remove(bell)
+                    self.waiting.remove(bell)
                 except ValueError as error:
-                    self._ring()  # it was for us, and another may need it
+                    self.ring()  # it was for us, and another may need it
                     if raised_beneath(error):
                         raise
             if mine is not None and not mine.done:
@@ -126,7 +128,7 @@ class Pool:
         return bool(self._open)
 
     def _open_another(self) -> Opening:
-        era = self._era
+        era = self.era
 
         def work(opening: Opening) -> Line:
             self._openings[opening] = math.inf  # by now it will end by itself
@@ -167,21 +169,22 @@ class Pool:
                     self.give(connection)
         finally:
             self._openings.pop(opening, None)
-            self._ring(all_of_them=opening.error is not None)
+            self.ring(all_of_them=opening.error is not None)
 
     def give(self, connection: Connection) -> None:
         """Take a connection back; one that is not clean, or from before `retire`, is closed."""
-        if connection.owed or connection.era != self._era:
+        if connection.owed or connection.era != self.era:
             self.discard(connection)
             return
         self.idle.append(connection)
-        if self._waiting:
-            self._ring()
+        if self.waiting:
+            self.ring()
 
-    def _ring(self, all_of_them: bool = False) -> None:
+    def ring(self, all_of_them: bool = False) -> None:
+        """Wake a thread that waits, or all: there is something to look at."""
         while True:
             try:
-                bell = self._waiting.popleft()
+                bell = self.waiting.popleft()
             except IndexError as error:
                 if raised_beneath(error):
                     raise
@@ -199,8 +202,8 @@ class Pool:
         """Close a connection."""
         connection.close()
         self._open.discard(connection.ref)
-        if self._waiting:
-            self._ring()
+        if self.waiting:
+            self.ring()
 
     def close(self) -> None:
         """Close what is idle."""
@@ -214,7 +217,7 @@ class Pool:
 
     def retire(self) -> None:
         """Close what is idle, and what is in use when it comes back: another server is the right one now."""
-        self._era += 1
+        self.era += 1
         self.close()
 
     # -- an exchange ----------------------------------------------------------------------------------------------------

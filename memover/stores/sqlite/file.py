@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from memover.clocks import monotonic
 from memover.errors import StoreTimeout, StoreUnavailable, raised_beneath
+from memover.latch import section
 from memover.stores.sqlite.connections import changed, is_open, rows_of, run_to_end
 from memover.stores.sqlite.failures import ERRORS, Failure, failure_of
 from memover.stores.sqlite.moments import time_ms
@@ -292,6 +293,7 @@ class File:
         finally:
             self._underway.remove(mark)
 
+    @section
     def _open(self, deadline: float) -> tuple[list[Connection], Connection]:
         if self._tainted:
             raise StoreUnavailable(
@@ -318,6 +320,7 @@ class File:
                 store=self.address,
             ) from error
 
+    @section
     def _move_aside(self, error: Exception, deadline: float) -> None:
         """A statement found the file damaged: unless another process has moved it aside already, do so."""
         identity = self._identity

@@ -38,13 +38,15 @@ def lock(path: str, deadline: float, depth: int = 1) -> FileIO:
     process's locks on a file when any descriptor of it is closed, and it is never removed.
 
     It is for the function that is `depth` calls up. Once that one is over, the next call here unlocks it: an exception from
-    outside at the very moment of the return leaves it with nobody but the exception's traceback."""
+    outside at the very moment of the return leaves it with nobody but the exception's traceback.
+
+    What a signal handler or a finalizer opens while the call that it interrupted has the lock is opened under that one."""
     file: FileIO = open(path, "ab", buffering=0)  # noqa: SIM115  # the caller closes it
     number = id(file)
     # Nothing of Python's is called when the file goes, so nothing can be interrupted, and swallowed, there.
     _held[number] = weakref.ref(file, partial(_held.pop, number)), FramePresence(depth)
     try:
-        while not _try(file):
+        while not (_try(file) or _held_beneath(file)):
             _let_go_of_the_left()
             if monotonic() >= deadline:
                 raise StoreTimeout(
@@ -56,6 +58,19 @@ def lock(path: str, deadline: float, depth: int = 1) -> FileIO:
         file.close()
         raise
     return file
+
+
+def _held_beneath(file: FileIO) -> bool:
+    """Whether the lock is that of a call further down on this very stack, which cannot let go before this one returns."""
+    here = FramePresence()
+    for known, presence in list(_held.values()):
+        other = known()
+        if other is None or other is file or other.closed or other.name != file.name:
+            continue
+        # To lock a file that is locked already does nothing, and it may still have been waiting for another process.
+        if presence.beneath(here) and _try(other):
+            return True
+    return False
 
 
 def _let_go_of_the_left() -> None:

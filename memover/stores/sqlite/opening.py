@@ -46,8 +46,8 @@ class Opening:
     def __init__(self, path: str, address: str) -> None:
         self.path = path
         self.address = address
-        self._header: tuple[int, int, int] | None = None
-        """Device and inode of the file whose first bytes can be read by a descriptor, and that descriptor."""
+        self._headers: dict[tuple[int, int], int] = {}
+        """The descriptor by which a file's first bytes can be read, by its device and inode."""
         self._checked = False
 
     def lock(self, deadline: float) -> FileIO:
@@ -97,7 +97,7 @@ class Opening:
 
     def after_fork_in_child(self) -> None:
         """The descriptor stays open in the child, and is the parent's."""
-        self._header = None
+        self._headers = {}
 
     def _mend_modes(self) -> None:
         # A log that was begun while the file could not be written has the file's mode of then.
@@ -138,14 +138,14 @@ class Opening:
         if state.st_size == 0:
             self._begin(state.st_mode)
             return
-        if self._header is not None and self._header[:2] == (state.st_dev, state.st_ino):
-            head = _head(self._header[2])
-        else:
-            if self._header is not None and os.fstat(self._header[2]).st_nlink == 0:
-                os.close(self._header[2])  # gone for everybody: there are no locks to lose
-            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-            self._header = (state.st_dev, state.st_ino, descriptor)
-            head = _head(descriptor)
+        file = state.st_dev, state.st_ino
+        descriptor = self._headers.get(file)
+        if descriptor is None:
+            for left, known in list(self._headers.items()):
+                if os.fstat(known).st_nlink == 0 and self._headers.pop(left, None) is not None:
+                    os.close(known)  # gone for everybody: there are no locks to lose
+            descriptor = self._headers[file] = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        head = _head(descriptor)
         if not head.startswith(_MAGIC):
             raise ConfigurationError(
                 f"{self.path} is no memover store (it does not begin as an SQLite file does), and was not touched: give another "
