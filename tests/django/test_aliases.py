@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import unittest
+import weakref
 from typing import Any
 
 import pytest
@@ -32,8 +33,13 @@ class Money:
 @pytest.fixture(autouse=True)
 def _nothing_of_earlier_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """What they have left is not among the namespaces that this process knows: their servers are gone."""
-    before = {id(owner): owner for owner in owners()}
-    monkeypatch.setattr(aliases, "owners", lambda: [owner for owner in owners() if id(owner) not in before])
+    before = [weakref.ref(owner) for owner in owners()]
+
+    def later() -> list[Any]:
+        left = {id(owner) for reference in before if (owner := reference()) is not None}
+        return [owner for owner in owners() if id(owner) not in left]
+
+    monkeypatch.setattr(aliases, "owners", later)
 
 
 def counted(namespace: str, alias: str) -> tuple[Any, list[int]]:
