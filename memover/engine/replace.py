@@ -11,6 +11,7 @@ from memover.engine.marks import captured, with_late
 from memover.errors import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
+    from memover.engine.answers import Marks, Reading
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
 
@@ -55,23 +56,43 @@ def refresh(call: CachedCall) -> Flow[Outcome]:
 
 
 def put(call: CachedCall, outcome: Outcome) -> Flow[None]:
-    """Store a value known from elsewhere. Raises `StoreError` where the old entry would live on unnoticed.
+    """Store a value known from elsewhere. Raises `StoreError` where it is not stored.
 
-    A store that was refused because another `set`, `refresh` or an invalidation came between is superseded by it, and
-    that is no error. A lease that merely ended, by its time or by eviction, is taken again."""
+    A store that was refused because another `set`, `refresh`, load or invalidation came between is superseded by it, and
+    that is no error. A lease that merely ended, by its time or by eviction, is taken again, under the tokens of the first
+    time: the call's own among them, which tells an invalidation of this call from a lost lease."""
     function = call.function
     late = function.late_names(call, outcome)
     if late is None:
         return
+    call.call_name = function.call_name(call.key)
+    first: Reading | None = None
+    marks: Marks = ()
+    own: Marks = ()
     for _ in range(_PUT_ATTEMPTS):
-        token, began = function.new_token(), function.monotonic()
+        token = function.new_token()
         try:
             yield from drop_older(call)
-            grant = yield from call.acquire(token, force=True)
-            marks = yield from with_late(call, grant.reading, captured(call, grant.reading), late)
-            if marks is None:
-                continue  # its tags had first to be learned
-            sealed = function.seal(call, outcome, marks)
+            grant = yield from call.acquire(token, force=first is None)
+            reading = grant.reading
+            if not grant.ours:
+                return
+            if first is None:
+                captured_now = yield from with_late(call, reading, captured(call, reading), late)
+                if captured_now is None:
+                    continue  # its tags had first to be learned
+                first, marks = reading, captured_now
+                own = ((call.call_name, reading.token(call.call_name) or b""),)
+                sealed = function.seal(call, outcome, marks)
+            else:
+                moved = _moved((*marks, *own), reading)
+                if moved or reading.raw not in (None, first.raw):
+                    yield from give_back(call, token)
+                    if any(each.endswith(token.encode()) for each in moved):
+                        break  # this request has put it back: whether anybody had moved it before it was lost is not known
+                    return
+                # On a Cluster an invalidation ends the lease first and moves the call's token later.
+                sealed = function.seal(call, outcome, (*marks, *own) if call.spread else marks)
             if sealed is None or sealed.error is not None or call.closed():
                 yield from give_back(call, token, failed=True)
                 outcome.error = None if sealed is None else sealed.error
@@ -81,16 +102,15 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[None]:
         except StoreError:
             function.abandon(token)
             raise
-        if function.monotonic() - began < function.lease_ms / 1000:
-            before = grant.reading.raw
-            now = yield from call.look()
-            if now.lease is not None or now.raw is None or now.raw != before:
-                return
     raise StoreUnavailable(
-        f"the value of {call.key.text} was not stored: its lease was lost {_PUT_ATTEMPTS} times. Raise lease_ttl=, or the "
-        f"store's memory limit.",
+        f"the value of {call.key.text} was not stored: its lease was lost. Raise lease_ttl=, or the store's memory limit.",
         store=function.store.address,
     )
+
+
+def _moved(marks: Marks, reading: Reading) -> list[bytes]:
+    """The tokens read that are others than those of the marks."""
+    return [now for name, then in marks if (now := reading.token(name)) not in (None, then)]
 
 
 def drop_older(call: CachedCall) -> Flow[None]:

@@ -217,7 +217,7 @@ def cast(*roles: str) -> Any:
 
 
 def scenario(name: str, promise: str, *roles: str, **options: Any) -> Scenario:
-    return Scenario(name, promise, cast(*roles), **options)
+    return Scenario(name, promise, cast(*roles), sets=any(role.endswith("sets it") for role in roles), **options)
 
 
 SCENARIOS: tuple[Scenario, ...] = (

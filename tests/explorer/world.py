@@ -104,7 +104,7 @@ class Scenario:
     did not tell its late tag where it is `untagged`.
     `shards` are the numbers of shards that processes 0, 1, ... have the generation in, 1 where it says none; `registry`
     is what is registered at first, else what the stored entry needs, and the names number `absent` have no token then.
-    `batch` adds a second call of the function. `loads` bounds the loads of a whole schedule.
+    `batch` adds a second call of the function, `sets` the token of the first, which a set asks for. `loads` bounds the loads of a whole schedule.
     """
 
     name: str
@@ -120,6 +120,7 @@ class Scenario:
     upgrades: bool = False
     untagged: bool = False
     batch: bool = False
+    sets: bool = False
     cut_off: frozenset[int] = frozenset()
     loads: int | None = None
     shards: tuple[int, ...] = ()
@@ -141,7 +142,8 @@ class Scenario:
         """All the names there are tokens of."""
         tags = (TAG,) if self.tag and self.spread else (TAG, CLOCK) if self.tag else ()
         soft = (SOFT,) if self.stale else ()
-        return (GENERATION, *tags, *soft, *self.every_shard, *((CALL, OUTER, COARSE) if self.nested else ()))
+        used = (CALL, OUTER, COARSE) if self.nested else (CALL,) if self.sets else ()
+        return (GENERATION, *tags, *soft, *self.every_shard, *used)
 
     @property
     def entries(self) -> tuple[int, ...]:
