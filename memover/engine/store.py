@@ -36,6 +36,7 @@ __all__ = [
     "KeyValueStore",
     "Parcel",
     "Replicated",
+    "Renewal",
     "Request",
     "Seen",
     "SeenMany",
@@ -85,6 +86,15 @@ class Request(NamedTuple):
     lease_ms: int
     ensured: Sequence[bytes]
     floors: Sequence[int]
+
+
+class Renewal(NamedTuple):
+    """A lease to be prolonged by `lease_ms` if `token` still holds it, and the transient tokens among `names` with it."""
+
+    key: Key
+    token: str
+    lease_ms: int
+    names: Sequence[bytes] = ()
 
 
 class StoredEntry(NamedTuple):
@@ -272,8 +282,8 @@ class Store(KeyValueStore, Protocol):
         """Give the lease back if `token` still holds it, leaving a mark of failure for a moment if asked."""
         ...
 
-    def renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes] = ()) -> Flow[bool]:
-        """Prolong the lease if `token` still holds it, and the transient tokens among `names` with it."""
+    def renew(self, renewals: Sequence[Renewal]) -> Flow[list[bool]]:
+        """Prolong these leases, as far as they are still held; one round trip together."""
         ...
 
     def bump(

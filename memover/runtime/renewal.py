@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memover.clocks import monotonic
+from memover.engine.store import Renewal
 from memover.errors import StoreError, raised_beneath
 from memover.latch import TaskPresence
 from memover.later import later
@@ -44,6 +45,9 @@ __all__ = ["Leases"]
 logger = logging.getLogger("memover")
 
 _LOOK_SECONDS = 0.25
+_RENEWED_AT_ONCE = 200
+"""How many leases are prolonged in one round trip: 10,000 loads may be under way, and renewals compete with them for the
+interpreter."""
 _ATTEMPTS = 200
 """How often a release that the store does not acknowledge is tried, for some minutes; after that the lease ends by itself."""
 _RETRY_LAST_SECONDS = 2.0
@@ -69,6 +73,10 @@ class Lease:
         self.attempts = 0
         self.repeated = False
         self.releasing: TaskPresence | None = None
+
+    def renewal(self) -> Renewal:
+        """What the store is asked for, to prolong it."""
+        return Renewal(self.key, self.token, self.lease_ms, self.call.names)
 
     def present(self) -> bool:
         """Whether its call, or the task that releases it, is still at work."""
@@ -200,10 +208,11 @@ class Leases:
             self._store.settle(0.0)
         now = monotonic()
         next_look = _LOOK_SECONDS
+        due: list[Lease] = []
         for token, lease in list(self._posted.items()):
             if now - lease.renewed > lease.lease_ms / 1000:  # whoever was to read the answer was interrupted
                 self._posted.pop(token, None)
-        for token, lease in list(self._held.items()):
+        for lease in list(self._held.values()):
             if not lease.present():
                 if lease.releasing is None:
                     lease.call.function.finish(lease.call, None)
@@ -215,13 +224,16 @@ class Leases:
             third = lease.lease_ms / 6000
             next_look = min(next_look, third)
             if now - lease.renewed >= third:
+                due.append(lease)
+        for at in range(0, len(due), _RENEWED_AT_ONCE):
+            some = due[at : at + _RENEWED_AT_ONCE]
+            for lease in some:
                 lease.renewed = now
-                names = lease.call.names
-                try:
-                    run(self._store.renew(lease.key, token, lease.lease_ms, names))
-                except StoreError as error:
-                    lease.call.function.store_failed(lease.key, error)
-                    break
+            try:
+                run(self._store.renew([lease.renewal() for lease in some]))
+            except StoreError as error:
+                some[0].call.function.store_failed(some[0].key, error)
+                break
         return next_look
 
     def _release(self) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 
 from memover.codec.envelope import read_header, seal
 from memover.engine import lease as leases
-from memover.engine.store import INTEGER, Parcel, Request, Stamp, StoredEntry
+from memover.engine.store import INTEGER, Parcel, Renewal, Request, Stamp, StoredEntry
 from memover.model import MISSING, Key
 from memover.runtime.run import run
 from memover.stores.memory import MemoryStore
@@ -77,7 +77,7 @@ METHODS: dict[str, Callable[[MemoryStore], Any]] = {
     "store": lambda store: store.store(entry(key(), nonce(), sealed(key()))),
     "store_many": lambda store: store.store_many([entry(key(), nonce(), sealed(key()))]),
     "release": lambda store: store.release(key(), nonce(), False),
-    "renew": lambda store: store.renew(key(), nonce(), 1000),
+    "renew": lambda store: store.renew([Renewal(key(), nonce(), 1000)]),
     "bump": lambda store: store.bump([GENERATION], nonce(), [0], ()),
     "drop": lambda store: store.drop(key().entry, key().lease, nonce(), ()),
     "remove": lambda store: store.remove(key()),

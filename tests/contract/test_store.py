@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover.engine import lease as leases
-from memover.engine.store import Granted, Seen
+from memover.engine.store import Granted, Renewal, Seen
 from memover.engine.tokens import parse
 
 if TYPE_CHECKING:
@@ -140,12 +140,29 @@ def test_renew_prolongs_only_ones_own(hand: Hand) -> None:
     key = hand.key()
     request = hand.request(key, lease_ms=500)
     hand.do(hand.store.acquire(request))
-    assert not hand.do(hand.store.renew(key, hand.nonce(), 60_000))
-    assert hand.do(hand.store.renew(key, request.token, 60_000, (hand.tag,)))
+    gone = Renewal(hand.key(), hand.nonce(), 60_000)
+    others = Renewal(key, hand.nonce(), 60_000)
+    own = Renewal(key, request.token, 60_000, (hand.tag,))
+    assert hand.do(hand.store.renew([gone, others, own])) == [False, False, True]
     time.sleep(0.6)
     assert not hand.do(hand.store.acquire(hand.request(key))).ours
     assert hand.do(hand.store.store(hand.entry(key, request.token)))
-    assert not hand.do(hand.store.renew(key, request.token, 60_000))
+    assert hand.do(hand.store.renew([own])) == [False]
+
+
+@pytest.mark.parametrize("count", [1, 9, 150])
+def test_many_leases_are_renewed_together(hand: Hand, count: int) -> None:
+    """Each as if it were alone, however many they are."""
+    requests = [hand.request(hand.key(f"k{number}"), lease_ms=10_000) for number in range(count)]
+    granted = hand.do(hand.store.acquire_many(requests))
+    assert all(grant.ours for grant in granted)
+    lost = requests[::3]
+    for request in lost:
+        hand.do(hand.store.release(request.key, request.token, False))
+    renewed = hand.do(hand.store.renew([Renewal(request.key, request.token, 60_000) for request in requests]))
+    assert renewed == [request not in lost for request in requests]
+    stored = hand.do(hand.store.store_many([hand.entry(request.key, request.token) for request in requests]))
+    assert stored == renewed
 
 
 def test_a_store_gives_the_lease_back(hand: Hand) -> None:

@@ -95,7 +95,8 @@ def lease_loser(url: str, cache: Cache, key: str, request: pytest.FixtureRequest
     """What takes the lease on an entry away, as eviction or its end would."""
     if url.startswith("memory:"):
         leases: Any = cache._state.store
-        return lambda: leases._leases.clear()
+        clear: Callable[[], object] = leases._leases.clear
+        return clear
     if url.startswith("sqlite:"):
 
         def delete() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from memover.engine.store import Renewal
 from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import arun, run
 from tests.redis_store.conftest import BUDGET, OddServer, a_key, entry_for, lasted, request_for
@@ -331,7 +332,7 @@ def test_transient_tokens_live_as_long_as_what_needs_them(
     assert left(generation) == -1
     way.do(store.ensure([call], [0], "0123456789abcdef"))
     assert 25_000 < left(call) <= 30_000
-    way.do(store.renew(key, request.token, 40_000, (generation, tag, call)))
+    way.do(store.renew([Renewal(key, request.token, 40_000, (generation, tag, call))]))
     assert 65_000 < left(tag) <= 70_000
     assert 65_000 < left(call) <= 70_000
     assert left(generation) == -1
@@ -369,7 +370,7 @@ def test_transient_tokens_in_a_cluster(way: Way, open_store: Any, redis_cluster:
     request = request_for(key)
     way.do(store.acquire(request))
     assert 45_000 < left() <= 50_000
-    way.do(store.renew(key, request.token, 40_000, (tag,)))
+    way.do(store.renew([Renewal(key, request.token, 40_000, (tag,))]))
     assert 65_000 < left() <= 70_000
     way.do(store.store(entry_for(request, names=(tag,))._replace(expire_ms=600_000)))
     assert 625_000 < left() <= 630_000

@@ -24,6 +24,8 @@ from tests.servers import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import redis
+
 
 LEASE_SECONDS = 3.0
 """Long enough that a busy machine renews it in time: that is asked for every half second."""
@@ -141,7 +143,7 @@ def test_a_lease_that_was_lost_stays_lost(cache: Cache) -> None:
     assert begun.wait(60)
     slow.invalidate(7)
     (held,) = cache._state.leases._held.values()
-    assert not run(cache._state.store.renew(held.key, held.token, held.lease_ms))
+    assert run(cache._state.store.renew([held.renewal()])) == [False]
     release.set()
     caller.join()
     assert answers == [14]
@@ -180,6 +182,32 @@ def held_call(cache: Cache) -> tuple[CachedCall, str]:
     token = resident.function.new_token()
     assert run(call.acquire(token)).ours
     return call, token
+
+
+def test_many_leases_are_renewed_in_few_round_trips(redis_url: str, prefix: str, redis_client: redis.Redis) -> None:
+    """Thousands of loads may be under way in a busy process: renewals that go one by one come too late for most of them."""
+    with Cache(redis_url, prefix=prefix, lease_ttl=30, socket_timeout=10, socket_connect_timeout=10) as cache:
+        leases, _ = leases_of(cache)
+        resident = cache.versioned(namespace="f")(lambda number: number)._self_definition.now()
+        calls = []
+        for number in range(450):
+            calls.append(CachedCall(resident.function, resident.lookup(number), (number,), {}, flight=Flight()))
+            run(calls[-1].acquire(resident.function.new_token()))
+        for lease in leases._held.values():
+            lease.renewed -= 20
+            redis_client.pexpire(lease.key.lease, 10_000)
+        store: Any = cache._state.store
+        link, exchange, trips = store.link, store.link.exchange, list[int]()
+
+        def counted(step: Any) -> Any:
+            trips.append(len(step.commands))
+            return exchange(step)
+
+        link.exchange = counted
+        leases._look()
+        assert sum(trips) == 450
+        assert len(trips) <= 5
+        assert all(redis_client.pttl(call.key.lease) > 20_000 for call in calls)
 
 
 def test_a_lease_noted_while_the_looking_ends_is_looked_at() -> None:

@@ -20,7 +20,7 @@ from memover.clocks import monotonic, wall
 from memover.codec.copier import copier_of
 from memover.engine import lease as leases
 from memover.engine.judge import is_fresh
-from memover.engine.store import TOKEN_MARGIN_MS, Granted, Request, Seen, SeenMany, StoredEntry, names_of
+from memover.engine.store import TOKEN_MARGIN_MS, Granted, Renewal, Request, Seen, SeenMany, StoredEntry, names_of
 from memover.keys.names import transient
 from memover.latch import Latch
 from memover.model import MISSING
@@ -279,7 +279,10 @@ class MemoryEntries:
                 self._leases.pop(key.lease, None)
 
     @immediate
-    def renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes] = ()) -> bool:
+    def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
+        return [self._renew(*renewal) for renewal in renewals]
+
+    def _renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes]) -> bool:
         with self._latch:
             lease = self._lease(key.lease)
             if lease is None or not leases.is_held(lease, token):

@@ -15,7 +15,17 @@ from redis.exceptions import TryAgainError
 
 from memover.engine import lease as leases
 from memover.engine.steps import Send
-from memover.engine.store import TOKEN_MARGIN_MS, Granted, Replicated, Request, Seen, SeenMany, StoredEntry, names_of
+from memover.engine.store import (
+    TOKEN_MARGIN_MS,
+    Granted,
+    Renewal,
+    Replicated,
+    Request,
+    Seen,
+    SeenMany,
+    StoredEntry,
+    names_of,
+)
 from memover.keys.names import transient
 from memover.keys.shards import (
     GRAINS,
@@ -261,16 +271,19 @@ class RedisCommands(Commands):
         mark = b"%d" % (leases.FAILED_MS if failed else 0)
         yield from self.asked([call(scripts.RELEASE, (key.lease,), token.encode(), mark)])
 
-    def renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes] = ()) -> Flow[bool]:
-        keep = b"%d" % (lease_ms + TOKEN_MARGIN_MS)
-        names = [name for name in names if transient(name)]
-        if self.spread and names:
-            yield from self.asked([call(scripts.KEEP, (name,), keep) for name in names])
-            names = ()
-        (answer,) = yield from self.asked(
-            [call(scripts.RENEW, (key.lease, *names), token.encode(), b"%d" % lease_ms, keep)]
-        )
-        return bool(answer == 1)
+    def renew(self, renewals: Sequence[Renewal]) -> Flow[list[bool]]:
+        kept: dict[bytes, int] = {}
+        commands = []
+        for key, token, lease_ms, every in renewals:
+            names = tuple(name for name in every if transient(name))
+            if self.spread:
+                kept.update((name, max(lease_ms, kept.get(name, 0))) for name in names)
+                names = ()
+            said = (token.encode(), b"%d" % lease_ms, b"%d" % (lease_ms + TOKEN_MARGIN_MS))
+            commands.append(call(scripts.RENEW, (key.lease, *names), *said))
+        keeps = [call(scripts.KEEP, (name,), margin(name, lease_ms)) for name, lease_ms in kept.items()]
+        answers = yield from self.asked([*keeps, *commands])
+        return [answer == 1 for answer in answers[len(keeps) :]]
 
     # -- invalidations ----------------------------------------------------------------------------------------------------
 

@@ -197,8 +197,17 @@ RELEASE = f"DELETE FROM leases WHERE {_HELD}"
 FAIL = f"UPDATE leases SET under = NULL, ends = ?4 WHERE {_HELD}"
 """key, holder, now, ends · the lease is given back, if it is held, and a mark stays that the load failed."""
 
-RENEW = f"UPDATE leases SET ends = ?4 WHERE {_HELD}"
-"""key, holder, now, ends · the lease lasts longer, if it is held."""
+
+@lru_cache(maxsize=16)
+def renew(rows: int) -> str:
+    """now, then key, holder, ends of each · each lease lasts longer, if it is held; the keys and holders of those that were."""
+    return f"""WITH moment (now) AS (VALUES (?)), asked (key, holder, ends) AS (VALUES {",".join(["(?,?,?)"] * rows)})
+INSERT INTO leases (key, holder, under, ends)
+SELECT l.key, l.holder, l.under, a.ends FROM asked a JOIN leases l ON l.key = a.key AND l.holder = a.holder
+WHERE l.under IS NOT NULL AND l.ends > ?1
+ON CONFLICT (key) DO UPDATE SET ends = excluded.ends
+RETURNING key, holder"""
+
 
 READ_HEAD = "SELECT raw FROM entries WHERE key = ? AND expires > ?"
 """key, now · the first bytes of the entry."""

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from memover.engine.steps import Flow
-    from memover.engine.store import Granted, Request, SeenMany, StoredEntry
+    from memover.engine.store import Granted, Renewal, Request, SeenMany, StoredEntry
     from memover.model import Key
 
 __all__ = ["SqliteStore"]
@@ -158,8 +158,8 @@ class SqliteStore(SqliteKeyValues):
         """The writes of a plain miss in the calling thread, for `runtime.direct`."""
         return Direct(self._file, self._tidier, self._writes, lambda work: self._guarded(work, self._writes))
 
-    def renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes] = ()) -> Flow[bool]:
-        return self._write_flow(lambda deadline: self._writer.renew(key, token, lease_ms, names, deadline))
+    def renew(self, renewals: Sequence[Renewal]) -> Flow[list[bool]]:
+        return self._write_flow(lambda deadline: self._writer.renew(renewals, deadline))
 
     # -- tokens -----------------------------------------------------------------------------------------------------------------
 

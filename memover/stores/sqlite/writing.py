@@ -25,7 +25,7 @@ from memover.stores.sqlite.tokens import is_behind
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from memover.engine.store import Request, StoredEntry
+    from memover.engine.store import Renewal, Request, StoredEntry
     from memover.model import Key
     from memover.stores.sqlite.file import File
     from memover.stores.sqlite.reading import Reader
@@ -145,11 +145,22 @@ class Writer:
             self._file.count(sql.RELEASE, (key.text, token, now), deadline)
         self._tidier.wrote()
 
-    def renew(self, key: Key, token: str, lease_ms: int, names: Sequence[bytes], deadline: float) -> bool:
+    def renew(self, renewals: Sequence[Renewal], deadline: float) -> list[bool]:
         """See `engine.store.Store.renew`."""
         now = time_ms()
-        self._tokens.keep(names, now + lease_ms + TOKEN_MARGIN_MS, deadline)
-        return bool(self._file.count(sql.RENEW, (key.text, token, now, now + lease_ms), deadline))
+        last = max(renewal.lease_ms for renewal in renewals)
+        names = dict.fromkeys(name for renewal in renewals for name in renewal.names)
+        self._tokens.keep(list(names), now + last + TOKEN_MARGIN_MS, deadline)
+        renewed: set[tuple[str, str]] = set()
+        for at in range(0, len(renewals), sql.ROWS):
+            some = renewals[at : at + sql.ROWS]
+            parameters: list[object] = [now]
+            for key, token, lease_ms, _ in some:
+                parameters += (key.text, token, now + lease_ms)
+            rows = sql.padded(len(some))
+            parameters += [None] * ((rows - len(some)) * 3)
+            renewed.update(self._file.rows(sql.renew(rows), parameters, monotonic() + self._patience))
+        return [(renewal.key.text, renewal.token) in renewed for renewal in renewals]
 
     # -- entries ----------------------------------------------------------------------------------------------------------
 
