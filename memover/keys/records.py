@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from memover.classes.kinds import Kind, declared, declares_itself, field_names, is_django, is_queryset, is_row, kind_of
 
 from .canonical import Active, Refused, builtin_base, class_part, composite, encode_part, enter, type_name
+from .local import record_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,7 +87,7 @@ def _query(value: Any, active: Active) -> bytes:
 
 
 def _enum(kind: type) -> Encoder:
-    head = class_part(kind)
+    head = record_part(kind)
 
     def encode_enum(value: Any, active: Active) -> bytes:
         if not isinstance(value._name_, str):
@@ -97,7 +98,7 @@ def _enum(kind: type) -> Encoder:
 
 
 def _flag(kind: type) -> Encoder:
-    head = class_part(kind)
+    head = record_part(kind)
     return lambda value, active: composite("flag", head, encode_part(value._value_, active))
 
 
@@ -107,7 +108,7 @@ def _record(
     names: Sequence[str],
     rest: Callable[[Any, Active], list[bytes]] = lambda value, active: [],
 ) -> Encoder:
-    head = class_part(kind)
+    head = record_part(kind)
     fields = [(name, encode_part(name, {})) for name in names]
 
     def encode_record(value: Any, active: Active) -> bytes:
@@ -131,7 +132,7 @@ def _record(
 
 
 def _namedtuple(kind: type, names: tuple[str, ...]) -> Encoder:
-    head = class_part(kind)
+    head = record_part(kind)
     fields = [(name, encode_part(name, {})) for name in names]
 
     def encode_namedtuple(value: Any, active: Active) -> bytes:

@@ -1,0 +1,90 @@
+"""What tells classes made inside functions apart, whose objects are arguments: one name may stand for many of them.
+
+The rule is that for functions made inside others (see `identity`): the immutable plain values that a class's methods captured
+are part of the key. What else they captured, defaults of their parameters, plain class attributes and the values of enum members
+are compared in this process: a second class from the same code that differs in these is refused. A class whose methods captured
+nothing plain is its name alone; one whose code has been executed anew takes the earlier one's place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memover.classes.kinds import Kind, declared, field_names, kind_of
+
+from .canonical import Refused, class_part, composite, encode_part, encode_whole, type_name
+from .captures import Gathered, is_plain
+from .code import functions_in
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+__all__ = ["record_part"]
+
+_GENERATED = ("<string>", "<attrs generated")
+"""How the names of the files begin that dataclasses and attrs give to the methods they write."""
+
+_LIMIT = 4096
+
+_seen: dict[bytes, tuple[list[CodeType], dict[str, Any]]] = {}
+"""By name and plain captures: the code of the class that was seen first, and what others are compared with."""
+
+
+def record_part(kind: type) -> bytes:
+    """A class by its name and by what its methods captured. Raises `Refused` if an earlier class has the same part and differs."""
+    part = class_part(kind)
+    if "<locals>" not in kind.__qualname__:
+        return part
+    gathered, held = _holdings(kind)
+    if gathered.plain:
+        part = composite("local", part, *(encode_part(each, {}) for pair in gathered.plain for each in pair))
+    if held:
+        codes = [function.__code__ for function in gathered.functions]
+        known, earlier = _seen.get(part, ([], held))
+        if _same(codes, known) and not _same(held, earlier):
+            refused = Refused(
+                kind,
+                f"another class {kind.__qualname__} captured other things under the same names, and their objects would share "
+                f"keys",
+                "give the class a __memover_key__() that returns what tells its objects apart, captured values included, or "
+                "define it at module level",
+            )
+            refused.kind = type_name(kind)
+            raise refused
+        if len(_seen) >= _LIMIT:  # classes made at run time, without end
+            _seen.clear()
+        _seen[part] = codes, held
+    return part
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether these hold the same objects, or equal bytes."""
+    if isinstance(one, list):
+        one, other = dict(enumerate(one)), dict(enumerate(other))
+    return one.keys() == other.keys() and all(
+        value is other[name] or (type(value) is bytes and value == other[name]) for name, value in one.items()
+    )
+
+
+def _holdings(kind: type) -> tuple[Gathered, dict[str, Any]]:
+    """What a class's methods captured, and what of it and of the class is to be compared."""
+    gathered, held = Gathered("", ()), dict[str, Any]()
+    gathered._outermost = kind  # what refers back to the class tells nothing; None does
+    declaring = declared(kind)
+    fields = () if declaring is None else field_names(kind, declaring)
+    for base in kind.__mro__:
+        for name, value in list(vars(base).items()) if "<locals>" in base.__qualname__ else ():
+            dunder = name[:2] == "__"
+            for function in functions_in(value):
+                written = dunder and function.__code__.co_filename.startswith(_GENERATED)
+                if function.__globals__.get("__name__") == base.__module__ and not written:
+                    gathered._function(function, f"{name}.", kind)
+            if not dunder and name not in fields and is_plain(value):
+                held[name] = encode_whole(value)
+    for name, member in getattr(kind, "__members__", {}).items() if kind_of(kind) is Kind.ENUM else ():
+        if is_plain(member._value_):
+            held[name] = encode_whole(member._value_)
+    for label, value, _ in gathered.captures:
+        if label.rpartition(".")[2] != "__class__":
+            held[label] = value
+    return gathered, held

@@ -1,0 +1,259 @@
+"""P14: objects of classes made inside a function, one name for many classes, never share a key by mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import gc
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+
+from memover import Cache, UnkeyableArgument
+from memover.keys.canonical import encode, encode_part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def dataclass_of(tenant: Any) -> Any:
+    @dataclasses.dataclass(frozen=True)
+    class Query:
+        item: int
+
+        def answer(self) -> Any:
+            return tenant, self.item
+
+    return Query
+
+
+def slotted_of(tenant: Any) -> Any:
+    @dataclasses.dataclass
+    class Query:
+        __slots__ = ("item",)
+        item: int
+
+        @property
+        def tenant(self) -> Any:
+            return tenant if super() is not None else None
+
+        def answer(self) -> Any:
+            return self.tenant, self.item
+
+    return Query
+
+
+def comparing_of(tenant: Any) -> Any:
+    @dataclasses.dataclass(eq=False)
+    class Query:  # noqa: PLW1641  # nobody hashes it
+        item: int
+
+        def __eq__(self, other: object) -> bool:
+            return bool(tenant == other)
+
+        def answer(self) -> Any:
+            return self == "b", self.item
+
+    return Query
+
+
+def derived_of(tenant: Any) -> Any:
+    class Base:
+        @classmethod
+        def tenant(cls) -> Any:
+            return tenant
+
+    @dataclasses.dataclass
+    class Query(Base):
+        item: int
+
+        def answer(self) -> Any:
+            return self.tenant(), self.item
+
+    return Query
+
+
+def helped_of(tenant: Any) -> Any:
+    def helper() -> Any:
+        return tenant
+
+    @dataclasses.dataclass
+    class Query:
+        item: int
+
+        def answer(self) -> Any:
+            return helper(), self.item
+
+    return Query
+
+
+def attrs_of(tenant: Any) -> Any:
+    @attrs.frozen
+    class Query:
+        item: int
+
+        def answer(self) -> Any:
+            return tenant, self.item
+
+    return Query
+
+
+def named_tuple_of(tenant: Any) -> Any:
+    class Query(NamedTuple):
+        item: int
+
+        def answer(self) -> Any:
+            return tenant, self.item
+
+    return Query
+
+
+def struct_of(tenant: Any) -> Any:
+    class Query(msgspec.Struct):
+        item: int
+
+        def answer(self) -> Any:
+            return tenant, self.item
+
+    return Query
+
+
+def model_of(tenant: Any) -> Any:
+    class Query(pydantic.BaseModel):
+        item: int
+
+        def __init__(self, item: int) -> None:
+            super().__init__(item=item)
+
+        def answer(self) -> Any:
+            return tenant, self.item
+
+    return Query
+
+
+def attribute_of(given: Any) -> Any:
+    @dataclasses.dataclass
+    class Query:
+        item: int
+        tenant = given
+
+        def answer(self) -> Any:
+            return self.tenant, self.item
+
+    return Query
+
+
+def parameter_of(tenant: Any) -> Any:
+    @dataclasses.dataclass
+    class Query:
+        item: int
+
+        def answer(self, tenant: Any = tenant) -> Any:
+            return tenant, self.item
+
+    return Query
+
+
+def enum_of(tenant: Any) -> Any:
+    class Query(enum.Enum):
+        ITEM = tenant
+
+        def answer(self) -> Any:
+            return self.value
+
+    return lambda item: Query.ITEM
+
+
+CAPTURING: tuple[Callable[[Any], Any], ...] = (
+    dataclass_of, slotted_of, comparing_of, derived_of, helped_of, attrs_of, named_tuple_of, struct_of, model_of,
+)  # fmt: skip
+COMPARED = (attribute_of, parameter_of, enum_of)
+
+
+@pytest.fixture
+def f() -> Iterator[Any]:
+    with Cache("memory://") as cache:
+        yield cache.versioned(namespace="f")(lambda query: query.answer())
+
+
+@pytest.mark.parametrize("make", CAPTURING)
+def test_plain_values_that_methods_captured_are_part_of_the_key(make: Callable[[Any], Any], f: Any) -> None:
+    """Two classes of one name are told apart by them, None among them; the class made anew from the same keeps its entries."""
+    a, b, again = make("a")(1), make("b")(1), make("a")(1)
+    assert f(a) == a.answer()
+    assert f(b) == b.answer() != a.answer()
+    assert f.key(a) == f.key(again) != f.key(b)
+    assert f.key(make(None)(1)) not in (f.key(a), f.key(b))
+
+
+@pytest.mark.parametrize("make", [*CAPTURING, *COMPARED])
+def test_what_is_compared_in_the_process_is_refused(make: Callable[[Any], Any], f: Any) -> None:
+    """Other objects, defaults, class attributes and enum values: the error names the class and the way out."""
+    first, other = ("a", "b") if make in COMPARED else (["a"], ["b"])
+    a, b = make(first)(1), make(other)(1)
+    assert f(a) == a.answer()
+    with pytest.raises(UnkeyableArgument, match=r"another class .*Query captured other things.*__memover_key__"):
+        f(b)
+    again = make(first)(1)
+    assert f.key(again) == f.key(a)
+    del a, again
+    gc.collect()
+    with pytest.raises(UnkeyableArgument):
+        f(b)  # the entries of the first are still there
+
+
+def test_a_class_from_code_that_is_executed_again_replaces_the_earlier_one(f: Any) -> None:
+    """A notebook cell, a reload: the class is the same as before, whatever its methods hold now."""
+    source = """
+def make(tenant):
+    @dataclasses.dataclass
+    class Query:
+        item: int
+        def answer(self):
+            return tenant, self.item
+    return Query
+"""
+    keys = set()
+    for tenant in (["a"], ["b"]):
+        namespace: dict[str, Any] = {"dataclasses": dataclasses, "__name__": __name__}
+        exec(compile(source, "<cell>", "exec"), namespace)
+        keys.add(f.key(namespace["make"](tenant)(1)))
+    assert len(keys) == 1
+
+
+def test_a_key_of_its_own_is_the_way_out(f: Any) -> None:
+    """A class with `__memover_key__()` is asked, and never refused."""
+
+    def make(tenant: list[str]) -> Any:
+        @dataclasses.dataclass
+        class Query:
+            item: int
+
+            def answer(self) -> Any:
+                return tenant[0], self.item
+
+            def __memover_key__(self) -> Any:
+                return tenant[0], self.item
+
+        return Query
+
+    a, b = make(["a"])(1), make(["b"])(1)
+    assert (f(a), f(b)) == (("a", 1), ("b", 1))
+
+
+def test_a_plain_local_class_keeps_its_bytes() -> None:
+    """Golden: with a default, a constant and a method."""
+
+    @dataclasses.dataclass
+    class Plain:
+        item: int = 3
+        LIMIT = 7
+
+        def double(self) -> int:
+            return self.item * 2 + self.LIMIT
+
+    name = "tests.keys.test_local_classes:test_a_plain_local_class_keeps_its_bytes.<locals>.Plain"
+    assert encode(Plain()) == b"x3:s9:dataclass%b%b%b" % tuple(encode_part(part, {}) for part in (name, "item", 3))
