@@ -10,30 +10,25 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from memover import default
 from memover.durations import Duration, seconds_of
-from memover.engine.invalidate import move
-from memover.engine.tokens import parse
 from memover.errors import ConfigurationError, InvalidationFailed, MemoverWarning
 from memover.keys.keyvalue import NAMESPACE
-from memover.keys.names import check_namespace, check_prefix, check_version, generation_key, tag_clock_key, tag_key
-from memover.keys.shards import with_shards
+from memover.keys.names import check_namespace, check_prefix, check_version
 from memover.keyvalue import KeyValueFace
 from memover.later import later
-from memover.model import CacheInfo, Event, Generation
 from memover.options import at_least, checked, flag, several
-from memover.runtime.nonce import new_nonce
+from memover.runtime import invalidations
 from memover.runtime.observers import Observers
 from memover.runtime.run import arun, run
 from memover.runtime.state import CacheState
 from memover.runtime.tasks import drain
 from memover.stores import open_store
-from memover.stores.near import moved
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from memover.codec.base import Codec
     from memover.decorator import versioned_cache
-    from memover.engine.steps import Flow
+    from memover.model import CacheInfo, Event, Generation
     from memover.runtime import report as reporting
     from memover.runtime.counters import Counters
     from memover.runtime.report import Reporter
@@ -247,23 +242,23 @@ class Cache(KeyValueFace):
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does. Warns
         (`MemoverWarning`) of a name that no function of this process has, where it has functions: it may be misspelt."""
         self._check_known(name)
-        return run(self._invalidating_namespace(name))
+        return run(invalidations.invalidate_namespace(self._state, name))
 
     async def ainvalidate_namespace(self, name: str) -> Generation:
         """`invalidate_namespace`, awaited."""
         self._check_known(name)
-        return await arun(self._invalidating_namespace(name))
+        return await arun(invalidations.invalidate_namespace(self._state, name))
 
     def invalidate_tags(self, *tags: str) -> None:
         """Invalidate every result that carries one of these tags, across functions, versions and processes.
 
         One round trip (Cluster: two, side by side on the nodes). Raises `InvalidationFailed` when the store does not
         acknowledge it, and repeats it until it does; `ConfigurationError` for a tag that is not text."""
-        run(self._invalidating_tags(tags))
+        run(invalidations.invalidate_tags(self._state, tags))
 
     async def ainvalidate_tags(self, *tags: str) -> None:
         """`invalidate_tags`, awaited."""
-        await arun(self._invalidating_tags(tags))
+        await arun(invalidations.invalidate_tags(self._state, tags))
 
     def _check_known(self, name: str) -> None:
         check_namespace(name)
@@ -279,24 +274,6 @@ class Cache(KeyValueFace):
             warnings.warn(
                 f"No function of this process has the namespace {name!r}: {hint}", MemoverWarning, stacklevel=3
             )
-
-    def _invalidating_namespace(self, name: str) -> Flow[Generation]:
-        key = generation_key(self.prefix, check_namespace(name)).encode()
-        told = CacheInvalidation(self._state, f"the namespace {name!r}", name, (key,))
-        along = (self._state.coarse_name,)
-        tokens = yield from move(self._state, told, (key,), new_nonce(), along=along)
-        generation = parse(tokens[0])
-        return generation if generation is not None else Generation(0, tokens[0].decode("latin-1"))
-
-    def _invalidating_tags(self, tags: tuple[str, ...]) -> Flow[None]:
-        names = tuple(dict.fromkeys(tag_key(self.prefix, tag).encode() for tag in tags))
-        if not names:
-            return
-        if not self._state.store.spread:
-            # The clock moves first, so that no tag is numbered below it; on Cluster it would be on another node.
-            names = (tag_clock_key(self.prefix).encode(), *names)
-        told = CacheInvalidation(self._state, f"the tags {', '.join(tags)}", "", names, detail=", ".join(tags))
-        yield from move(self._state, told, names, new_nonce(), along=(self._state.coarse_name,))
 
     # -- observing ------------------------------------------------------------------------------------------------------
 
@@ -381,38 +358,3 @@ class Cache(KeyValueFace):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-class CacheInvalidation:
-    """An `engine.invalidate.Invalidation` of a namespace or of tags, made on the cache."""
-
-    def __init__(
-        self, state: CacheState, what: str, namespace: str, names: tuple[bytes, ...], *, detail: str = ""
-    ) -> None:
-        self.what = what
-        self._state = state
-        self._namespace = namespace
-        self.names = names
-        self._detail = detail
-        self._near = (*with_shards(names, state.store.generation_shards), state.coarse_name)
-        self._functions = [each for each in list(state.functions) if each.policy.namespace == namespace]
-
-    def begin(self) -> None:
-        """Drop what is near of it, and the last answers that this concerns."""
-        moved(self._near)
-        for function in list(self._state.functions):
-            if function.generation_name in self.names or function.tags.early or function.late:
-                function.forget()
-
-    def failed(self, error: Exception, failure: Exception) -> None:
-        """Count and report that the store did not acknowledge it."""
-        for function in self._functions:
-            function.counters.store_errors += 1
-        self._state.observers.emit(Event("store-error", self._namespace, "", error=error))
-        self._state.observers.emit(Event("invalidate", self._namespace, "", error=failure, detail=self._detail))
-
-    def done(self) -> None:
-        """Count and report it."""
-        for function in self._functions:
-            function.counters.invalidations += 1
-        self._state.observers.emit(Event("invalidate", self._namespace, "", detail=self._detail))

@@ -1,49 +1,31 @@
 """The decorated function as its users meet it: the function itself, with helpers beside it.
 
-A face is a transparent proxy (wrapt) of the function: name, doc, signature, annotations and `iscoroutinefunction` are the
-function's own. On an instance or a class it becomes a bound face, whose helpers take the arguments without `self`.
-The two faces differ in how they wait; what the helpers do is written once, in `definition`.
+`CachedFunction` and `AsyncCachedFunction` stand side by side and differ in how they wait. What both do without a store is in
+`proxy`, and what the helpers do with one is written once, in `runtime.operations` and `runtime.invalidations`.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from inspect import iscoroutinefunction
-from itertools import islice
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from time import perf_counter
-from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
-from memover.definition import Definition, age_of
-from memover.errors import ConfigurationError, UnkeyableArgument
-from memover.keys.names import check_version
-from memover.model import CacheInfo, Entry, Generation, Source
+from memover.batches import Warmed, async_chunks, batch_values, chunks
+from memover.durations import seconds_of
+from memover.proxy import BoundFunctionProxy, FunctionProxy, bind
+from memover.runtime import invalidations, operations
 from memover.runtime.batch import aanswer_many, answer_many, check_concurrency
 from memover.runtime.hit import aconclude, adrive, ageneral, conclude, drive, general
 from memover.runtime.progress import Progress, progress_of
 from memover.runtime.results import aevaluated, evaluated, opened
 from memover.runtime.run import arun, run
+from memover.versions import AsyncVersionView, VersionView
 
 if TYPE_CHECKING:
-    from memover.cache import Cache
     from memover.durations import Duration
     from memover.engine.answers import Outcome
-    from memover.engine.call import CachedCall
+    from memover.model import Entry, Generation
     from memover.runtime.batch import CallArguments, Hit
-
-    class Proxy:
-        """What type checkers are told of a transparent proxy."""
-
-        __wrapped__: Callable[..., Any]
-        __name__: str
-        __qualname__: str
-        __module__: str
-
-        def __init__(self, wrapped: Any) -> None: ...
-
-else:
-    from wrapt import BaseObjectProxy as Proxy
 
 __all__ = ["AsyncCachedFunction", "AsyncVersionView", "CachedFunction", "VersionView", "Warmed"]
 
@@ -52,190 +34,9 @@ Q = ParamSpec("Q")
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
 U = TypeVar("U")
-T = TypeVar("T")
-L = TypeVar("L", bound=Callable[..., Any])
 
 
-class Face(Proxy):
-    """What both faces share: everything that needs no store.
-
-    `__call__` is a slot: each decorated object has a callable of its own there, which CPython calls without a frame of this
-    class in between. It is the definition's `call` as it is now; in a bound face, a method of the face that was bound."""
-
-    if not TYPE_CHECKING:
-        __slots__ = ("__call__", "_self_binds")
-
-    def __init__(self, wrapped: Any, definition: Definition, kind: str = "plain") -> None:
-        super().__init__(wrapped)
-        # Annotated here and not in the class, whose own annotations would hide the function's.
-        self._self_definition: Definition = definition
-        self._self_prefix: tuple[Any, ...] = ()
-        self._self_kind: str = kind
-        # The function, where an attribute of an instance is a method of it.
-        self._self_binds: Any = wrapped if kind == "plain" and hasattr(type(wrapped), "__get__") else None
-        # Weakly: a definition outlives its face only where a call is under way.
-        reference = weakref.ref(self)
-
-        def show(call: Callable[..., Any]) -> None:
-            face = reference()
-            if face is not None:
-                put_call(face, call)
-
-        definition.show_with(show)
-
-    @property
-    def namespace(self) -> str:
-        """The namespace as declared."""
-        return self._self_definition.policy.namespace
-
-    @property
-    def version(self) -> int:
-        """The version as declared."""
-        return self._self_definition.policy.version
-
-    @property
-    def cache(self) -> Cache:
-        """The `Cache` that the function uses now."""
-        return self._self_definition.cache
-
-    def cache_info(self) -> CacheInfo:
-        """The counters of this function in this process, on the cache it uses now; see `CacheInfo`. No round trip."""
-        return self._self_definition.info()
-
-    def cache_parameters(self) -> dict[str, Any]:
-        """The settings as declared, with the cache's defaults filled in. No round trip."""
-        return self._self_definition.parameters()
-
-    def upgrade(self, from_version: int) -> Callable[[L], L]:
-        """Decorate what turns an entry of an older version into this one's: it is called on a miss, instead of a load.
-
-        It takes the older result as plain builtins (instances as dicts of their fields, enum members as their names;
-        with a codec of your own, what that decodes) and returns what the function returns. From several versions the
-        steps are taken one after another, each to the next one that has an upgrade. What comes of it is stored with the
-        time that was left and under the generation captured before; an exception in it is counted
-        (`cache_info().upgrade_errors`), and the function runs. An `async def` function may have an `async def` upgrade.
-
-        An older entry is taken over only if it carries every tag that the result has in this version: a tag that is new may
-        have been invalidated since that entry was loaded, so the function runs.
-
-        A miss costs one more round trip for each such version; `invalidate`, `set` and `refresh` remove the older
-        versions' entries too. Raises `ConfigurationError` for a version that is not older, or has an upgrade already."""
-
-        def decorate(function: L) -> L:
-            self._self_definition.add_upgrade(from_version, function)
-            return function
-
-        return decorate
-
-    def batch_load(self, loader: L) -> L:
-        """Decorator: `loader(calls)` loads many calls at once, for `map` and `warm`; it is returned as it is.
-
-        It gets the `Call`s whose leases were taken (`call.arguments`; methods: `self` is among `call.args`) and returns a
-        mapping from calls to values, or, for a function of one argument, from that argument. It may leave some
-        out: those are loaded one by one. A sequence of as many values as there are calls will do too. What it raises
-        is the error of all its calls. For an `async def` function it may be `async def`."""
-        if not callable(loader):
-            raise ConfigurationError("batch_load decorates the function that loads many calls at once.")
-        if iscoroutinefunction(loader) and not self._self_definition.is_async:
-            raise ConfigurationError(
-                f"{self._self_definition.name} is a `def` function, so its bulk loader must be one too."
-            )
-        self._self_definition.loader = loader
-        return loader
-
-    def _self_calls(self, items: Iterable[Any]) -> Iterator[CallArguments]:
-        for item in items:
-            yield self._self_whole(item if type(item) is tuple else (item,)), {}
-
-    def _self_whole(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        # The arguments as the function takes them. From Python 3.13 on, a classmethod around a face makes a plain method of
-        # it, which hands on the helpers without the class; to guess the class would be to guess wrong for subclasses.
-        args = (*self._self_prefix, *args)
-        if self._self_definition.takes_class and not (args and isinstance(args[0], type)):
-            name = self._self_definition.name
-            raise UnkeyableArgument(
-                f"{name}: this helper was not given the class. From Python 3.13 on, @classmethod hides it from what it "
-                f"wraps: put @versioned_cache(...) above @classmethod.",
-                function=name,
-                parameter="cls",
-                path="cls",
-            )
-        return args
-
-    def _self_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CachedCall:
-        # The call of a helper: the key it is about, and the arguments should it have to load.
-        args = self._self_whole(args)
-        resident = self._self_definition.now()
-        return resident.function.call(resident.lookup(*args, **kwargs), args, kwargs)
-
-    def _self_bound(self, kind: Any, instance: Any, owner: Any) -> Any:
-        # What an attribute of a class or an instance gives: a bound face, or this one.
-        function, receiver = binds(self), instance
-        if function is None or instance is None:
-            if self._self_kind != "class":
-                return self
-            function, receiver = self.__wrapped__, owner if owner is not None else type(instance)
-        own: Any = self
-        bound = kind(MethodType(function, receiver))
-        put_call(bound, MethodType(own, receiver))
-        return bound
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        # As `functools.lru_cache`: by reference, so that the other process finds its own decorated function.
-        if self._self_prefix:
-            return getattr, (self._self_prefix[0], self.__name__)
-        return self.__qualname__
-
-    def __reduce__(self) -> Any:
-        return self.__reduce_ex__(2)
-
-    def __copy__(self) -> Any:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        return self
-
-    def __repr__(self) -> str:
-        # Where its entries are, unless asking would make the default cache.
-        definition = self._self_definition
-        if definition.has_cache():
-            place = f"in {definition.cache!r}"
-        else:
-            place = "in the default cache" if definition.alias is None else f"in the alias {definition.alias!r}"
-        return f"<cached {self.__module__}.{self.__qualname__} namespace={self.namespace!r} version={self.version} {place}>"
-
-
-# The slots themselves: quicker than through the proxy, and a test may have put something before `__call__`.
-put_call: Callable[[Face, Callable[..., Any]], None] = Face.__dict__["__call__"].__set__
-get_call: Callable[[Face], Any] = Face.__dict__["__call__"].__get__
-binds: Callable[[Face], Any] = Face.__dict__["_self_binds"].__get__
-
-
-bind: Callable[[Any, Any, Any, Any], Any] = Face.__dict__["_self_bound"]
-
-
-class Bound(Face):
-    """A face on its instance or class. One is made whenever the attribute is asked for, so it keeps nothing of its own: its
-    `__call__` is a method of the face that was bound, and leads to the rest."""
-
-    _self_kind = "bound"
-
-    __init__ = Proxy.__init__  # pyright: ignore[reportAssignmentType]
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self
-
-    @property
-    def _self_definition(self) -> Definition:  # type: ignore[override]
-        definition: Definition = get_call(self).__func__._self_definition
-        return definition
-
-    @property
-    def _self_prefix(self) -> tuple[Any, ...]:  # type: ignore[override]
-        return (get_call(self).__self__,)
-
-
-class CachedFunction(Face, Generic[P, R]):
+class CachedFunction(FunctionProxy, Generic[P, R]):
     """A decorated `def` function. Any thread may call anything here."""
 
     if TYPE_CHECKING:
@@ -252,7 +53,7 @@ class CachedFunction(Face, Generic[P, R]):
         """The entry that a call would be answered from now, or None; the function is never run. One round trip.
 
         A store failure reads as None, unless the function was declared with `on_store_error="raise"`."""
-        return run(self._self_definition.peeking(self._self_call(args, kwargs)))
+        return run(operations.peek(self._self_call(args, kwargs)))
 
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now, store what it returns, and return it. Two round trips.
@@ -263,7 +64,7 @@ class CachedFunction(Face, Generic[P, R]):
         if self._self_definition.now().function.observers.disabled():
             bypassed: R = opened(evaluated(self._self_definition.function(*call.args, **call.kwargs)))
             return bypassed
-        result: R = drive(self._self_definition.refreshing(call), call, perf_counter(), lookup=False)
+        result: R = drive(operations.refresh(call), call, perf_counter(), lookup=False)
         return result
 
     def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
@@ -271,13 +72,13 @@ class CachedFunction(Face, Generic[P, R]):
 
         Raises `UnencodableValue`, and `StoreError` when the store did not take it: the old entry would live on."""
         call = self._self_call(args, kwargs)
-        conclude(self._self_definition.putting(call, value), call)
+        conclude(operations.put(call, value), call)
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """This call's entry is gone everywhere when it returns, and no load under way can bring it back. One round trip.
 
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
-        run(self._self_definition.invalidating(self._self_call(args, kwargs)))
+        run(invalidations.invalidate_call(self._self_call(args, kwargs)))
 
     def invalidate_all(self, *, soft: bool = False) -> Generation:
         """Every entry of the namespace, all versions, is invalid everywhere when it returns. One round trip at any size.
@@ -287,7 +88,7 @@ class CachedFunction(Face, Generic[P, R]):
 
         Returns the new `Generation`. Raises `InvalidationFailed` when the store does not acknowledge it; it is
         then repeated until it does."""
-        return run(self._self_definition.moving(self._self_definition.now().function, soft))
+        return run(invalidations.invalidate_all(self._self_definition.now().function, soft))
 
     def cache_clear(self) -> None:
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
@@ -356,7 +157,7 @@ class CachedFunction(Face, Generic[P, R]):
 
     def max_age(self, seconds: Duration) -> Callable[P, R]:
         """The call, accepting only an entry at most that old (seconds, `timedelta` or text); it loads otherwise."""
-        definition, prefix, limit = self._self_definition, self._self_prefix, age_of(seconds)
+        definition, prefix, limit = self._self_definition, self._self_prefix, seconds_of(seconds, "max_age", zero=True)
 
         def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             resident = definition.now()
@@ -388,11 +189,11 @@ class CachedFunction(Face, Generic[P, R]):
         return bind(self, BoundCachedFunction, instance, owner)
 
 
-class BoundCachedFunction(Bound, CachedFunction[P, R]):  # pyright: ignore[reportIncompatibleVariableOverride]
+class BoundCachedFunction(BoundFunctionProxy, CachedFunction[P, R]):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A decorated function on its instance or class."""
 
 
-class AsyncCachedFunction(Face, Generic[P, R]):
+class AsyncCachedFunction(FunctionProxy, Generic[P, R]):
     """A decorated `async def` function: as `CachedFunction`, awaited. Any event loop may call anything here."""
 
     if TYPE_CHECKING:
@@ -407,7 +208,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
 
     async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
         """As `CachedFunction.peek`."""
-        return await arun(self._self_definition.peeking(self._self_call(args, kwargs)))
+        return await arun(operations.peek(self._self_call(args, kwargs)))
 
     async def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """As `CachedFunction.refresh`."""
@@ -415,21 +216,21 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         if self._self_definition.now().function.observers.disabled():
             bypassed: R = opened(await aevaluated(await self._self_definition.function(*call.args, **call.kwargs)))
             return bypassed
-        result: R = await adrive(self._self_definition.refreshing(call), call, perf_counter(), lookup=False)
+        result: R = await adrive(operations.refresh(call), call, perf_counter(), lookup=False)
         return result
 
     async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
         """As `CachedFunction.set`."""
         call = self._self_call(args, kwargs)
-        await aconclude(self._self_definition.putting(call, value), call)
+        await aconclude(operations.put(call, value), call)
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """As `CachedFunction.invalidate`."""
-        await arun(self._self_definition.invalidating(self._self_call(args, kwargs)))
+        await arun(invalidations.invalidate_call(self._self_call(args, kwargs)))
 
     async def invalidate_all(self, *, soft: bool = False) -> Generation:
         """As `CachedFunction.invalidate_all`."""
-        return await arun(self._self_definition.moving(self._self_definition.now().function, soft))
+        return await arun(invalidations.invalidate_all(self._self_definition.now().function, soft))
 
     async def cache_clear(self) -> None:
         """`invalidate_all()`, by the name that `lru_cache` gives it."""
@@ -495,7 +296,7 @@ class AsyncCachedFunction(Face, Generic[P, R]):
 
     def max_age(self, seconds: Duration) -> Callable[P, Coroutine[Any, Any, R]]:
         """As `CachedFunction.max_age`; what it returns is awaited."""
-        definition, prefix, limit = self._self_definition, self._self_prefix, age_of(seconds)
+        definition, prefix, limit = self._self_definition, self._self_prefix, seconds_of(seconds, "max_age", zero=True)
 
         async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             resident = definition.now()
@@ -532,97 +333,5 @@ class AsyncCachedFunction(Face, Generic[P, R]):
         return bind(self, BoundAsyncCachedFunction, instance, owner)
 
 
-class BoundAsyncCachedFunction(Bound, AsyncCachedFunction[P, R]):  # pyright: ignore[reportIncompatibleVariableOverride]
+class BoundAsyncCachedFunction(BoundFunctionProxy, AsyncCachedFunction[P, R]):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A decorated `async def` function on its instance or class."""
-
-
-class Warmed(NamedTuple):
-    """What `warm` did: calls that were fresh already, that were loaded (or waited for), and that failed."""
-
-    fresh: int
-    loaded: int
-    failed: int
-
-    def plus(self, outcomes: Iterable[Outcome | Hit]) -> Warmed:
-        fresh, loaded, failed = self
-        for outcome in outcomes:
-            if outcome.error is not None:
-                failed += 1
-            elif outcome.source in (Source.FRESH, Source.NEAR):
-                fresh += 1
-            else:
-                loaded += 1
-        return Warmed(fresh, loaded, failed)
-
-
-def batch_values(outcomes: list[Outcome | Hit], return_exceptions: bool) -> list[Any]:
-    """The values of a batch, or its first error."""
-    if return_exceptions:
-        return [outcome.value if outcome.error is None else outcome.error for outcome in outcomes]
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-    return [outcome.value for outcome in outcomes]
-
-
-def chunks(items: Iterable[T], size: int = 1000) -> Iterator[list[T]]:
-    items = iter(items)
-    while chunk := list(islice(items, size)):
-        yield chunk
-
-
-async def async_chunks(items: Iterable[T] | AsyncIterable[T], size: int = 1000) -> AsyncIterator[list[T]]:
-    if not isinstance(items, AsyncIterable):
-        for chunk in chunks(items, size):
-            yield chunk
-        return
-    gathered: list[T] = []
-    async for item in items:
-        gathered.append(item)
-        if len(gathered) == size:
-            yield gathered
-            gathered = []
-    if gathered:
-        yield gathered
-
-
-class BaseView(Generic[P]):
-    """A function's entries under another schema version."""
-
-    def __init__(self, definition: Definition, prefix: tuple[Any, ...], version: int) -> None:
-        self._definition = definition
-        self._prefix = prefix
-        self.version = check_version(version)
-
-    def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
-        """The entry's full key under that version. No round trip."""
-        return self._definition.key_at(self.version, (*self._prefix, *args), kwargs).text
-
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CachedCall:
-        args = (*self._prefix, *args)
-        key = self._definition.key_at(self.version, args, kwargs)
-        return self._definition.now().function.call(key, args, kwargs)
-
-
-class VersionView(BaseView[P]):
-    """What `f.at(version)` returns."""
-
-    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
-        """The fresh entry of that version, or None. One round trip. Its value is decoded as this version's would be."""
-        return run(self._definition.peeking(self._call(args, kwargs), self.version))
-
-    def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """That version's entry is gone everywhere when it returns. One round trip. Raises `InvalidationFailed`."""
-        run(self._definition.invalidating(self._call(args, kwargs)))
-
-
-class AsyncVersionView(BaseView[P]):
-    """What `f.at(version)` returns for an `async def` function."""
-
-    async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> Entry | None:
-        """As `VersionView.peek`."""
-        return await arun(self._definition.peeking(self._call(args, kwargs), self.version))
-
-    async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """As `VersionView.invalidate`."""
-        await arun(self._definition.invalidating(self._call(args, kwargs)))

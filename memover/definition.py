@@ -1,7 +1,7 @@
 """One decorated function before it meets a cache, and the functions it has become on the caches it has met.
 
-The faces (`cached`) bind arguments and hand the flows made here to a runner. A flow that a helper needs is written once
-here, for `def` and `async def` functions alike.
+The default cache may be configured after the function is decorated, and changed again: a `Definition` finds out on the first
+call which cache it is on, and makes (or finds again) the `runtime.function.Function` there.
 """
 
 from __future__ import annotations
@@ -11,45 +11,29 @@ import os
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from memover import default
 from memover.codec import resolve_codec
-from memover.durations import Duration, seconds_of
-from memover.engine import replace
-from memover.engine.answers import Outcome
-from memover.engine.invalidate import drop, move
-from memover.engine.invalidate import moved as bumped
 from memover.engine.judge import VERSION
-from memover.engine.reading import peek
-from memover.engine.tokens import parse
-from memover.errors import ConfigurationError, StoreError
-from memover.keys.names import check_version, generation_key, tag_of
+from memover.errors import ConfigurationError
+from memover.keys.names import check_version, generation_key
 from memover.keys.ownership import Claimed, claim
-from memover.keys.shards import unsharded, with_shards
 from memover.latch import Latch
 from memover.living import Living
-from memover.model import CacheInfo, Entry, Generation, Key, etag_of
 from memover.runtime.bare import acached_call, cached_call
 from memover.runtime.function import Function
-from memover.runtime.nonce import new_nonce
-from memover.runtime.results import evaluating
 from memover.runtime.state import VERSIONS_LIMIT
-from memover.stores.near import moved
 
 if TYPE_CHECKING:
     from memover.cache import Cache
-    from memover.engine.call import CachedCall
-    from memover.engine.steps import Flow
     from memover.keys.binding import Binding
     from memover.keys.identity import Identity
     from memover.keys.tags import Tags
+    from memover.model import CacheInfo, Key
     from memover.policy import Policy
 
-__all__ = ["Definition", "Resident", "age_of"]
-
-
-T = TypeVar("T")
+__all__ = ["Definition", "Resident"]
 
 _moving = Latch()
 _declared: Living[Any] = Living()
@@ -260,110 +244,6 @@ class Definition:
         mark = VERSION + self.policy.namespace.encode()
         cache._state.witness.versions.setdefault(mark, Claimed(self.identity).token(self.policy.version))
 
-    # -- what the helpers do, as flows --------------------------------------------------------------------------------------
-
-    def peeking(self, call: CachedCall, version: int | None = None) -> Flow[Entry | None]:
-        """The entry a call would be answered from, or None."""
-        function: Any = call.function
-        key = call.key
-        if function.observers.disabled():
-            return None
-        try:
-            found = yield from peek(call)
-        except StoreError as error:
-            function.store_failed(key, error)
-            if function.policy.on_store_error == "raise":
-                raise
-            return None
-        if found is None:
-            return None
-        reading, outcome = found
-        call.hand_on(outcome)
-        header = reading.header
-        assert header is not None, "an answer was decoded from it"
-        generation = parse(header.generation)
-        assert generation is not None, "it was trusted"
-        names = [name.decode() for name, _ in header.marks]
-        tags = {name: tag_of(function.state.prefix, name) for name in names}
-        return Entry(
-            outcome.value if outcome.error is None else outcome.error,
-            key.text,
-            function.policy.namespace,
-            function.policy.version if version is None else version,
-            generation,
-            header.created_at,
-            header.fresh_until,
-            header.usable_until,
-            tuple(tag for tag in tags.values() if tag is not None),
-            header.size,
-            tuple(name for name in names if tags[name] is None and unsharded(name.encode()) != function.soft_name),
-            etag_of(
-                header.key,
-                header.payload_check,
-                header.size - header.payload_at,
-                f"{header.kind} {header.codec} {header.compression}",
-            ),
-        )
-
-    def putting(self, call: CachedCall, value: Any) -> Flow[None]:
-        """Store a value known from elsewhere."""
-        function: Any = call.function
-        if function.observers.disabled():
-            return
-        outcome = Outcome((yield from evaluating(value, awaited=self.is_async)))
-        try:
-            yield from self._replacing(call, replace.put(call, outcome))
-        except StoreError as error:
-            function.store_failed(call.key, error)
-            raise
-        if outcome.error is not None:
-            raise outcome.error
-
-    def refreshing(self, call: CachedCall) -> Flow[Outcome]:
-        """Run the function now and store what it returns."""
-        return (yield from self._replacing(call, replace.refresh(call)))
-
-    def _replacing(self, call: CachedCall, flow: Flow[T]) -> Flow[T]:
-        """Replace an entry that may be fresh. Near caches hold the entry before it under the call's own token, which moves
-        with it: one more round trip, for functions with `near=` alone. What is not acknowledged is repeated."""
-        function: Any = call.function
-        if function.near is None:
-            return (yield from flow)
-        name, nonce = function.call_name(call.key), new_nonce()
-        moved((name,))
-        try:
-            answer = yield from flow
-            try:
-                yield from bumped(function.state, (name,), nonce, (function.coarse_name,))
-            except StoreError as error:
-                function.store_failed(call.key, error)
-                function.state.owe(name, lambda: bumped(function.state, (name,), nonce, (function.coarse_name,)))
-        finally:
-            moved((name,))
-        return answer
-
-    def invalidating(self, call: CachedCall) -> Flow[None]:
-        """Remove one call's entry everywhere, or raise `InvalidationFailed` and go on trying."""
-        function: Any = call.function
-        told = FunctionInvalidation(function, f"one call of {self.name}", call.key)
-        older = [key for _, key in function.older_keys(call.key)]
-        yield from drop(function.state, told, call, new_nonce(), older, function.generation_name)
-
-    def moving(self, function: Function, soft: bool) -> Flow[Generation]:
-        """Move the namespace to a new generation (softly: its soft mark), or raise `InvalidationFailed` and go on trying."""
-        name, softly = function.generation_name, False
-        if soft and function.soft_name is not None:
-            name, softly = function.soft_name, True
-        what = f"the namespace {function.policy.namespace!r}"
-        told = FunctionInvalidation(function, what, None, name=name, soft=softly)
-        along = (function.coarse_name,)
-        token, *_ = yield from move(function.state, told, (name,), new_nonce(), along=along)
-        generation = parse(token)
-        assert generation is not None, "the script writes no other"
-        return generation
-
-    # -- what needs no store --------------------------------------------------------------------------------------------
-
     def info(self) -> CacheInfo:
         """The counters of this function on the cache it uses now."""
         return self.now().function.info()
@@ -377,37 +257,6 @@ class Definition:
     def key_at(self, version: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:
         """The names of a call under another version."""
         return self.now().function.lookup(check_version(version))(*args, **kwargs)
-
-
-class FunctionInvalidation:
-    """An `engine.invalidate.Invalidation` of one call (`key`) or of the whole namespace."""
-
-    def __init__(
-        self, function: Function, what: str, key: Key | None, *, name: bytes = b"", soft: bool = False
-    ) -> None:
-        self.what = what
-        self.names: tuple[bytes, ...] = (name,) if key is None else (key.entry,)
-        moving = name if key is None else function.call_name(key)
-        self._near = (*with_shards((moving,), function.store.generation_shards), function.coarse_name)
-        self._function = function
-        self._key = key
-        self._soft = soft
-
-    def begin(self) -> None:
-        """Drop what is near of it, and the last answers that this concerns; a soft invalidation leaves those usable."""
-        moved(self._near)
-        if not self._soft:
-            self._function.forget(None if self._key is None else self._key.entry)
-
-    def failed(self, error: Exception, failure: Exception) -> None:
-        """Count and report that the store did not acknowledge it."""
-        self._function.store_failed(self._key, error)
-        self._function.emit("invalidate", self._key, error=failure)
-
-    def done(self) -> None:
-        """Count and report it."""
-        self._function.counters.invalidations += 1
-        self._function.emit("invalidate", self._key, detail="soft" if self._soft else "")
 
 
 def _forgetting(memory: Any, prefix: str, namespace: str) -> Callable[[], object]:
@@ -435,11 +284,6 @@ def _forget_versions(cache: Cache) -> None:
         if name not in live:
             versions.pop(name, None)
     state.versions_limit = 2 * len(versions) + VERSIONS_LIMIT
-
-
-def age_of(seconds: Duration) -> float:
-    """The checked limit of `max_age`."""
-    return seconds_of(seconds, "max_age", zero=True)
 
 
 def same_function(one: Any, other: Any) -> bool:

@@ -79,7 +79,10 @@ FLOORS = {
     # the face; a module of it may name `Cache` for types
     "default": Floor("errors latch living"),
     "definition": Floor(f"{INSIDE} default cache.Cache", "os"),
-    "cached": Floor(f"{INSIDE} default definition cache.Cache", "wrapt time"),
+    "proxy": Floor(f"{INSIDE} definition cache.Cache", "wrapt"),
+    "batches": Floor(INSIDE),
+    "versions": Floor(f"{INSIDE} definition"),
+    "cached": Floor(f"{INSIDE} proxy batches versions", "time"),
     "wrapping": Floor(f"{INSIDE} definition cached"),
     "decorator": Floor(f"{INSIDE} wrapping cached cache.Cache"),
     "keyvalue": Floor(INSIDE),
@@ -246,7 +249,7 @@ def test_there_are_no_cycles_of_packages() -> None:
 
 
 def test_each_tool_is_used_in_its_place() -> None:
-    """Only `stores/redis` imports redis, only `stores/sqlite` sqlite3, only `cached` wrapt."""
+    """Only `stores/redis` imports redis, only `stores/sqlite` sqlite3, only `proxy` wrapt."""
     users: dict[str, set[str]] = {"redis": set(), "sqlite3": set(), "wrapt": set()}
     for name, path in modules(ROOT):
         for target, _ in imported(path, ROOT):
@@ -254,7 +257,7 @@ def test_each_tool_is_used_in_its_place() -> None:
                 users[top].add(name if "." not in name else name.rpartition(".")[0])
     assert users["redis"] == {"stores.redis"}
     assert users["sqlite3"] <= {"stores.sqlite"}
-    assert users["wrapt"] == {"cached"}
+    assert users["wrapt"] == {"proxy"}
 
 
 def nodes(kinds: type[ast.AST] | tuple[type[ast.AST], ...], part: str = "") -> Iterator[tuple[str, ast.AST]]:

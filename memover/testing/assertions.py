@@ -6,7 +6,8 @@ import asyncio
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from memover.cached import AsyncCachedFunction, Face
+from memover.cached import AsyncCachedFunction
+from memover.proxy import FunctionProxy
 from memover.runtime.state import all_states
 
 if TYPE_CHECKING:
@@ -126,5 +127,5 @@ def _loads(only: set[int] | None) -> dict[Function, int]:
 
 
 def _decorated(function: Any) -> None:
-    if not isinstance(function, Face):
+    if not isinstance(function, FunctionProxy):
         raise TypeError(f"{function!r} is not decorated with versioned_cache: give the decorated function.")
