@@ -1,38 +1,34 @@
 """One decorated function on one cache: everything a call needs that does not depend on its arguments.
 
-`Function` is what the engine calls by that name (`engine.call.Function`): names in the store, the way from values to
-entries (`entries`), running the function (`loading`), loads under way, counters.
+`Function` is what the engine calls by that name (`engine.call.Function`): names in the store (`names`), the way from values to
+entries (`entries`), running the function (`loading`), last answers (`answers`), loads under way, counters.
 """
 
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic, wall
 from memover.codec.sharing import own_error
 from memover.engine.answers import Outcome, Reading
 from memover.engine.call import CachedCall
-from memover.engine.judge import VERSION
 from memover.engine.replace import renew
 from memover.engine.steps import Spawn
-from memover.errors import raised_beneath
-from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.keys.ownership import UNCLAIMED, Claimed
-from memover.keys.shards import grain_of, may_have_shards, names_by_grain
 from memover.latch import inside_section
 from memover.model import CacheInfo, Event, Key, Source
+from memover.runtime.answers import LastAnswers
 from memover.runtime.counters import Counters
 from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights
 from memover.runtime.flights import Flight
-from memover.runtime.guard import Guard, chain
-from memover.runtime.loading import Loading
+from memover.runtime.guard import Guard
+from memover.runtime.names import CallNames
 from memover.runtime.nonce import new_nonce
 from memover.runtime.upgrades import Upgrading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from memover.engine.answers import Sealed
     from memover.engine.steps import Flow
@@ -44,16 +40,16 @@ if TYPE_CHECKING:
     from memover.runtime.state import CacheState
     from memover.stores.near import Tier
 
-SETTLE_SECONDS = 0.05
-"""How long `cache_info()` waits for what the store has not answered yet."""
 __all__ = ["Function"]
 
+SETTLE_SECONDS = 0.05
+"""How long `cache_info()` waits for what the store has not answered yet."""
 _REST_SECONDS = 1.0
 """For so long after a refresh that failed no other one is begun."""
 _RESTING_LIMIT = 1000
 
 
-class Function(Loading):
+class Function(CallNames, LastAnswers):
     """A function, its policy and its codec on a cache's state."""
 
     def __init__(
@@ -67,36 +63,18 @@ class Function(Loading):
         state: CacheState,
         claimed: Claimed = UNCLAIMED,
     ) -> None:
-        super().__init__(codec)
-        self.claimed = claimed
+        CallNames.__init__(self, policy, binding, tags, state, claimed)
+        kept = policy.on_store_error == "stale" and not state.store.local
+        LastAnswers.__init__(self, codec, kept, state.max_entries)
         self.function = function
         self.name = name
-        self.policy = policy
         self.fixed = policy.fixed(state.default_ttl)
-        self.binding = binding
-        self.tags = tags
-        self.state = state
         self.store = state.store
         self.observers = state.observers
-        self.witness = state.witness
         self.counters = Counters()
         self.upgrades: Mapping[int, Callable[[Any], Any]] = {}
         self.guard = Guard(function, name, policy, state.prefix, claimed)
-        prefix, namespace = state.prefix, policy.namespace
-        self.generation_name = generation_key(prefix, namespace).encode()
-        self.soft_name = soft_key(prefix, namespace).encode() if policy.stale_window > 0 else None
-        self.clock_name = tag_clock_key(prefix).encode()
-        self.coarse_name = state.coarse_name
-        self.names: tuple[bytes, ...] = (self.generation_name,)
-        if self.soft_name is not None:
-            self.names = (*self.names, self.soft_name)
-        count = state.store.generation_shards if may_have_shards(self.generation_name) else 1
-        self.names_by_grain = names_by_grain(self.names, count) if count > 1 else None
-        """Where the generation stands in shards, what takes the place of `names` for the calls of each grain."""
-        self.version_name = VERSION + namespace.encode()
-        state.witness.versions[self.version_name] = claimed.token(policy.version)
-        self.late = tags.late or "depends_on" in names_in(function)
-        self.learned: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
+        self.late = tags.late or "depends_on" in getattr(getattr(function, "__code__", None), "co_names", ())
         self.whole = bool(policy.beta or policy.audit)
         """Whether every hit takes the whole flow, because something else may follow from it."""
         self.simple = self.soft_name is None and not tags.early and not self.whole
@@ -106,11 +84,6 @@ class Function(Loading):
         self.lease_ms = max(1, min(round(self.lease_seconds * 1000), 1 << 52))
         self.let_go, self.abandon, self.orphan = state.leases.let_go, state.leases.abandon, state.leases.orphan
         self.post, self.withdraw = state.leases.post, state.leases.withdraw
-        self.forgotten = 0
-        """How often last answers were dropped: an answer read before that is not kept after it."""
-        self.last_answers: OrderedDict[bytes, Reading] | None = (
-            OrderedDict() if policy.on_store_error == "stale" and not state.store.local else None
-        )
         self.refreshing: dict[bytes, float] = {}
         self.near: Tier | None = None if policy.near is None or state.store.local else state.near(policy.near)
         self.auditor: Auditor | None = None
@@ -123,97 +96,6 @@ class Function(Loading):
     def after_fork(self) -> None:
         """In a child: no refresh of the parent is under way here."""
         self.refreshing = {}
-
-    # -- names ----------------------------------------------------------------------------------------------------------
-
-    def key(self, text: str, version: int | None = None) -> Key:
-        """The names in the store of a call whose arguments come to `text`."""
-        start = self._start
-        if start is None or version is not None:
-            policy = self.policy
-            own = version is None or version == policy.version
-            start = entry_key(self.state.prefix, self.version_text if own else str(version), policy.namespace, "")
-            if own:
-                self._start = start
-        return Key(start + text, self.names if self.names_by_grain is None else self.names_by_grain[grain_of(text)])
-
-    _start: str | None = None
-    """What the keys of this version begin with, once the first of them has been asked for."""
-
-    @property
-    def version_text(self) -> str:
-        """The version part of entry keys."""
-        return self.claimed.version(self.policy.version)
-
-    @property
-    def version_mark(self) -> tuple[bytes, bytes]:
-        """What stands for the version in entries whose load used a result of this function."""
-        return self.version_name, self.version_text.encode()
-
-    def lookup(self, version: int | None = None) -> Callable[..., Key]:
-        """The way from a call's arguments to its key: bound, digested, tagged, and remembered where that is safe."""
-        tags = self.tags
-        if not tags.early and version is None:
-            return self.binding.compile(self.key)
-        plain = self.binding.compile(lambda text: self.key(text, version))
-        prefix, arguments = self.state.prefix, self.binding.arguments
-
-        def tagged(*args: Any, **kwargs: Any) -> Key:
-            key = plain(*args, **kwargs)
-            if len(key.names) > len(self.names) or not tags.early:
-                return key
-            names = tags.early_names(prefix, self.described(key, args, kwargs), arguments(args, kwargs))
-            full = Key(key.text, (*key.names, *names))
-            if tags.stable:  # the record is in the binding's memo: what is written twice is the same
-                key.required, key.names = full.required, full.names
-            return full
-
-        return tagged
-
-    def is_at(self, home: object) -> bool:
-        """Whether its entries are where `home` says."""
-        return self.state.is_at(home)
-
-    def call_name(self, key: Key) -> bytes:
-        """The token that stands for this call in entries whose load used its result."""
-        return stripe_key(self.state.prefix, self.policy.namespace, key.text.split(":", 3)[3]).encode()
-
-    def older_keys(self, key: Key) -> Sequence[tuple[int, Key]]:
-        """The versions that this call's entry can be upgraded from, the newest first, each with the call's key there.
-
-        Empty for a key of another version."""
-        if not self.upgrades:
-            return ()
-        prefix, policy = self.state.prefix, self.policy
-        own = entry_key(prefix, self.version_text, policy.namespace, "")
-        if not key.text.startswith(own):
-            return ()
-        text, names = key.text[len(own) :], key.names[: key.required]
-        return [
-            (version, Key(entry_key(prefix, version, policy.namespace, text), names))
-            for version in chain(self.upgrades)
-        ]
-
-    def known_key(self, key: Key) -> Key:
-        """The key with what was learned of its entry."""
-        names = self.learned.get(key.text)
-        return key if names is None else key.asking(names)
-
-    def learn(self, key: Key, names: Sequence[bytes]) -> Key:
-        """Read these tokens with this key from now on."""
-        wanted = tuple(name for name in names if not name.startswith(VERSION))
-        asking = key.asking(wanted)
-        if len(asking.names) > asking.required or key.text in self.learned:
-            learned = self.learned
-            learned[key.text] = wanted
-            try:
-                learned.move_to_end(key.text)
-                while len(learned) > self.state.max_entries:
-                    learned.popitem(last=False)
-            except KeyError as error:  # removed by another thread since
-                if raised_beneath(error):
-                    raise
-        return asking
 
     # -- calls ----------------------------------------------------------------------------------------------------------
 
@@ -368,52 +250,6 @@ class Function(Loading):
                 refreshing.pop(other, None)
         refreshing[entry] = monotonic() + _REST_SECONDS
 
-    # -- the last answer, for functions that prefer it to a load when the store cannot be asked ------------------------------
-
-    def keep_answer(self, key: Key, reading: Reading, forgotten: int) -> None:
-        """Keep an answer, unless last answers were dropped since `forgotten` was read, before the answer was."""
-        answers = self.last_answers
-        if answers is None or forgotten != self.forgotten:
-            return
-        answers[key.entry] = reading
-        try:
-            answers.move_to_end(key.entry)
-            while len(answers) > self.state.max_entries:
-                answers.popitem(last=False)
-        except KeyError as error:  # removed by another thread since
-            if raised_beneath(error):
-                raise
-        if forgotten != self.forgotten:
-            answers.pop(key.entry, None)
-
-    def forget(self, entry: bytes | None = None) -> None:
-        """Drop the last answer for one entry, or all."""
-        if self.last_answers is not None:
-            self.forgotten += 1
-            if entry is None:
-                self.last_answers.clear()
-            else:
-                self.last_answers.pop(entry, None)
-
-    def opened(self, key: Key, reading: Reading, source: Source) -> Outcome | None:
-        forgotten = self.forgotten
-        outcome = super().opened(key, reading, source)
-        if self.last_answers is not None and outcome is not None and source is Source.FRESH:
-            self.keep_answer(key, reading, forgotten)
-        return outcome
-
-    def last_answer(self, call: CachedCall) -> Outcome | None:
-        """The last answer of this process, unless an invalidation that it has made or seen is newer."""
-        reading = None if self.last_answers is None else self.last_answers.get(call.key.entry)
-        if reading is None or reading.header is None:
-            return None
-        last, marks = self.witness.last, reading.header.marks
-        if reading.header.generation != last(call.key.names[0]):
-            return None
-        if any(last(name) not in (None, token) for name, token in marks) or call.owing([name for name, _ in marks]):
-            return None
-        return super().opened(call.key, reading, Source.STALE_IF_ERROR)
-
     # -- what happened ----------------------------------------------------------------------------------------------------
 
     def disabled(self) -> None:
@@ -466,9 +302,3 @@ class Function(Loading):
     def chance() -> float:
         """A random number from 0 to below 1."""
         return random.random()
-
-
-def names_in(function: Any) -> tuple[str, ...]:
-    """The names that a function's code uses, as far as can be seen."""
-    code = getattr(function, "__code__", None)
-    return () if code is None else tuple(code.co_names)

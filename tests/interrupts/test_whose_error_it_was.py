@@ -50,7 +50,7 @@ ELSEWHERE = {
     "runtime/observers.py": "span emit",
     "runtime/upgrades.py": "_done",
     "stores/redis/store.py": "afetch",
-    "codec/mv1/codec.py": "_read_plain _read_marked",
+    "codec/mv1/reader.py": "read_plain read_marked",
     "codec/mv1/limits.py": "few_objects",
     "codec/pickle.py": "reducer_override",
     "keys/canonical.py": "_told",

@@ -1,8 +1,8 @@
 """The default codec, "mv1": a hit equals the miss in value and type, to any depth, or the value is refused.
 
 `format` says what the bytes are, `known` which classes they may make, `records`, `containers`, `scalars`, `arrays`
-and `frames` how each kind is kept. This module joins them: it finds the way for each class, reads payloads, and
-turns whatever goes wrong into the two errors of a codec.
+and `frames` how each kind is kept, `writer` and `reader` go through a value and a payload. This module joins them: it finds the
+way for each class, and turns whatever goes wrong into the two errors of a codec.
 
 What is decided here once for all kinds:
 
@@ -30,19 +30,15 @@ from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Mark, Refused
 from memover.codec.mv1.known import KnownClasses
 from memover.codec.mv1.limits import (
-    MAP_LIMIT,
     OBJECTS_FREE,
     OBJECTS_RATIO,
-    SMALL_BYTES,
-    Hashes,
-    Patterns,
-    check_keys,
     few_objects,
 )
 from memover.codec.mv1.plain import Definitions
-from memover.codec.mv1.records import plan_for
+from memover.codec.mv1.reader import Reader
+from memover.codec.mv1.records import serializer_for
 from memover.codec.mv1.refusal import explain, refusal_of
-from memover.codec.mv1.scalars import DECODERS, encoder_for
+from memover.codec.mv1.scalars import encoder_for
 from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, Writer, open_buffers
 from memover.errors import DamagedEntry, UnencodableValue, raised_beneath
 
@@ -50,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from memover.classes.places import Place
-    from memover.codec.mv1.plans import Plan
+    from memover.codec.mv1.serializer import Serializer
 
 __all__ = ["ValueCodec"]
 
@@ -81,10 +77,10 @@ class ValueCodec:
         self._writers: list[Writer] = []
         self._stamp = stamp()
         self._handlers: dict[type, Callable[[Any, Any], Any]] = dict(containers.WRITERS)
-        self._plans: dict[type, Plan] = {}
+        self._serializers: dict[type, Serializer] = {}
         self._definitions: dict[bytes, Mark] = {}
         self._places: list[Place] = []
-        self._long_maps = False
+        self._reader = Reader()
 
     def __repr__(self) -> str:
         return f"ValueCodec({self._label})"
@@ -129,8 +125,8 @@ class ValueCodec:
             self._forget()
         try:
             if data[0] != f.MARKED:
-                return self._read_plain(data)
-            return self._read_marked(memoryview(data))
+                return self._reader.read_plain(data)
+            return self._reader.read_marked(memoryview(data), self._definitions, self._define)
         except DamagedEntry:
             raise
         except FAULTS as error:
@@ -173,86 +169,14 @@ class ValueCodec:
         define = Definitions(make)
         try:
             if data[0] != f.MARKED:
-                return self._read_plain(data)
-            return self._read_marked(memoryview(data), define)
+                return self._reader.read_plain(data)
+            return self._reader.read_marked(memoryview(data), {}, define)
         except DamagedEntry:
             raise
         except FAULTS as error:
             if from_outside(error):
                 raise
             raise DamagedEntry(f"The stored bytes are not a value of codec {self.name}: {error!r}.") from error
-
-    def _read_plain(self, data: bytes | memoryview) -> Any:
-        if len(data) <= SMALL_BYTES:
-            return _unpack(data, _plain_extension, None)
-        if not self._long_maps:
-            try:
-                return _unpack(data, _counting(None), None, MAP_LIMIT)
-            except ValueError as error:
-                self._if_long(error)
-        # msgpack's own Timestamp is made before anyone is asked; its bytes may also stand there by chance.
-        careful = any(mark in bytes(data) for mark in _TIMESTAMPS)
-        return _unpack(data, _counting(Hashes()), None, pairs=_checked_map if careful else None)
-
-    def _read_marked(self, data: memoryview, define: Callable[[bytes], Mark] | None = None) -> Any:
-        if len(data) <= SMALL_BYTES:
-            return self._read_marks(data, define, None)
-        if not self._long_maps:
-            try:
-                return self._read_marks(data, define, MAP_LIMIT)
-            except ValueError as error:
-                self._if_long(error)
-        return self._read_marks(data, define, None, _checked_map)
-
-    def _if_long(self, error: ValueError) -> None:
-        """Remember that this function's results have maps of more keys than may go unchecked; raise any other error."""
-        if "max_map_len" not in str(error):
-            raise error
-        self._long_maps = True
-
-    def _read_marks(
-        self, data: memoryview, define: Callable[[bytes], Mark] | None, map_limit: int | None, pairs: Any = None
-    ) -> Any:
-        body, buffers = open_buffers(data)
-        defined: list[Mark] = []
-        # Marks that were read and not yet used up as the head of an array: one that stays would be a value.
-        unused = 0
-        plain = _plain_extension if len(data) <= SMALL_BYTES else _counting(None)
-
-        def on_extension(code: int, data: bytes) -> Any:
-            nonlocal unused
-            if code == f.REFERENCE:
-                unused += 1
-                return defined[data[0] if len(data) == 1 else int.from_bytes(data, "big")]
-            mark = _MARKS.get(code)
-            if mark is not None:
-                if data:
-                    raise ValueError("a mark with data")
-                unused += 1
-                return mark
-            if code == f.DEFINITION:
-                unused += 1
-                mark = define(data) if define is not None else self._definitions.get(data) or self._define(data)
-                defined.append(mark)
-                return mark
-            return plain(code, data)
-
-        def on_array(items: list[Any]) -> Any:
-            nonlocal unused
-            if items:
-                head = items[0]
-                if type(head) is Mark:
-                    unused -= 1
-                    return head.build(items)
-                if type(head) is BufferMark:
-                    unused -= 1
-                    return head.build(items, buffers)
-            return items
-
-        value = _unpack(body, on_extension, on_array, map_limit, pairs)
-        if unused:
-            raise ValueError("a mark where none belongs")
-        return value
 
     def _define(self, data: bytes) -> Mark:
         kind, name, names = msgpack.unpackb(data, unicode_errors="surrogatepass")
@@ -265,8 +189,8 @@ class ValueCodec:
                 "The entry counts as a miss; name the class in the return annotation, or register_value() it.",
                 reason="unknown-class",
             )
-        plan = self._plan(cls)
-        mark = None if plan is None else plan.marks.get(data)
+        serializer = self._serializer(cls)
+        mark = None if serializer is None else serializer.marks.get(data)
         if mark is None:
             raise DamagedEntry(
                 f"The stored bytes hold a {name!r} of another shape than the class has now. "
@@ -283,12 +207,12 @@ class ValueCodec:
         if registration is None or registration.encode is None:
             handler = encoder_for(kind) or arrays.writer_for(kind) or frames.writer_for(kind)
         if handler is None:
-            plan = self._plan(kind)
-            if plan is None:
+            serializer = self._serializer(kind)
+            if serializer is None:
                 family = family_of(kind)
-                plan = None if family is None else self._plan(family)
-                if plan is not None:
-                    return plan.write  # not remembered: such classes are as many as their objects
+                serializer = None if family is None else self._serializer(family)
+                if serializer is not None:
+                    return serializer.write  # not remembered: such classes are as many as their objects
                 raise refusal_of(kind)
             if not self._known.admits(kind):
                 raise Refused(
@@ -297,30 +221,30 @@ class ValueCodec:
                     f"name {kind.__module__}.{kind.__qualname__} in the return annotation, "
                     "or call memover.register_value() on it",
                 )
-            handler = plan.write
+            handler = serializer.write
         self._handlers[kind] = handler
         return handler
 
-    def _plan(self, kind: type) -> Plan | None:
-        plan = self._plans.get(kind)
-        if plan is None:
-            plan = plan_for(kind, registered(kind))
-            if plan is not None:
+    def _serializer(self, kind: type) -> Serializer | None:
+        serializer = self._serializers.get(kind)
+        if serializer is None:
+            serializer = serializer_for(kind, registered(kind))
+            if serializer is not None:
                 self._places.extend(place_of(kind))
-                self._plans[kind] = plan
-        return plan
+                self._serializers[kind] = serializer
+        return serializer
 
     def _children(self, value: Any) -> tuple[list[Any], Callable[[int], str] | None]:
         """Return what a value is written as, and how a path names the places in it; for error messages only."""
         kind = type(value)
         handler = self._handlers.get(kind) or self._find(kind)
         made = handler(value, Writer(self._find, self._handlers))
-        plan = self._plans.get(kind)
+        serializer = self._serializers.get(kind)
         if type(made) is not list:
             return [], None
         # Of an instance written as a map of attributes, the map's keys are the labels.
-        as_map = plan is not None and msgpack.unpackb(made[0].data)[0] == "open"
-        return made, (lambda place: "") if as_map else None if plan is None else plan.labels
+        as_map = serializer is not None and msgpack.unpackb(made[0].data)[0] == "open"
+        return made, (lambda place: "") if as_map else None if serializer is None else serializer.labels
 
     def _forget(self) -> None:
         # Replaced rather than cleared: another thread may be in the midst of using them. What makes this happen is
@@ -328,73 +252,8 @@ class ValueCodec:
         current = stamp()
         self._writers = []
         self._handlers = dict(containers.WRITERS)
-        self._plans = {}
+        self._serializers = {}
         self._definitions = {}
         self._known.forget()
         self._places = []
         self._stamp = current
-
-
-class BufferMark(Mark):
-    """The head of an array whose builder also needs the payload's buffers."""
-
-    __slots__ = ()
-
-
-_MARKS: dict[int, Mark] = {
-    **containers.MARKS,
-    f.NUMPY_ARRAY: BufferMark(arrays.build_array),
-    f.NUMPY_OBJECTS: Mark(arrays.build_objects),
-    f.FRAME: Mark(frames.build_frame),
-}
-
-
-def _plain_extension(code: int, data: bytes) -> Any:
-    if code >= 0:
-        return msgpack.ExtType(code, data)
-    decode = DECODERS.get(code)
-    if decode is None:
-        if code == f.NUMPY_SCALAR:
-            return arrays.decode_scalar(data)
-        raise ValueError("an extension of no known code, or a mark where none belongs")
-    return decode(data)
-
-
-def _counting(hashes: Hashes | None) -> Callable[[int, bytes], Any]:
-    """`_plain_extension` for one payload, with its limits: on patterns, and with `hashes` on what may be a key."""
-    patterns = Patterns()
-
-    def on_extension(code: int, data: bytes) -> Any:
-        if code == f.PATTERN:
-            flags = int.from_bytes(data[1:5], "big")
-            patterns.add(data[5:] if data[0] else data[5:].decode("utf-8", "surrogatepass"), flags)
-        value = _plain_extension(code, data)
-        if hashes is not None and code < 0:
-            hashes.note(value, data)
-        return value
-
-    return on_extension
-
-
-def _checked_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    if len(pairs) > MAP_LIMIT:
-        check_keys([key for key, _ in pairs])
-    return dict(pairs)
-
-
-_TIMESTAMPS = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
-
-
-def _unpack(
-    data: bytes | memoryview, on_extension: Any, on_array: Any, map_limit: int | None = None, pairs: Any = None
-) -> Any:
-    # Lengths are bounded by those of the data, and nesting by msgpack's own stack of 1,024.
-    return msgpack.unpackb(
-        data,
-        ext_hook=on_extension,
-        list_hook=on_array,
-        object_pairs_hook=pairs,
-        strict_map_key=False,
-        unicode_errors="surrogatepass",
-        max_map_len=-1 if map_limit is None else map_limit,
-    )

@@ -1,6 +1,6 @@
 """Instances with named fields: dataclasses and attrs classes, msgspec Structs, pydantic models.
 
-The plan of dataclasses and attrs classes, whose builders run most often, is generated once for each class.
+The serializer of dataclasses and attrs classes, whose builders run most often, is generated once for each class.
 
 The generated functions read and set the instance's dict or slots directly, so that neither a property nor a
 `__setattr__` of a frozen or guarded class is asked, and are what makes a list of records cheap.
@@ -17,15 +17,15 @@ from memover.classes.layout import base_of, keeps_dict, slots_of
 from memover.classes.naming import class_name
 from memover.codec.faults import from_outside
 from memover.codec.mv1.format import Mark, Refused
-from memover.codec.mv1.plans import Plan, attribute_label, new_definition, set_state, state_of
+from memover.codec.mv1.serializer import Serializer, attribute_label, new_definition, set_state, state_of
 
 if TYPE_CHECKING:
     from msgpack import ExtType
 
-__all__ = ["fields_plan", "model_plan", "struct_plan"]
+__all__ = ["fields_serializer", "model_serializer", "struct_serializer"]
 
 
-def fields_plan(cls: type, names: tuple[str, ...]) -> Plan | None:
+def fields_serializer(cls: type, names: tuple[str, ...]) -> Serializer | None:
     if base_of(cls) is not object:
         return None
     slots = slots_of(cls)
@@ -94,7 +94,7 @@ def fields_plan(cls: type, names: tuple[str, ...]) -> Plan | None:
     }
     if not put and names:
         del marks[closed.data]
-    return Plan(scope["write"], marks, attribute_label(names))
+    return Serializer(scope["write"], marks, attribute_label(names))
 
 
 def _plainly_settable(cls: Any, names: tuple[str, ...]) -> bool:
@@ -125,7 +125,7 @@ def _build_open(cls: Any, slots: dict[str, Any], has_dict: bool, items: list[Any
 # Structs and models: classes that keep more, or let less be set, than their attributes
 
 
-def struct_plan(cls: Any) -> Plan:
+def struct_serializer(cls: Any) -> Serializer:
     names = field_names(cls, Kind.STRUCT)
     definition = new_definition("struct", cls, names)
     get = operator.attrgetter(*names) if len(names) > 1 else None
@@ -151,10 +151,10 @@ def struct_plan(cls: Any) -> Plan:
                 getattr(cls, name).__set__(value, each)
         return value
 
-    return Plan(write, {definition.data: Mark(build)}, attribute_label(names))
+    return Serializer(write, {definition.data: Mark(build)}, attribute_label(names))
 
 
-def model_plan(cls: Any) -> Plan:
+def model_serializer(cls: Any) -> Serializer:
     names = field_names(cls, Kind.MODEL)
     closed, opened = new_definition("model", cls, names), new_definition("modelstate", cls, names)
     all_names = frozenset(names)
@@ -203,4 +203,4 @@ def model_plan(cls: Any) -> Plan:
         return rebuild(given, extra, private, state)
 
     labels = attribute_label(("__pydantic_fields_set__", "", "", *names))
-    return Plan(write, {closed.data: Mark(build), opened.data: Mark(build_open)}, labels)
+    return Serializer(write, {closed.data: Mark(build), opened.data: Mark(build_open)}, labels)

@@ -31,34 +31,34 @@ from memover.classes.kinds import Kind, field_names, kind_of
 from memover.classes.layout import base_of, keeps_dict, slots_of
 from memover.codec.faults import from_outside
 from memover.codec.mv1.containers import CONTENT
-from memover.codec.mv1.fields import fields_plan, model_plan, struct_plan
+from memover.codec.mv1.fields import fields_serializer, model_serializer, struct_serializer
 from memover.codec.mv1.format import Mark, Refused
-from memover.codec.mv1.plans import Plan, attribute_label, new_definition, set_state, state_of
+from memover.codec.mv1.serializer import Serializer, attribute_label, new_definition, set_state, state_of
 
 if TYPE_CHECKING:
     from memover.classes.registered import Registration
 
-__all__ = ["plan_for"]
+__all__ = ["serializer_for"]
 
 FLAG_LIMIT_BITS = 64
 """A combined flag of more bits is refused: making one takes time that grows with the square of its length."""
 
 
-def plan_for(cls: type, registration: Registration | None) -> Plan | None:
-    """Return the plan of a known class, or None when nothing here can keep its instances."""
+def serializer_for(cls: type, registration: Registration | None) -> Serializer | None:
+    """Return the serializer of a known class, or None when nothing here can keep its instances."""
     if registration is not None and registration.encode is not None:
         return _registered(cls, registration)
     kind = kind_of(cls)
     if kind is Kind.ATTRS or kind is Kind.DATACLASS:
-        return fields_plan(cls, field_names(cls, kind))
-    plan = _PLANS.get(kind)
-    return None if plan is None else plan(cls)
+        return fields_serializer(cls, field_names(cls, kind))
+    serializer = _SERIALIZERS.get(kind)
+    return None if serializer is None else serializer(cls)
 
 
 # Named tuples, enums, exceptions, registered classes
 
 
-def _namedtuple(cls: Any) -> Plan | None:
+def _namedtuple(cls: Any) -> Serializer | None:
     if base_of(cls) is not tuple:
         return None
     names = field_names(cls, Kind.NAMEDTUPLE)
@@ -76,10 +76,10 @@ def _namedtuple(cls: Any) -> Plan | None:
             raise ValueError("another number of fields")
         return tuple.__new__(cls, items[1:])
 
-    return Plan(write, {definition.data: Mark(build)}, attribute_label(names))
+    return Serializer(write, {definition.data: Mark(build)}, attribute_label(names))
 
 
-def _enum(cls: Any) -> Plan:
+def _enum(cls: Any) -> Serializer:
     definition = new_definition("enum", cls)
     members: dict[str, Any] = cls._member_map_
 
@@ -102,7 +102,7 @@ def _enum(cls: Any) -> Plan:
             raise ValueError("no member of the enum")
         return value
 
-    return Plan(write, {definition.data: Mark(build)})
+    return Serializer(write, {definition.data: Mark(build)})
 
 
 def _wide(value: Any) -> bool:
@@ -113,7 +113,7 @@ def _wide(value: Any) -> bool:
 _NATIVE = ("name", "path", "name_from")
 
 
-def _exception(cls: Any) -> Plan | None:
+def _exception(cls: Any) -> Serializer | None:
     native: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     if getattr(native, "__init__", None) is object.__init__:
         return None
@@ -145,10 +145,12 @@ def _exception(cls: Any) -> Plan | None:
                 getattr(native, name).__set__(value, each)
         return value
 
-    return Plan(write, {definition.data: Mark(build)}, lambda place: (".args", "")[place - 1] if place < 3 else "")
+    return Serializer(
+        write, {definition.data: Mark(build)}, lambda place: (".args", "")[place - 1] if place < 3 else ""
+    )
 
 
-def _registered(cls: type, registration: Registration) -> Plan:
+def _registered(cls: type, registration: Registration) -> Serializer:
     definition = new_definition("registered", cls)
     encode, decode = registration.encode, registration.decode
     assert encode is not None and decode is not None
@@ -181,13 +183,13 @@ def _registered(cls: type, registration: Registration) -> Plan:
             raise ValueError("the registered decode returned another class")
         return value
 
-    return Plan(write, {definition.data: Mark(build)}, lambda place: "")
+    return Serializer(write, {definition.data: Mark(build)}, lambda place: "")
 
 
 # Subclasses of builtins
 
 
-def _subclass(cls: Any) -> Plan | None:
+def _subclass(cls: Any) -> Serializer | None:
     base = base_of(cls)
     way = None if base is None or base is object else CONTENT.get(base)
     if way is None:
@@ -207,14 +209,14 @@ def _subclass(cls: Any) -> Plan | None:
             set_state(value, state, slots, has_dict)
         return value
 
-    return Plan(write, {definition.data: Mark(build)}, lambda place: "")
+    return Serializer(write, {definition.data: Mark(build)}, lambda place: "")
 
 
-_PLANS = {
+_SERIALIZERS = {
     Kind.ENUM: _enum,
     Kind.EXCEPTION: _exception,
     Kind.NAMEDTUPLE: _namedtuple,
-    Kind.MODEL: model_plan,
-    Kind.STRUCT: struct_plan,
+    Kind.MODEL: model_serializer,
+    Kind.STRUCT: struct_serializer,
     Kind.BUILTIN: _subclass,
 }

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from msgpack import ExtType
 
-__all__ = ["Plan", "attribute_label", "new_definition", "set_state", "state_of"]
+__all__ = ["Serializer", "attribute_label", "new_definition", "set_state", "state_of"]
 
 
-class Plan:
+class Serializer:
     """How one class is written and rebuilt.
 
     `write(value, writer)` returns the array for one instance; `marks` maps each definition's data to the mark
