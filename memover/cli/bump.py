@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from memover.cli.check import check
 from memover.cli.locking import relock
 from memover.cli.project import CannotRun, Project, names_of, survey
-from memover.cli.sites import Edit, Sources, edit_of
+from memover.cli.source import Edit, Sources
+from memover.cli.versions import edit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

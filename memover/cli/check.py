@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from memover.cli.project import CannotRun, Project, names_of, survey
 from memover.cli.revisions import Repository
-from memover.cli.sites import Sources, edit_of
+from memover.cli.source import Sources
+from memover.cli.versions import edit_of
 from memover.schema import rules
 from memover.schema.findings import Finding, by_class
 

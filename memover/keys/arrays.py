@@ -28,8 +28,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .canonical import Active, Refused, composite, encode_part, enter, step, type_name
+from .canonical import Active, composite, encode_part, enter
 from .forms import entered, fields, named, numpy_for, parts_of
+from .refusal import Refused, step, type_name
 
 if TYPE_CHECKING:
     from .canonical import Encoder

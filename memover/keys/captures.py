@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memover.classes.naming import class_name, module_of
 from memover.errors import ConfigurationError, UnkeyableArgument
 
-from .canonical import Refused, encode_whole, type_name
+from .canonical import encode_whole
 from .code import codes_within, functions_in, outline, wrapped_by
+from .refusal import Refused, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from memover.errors import ConfigurationError, MemoverWarning
 
-from .canonical import type_name
 from .captures import ATTRIBUTE, DEFAULT, GLOBALS, KEY
+from .refusal import type_name
 
 if TYPE_CHECKING:
     from .captures import Capture

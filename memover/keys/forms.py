@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .canonical import Active, Refused, composite, encode_part, enter, step
+from .canonical import Active, composite, encode_part, enter
+from .refusal import Refused, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable

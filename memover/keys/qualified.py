@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from memover.classes.naming import class_name, function_name
 
-from .canonical import Active, Refused, class_part, composite, encode_part, enter
+from .canonical import Active, class_part, composite, encode_part, enter
+from .refusal import Refused
 
 if TYPE_CHECKING:
     from .canonical import Encoder

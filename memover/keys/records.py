@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 from memover.classes.kinds import Kind, declared, declares_itself, field_names, is_django, is_queryset, is_row, kind_of
 
-from .canonical import Active, Refused, builtin_base, class_part, composite, encode_part, enter, type_name
+from .canonical import Active, builtin_base, class_part, composite, encode_part, enter
 from .local import record_part
+from .refusal import Refused, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -20,8 +20,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .canonical import Active, Refused, composite, encode_part
+from .canonical import Active, composite, encode_part
 from .forms import entered, named, numpy_for, parts_of
+from .refusal import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -30,8 +30,9 @@ from typing import Any, NamedTuple
 
 from memover.errors import ConfigurationError, raised_by_handler
 
-from .canonical import Refused, encode_whole, type_name
+from .canonical import encode_whole
 from .names import PLAIN, escape, shorten
+from .refusal import Refused, type_name
 
 __all__ = ["Template", "parse", "whole"]
 

@@ -41,8 +41,9 @@ from typing import TYPE_CHECKING, Any
 from memover.errors import raised_beneath
 
 from . import qualified
-from .canonical import Active, Refused, composite, encode_part, enter, pairs, type_name
+from .canonical import Active, composite, encode_part, enter, pairs
 from .forms import fields
+from .refusal import Refused, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

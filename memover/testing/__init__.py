@@ -10,7 +10,8 @@ invalidation before it allowed. The same from a shell: `python -m memover.testin
 from __future__ import annotations
 
 from memover.testing.assertions import assert_cached, assert_loads
-from memover.testing.history import RULES, Report, Violation, judge_history
+from memover.testing.history import Report, Violation
+from memover.testing.rules import RULES, judge_history
 from memover.testing.worker import FEATURES
 from memover.testing.workload import HistoryRun, check_history, start_history
 

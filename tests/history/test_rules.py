@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memover.testing import judge_history
-from memover.testing.history import RULES, Failure, Invalidation, Read
+from memover.testing.history import Failure, Invalidation, Read
+from memover.testing.rules import RULES
 
 
 def read(

@@ -1,5 +1,5 @@
 """Histories of processes with near caches: every read is held to the bound, and to nothing but the newest in the process
-that invalidated. The rules are those of `memover.testing.history`; "monotonic" is not promised by a near cache."""
+that invalidated. The rules are those of `memover.testing.rules`; "monotonic" is not promised by a near cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from memover.testing.history import RULES
+from memover.testing.rules import RULES
 from memover.testing.workload import start_history
 from tests.servers import FaultyProxy
 

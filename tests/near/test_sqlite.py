@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memover.clocks import boottime
-from memover.testing.history import RULES
+from memover.testing.rules import RULES
 from memover.testing.workload import start_history
 from tests.near.actors import Source, comes_near, is_near, near_function
 from tests.near.test_moving import WAYS, elsewhere, invalidate
