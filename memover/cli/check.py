@@ -29,9 +29,8 @@ def check(project: Project, targets: Sequence[str] = (), against: str | None = N
         return _against(project, targets, against)
     lock = project.lock()
     if lock is None:
-        raise CannotRun(
-            f"There is no {project.lockfile} in {project.root}: write it with `{project.program} lock`, and commit it."
-        )
+        write = project.command("memover lock", project.looked_at(targets))
+        raise CannotRun(f"There is no {project.lockfile} in {project.root}: write it with `{write}`, and commit it.")
     seen = survey(project, targets)
     current = names_of(seen.functions)
     reported = project.reported(findings_of(project, seen, lock, whole=not targets), seen.functions)

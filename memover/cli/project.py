@@ -162,6 +162,16 @@ class Project:
             return "error" if configured == "off" and code in self.select else configured
         return finding.level
 
+    def looked_at(self, targets: Sequence[str]) -> tuple[str, ...]:
+        """The targets that were named, or those of pyproject.toml. Raises `CannotRun` where there are none."""
+        found = tuple(targets) or self.targets
+        if not found:
+            raise CannotRun(
+                "There is nothing to look at: name modules or packages, or list them in pyproject.toml:\n\n"
+                '    [tool.memover]\n    targets = ["shop", "billing.views"]'
+            )
+        return found
+
     def command(self, text: str, targets: Sequence[str]) -> str:
         """A command as it has to be typed here, to be about the same project and targets."""
         if not text.startswith("memover "):
@@ -203,12 +213,7 @@ def survey(
     `revision` is a directory that holds another revision of the project; `again` says that the source has changed since
     this process imported it. Raises `CannotRun` without a target.
     """
-    targets = tuple(targets) or project.targets
-    if not targets:
-        raise CannotRun(
-            "There is nothing to look at: name modules or packages, or list them in pyproject.toml:\n\n"
-            '    [tool.memover]\n    targets = ["shop", "billing.views"]'
-        )
+    targets = project.looked_at(targets)
     root = revision or project.root
     paths = [str(root / each) for each in project.paths if (root / each).is_dir()]
     skip: list[str] = []

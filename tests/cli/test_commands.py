@@ -55,6 +55,15 @@ def test_check_without_a_lock_says_how_to_write_one(shop: App) -> None:
     assert "memover lock" in shop.run("check", status=2)
 
 
+def test_the_command_that_writes_a_missing_lock_works_as_it_stands(shop: App) -> None:
+    """With the targets that were checked, where pyproject.toml has none; without any, what is missing are targets."""
+    shop.write("pyproject.toml", "[project]\nname = 'x'\n")
+    assert 'targets = ["shop"' in shop.run("check", status=2)
+    advice = shop.run("check", "shop", status=2).partition("`memover ")[2].partition("`")[0]
+    shop.run(*advice.split())
+    shop.run("check", "shop")
+
+
 def test_an_unknown_option_is_status_two(shop: App) -> None:
     """As everywhere."""
     shop.run("check", "--nonsense", status=2)
