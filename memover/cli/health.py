@@ -143,7 +143,7 @@ def _memory(servers: Sequence[Server]) -> Iterator[Check]:
                 name,
                 "fail" if used >= limit else "warn",
                 value,
-                "When it is full, nothing is stored any more and invalidations may be refused: raise maxmemory, or set volatile-lru.",
+                "When it is full, nothing more is stored and functions run; invalidations hold. Raise maxmemory, or set volatile-lru.",
             )
         elif policy.startswith("allkeys"):
             yield Check(

@@ -1,0 +1,83 @@
+"""The documentation's site, opened from disk."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+CONF = f"""
+import sys
+sys.path.insert(0, {str(DOCS)!r})
+extensions = ["_excerpts"]
+html_theme = "basic"
+html_static_path = [{str(DOCS / "_static")!r}]
+"""
+INDEX = """
+Start
+=====
+
+.. comment that no page shows
+
+.. toctree::
+
+   folder/page
+
+Not a ``platypus``.
+"""
+PAGE = """
+A page
+======
+
+The quokka smiles.
+
+A section about wombats
+-----------------------
+
+- They dig ``burrows``.
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pages, built with what makes the excerpts."""
+    pytest.importorskip("sphinx", reason="the extra docs builds the site")
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    for name, text in (("conf.py", CONF), ("index.rst", INDEX), ("folder/page.rst", PAGE)):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(text)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(source), str(built)]
+    subprocess.run(command, check=True, timeout=60)
+    return built
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium")
+@pytest.mark.parametrize(
+    ("query", "excerpt"),
+    [
+        ("quokka", "A page The quokka smiles. A section about wombats They dig burrows."),
+        ("about+wombats", "A section about wombats They dig burrows."),
+        ("platypus", "Start Not a platypus."),
+    ],
+)
+def test_results_of_the_search_have_excerpts_from_disk_too(
+    site: Path, tmp_path: Path, query: str, excerpt: str
+) -> None:
+    """A browser lets no page that is a file read another; the words around the one that was looked for are shown all the same."""
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}",
+        "--virtual-time-budget=10000",
+    ]
+    command = [str(BROWSER), *flags, "--dump-dom", f"{(site / 'search.html').as_uri()}?q={query}"]
+    page = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    shown = [re.sub(r"<[^>]*>", "", each) for each in re.findall(r'<p class="context">(.*?)</p>', page, re.DOTALL)]
+    assert excerpt in shown
