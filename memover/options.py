@@ -1,4 +1,4 @@
-"""Options that are not there: a `ConfigurationError` that says what to write, and a TypeError as Python's own."""
+"""Options that do not exist or are missing: a `ConfigurationError` that says what to write, and a TypeError as Python's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["at_least", "checked", "flag", "refuse_unknown", "several"]
 
 
 class WrongCall(ConfigurationError, TypeError):
-    """Options that a function does not have, or that were not given by name."""
+    """Options that a function does not have, that it needs, or that were not given by name."""
 
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -30,6 +30,7 @@ def checked(name: str, example: str) -> Callable[[F], F]:
         parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         positional = parameters[: code.co_argcount]
         known = [each for each in parameters if each != "self"]
+        required = set(parameters[code.co_argcount :]) - set(function.__kwdefaults__ or ())
 
         @wraps(function)
         def call(*args: Any, **options: Any) -> Any:
@@ -39,6 +40,8 @@ def checked(name: str, example: str) -> Callable[[F], F]:
                     raise WrongCall(f"{name} takes options and no function: write {example}.")
                 raise WrongCall(f"{name} takes {given!r} only by name: write {example}.")
             refuse_unknown(name, options, known)
+            for missing in required.difference(options):
+                raise WrongCall(f"{name} needs {missing}=: write {example}.")
             return function(*args, **options)
 
         return call  # type: ignore[return-value]  # the same signature, checked

@@ -21,6 +21,8 @@ MISSING = object()
     ("write", "told"),
     [
         (lambda: versioned_cache(lambda n: n), r"takes options and no function: write @versioned_cache\(namespace="),
+        (lambda: versioned_cache(), r"needs namespace=: write @versioned_cache\(namespace="),  # type: ignore[call-arg]
+        (lambda: Cache().versioned(ttl="5m"), r"needs namespace=: write @versioned_cache\(namespace="),
         (lambda: Cache().versioned(lambda n: n), r"takes options and no function: write @versioned_cache\(namespace="),
         (lambda: versioned_cache("n"), "takes 'n' only by name"),
         (lambda: versioned_cache(namespace="n", tll=5), r"no option tll=: did you mean ttl=\?"),
@@ -28,7 +30,17 @@ MISSING = object()
         (lambda: Cache(max_entrys=1), r"no option max_entrys=: did you mean max_entries=\?"),
         (lambda: memover.configure(prefx="shop"), r"no option prefx=: did you mean prefix=\?"),
     ],
-    ids=["bare", "bare, of a cache", "positional", "typing error", "unknown", "of Cache", "of configure"],
+    ids=[
+        "bare",
+        "empty",
+        "empty, of a cache",
+        "bare, of a cache",
+        "positional",
+        "typing error",
+        "unknown",
+        "of Cache",
+        "of configure",
+    ],
 )
 def test_wrong_options_are_answered_with_what_to_write(write: Any, told: str) -> None:
     """A `ConfigurationError` at decoration or construction."""
