@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from memover.classes.kinds import Kind, declared, field_names, kind_of
 
-from .canonical import Refused, class_part, composite, encode_part, encode_whole, type_name
+from .canonical import class_part, composite, encode_part, encode_whole
 from .captures import Gathered, is_plain
 from .code import functions_in
+from .refusal import Refused, type_name
 
 if TYPE_CHECKING:
     from types import CodeType

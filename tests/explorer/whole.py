@@ -23,6 +23,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 import memover.cache
 import memover.runtime.bare
+import memover.runtime.direct
 import memover.runtime.function
 import memover.runtime.heart
 import memover.runtime.hit
@@ -40,6 +41,7 @@ from memover.runtime.run import run as run_flow
 from memover.stores.near import Item
 from memover.stores.redis import scripts
 from memover.stores.redis.commands import Command, RedisCommands
+from memover.stores.redis.direct import Direct
 from memover.stores.redis.resp import PureReader
 from memover.stores.redis.watch import RedisWatch
 from tests.explorer.server import Server
@@ -111,6 +113,12 @@ class Whole:
     slow: bool = False
     returns: bool = True
     """Whether the tier must be served from again, when everything has come to rest."""
+
+    def process(self, at: int) -> Process:
+        return Process(self, at)
+
+    def run(self, processes: Sequence[Process]) -> Run:
+        return Run(self, processes)
 
 
 # -- what an actor waits for --------------------------------------------------------------------------------------------------
@@ -299,6 +307,10 @@ class WholeStore(RedisCommands):
     async def afetch(self, key: Key) -> Seen:
         raise AssertionError("nobody awaits here")
 
+    def direct(self) -> Direct | None:
+        store: Any = self
+        return None if self.spread else Direct(store)
+
     def identity(self) -> str:
         return "world"
 
@@ -335,7 +347,7 @@ class Process:
         self.background = Background()
         self.heart_actor: Actor | None = None
         self.warm: Warm | None = None
-        store = WholeStore(self, spread=scenario.spread)
+        store = self.store(scenario)
         memover.stores.near._tiers = self.tiers
         memover.cache.open_store = lambda *args, **options: store
         self.cache = Cache("redis://world", prefix=PREFIX, ttl=None)
@@ -349,6 +361,9 @@ class Process:
         (self.function,) = [each for each in state.functions if each.policy.namespace == NAMESPACE]
         self.state = state
         self.key = self.function.lookup()(1)
+
+    def store(self, scenario: Whole) -> Any:
+        return WholeStore(self, spread=scenario.spread)
 
     def remember(self, held: Any) -> None:
         """Remember what there is when the entry is near."""
@@ -441,13 +456,13 @@ _NO_TIER = SimpleNamespace(items={}, cells={}, wanted={}, fence=0.0, ready=False
 _run: list[Run] = []
 
 
-def loads(x: int) -> int:
+def loads(x: int) -> Any:
     """The function of this world: it reads the truth when it begins."""
     run = _run[0]
     truth = run.truth
-    if run.scenario.slow:
+    if run.scenario.slow and run.current is not None:
         run.wait(Ready("ends its load"))
-    return truth
+    return run.value_of(truth)
 
 
 @dataclass
@@ -462,6 +477,9 @@ class Settled:
 
 class Run:
     """A schedule as far as it has come."""
+
+    held: Any
+    """What the store holds."""
 
     def __init__(self, scenario: Whole, processes: Sequence[Process]) -> None:
         _run[:] = [self]
@@ -494,14 +512,24 @@ class Run:
             tag_clock_key(PREFIX).encode(),
         ]
         self.entry, self.lease = entry.encode(), lease_key(entry).encode()
-        self.server = Server((*self.names, self.entry, self.lease))
-        self.held: Any = (None,) * len(self.server.keys)
+        self.server = self.new_server()
+        self.held = (None,) * len(self.server.keys)
         if scenario.warm:
             self._warm()
         for place, (at, script) in enumerate(scenario.actors):
             process = self.processes[at]
             name = f"{script.__name__.replace('_', ' ')} ({process.letter})"
             self.add(process, name, _bound(script, self, process)).place = place
+
+    def new_server(self) -> Any:
+        return Server((*self.names, self.entry, self.lease))
+
+    def value_of(self, truth: int) -> Any:
+        """What a load makes of the truth."""
+        return truth
+
+    def truth_in(self, value: Any) -> int:
+        return int(value)
 
     def _warm(self) -> None:
         """Process 0 has its entry near. It comes there once; later schedules begin with what was there then."""
@@ -563,11 +591,14 @@ class Run:
 
     def floor(self, process: Process) -> int:
         """The least value that a call which begins now may be answered with: see P3."""
-        return max(
+        floor = max(
             (each.truth for each in self.settled
              if each.process == process.at or (each.everywhere and self.time - each.at > (BOUND if self.scenario.near else -1))),
             default=0,
         )  # fmt: skip
+        if self.current is not None:
+            self.current.history.append(floor)  # its caller knows it from now on
+        return floor
 
     # -- going on -----------------------------------------------------------------------------------------------------------
 
@@ -641,6 +672,8 @@ class Run:
         found += self._faults()
         if self.left:
             found.append(Choice(("time passes",), self._second))
+        if not found and self.excused and not self.quiet() and self.server.get(self.held, self.lease) is not None:
+            found.append(Choice(("the lease runs out, since nothing else can happen",), self.expire))
         return found
 
     def _of(self, actor: Actor) -> Iterator[Choice]:
@@ -962,6 +995,7 @@ def world() -> Iterator[None]:
         (heart, "socket", SimpleNamespace(socketpair=lambda: (Bell(),) * 2)),
         (heart, "_wait", idle),
         (memover.runtime.loading, "perf_counter", lambda: 0.0),
+        (memover.runtime.direct, "perf_counter", lambda: 0.0),
         (function.new_nonce, "__defaults__", (random,)),
         (RedisWatch, "_readable", lambda self: self._socket.readable()),
         (memover.cache, "open_store", memover.cache.open_store),
