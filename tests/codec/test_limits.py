@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import re
 import struct
@@ -20,6 +21,7 @@ from memover.codec.compression import ZLIB, expand
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import extension
 from memover.codec.mv1.limits import COLLISIONS_LIMIT, MAP_LIMIT
+from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, Writer
 from memover.errors import DamagedEntry, UnencodableValue
 from tests.codec import things as t
 from tests.codec.same import same
@@ -211,3 +213,26 @@ def test_frames_that_expand_are_damage(library: str) -> None:
     assert "compressed" in read(frame(table, library, compression="zstd"))
     assert "compressed" in read(frame(table, library, compression="lz4"))
     assert "rows" in read(frame(pa.table({"a": pa.nulls(200_000_000)}), library))
+
+
+def test_a_large_result_leaves_nothing_to_the_garbage_collector() -> None:
+    """The room that encoding it took is free at once: so is that of one that is refused."""
+
+    def writers() -> list[Writer]:
+        return [each for each in gc.get_objects() if type(each) is Writer and each._packer is not None]
+
+    codec = ValueCodec()
+    gc.collect()
+    gc.disable()
+    before = writers()
+    try:
+        codec.encode([b"x" * KEEP_LIMIT_BYTES])
+        with pytest.raises(UnencodableValue):
+            codec.encode([b"x" * KEEP_LIMIT_BYTES, Unknown()])
+        assert [each for each in writers() if each not in before] == []
+    finally:
+        gc.enable()
+
+
+class Unknown:
+    pass

@@ -99,6 +99,7 @@ class ValueCodec:
             if raised_beneath(error):
                 raise
             writer = Writer(self._find, self._handlers)
+        payload = b""
         try:
             payload = writer.write(value, self._handlers)
         except UnencodableValue:
@@ -109,9 +110,12 @@ class ValueCodec:
             if odd or from_outside(error):
                 raise
             raise explain(value, error, self._children, self._label) from error
-        # A packer keeps the room of its largest output.
-        if len(payload) < KEEP_LIMIT_BYTES:
-            self._writers.append(writer)
+        finally:
+            # A packer keeps the room of its largest output.
+            if 0 < len(payload) < KEEP_LIMIT_BYTES:
+                self._writers.append(writer)
+            else:
+                writer.close()
         return payload
 
     def decode(self, data: bytes | memoryview) -> Any:

@@ -60,7 +60,7 @@ class Writer:
 
     def __init__(self, find: Callable[[type], Callable[[Any, Writer], Any]], handlers: Any) -> None:
         self._find = find
-        self._packer = self._new_packer(handlers, None)
+        self._packer: Any = self._new_packer(handlers, None)
         self._wide: Any = None
         self._reset()
 
@@ -130,6 +130,10 @@ class Writer:
         finally:
             if self._used:
                 self._reset()
+
+    def close(self) -> None:
+        """Free the packer's room. Packer and writer refer to each other: it would stay until the next garbage collection."""
+        self._packer = self._wide = None
 
     def _look_at_parts(self) -> None:
         self._unsure = self._unsure or _hides(self._parts)

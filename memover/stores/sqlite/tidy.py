@@ -119,7 +119,8 @@ class Tidier:
                 if file.count(sql.SWEEP_PIECES, (parts, _PIECES), deadline) < _PIECES:
                     file.count(sql.FORGET, (parts, now), deadline)
             return True
-        if self._evict((pages - free) * page_bytes + wanted - self._max_bytes, deadline):
+        # Two steps early: what is written until the next one has room, with the rest of its pages.
+        if self._evict((pages - free) * page_bytes + wanted + 2 * self._step_bytes - self._max_bytes, deadline):
             return True
         if free > _VACUUM_PAGES and free * 8 > pages:
             file.script(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})", deadline)
