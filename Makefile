@@ -15,7 +15,7 @@ PYTEST := $(PY) -m pytest $(XDIST)
 TYPED := memover $(wildcard tests/typing) tests/servers
 # What depends on the interpreter's version most and takes little time: what `make check` runs on every one.
 # Not every byte of every payload turned over: that takes as long as all the others.
-QUICK := tests/test_package.py tests/keys tests/engine tests/face \
+QUICK := tests/test_package.py tests/test_floors.py tests/keys tests/engine tests/face tests/examples/test_examples.py \
 	$(filter-out tests/codec/test_hostile.py,$(wildcard tests/codec/test_*.py))
 
 help: ## This list

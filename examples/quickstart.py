@@ -22,7 +22,7 @@ import memover
 from memover import CachedFunction, versioned_cache
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
-MODULES = ("argparse", "ast", "datetime", "doctest", "inspect", "pdb", "subprocess", "tarfile", "typing", "zipfile")
+MODULES = ("argparse", "ast", "difflib", "doctest", "inspect", "pdb", "subprocess", "tarfile", "typing", "zipfile")
 BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.BoolOp, ast.IfExp, ast.comprehension)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -98,7 +98,7 @@ WATCHED = {
     "_signal", "_thread", "asyncio", "atexit", "concurrent", "contextvars", "multiprocessing", "os", "queue", "random", "sched",
     "select", "selectors", "signal", "socket", "sqlite3", "ssl", "subprocess", "threading", "time",
 }  # fmt: skip
-NEWER = {"annotationlib", "compression"}
+NEWER = {"annotationlib", "compression", "tomllib"}
 """Of the standard library of Pythons newer than the oldest that is supported."""
 
 

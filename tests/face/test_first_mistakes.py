@@ -21,7 +21,7 @@ MISSING = object()
     ("write", "told"),
     [
         (lambda: versioned_cache(lambda n: n), r"takes options and no function: write @versioned_cache\(namespace="),
-        (lambda: versioned_cache(), r"needs namespace=: write @versioned_cache\(namespace="),  # type: ignore[call-arg]
+        (versioned_cache, r"needs namespace=: write @versioned_cache\(namespace="),  # type: ignore[call-arg]
         (lambda: Cache().versioned(ttl="5m"), r"needs namespace=: write @versioned_cache\(namespace="),
         (lambda: Cache().versioned(lambda n: n), r"takes options and no function: write @versioned_cache\(namespace="),
         (lambda: versioned_cache("n"), "takes 'n' only by name"),

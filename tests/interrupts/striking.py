@@ -28,6 +28,8 @@ _TESTS = str(Path(__file__).resolve().parents[1])
 # pytest plugin may wrap anything.
 _NOT_OURS = ("logging/__init__.py", "importlib", "_pytest", "linecache.py", "traceback.py", "warnings.py")
 _inside: dict[CodeType, int] = {}
+# From Python 3.12 on, what `sys.settrace` installs hears of bytecodes only if some frame has asked for them before.
+sys._getframe().f_trace_opcodes = True
 
 
 def _belongs(code: CodeType) -> int:

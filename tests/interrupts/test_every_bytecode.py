@@ -77,6 +77,6 @@ def test_a_cache_that_swallows_is_caught(make: Callable[..., Bench], monkeypatch
             return self.__wrapped__(*args, **kwargs)
 
     monkeypatch.setattr(type(bench.plain), "__call__", swallowing)  # before the slot of each object
-    _, wrong = interrupted_at_every(OPERATIONS["hit"], Limit, make, 8)
+    _, wrong = interrupted_at_every(OPERATIONS["hit"], Limit, make, 16)
     assert len(wrong) >= 4
     assert all("swallowed" in one for one in wrong), wrong

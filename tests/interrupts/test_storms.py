@@ -59,6 +59,11 @@ class Steps:
         else:
             bench.cache.invalidate_tags(f"x:{x}")
 
+    def until(self, enough: Callable[[], bool]) -> None:
+        """Steps until one was struck, also where that was swallowed: after the value was there, or by the interpreter."""
+        while not enough():
+            self.step()
+
     def compare(self, x: int, value: Any) -> None:
         if value != {"x": x, "v": 0}:  # the source does not move here: only a value of another call can be wrong
             self.wrong.append((x, value))
@@ -111,8 +116,7 @@ def _signals(error: type[BaseException], make: Callable[..., Bench], strikes: in
                 )  # again, where the first was swallowed
                 try:
                     armed = True
-                    while len(sent) == known:  # one may be swallowed after the value was there, or by the interpreter
-                        steps.step()
+                    steps.until(lambda known=known: len(sent) > known)
                 except error as caught:
                     if caught not in sent:
                         raise

@@ -42,12 +42,12 @@ def fill_without_tokens(_: int = 0) -> Callable[[], None]:
 
 def own_invalidation_by_message_only(_: int = 0) -> Callable[[], None]:
     """The tier hears of this process's invalidations from the server alone."""
-    import memover.cache
-    import memover.definition
+    import memover.runtime.invalidations
+    import memover.runtime.operations
     import memover.runtime.state
 
-    modules = (memover.cache, memover.definition, memover.runtime.state)
-    real = memover.cache.moved
+    modules = (memover.runtime.invalidations, memover.runtime.operations, memover.runtime.state)
+    real = memover.runtime.invalidations.moved
 
     def nothing(names: Sequence[bytes]) -> None:
         return None
