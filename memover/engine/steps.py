@@ -27,6 +27,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from memover.errors import raised_beneath
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
@@ -44,11 +46,30 @@ __all__ = [
     "Step",
     "Steps",
     "Together",
+    "itself",
+    "returned",
 ]
 
 T = TypeVar("T")
 POSTED: Any = object()
 """The answer of a `Send` whose commands were sent, and whose answers will be told of later."""
+
+
+def returned(stop: StopIteration) -> Any:
+    """What a generator returned. A StopIteration that other code raised meanwhile, a signal handler say, is raised again."""
+    if raised_beneath(stop):
+        raise stop
+    return stop.value
+
+
+def itself(error: BaseException) -> BaseException:
+    """An exception as it was raised: Python makes a RuntimeError of a StopIteration that leaves a generator (PEP 479), and
+    flows are generators. One that has left a generator of the user's stays what Python made of it."""
+    stop = error.__cause__
+    if type(error) is not RuntimeError or not isinstance(stop, StopIteration) or stop.__traceback__ is None:
+        return error
+    left = stop.__traceback__.tb_frame.f_globals.get("__name__", "")
+    return stop if left.startswith("memover.") else error
 
 
 class Step(Generic[T]):

@@ -15,7 +15,7 @@ from memover.codec.envelope import pack_marks, read_header, read_plain
 from memover.engine.answers import Outcome, Reading
 from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.many import gather
-from memover.engine.steps import Invoke
+from memover.engine.steps import Invoke, itself
 from memover.errors import ConfigurationError, DamagedEntry, StoreError, raised_by_handler
 from memover.latch import FramePresence, TaskPresence
 from memover.model import Call, Source
@@ -252,7 +252,7 @@ class Batch:
             for value in matched(described, answered):  # which may be of any class
                 values.append(((yield from evaluating(value[0], awaited=function.is_async)),) if value else ())
         except BaseException as raised:
-            error = raised
+            error = itself(raised)
         finally:
             leave(entered)
         seconds, used = perf_counter() - began, entered[0].collector

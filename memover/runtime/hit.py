@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.engine import load as flows
 from memover.engine.answers import Outcome
-from memover.engine.steps import Invoke
+from memover.engine.steps import Invoke, itself
 from memover.errors import StoreError, raised_beneath, raised_by_handler
 from memover.latch import TaskPresence
 from memover.later import later
@@ -176,7 +176,7 @@ def bypassing(call: CachedCall) -> Flow[Outcome]:
         value = yield from Invoke(function.function, call.args, call.kwargs)
         value = opened((yield from evaluating(value, awaited=function.is_async)))
     except BaseException as error:
-        return Outcome(error=error, source=Source.BYPASSED)
+        return Outcome(error=itself(error), source=Source.BYPASSED)
     return Outcome(value, source=Source.BYPASSED)
 
 

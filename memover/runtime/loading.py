@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.codec.faults import from_outside
 from memover.engine.answers import Outcome
-from memover.engine.steps import Invoke
+from memover.engine.steps import Invoke, itself
 from memover.errors import UnencodableValue
 from memover.keys.tags import TooManyTags
 from memover.model import NotCached
@@ -63,7 +63,7 @@ class Loading(Entries):
             if is_lazy(value):
                 value = yield from evaluating(value, awaited=self.is_async)
         except BaseException as raised:
-            error = raised
+            error = itself(raised)
         finally:
             seconds = perf_counter() - began
             leave(entered)

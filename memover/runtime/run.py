@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.clocks import monotonic
 from memover.engine.answers import Outcome
-from memover.engine.steps import Await, Invoke, Run, Send, Sleep, Spawn, Together
+from memover.engine.steps import Await, Invoke, Run, Send, Sleep, Spawn, Together, itself, returned
 from memover.errors import StoreError, raised_beneath, raised_by_handler
 from memover.latch import FramePresence, TaskPresence, inside_section
 from memover.later import later
@@ -46,6 +46,7 @@ def run(steps: Steps[T], call: CachedCall | None = None) -> T:
     The user's function is called from here while the flow is suspended."""
     flow = iter(steps)
     done: Any = None
+    stopped: BaseException | None = None
     presence = None
     if call is not None:
         call.presence = call.flight.presence = presence = FramePresence()
@@ -65,13 +66,22 @@ def run(steps: Steps[T], call: CachedCall | None = None) -> T:
             else:
                 step = flow.send(answer)
     except StopIteration as stop:
-        done = stop.value
+        done = returned(stop)
         return done  # type: ignore[no-any-return]
+    except RuntimeError as error:
+        stopped = itself(error)
+        if stopped is error:
+            stopped = None
+            raise
     finally:
         if call is not None:
             call.function.finish(call, done if done.__class__ is Outcome else None)
             presence.forget()  # type: ignore[union-attr]
         del done  # its error's traceback refers to this frame
+    try:
+        raise stopped
+    finally:
+        del stopped
 
 
 class Stepwise:
@@ -102,6 +112,7 @@ class Stepwise:
             self.call.presence = self.call.flight.presence = self._presence = FramePresence(1)
         flow, answer, error = self.flow, self.answer, self.error
         raised: BaseException | None = None
+        stopped: BaseException | None = None
         self.answer = self.error = None
         try:
             while True:
@@ -122,10 +133,19 @@ class Stepwise:
                 except BaseException as failure:
                     error = failure
         except StopIteration as stop:
-            self.done = stop.value
+            self.done = returned(stop)
             return None
+        except RuntimeError as failure:
+            stopped = itself(failure)
+            if stopped is failure:
+                stopped = None
+                raise
         finally:
             error = raised = None  # their tracebacks refer to this frame
+        try:
+            raise stopped
+        finally:
+            del stopped
 
     def end(self) -> None:
         """The owner is about to return or to raise: followers go on."""
@@ -152,7 +172,7 @@ async def arun(steps: Steps[T]) -> T:
             else:
                 step = flow.send(answer)
     except StopIteration as stop:
-        result: T = stop.value
+        result: T = returned(stop)
         return result
 
 
@@ -394,12 +414,16 @@ async def _atogether(step: Together[T]) -> list[T]:
         return result
 
     tasks = [asyncio.ensure_future(one(flow)) for flow in step.flows]
+    closing = False
     try:
         return [await task for task in tasks]
+    except GeneratorExit:  # behind which nothing can be awaited
+        closing = True
+        raise
     finally:
         for task in tasks:
             task.cancel()
-        if tasks:
+        if tasks and not closing:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -16,7 +16,7 @@ from memover.codec.envelope import KIND_VALUE, Header
 from memover.codec.faults import from_outside
 from memover.engine.answers import Outcome
 from memover.engine.marks import MARKS_LIMIT, together
-from memover.engine.steps import Invoke
+from memover.engine.steps import Invoke, itself
 from memover.errors import DamagedEntry
 from memover.model import Source
 from memover.runtime.dependencies import enter, leave
@@ -66,7 +66,7 @@ class Upgrading:
                 value = yield from Invoke(step.function, (step.plain(value),))
                 value = yield from evaluating(value, awaited=function.is_async)
         except BaseException as error:
-            return self._failed(error)
+            return self._failed(itself(error))
         finally:
             leave(entered)
         used = entered[0].collector
@@ -111,7 +111,7 @@ class Upgrading:
             _check(function, value)
             function.encode(value)
         except Exception as error:
-            return self._failed(error)
+            return self._failed(itself(error))
         sealed = function.packed(
             self._call,
             value,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from memover.engine.steps import Send
+from memover.engine.steps import Send, returned
 from memover.engine.store import TOKEN_MARGIN_MS
 from memover.engine.tokens import parse
 from memover.errors import StoreUnavailable
@@ -113,7 +113,7 @@ def side_by_side(together: Sequence[Steps[T]]) -> Flow[list[T]]:
         try:
             waiting[at] = (flow, next(flow))
         except StopIteration as stop:
-            results[at] = stop.value
+            results[at] = returned(stop)
     while waiting:
         steps = [step for _, step in waiting.values()]
         whole: Send[list[Any]] = Send(
@@ -128,6 +128,6 @@ def side_by_side(together: Sequence[Steps[T]]) -> Flow[list[T]]:
             try:
                 following[at] = (flow, flow.send([next(answers) for _ in step.commands]))
             except StopIteration as stop:
-                results[at] = stop.value
+                results[at] = returned(stop)
         waiting = following
     return [results[at] for at in range(len(flows))]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from memover.clocks import monotonic
-from memover.engine.steps import POSTED
+from memover.engine.steps import POSTED, returned
 from memover.errors import StoreError, StoreUnavailable, raised_beneath
 from memover.loops import in_thread
 from memover.model import MISSING
@@ -267,7 +267,7 @@ class RedisLink:
             while True:
                 exchanges = journey.send(self._visits(exchanges, step.urgent, step.once))
         except StopIteration as stop:
-            answers: list[Any] = stop.value
+            answers: list[Any] = returned(stop)
             return answers
 
     def complete(self, steps: Steps[T]) -> T:
@@ -283,7 +283,7 @@ class RedisLink:
                 else:
                     step = flow.send(answers)
         except StopIteration as stop:
-            result: T = stop.value
+            result: T = returned(stop)
             return result
 
     def visit(self, node: Node | None, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
@@ -366,7 +366,7 @@ class RedisLink:
                     )
                 exchanges = journey.send(replies)
         except StopIteration as stop:
-            answers: list[Any] = stop.value
+            answers: list[Any] = returned(stop)
             return answers
 
     async def _avisit(
@@ -483,7 +483,7 @@ class RedisLink:
             while True:
                 exchanges = journey.send(self._visits(exchanges, False, False))
         except StopIteration as stop:
-            answers = stop.value
+            answers = returned(stop)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise translated(answer, self.address)
