@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from memover.errors import StoreError
 from memover.stores.sqlite import statements
 from memover.stores.sqlite.file import File
-from memover.stores.sqlite.reading import Reader
 from memover.stores.sqlite.tokens import Tokens
 from memover.stores.sqlite.writing import Writer
 from tests.explorer.on_file import FileProcess, OnFile
@@ -141,15 +140,6 @@ def a_locked_file_is_no_failure() -> Callable[[], None]:
 
 def the_file_is_not_looked_at_again() -> Callable[[], None]:
     return replaced(File, "unmoved", lambda self: True)
-
-
-def pieces_of_any_entry_will_do() -> Callable[[], None]:
-    """A long entry whose pieces have gone is answered with what is left, the one before with those of the new one."""
-
-    def whole(self: Any, key: Any, raw: bytes, size: int, parts: int, deadline: Any) -> bytes:
-        return b"".join((raw, *(piece for (piece,) in self._file.rows(statements.READ_PIECES, (parts,), deadline))))
-
-    return replaced(Reader, "whole", whole)
 
 
 MUTANTS: tuple[Mutant, ...] = (
