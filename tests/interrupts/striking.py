@@ -85,6 +85,9 @@ class _Tracer:
             caller = frame.f_back
             if caller is None or caller.f_trace is None:
                 return None
+        frame.f_trace = (
+            self.inside
+        )  # in this order: from 3.13 on, bytecodes are asked for of the code of a frame that is traced
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         self._step(frame, -1)
