@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memover.engine import lease
 from memover.engine.alone import alone
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
 
-__all__ = ["follow", "stands"]
+__all__ = ["follow", "joined", "stands"]
 
 POLL_FIRST_SECONDS = 0.005
 POLL_LAST_SECONDS = 0.1
@@ -48,11 +48,7 @@ def follow(call: CachedCall, grant: Grant, deadline: float, arrival: int) -> Flo
                 yield from alone(call, arrival)
             )  # that load waits, in the end, for the one that this call is part of
         else:
-            try:
-                yield from Await(flight, left)
-            finally:
-                function.end_wait(call, flight)
-            shared = call.own(flight.outcome)
+            shared = yield from _outcome(call, flight, left)
         if shared is not None and (yield from stands(call, grant.reading, shared.marks)):
             return shared
         reading = yield from call.look()
@@ -63,6 +59,26 @@ def follow(call: CachedCall, grant: Grant, deadline: float, arrival: int) -> Flo
             return (yield from alone(call, arrival))
         if not lease.is_held(reading.lease, holder):
             return None
+
+
+def joined(call: CachedCall, flight: Any, deadline: float) -> Flow[Outcome | None]:
+    """Wait for a load that had not asked for its lease yet when this call came. None: it gave nothing to share.
+
+    It reads its tokens, asks for its lease and runs the function after this call began, so whatever had been invalidated by
+    then is in it: as in a load of this call's own (P1, P2), nothing needs to be compared."""
+    function = call.function
+    if not function.begin_wait(call, flight):
+        return None
+    return (yield from _outcome(call, flight, deadline - function.monotonic()))
+
+
+def _outcome(call: CachedCall, flight: Any, seconds: float) -> Flow[Outcome | None]:
+    """What a load comes to, as this call's own. The wait has been noted."""
+    try:
+        yield from Await(flight, seconds)
+    finally:
+        call.function.end_wait(call, flight)
+    return call.own(flight.outcome)
 
 
 def stands(call: CachedCall, reading: Reading, marks: Marks | None) -> Flow[bool]:

@@ -5,8 +5,9 @@ The rules that make the promises hold, each with a mutant in the tests that brea
 1.  The tokens in an entry were read before its load began (P1).
 2.  The lease is taken before the load, and only its holder may store: an invalidation of the call deletes the lease
     and so stops every load under way from storing (P2).
-3.  A load is shared by lease token, never by key: a caller that comes after an invalidation finds the lease gone, or taken
-    under other tokens, and so cannot join a load begun before it (P1, P2).
+3.  A load under way is shared by lease token, never by key: a caller that comes after an invalidation finds the lease gone, or
+    taken under other tokens, and so cannot join a load begun before it (P1, P2). Only a load that has not even asked for its
+    lease is shared by key: it begins after all who join it (`follow.joined`).
 4.  What was waited for is judged like anything else that was read, by the terms of the caller that waited.
 5.  Losing the lease, the store or the race only ever means "return the value, do not store it".
 6.  Without the store, a load is shared only by callers that came before it began (P1), one at a time (P6).
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from memover.engine.alone import alone, storeless
 from memover.engine.answers import Outcome, Reading
-from memover.engine.follow import follow
+from memover.engine.follow import follow, joined
 from memover.engine.judge import FRESH
 from memover.engine.marks import MARKS_LIMIT, captured, coarse, together, with_late
 from memover.engine.reading import answer
@@ -42,6 +43,7 @@ __all__ = [
     "get",
     "give_back",
     "granted",
+    "joined",
     "judged",
     "keep",
     "lead",
@@ -134,12 +136,13 @@ def rescue(call: CachedCall, failed: Outcome) -> Outcome:
     return failed if outcome is None else outcome
 
 
-def obtain(call: CachedCall) -> Flow[Outcome]:
-    """Take the lease and load, or share the load of another caller that has it."""
+def obtain(call: CachedCall, deadline: float | None = None) -> Flow[Outcome]:
+    """Take the lease and load, or share the load of another caller that has it. `deadline`: of a wait that began before."""
     function = call.function
     arrival = function.arrive()
     token = function.new_token()
-    deadline = function.monotonic() + function.wait_seconds
+    if deadline is None:
+        deadline = function.monotonic() + function.wait_seconds
     return (yield from granted(call, None, token, arrival, deadline))
 
 

@@ -85,6 +85,8 @@ class Function(CallNames, LastAnswers):
         self.let_go, self.abandon, self.orphan = state.leases.let_go, state.leases.abandon, state.leases.orphan
         self.post, self.withdraw = state.leases.post, state.leases.withdraw
         self.refreshing: dict[bytes, float] = {}
+        self.coming: dict[bytes, Flight] = {}
+        """By entry, the flights whose first step is still to come; see `engine.follow.joined`."""
         self.near: Tier | None = None if policy.near is None or state.store.local else state.near(policy.near)
         self.auditor: Auditor | None = None
         if policy.audit:
@@ -96,6 +98,7 @@ class Function(CallNames, LastAnswers):
     def after_fork(self) -> None:
         """In a child: no refresh of the parent is under way here."""
         self.refreshing = {}
+        self.coming = {}
 
     # -- calls ----------------------------------------------------------------------------------------------------------
 
@@ -133,6 +136,11 @@ class Function(CallNames, LastAnswers):
         flight = self.state.unleased.begin(call.key.entry, call.flight)
         call.unleased = flight is call.flight
         return flight
+
+    def set_off(self, call: CachedCall) -> None:
+        """The call begins: from now on nobody joins it who has not learned its lease token from the store."""
+        if self.coming.get(call.key.entry) is call.flight:
+            self.coming.pop(call.key.entry, None)
 
     def begin_wait(self, call: CachedCall, flight: Any) -> bool:
         """Note that the loads which this call is part of wait for another; False when that one cannot end before this call.

@@ -81,7 +81,18 @@ async def aabsent(
     call = function.call(key, args, kwargs)
     if is_loading(function, key.entry):
         return await abypass(function, call)
-    return await adrive(_flow_after(call, error, seen), call, began)
+    if seen is None or seen.raw is not None or function.soft_name is not None or INSIDE.get() is not None:
+        return await adrive(_flow_after(call, error, seen), call, began)
+    # With no entry and no stale window, the next thing that the call does is to ask for the lease.
+    flight = function.coming.get(key.entry)
+    if flight is None or not flight.present():
+        return await adrive(_flow_after(call, error, seen), call, began, first=True)
+    deadline = function.monotonic() + function.wait_seconds
+    call.found_nothing(call.reading(seen))
+    shared = await arun(flows.joined(call, flight, deadline))
+    if shared is None:
+        return await adrive(flows.obtain(call, deadline), call, began)
+    return settled(shared, call, began)
 
 
 def general(
@@ -239,8 +250,11 @@ def running_loop(call: CachedCall) -> asyncio.AbstractEventLoop:
         raise asyncio_only(function.name) from None
 
 
-async def adrive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True) -> Any:
-    """Run a call's flow in a task of its own and return or raise what it came to."""
+async def adrive(
+    flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True, first: bool = False
+) -> Any:
+    """Run a call's flow in a task of its own and return or raise what it came to. `first`: until its first step, others may
+    join it (see `engine.follow.joined`)."""
     loop = running_loop(call)
     task = loop.create_task(_fly(flow, call))
     call.presence = call.flight.presence = TaskPresence(task, loop)
@@ -255,6 +269,8 @@ async def adrive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup:
                 raise
 
     call.flight.abandon = abandon
+    if first:
+        function.coming[call.key.entry] = call.flight
     try:
         outcome = await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -265,6 +281,9 @@ async def adrive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup:
                 task.cancel()
                 await asyncio.wait({task})
         raise
+    finally:
+        if first:
+            function.set_off(call)  # a task that is cancelled before its first step never comes to that
     if lookup:
         function.looked_up(call, outcome, perf_counter() - began)
     else:
@@ -278,6 +297,7 @@ async def adrive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup:
 async def _fly(flow: Flow[Outcome], call: CachedCall) -> Outcome:
     outcome: Outcome | None = None
     function: Any = call.function
+    function.set_off(call)
     try:
         outcome = await arun(flow)
         return outcome

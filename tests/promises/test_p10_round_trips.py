@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from memover import Cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +50,33 @@ def test_a_miss_is_three_commands(redis_server: RedisServer, redis_way: Way, f: 
     with counted(redis_server) as calls:
         redis_way.run(f(2))
     assert calls == ["MGET", "script", "script"]
+
+
+def test_tasks_that_miss_together_do_not_each_ask_for_the_lease(
+    redis_server: RedisServer, redis_url: str, prefix: str
+) -> None:
+    """Of 100 tasks that find no entry, those that come before the first of them asks for the lease wait for it."""
+    loads: list[int] = []
+
+    async def crowd() -> list[str]:
+        cache = Cache(redis_url, prefix=prefix)
+
+        @cache.versioned(namespace="crowd")
+        async def f(x: int) -> int:
+            loads.append(x)
+            await asyncio.sleep(0.05)
+            return x
+
+        await f(0)
+        with counted(redis_server) as calls:
+            assert await asyncio.gather(*(f(1) for _ in range(100))) == [1] * 100
+        assert f.cache_info().waits == 99
+        await cache.aclose()
+        return calls
+
+    calls = asyncio.run(crowd())
+    assert loads == [0, 1]
+    assert calls.count("script") < 100, "as many requests as callers"
 
 
 @pytest.mark.parametrize("entries", [0, 1, 5000])
