@@ -60,15 +60,19 @@ class Opening:
                 raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old: memover needs 3.35 or newer.")
             check_file_system(self.path)
             self._checked = True
+        beside = self.path + "-lock"
+        if not os.path.exists(beside):
+            self._is_there()  # before anything is made beside a file that is not ours
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        return lock(self.path + "-lock", deadline, 2)
+        return lock(beside, deadline, 2)
 
     def connect(self, deadline: float) -> Connection:
         """A connection to a store that has been looked at; it is begun if there is none."""
         pause = _PAUSE_FIRST_SECONDS
         damaged = False
         while True:
-            self._inspect()
+            if not self._is_there():
+                self._begin()
             self._mend_modes()
             connection = None
             try:
@@ -126,25 +130,23 @@ class Opening:
 
     # -- looking, beginning, moving aside -----------------------------------------------------------------------------------
 
-    def _inspect(self) -> None:
-        """See that a store is at the path, or begin one. Raises `ConfigurationError` for a file that is not one of ours."""
+    def _is_there(self) -> bool:
+        """Whether a store is at the path; False where one is to be begun. Raises `ConfigurationError` for a file that is none."""
         try:
             state = os.stat(self.path)
+            if not stat.S_ISREG(state.st_mode):
+                raise ConfigurationError(f"{self.path} is not a file: give the path of a file, or of none yet.")
+            if state.st_size == 0:
+                return False
+            file = state.st_dev, state.st_ino
+            descriptor = self._headers.get(file)
+            if descriptor is None:
+                for left, known in list(self._headers.items()):
+                    if os.fstat(known).st_nlink == 0 and self._headers.pop(left, None) is not None:
+                        os.close(known)  # gone for everybody: there are no locks to lose
+                descriptor = self._headers[file] = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except FileNotFoundError:
-            self._begin(None)
-            return
-        if not stat.S_ISREG(state.st_mode):
-            raise ConfigurationError(f"{self.path} is not a file: give the path of a file, or of none yet.")
-        if state.st_size == 0:
-            self._begin(state.st_mode)
-            return
-        file = state.st_dev, state.st_ino
-        descriptor = self._headers.get(file)
-        if descriptor is None:
-            for left, known in list(self._headers.items()):
-                if os.fstat(known).st_nlink == 0 and self._headers.pop(left, None) is not None:
-                    os.close(known)  # gone for everybody: there are no locks to lose
-            descriptor = self._headers[file] = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            return False
         head = _head(descriptor)
         if not head.startswith(_MAGIC):
             raise ConfigurationError(
@@ -161,8 +163,10 @@ class Opening:
                 f"{self.path} is a memover store of format {version}, newer than this memover's ({USER_VERSION}), and was not "
                 f"touched: give another path, or upgrade memover."
             )
+        return True
 
-    def _begin(self, mode: int | None) -> None:
+    def _begin(self) -> None:
+        mode = stat.S_IMODE(os.stat(self.path).st_mode) if os.path.exists(self.path) else None  # that of an empty file
         # Made under another name and put in place whole: whoever is killed in the middle leaves no half of a store.
         directory, name = os.path.split(self.path)
         for found in os.listdir(directory):
@@ -190,7 +194,7 @@ class Opening:
         finally:
             connection.close()
         if mode is not None:
-            os.chmod(made, stat.S_IMODE(mode))
+            os.chmod(made, mode)
         os.replace(made, self.path)
         sync_directory(self.path)
 
@@ -212,6 +216,8 @@ class Opening:
 
 
 def _head(descriptor: int) -> bytes:
+    if hasattr(os, "pread"):  # any thread may look
+        return os.pread(descriptor, _HEADER_BYTES, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return os.read(descriptor, _HEADER_BYTES)
 
