@@ -28,6 +28,7 @@ from memover.runtime.nonce import new_nonce
 from memover.runtime.upgrades import Upgrading
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Mapping
 
     from memover.engine.answers import Sealed
@@ -85,8 +86,9 @@ class Function(CallNames, LastAnswers):
         self.let_go, self.abandon, self.orphan = state.leases.let_go, state.leases.abandon, state.leases.orphan
         self.post, self.withdraw = state.leases.post, state.leases.withdraw
         self.refreshing: dict[bytes, float] = {}
-        self.coming: dict[bytes, Flight] = {}
-        """By entry, the flights whose first step is still to come; see `engine.follow.joined`."""
+        self.coming: dict[tuple[bytes, AbstractEventLoop], Flight] = {}
+        """By entry and loop, the flights whose first step is still to come; see `engine.follow.joined`. Those of another loop
+        are not joined: it may have been stopped before that step."""
         self.near: Tier | None = None if policy.near is None or state.store.local else state.near(policy.near)
         self.auditor: Auditor | None = None
         if policy.audit:
@@ -137,10 +139,11 @@ class Function(CallNames, LastAnswers):
         call.unleased = flight is call.flight
         return flight
 
-    def set_off(self, call: CachedCall) -> None:
+    def set_off(self, call: CachedCall, loop: AbstractEventLoop) -> None:
         """The call begins: from now on nobody joins it who has not learned its lease token from the store."""
-        if self.coming.get(call.key.entry) is call.flight:
-            self.coming.pop(call.key.entry, None)
+        at = call.key.entry, loop
+        if self.coming.get(at) is call.flight:
+            self.coming.pop(at, None)
 
     def begin_wait(self, call: CachedCall, flight: Any) -> bool:
         """Note that the loads which this call is part of wait for another; False when that one cannot end before this call.

@@ -84,7 +84,7 @@ async def aabsent(
     if seen is None or seen.raw is not None or function.soft_name is not None or INSIDE.get() is not None:
         return await adrive(_flow_after(call, error, seen), call, began)
     # With no entry and no stale window, the next thing that the call does is to ask for the lease.
-    flight = function.coming.get(key.entry)
+    flight = function.coming.get((key.entry, running_loop(call)))
     if flight is None or not flight.present():
         return await adrive(_flow_after(call, error, seen), call, began, first=True)
     deadline = function.monotonic() + function.wait_seconds
@@ -269,8 +269,8 @@ async def adrive(
                 raise
 
     call.flight.abandon = abandon
-    if first:
-        function.coming[call.key.entry] = call.flight
+    if first and not call.token:  # else the loop's task factory is an eager one, and the lease has been asked for
+        function.coming[call.key.entry, loop] = call.flight
     try:
         outcome = await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -283,7 +283,7 @@ async def adrive(
         raise
     finally:
         if first:
-            function.set_off(call)  # a task that is cancelled before its first step never comes to that
+            function.set_off(call, loop)  # a task that is cancelled before its first step never comes to that
     if lookup:
         function.looked_up(call, outcome, perf_counter() - began)
     else:
@@ -297,7 +297,7 @@ async def adrive(
 async def _fly(flow: Flow[Outcome], call: CachedCall) -> Outcome:
     outcome: Outcome | None = None
     function: Any = call.function
-    function.set_off(call)
+    function.set_off(call, asyncio.get_running_loop())
     try:
         outcome = await arun(flow)
         return outcome
