@@ -248,9 +248,12 @@ class FaultyProxy:
         await self._stop_listening()
         if self._placeholder is not None:
             self._placeholder.close()
-        for task in self._tasks:
+        for _ in range(5):  # what was accepted at the last moment has its task some turns later
+            await asyncio.sleep(0)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
