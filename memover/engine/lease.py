@@ -16,7 +16,7 @@ FAILED_MS = 1000
 
 def stamp(tokens: Sequence[bytes | None]) -> bytes:
     """The tokens a lease is taken under, as text."""
-    return b",".join(token or b"" for token in tokens)
+    return b",".join([token or b"" for token in tokens])
 
 
 def held(token: str, under: bytes) -> bytes:
