@@ -129,8 +129,8 @@ def section(function: F) -> F:
 
 
 def inside_section() -> bool:
-    """Whether the caller interrupted a section of its own thread, under a latch or marked. Other threads may then wait for that section, so
-    the caller must not wait for them."""
+    """Whether the caller interrupted a section of its own thread, one under a latch or a marked one. Other threads may then wait
+    for that section, so the caller must not wait for them."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code in _sections:

@@ -201,7 +201,7 @@ class RedisLink:
                     return MISSING
                 raise self.failed(None, failure) from None
             if answer.__class__ in _WORDS or answer is POSTED:
-                if connection.era == pool.era:
+                if connection.era == pool.era:  # `pool.give`, without a frame that would hold the connection
                     pool.idle.append(connection)
                     if pool.waiting:
                         pool.ring()
