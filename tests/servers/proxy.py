@@ -11,6 +11,7 @@ import contextlib
 import socket
 import struct
 import threading
+import weakref
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,14 +37,18 @@ class _Flow(Enum):
 class _Connection:
     """One client's connection and ours to the server."""
 
-    def __init__(self, client: asyncio.StreamWriter) -> None:
-        self.client = client
+    def __init__(self, accepted: socket.socket) -> None:
+        self.accepted = accepted
+        self.client: asyncio.StreamWriter | None = None
         self.server: asyncio.StreamWriter | None = None
         self.lost_bytes = False
         self.stranded = False
 
     def reset(self) -> None:
         """Close both ends with RST: what a crashed host or an impatient firewall sends."""
+        if self.client is None:
+            with contextlib.suppress(OSError):
+                self.accepted.shutdown(socket.SHUT_RDWR)
         for writer in (self.client, self.server):
             if writer is not None:
                 sock = writer.get_extra_info("socket")
@@ -77,10 +82,11 @@ class FaultyProxy:
         self._rate = 0.0
         self._cut_after: int | None = None
         self._open: set[_Connection] = set()
+        self._writers: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._changed = asyncio.Event()
-        self._listener: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         # Bound but not listening while connections are refused, so that nobody else takes the port.
         self._placeholder: socket.socket | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-proxy", daemon=True)
@@ -219,11 +225,14 @@ class FaultyProxy:
         if self._placeholder is not None:
             self._placeholder.close()
             self._placeholder = None
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port, reuse_address=True)
-        self.port = self._listener.sockets[0].getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._loop.add_reader(self._listener, self._accept, self._listener)
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
+            self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
             self._placeholder = socket.socket()
@@ -248,36 +257,48 @@ class FaultyProxy:
         await self._stop_listening()
         if self._placeholder is not None:
             self._placeholder.close()
-        for _ in range(5):  # what was accepted at the last moment has its task some turns later
-            await asyncio.sleep(0)
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+        for writer in tuple(self._writers):  # those, too, that wait for a peer to read the rest
+            writer.transport.abort()
+        await asyncio.sleep(0)  # the loop closes what is aborted in its next turn
+        for connection in self._open:
+            connection.accepted.close()  # those whose task never began
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        connection = _Connection(writer)
-        self._open.add(connection)
+    def _accept(self, listener: socket.socket) -> None:
+        # Not asyncio.start_server(): a connection that it is accepting while the server is closed is left open.
         try:
-            with contextlib.suppress(OSError):
-                back, connection.server = await asyncio.open_connection(self._server.host, self._server.port)
-                await self._until_either_ends(
-                    self._pump_requests(connection, reader, connection.server),
-                    self._pump_answers(connection, back),
-                )
-        except asyncio.CancelledError:
-            connection.reset()  # swallowed: asyncio logs a cancelled connection callback as an error
-        finally:
-            connection.close()
-            self._open.discard(connection)
-            self._tasks.discard(task)
+            accepted, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        self.connections += 1
+        connection = _Connection(accepted)
+        self._open.add(connection)
+        self._begin(self._serve(connection))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _serve(self, connection: _Connection) -> None:
+        requests, connection.client = await asyncio.open_connection(sock=connection.accepted)
+        self._writers.add(connection.client)
+        with contextlib.suppress(OSError):
+            answers, connection.server = await asyncio.open_connection(self._server.host, self._server.port)
+            self._writers.add(connection.server)
+            await self._until_either_ends(
+                self._pump_requests(connection, requests, connection.server),
+                self._pump_answers(connection, answers, connection.client),
+            )
+        connection.close()
+        self._open.discard(connection)
 
     async def _until_either_ends(self, *pumps: Coroutine[Any, Any, None]) -> None:
-        tasks = [asyncio.ensure_future(pump) for pump in pumps]
+        tasks = [self._begin(pump) for pump in pumps]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -302,7 +323,9 @@ class FaultyProxy:
             self.bytes_up += len(chunk)
             await writer.drain()
 
-    async def _pump_answers(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
+    async def _pump_answers(
+        self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         while chunk := await reader.read(_CHUNK):
             if self._delay:
                 await asyncio.sleep(self._delay)
@@ -318,12 +341,12 @@ class FaultyProxy:
                 chunk = chunk[: self._cut_after]
                 self._cut_after = None if cut else self._cut_after - len(chunk)
             while self._drip and len(chunk) > 1:
-                connection.client.write(chunk[:1])
+                writer.write(chunk[:1])
                 chunk = chunk[1:]
                 self.bytes_down += 1
                 await asyncio.sleep(self._drip)
-            connection.client.write(chunk)
+            writer.write(chunk)
             self.bytes_down += len(chunk)
-            await connection.client.drain()
+            await writer.drain()
             if cut:
                 return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
 import signal
 import socket
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@contextmanager
+@contextlib.contextmanager
 def user_of(url: str, timeout: float = 5.0) -> Iterator[redis.Redis]:
     """A client as an application makes one, without retries."""
     with redis.Redis.from_url(
@@ -506,6 +508,32 @@ def test_a_refusing_proxy_keeps_its_port_and_takes_it_up_again(proxied: FaultyPr
     assert proxied.port == port
     with user_of(proxied.url) as client:
         assert client.ping()
+
+
+def test_a_proxy_that_is_closed_while_clients_connect_leaves_nothing_open(redis_server: RedisServer) -> None:
+    gc.collect()
+    with warnings.catch_warnings(record=True) as unclosed:
+        warnings.simplefilter("always", ResourceWarning)
+        for _ in range(20):
+            _close_among_clients(FaultyProxy(redis_server))
+        gc.collect()
+    assert [str(warning.message) for warning in unclosed] == []
+
+
+def _close_among_clients(proxy: FaultyProxy) -> None:
+    crowd = [threading.Thread(target=_connect_until_refused, args=(proxy.port,)) for _ in range(2)]
+    for one in crowd:
+        one.start()
+    wait_until(lambda: proxy.connections >= 4, "clients that connect")
+    proxy.close()
+    for one in crowd:
+        one.join(10)
+
+
+def _connect_until_refused(port: int) -> None:
+    with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+        while True:
+            held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1))
 
 
 def test_a_proxy_carries_tls_and_credentials(start_redis: Callable[..., RedisServer]) -> None:
