@@ -21,9 +21,9 @@ from memover.latch import FramePresence, TaskPresence
 from memover.model import Call, Source
 from memover.options import at_least
 from memover.runtime.dependencies import INSIDE, enter, is_loading, leave
-from memover.runtime.hit import bypassed, own_tokens
+from memover.runtime.hit import bypassed
 from memover.runtime.near import fill, in_use, near, ticket_of
-from memover.runtime.results import aevaluated, evaluated, evaluating, opened
+from memover.runtime.results import evaluating, opened
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
@@ -268,14 +268,7 @@ class Batch:
         return self._bypass(call) if is_loading(self.function, call.key.entry) else None
 
     def _bypass(self, call: CachedCall) -> Flow[Outcome]:
-        if names := own_tokens(call):
-            try:
-                tokens = yield from call.ensure(names)
-            except StoreError as error:
-                self.function.store_failed(call.key, error)
-                bypassed(call, names, None)
-            else:
-                bypassed(call, names, tokens)
+        yield from bypassed(call)
         outcome = yield from self.function.load(call)
         outcome.source, outcome.marks = Source.BYPASSED, ()
         return outcome
@@ -320,7 +313,7 @@ def answer_many(
 ) -> list[Outcome | Hit]:
     """Answer calls together, in their order; see `Batch` for the options and `CachedFunction.map`."""
     if function.observers.disabled():
-        return [_disabled(function, args, kwargs, options["progress"]) for args, kwargs in arguments]
+        return run(_disabled(function, arguments, options["progress"]))
     batch = Batch(function, lookup, arguments, **options)
     presence = FramePresence()
     try:
@@ -335,7 +328,7 @@ async def aanswer_many(
 ) -> list[Outcome | Hit]:
     """As `answer_many`, awaited."""
     if function.observers.disabled():
-        return [await _adisabled(function, args, kwargs, options["progress"]) for args, kwargs in arguments]
+        return await arun(_disabled(function, arguments, options["progress"]))
     batch = Batch(function, lookup, arguments, **options)
     presence = TaskPresence.of_current()
     try:
@@ -346,28 +339,18 @@ async def aanswer_many(
 
 
 def _disabled(
-    function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any], progress: Callable[[int], object] | None
-) -> Outcome:
-    function.disabled()
-    try:
-        value = opened(evaluated(function.function(*args, **kwargs)))
-        outcome = Outcome(value, source=Source.BYPASSED)
-    except Exception as error:
-        outcome = Outcome(error=error, source=Source.BYPASSED)
-    if progress is not None:
-        progress(1)
-    return outcome
-
-
-async def _adisabled(
-    function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any], progress: Callable[[int], object] | None
-) -> Outcome:
-    function.disabled()
-    try:
-        value = opened(await aevaluated(await function.function(*args, **kwargs)))
-        outcome = Outcome(value, source=Source.BYPASSED)
-    except Exception as error:
-        outcome = Outcome(error=error, source=Source.BYPASSED)
-    if progress is not None:
-        progress(1)
-    return outcome
+    function: Function, arguments: Sequence[CallArguments], progress: Callable[[int], object] | None
+) -> Flow[list[Outcome | Hit]]:
+    """The function itself for each call, where caching is turned off."""
+    outcomes: list[Outcome | Hit] = []
+    for args, kwargs in arguments:
+        function.disabled()
+        try:
+            value = yield from Invoke(function.function, args, kwargs)
+            value = opened((yield from evaluating(value, awaited=function.is_async)))
+            outcomes.append(Outcome(value, source=Source.BYPASSED))
+        except Exception as error:
+            outcomes.append(Outcome(error=itself(error), source=Source.BYPASSED))
+        if progress is not None:
+            progress(1)
+    return outcomes

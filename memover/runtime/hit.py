@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
+    from memover.engine.answers import Marks
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
     from memover.engine.store import Seen
@@ -155,7 +156,7 @@ async def _served_or_flown(function: Function, call: CachedCall, began: float) -
     return result_of(found)
 
 
-def own_tokens(call: CachedCall) -> tuple[bytes, ...]:
+def _own_tokens(call: CachedCall) -> tuple[bytes, ...]:
     """The tokens that stand for a call of a function inside a load of its own, in the loads between the two; () where no
     load between them tracks what it uses."""
     inside = current()
@@ -167,22 +168,25 @@ def own_tokens(call: CachedCall) -> tuple[bytes, ...]:
     return (*call.names, function.call_name(call.key))
 
 
-def bypassed(call: CachedCall, names: tuple[bytes, ...], tokens: Any) -> None:
-    """The function is run inside a load of its own, under these tokens; None when the store did not give them."""
-    if call.collector is not None:
-        known = tokens is not None and not call.function.late
-        call.collector.use((*zip(names, tokens or ()), call.function.version_mark) if known else None)
+def bypassed(call: CachedCall) -> Flow[None]:
+    """Have the loads that a call is inside of depend on it, although it runs its function itself."""
+    function, collector, names = call.function, call.collector, _own_tokens(call)
+    if collector is None or not names:
+        return
+    marks: Marks | None = None
+    try:
+        tokens = yield from call.ensure(names)
+        if not function.late:
+            marks = (*zip(names, tokens), function.version_mark)
+    except StoreError as error:
+        function.store_failed(call.key, error)
+    collector.use(marks)
 
 
 def bypassing(call: CachedCall) -> Flow[Outcome]:
     """The function itself, for a call inside a load of its own: to wait for that load would be to wait for oneself."""
     function: Any = call.function
-    if names := own_tokens(call):
-        try:
-            bypassed(call, names, (yield from call.ensure(names)))
-        except StoreError as error:
-            function.store_failed(call.key, error)
-            bypassed(call, names, None)
+    yield from bypassed(call)
     try:
         value = yield from Invoke(function.function, call.args, call.kwargs)
         value = opened((yield from evaluating(value, awaited=function.is_async)))
