@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from memover.stores.survey import Survey
 
-__all__ = ["Line", "Reports", "Watcher", "combined"]
+__all__ = ["Line", "Reports", "Watcher", "combined", "nines", "number_text", "time_text"]
 
 _SCAN_SECONDS = 0.1
 """How long one look goes on with the scan for new processes; the next one goes on where it ended."""
@@ -73,6 +73,50 @@ class Line:
     def errors_per_second(self) -> float:
         """Loads that raised, and answers that the store did not give."""
         return self.rates.get("load_errors", 0.0) + self.rates.get("store_errors", 0.0)
+
+    def texts(self) -> dict[str, str]:
+        """The row as people read it, by column: in the terminal and on the page."""
+        ratio, rates = self.hit_ratio, self.rates
+        return {
+            "version": str(self.version),
+            "processes": str(self.processes),
+            "calls": number_text(self.calls_per_second),
+            "ratio": "–" if ratio is None else f"{ratio:.1%}",
+            "near": number_text(rates.get("near_hits", 0.0)),
+            "loads": number_text(rates.get("loads", 0.0)),
+            "p50": time_text(quantile(self.loads, 0.5)),
+            "p95": time_text(quantile(self.loads, 0.95)),
+            "waits": number_text(rates.get("waits", 0.0)),
+            "stale": number_text(rates.get("stale", 0.0)),
+            "errors": number_text(self.errors_per_second),
+            "agreement": nines(self.agreement, self.totals.get("audits", 0)),
+        }
+
+
+def number_text(value: float) -> str:
+    """Three digits, or all before the point; a dash for zero."""
+    if value == 0:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def time_text(seconds: float | None) -> str:
+    """Seconds, or milliseconds below one; a dash where there are none."""
+    if seconds is None:
+        return "–"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+
+
+def nines(agreement: float | None, audits: int) -> str:
+    """A share as nines: 99.97 %; `100 %` of how many where none differed; a dash without audits."""
+    if agreement is None:
+        return "–"
+    if agreement == 1:
+        return f"100 % of {audits:,}"
+    digits = 0
+    while round(agreement * 100, digits) >= 100 and digits < 8:
+        digits += 1
+    return f"{agreement * 100:.{max(1, digits)}f} %"
 
 
 @dataclass(frozen=True)

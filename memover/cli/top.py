@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from memover.cli.reports import Line, Reports, Watcher
+from memover.cli.reports import Line, Reports, Watcher, number_text
 from memover.cli.running import Column, Place, ago, count_of, document, on_store, table, visible
 from memover.errors import StoreError
 from memover.runtime.counters import quantile
@@ -28,7 +28,7 @@ from memover.runtime.counters import quantile
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-__all__ = ["Screen", "nines", "sparkline", "top"]
+__all__ = ["Screen", "sparkline", "top"]
 
 _TICK_SECONDS = 1.0
 _HISTORY = 120
@@ -77,34 +77,6 @@ def top(url: str | None, prefix: str | None, form: str, lockfile: str | None, on
 # -- once ------------------------------------------------------------------------------------------------------------------
 
 
-def _number(value: float) -> str:
-    if value == 0:
-        return "–"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _share(ratio: float | None) -> str:
-    return "–" if ratio is None else f"{ratio:.1%}"
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
-
-
-def nines(agreement: float | None, audits: int) -> str:
-    """A share as nines: 99.97 %; `100 %` of how many where none differed; a dash without audits."""
-    if agreement is None:
-        return "–"
-    if agreement == 1:
-        return f"100 % of {audits:,}"
-    digits = 0
-    while round(agreement * 100, digits) >= 100 and digits < 8:
-        digits += 1
-    return f"{agreement * 100:.{max(1, digits)}f} %"
-
-
 _COLUMNS = (
     Column("function", style="cyan"),
     Column("version", right=True),
@@ -123,23 +95,16 @@ _COLUMNS = (
 
 
 def _cells(line: Line) -> list[str | Text]:
-    ratio, errors = line.hit_ratio, line.errors_per_second
-    colour = "dim" if ratio is None else "green" if ratio >= _GOOD else "yellow" if ratio >= _FAIR else "red"
-    differ = line.totals.get("disagreements", 0)
+    ratio = line.hit_ratio
+    styles = {
+        "ratio": "dim" if ratio is None else "green" if ratio >= _GOOD else "yellow" if ratio >= _FAIR else "red",
+        "errors": "bold red" if line.errors_per_second else "dim",
+        "agreement": "bold red" if line.totals.get("disagreements", 0) else "",
+    }
+    cells = {name: visible(text) for name, text in line.texts().items()}
     return [
         visible(line.namespace),
-        visible(str(line.version)),
-        str(line.processes),
-        _number(line.calls_per_second),
-        Text(_share(ratio), style=colour),
-        _number(line.rates.get("near_hits", 0.0)),
-        _number(line.rates.get("loads", 0.0)),
-        _time(quantile(line.loads, 0.5)),
-        _time(quantile(line.loads, 0.95)),
-        _number(line.rates.get("waits", 0.0)),
-        _number(line.rates.get("stale", 0.0)),
-        Text(_number(errors), style="bold red" if errors else "dim"),
-        Text(nines(line.agreement, line.totals.get("audits", 0)), style="bold red" if differ else ""),
+        *(Text(text, style=styles[name]) if name in styles else text for name, text in cells.items()),
     ]
 
 
@@ -158,7 +123,7 @@ def _summary(found: Reports) -> str:
     calls = sum(line.calls_per_second for line in found.lines)
     return (
         f"{count_of(len(found.reports), 'process', 'processes')} (memover {releases}), the oldest started {ago(oldest)}; "
-        f"{_number(calls)} calls/s; reported every {found.interval:g} s"
+        f"{number_text(calls)} calls/s; reported every {found.interval:g} s"
     )
 
 

@@ -29,7 +29,7 @@ from starlette.routing import Route
 from memover.cli.running import nearest
 from memover.errors import MemoverError
 from memover.web.guard import Guard
-from memover.web.pages import Page, cells, grade, path_of
+from memover.web.pages import Page, grade, path_of
 from memover.web.watch import Watch
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class _Routes:
                 {
                     **line.facts(),
                     "path": path_of(line.namespace),
-                    "cells": cells(line),
+                    "cells": line.texts(),
                     "grade": grade(line),
                     "spark": self.watch.spark(line.namespace, line.version),
                 }

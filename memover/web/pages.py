@@ -7,9 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from memover.cli.reports import time_text
 from memover.cli.running import ago, count_of, size_of, visible
-from memover.cli.top import nines
-from memover.runtime.counters import quantile
 from memover.web.watch import AGES, SIZES
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from memover.cli.running import Place
     from memover.web.watch import Contents, Namespace
 
-__all__ = ["Page", "cells", "text"]
+__all__ = ["Page", "text"]
 
 _VERDICTS = {"fresh": "good", "ok": "good", "stale": "fair", "warn": "fair"}
 _MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
@@ -44,36 +43,6 @@ COLUMNS = (
 def text(value: object) -> str:
     """A value as text that is safe between tags and in quoted attributes, every character of it visible."""
     return escape(visible(str(value)), quote=True)
-
-
-def _number(value: float) -> str:
-    if value == 0:
-        return "–"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
-
-
-def cells(line: Line) -> dict[str, str]:
-    """What stands in a row of the table of functions, by column."""
-    return {
-        "version": str(line.version),
-        "processes": str(line.processes),
-        "calls": _number(line.calls_per_second),
-        "ratio": "–" if line.hit_ratio is None else f"{line.hit_ratio:.1%}",
-        "near": _number(line.rates.get("near_hits", 0.0)),
-        "loads": _number(line.rates.get("loads", 0.0)),
-        "p50": _time(quantile(line.loads, 0.5)),
-        "p95": _time(quantile(line.loads, 0.95)),
-        "waits": _number(line.rates.get("waits", 0.0)),
-        "stale": _number(line.rates.get("stale", 0.0)),
-        "errors": _number(line.errors_per_second),
-        "agreement": nines(line.agreement, line.totals.get("audits", 0)),
-    }
 
 
 def grade(line: Line) -> str:
@@ -166,7 +135,7 @@ class Page:
         return self.whole("Functions", body, "/")
 
     def _row(self, line: Line) -> str:
-        shown = cells(line)
+        shown = line.texts()
         tds = "".join(
             f'<td class="num{" " + grade(line) if name == "ratio" else ""}" data-label="{title}">{text(shown[name])}</td>'
             for name, title in COLUMNS
@@ -244,7 +213,7 @@ class Page:
                 f'<td class="num" data-label="no ttl">{row.no_ttl if row and row.no_ttl else "–"}</td>'
                 f'<td data-label="lock">{row.locked if row else "–"}</td>'
                 f'<td class="num" data-label="processes">{line.processes if line else "–"}</td>'
-                f'<td class="num" data-label="calls/s">{_number(line.calls_per_second) if line else "–"}</td>'
+                f'<td class="num" data-label="calls/s">{line.texts()["calls"] if line else "–"}</td>'
                 f'<td class="num" data-label="hits">{ratio}</td></tr>'
             )
         return (
@@ -311,7 +280,7 @@ class Page:
             expires = header["expires_in"]
             facts += [
                 ("made", text(ago(header["created_at"]))),
-                ("load time", text(_time(header["load_time"]))),
+                ("load time", text(time_text(header["load_time"]))),
                 ("fresh until", text("for ever" if header["fresh_until"] is None else ago(header["fresh_until"]))),
                 ("usable until", text("for ever" if header["usable_until"] is None else ago(header["usable_until"]))),
                 ("expires", text("never" if expires is None else ago(time.time() + expires))),

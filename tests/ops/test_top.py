@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memover.cli.reports import Watcher
-from memover.cli.top import nines, sparkline
+from memover.cli.reports import Watcher, nines
+from memover.cli.top import sparkline
 from memover.stores.survey import open_survey
 from tests.servers import wait_until
 
