@@ -113,7 +113,6 @@ class CachedCall:
         "call_name",
         "call_token",
         "collector",
-        "finished",
         "flight",
         "function",
         "key",
@@ -160,7 +159,6 @@ class CachedCall:
         self.tokens: list[str] = []
         self.unleased = False
         self.refused = False
-        self.finished = False
         self.load_time = 0.0
 
     # -- facts ----------------------------------------------------------------------------------------------------------

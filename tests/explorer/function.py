@@ -182,6 +182,7 @@ class WorldFlight:
 
     abandon = None
     ended = False
+    finished = False
 
     def __init__(self, means: Means, name: FlightName) -> None:
         self.means = means
@@ -341,9 +342,9 @@ class WorldFunction:
     def end_wait(self, call: CachedCall, flight: WorldFlight) -> None: ...
 
     def finish(self, call: CachedCall, outcome: Outcome | None) -> None:
-        if call.finished:
+        if call.flight.finished:
             return
-        call.finished = True
+        call.flight.finished = True
         shared = call.shared if call.shared is not None and outcome is not None else outcome
         self.means.end(call.flight.name, value_of(shared))
 
