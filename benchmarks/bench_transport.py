@@ -22,8 +22,8 @@ import redis.asyncio
 
 from memover.model import Key
 from memover.stores.redis import RedisStore
-from memover.stores.redis.connect import parse_url
 from memover.stores.redis.limits import Limits
+from memover.stores.redis.url import parse_url
 from tests.servers import RedisServer
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ def open_store(
     if text.startswith(_REDIS_SCHEMES):
         # Imported here so that `import memover` and the memory store need no redis-py.
         from memover.stores.redis import RedisStore
-        from memover.stores.redis.connect import parse_url
         from memover.stores.redis.limits import Limits
+        from memover.stores.redis.url import parse_url
 
         if limits["breaker_last_seconds"] < limits["breaker_first_seconds"]:
             raise ConfigurationError("breaker_last= must not be less than breaker_first=.")
@@ -73,7 +73,7 @@ def address_of(url: str) -> str:
     """Where the store of a URL is, without credentials and without opening it. Raises `ConfigurationError`."""
     text = url.lower()
     if text.startswith(_REDIS_SCHEMES):
-        from memover.stores.redis.connect import parse_url
+        from memover.stores.redis.url import parse_url
 
         return parse_url(url).address
     if text in ("memory://", "memory:///"):

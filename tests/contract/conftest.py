@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 def redis_store(url: str, **limits: Any) -> Any:
     from memover.stores.redis import RedisStore
-    from memover.stores.redis.connect import parse_url
     from memover.stores.redis.limits import Limits
+    from memover.stores.redis.url import parse_url
 
     wanted = {
         "socket_timeout": 5.0,

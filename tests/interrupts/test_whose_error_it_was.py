@@ -25,7 +25,7 @@ ASKING = {"raised_beneath", "raised_by_handler", "from_outside"}
 
 ELSEWHERE = {
     # While a URL is read, a function is decorated, or a command looks on: there is no call in the middle.
-    "stores/redis/connect.py": "parse_url _plain_options _node",
+    "stores/redis/url.py": "parse_url _plain_options _node",
     "stores/redis/opening.py": "check_options",
     "stores/redis/scan.py": "_int",
     "runtime/report.py": "read_report",
@@ -45,7 +45,7 @@ ELSEWHERE = {
     "stores/redis/loops.py": "_left",
     "stores/redis/watch.py": "_parse",
     # What was caught is the outcome, or asked about where it is looked at.
-    "runtime/batch.py": "_disabled _adisabled",
+    "runtime/batch.py": "_disabled",
     "runtime/loading.py": "late_names",
     "runtime/observers.py": "span emit",
     "runtime/run.py": "run advance",  # it is raised again, whichever it is

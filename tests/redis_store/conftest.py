@@ -15,8 +15,8 @@ from memover.engine.store import Request, StoredEntry
 from memover.model import MISSING, Key
 from memover.runtime.run import run
 from memover.stores.redis import RedisStore
-from memover.stores.redis.connect import parse_url
 from memover.stores.redis.limits import Limits
+from memover.stores.redis.url import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,7 +19,7 @@ from memover.model import Key
 from memover.runtime.run import run
 from memover.engine.store import Request, StoredEntry
 from memover.stores.redis import RedisStore
-from memover.stores.redis.connect import parse_url
+from memover.stores.redis.url import parse_url
 from memover.stores.redis.limits import Limits
 
 store = RedisStore(parse_url(sys.argv[1]), Limits(20.0, 20.0, 8, 0.25, 2.0))

@@ -368,7 +368,7 @@ def test_aclose_and_use_again(open_store: Any, redis_server: RedisServer, key: K
 def test_a_store_that_is_dropped_closes_its_connections(proxy: FaultyProxy, prefix: str) -> None:
     """A loop that goes on keeps nothing of a store that nobody has any more, and hears what the next one is answered."""
     from memover.stores.redis import RedisStore
-    from memover.stores.redis.connect import parse_url
+    from memover.stores.redis.url import parse_url
     from tests.redis_store.conftest import limits
 
     async def whole() -> None:
@@ -393,7 +393,7 @@ _FORKED = """
 import asyncio, os
 from memover.model import Key
 from memover.stores.redis import RedisStore
-from memover.stores.redis.connect import parse_url
+from memover.stores.redis.url import parse_url
 from memover.stores.redis.limits import Limits
 store = RedisStore(parse_url(args[0]), Limits(5.0, 5.0, 4, 0.25, 2.0))
 key = Key("t:1:f:a", (b"t:gen:f",))
@@ -461,7 +461,7 @@ sys.modules["hiredis"] = None
 import asyncio, os
 from memover.model import Key
 from memover.stores.redis import RedisStore, resp
-from memover.stores.redis.connect import parse_url
+from memover.stores.redis.url import parse_url
 from memover.stores.redis.limits import Limits
 assert resp.new_reader().__class__ is resp.PureReader
 store = RedisStore(parse_url(args[0]), Limits(5.0, 5.0, 4, 0.25, 2.0))

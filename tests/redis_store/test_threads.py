@@ -110,7 +110,7 @@ def test_a_connection_that_is_being_handed_over_is_not_opened_twice(
 def test_a_store_in_a_cycle_closes_its_connections(redis_server: RedisServer, key: Key) -> None:
     """Collected as garbage without having been closed: no socket is left to warn of itself as unclosed."""
     from memover.stores.redis import RedisStore
-    from memover.stores.redis.connect import parse_url
+    from memover.stores.redis.url import parse_url
     from tests.redis_store.conftest import limits
 
     with FaultyProxy(redis_server) as proxy, warnings.catch_warnings(record=True) as warned:
@@ -397,7 +397,7 @@ import os
 from memover.runtime.run import run
 from memover.model import Key
 from memover.stores.redis import RedisStore
-from memover.stores.redis.connect import parse_url
+from memover.stores.redis.url import parse_url
 from memover.stores.redis.limits import Limits
 store = RedisStore(parse_url(args[0]), Limits(5.0, 5.0, 4, 0.25, 2.0))
 key = Key("t:1:f:a", (b"t:gen:f",))

@@ -8,7 +8,7 @@ import pytest
 
 from memover.errors import ConfigurationError, StoreError
 from memover.stores.redis import RedisStore
-from memover.stores.redis.connect import parse_url
+from memover.stores.redis.url import parse_url
 from tests.redis_store.conftest import a_key, limits
 from tests.servers import RedisServer, free_port
 

@@ -5,7 +5,8 @@ commands, keyvalue          each store method as a flow of commands, written onc
 store                       the store: these methods, the read of a hit, and its life
 link                        from commands to nodes and back: scripts, routing, breaker, errors, once for both
 cluster                     which node answers for a key, and what to do when that changes
-connect, opening            what a URL says; connections made by redis-py within a time limit
+url, opening                what a URL says; connections made by redis-py within a time limit
+faults                      which errors are the server's or the network's, and what each becomes
 resp                        bytes of commands and answers
 connection, pool            the connections of threads
 mux, loops                  the connections of event loops, shared by their tasks

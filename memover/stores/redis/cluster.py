@@ -14,10 +14,10 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MasterDownError, MovedError
 
 from memover.errors import StoreTimeout, StoreUnavailable, raised_by_handler
-from memover.stores.redis.connect import lost, translated
+from memover.stores.redis.faults import lost, translated
 
 if TYPE_CHECKING:
-    from memover.stores.redis.connect import Node
+    from memover.stores.redis.url import Node
 
 __all__ = ["Exchanges", "Hops", "Topology"]
 

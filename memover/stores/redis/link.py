@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from memover.clocks import monotonic
 from memover.engine.steps import POSTED, returned
@@ -21,13 +21,13 @@ from memover.errors import StoreError, StoreUnavailable, raised_beneath
 from memover.loops import in_thread
 from memover.model import MISSING
 from memover.stores.redis.cluster import Exchanges, Topology
-from memover.stores.redis.connect import ValueFault, lost, translated
 from memover.stores.redis.connection import WHOLE_BYTES
+from memover.stores.redis.faults import FAULTS, ValueFault, last_word, lost, translated, transport_error
 from memover.stores.redis.limits import FLOOR_BYTES, LARGE_BYTES
 from memover.stores.redis.loops import Homes
 from memover.stores.redis.mux import Lost
 from memover.stores.redis.opening import Opener, check_options
-from memover.stores.redis.pool import Pool, ends
+from memover.stores.redis.pool import Pool
 from memover.stores.redis.resp import pack
 
 if TYPE_CHECKING:
@@ -36,18 +36,16 @@ if TYPE_CHECKING:
     from memover.engine.steps import Send, Steps
     from memover.stores.breaker import Breaker
     from memover.stores.redis.asking import Command
-    from memover.stores.redis.connect import Node, Target
     from memover.stores.redis.connection import Connection
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line, Opening
     from memover.stores.redis.scripts import Script
+    from memover.stores.redis.url import Node, Target
 
 __all__ = ["RedisLink"]
 
 T = TypeVar("T")
 Journey = Generator[Exchanges, "list[list[Any]]", "list[Any]"]
-_OURS = (RedisError, OSError)
-"""What is the transport's fault, or the server's. Anything else that is raised here comes from outside and goes on (P17)."""
 _SHORT_BYTES = WHOLE_BYTES // 2
 """Arguments of this size are no longer than WHOLE_BYTES when they are packed, with a script of ours beside them."""
 _QUICK_SECONDS, _MANY_IN_A_ROW = 0.005, 32
@@ -193,7 +191,7 @@ class RedisLink:
                 if posted is None:
                     connection.posted = None  # this call itself hears of it
                 pool.discard(connection)
-                failure = self.transport_error(error)
+                failure = transport_error(error)
                 if failure is None:
                     raise
                 if lost(failure):
@@ -208,7 +206,7 @@ class RedisLink:
                 else:
                     pool.discard(connection)
             else:
-                (pool.discard if ends(answer) else pool.give)(connection)
+                (pool.discard if last_word(answer) else pool.give)(connection)
                 self._answered(pool.breaker, None, (answer,))
         finally:
             connection = (
@@ -243,7 +241,7 @@ class RedisLink:
             pool.settle(seconds)
         except StoreError:
             pass  # told to whoever is to hear of it
-        except _OURS as error:
+        except FAULTS as error:
             self.failed(None, error)
 
     def exchange(self, step: Any) -> list[Any]:
@@ -319,7 +317,7 @@ class RedisLink:
             visit.connection = pool.begin(visit.packed, visit.count, visit.end, urgent, once)
         except StoreError as error:
             visit.error = error
-        except _OURS as error:
+        except FAULTS as error:
             visit.error = self.failed(visit.node, error)
 
     def _finish(self, visit: _Visit, urgent: bool, once: bool) -> list[Any]:
@@ -331,7 +329,7 @@ class RedisLink:
             answers = pool.finish(connection, visit.packed, visit.end, urgent, once)
         except StoreError as error:
             return [error] * visit.count
-        except _OURS as error:
+        except FAULTS as error:
             return [self.failed(visit.node, error)] * visit.count
         self._answered(pool.breaker, visit.node, answers)
         return answers
@@ -414,18 +412,12 @@ class RedisLink:
                 if error.sent and len(packed) >= FLOOR_BYTES:
                     raise self.failed(node, ValueFault(f"{len(packed)} bytes were not taken: {error}")) from None
                 raise self.failed(node, error) from None
-            except _OURS as error:
+            except FAULTS as error:
                 if large and lane is not home.lane(node, True, False):
                     continue  # the server gives no second connection
                 raise self.failed(node, error) from None
             self._answered(breaker, node, answers if count > 1 else (answers,))
             return answers
-
-    def transport_error(self, error: BaseException) -> Exception | None:
-        """The error if it is the transport's or the server's; None if it comes from outside and has to go on (P17)."""
-        if isinstance(error, BlockingIOError):
-            return TimeoutError("the time limit is over")
-        return error if isinstance(error, _OURS) else None
 
     # -- what came of it ----------------------------------------------------------------------------------------------------
 

@@ -24,9 +24,9 @@ from memover.stores.redis.opening import Crowded, Opening
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from memover.stores.redis.connect import Node
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line
+    from memover.stores.redis.url import Node
 
 __all__ = ["Home", "Homes", "Lane"]
 

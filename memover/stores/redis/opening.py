@@ -30,7 +30,7 @@ from memover.errors import ConfigurationError, raised_by_handler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memover.stores.redis.connect import Node, Target
+    from memover.stores.redis.url import Node, Target
 
 __all__ = ["Crowded", "Line", "Opening", "Opener", "check_options"]
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from memover.clocks import monotonic
-from memover.errors import StoreUnavailable, raised_beneath, raised_by_handler
-from memover.stores.redis.connect import ValueFault, lost
+from memover.errors import raised_beneath, raised_by_handler
 from memover.stores.redis.connection import Connection
+from memover.stores.redis.faults import ValueFault, exhausted, last_word, lost, timely
 from memover.stores.redis.limits import FLOOR_BYTES
 from memover.stores.redis.opening import Crowded, Opening
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line
 
-__all__ = ["Pool", "ends", "exhausted"]
+__all__ = ["Pool"]
 
 _CHECK_SECONDS = 0.05
 _START_SECONDS = 0.25
@@ -237,20 +237,25 @@ class Pool:
             try:
                 connection.send(packed, count, end)
             except OSError as failure:
-                error = _said(failure)
-                again = used and not once and lost(error)
-                fault = _value_fault(connection, packed, error, again)
-                self.discard(connection)
-                if fault is not None:
-                    raise fault from None
-                if not again:
-                    raise error from None
-                self.close()
+                self._lost(connection, packed, failure, used and not once)
             except BaseException:
                 self.discard(connection)
                 raise
             else:
                 return connection
+
+    def _lost(self, connection: Connection, packed: bytes, failure: Exception, may_repeat: bool) -> None:
+        """An exchange failed, so its connection is closed. Raises the error, unless the commands are to be sent once more:
+        then what is idle is closed as well, for it is no younger."""
+        error = timely(failure)
+        again = may_repeat and lost(error)
+        fault = _value_fault(connection, packed, error, again)
+        self.discard(connection)
+        if fault is not None:
+            raise fault from None
+        if not again:
+            raise error from None
+        self.close()
 
     def _settled(self, connection: Connection) -> bool:
         """Read the answer that nobody waited for; False when the server has hung up. Raises what `begin` raises."""
@@ -260,7 +265,7 @@ class Pool:
         except BaseException as failure:
             self.discard(connection)
             if isinstance(failure, (OSError, RedisConnectionError)):
-                error = _said(failure)
+                error = timely(failure)
                 if lost(error):
                     return False
                 raise error from None
@@ -299,30 +304,17 @@ class Pool:
             try:
                 answers = connection.receive(end)
             except (OSError, RedisConnectionError) as failure:
-                error = _said(failure)
-                again = used and not once and lost(error)
-                fault = _value_fault(connection, packed, error, again)
-                self.discard(connection)
-                if fault is not None:
-                    raise fault from None
-                if not again:
-                    raise error from None
-                self.close()
+                self._lost(connection, packed, failure, used and not once)
             except BaseException:
                 self.discard(connection)
                 raise
             else:
-                if any(isinstance(answer, Exception) and ends(answer) for answer in answers):
+                if any(isinstance(answer, Exception) and last_word(answer) for answer in answers):
                     self.discard(connection)
                 else:
                     self.give(connection)
                 return answers
             connection = self.begin(packed, count, end, urgent)
-
-
-def ends(answer: Exception) -> bool:
-    """Whether this error is the server's last word on its connection."""
-    return "Protocol error" in str(answer)
 
 
 def _value_fault(connection: Connection, packed: bytes, error: Exception, again: bool) -> ValueFault | None:
@@ -335,18 +327,4 @@ def _value_fault(connection: Connection, packed: bytes, error: Exception, again:
         return None
     return ValueFault(
         f"{len(packed)} bytes were not taken: {words or error}. The server may be well; see its proto-max-bulk-len."
-    )
-
-
-def _said(error: Exception) -> Exception:
-    if isinstance(error, BlockingIOError):  # the kernel's time limit
-        return TimeoutError("the time limit is over")
-    return error
-
-
-def exhausted(address: str, connections: int, seconds: float) -> StoreUnavailable:
-    """The error for a call that found all connections in use."""
-    return StoreUnavailable(
-        f"{address}: all {connections} connections stayed in use for {seconds:.2g} s: raise max_connections.",
-        store=address,
     )

@@ -14,15 +14,16 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, ResponseError
 
 from memover.clocks import monotonic
-from memover.stores.redis.connect import parse_url, translated
+from memover.stores.redis.faults import translated
 from memover.stores.redis.limits import Limits
 from memover.stores.redis.store import RedisStore
+from memover.stores.redis.url import parse_url
 from memover.stores.survey import HEAD_LIMIT_BYTES, Facts, Page, Right, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from memover.stores.redis.connect import Node
+    from memover.stores.redis.url import Node
 
 __all__ = ["RedisSurvey"]
 

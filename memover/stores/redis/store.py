@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from memover.model import MISSING
 from memover.stores.redis.asking import Command, Large
 from memover.stores.redis.commands import RedisCommands
-from memover.stores.redis.connect import lost
 from memover.stores.redis.direct import Direct
+from memover.stores.redis.faults import lost, transport_error
 from memover.stores.redis.keyvalue import KeyValueCommands
 from memover.stores.redis.link import RedisLink
 from memover.stores.redis.watch import RedisWatch
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from memover.engine.store import Seen, Store
     from memover.model import Key
     from memover.stores.breaker import Breaker
-    from memover.stores.redis.connect import Node, Target
     from memover.stores.redis.limits import Limits
+    from memover.stores.redis.url import Node, Target
 
 __all__ = ["RedisStore"]
 
@@ -30,7 +30,7 @@ __all__ = ["RedisStore"]
 class RedisStore(KeyValueCommands, RedisCommands):
     """Redis or Valkey; see `memover.engine.store.Store`. A method is one round trip unless it says otherwise.
 
-    `target` is what `connect.parse_url` made of the URL. Nothing is opened before the first exchange. Raises
+    `target` is what `url.parse_url` made of the URL. Nothing is opened before the first exchange. Raises
     `ConfigurationError` for options in the URL that are unknown.
     """
 
@@ -87,7 +87,7 @@ class RedisStore(KeyValueCommands, RedisCommands):
                     except asyncio.CancelledError:
                         raise
                     except Exception as error:
-                        failure = link.transport_error(error)
+                        failure = transport_error(error)
                         if failure is None:
                             raise
                         if not lost(failure):

@@ -1,4 +1,4 @@
-"""What a URL says, and how redis-py's errors are called here.
+"""What a URL says.
 
 A password is never in a message or an address: what a URL contains is named by its place, not quoted.
 """
@@ -11,13 +11,10 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis.connection as sync_connection
-from redis.exceptions import BusyLoadingError, InvalidResponse, ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from memover.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable
+from memover.errors import ConfigurationError
 
-__all__ = ["Node", "Target", "ValueFault", "lost", "parse_url", "translated"]
+__all__ = ["Node", "Target", "parse_url"]
 
 Node = tuple[str, int]
 """Host and port of a server."""
@@ -158,34 +155,3 @@ def _node(text: str, at: int, default_port: int) -> Node:
         raise ConfigurationError(
             f"Number {at} of the servers in the store's URL is not host:port; {_PERCENT}."
         ) from None
-
-
-class ValueFault(RedisError):
-    """What was sent could not be taken although the server may be well: too large, or too slow to send (P16)."""
-
-
-def lost(error: BaseException) -> bool:
-    """Whether the connection itself is gone, as opposed to a server that answered with an error."""
-    return isinstance(error, (RedisConnectionError, OSError)) and not isinstance(
-        error, (BusyLoadingError, TimeoutError)
-    )
-
-
-def translated(error: BaseException, address: str) -> StoreError:
-    """The `StoreError` for an error of redis-py or of a socket: the one place where this is decided."""
-    if isinstance(error, StoreError):
-        return error
-    failure: StoreError
-    if isinstance(error, (RedisTimeoutError, TimeoutError)):
-        failure = StoreTimeout(f"{address} gave no answer in time ({error}).", store=address)
-    elif isinstance(error, ReadOnlyError):
-        failure = StoreUnavailable(
-            f"{address} is a read-only replica: point the URL at the primary, or use redis+sentinel://.", store=address
-        )
-    else:
-        failure = StoreUnavailable(f"{address}: {str(error) or type(error).__name__}", store=address)
-        if isinstance(error, ValueFault) or (
-            isinstance(error, ResponseError) and not isinstance(error, InvalidResponse)
-        ):
-            failure.refused = True
-    return failure
