@@ -87,7 +87,7 @@ def on_redis(title: str, url: str) -> None:
         msgpack.unpackb(client.get(f"{own}:value"))
 
     function(0)
-    connection: Any = cache._state.store.link.pools[None].idle.pop()  # for `bare` alone
+    connection: Any = cache._state.store.link.servers.pools[None].idle.pop()  # for `bare` alone
     generation = function._self_definition.now().function.generation_name
     entry_bytes = client.get(function.key(0))
     for script in (scripts.ACQUIRE, scripts.STORE):

@@ -296,9 +296,7 @@ class WholeStore(RedisCommands):
             exchange=lambda step: process.run.ask(step.commands),
             open_line=lambda route, seconds: process.new_line(),
             complete=run_flow,
-            sentinel=False,
-            forget_map=lambda: None,
-            forget_primary=lambda: None,
+            servers=SimpleNamespace(sentinel=False, forget_map=lambda: None, forget_primary=lambda: None),
         )
 
     def fetch(self, key: Key) -> Seen:

@@ -325,7 +325,7 @@ def test_a_silent_cluster_costs_a_call_one_budget_and_not_one_per_node(
 
 def _breakers(way: Way) -> list[Any]:
     store: Any = way.cache._state.store
-    return list(store.link.breakers.values())
+    return list(store.link.servers.breakers.values())
 
 
 def test_a_map_forgotten_on_the_way_harms_nobody() -> None:

@@ -49,7 +49,7 @@ assert right > 100 and ended > 10, (right, ended)
 assert not store.breaker.tripped
 for key in keys:
     assert store.fetch(key).raw == key.entry
-assert len(store.link.pools[None]._open) <= 8
+assert len(store.link.servers.pools[None]._open) <= 8
 store.close()
 """
 

@@ -39,7 +39,7 @@ class Strike(BaseException):
 
 
 def pool_of(store: RedisStore) -> Pool:
-    pool = store.link.pools[None]
+    pool = store.link.servers.pools[None]
     assert pool is not None
     return pool
 

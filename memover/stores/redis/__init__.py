@@ -3,8 +3,9 @@
 scripts, keyvalue_scripts   the Lua, each with its keys, arguments, answer and why it must be one step
 commands, keyvalue          each store method as a flow of commands, written once for threads and event loops
 store                       the store: these methods, the read of a hit, and its life
-link                        from commands to nodes and back: scripts, routing, breaker, errors, once for both
-cluster                     which node answers for a key, and what to do when that changes
+link                        exchanges with servers, for threads and for event loops
+journey, cluster            from commands to nodes: scripts; which node answers for a key, and what to do when that changes
+servers, visits             breakers, connections and failures of each server; what threads send to several
 url, opening                what a URL says; connections made by redis-py within a time limit
 faults                      which errors are the server's or the network's, and what each becomes
 resp                        bytes of commands and answers

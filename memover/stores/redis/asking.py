@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from memover.engine.steps import Flow, Link, Steps
     from memover.stores.redis.scripts import Script
 
-__all__ = ["Command", "Commands", "Large", "call", "margin", "side_by_side"]
+__all__ = ["Command", "Commands", "KnownScripts", "Large", "call", "margin", "side_by_side"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,30 @@ class Command(NamedTuple):
 
 class Large(bytes):
     """A packed read whose entry was large when it was last seen; see `model.Key.packed`."""
+
+
+class KnownScripts:
+    """Which scripts the servers of one store know, as far as has been heard."""
+
+    def __init__(self) -> None:
+        self._hashes: set[bytes] = set()
+
+    def arguments(self, command: Command) -> tuple[bytes, ...]:
+        """A command as it is sent: a script whole the first time, and by its hash from then on."""
+        script = command.script
+        if script is None:
+            return command.args
+        if script.sha in self._hashes:
+            return (b"EVALSHA", script.sha, *command.args)
+        self._hashes.add(script.sha)
+        return (b"EVAL", script.text, *command.args)
+
+    def forget(self, script: Script | None) -> None:
+        """A server of several does not know this script; None: the one server does not know one, so it has lost them all."""
+        if script is None:
+            self._hashes.clear()
+        else:
+            self._hashes.discard(script.sha)
 
 
 def call(script: Script, keys: Sequence[bytes], *args: bytes) -> Command:

@@ -15,7 +15,7 @@ from memover.errors import raised_beneath, raised_by_handler
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["NOT_ENOUGH", "PureReader", "Reader", "new_reader", "pack", "server_error"]
+__all__ = ["NOT_ENOUGH", "PureReader", "Reader", "new_reader", "pack", "pack_all", "server_error"]
 
 
 class _NotEnough:
@@ -168,3 +168,8 @@ else:
             protocolError=exceptions.InvalidResponse, replyError=server_error, notEnoughData=NOT_ENOUGH
         )
         return reader
+
+
+def pack_all(commands: Sequence[tuple[bytes, ...]]) -> bytes:
+    """Several commands, to be sent together."""
+    return pack(commands[0]) if len(commands) == 1 else b"".join(map(pack, commands))

@@ -45,7 +45,7 @@ class RedisStore(KeyValueCommands, RedisCommands):
         self.sweeps = self.generation_shards > 1
         self._shards_seen = {}
         self.link: RedisLink = RedisLink(target, limits)  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.breaker: Breaker = self.link.breaker(None)
+        self.breaker: Breaker = self.link.servers.breaker(None)
         """Of the one server; a Cluster has one for each node."""
 
     def identity(self) -> str | None:
@@ -53,7 +53,7 @@ class RedisStore(KeyValueCommands, RedisCommands):
         and where it does not tell. Known without a round trip."""
         topology = self.link.topology
         if topology is None:
-            return self.link.identity
+            return self.link.servers.identity
         nodes = topology.primaries()
         return "cluster " + ",".join(sorted(f"{host}:{port}" for host, port in nodes)) if nodes else None
 
@@ -91,7 +91,7 @@ class RedisStore(KeyValueCommands, RedisCommands):
                         if failure is None:
                             raise
                         if not lost(failure):
-                            raise link.failed(None, failure) from None
+                            raise link.servers.failed(None, failure) from None
                         answer = await link.answers(None, packed, 1)
                     return self.seen(key, answer)
             if home.blocking:
@@ -133,7 +133,7 @@ class RedisStore(KeyValueCommands, RedisCommands):
         await self.link.homes.aclose()
 
     def after_fork(self) -> None:
-        self.link.after_fork()
+        self.link.servers.after_fork()
 
 
 if TYPE_CHECKING:

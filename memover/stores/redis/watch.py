@@ -97,7 +97,7 @@ class RedisWatch:
         self._reader = Reader3()
         self._names: list[bytes] = []
         self._everything = False
-        self._sentinel = store.link.sentinel
+        self._sentinel = store.link.servers.sentinel
         self._pulse = pack((b"MGET", coarse)) + (pack((b"ROLE",)) if self._sentinel else b"")
         self._socket: Any = None
         try:
@@ -120,7 +120,7 @@ class RedisWatch:
         try:
             answers = self._asked(self._pulse, 2 if self._sentinel else 1)
             if self._sentinel and not (isinstance(answers[1], list) and answers[1][:1] == [b"master"]):
-                self._store.link.forget_primary()
+                self._store.link.servers.forget_primary()
                 raise RedisConnectionError("the server that Sentinel named as the primary is none any more")
             return self._values(answers[0], 1)[0]
         except (RedisError, OSError) as error:
@@ -226,7 +226,7 @@ class RedisWatch:
 
     def _translated(self, error: BaseException) -> Exception:
         if self._store.spread:
-            self._store.link.forget_map()  # it may be another node's by now
+            self._store.link.servers.forget_map()  # it may be another node's by now
         return translated(error, self._store.address)
 
 

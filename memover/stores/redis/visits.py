@@ -1,0 +1,86 @@
+"""Exchanges with nodes in the calling thread: all are sent before the first answer is read.
+
+What goes wrong on a visit is the answer to each of its commands, as a `StoreError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memover.clocks import monotonic
+from memover.errors import StoreError
+from memover.stores.redis.faults import FAULTS
+from memover.stores.redis.resp import pack_all
+
+if TYPE_CHECKING:
+    from memover.stores.redis.cluster import Exchanges
+    from memover.stores.redis.connection import Connection
+    from memover.stores.redis.servers import Servers
+    from memover.stores.redis.url import Node
+
+__all__ = ["visit_all"]
+
+
+def visit_all(servers: Servers, exchanges: Exchanges, urgent: bool, once: bool) -> list[list[Any]]:
+    """The answers of each node, in the order of the exchanges; see `engine.steps.Send` for `urgent` and `once`."""
+    # In one order for all threads, for each holds a connection while it takes the next, and small pools could lock.
+    visits = [_Visit(node, batch) for node, batch in exchanges]
+    try:
+        for visit in visits if len(visits) == 1 else sorted(visits, key=_by_node):
+            _begin(servers, visit, urgent, once)
+        return [_finish(servers, visit, urgent, once) for visit in visits]
+    except BaseException:
+        for visit in visits:  # cut short: nobody will read those answers
+            if visit.connection is not None:
+                servers.pool(visit.node).discard(visit.connection)
+        raise
+
+
+class _Visit:
+    """A batch for one node: what was sent on which connection, or why it was not."""
+
+    __slots__ = ("connection", "count", "end", "error", "node", "packed")
+
+    def __init__(self, node: Node | None, batch: list[tuple[bytes, ...]]) -> None:
+        self.node = node
+        self.packed = pack_all(batch)
+        self.count = len(batch)
+        self.connection: Connection | None = None
+        self.error: StoreError | None = None
+        self.end = 0.0
+
+
+def _by_node(visit: _Visit) -> Node:
+    assert visit.node is not None, "only a Cluster has several"
+    return visit.node
+
+
+def _begin(servers: Servers, visit: _Visit, urgent: bool, once: bool) -> None:
+    pool, limits = servers.pool(visit.node), servers.limits
+    seconds = limits.seconds_for(len(visit.packed), visit.count)
+    if not pool.idle:
+        seconds = max(seconds, limits.socket_connect_timeout)
+    visit.end = monotonic() + seconds
+    try:
+        if pool.breaker.tripped and not urgent:
+            pool.breaker.check()
+        visit.connection = pool.begin(visit.packed, visit.count, visit.end, urgent, once)
+    except StoreError as error:
+        visit.error = error
+    except FAULTS as error:
+        visit.error = servers.failed(visit.node, error)
+
+
+def _finish(servers: Servers, visit: _Visit, urgent: bool, once: bool) -> list[Any]:
+    connection, visit.connection = visit.connection, None
+    if connection is None:
+        return [visit.error] * visit.count
+    pool = servers.pool(visit.node)
+    try:
+        answers = pool.finish(connection, visit.packed, visit.end, urgent, once)
+    except StoreError as error:
+        return [error] * visit.count
+    except FAULTS as error:
+        return [servers.failed(visit.node, error)] * visit.count
+    servers.answered(pool.breaker, visit.node, answers)
+    return answers
