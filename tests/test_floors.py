@@ -357,7 +357,7 @@ LOCKS = {
     ("stores.memory.entries", "weakref.WeakValueDictionary"),
     ("stores.sqlite.forks", "weakref.WeakValueDictionary"),
     # Programs of their own, which run nobody's functions.
-    ("web.watch", "concurrent.futures.ThreadPoolExecutor"),
+    ("web.overview", "concurrent.futures.ThreadPoolExecutor"),
     ("testing.worker", "threading.Lock"),
     ("testing.worker", "threading.Event"),
     ("testing.workload", "threading.Timer"),

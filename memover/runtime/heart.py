@@ -32,7 +32,7 @@ from memover.latch import FramePresence
 from memover.model import Event
 from memover.runtime.nonce import new_nonce
 from memover.runtime.run import run
-from memover.stores.near import Tier, Watch
+from memover.stores.near import Feed, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ class _Run:
     """One life of the thread: what it knows, and its bell. `stopped` ends it at its next step."""
 
     def __init__(self) -> None:
-        self.watch: Watch | None = None
+        self.feed: Feed | None = None
         self.known: bytes | None = None
         self.due = self.retry_at = self.keep_at = 0.0
         self.retry = _RETRY_FIRST_SECONDS
@@ -78,9 +78,9 @@ class _Run:
 
     def drop(self) -> None:
         """Close what is open."""
-        watch, bell, self.watch, self.bell = self.watch, self.bell, None, ()
-        if watch is not None:
-            watch.close()
+        feed, bell, self.feed, self.bell = self.feed, self.bell, None, ()
+        if feed is not None:
+            feed.close()
         for end in bell:
             end.close()
 
@@ -88,7 +88,7 @@ class _Run:
 class Heart:
     """Keeps the fence of one tier. `staleness` is the least that a function on it asked for."""
 
-    def __init__(self, state: CacheState, open_watch: Callable[[float], Watch]) -> None:
+    def __init__(self, state: CacheState, open_feed: Callable[[float], Feed]) -> None:
         self.tier = Tier(state.near_max_entries, state.near_max_bytes)
         self.staleness = math.inf
         self._runs: dict[int, _Run] = {}
@@ -98,7 +98,7 @@ class Heart:
         self._coarse = state.coarse_name
         self._witness: Witness = state.witness
         self._observers: Observers = state.observers
-        self._open = open_watch
+        self._open = open_feed
         self._fell = False
 
     # -- life -----------------------------------------------------------------------------------------------------------------
@@ -154,39 +154,39 @@ class Heart:
         """Do what is due. Returns what to wait on, and for how many seconds at most."""
         now = boottime()
         try:
-            if run_.watch is None:
+            if run_.feed is None:
                 if now < run_.retry_at:
                     return [], run_.retry_at - now
-                run_.watch = self._open(self._budget())
+                run_.feed = self._open(self._budget())
                 run_.known, run_.due = None, 0.0
-            return self._turn(run_, run_.watch, now)
+            return self._turn(run_, run_.feed, now)
         except StoreError as error:
             return [], self._lost(run_, error)
 
-    def _turn(self, run_: _Run, watch: Watch, now: float) -> tuple[list[Any], float]:
+    def _turn(self, run_: _Run, feed: Feed, now: float) -> tuple[list[Any], float]:
         tier = self.tier
         if run_.due and now - run_.due > self.staleness:
             self._falls(run_, StoreTimeout("the heartbeat was late", store=self._store.address))
-        names, everything = watch.pushed()
+        names, everything = feed.pushed()
         if names:
-            self._look_at(run_, watch, set(names), now)
+            self._look_at(run_, feed, set(names), now)
         if everything:
             tier.fall()
             run_.known, run_.due = None, 0.0
         if now >= run_.due or (tier.asked and now - tier.fence > self.staleness / 2):
-            self._beat(run_, watch)
+            self._beat(run_, feed)
             active = self._active(run_)
             interval = self.staleness / 3
             run_.due = boottime() + (interval if active else max(interval, IDLE_SECONDS))
             if active and now >= run_.keep_at:
                 run_.keep_at = now + KEEP_SECONDS
-                self._keep(run_, watch)
+                self._keep(run_, feed)
         if tier.wanted:
             self._make_sure()
         # What came in between the answers to our own questions makes no socket readable.
-        return watch.sources(), 0.0 if watch.waiting() else max(run_.due - boottime(), 0.0)
+        return feed.sources(), 0.0 if feed.waiting() else max(run_.due - boottime(), 0.0)
 
-    def _look_at(self, run_: _Run, watch: Watch, names: set[bytes], now: float) -> None:
+    def _look_at(self, run_: _Run, feed: Feed, names: set[bytes], now: float) -> None:
         """What the server says has been written. That a token was prolonged is no news: they are looked at before they
         fall."""
         if self._spread:
@@ -195,21 +195,21 @@ class Heart:
             return
         cells = [cell for name in names if (cell := self.tier.cells.get(name)) is not None]
         if cells:
-            for cell, token in zip(cells, watch.tokens([cell.name for cell in cells])):
+            for cell, token in zip(cells, feed.tokens([cell.name for cell in cells])):
                 if cell.token != token:
                     self.tier.moved((cell.name,))
 
-    def _beat(self, run_: _Run, watch: Watch) -> None:
+    def _beat(self, run_: _Run, feed: Feed) -> None:
         tier = self.tier
         sent = boottime()
-        coarse = watch.pulse()
+        coarse = feed.pulse()
         if coarse is None or coarse != run_.known or not tier.ready:
             run_.known = None
             cells = tier.begin_reading()
             if coarse is None:
                 (coarse,) = run(self._store.ensure((self._coarse,), (self._witness.floor(self._coarse),), new_nonce()))
             names = [cell.name for cell in cells]
-            tokens = watch.tokens(names) if names else []
+            tokens = feed.tokens(names) if names else []
             # One that is behind what was seen before is put back by the next call, which finds it in the store.
             self._witness.trusts(names, tokens)
             if not self.runs(run_):
@@ -236,13 +236,13 @@ class Heart:
             return
         self.tier.know(names, tokens)
 
-    def _keep(self, run_: _Run, watch: Watch) -> None:
+    def _keep(self, run_: _Run, feed: Feed) -> None:
         tier = self.tier
         run_.unused = tier.unused(run_.unused)
         names = [name for name, cell in list(tier.cells.items()) if cell.uses and transient(name)]
         for at in range(0, len(names), _BATCH):
             try:
-                watch.keep(names[at : at + _BATCH])
+                feed.keep(names[at : at + _BATCH])
             except StoreError:
                 return  # those that expire are missing at the next beat
 
@@ -260,9 +260,9 @@ class Heart:
     # -- falling ------------------------------------------------------------------------------------------------------------
 
     def _lost(self, run_: _Run, error: StoreError) -> float:
-        watch, run_.watch = run_.watch, None
-        if watch is not None:
-            watch.close()
+        feed, run_.feed = run_.feed, None
+        if feed is not None:
+            feed.close()
         if self.runs(run_):
             self._falls(run_, error)
         wait, run_.retry = run_.retry, min(run_.retry * 2, _RETRY_LAST_SECONDS)
@@ -283,13 +283,13 @@ class Heart:
 
 def heart_of(state: CacheState) -> Heart:
     """The heart of a cache's near tier. Raises `ConfigurationError` where its store can have none."""
-    watch = getattr(state.store, "watch", None)
-    if watch is None:
+    feed = getattr(state.store, "feed", None)
+    if feed is None:
         raise ConfigurationError(
             f"near=: {state.store.address} is a store that a near cache cannot follow: leave near= out, or use Redis."
         )
     coarse, prefixes = state.coarse_name, token_prefixes(state.prefix)
-    return Heart(state, lambda seconds: watch(coarse, prefixes, seconds))
+    return Heart(state, lambda seconds: feed(coarse, prefixes, seconds))
 
 
 def _work(heart_ref: Any, run_: _Run) -> None:

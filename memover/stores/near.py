@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
     from memover.codec.envelope import Header
 
-__all__ = ["ITEM_BYTES", "Cell", "Item", "Tier", "Ticket", "Watch", "moved"]
+__all__ = ["ITEM_BYTES", "Cell", "Item", "Tier", "Ticket", "Feed", "moved"]
 
 ITEM_BYTES = 900
 """What an item takes besides its value, about: objects, names and its places in dictionaries."""
 _WANTED_LIMIT = 4096
 
 
-class Watch(Protocol):
+class Feed(Protocol):
     """A connection to the store for one tier, used by its thread alone. Every method raises `StoreError`."""
 
     def pulse(self) -> bytes | None:

@@ -29,8 +29,8 @@ from starlette.routing import Route
 from memover.cli.running import nearest
 from memover.errors import MemoverError
 from memover.web.guard import Guard
+from memover.web.overview import Overview
 from memover.web.pages import Page, grade, path_of
-from memover.web.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -60,14 +60,14 @@ def application(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
-        watching = asyncio.create_task(routes.watch.go_on())
+        watching = asyncio.create_task(routes.overview.go_on())
         try:
             yield
         finally:
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
-            routes.watch.close()
+            routes.overview.close()
 
     app = Starlette(
         lifespan=lifespan,
@@ -89,7 +89,7 @@ def application(
 
 class _Routes:
     def __init__(self, place: Place, allow_invalidate: bool, interval: float) -> None:
-        self.watch = Watch(place, interval)
+        self.overview = Overview(place, interval)
         self._place = place
         self._csrf = secrets.token_urlsafe(32) if allow_invalidate else ""
         self._page = Page(place, self._csrf)
@@ -98,31 +98,33 @@ class _Routes:
     # -- pages -----------------------------------------------------------------------------------------------------------
 
     async def functions(self, request: Request) -> Response:
-        return HTMLResponse(self._page.functions(self.watch.reports, self.watch.error))
+        return HTMLResponse(self._page.functions(self.overview.reports, self.overview.error))
 
     async def contents(self, request: Request) -> Response:
-        return HTMLResponse(self._page.contents(await self.watch.contents()))
+        return HTMLResponse(self._page.contents(await self.overview.contents()))
 
     async def doctor(self, request: Request) -> Response:
-        return HTMLResponse(self._page.doctor(await self.watch.checks()))
+        return HTMLResponse(self._page.doctor(await self.overview.checks()))
 
     async def namespace(self, request: Request) -> Response:
         name = request.path_params["name"]
-        contents = await self.watch.contents()
+        contents = await self.overview.contents()
         found = contents.namespaces.get(name)
-        reported = {line.namespace for line in (self.watch.reports.lines if self.watch.reports is not None else ())}
+        reported = {
+            line.namespace for line in (self.overview.reports.lines if self.overview.reports is not None else ())
+        }
         if found is None and name not in reported and name not in self._place.named_in_lock():
             return self._unknown(name, reported | set(contents.namespaces))
         moved = request.query_params.get("moved", "")
         note = f"Invalidated: {name} has moved to generation {moved[:64]}." if moved else ""
-        return HTMLResponse(self._page.namespace(name, found, self.watch.reports, note))
+        return HTMLResponse(self._page.namespace(name, found, self.overview.reports, note))
 
     async def entry(self, request: Request) -> Response:
         key = request.query_params.get("key", "")
         if not key.startswith(f"{self._place.prefix}:"):
             told = "Only keys of this prefix are shown."
             return HTMLResponse(self._page.failure("Not of this prefix", told), 404)
-        found = await self.watch.entry(key)
+        found = await self.overview.entry(key)
         if found is None:
             told = "It has expired, was evicted or invalidated, or was never stored."
             return HTMLResponse(self._page.failure("No such entry", told), 404)
@@ -137,7 +139,7 @@ class _Routes:
     # -- what is new -----------------------------------------------------------------------------------------------------
 
     async def history(self, request: Request) -> Response:
-        return JSONResponse(self.watch.past(request.query_params.get("namespace", "")))
+        return JSONResponse(self.overview.past(request.query_params.get("namespace", "")))
 
     async def events(self, request: Request) -> Response:
         if self._streams >= _STREAMS_LIMIT:
@@ -149,26 +151,26 @@ class _Routes:
         try:
             yield f"retry: 2000\ndata: {self._news()}\n\n"
             while True:
-                await self.watch.change()
+                await self.overview.change()
                 yield f"data: {self._news()}\n\n"
         finally:
             self._streams -= 1
 
     def _news(self) -> str:
-        found = self.watch.reports
+        found = self.overview.reports
         lines = () if found is None else found.lines
         news = {
-            "error": self.watch.error,
+            "error": self.overview.error,
             "processes": 0 if found is None else len(found.reports),
             "interval": 0 if found is None else found.interval,
-            "point": self.watch.history[-1] if self.watch.history else None,
+            "point": self.overview.history[-1] if self.overview.history else None,
             "functions": [
                 {
                     **line.facts(),
                     "path": path_of(line.namespace),
                     "cells": line.texts(),
                     "grade": grade(line),
-                    "spark": self.watch.spark(line.namespace, line.version),
+                    "spark": self.overview.spark(line.namespace, line.version),
                 }
                 for line in lines
             ],
@@ -191,12 +193,14 @@ class _Routes:
             told = "The form was not this page's, or the page is from before a restart: load it again."
             return HTMLResponse(self._page.failure("Not accepted", told), 403)
         name = fields.get("namespace", "")
-        contents = await self.watch.contents()
-        reported = {line.namespace for line in (self.watch.reports.lines if self.watch.reports is not None else ())}
+        contents = await self.overview.contents()
+        reported = {
+            line.namespace for line in (self.overview.reports.lines if self.overview.reports is not None else ())
+        }
         known = reported | set(contents.namespaces) | set(self._place.named_in_lock())
-        if name not in known and not await self.watch.has_generation(name):
+        if name not in known and not await self.overview.has_generation(name):
             return self._unknown(name, known)
-        generation = await self.watch.invalidate(name)
+        generation = await self.overview.invalidate(name)
         return RedirectResponse(f"{path_of(name)}?moved={quote(generation)}", 303)
 
     # -- what went wrong -------------------------------------------------------------------------------------------------

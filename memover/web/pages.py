@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from memover.cli.reports import time_text
 from memover.cli.running import ago, count_of, size_of, visible
-from memover.web.watch import AGES, SIZES
+from memover.web.overview import AGES, SIZES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from memover.cli.look import Look
     from memover.cli.reports import Line, Reports
     from memover.cli.running import Place
-    from memover.web.watch import Contents, Namespace
+    from memover.web.overview import Contents, Namespace
 
 __all__ = ["Page", "text"]
 

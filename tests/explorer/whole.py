@@ -42,8 +42,8 @@ from memover.stores.near import Item
 from memover.stores.redis import scripts
 from memover.stores.redis.commands import Command, RedisCommands
 from memover.stores.redis.direct import Direct
+from memover.stores.redis.feed import RedisFeed
 from memover.stores.redis.resp import PureReader
-from memover.stores.redis.watch import RedisWatch
 from tests.explorer.server import Server
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Actor:
 
 
 class Line:
-    """The connection of a heartbeat: a socket as far as `RedisWatch` uses one, and the server's end of it."""
+    """The connection of a heartbeat: a socket as far as `RedisFeed` uses one, and the server's end of it."""
 
     def __init__(self, run: Run, process: Process) -> None:
         self.run = run
@@ -312,9 +312,9 @@ class WholeStore(RedisCommands):
     def identity(self) -> str:
         return "world"
 
-    def watch(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> RedisWatch:
+    def feed(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> RedisFeed:
         store: Any = self
-        return RedisWatch(store, coarse, prefixes, seconds)
+        return RedisFeed(store, coarse, prefixes, seconds)
 
     def after_fork(self) -> None: ...
     def close(self) -> None: ...
@@ -381,7 +381,7 @@ class Process:
         assert ticket is not None and tier.fill(ticket, item, self.function.generation_name), "it comes in"
         heart.wake()
         (life,) = self.lives()
-        life.watch, life.known, life.due, life.hits, life.keep_at = heart._open(BOUND), warm.known, 1e9, 0, 1e9
+        life.feed, life.known, life.due, life.hits, life.keep_at = heart._open(BOUND), warm.known, 1e9, 0, 1e9
 
     def begin(self, run: Run) -> None:
         """As new, for one more schedule: to decorate a function takes longer than most schedules."""
@@ -427,7 +427,7 @@ class Process:
             tuple(sorted((name, cell.token, cell.uses > 0) for name, cell in tier.cells.items())),
             tuple(sorted(tier.wanted)), tier.fence, tier.ready, tier.asked,
             heart is not None and heart._fell,
-            tuple((life.watch is None, life.known, life.due, life.retry_at, tuple(sorted(life.unused)),
+            tuple((life.feed is None, life.known, life.due, life.retry_at, tuple(sorted(life.unused)),
                    life.hits != near_hits, life.stopped, life.starting is None, life.keep_at,
                    any(bell.rung for bell in life.bell[:1])) for life in self.lives()),
         )  # fmt: skip
@@ -994,7 +994,7 @@ def world() -> Iterator[None]:
         (memover.runtime.loading, "perf_counter", lambda: 0.0),
         (memover.runtime.direct, "perf_counter", lambda: 0.0),
         (function.new_nonce, "__defaults__", (random,)),
-        (RedisWatch, "_readable", lambda self: self._socket.readable()),
+        (RedisFeed, "_readable", lambda self: self._socket.readable()),
         (memover.cache, "open_store", memover.cache.open_store),
         (memover.stores.near, "_tiers", memover.stores.near._tiers),
         (time, "time", lambda: WALL),

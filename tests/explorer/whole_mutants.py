@@ -55,16 +55,16 @@ def a_lost_token_of_all_is_the_known_one() -> Callable[[], None]:
     """A beat that finds no token of all goes on as if nothing had moved."""
     real = Heart._beat
 
-    def beat(self: Any, life: Any, watch: Any) -> None:
-        sent, pulse = heart.boottime(), watch.pulse()
+    def beat(self: Any, life: Any, feed: Any) -> None:
+        sent, pulse = heart.boottime(), feed.pulse()
         if pulse is None and life.known is not None:
             self.tier.fence = sent
             return
-        watch.pulse = lambda: pulse
+        feed.pulse = lambda: pulse
         try:
-            real(self, life, watch)
+            real(self, life, feed)
         finally:
-            del watch.pulse
+            del feed.pulse
 
     return replaced(Heart, "_beat", beat)
 
@@ -77,12 +77,12 @@ def the_tier_stays_open_while_it_is_read_anew() -> Callable[[], None]:
 def tokens_before_the_token_of_all() -> Callable[[], None]:
     """A beat reads every token first, and then the one that says whether they are new."""
 
-    def beat(self: Any, life: Any, watch: Any) -> None:
+    def beat(self: Any, life: Any, feed: Any) -> None:
         tier, sent = self.tier, heart.boottime()
         cells = tier.begin_reading()
         names = [cell.name for cell in cells]
-        tokens = watch.tokens(names) if names else []
-        life.known = watch.pulse()
+        tokens = feed.tokens(names) if names else []
+        life.known = feed.pulse()
         if life.known is None:
             return
         tier.end_reading(cells, tokens)
@@ -90,13 +90,13 @@ def tokens_before_the_token_of_all() -> Callable[[], None]:
 
     real = Heart._beat
 
-    def both(self: Any, life: Any, watch: Any) -> None:
+    def both(self: Any, life: Any, feed: Any) -> None:
         if life.known is None or not self.tier.ready:
-            real(self, life, watch)
-        elif watch.pulse() == life.known:
+            real(self, life, feed)
+        elif feed.pulse() == life.known:
             self.tier.fence = heart.boottime()
         else:
-            beat(self, life, watch)
+            beat(self, life, feed)
 
     return replaced(Heart, "_beat", both)
 

@@ -19,8 +19,8 @@ def fence_from_receive_time(_: int = 0) -> Callable[[], None]:
     """The fence is when the answer came."""
     real = Heart._beat
 
-    def beat(self: Any, run: Any, watch: Any) -> None:
-        real(self, run, watch)
+    def beat(self: Any, run: Any, feed: Any) -> None:
+        real(self, run, feed)
         if self.tier.fence > -math.inf:
             self.tier.fence = heart.boottime()
 
@@ -80,12 +80,12 @@ def the_token_of_all_is_not_looked_at(_: int = 0) -> Callable[[], None]:
     """A beat that is answered raises the fence, whatever the answer says."""
     real = Heart._beat
 
-    def beat(self: Any, run: Any, watch: Any) -> None:
+    def beat(self: Any, run: Any, feed: Any) -> None:
         if run.known is None:
-            real(self, run, watch)
+            real(self, run, feed)
             return
         sent = heart.boottime()
-        watch.pulse()
+        feed.pulse()
         self.tier.fence = sent
 
     Heart._beat = beat  # type: ignore[method-assign]

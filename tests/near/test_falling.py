@@ -268,7 +268,7 @@ def test_the_tier_follows_a_primary_that_is_demoted(
     comes_near(f, 1)
     sentinel_group.failover()
     wait_until(
-        lambda: f(1) and f.cache._state.heart._runs[0].watch._socket.getpeername()[1] == sentinel_group.primary.port,
+        lambda: f(1) and f.cache._state.heart._runs[0].feed._socket.getpeername()[1] == sentinel_group.primary.port,
         "the heartbeat to be at the new primary",
         passing=(OSError, AttributeError, LookupError),
     )
@@ -279,13 +279,13 @@ def test_a_heartbeat_does_not_believe_a_replica(sentinel_group: SentinelGroup, c
     """A connection may outlive the demotion of its server: under Sentinel every beat asks for the role as well."""
     sentinel_group.wait_settled()
     store = cache_of(sentinel_group.replicas[0].url)._state.store
-    watch = store.watch(b"x:gen:@all", (b"x:gen:",), 1.0)
-    assert watch.pulse() is None
-    watch._sentinel = True
-    watch._pulse = pack((b"MGET", b"x:gen:@all")) + pack((b"ROLE",))
+    feed = store.feed(b"x:gen:@all", (b"x:gen:",), 1.0)
+    assert feed.pulse() is None
+    feed._sentinel = True
+    feed._pulse = pack((b"MGET", b"x:gen:@all")) + pack((b"ROLE",))
     with pytest.raises(StoreError, match="primary"):
-        watch.pulse()
-    watch.close()
+        feed.pulse()
+    feed.close()
 
 
 @pytest.mark.parametrize("how", ["key", "namespace", "tag"])

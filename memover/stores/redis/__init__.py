@@ -8,9 +8,10 @@ journey, cluster            from commands to nodes: scripts; which node answers 
 servers, visits             breakers, connections and failures of each server; what threads send to several
 url, opening                what a URL says; connections made by redis-py within a time limit
 faults                      which errors are the server's or the network's, and what each becomes
-resp                        bytes of commands and answers
+resp, resp3                 bytes of commands and answers
 connection, pool            the connections of threads
 mux, loops                  the connections of event loops, shared by their tasks
+feed                        what a near tier asks, and what the server tells it
 scan                        going through all keys in bounded steps
 """
 

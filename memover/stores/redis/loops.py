@@ -166,7 +166,7 @@ class Home:
         self.blocking = not hasattr(loop, "add_reader") or type(loop).__name__ == "ProactorEventLoop"
         """Whether the loop cannot watch sockets, so that exchanges are done in its executor's threads."""
 
-    def watch(self) -> None:
+    def close_with_loop(self) -> None:
         """Have `close` called when the loop shuts down in order."""
         self._closer = _closing(weakref.ref(self))
         finalizer = sys.get_asyncgen_hooks().finalizer
@@ -287,7 +287,7 @@ class Homes:
             self.sweep()
             home = Home(loop, self._make, self._limits)
             self._homes[id(loop)] = home
-            home.watch()
+            home.close_with_loop()
         return home
 
     def retire(self, node: Node | None) -> None:

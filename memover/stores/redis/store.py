@@ -10,9 +10,9 @@ from memover.stores.redis.asking import Command, Large
 from memover.stores.redis.commands import RedisCommands
 from memover.stores.redis.direct import Direct
 from memover.stores.redis.faults import lost, transport_error
+from memover.stores.redis.feed import RedisFeed
 from memover.stores.redis.keyvalue import KeyValueCommands
 from memover.stores.redis.link import RedisLink
-from memover.stores.redis.watch import RedisWatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,9 +117,9 @@ class RedisStore(KeyValueCommands, RedisCommands):
         """The answers of one node to a pipeline of commands, errors as answers. One round trip. Raises `StoreError`."""
         return self.link.visit(node, commands)
 
-    def watch(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> RedisWatch:
-        """A connection for a near tier, opened in the calling thread; see `stores.near.Watch`. Raises `StoreError`."""
-        return RedisWatch(self, coarse, prefixes, seconds)
+    def feed(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> RedisFeed:
+        """A connection for a near tier, opened in the calling thread; see `stores.near.Feed`. Raises `StoreError`."""
+        return RedisFeed(self, coarse, prefixes, seconds)
 
     # -- life -------------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ reading, writing, tokens, keyvalue
             its steps: what is read; leases and entries; tokens; the key-value side
 job         a write that a cancelled caller on an event loop leaves behind
 tidy        what happens behind writes: expired rows, room, checkpoints, recency
-watch       what a near tier asks
+feed        what a near tier asks
 survey      looking through a file in bounded steps
 limits, url, moments
             options, what a URL says, the machine's clock

@@ -29,6 +29,7 @@ from memover.loops import in_thread
 from memover.stores.breaker import Breaker
 from memover.stores.sqlite.direct import Direct
 from memover.stores.sqlite.failures import ERRORS
+from memover.stores.sqlite.feed import SqliteFeed
 from memover.stores.sqlite.file import Busy
 from memover.stores.sqlite.forks import file_at
 from memover.stores.sqlite.job import Job
@@ -38,7 +39,6 @@ from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.reading import ATTEMPTS, Reader, packed
 from memover.stores.sqlite.tidy import Tidier
 from memover.stores.sqlite.tokens import Tokens
-from memover.stores.sqlite.watch import SqliteWatch
 from memover.stores.sqlite.writing import Writer
 
 if TYPE_CHECKING:
@@ -241,9 +241,9 @@ class SqliteStore(SqliteKeyValues):
             breaker.answered()
         return done
 
-    def watch(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> SqliteWatch:
-        """What a near tier asks; see `stores.near.Watch`."""
-        return SqliteWatch(self, coarse)
+    def feed(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> SqliteFeed:
+        """What a near tier asks; see `stores.near.Feed`."""
+        return SqliteFeed(self, coarse)
 
     # -- the rest -----------------------------------------------------------------------------------------------------------------
 

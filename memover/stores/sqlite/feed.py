@@ -14,16 +14,16 @@ from memover.model import Key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memover.stores.near import Watch
+    from memover.stores.near import Feed
     from memover.stores.sqlite.store import SqliteStore
 
-__all__ = ["SqliteWatch"]
+__all__ = ["SqliteFeed"]
 
 _AT_ONCE = 100
 
 
-class SqliteWatch:
-    """See `memover.stores.near.Watch`. It has no connection of its own: those of the store wait for nobody."""
+class SqliteFeed:
+    """See `memover.stores.near.Feed`. It has no connection of its own: those of the store wait for nobody."""
 
     def __init__(self, store: SqliteStore, coarse: bytes) -> None:
         self._store = store
@@ -62,5 +62,5 @@ class SqliteWatch:
 
 if TYPE_CHECKING:
 
-    def _is_one(watch: SqliteWatch) -> Watch:  # pyright: ignore[reportUnusedFunction]
-        return watch
+    def _is_one(feed: SqliteFeed) -> Feed:  # pyright: ignore[reportUnusedFunction]
+        return feed

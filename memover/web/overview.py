@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from memover.cli.census import Version
     from memover.cli.running import Place
 
-__all__ = ["AGES", "SIZES", "Contents", "Namespace", "Watch"]
+__all__ = ["AGES", "SIZES", "Contents", "Namespace", "Overview"]
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Contents:
     estimated: bool = False
 
 
-class Watch:
+class Overview:
     """Everything the page asks for. Methods that are awaited run their look in a thread."""
 
     def __init__(self, place: Place, interval: float = 1.0) -> None:

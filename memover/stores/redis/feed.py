@@ -20,75 +20,24 @@ from memover.engine.store import TOKEN_MARGIN_MS
 from memover.stores.redis import scripts
 from memover.stores.redis.asking import Command, call
 from memover.stores.redis.faults import translated
-from memover.stores.redis.resp import NOT_ENOUGH, PureReader, _Short, pack, server_error
+from memover.stores.redis.resp import NOT_ENOUGH, pack
+from memover.stores.redis.resp3 import Push, Reader3
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memover.engine.steps import Flow
-    from memover.stores.near import Watch
+    from memover.stores.near import Feed
     from memover.stores.redis.store import RedisStore
 
-__all__ = ["RedisWatch"]
+__all__ = ["RedisFeed"]
 
 _CHUNK = 1 << 16
 _MINIMUM_SECONDS = 0.1
 
 
-class Push(list[Any]):
-    """What the server said without being asked."""
-
-
-class Reader3(PureReader):
-    """RESP3 as far as it is needed here, and RESP2."""
-
-    __slots__ = ()
-
-    def whole(self) -> bool:
-        """Whether there is, or may be, a whole answer among what was fed."""
-        return len(self._buffer) >= self._need
-
-    def _parse(self, at: int, depth: int) -> tuple[Any, int]:
-        buffer = self._buffer
-        end = buffer.find(b"\r\n", at)
-        if end < 0:
-            if len(buffer) - at > _CHUNK:
-                raise InvalidResponse("an answer without an end")
-            raise _Short(len(buffer) + 1)
-        kind, line = bytes(buffer[at : at + 1]), bytes(buffer[at + 1 : end])
-        end += 2
-        if kind in (b"+", b",", b"(", b"#"):
-            return line, end
-        if kind == b"_":
-            return None, end
-        if kind == b"-":
-            return server_error(line.decode("utf-8", "replace")), end
-        try:
-            number = int(line)
-        except ValueError:
-            raise InvalidResponse(f"an answer begins with {kind!r}") from None
-        if kind == b":":
-            return number, end
-        if kind in (b"$", b"=", b"!"):
-            if number < 0:
-                return None, end
-            if len(buffer) < end + number + 2:
-                raise _Short(end + number + 2)
-            whole = bytes(buffer[end : end + number])
-            return (server_error(whole.decode("utf-8", "replace")) if kind == b"!" else whole), end + number + 2
-        if kind not in (b"*", b">", b"~", b"%") or depth >= 8:
-            raise InvalidResponse(f"an answer begins with {kind!r}")
-        if number < 0:
-            return None, end
-        answers: list[Any] = Push() if kind == b">" else []
-        for _ in range(2 * number if kind == b"%" else number):
-            answer, end = self._parse(end, depth + 1)
-            answers.append(answer)
-        return answers, end
-
-
-class RedisWatch:
-    """See `memover.stores.near.Watch`. Opened when it is made, within about `seconds`, which also limit each answer."""
+class RedisFeed:
+    """See `memover.stores.near.Feed`. Opened when it is made, within about `seconds`, which also limit each answer."""
 
     def __init__(self, store: RedisStore, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> None:
         self._store = store
@@ -232,5 +181,5 @@ class RedisWatch:
 
 if TYPE_CHECKING:
 
-    def _is_one(watch: RedisWatch) -> Watch:  # pyright: ignore[reportUnusedFunction]
-        return watch
+    def _is_one(feed: RedisFeed) -> Feed:  # pyright: ignore[reportUnusedFunction]
+        return feed
