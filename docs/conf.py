@@ -16,7 +16,7 @@ author = "the memover developers"
 copyright = "the memover developers"  # noqa: A001  # Sphinx reads this name
 version = release = memover.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "_reference", "_excerpts"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "_reference", "_search"]
 exclude_patterns = ["_build"]
 
 myst_heading_anchors = 3

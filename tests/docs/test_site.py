@@ -15,7 +15,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 CONF = f"""
 import sys
 sys.path.insert(0, {str(DOCS)!r})
-extensions = ["_excerpts"]
+extensions = ["_search"]
 html_theme = "basic"
 html_static_path = [{str(DOCS / "_static")!r}]
 """
@@ -41,12 +41,17 @@ A section about wombats
 -----------------------
 
 - They dig ``burrows``.
+
+Another
+-------
+
+The answer is 304.
 """
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pages, built with what makes the excerpts."""
+    """Two pages, built with the extension of the search."""
     pytest.importorskip("sphinx", reason="the extra docs builds the site")
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     for name, text in (("conf.py", CONF), ("index.rst", INDEX), ("folder/page.rst", PAGE)):
@@ -61,9 +66,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("query", "excerpt"),
     [
-        ("quokka", "A page The quokka smiles. A section about wombats They dig burrows."),
+        ("quokka", "A page The quokka smiles. A section about wombats They dig burrows. Another The answer is 304."),
         ("about+wombats", "A section about wombats They dig burrows."),
         ("platypus", "Start Not a platypus."),
+        ("answer+304", "A page The quokka smiles. A section about wombats They dig burrows. Another The answer is 304."),
+        ("304", "A page The quokka smiles. A section about wombats They dig burrows. Another The answer is 304."),
     ],
 )
 def test_results_of_the_search_have_excerpts_from_disk_too(

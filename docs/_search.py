@@ -1,7 +1,10 @@
-"""Excerpts in the results of the search, also where the site is opened from disk.
+"""The search of the site: excerpts also where it is opened from disk, and numbers.
 
 Sphinx' search reads an excerpt out of the page it found, which a browser forbids to pages that are files. So the build writes
-the text of all pages into one script, searchtext.js, and excerpts.js gives it to the search in place of the pages.
+the text of all pages into one script, searchtext.js, and search.js gives it to the search in place of the pages.
+
+It leaves numbers out of the index and out of what is asked for. People search for a status (304), a port or a default, so here
+they are words like any other, in the index and in search.js.
 """
 
 from __future__ import annotations
@@ -10,11 +13,20 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
+from sphinx.search.en import SearchEnglish
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 _TEXT = "searchtext.js"
+
+
+class English(SearchEnglish):
+    """English, with numbers."""
+
+    def word_filter(self, word: str) -> bool:
+        """Whether the index has the word."""
+        return word not in self.stopwords
 
 
 def sections(document: nodes.document) -> dict[str, str]:
@@ -40,7 +52,7 @@ def _outermost(node: nodes.Node) -> bool:
 def load(app: Sphinx, page: str, template: str, context: dict[str, Any], document: nodes.document | None) -> None:
     if page == "search":
         app.add_js_file(_TEXT)
-        app.add_js_file("excerpts.js")
+        app.add_js_file("search.js")
 
 
 def write(app: Sphinx, error: Exception | None) -> None:
@@ -51,6 +63,7 @@ def write(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_search_language(English)
     app.connect("html-page-context", load)
     app.connect("build-finished", write)
     return {"parallel_read_safe": True}
