@@ -38,7 +38,7 @@ def seconds_of(value: Duration, name: str, *, least: float = 0.0, zero: bool = F
 
             meant = duration(value, least)
             told = f"write {meant}. Durations are" if meant else "give"
-            raise ConfigurationError(f"{name}={value!r} is no duration: {told} {_FORMS} (units: {', '.join(_UNITS)}).")
+            raise ConfigurationError(f"{name}={value!r} is not a duration: {told} {_FORMS} (units: {', '.join(_UNITS)}).")
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
@@ -46,7 +46,7 @@ def seconds_of(value: Duration, name: str, *, least: float = 0.0, zero: bool = F
         except OverflowError:
             seconds = math.inf
     else:
-        raise ConfigurationError(f"{name}={value!r} is no duration: give {_FORMS}.")
+        raise ConfigurationError(f"{name}={value!r} is not a duration: give {_FORMS}.")
     if math.isnan(seconds) or seconds < least or (seconds == least and not zero):
         bound = "at least" if zero else "greater than"
         raise ConfigurationError(f"{name}={value!r} must be {bound} {least:g} seconds; give {_FORMS}.")

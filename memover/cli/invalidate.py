@@ -212,7 +212,7 @@ def _of_key(place: Place, key: str) -> Counter[Version]:
     parts = parts_of(key)
     if parts is None:
         raise CannotRun(
-            f"{visible(key)!r} is no key of an entry: those are prefix:version:namespace:…, as `f.key(...)` gives them."
+            f"{visible(key)!r} is not the key of an entry: those are prefix:version:namespace:…, as `f.key(...)` gives them."
         )
     (facts,) = place.survey.facts([key.encode()], HEAD_BYTES)
     if facts is None:

@@ -85,7 +85,7 @@ def look(place: Place, key: str) -> Look | None:
     version = None if parts is None else parts[1]
     if raw is None:
         return Look(
-            key, None, version, "damaged", "what is stored under this key is no string of bytes.", None, (), None
+            key, None, version, "damaged", "what is stored under this key is not a string of bytes.", None, (), None
         )
     try:
         header = read_header(raw, name)

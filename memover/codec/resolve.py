@@ -43,7 +43,7 @@ def resolve_codec(
         spec, str
     ):
         raise ConfigurationError(
-            f"codec={spec!r} is no codec: give None, 'msgpack', or an object with the methods "
+            f"codec={spec!r} is not a codec: give None, 'msgpack', or an object with the methods "
             "encode(value) -> bytes and decode(data) -> value."
         )
     name = codec_name(spec)

@@ -135,7 +135,7 @@ class Binding:
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
                 raise ConfigurationError(
-                    f"{self.name}: ignore= names {name!r}, which is no parameter; the parameters are: {known}"
+                    f"{self.name}: ignore= names {name!r}, which is not a parameter; the parameters are: {known}"
                 )
         if names and callable(key):
             raise ConfigurationError(

@@ -319,7 +319,7 @@ def _find(kind: type, value: Any) -> Encoder:
             return _proxied(_proxies[base])
     hint = hint_for(kind)
     if hint:
-        raise Refused(value, "it is no value", hint)
+        raise Refused(value, "it is not a value", hint)
     # Imported at the first type that is not in the table, which many programs never meet; they import this module.
     from memover.keys import arrays, records, tables, types
 

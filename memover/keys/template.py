@@ -124,7 +124,7 @@ def parse(template: str, parameters: tuple[str, ...], function: str) -> Template
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
-        raise wrong(f"is no template ({error}); write key='{{user_id}}:{{region}}', say") from None
+        raise wrong(f"is not a template ({error}); write key='{{user_id}}:{{region}}', say") from None
     for text, field, spec, conversion in pieces:
         for char in text:
             if char not in PLAIN:
@@ -156,7 +156,7 @@ def _field(source: str, parameters: tuple[str, ...], wrong: Any) -> Field:
     name = re.split(r"[.\[]", source, maxsplit=1)[0]
     if name not in parameters:
         known = ", ".join(parameters) or "none"
-        raise wrong(f"names {name!r}, which is no parameter; the parameters are: {known}")
+        raise wrong(f"names {name!r}, which is not a parameter; the parameters are: {known}")
     rest, steps, at, step = source[len(name) :], [], 0, re.compile(_STEP)
     while at < len(rest):
         match = step.match(rest, at)

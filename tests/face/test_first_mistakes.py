@@ -85,7 +85,7 @@ def decorate(**options: Any) -> Any:
         ({"tags": 3}, 'write tags=("user:{user_id}",), say'),
         ({"track_dependencies": "no"}, "write track_dependencies=False"),
         ({"follow_code": "yes"}, "write follow_code=True"),
-        ({"codec": "json"}, "codec='json' is no codec"),
+        ({"codec": "json"}, "codec='json' is not a codec"),
         ({"cache": "redis://:secret@localhost"}, "write cache=Cache(url)"),
         ({"cache": Cache}, "not the class Cache: call it first"),
         ({"cache": {}}, "takes a Cache, not a builtins.dict"),
@@ -175,7 +175,7 @@ def test_seconds_in_the_environment_may_be_a_number(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MEMOVER_REPORT", "5")
     Cache().close()
     monkeypatch.setenv("MEMOVER_REPORT", "often")
-    with pytest.raises(ConfigurationError, match="report='often' is no duration"):
+    with pytest.raises(ConfigurationError, match="report='often' is not a duration"):
         Cache()
 
 

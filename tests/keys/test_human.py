@@ -116,14 +116,14 @@ def test_a_missing_attribute_names_the_place(template: str, value: Any) -> None:
     [
         ("", "names no parameter"),
         ("user_id", "names no parameter"),
-        ("{nobody}", "no parameter; the parameters are: user_id, region"),
-        ("{}", "no parameter"),
-        ("{0}", "no parameter"),
+        ("{nobody}", "not a parameter; the parameters are: user_id, region"),
+        ("{}", "not a parameter"),
+        ("{0}", "not a parameter"),
         ("{user_id}{region}", "without a separator"),
         ("{user_id}x{region}", "without a separator"),
         ("{user_id!r}", "conversion"),
         ("{user_id:>5}", "conversion"),
-        ("{user_id", "no template"),
+        ("{user_id", "not a template"),
         ("a b{user_id}", "holds ' '"),
         ("{{{user_id}", r"holds '\{'"),
         ("~{user_id}", "holds '~'"),
@@ -140,7 +140,7 @@ def test_bad_templates_are_refused_when_the_function_is_decorated(template: str,
 
 def test_a_template_cannot_name_what_is_ignored() -> None:
     """`ignore` and the template cannot disagree."""
-    with pytest.raises(ConfigurationError, match="no parameter"):
+    with pytest.raises(ConfigurationError, match="not a parameter"):
         Binding(profile, key="{region}", ignore=("region",))
 
 

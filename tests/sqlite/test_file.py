@@ -67,7 +67,7 @@ def half_a_header(path: str) -> None:
 @pytest.mark.parametrize(
     ("make_file", "words"),
     [
-        (foreign_text, "no memover store"),
+        (foreign_text, "not a memover store"),
         (foreign_database, "another application"),
         (newer_store, f"format {USER_VERSION + 1}"),
         (half_a_header, "another application"),
@@ -306,9 +306,9 @@ def test_a_foreign_file_put_in_its_place_is_refused_and_not_touched(store: Sqlit
     os.replace(path, path + ".ours")
     Path(path).write_bytes(b"somebody else's notes")
     pause()
-    with pytest.raises(ConfigurationError, match="no memover store"):
+    with pytest.raises(ConfigurationError, match="not a memover store"):
         store.fetch(key_of("a"))
-    with pytest.raises(ConfigurationError, match="no memover store"):
+    with pytest.raises(ConfigurationError, match="not a memover store"):
         run(store.bump((GENERATION,), nonce(), (0,), ()))
     assert Path(path).read_bytes() == b"somebody else's notes"
     os.replace(path + ".ours", path)

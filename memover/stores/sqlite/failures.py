@@ -13,7 +13,7 @@ class Failure(Enum):
 
     BUSY = "somebody else holds the lock: try again within the budget"
     LOST = "the connection was closed meanwhile: take another"
-    DAMAGED = "the file is no sound database: move it aside and begin a new one"
+    DAMAGED = "the file is not an intact database: move it aside and begin a new one"
     READ_ONLY = "the file cannot be written"
     FULL = "nothing can be written for want of room, or because the disk fails; what is open can still be read"
     UNAVAILABLE = "the file cannot be read or opened"

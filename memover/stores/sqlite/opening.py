@@ -150,7 +150,7 @@ class Opening:
         head = _head(descriptor)
         if not head.startswith(_MAGIC):
             raise ConfigurationError(
-                f"{self.path} is no memover store (it does not begin as an SQLite file does), and was not touched: give another "
+                f"{self.path} is not a memover store (it does not begin as an SQLite file does), and was not touched: give another "
                 f"path, or remove the file."
             )
         if int.from_bytes(head[68:72], "big") != APPLICATION_ID:
