@@ -11,7 +11,7 @@ In an expected output `...` stands for any text. A comment is compared when it b
 `python after` are those of `test_moving`.
 
 What would be passed over is an error: a block of another kind or in a list, a console block without a command, a comment that looks like
-a value where it cannot be compared (in a function, in a file, or not a literal), and a file that no later block of the page names.
+a value where it cannot be compared (in a function, in a file, or not a literal), and a file that no later block of the page names (`conftest.py`: that runs pytest).
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def run(blocks: list[Block], directory: Path, url: str, env: dict[str, str]) -> 
             path = directory / name[1]
             if block.kind == "python":
                 checked(code, block.line, everywhere=False)
-                if not any(re.search(rf"\b{path.stem}\b", later.code) for later in blocks[number + 1 :]):
+                user = "pytest" if path.name == "conftest.py" else path.stem
+                if not any(re.search(rf"\b{user}\b", later.code) for later in blocks[number + 1 :]):
                     raise ValueError(f"line {block.line}: nothing on the page runs {name[1]}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(code, encoding="utf-8")

@@ -60,6 +60,7 @@ def test_the_tutorial_runs_without_a_server(tmp_path: Path) -> None:
         ("```python\n# f.py\nprint(7)\n```\n```console\n$ python f.py\n8\n```\n", "7"),
         ("```toml\nx = = 1\n```\n", "Invalid"),
         ("```python\n# f.py\nx = 1\n```\n", "nothing on the page runs f.py"),
+        ("```python\n# conftest.py\nx = 1\n```\n", "nothing on the page runs conftest.py"),
         ("```python\n# f.py\nabs(-1)  # 2\n```\n```console\n$ python f.py\n```\n", "'2' is not compared"),
         ("```python\ndef f():\n    abs(-1)  # 2\n```\n", "line 3: the comment '2' is not compared"),
         ("```python\nabs(-1)  # 2, or so\n```\n", "'2, or so' is not compared"),
