@@ -188,3 +188,14 @@ def test_every_public_name_is_in_the_reference(module: str) -> None:
     documented = set(re.findall(r"^\.\. auto\w+:: (?:[a-z_]+\.)*(\w+)", pages, re.MULTILINE))
     public = import_module(module)
     assert public.__all__ and set(public.__all__) <= documented
+
+
+@pytest.mark.parametrize("kind", ["Cache", "CachedFunction", "Entry", "Call", "Generation"])
+def test_every_public_method_and_field_is_in_the_reference(kind: str) -> None:
+    """Of what users hold in their hands; the fields of named tuples come with their docstrings."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    public = getattr(memover, kind)
+    names = {name for name in dir(public) if not name.startswith("_")} - {"index", "count"} - set(dir(tuple))
+    told = pages + (public.__doc__ or "")
+    assert names
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", told)] == []
