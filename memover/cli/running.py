@@ -188,14 +188,19 @@ def table(console: Console, columns: Sequence[Column], rows: Iterable[Sequence[s
 
 
 class Bar:
-    """How far a scan is; `advance` takes the number of keys looked at in one step."""
+    """How far a scan is; `advance` takes the number of keys looked at in one step.
 
-    def __init__(self, shown: Progress, task: Any) -> None:
+    A step is asked for by number and may be answered with fewer, so the bar ends at its total."""
+
+    def __init__(self, shown: Progress, task: Any, total: int) -> None:
         self._shown = shown
         self._task = task
+        self._left = total
 
     def advance(self, looked_at: int) -> None:
-        self._shown.advance(self._task, looked_at)
+        step = min(looked_at, self._left)
+        self._left -= step
+        self._shown.advance(self._task, step)
 
 
 @contextmanager
@@ -212,7 +217,7 @@ def progress(what: str, total: int) -> Generator[Bar, None, None]:
         disable=not console.is_terminal,
     )
     with shown:
-        yield Bar(shown, shown.add_task(what, total=max(1, total)))
+        yield Bar(shown, shown.add_task(what, total=max(1, total)), max(1, total))
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

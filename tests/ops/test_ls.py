@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from memover import Cache
+from memover.cli.running import progress
 
 from .conftest import CALLS, Project, fill, foreign
 
@@ -145,3 +146,11 @@ def test_a_cluster_is_counted_whole(redis_cluster: RedisCluster, prefix: str, tm
     assert {(row["namespace"], row["version"]): row["entries"] for row in rows} == {
         place: len(names) for place, names in keys.items()
     }
+
+
+def test_the_bar_of_a_scan_ends_at_the_number_of_keys() -> None:
+    """A step is 1,000 keys and may find three: the bar says three of three."""
+    with progress("counting", 3) as bar:
+        bar.advance(1000)
+        (task,) = bar._shown.tasks
+        assert (task.completed, task.total) == (3, 3)
