@@ -3,6 +3,7 @@
     ```python            runs, in one namespace for the page; what an expression's comment shows is compared
     ```python            with a first line such as `# rates.py`: becomes that file
     ```console           each line after `$ ` runs in one shell for the page; what stands below is compared with its output
+    ```yaml              must be YAML
     ```toml              must be TOML; with a first line such as `# pyproject.toml` it becomes that file
     <!-- setup ... -->   Python that a page does not show: names that its fragments take for granted
 
@@ -11,7 +12,8 @@ In an expected output `...` stands for any text. A comment is compared when it b
 `python after` are those of `test_moving`.
 
 What would be passed over is an error: a block of another kind or in a list, a console block without a command, a comment that looks like
-a value where it cannot be compared (in a function, in a file, or not a literal), and a file that no later block of the page names (`conftest.py`: that runs pytest).
+a value where it cannot be compared (in a function, in a file, or not a literal), and a file that no later block of the page names
+(for `conftest.py`: that runs pytest).
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import subprocess
 import sys
 import tokenize
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +67,7 @@ def blocks_of(text: str) -> list[Block]:
         kind, line = found["kind"].strip(), text.count("\n", 0, found.start("code")) + 1
         if found["inside"]:
             raise ValueError(f"line {line}: a block in a list or a quotation is not run; put it at the margin")
-        if kind in ("python", "console", "toml"):
+        if kind in ("python", "console", "toml", "yaml"):
             blocks.append(Block(kind, found["code"], line))
         elif not _is_prose(kind):
             raise ValueError(f"a block of kind {kind!r}: tests/docs/pages.py does not know how to run it")
@@ -83,6 +87,8 @@ def run(blocks: list[Block], directory: Path, url: str, env: dict[str, str]) -> 
         name = _FILE.match(code)
         if block.kind == "toml":
             _check_toml(code)
+        if block.kind == "yaml":
+            yaml.safe_load(code)
         if name is not None and block.kind != "console":
             path = directory / name[1]
             if block.kind == "python":

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
+import memover
 from tests.docs import pages
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def test_the_tutorial_runs_without_a_server(tmp_path: Path) -> None:
         ("```console\n$ false\n```\n", "false"),
         ("```python\n# f.py\nprint(7)\n```\n```console\n$ python f.py\n8\n```\n", "7"),
         ("```toml\nx = = 1\n```\n", "Invalid"),
+        ("```yaml\nx: [1\n```\n", "expected ',' or ']'"),
         ("```python\n# f.py\nx = 1\n```\n", "nothing on the page runs f.py"),
         ("```python\n# conftest.py\nx = 1\n```\n", "nothing on the page runs conftest.py"),
         ("```python\n# f.py\nabs(-1)  # 2\n```\n```console\n$ python f.py\n```\n", "'2' is not compared"),
@@ -72,7 +75,7 @@ def test_the_tutorial_runs_without_a_server(tmp_path: Path) -> None:
 )
 def test_a_page_that_shows_something_wrong_is_found_out(text: str, wrong: str, tmp_path: Path) -> None:
     """Values, names, outputs, statuses, files, TOML; and what would be passed over."""
-    with pytest.raises((AssertionError, ValueError), match=wrong):
+    with pytest.raises((AssertionError, ValueError, yaml.YAMLError), match=wrong):
         run(text, tmp_path)
 
 
@@ -89,6 +92,18 @@ def test_a_block_of_an_unknown_kind_is_found_out() -> None:
     """A block that nobody runs would go wrong unnoticed."""
     with pytest.raises(ValueError, match="'ruby'"):
         pages.blocks_of("```ruby\nputs 1\n```\n")
+
+
+def test_what_ci_is_told_to_use_is_there() -> None:
+    """The action, the GitLab job and the hook that the page on review names, of this release."""
+    text = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
+    github, gitlab, hooks = (yaml.safe_load(code) for code in re.findall(r"^```yaml\n(.*?)^```$", text, re.M | re.S))
+    assert github["jobs"]["memover"]["steps"][-1]["uses"] == f"memover/memover@v{memover.__version__}"
+    assert (ROOT / "action.yml").exists()
+    assert (ROOT / gitlab["include"][0]["remote"].partition("/memover/main/")[2]).is_file()
+    known = {each["id"] for each in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))}
+    assert {each["id"] for each in hooks["repos"][0]["hooks"]} <= known
+    assert hooks["repos"][0]["rev"] == f"v{memover.__version__}"
 
 
 def test_programs_before_and_after_stand_where_they_are_run() -> None:
