@@ -2,6 +2,8 @@
 
     python examples/catalogue.py [redis://localhost:6379/0]
 
+Look at the last line: eleven calls made six queries. Two shelves of one region share entries, two regions do not, and a parameter that
+does not count (ignore=) is no part of the key.
 Above @classmethod and @staticmethod, @versioned_cache knows what it decorates; below them calls work as well.
 """
 

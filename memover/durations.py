@@ -38,7 +38,9 @@ def seconds_of(value: Duration, name: str, *, least: float = 0.0, zero: bool = F
 
             meant = duration(value, least)
             told = f"write {meant}. Durations are" if meant else "give"
-            raise ConfigurationError(f"{name}={value!r} is not a duration: {told} {_FORMS} (units: {', '.join(_UNITS)}).")
+            raise ConfigurationError(
+                f"{name}={value!r} is not a duration: {told} {_FORMS} (units: {', '.join(_UNITS)})."
+            )
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         try:

@@ -1,7 +1,12 @@
 """Reports over HTTP with Flask.
 
-MEMOVER_URL=redis://localhost:6379/0 flask --app web run
-MEMOVER_URL=redis://localhost:6379/0 gunicorn --config gunicorn.conf.py web:app
+    MEMOVER_URL=redis://localhost:6379/0 flask --app web run
+    MEMOVER_URL=redis://localhost:6379/0 gunicorn --bind 127.0.0.1:5000 --config gunicorn.conf.py web:app
+
+    curl -i localhost:5000/reports/7                  # made_by and answered_by are one process
+    curl -X POST localhost:5000/shops/7/changed       # the next answer is made anew
+
+With the worker of worker.py beside it, a report that a task made is answered without being made again.
 """
 
 import os

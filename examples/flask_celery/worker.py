@@ -1,6 +1,9 @@
 """The same reports in Celery's worker processes.
 
     MEMOVER_URL=redis://localhost:6379/0 BROKER=redis://localhost:6379/1 celery -A worker worker --concurrency 2
+    MEMOVER_URL=redis://localhost:6379/0 BROKER=redis://localhost:6379/1 celery -A worker call make_ahead --args '[[8, 9]]'
+
+    curl localhost:5000/reports/8     # of web.py: made_by is a process of the worker, answered_by the web server's
 
 The prefork pool imports the module once and forks. What memover had open then stays the parent's: each worker opens
 connections of its own when it first calls a cached function.

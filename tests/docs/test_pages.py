@@ -97,7 +97,9 @@ def test_a_block_of_an_unknown_kind_is_found_out() -> None:
 def test_what_ci_is_told_to_use_is_there() -> None:
     """The action, the GitLab job and the hook that the page on review names, of this release."""
     text = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
-    github, gitlab, hooks = (yaml.safe_load(code) for code in re.findall(r"^```yaml\n(.*?)^```$", text, re.M | re.S))
+    github, gitlab, hooks = (
+        yaml.safe_load(code) for code in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    )
     assert github["jobs"]["memover"]["steps"][-1]["uses"] == f"memover/memover@v{memover.__version__}"
     assert (ROOT / "action.yml").exists()
     assert (ROOT / gitlab["include"][0]["remote"].partition("/memover/main/")[2]).is_file()

@@ -69,7 +69,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("quokka", "A page The quokka smiles. A section about wombats They dig burrows. Another The answer is 304."),
         ("about+wombats", "A section about wombats They dig burrows."),
         ("platypus", "Start Not a platypus."),
-        ("answer+304", "A page The quokka smiles. A section about wombats They dig burrows. Another The answer is 304."),
+        (
+            "answer+304",
+            "A page The quokka smiles. A section about wombats They dig burrows. Another The answer is 304.",
+        ),
         ("304", "A page The quokka smiles. A section about wombats They dig burrows. Another The answer is 304."),
     ],
 )
