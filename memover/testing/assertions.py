@@ -24,6 +24,7 @@ def assert_cached(function: Any, /, *args: Any, **kwargs: Any) -> Any:
 
     For an `async def` function the answer is awaited, in a coroutine: without a running event loop this fails, because
     nothing would be asserted. One round trip."""
+    __tracebackhide__ = True  # pytest shows the line of the test
     _decorated(function)
     if isinstance(function, AsyncCachedFunction):
         if not _inside_a_loop():
@@ -33,6 +34,7 @@ def assert_cached(function: Any, /, *args: Any, **kwargs: Any) -> Any:
             )
 
         async def later() -> Any:
+            __tracebackhide__ = True
             return _found(function, await function.peek(*args, **kwargs), args, kwargs)
 
         return later()
@@ -45,6 +47,7 @@ def assert_loads(expected: int, /, *functions: Any) -> Generator[None, None, Non
 
     A load is one run of a cached function; a call that caching is turned off for counts as none. Without a running event
     loop, a call of an `async def` function that nobody awaited inside fails the assertion, whatever was expected."""
+    __tracebackhide__ = True
     for function in functions:
         _decorated(function)
     only = None if not functions else {id(function._self_definition.function) for function in functions}
@@ -113,6 +116,7 @@ def _watched() -> Generator[list[str], None, None]:
 
 
 def _found(function: Any, entry: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    __tracebackhide__ = True
     if entry is None:
         written = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
         raise AssertionError(

@@ -99,6 +99,23 @@ def test_each_test_has_an_empty_cache_in_memory(project: Path) -> None:
     assert "6 passed" in told
 
 
+def test_an_assertion_that_fails_shows_the_line_of_the_test(project: Path) -> None:
+    """And no source of memover's: what is wrong is in the test, or in what it tests."""
+    (project / "test_app.py").write_text(
+        "import asyncio\n"
+        "from app import cube, square\n"
+        "def test_cached(memover_cache, assert_cached):\n    assert_cached(square, 7)\n"
+        "def test_loads(memover_cache, assert_loads):\n    with assert_loads(2, square):\n        square(7)\n"
+        "def test_awaited(memover_cache, assert_cached):\n"
+        "    async def main():\n        await assert_cached(cube, 2)\n    asyncio.run(main())\n"
+    )
+    status, told = run(project)
+    assert status == 1 and "3 failed" in told
+    for line in ("> assert_cached(square, 7)", "> with assert_loads(2, square):", "> await assert_cached(cube, 2)"):
+        assert line in re.sub(r"> +", "> ", told)
+    assert "assertions.py" not in told
+
+
 def test_each_test_has_a_fresh_prefix_in_redis(project: Path, redis_url: str, redis_client: redis.Redis) -> None:
     """The same tests against a Redis, in which nothing is left behind."""
     before = set(redis_client.scan_iter("*test-*"))
