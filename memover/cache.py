@@ -312,10 +312,10 @@ class Cache(KeyValueFace):
     # -- ending ---------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Wait for refreshes under way, repeat what invalidations are owed, then close the connections of this process's threads.
+        """Wait for refreshes under way, repeat unacknowledged invalidations, then close the connections of this process's threads.
 
         The cache may be used again afterwards; it opens what it needs. Raises `InvalidationFailed` if the store still
-        does not take an invalidation that it owes: those entries live on for other processes."""
+        does not acknowledge one: other processes may go on reading what it invalidates."""
         state = self._state
         if self._reporter is not None:
             self._reporter.stop()
