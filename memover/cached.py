@@ -58,7 +58,8 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now, store what it returns, and return it. Two round trips.
 
-        A load under way elsewhere loses its lease, so that its older result cannot replace this one. When the store
+        A load under way elsewhere loses its lease, so that its older result cannot replace this one. A result that is not
+        to be stored (`cache_if`, `NotCached`, ...) and an exception leave the entry before it in place. When the store
         cannot be reached the value is returned unstored, unless `on_store_error="raise"`."""
         call = self._self_call(args, kwargs)
         if self._self_definition.now().function.observers.disabled():
@@ -70,7 +71,9 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
     def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
         """Store a value known from elsewhere as this call's result. Two round trips.
 
-        Raises `UnencodableValue`, and `StoreError` when the store did not take it: the old entry would live on."""
+        A value that is not to be stored (`cache_if`, a ttl of 0, `max_entry_bytes`) invalidates the call instead: the old
+        entry is not its result any more. Raises `UnencodableValue`, `StoreError` when the store did not take it, and
+        `InvalidationFailed`: the old entry may live on then."""
         call = self._self_call(args, kwargs)
         conclude(operations.put(call, value), call)
 

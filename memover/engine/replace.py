@@ -55,8 +55,8 @@ def refresh(call: CachedCall) -> Flow[Outcome]:
     return unstored
 
 
-def put(call: CachedCall, outcome: Outcome) -> Flow[None]:
-    """Store a value known from elsewhere. Raises `StoreError` where it is not stored.
+def put(call: CachedCall, outcome: Outcome) -> Flow[bool]:
+    """Store a value known from elsewhere. False: it is not to be stored, and what is stored is another. Raises `StoreError`.
 
     A store that was refused because another `set`, `refresh`, load or invalidation came between is superseded by it, and
     that is no error. A lease that merely ended, by its time or by eviction, is taken again, under the tokens of the first
@@ -64,7 +64,7 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[None]:
     function = call.function
     late = function.late_names(call, outcome)
     if late is None:
-        return
+        return False
     call.call_name = function.call_name(call.key)
     first: Reading | None = None
     marks: Marks = ()
@@ -76,7 +76,7 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[None]:
             grant = yield from call.acquire(token, force=first is None)
             reading = grant.reading
             if not grant.ours:
-                return
+                return True
             if first is None:
                 captured_now = yield from with_late(call, reading, captured(call, reading), late)
                 if captured_now is None:
@@ -90,15 +90,15 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[None]:
                     yield from give_back(call, token)
                     if any(each.endswith(token.encode()) for each in moved):
                         break  # this request has put it back: whether anybody had moved it before it was lost is not known
-                    return
+                    return True
                 # On a Cluster an invalidation ends the lease first and moves the call's token later.
                 sealed = function.seal(call, outcome, (*marks, *own) if call.spread else marks)
             if sealed is None or sealed.error is not None or call.closed():
                 yield from give_back(call, token, failed=True)
                 outcome.error = None if sealed is None else sealed.error
-                return
+                return False
             if (yield from call.store(token, sealed)):
-                return
+                return True
         except StoreError:
             function.abandon(token)
             raise

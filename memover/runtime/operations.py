@@ -12,6 +12,7 @@ from memover.errors import StoreError
 from memover.keys.names import tag_of
 from memover.keys.shards import unsharded
 from memover.model import Entry, etag_of
+from memover.runtime.invalidations import invalidate_call
 from memover.runtime.nonce import new_nonce
 from memover.runtime.results import evaluating
 from memover.stores.near import moved
@@ -69,18 +70,20 @@ def peek(call: CachedCall, version: int | None = None) -> Flow[Entry | None]:
 
 
 def put(call: CachedCall, value: Any) -> Flow[None]:
-    """Store a value known from elsewhere."""
+    """Store a value known from elsewhere. One that is not to be stored ends the entry before it, which is not the result now."""
     function: Any = call.function
     if function.observers.disabled():
         return
     outcome = Outcome((yield from evaluating(value, awaited=function.is_async)))
     try:
-        yield from _replacing(call, replace.put(call, outcome))
+        stored = yield from _replacing(call, replace.put(call, outcome))
     except StoreError as error:
         function.store_failed(call.key, error)
         raise
     if outcome.error is not None:
         raise outcome.error
+    if not stored:
+        yield from invalidate_call(call)
 
 
 def refresh(call: CachedCall) -> Flow[Outcome]:

@@ -117,6 +117,30 @@ def test_set_obeys_cache_if(way: Way) -> None:
     assert way.run(f(1)) == 5
 
 
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "cache_if": ({"cache_if": lambda result, call: len(result) < 4}, {}),
+    "a ttl of 0": ({"ttl": lambda result, call: 0 if len(result) > 3 else 60}, {}),
+    "too many tags": ({"tags": lambda call, result: [f"tag:{n}" for n in range(len(result))]}, {}),
+    "max_entry_bytes": ({}, {"max_entry_bytes": 50}),
+    "on_unencodable": ({}, {"on_unencodable": "return"}),
+}
+
+
+@pytest.mark.parametrize("near", [False, True], ids=["", "near"])
+@pytest.mark.parametrize("why", REFUSED)
+def test_a_set_that_is_not_to_be_stored_ends_the_entry_before_it(why: str, near: bool, way: Way) -> None:
+    """The value before it is not the result any more: no later call is answered with it."""
+    options, of_cache = REFUSED[why]
+    cache = way.new_cache(**of_cache)
+    f = way.cached(cache=cache, near=near or None, **options)(lambda key: ["loaded"])
+    way.run(f(1))
+    way.run(f.set(["set"], 1))
+    assert way.run(f(1)) == ["set"]
+    way.run(f.set([object()] if why == "on_unencodable" else ["x" * 5] * 100, 1))
+    assert way.run(f.peek(1)) is None
+    assert way.run(f(1)) == ["loaded"]
+
+
 def test_invalidate_removes_one_call(way: Way, runs: list[Any], redis_client: Any) -> None:
     """This call's entry, however it is written, and no other; on an absent one it is no error."""
     f = counted(way, runs)
