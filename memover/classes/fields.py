@@ -176,40 +176,55 @@ _COLUMNS = {
 
 
 def _plain(cls: type, named: dict[str, tuple[Any, type]]) -> Iterator[Part]:
-    """What can be known of a class that declares no fields: its annotations, its slots, and what `__init__` takes.
+    """What can be known of a class that declares no fields: its annotations, what its `__init__` keeps, and its slots.
 
-    A parameter of `__init__` counts where the method uses its name as an attribute's; where that finds nothing,
-    annotated parameters count, and then the attributes that `__init__` sets.
-    """
+    A parameter of `__init__` counts where the method uses its name as an attribute's, and so does every attribute that it sets;
+    the `__init__` of a base is looked at where the one below calls it. A class that names no attribute in any of these ways
+    has its annotated parameters."""
     found = {name: each for name, each in named.items() if not _is_class_variable(each[0])}
-    init: Any = getattr(cls, "__init__", None)
-    parameters: dict[str, Any] = {}
-    if isinstance(init, types.FunctionType):
-        code = init.__code__
-        kept, written = set(code.co_names), own_annotations(init)
-        parameters = {
-            name: written.get(name, UNKNOWN) for name in code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-        }
-        for name, annotation in parameters.items():
-            if name in kept and name not in found:
-                found[name] = (annotation, cls)
+    taken: dict[str, tuple[Any, type]] = {}
+    for base in cls.__mro__:
+        init = base.__dict__.get("__init__")
+        if not isinstance(init, types.FunctionType):
+            continue
+        code, written = init.__code__, own_annotations(init)
+        parameters = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+        for name in parameters:
+            if name in code.co_names:
+                found.setdefault(name, (written.get(name, UNKNOWN), base))
+            if name in written:
+                taken.setdefault(name, (written[name], base))
+        for name, parameter in _attributes_set(init):
+            annotation = written.get(parameter, UNKNOWN) if parameter in parameters else UNKNOWN
+            found.setdefault(name, (annotation, base))
+        if "__init__" not in code.co_names:
+            break
     for base in cls.__mro__:
         slots = base.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             if name not in ("__dict__", "__weakref__"):
                 found.setdefault(name, (UNKNOWN, cls))
-    if not found:
-        found = {name: (each, cls) for name, each in parameters.items() if each is not UNKNOWN}
-    if not found and isinstance(init, types.FunctionType):
-        found = dict.fromkeys(_attributes_set(init), (UNKNOWN, cls))
-    for name, (annotation, owner) in found.items():
+    for name, (annotation, owner) in (found or taken).items():
         yield Part(name, annotation, owner)
 
 
-def _attributes_set(init: types.FunctionType) -> list[str]:
-    import dis  # only for classes that say nothing: it takes some milliseconds to import
+def _attributes_set(init: types.FunctionType) -> list[tuple[str, str]]:
+    """The attributes that a method sets on its first argument, each with the variable it is set to, "" for another value."""
+    import dis  # only for classes that declare nothing: it takes some milliseconds to import
 
-    return [each.argval for each in dis.get_instructions(init) if each.opname == "STORE_ATTR"]
+    this, loaded, found = init.__code__.co_varnames[0], list[str](), list[tuple[str, str]]()
+    for each in dis.get_instructions(init):
+        if each.is_jump_target:  # what lies below may come from elsewhere
+            loaded = []
+        if each.opname == "STORE_ATTR" and loaded[-1:] == [this]:
+            found.append((each.argval, "".join(loaded[-2:-1])))
+        if not each.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "STORE_FAST_LOAD_FAST")):
+            loaded = []
+        elif isinstance(each.argval, tuple):  # two names in one instruction, the later one on top
+            loaded = [*each.argval] if each.opname.startswith("LOAD") else [each.argval[1]]
+        else:
+            loaded = [*loaded, each.argval]
+    return found
 
 
 def _is_class_variable(annotation: Any) -> bool:

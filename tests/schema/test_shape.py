@@ -219,7 +219,7 @@ CLASSES = {
     Names: "Names\n\nsubclass Names\n  = list[str]\n",
     Trouble: "Trouble\n\nsubclass Trouble\n  = ValueError\n",
     Known: "Known\n\nregistered Known\n",
-    Silent: "Silent\n\nplain Silent\n  name: str\n  other: ?\n  tagged: int\n",
+    Silent: "Silent\n\nplain Silent\n  made: ?\n  name: str\n  other: ?\n  tagged: int\n",
 }
 
 

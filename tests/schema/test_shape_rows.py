@@ -55,19 +55,49 @@ class Below(Taking):
     more: float
 
 
+class Counting(Taking):
+    """Keeps what it takes, what it makes of that, and what its base keeps."""
+
+    def __init__(self, name: str, rows: list[int], limit: int | None = None) -> None:
+        super().__init__(name, len(rows))
+        self.rows = [*rows]
+        self.first, self.last = rows[0], rows[-1]
+        self._limit = limit or len(rows)
+        self._rows = rows
+        rows.owner = self  # type: ignore[attr-defined]
+
+
+class Apart(Taking):
+    """Does not do what its base does."""
+
+    def __init__(self) -> None:
+        self.other = 1
+
+
+class Frozen:
+    """Sets its attributes in a way that does not show."""
+
+    def __init__(self, name: str) -> None:
+        self.__dict__.update(name=name)
+
+
 TEXTS = {
     Annotated: "plain Annotated\n  name: str\n  size: int\n",
     Taking: "plain Taking\n  name: str\n  size: int\n",
-    Hiding: "plain Hiding\n  name: str\n  size: int\n",
+    Hiding: "plain Hiding\n  _n: str\n  _s: int\n",
     Setting: "plain Setting\n  name: ?\n  size: ?\n",
     Empty: "plain Empty\n",
     Below: "plain Below\n  more: float\n  name: str\n  size: int\n",
+    Counting: "plain Counting\n  _limit: ?\n  _rows: list[int]\n  first: ?\n  last: ?\n  name: str\n  rows: list[int]\n"
+    "  size: int\n",
+    Apart: "plain Apart\n  other: ?\n",
+    Frozen: "plain Frozen\n  name: str\n",
 }
 
 
 @pytest.mark.parametrize("kind", TEXTS, ids=lambda kind: kind.__name__)
 def test_a_plain_class_shows_what_can_be_known_of_it(kind: Any) -> None:
-    """Annotated attributes, then what `__init__` takes, then what it sets."""
+    """Annotated attributes and what `__init__` sets, with the types of the parameters that it keeps."""
     shape = annotation_shape(list[kind], __name__)
     assert str(shape) == f"list[{kind.__name__}]\n\n{TEXTS[kind]}"
     assert parse(str(shape)) == shape
@@ -82,7 +112,7 @@ def test_what_is_unknown_is_told_apart() -> None:
 
 def test_a_new_field_of_a_plain_class_is_a_change() -> None:
     """Wherever it is declared."""
-    for old, new in ((Taking, Below), (Empty, Setting), (Empty, Hiding)):
+    for old, new in ((Taking, Below), (Empty, Setting), (Empty, Hiding), (Taking, Counting), (Empty, Apart)):
         before = annotation_shape(old, __name__)
         after = parse(str(annotation_shape(new, __name__)).replace(new.__name__, old.__name__))
         assert changes(before, after)
