@@ -7,7 +7,8 @@
     Django's DummyCache         one that is turned off: every call runs its function
     any other                   refused
 
-Inside `memover.using(cache)` every alias is that cache; a function keeps its alias's codec.
+Inside `memover.using(cache)` every alias is that cache; a function keeps its alias's codec. Settings that are overridden inside
+that (`override_settings(CACHES=...)`) count again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from django.core.cache.backends.locmem import LocMemCache
 
 from memover import default
 from memover.django.backend import MemoverCache
-from memover.django.caches import DjangoCache, codec_for, on_change
+from memover.django.caches import DjangoCache, codec_for, on_change, overridden_within
 from memover.errors import ConfigurationError
 from memover.keys.ownership import owners
 from memover.latch import Latch
@@ -51,7 +52,7 @@ if hasattr(os, "register_at_fork"):
 def cache_of(alias: str) -> Cache:
     """The cache of an alias. Raises `ConfigurationError` for a name that is none, or a backend that cannot have functions."""
     cache: Cache | None = default.swapped()
-    return own_cache_of(alias) if cache is None else cache
+    return own_cache_of(alias) if cache is None or overridden_within(cache) else cache
 
 
 def own_cache_of(alias: str) -> Cache:

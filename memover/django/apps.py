@@ -1,4 +1,4 @@
-"""The app that brings the system checks."""
+"""The app that brings the system checks, and `AnonymousUser` as an argument."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ class MemoverConfig(AppConfig):
 
     def ready(self) -> None:
         from memover.django.checks import check_functions, check_lock, check_servers
+        from memover.django.values import install_users
 
+        install_users()
         checks.register(check_functions, checks.Tags.caches)
         checks.register(check_lock, checks.Tags.caches)
         checks.register(check_servers, checks.Tags.caches, deploy=True)

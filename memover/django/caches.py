@@ -15,16 +15,18 @@ from django.utils.module_loading import import_string
 
 from memover.cache import Cache
 from memover.codec.pickle import PickleCodec
-from memover.default import changed
+from memover.default import changed, swapped
 from memover.errors import ConfigurationError
 from memover.keys.names import check_prefix
 from memover.latch import Latch
 
-__all__ = ["DjangoCache", "codec_for", "kept", "on_change", "shared_cache"]
+__all__ = ["DjangoCache", "codec_for", "kept", "on_change", "overridden_within", "shared_cache"]
 
 _SALT = b"memover.django.MemoverCache"
 _shared: dict[str, DjangoCache] = {}
 _made: list[dict[str, DjangoCache]] = [_shared]
+_overridden: list[Any] = []
+"""For each `override_settings(CACHES=...)` under way, the cache that `memover.using` had put in place of all when it began."""
 _latch = Latch()
 
 
@@ -108,7 +110,16 @@ def _derived(secret: str | bytes) -> bytes:
     return hmac.new(secret.encode() if isinstance(secret, str) else secret, _SALT, "sha256").digest()
 
 
-def _settings_changed(*, setting: str, **_: Any) -> None:
+def overridden_within(cache: Any) -> bool:
+    """Whether the settings of the caches were overridden inside the innermost `memover.using`, which has `cache`."""
+    return bool(_overridden) and _overridden[-1] is cache
+
+
+def _settings_changed(*, setting: str, enter: bool, **_: Any) -> None:
+    if setting == "CACHES" and enter:
+        _overridden.append(swapped())
+    elif setting == "CACHES" and _overridden:
+        _overridden.pop()
     if setting in ("CACHES", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
         _replace({} for _ in _made)
         changed()

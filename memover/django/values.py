@@ -3,6 +3,7 @@
     object                  as an argument                    as a result
     ----------------------  --------------------------------  ------------------------------------------------------------
     model instance          its class and primary key         its loaded fields, related and prefetched objects
+    AnonymousUser           its class and what was put on it  refused
     SimpleLazyObject        as what it stands for             what it stands for; inside something else only pickle has it
     queryset                refused (give what it is made of) evaluated: the list of its rows, for the caller who loads too
     queryset inside         refused                           evaluated, of instances only; a new query on it is about their
@@ -46,7 +47,7 @@ from memover.errors import UnkeyableArgument
 from memover.keys.canonical import register_key, register_proxy
 from memover.runtime.results import evaluate_by
 
-__all__ = ["install"]
+__all__ = ["install", "install_users"]
 
 _PREFETCHED = "_prefetched_objects_cache"
 
@@ -73,6 +74,14 @@ def install() -> None:
     if apps.models_ready:
         for model in apps.get_models(include_auto_created=True):
             _prepared(model)
+
+
+def install_users() -> None:
+    """Register the user of requests without one, whose module can be imported only when all models are there."""
+    if apps.is_installed("django.contrib.auth"):
+        from django.contrib.auth.models import AnonymousUser
+
+        register_key(AnonymousUser, lambda user: dict(vars(user)))
 
 
 def _prepared(sender: Any, **_: Any) -> None:

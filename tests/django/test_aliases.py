@@ -101,6 +101,43 @@ def test_using_replaces_every_alias(backend: Any) -> None:
     assert money.peek(1) is not None
 
 
+def test_settings_overridden_inside_count(backend: Any) -> None:
+    """The innermost of `using`, the mixin's caches and `override_settings` says what an alias is: a test turns caching off so."""
+    backend()
+    function, runs = counted("alias-inner", "default")
+    for outside in (isolated_caches, lambda: memover.using(Cache())):
+        runs.clear()
+        with outside() as outer:
+            function(1)
+            with override_settings(CACHES={"default": {"BACKEND": DUMMY}}):
+                function(1)
+                function(1)
+                with isolated_caches() as inner:
+                    function(1)
+                    function(1)
+                    assert function.cache is inner
+                assert function.peek(1) is None
+            assert function.cache is outer
+            assert function.peek(1) is not None
+        assert runs == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("place", [{}, {"LOCATION": "place"}], ids=["", "named"])
+def test_django_s_own_cache_in_memory_is_isolated_too(place: dict[str, str], backend: Any) -> None:
+    """Its entries of outside are not seen inside, nor the other way round, nor those of the test before."""
+    backend(others={"local": {"BACKEND": LOCMEM, **place}})
+    caches["local"].set("k", "outside")
+    for _ in range(2):
+        with isolated_caches():
+            assert caches["local"].get("k") is None
+            caches["local"].set("k", "inside")
+            with isolated_caches():
+                assert caches["local"].get("k") is None
+                caches["local"].set("k", "innermost")
+            assert caches["local"].get("k") == "inside"
+        assert caches["local"].get("k") == "outside"
+
+
 def test_isolated_caches_isolate_functions_and_the_key_value_api(backend: Any) -> None:
     """Nothing of outside is seen inside, nor the other way round."""
     backend(others={"local": {"BACKEND": LOCMEM}})
@@ -129,13 +166,21 @@ def test_the_fixture_isolates_aliases(backend: Any, request: pytest.FixtureReque
     assert runs == [1, 1]
 
 
-def test_the_mixin_gives_each_test_an_empty_cache(backend: Any) -> None:
-    """Before Django's test case among the bases."""
+@pytest.mark.parametrize("way", ["run", "debug"])
+@pytest.mark.parametrize("own_set_up", [False, True], ids=["", "own setUp"])
+def test_the_mixin_gives_each_test_an_empty_cache(own_set_up: bool, way: str, backend: Any) -> None:
+    """Before Django's test case among the bases; a `setUp` that calls no other has empty caches too."""
     backend()
     function, runs = counted("alias-mixin", "default")
     seen: list[Any] = []
 
     class Tests(IsolatedCaches, SimpleTestCase):
+        def setUp(self) -> None:
+            if own_set_up:
+                seen.append((function.peek(1), cache.get("k")))
+            else:
+                super().setUp()
+
         def test_one(self) -> None:
             function(1)
             function(1)
@@ -145,11 +190,18 @@ def test_the_mixin_gives_each_test_an_empty_cache(backend: Any) -> None:
         def test_two(self) -> None:
             seen.append((function.peek(1), cache.get("k")))
 
-    result = unittest.TestResult()
-    unittest.defaultTestLoader.loadTestsFromTestCase(Tests).run(result)
-    assert result.wasSuccessful(), result.failures + result.errors
-    assert seen == [(True, 1), (None, None)]
+    tests = unittest.defaultTestLoader.loadTestsFromTestCase(Tests)
+    if way == "run":
+        result = unittest.TestResult()
+        tests.run(result)
+        assert result.wasSuccessful(), result.failures + result.errors
+    else:
+        tests.debug()
+    assert [each for each in seen if each[0] is True] == [(True, 1)]
+    assert seen.count((None, None)) == (3 if own_set_up else 1)
+    assert len(seen) == (4 if own_set_up else 2)
     assert runs == [1]
+    assert (function.peek(1), cache.get("k")) == (None, None)
 
 
 def test_clear_all_empties_entries_and_namespaces(backend: Any) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import datetime
 import gc
+import subprocess
+import sys
 import weakref
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -316,6 +318,38 @@ def test_an_instance_that_is_found_late_is_the_instance(cache: Cache) -> None:
     assert late.peek(SimpleLazyObject(lambda: ann)) is None
     with pytest.raises(UnkeyableArgument, match="never saved"):
         late(SimpleLazyObject(lambda: Author(name="New")))
+
+
+ANONYMOUS = """
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["memover.django", "django.contrib.contenttypes", "django.contrib.auth"])
+django.setup()
+from django.contrib.auth.models import AnonymousUser, User
+from django.utils.functional import SimpleLazyObject
+from memover import versioned_cache
+
+class Guest(AnonymousUser):
+    pass
+
+@versioned_cache(namespace="greeting", version=1, tags=("user:{user.pk}",))
+def greeting(user):
+    return "" if user.is_anonymous else user.username
+
+key = greeting.key
+assert key(AnonymousUser()) == key(SimpleLazyObject(AnonymousUser)) != key(User(pk=1))
+assert key(Guest()) != key(AnonymousUser())
+marked = AnonymousUser()
+marked.language = "de"
+assert key(marked) != key(AnonymousUser())
+assert [greeting(AnonymousUser()), greeting(AnonymousUser()), greeting(User(pk=1, username="ann"))] == ["", "", "ann"]
+assert greeting.cache_info().loads == 2
+"""
+
+
+def test_the_user_of_a_request_without_one_is_an_argument() -> None:
+    """Every AnonymousUser is the same, unless something was put on it."""
+    subprocess.run([sys.executable, "-W", "error", "-c", ANONYMOUS], check=True)
 
 
 def test_late_text_is_translated_by_each_reader(cache: Cache) -> None:
