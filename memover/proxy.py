@@ -187,6 +187,12 @@ class FunctionProxy(Proxy):
             place = "in the default cache" if definition.alias is None else f"in the alias {definition.alias!r}"
         return f"<cached {self.__module__}.{self.__qualname__} namespace={self.namespace!r} version={self.version} {place}>"
 
+    # A wrapt proxy prints as what it wraps, but for its repr.
+    __str__ = __repr__
+
+    def __format__(self, format_spec: str) -> str:
+        return format(repr(self), format_spec)
+
 
 # The slots themselves: quicker than through the proxy, and a test may have put something before `__call__`.
 put_call: Callable[[FunctionProxy, Callable[..., Any]], None] = FunctionProxy.__dict__["__call__"].__set__

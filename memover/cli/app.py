@@ -89,7 +89,13 @@ def lock_command(
         for name in names:
             console.print(f"{word:>8}  [{style}]{name}[/]", highlight=False)
     if written.refused:
-        console.print("Not written, until it is put right:", style="bold")
+        others = written.new or written.changed or written.removed
+        head = (
+            f"{project.lockfile}: written, except for these until they are put right"
+            if others
+            else "Not written, until it is put right"
+        )
+        console.print(f"{head}:", style="bold", highlight=False)
         on_terminal(written.refused, console)
         sys.exit(1)
     functions = f"{written.functions} function{'' if written.functions == 1 else 's'}"

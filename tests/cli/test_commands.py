@@ -129,7 +129,21 @@ def test_lock_does_not_hide_a_change_that_needs_a_bump(changed: App) -> None:
     told = changed.run("lock", status=1)
     assert "MV001" in told
     assert "1 function" not in told, "what was not written is not counted as written"
+    assert "Not written" in told
     assert changed.read("memover.lock") == before
+
+
+def test_lock_writes_what_it_may_and_says_so(changed: App) -> None:
+    """A change that needs a bump keeps no other function out of the lock, and "Not written" is not said of those."""
+    changed.write(
+        "shop/more.py", "from memover import versioned_cache\n@versioned_cache(namespace='n')\ndef n() -> int: ...\n"
+    )
+    told = changed.run("lock", status=1)
+    assert told.index("new  n") < told.index("memover.lock: written, except for these") < told.index("MV001 profiles")
+    assert "Not written" not in told
+    functions = read_lock(changed.read("memover.lock")).functions
+    assert functions["n"].version == 1
+    assert "email" not in str(functions["profiles"].shape)
 
 
 def test_a_deliberate_exception_is_in_the_lock_with_its_reason(changed: App) -> None:

@@ -180,7 +180,7 @@ def test_seconds_in_the_environment_may_be_a_number(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_decorated_function_says_that_it_is_cached_and_where() -> None:
-    """Its `repr` names the function, its namespace and version, and the cache."""
+    """Its text names the function, its namespace and version, and the cache, however it is printed."""
 
     @Cache(prefix="shop").versioned(namespace="prices", version=3)
     def price(sku: str) -> int:
@@ -192,6 +192,20 @@ def test_a_decorated_function_says_that_it_is_cached_and_where() -> None:
     assert "'prices' version=3" in told
     assert "memory://" in told
     assert "prefix='shop'" in told
+    assert str(price) == f"{price}" == f"{price!s}" == told
+
+
+def test_a_method_says_that_it_is_cached() -> None:
+    """Of the class and of an instance."""
+
+    class Shop:
+        @Cache().versioned(namespace="shop-prices", ignore=("self",))
+        def price(self, sku: str) -> int:
+            return 1
+
+    for method in (Shop.price, Shop().price):
+        assert str(method) == f"{method}" == repr(method)
+        assert "cached" in repr(method)
 
 
 def test_its_repr_makes_no_cache() -> None:
