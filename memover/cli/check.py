@@ -11,7 +11,7 @@ from memover.cli.revisions import Repository
 from memover.cli.source import Sources
 from memover.cli.versions import edit_of
 from memover.schema import rules
-from memover.schema.findings import Finding, by_class
+from memover.schema.findings import BY_HAND, Finding, by_class
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ def _bumps(
         if name in reasons:
             number = f" to {last[1]}" if last else ""
             then = project.command("memover lock", targets)
-            fixes.append(f"raise the version of {name}{number} by hand ({reasons[name]}), then: {then}")
+            fixes.append(f"{BY_HAND}{name}{number} by hand ({reasons[name]}), then: {then}")
     return fixes
 
 

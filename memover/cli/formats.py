@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from memover.schema.findings import RULES
+from memover.schema.findings import RULES, ways_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,8 +51,8 @@ def on_terminal(findings: Sequence[Finding], console: Console) -> None:
         lines = [head]
         for detail in each.details:
             lines.append(Text("    ").append(detail, style="magenta"))
-        for at, fix in enumerate(each.fixes):
-            lines.append(Text("  fix: " if at == 0 else "   or: ", style="dim").append(fix, style="green"))
+        for word, fix in ways_out(each):
+            lines.append(Text(f"{word:>5}: ", style="dim").append(fix, style="green"))
         for line in lines:
             console.print(line, soft_wrap=True, highlight=False)
     console.print(
@@ -62,8 +62,8 @@ def on_terminal(findings: Sequence[Finding], console: Console) -> None:
 
 def _plain(finding: Finding) -> str:
     head = finding.message if finding.code == "MV008" else f"{finding.namespace}: {finding.message}"
-    fixes = ["fix: " + " or: ".join(finding.fixes)] if finding.fixes else []
-    return "\n".join([head, *finding.details, *fixes])
+    fixes = " ".join(f"{word}: {fix}" for word, fix in ways_out(finding))
+    return "\n".join([head, *finding.details, *([fixes] if fixes else [])])
 
 
 def as_text(findings: Sequence[Finding]) -> str:
@@ -160,7 +160,7 @@ def markdown(findings: Sequence[Finding]) -> str:
         where = f" `{place(each)}`" if place(each) else ""
         lines.append(f"- **{each.code}** {each.name},{where} `{each.namespace}`: {each.message}")
         lines += [f"  - `{detail}`" for detail in each.details]
-        lines += [f"  - {'fix' if at == 0 else 'or'}: `{fix}`" for at, fix in enumerate(each.fixes)]
+        lines += [f"  - {word}: `{fix}`" for word, fix in ways_out(each)]
     return "\n".join(lines)
 
 

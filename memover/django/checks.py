@@ -120,12 +120,17 @@ def check_lock(app_configs: Any, **_: Any) -> list[CheckMessage]:
 
 
 def _outdated(finding: Finding) -> CheckMessage:
+    from memover.schema.findings import ways_out
+
     told = "".join(f"; {each}" for each in finding.details)
-    fixes = [f"python manage.py {fix}" if fix.startswith("memover ") else fix for fix in finding.fixes]
+    fixes = [
+        ("" if word == "fix" else f", {word}: ") + (f"python manage.py {fix}" if fix.startswith("memover ") else fix)
+        for word, fix in ways_out(finding)
+    ]
     place = f"{finding.path}:{finding.line}" if finding.line else finding.path
     return Warning(
         f"memover.lock is out of date: {finding.message}{told} ({finding.code}).",
-        hint=", or: ".join(fixes),
+        hint="".join(fixes),
         obj=place,
         id="memover.W005",
     )

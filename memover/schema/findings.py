@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from memover.schema.compare import Change
     from memover.schema.lock import Block
 
-__all__ = ["ACCEPTABLE", "RULES", "Finding", "Found", "Rule", "bump_or_accept", "by_class", "listed"]
+__all__ = [
+    "ACCEPTABLE",
+    "BY_HAND",
+    "RULES",
+    "Finding",
+    "Found",
+    "Rule",
+    "bump_or_accept",
+    "by_class",
+    "listed",
+    "ways_out",
+]
 
 
 class Rule(NamedTuple):
@@ -175,6 +186,16 @@ def _place(change: Change, found: Found) -> tuple[str, int] | None:
 def bump_or_accept(code: str, functions: Iterable[str]) -> tuple[str, ...]:
     names = " ".join(map(quote, functions))
     return (f"memover bump {names}", f'memover lock --accept {code} {names} --reason "..."')
+
+
+BY_HAND = "raise the version of "
+"""How a fix begins that is needed beside the ones before it, and is no choice."""
+
+
+def ways_out(finding: Finding) -> list[tuple[str, str]]:
+    """The fixes of a finding, each after its word: "fix", then "and" for what is needed too and "or" for another way."""
+    words = ("and" if each.startswith(BY_HAND) else "or" for each in finding.fixes)
+    return [("fix" if at == 0 else word, each) for at, (word, each) in enumerate(zip(words, finding.fixes))]
 
 
 def listed(items: Iterable[object]) -> str:

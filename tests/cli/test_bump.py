@@ -360,6 +360,28 @@ def test_fix_mends_what_commands_can_mend(app: App) -> None:
     assert "memover lock" in app.run("check", "--fix", "--lockfile", "none.lock", status=2)
 
 
+@pytest.mark.parametrize("form", ["terminal", "github", "markdown"])
+def test_what_is_to_be_done_too_is_no_choice(form: str, app: App) -> None:
+    """A command for some functions and a change by hand for another are both needed; an exception is the other way."""
+    source = "from dataclasses import dataclass\n@dataclass\nclass C:\n    a: int\n"
+    for name, version in (("n", "2"), ("o", "1 + 1"), ("p", "2 + 1")):
+        source += f'@versioned_cache(namespace="{name}", version={version})\ndef {name}() -> C: ...\n\n'
+    write(app, source)
+    app.lock()
+    app.change("shop/views.py", "    a: int", "    a: str")
+    told = app.run("check", "--format", form, status=1).replace("`", "")
+    places = [
+        told.index(words)
+        for words in (
+            "fix: memover bump n",
+            "and: raise the version of o by hand",
+            "and: raise the version of p by hand",
+            "or: memover lock --accept",
+        )
+    ]
+    assert places == sorted(places)
+
+
 def test_line_ends_a_mark_and_an_encoding_are_kept(app: App) -> None:
     """Windows files, and such as are not UTF-8."""
     write(app, "")
