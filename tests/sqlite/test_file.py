@@ -299,6 +299,38 @@ def test_a_file_truncated_under_a_process_is_moved_aside_and_begun_anew(store: S
     assert check(path) == "ok"
 
 
+@pytest.mark.parametrize("left", [1, 40, 59])
+@pytest.mark.parametrize("zeros", [0, 8192])
+def test_a_header_that_is_cut_off_is_damage(store: SqliteStore, path: str, left: int, zeros: int) -> None:
+    """Under a process that uses the store, and with what a writer made of it since: the file grows again, by zeros."""
+    keep(store, key_of("a"), b"x")
+    store.close()
+    whole = Path(path).read_bytes()
+    os.truncate(path, left)
+    if zeros:
+        os.truncate(path, zeros)
+    pause()
+    assert valid(store, key_of("a")) is None
+    raw = keep(store, key_of("a"), b"y")
+    assert valid(store, key_of("a")) == raw
+    (aside,) = (name for name in os.listdir(os.path.dirname(path)) if ".damaged-" in name)
+    assert Path(os.path.dirname(path), aside).read_bytes() == whole[:left] + bytes(max(0, zeros - left))
+    store.close()
+    assert check(path) == "ok"
+
+
+@pytest.mark.parametrize("head", [b"SQLite format 3\0", bytes(8192)])
+def test_a_header_that_is_cut_off_is_nobodys_without_a_lock_file(
+    make: Callable[..., SqliteStore], path: str, head: bytes
+) -> None:
+    """No store was ever there, so what is there is not touched."""
+    Path(path).write_bytes(head)
+    with pytest.raises(ConfigurationError, match="not touched"):
+        make().fetch(key_of("a"))
+    assert Path(path).read_bytes() == head
+    assert os.listdir(os.path.dirname(path)) == ["store.db"]
+
+
 def test_a_foreign_file_put_in_its_place_is_refused_and_not_touched(store: SqliteStore, path: str) -> None:
     """Under a process that uses the store; with the store's own file back, it goes on."""
     raw = keep(store, key_of("a"), b"x")

@@ -71,6 +71,9 @@ class Opening:
         pause = _PAUSE_FIRST_SECONDS
         damaged = False
         while True:
+            head = self._first_bytes()
+            if head is not None and _is_cut_off(head):
+                self.rename_damaged(sqlite3.DatabaseError("its first bytes are missing"))
             if not self._is_there():
                 self._begin()
             self._mend_modes()
@@ -132,22 +135,9 @@ class Opening:
 
     def _is_there(self) -> bool:
         """Whether a store is at the path; False where one is to be begun. Raises `ConfigurationError` for a file that is none."""
-        try:
-            state = os.stat(self.path)
-            if not stat.S_ISREG(state.st_mode):
-                raise ConfigurationError(f"{self.path} is not a file: give the path of a file, or of none yet.")
-            if state.st_size == 0:
-                return False
-            file = state.st_dev, state.st_ino
-            descriptor = self._headers.get(file)
-            if descriptor is None:
-                for left, known in list(self._headers.items()):
-                    if os.fstat(known).st_nlink == 0 and self._headers.pop(left, None) is not None:
-                        os.close(known)  # gone for everybody: there are no locks to lose
-                descriptor = self._headers[file] = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        except FileNotFoundError:
+        head = self._first_bytes()
+        if head is None:
             return False
-        head = _head(descriptor)
         if not head.startswith(_MAGIC):
             raise ConfigurationError(
                 f"{self.path} is not a memover store (it does not begin as an SQLite file does), and was not touched: give another "
@@ -164,6 +154,26 @@ class Opening:
                 f"touched: give another path, or upgrade memover."
             )
         return True
+
+    def _first_bytes(self) -> bytes | None:
+        """The header of what is at the path, None where there is nothing or an empty file. Raises `ConfigurationError` for
+        what is no file."""
+        try:
+            state = os.stat(self.path)
+            if not stat.S_ISREG(state.st_mode):
+                raise ConfigurationError(f"{self.path} is not a file: give the path of a file, or of none yet.")
+            if state.st_size == 0:
+                return None
+            file = state.st_dev, state.st_ino
+            descriptor = self._headers.get(file)
+            if descriptor is None:
+                for left, known in list(self._headers.items()):
+                    if os.fstat(known).st_nlink == 0 and self._headers.pop(left, None) is not None:
+                        os.close(known)  # gone for everybody: there are no locks to lose
+                descriptor = self._headers[file] = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except FileNotFoundError:
+            return None
+        return _head(descriptor)
 
     def _begin(self) -> None:
         mode = stat.S_IMODE(os.stat(self.path).st_mode) if os.path.exists(self.path) else None  # that of an empty file
@@ -220,6 +230,15 @@ def _head(descriptor: int) -> bytes:
         return os.pread(descriptor, _HEADER_BYTES, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return os.read(descriptor, _HEADER_BYTES)
+
+
+def _is_cut_off(head: bytes) -> bool:
+    """Whether a header ends, or goes on in zeros, before it says whose the file is.
+
+    Asked where the lock file is beside it, so it was a store: `lock` refuses what was there before its lock file. A whole
+    database names its text encoding, at 56 to 59."""
+    said = head.rstrip(b"\0")
+    return _MAGIC.startswith(said[: len(_MAGIC)]) and (len(said) < 60 or len(head) < _HEADER_BYTES)
 
 
 def may_write(path: str) -> bool:
