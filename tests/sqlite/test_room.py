@@ -55,6 +55,17 @@ def test_the_file_stays_within_max_bytes(make: Callable[..., SqliteStore], path:
     assert os.stat(path).st_size + os.stat(path + "-wal").st_size < 1_000_000 + (24 << 20)
 
 
+def test_long_and_short_entries_together_stay_within_max_bytes(make: Callable[..., SqliteStore], path: str) -> None:
+    """A long entry leaves the room that the short ones after it take before room is made again."""
+    store = make(max_bytes=4 << 20)
+    sizes = random.Random(0)
+    longest = 0
+    for number in range(1500):
+        keep(store, key_of(str(number)), os.urandom(sizes.choice([200, 2000, 20_000, 150_000])))
+        longest = max(longest, os.stat(path).st_size)
+    assert 2 << 20 < longest <= 4 << 20
+
+
 def test_writers_copy_a_log_that_nobody_else_copies(
     make: Callable[..., SqliteStore], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -284,8 +284,8 @@ PROBE = f"""SELECT (SELECT min(expires) FROM entries WHERE {_LIMITED}), (SELECT 
 """When the first entry, the first token and the first of the doomed go (NULL: there is none), pages, those of them that are
 free, bytes of a page. No parameters: one that is compared with `expires` has the statement prepared anew for each value,
 because it decides whether the partial index serves."""
-DOOMED = "SELECT parts FROM doomed WHERE after < ?1 LIMIT 1"
-"""now · one of those to be removed."""
+DOOMED = "SELECT parts FROM doomed WHERE after < ?1 LIMIT ?2"
+"""now, limit · some of those to be removed."""
 SWEEP = f"""DELETE FROM entries WHERE id IN
 (SELECT id FROM entries WHERE expires < ?1 AND {_LIMITED} ORDER BY expires LIMIT ?2)"""
 """now, limit · entries that nobody reads any more are removed."""

@@ -96,7 +96,8 @@ class Tidier:
         if size > self._max_bytes // 2:
             return False
         tries = _ROOM_TRIES
-        while self._taken_bytes() + size > self._max_bytes:
+        # What is written until the next step needs room beside it.
+        while self._taken_bytes() + size + 2 * self._step_bytes > self._max_bytes:
             if not self.step(size, deadline):  # nothing to evict; or another writer took the room that there was
                 if not tries:
                     return False
@@ -115,9 +116,12 @@ class Tidier:
             more = file.count(sql.SWEEP_TOKENS, (now, _ROWS), deadline) == _ROWS or more
         more = self._sweep_leases(now, deadline) or more
         if doomed is not None and doomed < now:
-            for (parts,) in file.rows(sql.DOOMED, (now,), deadline):
-                if file.count(sql.SWEEP_PIECES, (parts, _PIECES), deadline) < _PIECES:
-                    file.count(sql.FORGET, (parts, now), deadline)
+            left = _PIECES
+            for (parts,) in file.rows(sql.DOOMED, (now, _PIECES), deadline):
+                left -= file.count(sql.SWEEP_PIECES, (parts, left), deadline)
+                if not left:
+                    break
+                file.count(sql.FORGET, (parts, now), deadline)
             return True
         # Two steps early: what is written until the next one has room, with the rest of its pages.
         if self._evict((pages - free) * page_bytes + wanted + 2 * self._step_bytes - self._max_bytes, deadline):
