@@ -217,7 +217,9 @@ def pack_marks(marks: Sequence[tuple[bytes, bytes]]) -> bytes:
     return packed
 
 
-def read_plain(raw: bytes, key: bytes, marks: bytes = b"") -> tuple[bytes, float, str, bytes, bytes] | None:
+def read_plain(
+    raw: bytes, key: bytes, marks: bytes = b""
+) -> tuple[bytes, float, str, bytes | memoryview, bytes] | None:
     """Generation, `fresh_until`, codec, payload and fingerprint of an entry that is a value, without compression, and with
     these very marks (as `pack_marks` packs them).
 
@@ -259,7 +261,8 @@ def read_plain(raw: bytes, key: bytes, marks: bytes = b"") -> tuple[bytes, float
         or crc32(raw[8:payload_at]) != header_check
     ):
         return None
-    payload = raw[payload_at:]
+    payload: bytes | memoryview
+    payload = raw[payload_at:] if payload_length <= _COPY_LIMIT_BYTES else memoryview(raw)[payload_at:]
     if crc32(payload) != payload_check:
         return None
     return raw[generation_at:key_at], fresh_until, raw[HEAD_BYTES:generation_at].decode("latin-1"), payload, fingerprint

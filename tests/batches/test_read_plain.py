@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from typing import Any
 
 from hypothesis import given, settings
@@ -114,6 +115,28 @@ def sealed(marks: tuple[tuple[bytes, bytes], ...]) -> bytes:
         usable_until=9.0,
         marks=marks,
     )
+
+
+def test_a_long_payload_is_not_copied() -> None:
+    """An array's bytes are copied once on a hit, into the array."""
+    raw = seal(
+        bytes(1 << 20),
+        key=KEY,
+        generation=GENERATION,
+        codec="mv1",
+        created_at=1.0,
+        load_time=0.0,
+        fresh_until=9.0,
+        usable_until=9.0,
+    )
+    tracemalloc.start()
+    try:
+        plain = read_plain(raw, KEY)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert plain is not None and bytes(plain[3]) == bytes(1 << 20)
+    assert peak < 1 << 18
 
 
 def test_read_plain_does_serve() -> None:
