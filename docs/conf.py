@@ -25,6 +25,8 @@ myst_url_schemes = ["http", "https"]
 
 # Docstrings are written as plain text with `code` in single backticks: see _reference.
 default_role = "code"
+# Quotation marks and ellipses only: `--all` in the help of a command is not a dash.
+smartquotes_action = "qe"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # signatures show them as the source does
 autodoc_preserve_defaults = True

@@ -105,10 +105,17 @@ def lock_command(
 @memover.command("check")
 @click.argument("targets", nargs=-1)
 @click.option("--against", metavar="REVISION", help="Compare with a git revision instead of the lock.")
-@click.option("--format", "form", type=click.Choice(["terminal", *FORMATS]), default="terminal", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["terminal", *FORMATS]),
+    default="terminal",
+    show_default=True,
+    help="Who reads the findings: a person, a review, or a program.",
+)
 @click.option("--output", type=click.Path(dir_okay=False, writable=True), help="Write the report to a file.")
 @click.option("--select", metavar="CODES", help="Only these codes, or beginnings of codes, with commas.")
-@click.option("--ignore", metavar="CODES", help="Not these.")
+@click.option("--ignore", metavar="CODES", help="Not these codes, or beginnings of codes.")
 @click.option("--body", type=click.Choice(["off", "warn", "error"]), help="How MV006, a changed body, counts.")
 @click.option("--lockfile", help="The lock, if not memover.lock.")
 @click.option(

@@ -28,7 +28,7 @@ _MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 def doctor(url: str | None, prefix: str | None, form: str, lockfile: str | None, step: int) -> None:
     """Check a running cache: the store, this machine's clock, what is stored, and the processes that report.
 
-    Nothing is changed. Exit status 1 when a check fails; a warning is none.
+    Nothing is changed. Exit status 1 when a check fails; 0 with warnings alone.
     """
     place = Place.find(url, prefix, lockfile, "doctor")
     checks = examine(place, step=step)

@@ -15,6 +15,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 CONF = f"""
 import sys
 sys.path.insert(0, {str(DOCS)!r})
+from conf import smartquotes_action
 extensions = ["_search"]
 html_theme = "basic"
 html_static_path = [{str(DOCS / "_static")!r}]
@@ -30,6 +31,8 @@ Start
    folder/page
 
 Not a ``platypus``.
+
+An option --all in a sentence.
 """
 PAGE = """
 A page
@@ -68,7 +71,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("quokka", "A page The quokka smiles. A section about wombats They dig burrows. Another The answer is 304."),
         ("about+wombats", "A section about wombats They dig burrows."),
-        ("platypus", "Start Not a platypus."),
+        ("platypus", "Start Not a platypus. An option --all in a sentence."),
         (
             "answer+304",
             "A page The quokka smiles. A section about wombats They dig burrows. Another The answer is 304.",
@@ -91,3 +94,8 @@ def test_results_of_the_search_have_excerpts_from_disk_too(
     page = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     shown = [re.sub(r"<[^>]*>", "", each) for each in re.findall(r'<p class="context">(.*?)</p>', page, re.DOTALL)]
     assert excerpt in shown
+
+
+def test_an_option_of_a_command_keeps_its_two_hyphens(site: Path) -> None:
+    """With a dash in their place it could not be copied."""
+    assert "An option --all in a sentence." in (site / "index.html").read_text(encoding="utf-8")

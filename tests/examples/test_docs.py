@@ -7,9 +7,11 @@ import runpy
 from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 
 import memover
+from memover.cli.app import memover as commands
 from memover.codec import envelope
 from memover.stores.redis import scripts
 from tests.servers import run_python
@@ -199,3 +201,14 @@ def test_every_public_method_and_field_is_in_the_reference(kind: str) -> None:
     told = pages + (public.__doc__ or "")
     assert names
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", told)] == []
+
+
+def test_every_option_of_every_command_says_what_it_does() -> None:
+    """The reference of the command line is made from it."""
+    silent = [
+        (name, option.opts)
+        for name, command in commands.commands.items()
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help
+    ]
+    assert commands.commands and silent == []
