@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memover.engine.store import TOKEN_MARGIN_MS, Request, StoredEntry
 from memover.runtime.run import run
 from memover.stores.sqlite import direct, file, keyvalue, moments, reading, tidy, writing
+from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite import store as stores
 from memover.stores.sqlite.schema import PIECE_BYTES
 from tests.sqlite.conftest import GENERATION, entry_bytes, header_of, keep, key_of, nonce, valid
@@ -364,6 +365,30 @@ def test_the_log_does_not_grow_without_end(make: Callable[..., SqliteStore], pat
     written = number * 5 * 4096
     assert written > 60_000_000
     assert longest < 48 << 20
+
+
+def test_a_log_that_begins_anew_is_written_over(store: SqliteStore, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it mostly gets, it is not cut down only to be made longer again: that takes a commit more time."""
+    monkeypatch.setattr(store._tidier, "begin_behind", lambda: None)  # it would do so in between
+    log = path + "-wal"
+    number = 0
+    while not os.path.exists(log) or os.stat(log).st_size < 13 << 20:
+        keep(store, key_of(str(number)), os.urandom(40_000))
+        number += 1
+    before = os.stat(log).st_size
+    assert store._tidier._checkpoint(), "it begins anew with the next write"
+    keep(store, key_of("next"), b"x")
+    assert os.stat(log).st_size == before <= 16 << 20
+
+
+def test_an_entry_is_stored_without_a_temporary_table(store: SqliteStore) -> None:
+    """Which SQLite would make first for `INSERT ... SELECT` into a table with triggers."""
+    keep(store, key_of("a"), b"x")
+    program = store._file.rows(f"EXPLAIN {sql.STORE}", ("k", "t", 1, b"", 0, None, 1), None)
+    own = program[: next(at for at, row in enumerate(program) if at and row[0] == 0)]
+    names = [row[1] for row in own]
+    assert "OpenWrite" in names
+    assert "OpenEphemeral" not in names
 
 
 def test_noting_what_was_read_writes_few_pages(

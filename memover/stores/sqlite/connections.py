@@ -20,8 +20,9 @@ Row = tuple[Any, ...]
 _CACHED_STATEMENTS = 256
 _CACHE_KIB = 4096
 """Pages that each connection keeps in memory."""
-_LOG_BYTES = 8 << 20
-"""The log is cut down to this when it has been copied into the file and begins anew."""
+_LOG_BYTES = 16 << 20
+"""The log is cut down to this when it has been copied into the file and begins anew. As long as it mostly gets (see `tidy`):
+writing over what is there takes a tenth less of a commit's time than making the file longer again."""
 
 
 class Connection(sqlite3.Connection):

@@ -171,11 +171,14 @@ _HELD = "key = ?1 AND holder = ?2 AND under IS NOT NULL AND ends > ?3"
 _STORED = """ON CONFLICT (key) DO UPDATE SET raw = excluded.raw, size = excluded.size, parts = excluded.parts,
   expires = excluded.expires, used = excluded.used, lease = NULL"""
 
-STORE = f"""INSERT INTO entries (key, used, raw, size, parts, expires)
-SELECT ?1, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM leases WHERE {_HELD})
-AND (?6 IS NULL OR EXISTS (SELECT 1 FROM doomed WHERE parts = ?6 AND after > ?3))
+STORE = f"""INSERT OR IGNORE INTO entries (key, used, raw, size, parts, expires)
+VALUES (CASE WHEN EXISTS (SELECT 1 FROM leases WHERE {_HELD})
+AND (?6 IS NULL OR EXISTS (SELECT 1 FROM doomed WHERE parts = ?6 AND after > ?3)) THEN ?1 END, ?3, ?4, ?5, ?6, ?7)
 {_STORED}"""
-"""key, holder, now, raw, size, parts, expires · stored, and the lease given back, if it is held."""
+"""key, holder, now, raw, size, parts, expires · stored, and the lease given back, if it is held.
+
+If it is not, the key is NULL and the row ignored. `INSERT ... SELECT` would write the row into a temporary table first, as it
+does wherever the table has triggers."""
 
 
 @lru_cache(maxsize=16)

@@ -40,8 +40,8 @@ _LOG_PAGES = 2000
 _LONG_LOG_PAGES = 3000
 """A log longer than this is made to begin anew."""
 _FULL_LOG_BYTES = 16 << 20
-"""Nor is a log left to the thread that is longer than this, whoever wrote it. Twice that to which `connections` has a log cut
-that begins anew."""
+"""Nor is a log left to the thread that is longer than this, whoever wrote it. That to which `connections` has a log cut that
+begins anew."""
 _RESTART_SECONDS = 0.25
 _RESTART_PAUSE_SECONDS = 0.001
 _PAGES_A_WRITE = 3
