@@ -25,6 +25,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
+from django.db import DJANGO_VERSION_PICKLE_KEY
 from django.db.models import Model, QuerySet
 from django.db.models.base import ModelState
 from django.db.models.fields.files import FieldFile
@@ -50,6 +51,7 @@ from memover.runtime.results import evaluate_by
 __all__ = ["install", "install_users"]
 
 _PREFETCHED = "_prefetched_objects_cache"
+_NOT_VALUES = ("_state", _PREFETCHED, DJANGO_VERSION_PICKLE_KEY)  # the last one is what a copied instance has
 
 
 def install() -> None:
@@ -125,20 +127,53 @@ def _fields_digest(model: Any) -> str:
 
 
 def _instance_of(instance: Any) -> list[Any]:
-    state = instance._state
-    values = {name: _plain(value) for name, value in instance.__dict__.items() if name not in ("_state", _PREFETCHED)}
+    state, backward = instance._state, dict[str, Any]()
+    values: dict[str, Any] = {}
+    for name, value in instance.__dict__.items():
+        if name not in _NOT_VALUES:
+            values[name], back = _apart(value, instance)
+            if back:
+                backward[name] = back
+    related: dict[str, Any] = {}
+    for name, row in state.fields_cache.items():
+        related[name], back = _apart(row, instance)
+        if back:
+            backward[f"{_RELATED}{name}"] = back
     prefetched = {}
     for name, found in instance.__dict__.get(_PREFETCHED, {}).items():
         prefetched[name] = [_without_backward(row, instance) for row in found]
-    return [_fields_digest(type(instance)), state.db, state.adding, values, dict(state.fields_cache), prefetched]
+    content = [_fields_digest(type(instance)), state.db, state.adding, values, related, prefetched]
+    # Entries without such references are as long as before there were any.
+    return [*content, backward] if backward else content
 
 
-def _plain(value: Any) -> Any:
-    return value.name if isinstance(value, FieldFile) else value
+_RELATED = "_state."
+"""Before the names of related objects among those of attributes, which hold no dot."""
+
+
+def _apart(value: Any, owner: Any) -> tuple[Any, Any]:
+    """An attribute's value without the references to its owner of the instances in it, and their names: for a list (of
+    `Prefetch(to_attr=...)`) one list of names for each item."""
+    if isinstance(value, FieldFile):
+        return value.name, None
+    if isinstance(value, Model):
+        return _without_backward(value, owner)
+    if type(value) is list and value and isinstance(value[0], Model):
+        found = [_without_backward(each, owner) if isinstance(each, Model) else [each, []] for each in value]
+        names = [back for _, back in found]
+        return [each for each, _ in found], names if any(names) else None
+    return value, None
+
+
+def _joined(value: Any, back: Any, owner: Any) -> None:
+    """Put the references to the owner back that `_apart` has taken out."""
+    for each, names in zip(value, back) if type(value) is list else [(value, back)]:
+        for name in names:
+            each._state.fields_cache[name] = owner
 
 
 def _without_backward(row: Any, owner: Any) -> list[Any]:
-    """A prefetched row without its references to the instance it was prefetched for, and their names."""
+    """A related row without its references to the instance it is related to, and their names."""
     backward = [name for name, each in row._state.fields_cache.items() if each is owner]
     if backward:
         row = copy.copy(row)
@@ -148,7 +183,7 @@ def _without_backward(row: Any, owner: Any) -> list[Any]:
 
 def _instance_from(model: Any) -> Any:
     def decode(content: Any) -> Any:
-        digest, db, adding, values, related, prefetched = content
+        digest, db, adding, values, related, prefetched, *more = content
         if digest != _fields_digest(model):
             raise ValueError("the model has other fields now")
         instance = model.__new__(model)
@@ -156,6 +191,10 @@ def _instance_from(model: Any) -> Any:
         state.db, state.adding, state.fields_cache = db, adding, related
         instance.__dict__.update(values)
         instance.__dict__["_state"] = state
+        for backward in more:
+            for name, back in backward.items():
+                place = name.removeprefix(_RELATED)
+                _joined(values[name] if place == name else related[place], back, instance)
         for name, rows in prefetched.items():
             found = []
             for row, backward in rows:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection, transaction
+from django.db.models import Prefetch
 from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse_lazy
@@ -24,13 +25,13 @@ from django.utils.translation import gettext_lazy, ngettext_lazy, npgettext_lazy
 
 from memover import Cache, NotCached, UnencodableValue, UnkeyableArgument
 from memover.django.testing import isolated_caches
-from tests.django.books.models import Author, Book, CheapBook, Tag
+from tests.django.books.models import Author, Book, Card, CheapBook, Tag
 from tests.face.ways import url_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MODELS = (Author, Tag, Book)
+MODELS = (Author, Card, Tag, Book)
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +120,45 @@ def test_prefetched_objects_come_along(cache: Cache) -> None:
         assert [each.title for each in hit.books.all()] == ["Tea", "Mugs"]
         assert all(each.author is hit for each in hit.books.all())
         assert [tag.word for tag in hit.books.all()[0].tags.all()] == ["old", "new"]
+    assert len(asked) == 0
+
+
+RELATED: dict[str, tuple[Any, Any]] = {
+    "one to one, from its other side": (
+        lambda: Author.objects.select_related("card").get(name="Ann"),
+        lambda it: it.card,
+    ),
+    "one to one": (lambda: Card.objects.select_related("author").get(), lambda it: it.author),
+    "to_attr": (
+        lambda: Author.objects.prefetch_related(Prefetch("books", to_attr="some")).get(name="Ann"),
+        lambda it: it.some[1],
+    ),
+    "to_attr, of one to one": (
+        lambda: Author.objects.prefetch_related(Prefetch("card", to_attr="one")).get(name="Ann"),
+        lambda it: it.one,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", RELATED)
+def test_objects_that_refer_to_each_other_do_so_after_a_hit(way: str, cache: Cache) -> None:
+    """Both sides of a one-to-one relation, and prefetched lists with a name of their own, come without another query."""
+    find, other = RELATED[way]
+    ann = Author.objects.get(name="Ann")
+    Card.objects.create(number=4, author=ann)
+    found = cache.versioned(namespace="related")(find)
+    miss = found()
+    with queries() as asked:
+        hit = found()
+        assert found.cache_info().hits == 1
+        assert hit == miss
+        assert hit is not miss
+        related = other(hit)
+        assert related == other(miss)
+        assert "_django_version" not in related.__dict__
+        back = "card" if type(hit) is Card else "author"
+        assert getattr(related, back) is hit
+        assert getattr(other(miss), back) is miss, "what the caller has was changed"
     assert len(asked) == 0
 
 

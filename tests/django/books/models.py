@@ -17,6 +17,11 @@ class Author(models.Model):
         return self.name
 
 
+class Card(models.Model):
+    number = models.IntegerField()
+    author = models.OneToOneField(Author, models.CASCADE, related_name="card")
+
+
 class Tag(models.Model):
     word = models.CharField(max_length=100)
 
