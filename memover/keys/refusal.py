@@ -33,27 +33,26 @@ class Refused(Exception):
             steps[10:-10] = ["..."]
         path = (place or parameter) + "".join(steps)
         at = f"{function}(): " if function else ""
-        if parameter == "self" and self.steps:
-            # Not ignore=: without `self` all objects of the class, of whatever tenant, would share.
+        # All the objects that a parameter left out may be share one entry.
+        out = f"leave the parameter out with ignore=({parameter!r},) if the result does not depend on it"
+        if self.steps:
+            out = f"leave all of {parameter} out with ignore=({parameter!r},) if the result depends on nothing in it"
+        if parameter == "self":
+            # Not ignore= for what is in it: without `self` all objects of the class, of whatever tenant, would share.
             todo = "give the class a __memover_key__() that returns what tells its objects apart"
+            if not self.steps:
+                todo += ', or leave it out with ignore=("self",) if the result does not depend on it'
         elif self.hint:
-            todo = self.hint
-            if parameter:
-                todo += f", or leave the parameter out with ignore=({parameter!r},)"
-        elif parameter == "self":
-            todo = (
-                "give the class a __memover_key__() that returns what tells its objects apart, or leave it out "
-                'with ignore=("self",) if the result does not depend on it'
-            )
-        elif parameter:
-            todo = (
-                "give its class a __memover_key__(), teach memover its type with memover.register_key(type, fn), "
-                f"leave the parameter out with ignore=({parameter!r},), or make the key yourself with key="
-            )
-        else:
+            todo = f"{self.hint}, or {out}" if parameter else self.hint
+        elif not parameter:
             todo = (
                 "return a str, a number or a tuple of them, give its class a __memover_key__(), or teach memover "
                 "its type with memover.register_key(type, fn)"
+            )
+        else:
+            todo = (
+                "give its class a __memover_key__(), teach memover its type with memover.register_key(type, fn), "
+                f"{out}, or make the key yourself with key="
             )
         what = f"argument {path}" if parameter else path
         message = f"{at}{what} of type {self.kind} cannot be part of a key: {self.reason}; {todo}"

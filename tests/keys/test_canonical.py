@@ -435,6 +435,8 @@ def test_the_error_names_the_place(value: Any, path: str, kind: str) -> None:
     assert error.kind.endswith(kind)
     for part in ("load()", path, kind, "__memover_key__", "memover.register_key", "ignore=('user',)", "key="):
         assert part in str(error)
+    # What is left out is shared by all: whoever follows the advice is to know what for.
+    assert ("depends on nothing in it" if path != "user" else "does not depend on it") in str(error)
 
 
 @pytest.mark.parametrize("value", [nested(99, lambda v: [v]), s.Keyed([1])], ids=["nested", "keyed"])
