@@ -157,7 +157,8 @@ def _apart(value: Any, owner: Any) -> tuple[Any, Any]:
     if isinstance(value, FieldFile):
         return value.name, None
     if isinstance(value, Model):
-        return _without_backward(value, owner)
+        row, back = _without_backward(value, owner)
+        return row, back
     if type(value) is list and value and isinstance(value[0], Model):
         found = [_without_backward(each, owner) if isinstance(each, Model) else [each, []] for each in value]
         names = [back for _, back in found]
