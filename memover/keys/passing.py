@@ -9,6 +9,7 @@ __all__ = ["hint_for"]
 
 _REQUEST = "it differs with every request: give the function the values of it that its result depends on"
 _PROXY = "it stands for another object in each request: give the function the values that its result depends on"
+_PART = "it is a part of the request: give the function the values in it that its result depends on"
 _ANSWER = "it is made anew for every answer: make it from the function's result"
 _TASK = "it is the task and not what it works on: give the function the values that its result depends on"
 _CONNECTION = "it says how the result is found and not which it is"
@@ -21,10 +22,18 @@ _HINTS: dict[str, str] = {
     "aiohttp.web_request.BaseRequest": _REQUEST,
     "litestar.connection.base.ASGIConnection": _REQUEST,
     "sanic.request.types.Request": _REQUEST,
+    "starlette.datastructures.Headers": _PART,
+    "starlette.datastructures.ImmutableMultiDict": _PART,
+    "django.http.request.HttpHeaders": _PART,
+    "django.http.request.QueryDict": _PART,
+    "django.core.files.uploadedfile.UploadedFile": _PART,
+    "werkzeug.datastructures.headers.Headers": _PART,
+    "werkzeug.datastructures.structures.MultiDict": _PART,
+    "werkzeug.datastructures.file_storage.FileStorage": _PART,
     "werkzeug.local.LocalProxy": _PROXY,
     "starlette.responses.Response": _ANSWER,
     "starlette.background.BackgroundTask": _ANSWER,
-    "starlette.datastructures.UploadFile": _REQUEST,
+    "starlette.datastructures.UploadFile": _PART,
     "django.http.response.HttpResponseBase": _ANSWER,
     "werkzeug.sansio.response.Response": _ANSWER,
     "celery.app.task.Task": _TASK,
