@@ -58,9 +58,14 @@ class Capture(NamedTuple):
 
 
 class Gathered:
-    """Walks through wrappers, partials, methods and closures and collects what each layer holds."""
+    """Walks through wrappers, partials, methods and closures and collects what each layer holds.
 
-    def __init__(self, title: str, counting: tuple[str, ...]) -> None:
+    `outermost` is what it began with: what refers back to that tells nothing. `none_counts`: a captured None is part of the key,
+    which it is not for functions."""
+
+    def __init__(
+        self, title: str, counting: tuple[str, ...], *, outermost: Any = None, none_counts: bool = False
+    ) -> None:
         self.title = title
         self.counting = counting
         self.name = ""
@@ -70,10 +75,11 @@ class Gathered:
         self.plain: list[tuple[str, bytes]] = []
         self.live: list[tuple[str, Any]] = []
         self.innermost: FunctionType | None = None
-        self._outermost: Any = None
+        self.outermost = outermost
+        self.none_counts = none_counts
 
     def walk(self, thing: Any) -> None:
-        self._outermost = thing
+        self.outermost = thing
         for _ in range(_DEPTH_LIMIT):
             if isinstance(thing, (classmethod, staticmethod)):
                 thing = thing.__func__
@@ -90,7 +96,7 @@ class Gathered:
             elif kind is FunctionType:
                 self.innermost = thing
                 inner = thing.__dict__.get("__wrapped__")
-                self._function(thing, "", inner)
+                self.layer(thing, "", inner)
                 if inner is None:
                     return
                 thing = inner
@@ -111,7 +117,7 @@ class Gathered:
                 self.name = f"{class_name(kind)}.__call__"
                 for each in functions_in(call):
                     self.innermost = each
-                    self._function(each, "", None)
+                    self.layer(each, "", None)
                 return
 
     def key(self, key: Any) -> None:
@@ -119,7 +125,7 @@ class Gathered:
         if isinstance(key, str):
             self.captures.append(Capture(KEY, encode_whole(key)))
         elif type(key) is FunctionType:
-            self._function(key, KEY, None)
+            self.layer(key, KEY, None)
         elif key is not None:
             self.captures.append(Capture(KEY, key))
 
@@ -133,7 +139,7 @@ class Gathered:
             for function, path in list(zip(self.functions, self._paths)):
                 for name in sorted(asked & vars(function).keys()) if made_inside(function) else ():
                     value = vars(function)[name]
-                    if (id(function), name) not in known and value is not self._outermost and value is not function:
+                    if (id(function), name) not in known and value is not self.outermost and value is not function:
                         known.add((id(function), name))
                         self._captured(path + name + ATTRIBUTE, value)
 
@@ -142,7 +148,7 @@ class Gathered:
         if not self.name and isinstance(qualname, str):
             self.name = f"{module_of(thing) or 'builtins'}:{qualname}"
 
-    def _function(self, function: FunctionType, path: str, inner: Any) -> None:
+    def layer(self, function: FunctionType, path: str, inner: Any) -> None:
         """A layer: its code, what it captured, and those of its defaults that no key holds."""
         if any(each is function for each in self.functions):
             return
@@ -160,7 +166,9 @@ class Gathered:
                 if name not in (code.co_name, function.__name__):
                     self.captures.append(Capture(path + name, cell, cell))
                 continue
-            if value is function or value is inner or value is self._outermost or self._is_own(value, function):
+            counts = value is None and self.none_counts
+            own = value is function or value is inner or value is self.outermost or self._is_own(value, function)
+            if own and not counts:
                 continue
             self._captured(path + name, value, cell)
         defaults = function.__defaults__ or ()
@@ -185,13 +193,13 @@ class Gathered:
             self._captured(f"{label}.__func__", value.__func__, cell)
         elif type(value) is FunctionType and made_inside(value) and label.count(".") < _DEPTH_LIMIT:
             # A local function is made anew whenever the one around it runs: it is what it captured in turn.
-            self._function(value, f"{label}.", None)
+            self.layer(value, f"{label}.", None)
         else:
             self.captures.append(Capture(label, value, cell))
 
     def _proxy(self, thing: Any, wrapper: Any) -> None:
         if type(wrapper) is FunctionType:
-            self._function(wrapper, "", None)
+            self.layer(wrapper, "", None)
         elif wrapper is not None:
             self._captured("wrapper", wrapper)
         elif type(thing).__module__ != "functools" and not hasattr(type(thing), "cache_parameters"):

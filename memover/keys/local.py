@@ -1,9 +1,9 @@
 """What tells classes made inside functions apart, whose objects are arguments: one name may stand for many of them.
 
 The rule is that for functions made inside others (see `identity`): the immutable plain values that a class's methods captured
-are part of the key. What else they captured, defaults of their parameters, plain class attributes and the values of enum members
-are compared in this process: a second class from the same code that differs in these is refused. A class whose methods captured
-nothing plain is its name alone; one whose code has been executed anew takes the earlier one's place.
+are part of the key. Their code, what else they captured, defaults of their parameters, plain class attributes and the values of
+enum members are compared in this process: a second class that differs in these is refused. A class whose methods captured
+nothing plain is its name alone; one whose code has been executed anew (a reload, a notebook cell) takes the earlier one's place.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from memover.classes.kinds import Kind, declared, field_names, kind_of
 
 from .canonical import class_part, composite, encode_part, encode_whole
 from .captures import Gathered, is_plain
-from .code import functions_in
+from .code import codes_within, functions_in, same_code
 from .refusal import Refused, type_name
 
 if TYPE_CHECKING:
-    from types import CodeType
+    from types import CodeType, FunctionType
 
 __all__ = ["record_part"]
 
@@ -28,7 +28,7 @@ _GENERATED = ("<string>", "<attrs generated")
 _LIMIT = 4096
 
 _seen: dict[bytes, tuple[list[CodeType], dict[str, Any]]] = {}
-"""By name and plain captures: the code of the class that was seen first, and what others are compared with."""
+"""By name and plain captures: the code of the class that was seen last, and what others are compared with."""
 
 
 def record_part(kind: type) -> bytes:
@@ -39,38 +39,67 @@ def record_part(kind: type) -> bytes:
     gathered, held = _holdings(kind)
     if gathered.plain:
         part = composite("local", part, *(encode_part(each, {}) for pair in gathered.plain for each in pair))
-    if held:
-        codes = [function.__code__ for function in gathered.functions]
-        known, earlier = _seen.get(part, ([], held))
-        if _same(codes, known) and not _same(held, earlier):
-            refused = Refused(
-                kind,
-                f"another class {kind.__qualname__} captured other things under the same names, and their objects would share "
-                f"keys",
-                "give the class a __memover_key__() that returns what tells its objects apart, captured values included, or "
-                "define it at module level",
-            )
-            refused.kind = type_name(kind)
-            raise refused
+    codes = [function.__code__ for function in gathered.functions]
+    if codes or held:
+        known, earlier = _seen.get(part, (codes, held))
+        if not _same(held, earlier) and _same_objects(codes, known):
+            raise _refusal(kind, "captured other things under the same names")
+        if not _same_code(codes, known) and _beside(kind, gathered.functions, known):
+            raise _refusal(kind, "has other code")
         if len(_seen) >= _LIMIT:  # classes made at run time, without end
             _seen.clear()
         _seen[part] = codes, held
     return part
 
 
-def _same(one: Any, other: Any) -> bool:
+def _refusal(kind: type, what: str) -> Refused:
+    refused = Refused(
+        kind,
+        f"another class {kind.__qualname__} {what}, and their objects would share keys",
+        "give the class a __memover_key__() that returns what tells its objects apart, captured values included, or define it "
+        "at module level",
+    )
+    refused.kind = type_name(kind)
+    return refused
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether these hold the same objects, or equal bytes."""
-    if isinstance(one, list):
-        one, other = dict(enumerate(one)), dict(enumerate(other))
     return one.keys() == other.keys() and all(
         value is other[name] or (type(value) is bytes and value == other[name]) for name, value in one.items()
     )
 
 
+def _same_objects(codes: list[CodeType], known: list[CodeType]) -> bool:
+    """Whether these are the same objects: they are made anew when a module is executed again."""
+    return len(codes) == len(known) and all(code is that for code, that in zip(codes, known))
+
+
+def _same_code(codes: list[CodeType], known: list[CodeType]) -> bool:
+    """Whether these do the same, one by one."""
+    return len(codes) == len(known) and all(
+        code.co_name == that.co_name and same_code(code, that) for code, that in zip(codes, known)
+    )
+
+
+def _beside(kind: type, functions: list[FunctionType], known: list[CodeType]) -> bool:
+    """Whether an earlier class of this name stands beside this one in the source as it is now, and has not been replaced by it.
+    So it is where the function around them cannot be found by its name."""
+    names = kind.__qualname__.partition(".<locals>")[0].split(".")
+    within: set[int] = set()
+    for each in functions:
+        found: Any = each.__globals__.get(names[0])
+        for name in names[1:]:
+            found = vars(found).get(name) if isinstance(found, type) else None
+        within |= {id(code) for around in functions_in(found) for code in codes_within(around.__code__)}
+    if not any(id(each.__code__) in within for each in functions):
+        return True
+    return any(id(code) in within for code in known)
+
+
 def _holdings(kind: type) -> tuple[Gathered, dict[str, Any]]:
     """What a class's methods captured, and what of it and of the class is to be compared."""
-    gathered, held = Gathered("", ()), dict[str, Any]()
-    gathered._outermost = kind  # what refers back to the class tells nothing; None does
+    gathered, held = Gathered("", (), outermost=kind, none_counts=True), dict[str, Any]()
     declaring = declared(kind)
     fields = () if declaring is None else field_names(kind, declaring)
     for base in kind.__mro__:
@@ -79,7 +108,7 @@ def _holdings(kind: type) -> tuple[Gathered, dict[str, Any]]:
             for function in functions_in(value):
                 written = dunder and function.__code__.co_filename.startswith(_GENERATED)
                 if function.__globals__.get("__name__") == base.__module__ and not written:
-                    gathered._function(function, f"{name}.", kind)
+                    gathered.layer(function, f"{name}.", kind)
             if not dunder and name not in fields and is_plain(value):
                 held[name] = encode_whole(value)
     for name, member in getattr(kind, "__members__", {}).items() if kind_of(kind) is Kind.ENUM else ():

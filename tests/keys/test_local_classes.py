@@ -205,6 +205,53 @@ def test_what_is_compared_in_the_process_is_refused(make: Callable[[Any], Any], 
         f(b)  # the entries of the first are still there
 
 
+def one_of_two(which: bool) -> Any:
+    if which:
+
+        @dataclasses.dataclass
+        class Query:
+            item: int
+
+            def answer(self) -> Any:
+                return "one", self.item
+
+    else:
+
+        @dataclasses.dataclass
+        class Query:  # type: ignore[no-redef]
+            item: int
+
+            def answer(self) -> Any:
+                return "other", self.item
+
+    return Query
+
+
+def of_a_function_that_is_gone(which: bool) -> Any:
+    source = f"""
+def make():
+    @dataclasses.dataclass
+    class Query:
+        item: int
+        def answer(self):
+            return {which}, self.item
+    return Query
+"""
+    namespace: dict[str, Any] = {"dataclasses": dataclasses, "__name__": __name__}
+    exec(source, namespace)
+    return namespace.pop("make")()
+
+
+@pytest.mark.parametrize("make", [one_of_two, of_a_function_that_is_gone])
+def test_classes_of_one_name_that_differ_in_code_alone_are_refused(make: Callable[[bool], Any], f: Any) -> None:
+    """Two branches of one function, and functions that nobody finds any more: which of them is meant cannot be in a key."""
+    a, b = make(True)(1), make(False)(1)
+    assert f(a) == a.answer() != b.answer()
+    with pytest.raises(UnkeyableArgument, match=r"another class .*Query has other code.*__memover_key__"):
+        f(b)
+    assert f.key(make(True)(1)) == f.key(a)
+
+
 def test_a_class_from_code_that_is_executed_again_replaces_the_earlier_one(f: Any) -> None:
     """A notebook cell, a reload: the class is the same as before, whatever its methods hold now."""
     source = """
@@ -217,9 +264,9 @@ def make(tenant):
     return Query
 """
     keys = set()
-    for tenant in (["a"], ["b"]):
+    for tenant, edited in ((["a"], source), (["b"], source), (["b"], source.replace("tenant,", "tenant * 2,"))):
         namespace: dict[str, Any] = {"dataclasses": dataclasses, "__name__": __name__}
-        exec(compile(source, "<cell>", "exec"), namespace)
+        exec(compile(edited, "<cell>", "exec"), namespace)
         keys.add(f.key(namespace["make"](tenant)(1)))
     assert len(keys) == 1
 
