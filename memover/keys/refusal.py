@@ -37,13 +37,16 @@ class Refused(Exception):
         out = f"leave the parameter out with ignore=({parameter!r},) if the result does not depend on it"
         if self.steps:
             out = f"leave all of {parameter} out with ignore=({parameter!r},) if the result depends on nothing in it"
-        if parameter == "self":
-            # Not ignore= for what is in it: without `self` all objects of the class, of whatever tenant, would share.
+        if parameter == "self" and self.steps:
+            # Not ignore=: without `self` all objects of the class, of whatever tenant, would share.
             todo = "give the class a __memover_key__() that returns what tells its objects apart"
-            if not self.steps:
-                todo += ', or leave it out with ignore=("self",) if the result does not depend on it'
         elif self.hint:
             todo = f"{self.hint}, or {out}" if parameter else self.hint
+        elif parameter == "self":
+            todo = (
+                "give the class a __memover_key__() that returns what tells its objects apart, or leave it out "
+                'with ignore=("self",) if the result does not depend on it'
+            )
         elif not parameter:
             todo = (
                 "return a str, a number or a tuple of them, give its class a __memover_key__(), or teach memover "

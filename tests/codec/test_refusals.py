@@ -96,6 +96,24 @@ def test_refusals_name_function_path_and_remedy(name: str) -> None:
     assert (str(again), vars(again)) == (str(error), vars(error))
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("starlette.responses", "JSONResponse"),
+        ("flask", "Response"),
+        ("werkzeug.sansio.response", "Response"),
+        ("django.http", "HttpResponse"),
+    ],
+)
+def test_the_response_of_a_web_framework_is_refused_with_what_to_return(module: str, name: str) -> None:
+    """A decorated endpoint returns one; `register_value` would not be the remedy."""
+    response = object.__new__(getattr(pytest.importorskip(module), name))
+    with pytest.raises(UnencodableValue, match=r"at \$ there is a .*Response, which is made anew") as caught:
+        CODEC.encode(response)
+    assert "return the data that the response is made from" in str(caught.value)
+    assert "register_value" not in str(caught.value)
+
+
 def test_a_refusal_leaves_the_codec_as_it_was() -> None:
     """After a refused value the same codec stores others as before."""
     for _ in range(3):

@@ -59,6 +59,14 @@ def test_it_is_refused_with_what_to_give_instead(what: str) -> None:
     assert "ignore=('given',) if the result does not depend on it" in str(caught.value)
 
 
+def test_the_task_that_a_bound_task_is_given_is_named() -> None:
+    """Its parameter is called `self`, and a `__memover_key__()` is nothing that its class could be given."""
+    task = pytest.importorskip("celery").Celery().task(name="t", bind=True)(lambda self: 1)
+    with pytest.raises(UnkeyableArgument, match="it is the task and not what it works on") as caught:
+        encode(task, "self", "load")
+    assert "__memover_key__" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", sorted(_HINTS))
 def test_the_names_are_those_of_classes(name: str) -> None:
     """Where the library is installed: one that renames a class is noticed here."""

@@ -29,6 +29,12 @@ _HINTS: dict[type, tuple[str, str]] = {
     type: ("a class", "return its name, and look the class up by it"),
 }
 
+_RESPONSES = (
+    "starlette.responses.Response",
+    "werkzeug.sansio.response.Response",
+    "django.http.response.HttpResponseBase",
+)
+"""By name, so that no framework is imported: what a decorated endpoint returns."""
 
 _LEAVES = (bool, int, float, str, bytes, bytearray, msgpack.ExtType, msgpack.Timestamp)
 _TOO_DEEP = Refused("a value nested deeper than msgpack takes", "return a flatter one")
@@ -41,6 +47,11 @@ def refusal_of(kind: type) -> Refused:
         return Refused(*known)
     if issubclass(kind, type):
         return Refused(*_HINTS[type])
+    if any(f"{base.__module__}.{base.__qualname__}" in _RESPONSES for base in kind.__mro__):
+        return Refused(
+            f"a {kind.__module__}.{kind.__qualname__}, which is made anew for every request",
+            "return the data that the response is made from, and make it where the function is called",
+        )
     return Refused(
         f"a {kind.__module__}.{kind.__qualname__}, which memover does not know how to keep",
         "return builtins or a dataclass, or teach memover the class with register_value(type, encode, decode)",
