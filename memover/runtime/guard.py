@@ -56,7 +56,8 @@ class Guard:
             shape = read_shape(self._function)
         except RecursionError:
             shape = _on_a_stack_of_its_own(self._function)
-        if shape.unknown and _under_way(self._function):
+        # A missing annotation ("?") will not be there later either.
+        if any(each != "?" for each in shape.unknown) and _under_way(self._function):
             return b""
         self._shape = shape
         return shape.fingerprint

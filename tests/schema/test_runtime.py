@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import importlib
 import logging
+import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -16,6 +18,7 @@ from tests.servers import FaultyProxy, as_another_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import redis
 
@@ -163,6 +166,28 @@ def test_a_function_without_annotation_reads_what_there_is(cache: Cache) -> None
     g: Any = cache.versioned(namespace="plain", version=1)(plain)
     assert g(1) == [1]
     assert g.cache_info().hits == 1
+
+
+@pytest.mark.parametrize(("annotation", "known"), [("Silent | list", True), ("'Later | list'", False)])
+def test_entries_made_while_a_module_is_imported_have_a_shape(
+    annotation: str, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless a name is missing, which may be there later; an attribute without an annotation is no such name."""
+    name = f"imported_{secrets.token_hex(4)}"
+    (tmp_path / f"{name}.py").write_text(
+        "from memover import Cache, versioned_cache\n"
+        "class Silent:\n    def __init__(self, name: str):\n        self.name = name\n        self.made = 1\n"
+        "@versioned_cache(namespace='imported', cache=Cache())\n"
+        f"def f(n) -> {annotation}:\n    return [n]\n"
+        "f(1)\n"
+        "fingerprint = f._self_definition.now().function.fingerprint\n"
+        "class Later: ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(name)
+    assert bool(module.fingerprint) is known
+    module.f(2)
+    assert module.f._self_definition.now().function.fingerprint not in (b"", NO_FINGERPRINT)
 
 
 def test_a_hit_is_still_one_command(redis_server: RedisServer, redis_url: str, prefix: str) -> None:
