@@ -7,12 +7,16 @@ freezegun replaces module attributes; a clock held as a default argument is out 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["boottime", "monotonic", "wall"]
+__all__ = ["boottime", "is_real", "monotonic", "real", "wall"]
+
+real = time.time
+"""The wall clock itself: what `time.time` is while nobody has put another in its place."""
 
 
 def wall() -> float:
@@ -20,17 +24,18 @@ def wall() -> float:
     return time.time()
 
 
+def is_real() -> bool:
+    """Whether `wall` follows the wall clock itself."""
+    return time.time is real
+
+
 def monotonic(_clock: Callable[[], float] = time.monotonic) -> float:
     """Seconds that only grow, frozen by nothing."""
     return _clock()
 
 
-def _boottime(_clock: Callable[[int], float], _which: int) -> Callable[[], float]:
-    return lambda: _clock(_which)
-
-
 boottime: Callable[[], float] = (
-    _boottime(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 )
 """Seconds that only grow, frozen by nothing, and go on while the machine is suspended (Linux, clock_gettime(2)): for ages
 that are promised. Where there is no such clock, `time.monotonic`."""

@@ -10,7 +10,7 @@ through (P17). `fetch` and `afetch` are the read of a hit without a generator.
 **Lifetime of tokens.** Generations never expire. Tokens of tags and of single calls (`keys.names.transient`) are as many as
 there are users, so they live as long as what needs them: `acquire`, `ensure` and `renew` keep them at least until
 `TOKEN_MARGIN_MS` after the lease, `store` until `TOKEN_MARGIN_MS` after the entry it stores (for ever, where the entry has
-no limit), never shortening; `bump` gives the new token `TOKEN_MARGIN_MS`, because nothing carries it yet. A token that
+no limit), never shortening (on Redis up to 5 s less, so that not every entry writes its tokens); `bump` gives the new token `TOKEN_MARGIN_MS`, because nothing carries it yet. A token that
 expired is a lost token: its successor has a higher number, so whatever still carries it is a miss.
 """
 

@@ -47,7 +47,7 @@ from time import perf_counter
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memover.clocks import boottime, wall
+from memover.clocks import boottime, real, wall
 from memover.codec.envelope import read_header, read_plain
 from memover.codec.faults import from_outside
 from memover.engine.answers import Reading
@@ -87,23 +87,24 @@ class Tier(NamedTuple):
     near: bool
 
 
-def fresh(generation: str, token: str, fresh_until: str) -> str:
+def fresh(generation: str, token: str, fresh_until: str, now: str = "{p}time.time()") -> str:
     """The source of `is_fresh` of an item, now."""
-    return FRESH_SOURCE.format(generation=generation, token=token, now="{p}time.time()", fresh_until=fresh_until)
+    return FRESH_SOURCE.format(generation=generation, token=token, now=now, fresh_until=fresh_until)
 
 
 def tier_of(function: Function) -> Tier | None:
     """The tier of a function, None where every call goes to the store."""
     memory, near = function.state.memory, function.near
     if near is not None:
-        stands = fresh("{p}item.generation", "{p}item.first.token", "{p}item.fresh_until")
+        # In the round in which it was found to stand no token has moved. One clock is asked for its end and for the fence.
+        stands = fresh("{p}item.round", "{p}tier.round", "{p}item.until", now="({p}now := {p}boottime())")
         return Tier(
             partial(standing, function),
             partial(made, function),
-            lambda item: not item.more and not item.versions,
-            f"{{p}}item.first.alive and {{p}}item.second.alive and {stands} and {{p}}boottime() - {{p}}tier.fence <= {{p}}staleness",
-            "{p}observers.busy or ({p}under_way and {p}inside() is not None) or {p}witness.owed",
-            {"boottime": boottime, "tier": near, "staleness": function.policy.near, "witness": function.witness},
+            lambda item: not item.versions,
+            f"{{p}}time.time is {{p}}real and {stands} and {{p}}now - {{p}}tier.fence <= {{p}}staleness",
+            "{p}observers.busy or ({p}under_way and {p}inside() is not None)",
+            {"boottime": boottime, "real": real, "tier": near, "staleness": function.policy.near},
             True,
         )
     if memory is None or not function.simple:

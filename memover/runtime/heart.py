@@ -8,9 +8,9 @@ before a beat was sent is seen by it, on one server and on a Cluster, whatever m
 
 The token is made to exist before anything is trusted; a lost one differs from the one known. A new connection knows none.
 
-Pushes (what the server says has changed) only make it faster. Where nobody has looked into the tier since the last beat,
-a beat comes at most once a second, so that the fence may lapse while nobody looks; the first call goes to the store then
-and wakes the thread.
+Pushes (what the server says has changed) only make it faster. While nobody looks into the tier, the thread sends at most one
+command a second, whatever others do: it beats that often, drops what it hears of without asking, and leaves the tokens
+unread when one has moved. So the fence may lapse; the first call goes to the store then and wakes the thread.
 
 The thread does not keep its cache alive. It is started by the first call, and again after a fork or `close()`.
 """
@@ -46,12 +46,13 @@ __all__ = ["Heart", "heart_of"]
 logger = logging.getLogger("memover")
 
 IDLE_SECONDS = 1.0
-"""The least time between two beats while nobody looks into the tier."""
+"""The least time for each command of a beat while nobody looks into the tier."""
 KEEP_SECONDS = 10.0
 """How often the call tokens in use are prolonged; they live three times as long."""
 _RETRY_FIRST_SECONDS, _RETRY_LAST_SECONDS = 0.05, 1.0
-_PUSHED_REST_SECONDS = 0.02
-"""On a Cluster, where a push says only that something moved: the least time between two beats because of that."""
+_PUSHED_REST_SECONDS, _PUSHED_REST_SECONDS_A_TOKEN = 0.02, 0.0001
+"""On a Cluster, where a push says only that something moved, and every token is then read by a command of its own: the least
+time between two beats because of that."""
 _BATCH = 512
 
 
@@ -65,6 +66,8 @@ class _Run:
         self.retry = _RETRY_FIRST_SECONDS
         self.unused: set[bytes] = set()
         self.hits = -1
+        self.active = True
+        """Whether anybody had looked into the tier before the last beat."""
         self.stopped = False
         self.starting: FramePresence | None = FramePresence(1)
         self.bell: tuple[Any, ...] = ()
@@ -174,10 +177,10 @@ class Heart:
             tier.fall()
             run_.known, run_.due = None, 0.0
         if now >= run_.due or (tier.asked and now - tier.fence > self.staleness / 2):
+            run_.active = active = self._active(run_)
             self._beat(run_, feed)
-            active = self._active(run_)
             interval = self.staleness / 3
-            run_.due = boottime() + (interval if active else max(interval, IDLE_SECONDS))
+            run_.due = boottime() + (interval if active else max(interval, IDLE_SECONDS * feed.commands))
             if active and now >= run_.keep_at:
                 run_.keep_at = now + KEEP_SECONDS
                 self._keep(run_, feed)
@@ -188,14 +191,21 @@ class Heart:
 
     def _look_at(self, run_: _Run, feed: Feed, names: set[bytes], now: float) -> None:
         """What the server says has been written. That a token was prolonged is no news: they are looked at before they
-        fall."""
+        fall, if anybody is there to need them."""
+        looking = run_.active or self.tier.asked
         if self._spread:
-            if self._coarse in names:  # of the others the nodes have not told this connection
-                run_.due = min(run_.due, now + _PUSHED_REST_SECONDS)
+            if looking and self._coarse in names:  # of the others the nodes have not told this connection
+                rest = max(_PUSHED_REST_SECONDS, _PUSHED_REST_SECONDS_A_TOKEN * len(self.tier.cells))
+                run_.due = min(run_.due, now + rest)
             return
         cells = [cell for name in names if (cell := self.tier.cells.get(name)) is not None]
-        if cells:
-            for cell, token in zip(cells, feed.tokens([cell.name for cell in cells])):
+        concerned = [cell.name for cell in cells]
+        if cells and not looking:
+            self.tier.moved(concerned)
+        elif cells:
+            tokens = feed.tokens(concerned)
+            self._witness.trusts(concerned, tokens)
+            for cell, token in zip(cells, tokens):
                 if cell.token != token:
                     self.tier.moved((cell.name,))
 
@@ -205,6 +215,8 @@ class Heart:
         coarse = feed.pulse()
         if coarse is None or coarse != run_.known or not tier.ready:
             run_.known = None
+            if tier.ready and coarse is not None and not run_.active:
+                return  # they are read when somebody looks
             cells = tier.begin_reading()
             if coarse is None:
                 (coarse,) = run(self._store.ensure((self._coarse,), (self._witness.floor(self._coarse),), new_nonce()))
@@ -219,6 +231,7 @@ class Heart:
         if not self.runs(run_):
             return
         tier.fence = sent
+        tier.round = object()  # an item's end is looked up anew, for the wall clock may have been set
         run_.retry = _RETRY_FIRST_SECONDS
         if self._fell:
             self._fell = False

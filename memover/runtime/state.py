@@ -135,6 +135,8 @@ class CacheState:
     def owe(self, name: bytes, repeat: Callable[[], Flow[object]]) -> None:
         """Close a name in this process, and repeat its invalidation until the store has taken it."""
         self.witness.owed[name] = repeat
+        if self.heart is not None:
+            self.heart.tier.moved(())  # of what stood so far, each hit now asks whether anything is owed
         if not self._repeating or not self.background.running:
             self._repeating = True
             delay = REPEAT_FIRST_SECONDS

@@ -4,7 +4,8 @@ What is here decides nothing about time but the fence. Tokens decide what may be
 
 * A `Cell` is a name with the newest token that this process has seen under it. It lives until the tier hears that the
   token moved, or may have; a dead cell never lives again. An `Item` is served while all its cells live, which is what
-  `engine.judge` asks of an entry's marks, and while its instants say so.
+  `engine.judge` asks of an entry's marks, and while its instants say so. What was found to stand is not asked again in
+  the same `round`: one ends when a token has moved, and with every beat.
 * The `fence` is the send time of the last question to the store that confirmed every cell. A hit is served only if
   `boottime() - fence <= max_staleness`: an invalidation that had returned when the question was sent is in its answer.
 * An item enters with the `Ticket` that was taken before its entry was read. `moves` is replaced whenever any token moved
@@ -45,7 +46,11 @@ _WANTED_LIMIT = 4096
 
 
 class Feed(Protocol):
-    """A connection to the store for one tier, used by its thread alone. Every method raises `StoreError`."""
+    """A connection to the store for one tier, used by its thread alone. Every method raises `StoreError`.
+
+    `commands` is how many `pulse` sends."""
+
+    commands: int
 
     def pulse(self) -> bytes | None:
         """The token that moves with every invalidation, None where it is missing. One round trip."""
@@ -93,22 +98,23 @@ class Item:
 
     `value` is the object itself where any caller may have it at any time, else MISSING: `make()` then makes what a caller gets,
     while `moved(places)` is False. `first` and `second` are the cells of the generation and of the call, `more` all others.
-    `versions` are the marks that are not in the store. `decodes` counts hits that decoded; `visited` is the flag of `sieve`.
-    `raw` are the entry's bytes where somebody compares them with the source, else b""."""
+    In `round` it was last found to stand, and is fresh until `until` then, by `clocks.boottime`. `versions` are the marks that
+    are not in the store. `decodes` counts hits that decoded; `visited` is the flag of `sieve`. `raw` are the entry's bytes where somebody compares them with the source, else b""."""
 
     __slots__ = (
         "cost",
         "decodes",
         "first",
         "fresh_until",
-        "generation",
         "header",
         "make",
         "more",
         "places",
         "raw",
+        "round",
         "second",
         "text",
+        "until",
         "value",
         "versions",
         "visited",
@@ -133,7 +139,8 @@ class Item:
         self.versions = tuple(mark for mark in header.marks if mark[0].startswith(VERSION)) if header.marks else ()
         self.first = self.second = _NOBODY
         self.more: tuple[Cell, ...] = ()
-        self.generation = b""
+        self.round: object = None
+        self.until = -math.inf
         self.visited = False
         self.decodes = 0
         self.raw = b""
@@ -153,6 +160,7 @@ class Item:
 
     def end(self) -> None:
         """It has left the tier. First what every hit asks for, then what it keeps."""
+        self.round = None
         self.first = _NOBODY
         self.value = MISSING
         self.make = None
@@ -189,6 +197,8 @@ class Tier:
         self.ready = False
         """Whether every invalidation from now on will be noticed by the heartbeat."""
         self.moves = object()
+        self.round = object()
+        """Replaced after a token has moved: see `Item`."""
         self.asked = False
         """Whether a call has looked here since the heartbeat last looked."""
         self.bytes = 0
@@ -206,6 +216,7 @@ class Tier:
             cell = self.cells.pop(name, None)
             if cell is not None:
                 cell.alive = False
+        self.round = object()  # last: until now an item may have been found to stand
 
     def fall(self) -> None:
         """The fence falls: nothing is served or taken in until the store has confirmed every token."""
@@ -223,8 +234,8 @@ class Tier:
         """What the store answered for the cells."""
         for cell, token in zip(cells, tokens):
             if cell.token != token:
-                self.moved((cell.name,))
                 cell.alive = False
+                self.moved((cell.name,))
         self.ready = True
 
     def know(self, names: Sequence[bytes], tokens: Sequence[bytes]) -> None:
@@ -273,7 +284,6 @@ class Tier:
                     self._sweep((first, ticket.cell, *more))
                     return False
                 item.first, item.second, item.more = first or _NOBODY, ticket.cell, tuple(each for each in more if each)
-                item.generation = item.first.token
                 former = self.items.get(item.text)
                 for cell in item.cells():
                     cell.uses += 1

@@ -22,6 +22,7 @@ from weakref import WeakSet
 from greenlet import GreenletExit, getcurrent, greenlet
 
 import memover.cache
+import memover.clocks
 import memover.runtime.bare
 import memover.runtime.direct
 import memover.runtime.function
@@ -422,7 +423,7 @@ class Process:
         """The tier and its heartbeat."""
         heart, tier, near_hits = self.state.heart, self.tier, self.function.counters.near_hits
         return (
-            tuple(sorted((text, item.value, item.header.generation, item.header.marks, item.stands())
+            tuple(sorted((text, item.value, item.header.generation, item.header.marks, item.stands(), item.round is tier.round)
                          for text, item in tier.items.items())),
             tuple(sorted((name, cell.token, cell.uses > 0) for name, cell in tier.cells.items())),
             tuple(sorted(tier.wanted)), tier.fence, tier.ready, tier.asked,
@@ -910,6 +911,7 @@ class Run:
             if holds():
                 return
             self._drain()
+            self.check()
             self.time += 1
             for each in self.processes:
                 for at in range(len(each.background.tasks) - 1, -1, -1):
@@ -997,7 +999,9 @@ def world() -> Iterator[None]:
         (RedisFeed, "_readable", lambda self: self._socket.readable()),
         (memover.cache, "open_store", memover.cache.open_store),
         (memover.stores.near, "_tiers", memover.stores.near._tiers),
-        (time, "time", lambda: WALL),
+        (time, "time", wall),
+        (memover.clocks, "real", wall),
+        (memover.runtime.bare, "real", wall),
     ]
     before = [(where, name, getattr(where, name)) for where, name, _ in replaced]
     steps = dict(runner._PERFORM)
@@ -1014,6 +1018,10 @@ def world() -> Iterator[None]:
 
 
 # Of whatever schedule runs now.
+
+
+def wall() -> float:
+    return WALL
 
 
 def boottime() -> float:

@@ -51,6 +51,18 @@ def without_the_calls_token() -> Callable[[], None]:
     return replaced(Tier, "fill", fill)
 
 
+def a_round_goes_on_when_a_token_moves() -> Callable[[], None]:
+    """What was found to stand in a round is served to the end of it, whatever has moved since."""
+    real = Tier.moved
+
+    def moved(self: Tier, names: Any) -> None:
+        before = self.round
+        real(self, names)
+        self.round = before
+
+    return replaced(Tier, "moved", moved)
+
+
 def a_lost_token_of_all_is_the_known_one() -> Callable[[], None]:
     """A beat that finds no token of all goes on as if nothing had moved."""
     real = Heart._beat
@@ -147,6 +159,7 @@ def what_is_owed_is_not_repeated() -> Callable[[], None]:
 
     def owe(self: Any, name: bytes, repeat: Any) -> None:
         self.witness.owed[name] = repeat
+        self.heart.tier.moved(())
 
     return replaced(CacheState, "owe", owe)
 
@@ -166,6 +179,8 @@ MUTANTS: tuple[Mutant, ...] = (
            the_tier_stays_open_while_it_is_read_anew),
     Mutant("a process hears of its own invalidation by message", "P3", "the process itself invalidates all",
            of_near.own_invalidation_by_message_only),
+    Mutant("a round goes on when a token moves", "P3", "the process itself invalidates all between two calls",
+           a_round_goes_on_when_a_token_moves),
     Mutant("an entry does not stand under its call's token", "P3", "another process invalidates the call", without_the_calls_token),
     Mutant("in a cluster, the token of all moves first", "P3", "in a cluster, another process invalidates all",
            the_token_of_all_moves_first),

@@ -79,6 +79,7 @@ SCENARIOS: tuple[Whole, ...] = (
     # The near tier: nothing but heartbeats.
     Whole("another process invalidates all", "P3", ((A, reader), (B, writer_of_all))),
     Whole("the process itself invalidates all", "P3", ((A, reader), (A, writer_of_all)), seconds=0),
+    Whole("the process itself invalidates all between two calls", "P3", ((A, reader_twice), (A, writer_of_all)), seconds=0),
     Whole("the process itself invalidates all by name", "P3", ((A, reader), (A, writer_of_all_by_name)), seconds=0),
     Whole("the process itself invalidates the call", "P3", ((A, reader), (A, writer_of_one)), seconds=0),
     Whole("the process itself invalidates the tag", "P3", ((A, reader), (A, writer_of_the_tag)), seconds=0, tagged=True),

@@ -281,7 +281,7 @@ def test_a_heartbeat_does_not_believe_a_replica(sentinel_group: SentinelGroup, c
     store = cache_of(sentinel_group.replicas[0].url)._state.store
     feed = store.feed(b"x:gen:@all", (b"x:gen:",), 1.0)
     assert feed.pulse() is None
-    feed._sentinel = True
+    feed._sentinel, feed.commands = True, 2
     feed._pulse = pack((b"MGET", b"x:gen:@all")) + pack((b"ROLE",))
     with pytest.raises(StoreError, match="primary"):
         feed.pulse()

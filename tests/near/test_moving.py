@@ -191,6 +191,45 @@ def test_a_read_that_an_invalidation_overtook_does_not_come_in(
     assert f(1) == [1, 2]
 
 
+def test_what_was_near_before_an_invalidation_failed_is_not_served(
+    start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache]
+) -> None:
+    """Of another function too: calls that were answered near a moment ago ask whether anything is pending. And the tier is
+    used again afterwards."""
+    from memover import InvalidationFailed
+
+    server = start_redis()
+    cache = cache_of(server.url, socket_timeout=0.2, socket_connect_timeout=0.2)
+    f = near_function(cache, lambda x: ("a", x), near=60)
+    g = near_function(cache, Source(), near=60, namespace="other")
+    f(1)
+    comes_near(f, 1)
+    assert all(is_near(f, 1) for _ in range(3))
+    server.freeze()
+    with pytest.raises(InvalidationFailed):
+        g.invalidate(1)
+    assert not is_near(f, 1)
+    server.thaw()
+    comes_near(f, 1)
+
+
+def test_a_message_counts_for_answers_during_an_outage(
+    start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache], prefix: str
+) -> None:
+    """`on_store_error="stale"`: the last answer is not given when this process has heard that it was invalidated."""
+    server, source = start_redis(), Source()
+    cache = cache_of(server.url, socket_timeout=0.2, socket_connect_timeout=0.2)
+    f = near_function(cache, source, near=60, on_store_error="stale")
+    f(1)
+    comes_near(f, 1)
+    source.value = 2
+    run_python(elsewhere, server.url, prefix, "namespace")
+    wait_until(lambda: not tier_of(cache).items[f.key(1)].stands(), "the message")
+    server.freeze()
+    assert f(1) == [1, 2]
+    server.thaw()
+
+
 def test_a_pending_invalidation_closes_the_tier(
     start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache]
 ) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memover import Cache, MemoverWarning
+from memover import Cache, MemoverWarning, clocks
 from memover import Source as From
 from memover.errors import ConfigurationError
+from memover.runtime import bare
 from tests.near.actors import UNTOLD, Source, comes_near, is_near, near_function, tier_of
 from tests.servers import wait_until
 
@@ -291,6 +292,50 @@ def test_a_frozen_clock_is_followed(redis_url: str, cache_of: Callable[..., Cach
         source.value = 2
         frozen.tick(61)
         assert f(1) == [1, 2]
+
+
+def test_a_clock_that_is_set_is_followed(
+    redis_url: str, cache_of: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of an entry goes by the wall clock. When somebody sets that, near hits follow within a beat, and the fence does
+    not move."""
+    ahead, real = 0.0, time.time
+
+    def wall() -> float:
+        return real() + ahead
+
+    for module, name in ((time, "time"), (clocks, "real"), (bare, "real")):
+        monkeypatch.setattr(module, name, wall)
+    source = Source()
+    f = near_function(cache_of(redis_url), source, ttl=600, near=60)
+    f(1)
+    comes_near(f, 1)
+    ahead = -100_000.0
+    assert all(is_near(f, 1) for _ in range(3))
+    source.value, ahead = 2, 601.0
+    heart = f.cache._state.heart
+    beats = tier_of(f.cache).round
+    heart._runs[0].due = 0.0
+    heart.wake()
+    wait_until(lambda: tier_of(f.cache).round is not beats, "a beat")
+    assert f(1) == [1, 2]
+
+
+def test_tagged_entries_are_served_without_a_look_at_each_token(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """In a round in which nothing moved, all tokens of an entry are one comparison."""
+    f = near_function(
+        cache_of(redis_url), lambda x: ("a", x), near=60, tags=tuple(f"t{each}:{{x}}" for each in range(8))
+    )
+    f(1)
+    comes_near(f, 1)
+    f(1)
+    item = tier_of(f.cache).items[f.key(1)]
+    assert len(item.more) == 8
+    wait_until(lambda: is_near(f, 1) and item.round is tier_of(f.cache).round, "a call in this round")
+    item.more = ()  # nobody asks for them
+    assert is_near(f, 1)
+    f.cache.invalidate_tags("t7:1")
+    assert item.round is not tier_of(f.cache).round
 
 
 def test_close_ends_the_thread_and_the_next_call_begins_anew(

@@ -47,6 +47,7 @@ class RedisFeed:
         self._names: list[bytes] = []
         self._everything = False
         self._sentinel = store.link.servers.sentinel
+        self.commands = 2 if self._sentinel else 1
         self._pulse = pack((b"MGET", coarse)) + (pack((b"ROLE",)) if self._sentinel else b"")
         self._socket: Any = None
         try:
@@ -67,7 +68,7 @@ class RedisFeed:
 
     def pulse(self) -> bytes | None:
         try:
-            answers = self._asked(self._pulse, 2 if self._sentinel else 1)
+            answers = self._asked(self._pulse, self.commands)
             if self._sentinel and not (isinstance(answers[1], list) and answers[1][:1] == [b"master"]):
                 self._store.link.servers.forget_primary()
                 raise RedisConnectionError("the server that Sentinel named as the primary is none any more")

@@ -40,7 +40,8 @@ def _script(*parts: str) -> Script:
     return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
-# keep(key, ms): a token that is there stays for ms at least ('-1': for ever; '0' or nil: its limit is left as it is).
+# keep(key, ms): a token that is there stays for ms at least, less 5 s ('-1': for ever; '0' or nil: its limit is left as it
+# is). 5 s, because a write is replicated, and pushed to every near cache, and a hot tag would be written with every entry.
 # No limit is ever shortened, and a token without one keeps none. It goes after a script's SET: a full server refuses only
 # the first write of a script, and PEXPIRE is never refused.
 _KEEP = """
@@ -49,7 +50,7 @@ local function keep(key, ms)
   if ms == 0 then return end
   local left = redis.call('PTTL', key)
   if left < 0 then return end
-  if ms > left then
+  if ms > left + 5000 then
     redis.call('PEXPIRE', key, ms)
   elseif ms < 0 then
     redis.call('SET', key, redis.call('MGET', key)[1])

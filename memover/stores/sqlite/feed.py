@@ -25,6 +25,8 @@ _AT_ONCE = 100
 class SqliteFeed:
     """See `memover.stores.near.Feed`. It has no connection of its own: those of the store wait for nobody."""
 
+    commands = 1
+
     def __init__(self, store: SqliteStore, coarse: bytes) -> None:
         self._store = store
         self._pulse = Key("~near", (coarse,))
