@@ -7,7 +7,6 @@ promise more (P1).
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from memover.engine.reading import early
 from memover.errors import DamagedEntry
 from memover.model import MISSING, Source
 from memover.runtime.dependencies import INSIDE
+from memover.runtime.footprint import memory_of
 from memover.stores.near import Item
 
 if TYPE_CHECKING:
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from memover.stores.near import Ticket
 
 __all__ = ["behind_tier", "fill", "in_use", "made", "near", "standing", "ticket_of"]
-
-_PER_BYTE = 8
-"""A value in memory takes about so many times its encoded bytes."""
-
 
 # -- whole flows --------------------------------------------------------------------------------------------------------
 
@@ -128,8 +124,8 @@ def fill(function: Function, ticket: Ticket | None, key: Key, raw: bytes, header
     if places is None:
         item = Item(key.text, header, MISSING, partial(function.decode, raw, header), (), len(raw))
     else:
-        cost = sys.getsizeof(value) if isinstance(value, (str, bytes, int, float)) else _PER_BYTE * len(raw)
-        item = Item(key.text, header, MISSING if places else value, Same(value) if places else None, places, cost)
+        make = Same(value) if places else None
+        item = Item(key.text, header, MISSING if places else value, make, places, memory_of(value))
     if function.auditor is not None:
         item.raw = raw  # what an audit compares
         item.cost += len(raw)
@@ -147,8 +143,12 @@ def made(function: Function, item: Item) -> Any:
             value = make()
             if isinstance(make, partial):
                 item.decodes += 1
-                if item.decodes == 2 and (copier := copier_of(make())) is not None:
-                    item.places, item.make = copier.places, copier.copy
+                if item.decodes == 2 and function.near is not None:
+                    original = make()
+                    copier = copier_of(original)
+                    # What is copied takes more room than its bytes. Where there is not so much, it is decoded each time.
+                    if copier is not None and function.near.grow(item, memory_of(original) + len(item.raw)):
+                        item.places, item.make = copier.places, copier.copy
         except DamagedEntry:
             if function.near is not None:
                 function.near.forget(item)

@@ -298,6 +298,25 @@ class Tier:
             self._clear()  # interrupted in the middle; what is here can always be had from the store
             raise
 
+    def grow(self, item: Item, cost: int) -> bool:
+        """Count a new cost of what an item keeps; False, and nothing is changed, where it is too much for one item."""
+        cost += ITEM_BYTES
+        if cost > self.max_bytes // 8:
+            return False
+        try:
+            with self._latch:
+                nested = self._latch.entries
+                if self.items.get(item.text) is item:
+                    self.bytes += cost - item.cost
+                    item.cost = cost
+                    self._evict()
+                if self._latch.entries != nested:
+                    self._clear()  # a signal handler was here in between
+            return True
+        except BaseException:
+            self._clear()
+            raise
+
     def forget(self, item: Item) -> None:
         """Drop one item."""
         try:

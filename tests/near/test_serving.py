@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from datetime import timedelta
@@ -192,6 +193,32 @@ def test_the_tier_is_bounded_in_entries_and_in_bytes(redis_url: str, cache_of: C
     tier = tier_of(cache)
     assert tier.bytes <= 100_000
     assert tier.bytes == sum(item.cost for item in tier.items.values())
+
+
+def test_what_is_copied_is_counted_as_it_is_in_memory(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """A list of short strings takes ten times its bytes: from the second hit on, when it is copied and not decoded, that is what
+    counts. What is too large for that goes on being decoded."""
+    cache = cache_of(redis_url, near_max_bytes=1_000_000)
+
+    def load(x: int) -> list[str]:
+        return [f"{x}:{each}" for each in range(500 if x else 5000)]
+
+    f = near_function(cache, load)
+    tier = tier_of(cache)
+    for x in (0, 1):
+        f(x)
+        comes_near(f, x)
+        assert tier.items[f.key(x)].cost < 100_000
+        wait_until(lambda x=x: is_near(f, x) and tier.items[f.key(x)].decodes >= 2, "the second hit")
+    exactly = sys.getsizeof(load(1)) + sum(map(sys.getsizeof, load(1)))
+    assert 0.8 * exactly < tier.items[f.key(1)].cost < 1.5 * exactly
+    assert tier.items[f.key(0)].cost < 100_000
+    for x in range(2, 60):
+        f(x)
+        comes_near(f, x)
+        assert all(is_near(f, x) for _ in range(3))
+        assert tier.bytes == sum(item.cost for item in tier.items.values()) <= 1_000_000
+    assert tier.evicted > 10
 
 
 def test_a_near_hit_is_judged_as_the_store_s_entry_would_be(redis_url: str, cache_of: Callable[..., Cache]) -> None:
