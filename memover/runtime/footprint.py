@@ -32,13 +32,13 @@ def memory_of(value: Any, depth: int = 0) -> int:
         return own
     width = WIDTHS[depth]
     # The builtins' own methods: a subclass may have others.
-    for base in (list, tuple):
-        if issubclass(kind, base):
-            count = base.__len__(value)
-            return own + _sampled(base.__getitem__(value, slice(0, count, count // width + 1)), count, depth)
-    for base in (set, frozenset):
-        if issubclass(kind, base):
-            return own + _sampled(islice(base.__iter__(value), width), base.__len__(value), depth)
+    for row in (list, tuple):
+        if issubclass(kind, row):
+            count = row.__len__(value)
+            return own + _sampled(row.__getitem__(value, slice(0, count, count // width + 1)), count, depth)
+    for group in (set, frozenset):
+        if issubclass(kind, group):
+            return own + _sampled(islice(group.__iter__(value), width), group.__len__(value), depth)
     if issubclass(kind, dict):
         keys, values = islice(dict.__iter__(value), width), islice(dict.values(value), width)
         return own + _sampled(keys, dict.__len__(value), depth) + _sampled(values, dict.__len__(value), depth)

@@ -8,17 +8,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.crc import key_slot
 from redis.exceptions import OutOfMemoryError
 
 from memover.testing.rules import RULES
 from memover.testing.workload import start_history
-from tests.servers import FaultyProxy
+from tests.servers import FaultyProxy, RedisCluster, SentinelGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memover.testing.history import Report
-    from tests.servers import RedisCluster, RedisServer, SentinelGroup
+    from memover.testing.workload import HistoryRun
+    from tests.servers import RedisServer
 
 BOUND = 0.3
 SECONDS = 2.5
@@ -160,6 +162,50 @@ def test_sentinel(sentinel_group: SentinelGroup) -> None:
 
 def test_cluster(redis_cluster: RedisCluster) -> None:
     held(history(redis_cluster.url, SECONDS, setup="tests.near.setups:deaf"))
+
+
+def going_on(url: str, **options: Any) -> HistoryRun:
+    return start_history(
+        url,
+        processes=3,
+        keys=4,
+        changes=CHANGES,
+        options={**BRIEF, "socket_timeout": 0.5, **options},
+        function_options={"near": BOUND},
+        setup="tests.near.setups:deaf",
+    )
+
+
+@pytest.mark.slow
+def test_a_primary_that_dies_under_load() -> None:
+    """Sentinel puts a replica in its place. Invalidations wait for both replicas, so that none that was acknowledged is lost."""
+    with SentinelGroup() as group, going_on(group.url, wait_replicas=2) as run:
+        time.sleep(SECONDS)
+        dead = group.kill_primary()
+        group.wait_primary(other_than=dead)
+        time.sleep(SECONDS)
+        report = run.stop(rules=JUDGED - {"single-load"}, max_staleness=BOUND)
+    held(report)
+    assert report.store_errors
+
+
+@pytest.mark.slow
+def test_a_cluster_whose_slots_move_and_whose_node_dies_under_load() -> None:
+    """The slot of the heartbeat's token goes to another node and back, each time with callers in it; then its node dies."""
+    with RedisCluster(3, 1, node_timeout=1.0) as cluster, going_on(cluster.url, wait_replicas=1) as run:
+        slot = key_slot(f"{run.prefix}:gen:@all".encode())
+        for _ in range(2):
+            time.sleep(1.0)
+            owner = cluster.owner(slot)
+            with cluster.migrating(slot, next(node for node in cluster.primaries() if node is not owner)):
+                time.sleep(2 * BOUND)
+        time.sleep(1.0)
+        cluster.kill_node(cluster.owner(slot))
+        cluster.wait_ok()
+        time.sleep(SECONDS)
+        report = run.stop(rules=JUDGED - {"single-load"}, max_staleness=BOUND)
+    held(report)
+    assert report.store_errors
 
 
 # -- what the checker would see -------------------------------------------------------------------------------------------------
