@@ -65,7 +65,6 @@ class _Run:
         self.due = self.retry_at = self.keep_at = 0.0
         self.retry = _RETRY_FIRST_SECONDS
         self.unused: set[bytes] = set()
-        self.hits = -1
         self.active = True
         """Whether anybody had looked into the tier before the last beat."""
         self.stopped = False
@@ -96,7 +95,6 @@ class Heart:
         self.staleness = math.inf
         self._runs: dict[int, _Run] = {}
         self._spread = state.store.spread
-        self._state = ref(state)
         self._store: Any = state.store
         self._coarse = state.coarse_name
         self._witness: Witness = state.witness
@@ -177,7 +175,7 @@ class Heart:
             tier.fall()
             run_.known, run_.due = None, 0.0
         if now >= run_.due or (tier.asked and now - tier.fence > self.staleness / 2):
-            run_.active = active = self._active(run_)
+            run_.active = active = self.tier.end_round()
             self._beat(run_, feed)
             interval = self.staleness / 3
             run_.due = boottime() + (interval if active else max(interval, IDLE_SECONDS * feed.commands))
@@ -231,7 +229,6 @@ class Heart:
         if not self.runs(run_):
             return
         tier.fence = sent
-        tier.round = object()  # an item's end is looked up anew, for the wall clock may have been set
         run_.retry = _RETRY_FIRST_SECONDS
         if self._fell:
             self._fell = False
@@ -258,14 +255,6 @@ class Heart:
                 feed.keep(names[at : at + _BATCH])
             except StoreError:
                 return  # those that expire are missing at the next beat
-
-    def _active(self, run_: _Run) -> bool:
-        """Whether anybody has looked into the tier since this was asked last."""
-        state = self._state()
-        hits = 0 if state is None else sum(each.counters.near_hits for each in list(state.functions))
-        active = hits != run_.hits or self.tier.asked
-        run_.hits, self.tier.asked = hits, False
-        return active
 
     def _budget(self) -> float:
         return min(self.staleness, 5.0)

@@ -99,6 +99,7 @@ def standing(function: Function, key: Key) -> Item | None:
         or item.header.fingerprint != function.fingerprint
     ):
         return None
+    tier.served = True
     if is_real():  # else every hit asks the clock that is in its place
         item.round, item.until = round_, now + item.fresh_until - wall()
     return item

@@ -199,8 +199,8 @@ class Tier:
         self.moves = object()
         self.round = object()
         """Replaced after a token has moved: see `Item`."""
-        self.asked = False
-        """Whether a call has looked here since the heartbeat last looked."""
+        self.asked = self.served = False
+        """Whether a call has looked here in vain, and whether one was answered, since the heartbeat last looked."""
         self.bytes = 0
         self.evicted = 0
         self._latch = Latch()
@@ -217,6 +217,14 @@ class Tier:
             if cell is not None:
                 cell.alive = False
         self.round = object()  # last: until now an item may have been found to stand
+
+    def end_round(self) -> bool:
+        """Whether anybody has looked here in this round. The next hit of each item asks everything anew: so it is noticed, and
+        so is a wall clock that has been set."""
+        looked = self.asked or self.served
+        self.asked = self.served = False
+        self.round = object()
+        return looked
 
     def fall(self) -> None:
         """The fence falls: nothing is served or taken in until the store has confirmed every token."""

@@ -382,7 +382,7 @@ class Process:
         assert ticket is not None and tier.fill(ticket, item, self.function.generation_name), "it comes in"
         heart.wake()
         (life,) = self.lives()
-        life.feed, life.known, life.due, life.hits, life.keep_at = heart._open(BOUND), warm.known, 1e9, 0, 1e9
+        life.feed, life.known, life.due, life.keep_at = heart._open(BOUND), warm.known, 1e9, 1e9
 
     def begin(self, run: Run) -> None:
         """As new, for one more schedule: to decorate a function takes longer than most schedules."""
@@ -398,7 +398,7 @@ class Process:
         if state.heart is not None:
             state.heart._runs, state.heart._fell = {}, False
             self.tier.reset()
-            self.tier.asked = False
+            self.tier.asked = self.tier.served = False
 
     @property
     def tier(self) -> Any:
@@ -421,15 +421,15 @@ class Process:
 
     def near_digest(self) -> Hashable:
         """The tier and its heartbeat."""
-        heart, tier, near_hits = self.state.heart, self.tier, self.function.counters.near_hits
+        heart, tier = self.state.heart, self.tier
         return (
             tuple(sorted((text, item.value, item.header.generation, item.header.marks, item.stands(), item.round is tier.round)
                          for text, item in tier.items.items())),
             tuple(sorted((name, cell.token, cell.uses > 0) for name, cell in tier.cells.items())),
-            tuple(sorted(tier.wanted)), tier.fence, tier.ready, tier.asked,
+            tuple(sorted(tier.wanted)), tier.fence, tier.ready, tier.asked, tier.served,
             heart is not None and heart._fell,
             tuple((life.feed is None, life.known, life.due, life.retry_at, tuple(sorted(life.unused)),
-                   life.hits != near_hits, life.stopped, life.starting is None, life.keep_at,
+                   life.active, life.stopped, life.starting is None, life.keep_at,
                    any(bell.rung for bell in life.bell[:1])) for life in self.lives()),
         )  # fmt: skip
 
@@ -446,7 +446,7 @@ class Process:
         )  # fmt: skip
 
 
-_NO_TIER = SimpleNamespace(items={}, cells={}, wanted={}, fence=0.0, ready=False, asked=False, moves=None, evicted=0)
+_NO_TIER = SimpleNamespace(items={}, cells={}, wanted={}, fence=0.0, ready=False, asked=False, served=False, moves=None, evicted=0)
 
 
 # -- one schedule ---------------------------------------------------------------------------------------------------------------
@@ -858,7 +858,9 @@ class Run:
         for process in self.processes:
             if process.function.near is None or process.state.witness.owed:
                 continue
+            served = process.tier.served
             found = near(process.function, process.key)
+            process.tier.served = served  # nobody has called
             floor = self.floor(process)
             if found is not None and found.value < floor:
                 raise Violated(
