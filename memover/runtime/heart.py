@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from memover.clocks import boottime
-from memover.errors import ConfigurationError, StoreError, StoreTimeout, raised_by_handler
+from memover.errors import ConfigurationError, StoreError, StoreTimeout, StoreUnavailable, raised_by_handler
 from memover.keys.names import token_prefixes, transient
 from memover.latch import FramePresence
 from memover.model import Event
@@ -172,8 +172,7 @@ class Heart:
         if names:
             self._look_at(run_, feed, set(names), now)
         if everything:
-            tier.fall()
-            run_.known, run_.due = None, 0.0
+            self._falls(run_, StoreUnavailable("the server was flushed", store=self._store.address))
         if now >= run_.due or (tier.asked and now - tier.fence > self.staleness / 2):
             run_.active = active = self.tier.end_round()
             self._beat(run_, feed)

@@ -446,7 +446,9 @@ class Process:
         )  # fmt: skip
 
 
-_NO_TIER = SimpleNamespace(items={}, cells={}, wanted={}, fence=0.0, ready=False, asked=False, served=False, moves=None, evicted=0)
+_NO_TIER = SimpleNamespace(
+    items={}, cells={}, wanted={}, fence=0.0, ready=False, asked=False, served=False, moves=None, evicted=0
+)
 
 
 # -- one schedule ---------------------------------------------------------------------------------------------------------------

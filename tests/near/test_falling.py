@@ -136,6 +136,20 @@ def test_it_falls_once_and_rises_once(start_redis: Callable[..., RedisServer], c
     assert seen == ["near-fall", "near-stand"]
 
 
+def test_a_flush_is_a_fall(start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache]) -> None:
+    """The server says that everything has gone: one event, and one when the fence stands again."""
+    server = start_redis()
+    cache = cache_of(server.url)
+    f = near_function(cache, Source())
+    f(1)
+    comes_near(f, 1)
+    seen = events(cache, "near-")
+    server.run("FLUSHALL")
+    wait_until(lambda: len(seen) >= 2, "the fall and the rise")
+    comes_near(f, 1)
+    assert seen == ["near-fall", "near-stand"]
+
+
 def test_a_server_that_lost_everything_is_noticed(
     start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache]
 ) -> None:

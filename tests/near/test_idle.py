@@ -110,6 +110,20 @@ def test_the_same_under_sentinel(sentinel_group: SentinelGroup, prefix: str) -> 
     assert len(mine) <= seconds / IDLE_SECONDS + 2
 
 
+def test_hits_alone_are_looks(redis_url: str, cache_of: Callable[..., Cache]) -> None:
+    """A process whose calls are all answered near does not rest: its fence is kept, and no call goes to the store."""
+    f = near_function(cache_of(redis_url), Source(), near=0.5)
+    f(1)
+    comes_near(f, 1)
+    run = f.cache._state.heart._runs[0]
+    wait_until(lambda: not run.active, "the heartbeat to see that nobody looks")
+    comes_near(f, 1)
+    wait_until(lambda: f(1) and run.active, "the heartbeat to see that somebody does")
+    due = run.due
+    wait_until(lambda: is_near(f, 1) and run.due > due, "a beat")
+    assert run.active
+
+
 def test_a_token_in_use_is_not_written_with_every_entry(
     redis_server: RedisServer, cache_of: Callable[..., Cache], prefix: str
 ) -> None:
