@@ -59,8 +59,9 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[bool]:
     """Store a value known from elsewhere. False: it is not to be stored, and what is stored is another. Raises `StoreError`.
 
     A store that was refused because another `set`, `refresh`, load or invalidation came between is superseded by it, and
-    that is no error. A lease that merely ended, by its time or by eviction, is taken again, under the tokens of the first
-    time: the call's own among them, which tells an invalidation of this call from a lost lease."""
+    that is no error; one that is still under way may fail, so what was to be replaced does not stay either. A lease that
+    merely ended, by its time or by eviction, is taken again, under the tokens of the first time: the call's own among them,
+    which tells an invalidation of this call from a lost lease."""
     function = call.function
     late = function.late_names(call, outcome)
     if late is None:
@@ -76,6 +77,8 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[bool]:
             grant = yield from call.acquire(token, force=first is None)
             reading = grant.reading
             if not grant.ours:
+                if first is not None and reading.raw is not None and reading.raw == first.raw:
+                    yield from function.store.drop(call.key.entry, call.key.lease, function.new_token(), ())
                 return True
             if first is None:
                 captured_now = yield from with_late(call, reading, captured(call, reading), late)

@@ -204,6 +204,45 @@ def test_a_set_that_another_followed_is_superseded(between_the_steps: Callable[[
     assert f(1) == ["later"]
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["refresh succeeds", "refresh fails"])
+def test_what_is_to_be_replaced_is_gone_though_a_refresh_that_came_between_fails(
+    fails: bool, between_the_steps: Callable[[Any, Between], Any]
+) -> None:
+    """`set` returns while the refresh that superseded it is under way: whatever becomes of that, the older value is not served."""
+    began, go = threading.Event(), threading.Event()
+    answers: list[str] = ["older"]
+
+    def load(x: int) -> list[str]:
+        if len(answers) == 1:
+            return answers
+        began.set()
+        assert go.wait(30)
+        if fails:
+            raise LookupError
+        return ["refreshed"]
+
+    def refresh(attempt: int, lose: Callable[[], object]) -> None:
+        answers.append("set")
+        thread.start()
+        assert began.wait(30)
+
+    def refreshed() -> None:
+        with contextlib.suppress(LookupError):
+            f.refresh(1)
+
+    thread = threading.Thread(target=refreshed)
+    f = between_the_steps(load, refresh)
+    assert f(1) == ["older"]
+    try:
+        f.set_held_apart(["set"])
+        assert f.peek(1) is None or f.peek(1).value != ["older"]
+    finally:
+        go.set()
+        thread.join(30)
+    entry = f.peek(1)
+    assert entry is None or entry.value != ["older"]
+
+
 def test_tokens_that_were_lost_with_the_lease_are_no_invalidation(prefix: str, redis_server: RedisServer) -> None:
     """Nobody can say whether the call was invalidated before they were lost, so the caller is told."""
     with Cache(redis_server.url, prefix=prefix, socket_timeout=10, socket_connect_timeout=10) as cache:
