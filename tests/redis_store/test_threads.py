@@ -184,9 +184,11 @@ def test_a_place_that_is_given_back_is_used(open_store: Any, redis_server: Redis
 # -- exceptions from outside ----------------------------------------------------------------------------------------------
 
 
-def strikes(work: Callable[[], Any], limit: int) -> Any:
-    """Run `work` with an exception raised at each of its bytecodes in turn; yields after each."""
+def strikes(work: Callable[[], Any], limit: int, keeping: bool = False) -> Any:
+    """Run `work` with an exception raised at each of its bytecodes in turn; yields after each. `keeping`: while it is kept as a
+    REPL would keep it, with its traceback."""
     for at in range(limit):
+        struck, kept = False, list[Strike]()
         seen = 0
 
         def trace(frame: Any, event: str, arg: Any, at: int = at) -> Any:
@@ -207,10 +209,10 @@ def strikes(work: Callable[[], Any], limit: int) -> Any:
         sys.settrace(trace)
         try:
             work()
-        except Strike:
+        except Strike as strike:
             struck = True
-        else:
-            struck = False
+            if keeping:
+                kept.append(strike)
         finally:
             sys.settrace(None)
         yield at
@@ -219,7 +221,7 @@ def strikes(work: Callable[[], Any], limit: int) -> Any:
     raise AssertionError(f"more than {limit} bytecodes")
 
 
-@pytest.mark.parametrize("kind", ["hit", "lease", "new connection", "busy", "posted"])
+@pytest.mark.parametrize("kind", ["hit", "lease", "leases", "new connection", "busy", "posted"])
 def test_an_exception_at_any_bytecode_leaves_everything_whole(
     open_store: Any, redis_server: RedisServer, prefix: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +242,9 @@ def test_an_exception_at_any_bytecode_leaves_everything_whole(
         if kind == "lease":
             run(store.acquire(request_for(one)))
             return
+        if kind == "leases":
+            run(store.acquire_many([request_for(each) for each in (one, two)]))
+            return
         held = [pool_of(store).idle.pop()] if kind == "busy" and pool_of(store).idle else []
         try:
             assert store.fetch(one).raw == one.entry
@@ -248,7 +253,9 @@ def test_an_exception_at_any_bytecode_leaves_everything_whole(
                 pool_of(store).give(connection)
 
     answers: list[Any] = []
-    for at in strikes(work, 20_000):
+    # Nowhere in an exchange of several commands is a connection left in a variable; in that of a hit, at one bytecode where no signal
+    # handler is run.
+    for at in strikes(work, 20_000, keeping=kind == "leases"):
         for key in (two, one):
             assert store.fetch(key).raw == key.entry, at
             assert run(store.read(key)).raw == key.entry, at

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from memover.stores.breaker import Breaker
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.opening import Line
+    from memover.stores.redis.visits import Visit
 
 __all__ = ["Pool"]
 
@@ -222,12 +223,12 @@ class Pool:
 
     # -- an exchange ----------------------------------------------------------------------------------------------------
 
-    def begin(self, packed: bytes, count: int, end: float, urgent: bool = False, once: bool = False) -> Connection:
-        """Send commands. Raises redis-py's errors, OSError and `StoreUnavailable`.
+    def begin(self, visit: Visit, urgent: bool = False, once: bool = False) -> None:
+        """Send a visit's commands. Raises redis-py's errors, OSError and `StoreUnavailable`.
 
         `once`: never sent again, so an idle connection is first looked at for whether the server has hung up."""
         while True:
-            connection = self.take(end, urgent)
+            visit.connection = connection = self.take(visit.end, urgent)
             used = connection.used
             if connection.posted is not None and not self._settled(connection):
                 continue
@@ -235,14 +236,11 @@ class Pool:
                 self.discard(connection)
                 continue
             try:
-                connection.send(packed, count, end)
+                connection.send(visit.packed, visit.count, visit.end)
             except OSError as failure:
-                self._lost(connection, packed, failure, used and not once)
-            except BaseException:
-                self.discard(connection)
-                raise
+                self._lost(connection, visit.packed, failure, used and not once)
             else:
-                return connection
+                return
 
     def _lost(self, connection: Connection, packed: bytes, failure: Exception, may_repeat: bool) -> None:
         """An exchange failed, so its connection is closed. Raises the error, unless the commands are to be sent once more:
@@ -295,26 +293,33 @@ class Pool:
                     raise TimeoutError("the time limit is over")
             self.give(connection)
 
-    def finish(
-        self, connection: Connection, packed: bytes, end: float, urgent: bool = False, once: bool = False
-    ) -> list[Any]:
-        """Read the answers to what `begin` sent, the server's errors among them."""
-        while True:
-            used, count = connection.used, connection.owed
-            try:
-                answers = connection.receive(end)
-            except (OSError, RedisConnectionError) as failure:
-                self._lost(connection, packed, failure, used and not once)
-            except BaseException:
-                self.discard(connection)
-                raise
-            else:
-                if any(isinstance(answer, Exception) and last_word(answer) for answer in answers):
+    def finish(self, visit: Visit, urgent: bool = False, once: bool = False) -> list[Any]:
+        """Read the answers to what `begin` sent, the server's errors among them. Raises what `begin` raises."""
+        connection: Connection | None = None
+        try:
+            while True:
+                connection = visit.connection
+                assert connection is not None, "it was begun"
+                used = connection.used
+                try:
+                    answers = connection.receive(visit.end)
+                except (OSError, RedisConnectionError) as failure:
+                    self._lost(connection, visit.packed, failure, used and not once)
+                    self.begin(visit, urgent, once)
+                    continue
+                if connection.era != self.era or any(
+                    isinstance(answer, Exception) and last_word(answer) for answer in answers
+                ):
                     self.discard(connection)
-                else:
-                    self.give(connection)
+                    return answers
+                # As `give` does: between these two lines no signal handler is run.
+                visit.connection = None
+                self.idle.append(connection)
+                if self.waiting:
+                    self.ring()
                 return answers
-            connection = self.begin(packed, count, end, urgent)
+        finally:
+            connection = None  # a traceback keeps this frame, and so would keep its place in the pool
 
 
 def _value_fault(connection: Connection, packed: bytes, error: Exception, again: bool) -> ValueFault | None:

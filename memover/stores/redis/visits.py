@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from memover.stores.redis.servers import Servers
     from memover.stores.redis.url import Node
 
-__all__ = ["visit_all"]
+__all__ = ["Visit", "visit_all"]
 
 
 def visit_all(servers: Servers, exchanges: Exchanges, urgent: bool, once: bool) -> list[list[Any]]:
     """The answers of each node, in the order of the exchanges; see `engine.steps.Send` for `urgent` and `once`."""
     # In one order for all threads, for each holds a connection while it takes the next, and small pools could lock.
-    visits = [_Visit(node, batch) for node, batch in exchanges]
+    visits = [Visit(node, batch) for node, batch in exchanges]
     try:
         for visit in visits if len(visits) == 1 else sorted(visits, key=_by_node):
             _begin(servers, visit, urgent, once)
@@ -36,8 +36,11 @@ def visit_all(servers: Servers, exchanges: Exchanges, urgent: bool, once: bool) 
         raise
 
 
-class _Visit:
-    """A batch for one node: what was sent on which connection, or why it was not."""
+class Visit:
+    """A batch of commands for one node, packed, with the time `end` at which it is given up.
+
+    `connection` is what the commands were sent on, None before and from when another thread may use it: whoever cuts the
+    exchange short closes it. `error` says why they were not sent."""
 
     __slots__ = ("connection", "count", "end", "error", "node", "packed")
 
@@ -50,12 +53,12 @@ class _Visit:
         self.end = 0.0
 
 
-def _by_node(visit: _Visit) -> Node:
+def _by_node(visit: Visit) -> Node:
     assert visit.node is not None, "only a Cluster has several"
     return visit.node
 
 
-def _begin(servers: Servers, visit: _Visit, urgent: bool, once: bool) -> None:
+def _begin(servers: Servers, visit: Visit, urgent: bool, once: bool) -> None:
     pool, limits = servers.pool(visit.node), servers.limits
     seconds = limits.seconds_for(len(visit.packed), visit.count)
     if not pool.idle:
@@ -64,23 +67,24 @@ def _begin(servers: Servers, visit: _Visit, urgent: bool, once: bool) -> None:
     try:
         if pool.breaker.tripped and not urgent:
             pool.breaker.check()
-        visit.connection = pool.begin(visit.packed, visit.count, visit.end, urgent, once)
+        pool.begin(visit, urgent, once)
     except StoreError as error:
-        visit.error = error
+        visit.connection, visit.error = None, error
     except FAULTS as error:
-        visit.error = servers.failed(visit.node, error)
+        visit.connection, visit.error = None, servers.failed(visit.node, error)
 
 
-def _finish(servers: Servers, visit: _Visit, urgent: bool, once: bool) -> list[Any]:
-    connection, visit.connection = visit.connection, None
-    if connection is None:
+def _finish(servers: Servers, visit: Visit, urgent: bool, once: bool) -> list[Any]:
+    if visit.connection is None:
         return [visit.error] * visit.count
     pool = servers.pool(visit.node)
     try:
-        answers = pool.finish(connection, visit.packed, visit.end, urgent, once)
+        answers = pool.finish(visit, urgent, once)
     except StoreError as error:
+        visit.connection = None
         return [error] * visit.count
     except FAULTS as error:
+        visit.connection = None
         return [servers.failed(visit.node, error)] * visit.count
     servers.answered(pool.breaker, visit.node, answers)
     return answers
