@@ -185,7 +185,17 @@ def lead_many(batch: Batch, calls: Sequence[CachedCall]) -> Flow[BaseException |
                 call.outcome = done
                 function.finish(call, done)
         ours = [(call, grant) for (call, grant), done in zip(ours, upgraded) if done is None]
-    loaded = yield from batch.load_many([call for call, _ in ours])
+    stopped = interrupted(upgraded)
+    loaded = [] if stopped is not None else (yield from batch.load_many([call for call, _ in ours]))
+    stopped = stopped or interrupted(loaded)
+    if stopped is not None:
+        # Before the caller hears of it, whose process may be about to end: one by one would take long.
+        yield from give_back_many([call for call, _ in (*ours, *holding)])
+        for (call, _), done in zip(ours, loaded):
+            call.outcome = done
+        for call in calls:
+            call.outcome = call.outcome or Outcome(error=stopped)
+        return stopped
     stored: list[tuple[CachedCall, Sealed]] = []
     for (call, grant), done in zip(ours, loaded):
         reading = grant.reading
@@ -207,13 +217,29 @@ def lead_many(batch: Batch, calls: Sequence[CachedCall]) -> Flow[BaseException |
         batch.done(len(stored))
     # Those that hold a lease first: nobody waits for another while others wait for it.
     yield from each(batch, holding)
-    stopped = next((done.error for done in (*upgraded, *loaded) if done is not None and done.outside), None)
-    if stopped is not None:
-        for call, _ in others:
-            call.outcome = Outcome(error=stopped)
-        return stopped
     yield from each(batch, others)
     return None
+
+
+def interrupted(outcomes: Sequence[Outcome | None]) -> BaseException | None:
+    """What came from outside and ended one of these loads, if anything did."""
+    return next((done.error for done in outcomes if done is not None and done.outside), None)
+
+
+def give_back_many(calls: Sequence[CachedCall]) -> Flow[None]:
+    """Release the leases of these calls, in one round trip; see `load.give_back`."""
+    if not calls:
+        return
+    function = calls[0].function
+    try:
+        yield from function.store.release_many([(call.key, call.token) for call in calls])
+    except StoreError as error:
+        function.store_failed(None, error)
+        for call in calls:
+            function.abandon(call.token)
+    else:
+        for call in calls:
+            function.let_go(call.token)
 
 
 def store_many(stored: Sequence[tuple[CachedCall, Sealed]]) -> Flow[None]:

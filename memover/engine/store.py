@@ -282,6 +282,10 @@ class Store(KeyValueStore, Protocol):
         """Give the lease back if `token` still holds it, leaving a mark of failure for a moment if asked."""
         ...
 
+    def release_many(self, held: Sequence[tuple[Key, str]]) -> Flow[None]:
+        """As `release` for each key and token, without marks; one round trip together."""
+        ...
+
     def renew(self, renewals: Sequence[Renewal]) -> Flow[list[bool]]:
         """Prolong these leases, as far as they are still held; one round trip together."""
         ...

@@ -7,7 +7,6 @@ the interpreter from exiting: at exit, what is under way has `EXIT_SECONDS` to e
 
 from __future__ import annotations
 
-import atexit
 import logging
 import time
 from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from asyncio import Task as AsyncioTask
     from collections.abc import Callable
 
-__all__ = ["EXIT_SECONDS", "Background", "RefreshPool", "Timed", "sweep_pools"]
+__all__ = ["EXIT_SECONDS", "Background", "RefreshPool", "Timed", "drain_pools", "sweep_pools"]
 
 logger = logging.getLogger("memover")
 
@@ -80,12 +79,13 @@ class Background:
     def wake(self) -> None:
         """See that the thread runs and looks at what was added."""
         working = self._working
-        if not working or not _there(working[0]):
+        first = working[:1]  # a thread that ends empties the list
+        if not first or not _there(first[0]):
             working.clear()  # whoever was about to start it has been interrupted
             starting = FramePresence()
             working.append(starting)
             # Two threads may come here at once: the first in the list stays.
-            if working[0] is starting:
+            if working[:1] == [starting]:
                 try:
                     start_new_thread(self._work, (working, self._bell))
                 except RuntimeError as error:
@@ -250,8 +250,8 @@ def sweep_pools() -> None:
         pool.sweep()
 
 
-@atexit.register
-def _at_exit() -> None:
-    end = monotonic() + EXIT_SECONDS
+def drain_pools(seconds: float) -> None:
+    """`RefreshPool.drain` for all there are, within `seconds` together."""
+    end = monotonic() + seconds
     for pool in list(_pools):
         pool.drain(max(end - monotonic(), 0.0))

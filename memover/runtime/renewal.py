@@ -17,6 +17,7 @@ long that is, so a release that was not acknowledged is repeated until it is.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
@@ -51,8 +52,10 @@ interpreter."""
 _ATTEMPTS = 200
 """How often a release that the store does not acknowledge is tried, for some minutes; after that the lease ends by itself."""
 _RETRY_LAST_SECONDS = 2.0
-_RETURNED_LIMIT = 1000
-"""How many leases wait to be released at most; more end by themselves."""
+_RELEASED_AT_ONCE = 200
+"""How many leases are released in one round trip."""
+_RETURNED_LIMIT = 100_000
+"""How many leases wait to be released at most; more end by themselves. An interrupted batch may leave as many as it has calls."""
 _AGAIN_SECONDS = 1.0
 """How long a request for a lease may still be on its way after its connection was closed."""
 
@@ -107,6 +110,7 @@ class Leases:
         self._to_release: deque[Lease] = deque()
         self._looking = False
         self._retrying = False
+        self._releasing = False
 
     def __len__(self) -> int:
         return len(self._held) + len(self._posted) + len(self._to_release)
@@ -115,8 +119,12 @@ class Leases:
         """Note a lease that is about to be asked for."""
         self._held[token] = Lease(call, token, lease_ms)
         if not self._looking or not self._background.running:
-            self._looking = True
-            self._background.later(_LOOK_SECONDS, self._look)
+            try:
+                self._looking = True
+                self._background.later(_LOOK_SECONDS, self._look)
+            except BaseException:
+                self._looking = False  # interrupted: the next one sees to it
+                raise
 
     def let_go(self, token: str) -> None:
         """The lease was released, used up by a store, or not granted."""
@@ -134,9 +142,8 @@ class Leases:
     def withdraw(self, token: str) -> None:
         """The entry was not stored after all: have the lease released."""
         lease = self._posted.pop(token, None) or self._held.pop(token, None)
-        if lease is not None and len(self._to_release) < _RETURNED_LIMIT:
-            self._to_release.append(lease)
-            self._background.later(0.0, self._release)
+        if lease is not None:
+            self._give_up(lease)
 
     def orphan(self, token: str) -> bool:
         """Whether a call of this process holds the lease and is gone. It is finished, if so; its lease is the caller's to
@@ -181,9 +188,14 @@ class Leases:
 
     def _hand_over(self, lease: Lease) -> None:
         """To the background thread."""
-        if self._held.pop(lease.token, None) is not None and len(self._to_release) < _RETURNED_LIMIT:
+        if self._held.pop(lease.token, None) is not None:
+            self._give_up(lease)
+
+    def _give_up(self, lease: Lease) -> None:
+        if len(self._to_release) < _RETURNED_LIMIT:
             self._to_release.append(lease)
-            self._background.later(0.0, self._release)
+            if len(self._to_release) == 1:  # else whoever put in the one before has asked for it
+                self._background.later(0.0, self._release)
 
     def holding(self, call: CachedCall) -> Sequence[str]:
         """The tokens of leases that a call has not given back."""
@@ -237,26 +249,47 @@ class Leases:
         return next_look
 
     def _release(self) -> float | None:
-        while True:
+        while some := self._some_to_release():
             try:
-                lease = self._to_release.popleft()
-            except IndexError:
-                return None
-            try:
-                run(self._store.release(lease.key, lease.token, False))
+                run(self._store.release_many([(lease.key, lease.token) for lease in some]))
             except StoreError:
-                lease.attempts += 1
-                if lease.attempts < _ATTEMPTS:
-                    self._to_release.append(lease)
-                    self._try_again(lease.attempts)
-                    return None
-                continue
+                for lease in some:
+                    lease.attempts += 1
+                some = [lease for lease in some if lease.attempts < _ATTEMPTS]
+                self._to_release.extend(some)
+                if some:
+                    self._try_again(some[0].attempts)
+                return None
             except Exception:
-                logger.exception("memover could not release the lease of %s", lease.key.text)
+                logger.exception("memover could not release the lease of %s", some[0].key.text)
                 continue
-            if not lease.repeated and not self._store.local:
+            finally:
+                self._releasing = False
+            again = [] if self._store.local else [lease for lease in some if not lease.repeated]
+            for lease in again:
                 lease.repeated = True
-                self._background.later(_AGAIN_SECONDS, partial(self._repeat, lease))
+            if again:
+                self._background.later(_AGAIN_SECONDS, partial(self._repeat, again))
+        return None
+
+    def _some_to_release(self) -> list[Lease]:
+        self._releasing = True  # before they are taken: see `drain`
+        some: list[Lease] = []
+        try:
+            while len(some) < _RELEASED_AT_ONCE:
+                some.append(self._to_release.popleft())
+        except IndexError:
+            self._releasing = bool(some)
+        return some
+
+    def drain(self, seconds: float) -> None:
+        """Have all leases released, also those of loads under way, which nobody will wait for; wait for it, within `seconds`
+        and while the store answers."""
+        for lease in list(self._held.values()):
+            self._hand_over(lease)
+        end = monotonic() + seconds
+        while (self._to_release or self._releasing) and not self._retrying and monotonic() < end:
+            time.sleep(0.002)
 
     def _try_again(self, attempts: int) -> None:
         # Once for all that wait: they may be many, and the store answers none of them or all.
@@ -268,6 +301,6 @@ class Leases:
         self._retrying = False
         return self._release()
 
-    def _repeat(self, lease: Lease) -> float | None:
-        self._to_release.append(lease)
+    def _repeat(self, leases: list[Lease]) -> float | None:
+        self._to_release.extend(leases)
         return self._release()

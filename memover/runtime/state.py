@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
+from memover.clocks import monotonic
 from memover.engine.tokens import Witness
 from memover.errors import StoreError
 from memover.keys.names import coarse_key
@@ -16,7 +18,7 @@ from memover.later import later, under_way
 from memover.living import Living
 from memover.runtime import tasks
 from memover.runtime.audit.places import Places
-from memover.runtime.background import Background, RefreshPool
+from memover.runtime.background import EXIT_SECONDS, Background, RefreshPool, drain_pools
 from memover.runtime.flights import Flights, UnleasedLoads
 from memover.runtime.renewal import Leases
 from memover.runtime.run import run
@@ -138,7 +140,6 @@ class CacheState:
         if self.heart is not None:
             self.heart.tier.moved(())  # of what stood so far, each hit now asks whether anything is owed
         if not self._repeating or not self.background.running:
-            self._repeating = True
             delay = REPEAT_FIRST_SECONDS
 
             def attempt() -> float | None:
@@ -159,7 +160,12 @@ class CacheState:
                     return REPEAT_FIRST_SECONDS
                 return None
 
-            self.background.later(delay, attempt)
+            try:
+                self._repeating = True
+                self.background.later(delay, attempt)
+            except BaseException:
+                self._repeating = False  # interrupted: the next one sees to it
+                raise
 
     def settled(self, before: dict[bytes, Callable[[], Flow[object]]]) -> None:
         """The store has taken an invalidation that began when `before` was owed; what failed after that remains pending."""
@@ -228,6 +234,15 @@ def _after_fork_in_child() -> None:
     BACKGROUND.after_fork()
     for state in list(_states):
         state.after_fork()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Refreshes under way have a moment to end, and then leases to be given back: with whatever still runs they would stay."""
+    end = monotonic() + EXIT_SECONDS
+    drain_pools(EXIT_SECONDS)
+    for state in all_states():
+        state.leases.drain(max(end - monotonic(), 0.2))
 
 
 if hasattr(os, "register_at_fork"):

@@ -100,6 +100,16 @@ def test_a_lease_is_anothers_until_it_is_given_back(hand: Hand) -> None:
     assert hand.do(hand.store.acquire(second)).ours
 
 
+def test_many_leases_are_given_back_together(hand: Hand) -> None:
+    """Those that are held; another's stays."""
+    requests = [hand.request(hand.key(name)) for name in "abc"]
+    for request in requests:
+        assert hand.do(hand.store.acquire(request)).ours
+    others = hand.request(hand.key("c"))
+    hand.do(hand.store.release_many([(each.key, each.token) for each in (*requests[:2], others)]))
+    assert [hand.do(hand.store.acquire(hand.request(each.key))).ours for each in requests] == [True, True, False]
+
+
 def test_force_takes_the_lease_from_its_holder(hand: Hand) -> None:
     """A forced lease is ours, and the former holder stores nothing any more."""
     key = hand.key()

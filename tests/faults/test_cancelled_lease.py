@@ -128,7 +128,7 @@ def test_a_server_that_stood_still(prefix: str, monkeypatch: pytest.MonkeyPatch)
             return asking(*args, **kwargs)
 
         tried: list[bool] = []
-        release = store.release
+        release = store.release_many
 
         def count(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -138,7 +138,7 @@ def test_a_server_that_stood_still(prefix: str, monkeypatch: pytest.MonkeyPatch)
                 raise
 
         monkeypatch.setattr(store, "asking", asking_a_frozen_server)
-        monkeypatch.setattr(store, "release", count)
+        monkeypatch.setattr(store, "release_many", count)
         try:
             assert f(1) == 1
             monkeypatch.setattr(store, "asking", asking)

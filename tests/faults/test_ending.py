@@ -6,10 +6,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from memover import Cache
+
+if TYPE_CHECKING:
+    import redis
 
 ROOT = Path(__file__).resolve().parents[2]
 GUARD = 25.0
@@ -56,6 +60,38 @@ def test_the_end_of_a_process_does_not_wait_for_a_refresh_without_end(
     assert done.stdout == "refreshing\n"
     assert done.returncode == (3 if "3" in end else 0), done.stderr
     assert "Traceback" not in done.stderr
+
+
+LOADING = """
+import sys, threading
+from memover import Cache
+cache = Cache({url!r}, prefix={prefix!r}, lease_ttl=600, socket_timeout=20, socket_connect_timeout=20)
+began = threading.Event()
+@cache.versioned(namespace="f")
+def f(x):
+    if x < 0:
+        began.set()
+        threading.Event().wait(600)
+    return x
+@f.batch_load
+def many(calls):
+    sys.exit(3)
+{what}
+"""
+BULK = "f.map(range(3000))"
+DAEMON = "threading.Thread(target=f, args=(-1,), daemon=True).start()\nassert began.wait(20)\nsys.exit(3)"
+
+
+@pytest.mark.parametrize("what", [BULK, DAEMON], ids=["bulk loader", "daemon thread"])
+def test_a_process_that_ends_in_the_middle_of_loads_leaves_no_lease(
+    what: str, redis_client: redis.Redis, redis_url: str, prefix: str
+) -> None:
+    """SIGTERM and Ctrl-C end many a process in its loader: nobody waits for the end of three thousand leases."""
+    program = LOADING.format(url=redis_url, prefix=prefix, what=what)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 3, done.stderr
+    leases = list(redis_client.scan_iter(f"{{{prefix}:*:lease", count=1000))
+    assert [key for key in leases if (redis_client.get(key) or b"").startswith(b"L ")] == []
 
 
 @pytest.mark.parametrize("store", ["memory", "redis"])

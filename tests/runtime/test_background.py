@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
 
 from memover.runtime import background as module
 from memover.runtime.background import Background, RefreshPool
+from tests.interrupts.striking import places, strike
 from tests.servers import wait_until
 
 
@@ -28,6 +30,27 @@ def test_tasks_run_in_the_order_they_are_due() -> None:
     background.later(0.0, lambda: ran.append("first"))
     assert done.wait(30)
     assert ran == ["first", "second", "last"]
+
+
+def test_a_thread_that_ends_at_any_moment_of_a_call_leaves_the_task_its_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It empties the list of threads before it looks whether anything was added."""
+    started: list[object] = []
+    monkeypatch.setattr(module, "start_new_thread", lambda *args: started.append(args))
+
+    def adding() -> Background:
+        background = Background()
+        background._working.append(None)
+        return background
+
+    record = places(partial(adding().later, 0.0, bool))
+    for at in range(len(record)):
+        background = adding()
+        started.clear()
+        _, struck = strike(partial(background.later, 0.0, bool), at, background._working.clear)
+        background.wake()  # as the thread does that ends, where it finds what was added
+        assert started, struck
 
 
 def test_a_task_says_when_it_is_due_again() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ from memover.runtime.flights import Flight
 from memover.runtime.renewal import Lease, Leases
 from memover.runtime.run import run
 from memover.runtime.state import all_states
+from tests.interrupts.striking import places, strike
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -307,12 +309,12 @@ def test_a_release_that_may_have_overtaken_its_request_is_repeated_once() -> Non
         _, token = held_call(cache)
         released: list[str] = []
 
-        def release(key: Any, lease: str, failed: bool) -> Any:
-            released.append(lease)
+        def release_many(held: Any) -> Any:
+            released.extend(token for _, token in held)
             return
             yield
 
-        leases._store = type("Shared", (), {"local": False, "release": staticmethod(release)})()
+        leases._store = type("Shared", (), {"local": False, "release_many": staticmethod(release_many)})()
         leases.abandon(token)
         leases._release()
         assert released == [token]
@@ -329,47 +331,63 @@ def test_a_release_that_fails_is_tried_again_until_it_is_acknowledged() -> None:
         tokens = {held_call(cache)[1] for _ in range(3)}
         tries, down = 0, 20
 
-        def release(key: Any, lease: str, failed: bool) -> Any:
+        def release_many(held: Any) -> Any:
             nonlocal tries
             tries += 1
             if tries <= down:
                 raise StoreUnavailable("not now: this is a test", store="memory://")
-            tokens.discard(lease)
+            tokens.difference_update(token for _, token in held)
             return
             yield
 
-        leases._store = type("Down", (), {"local": False, "release": staticmethod(release)})()
+        leases._store = type("Down", (), {"local": False, "release_many": staticmethod(release_many)})()
+        begun = len(later.asked)
         for token in list(tokens):
             leases.abandon(token)
-        for run_it in later.asked[-3:]:
-            run_it()
-        begun = len(later.asked)
         while tries < down:
             later.asked[-1]()
         assert len(leases) == 3
-        assert len(later.asked) - begun == down - 3, "one look for all of them, and one after another"
+        assert len(later.asked) - begun == 1 + down, "one for all of them, and then one after another"
         later.asked[-1]()
         assert tokens == set()
         assert len(leases) == 0
 
 
-def test_a_release_that_is_never_acknowledged_is_given_up() -> None:
+def test_an_interrupted_call_leaves_the_leases_of_the_next_looked_through() -> None:
+    """At whatever bytecode of its noting a call is interrupted: that of the next one is looked at."""
+    with Cache("memory://") as cache:
+        call, _ = held_call(cache)
+        record = places(partial(leases_of(cache)[0].hold, call, "first", 1000))
+        for at in range(len(record)):
+            leases, later = leases_of(cache)
+
+            def interrupt() -> None:
+                raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt):
+                strike(partial(leases.hold, call, "first", 1000), at, interrupt)
+            leases.hold(call, "second", 1000)
+            assert leases._look in later.asked, record[at]
+
+
+def test_a_release_that_is_never_acknowledged_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lease has ended by itself then, and nothing piles up: leases beyond a bound are not noted."""
     with Cache("memory://") as cache:
         leases, later = leases_of(cache)
         call, token = held_call(cache)
         tries: list[str] = []
 
-        def release(key: Any, lease: str, failed: bool) -> Any:
-            tries.append(lease)
+        def release_many(held: Any) -> Any:
+            tries.extend(token for _, token in held)
             raise StoreUnavailable("not now: this is a test", store="memory://")
             yield
 
-        leases._store = type("Down", (), {"local": False, "release": staticmethod(release)})()
+        leases._store = type("Down", (), {"local": False, "release_many": staticmethod(release_many)})()
         leases.abandon(token)
         while len(leases):
             later.asked[-1]()
         assert tries == [token] * renewal._ATTEMPTS
+        monkeypatch.setattr(renewal, "_RETURNED_LIMIT", 1000)
         for _ in range(renewal._RETURNED_LIMIT + 5):
             leases._hand_over(leases._held.setdefault("again", Lease(call, "again", 1000)))
         assert len(leases._to_release) == renewal._RETURNED_LIMIT

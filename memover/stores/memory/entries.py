@@ -279,6 +279,13 @@ class MemoryEntries:
                 self._leases.pop(key.lease, None)
 
     @immediate
+    def release_many(self, held: Sequence[tuple[Key, str]]) -> None:
+        with self._latch:
+            for key, token in held:
+                if leases.is_held(self._lease(key.lease), token):
+                    self._leases.pop(key.lease, None)
+
+    @immediate
     def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
         return [self._renew(*renewal) for renewal in renewals]
 

@@ -271,6 +271,9 @@ class RedisCommands(Commands):
         mark = b"%d" % (leases.FAILED_MS if failed else 0)
         yield from self.asked([call(scripts.RELEASE, (key.lease,), token.encode(), mark)])
 
+    def release_many(self, held: Sequence[tuple[Key, str]]) -> Flow[None]:
+        yield from self.asked([call(scripts.RELEASE, (key.lease,), token.encode(), b"0") for key, token in held])
+
     def renew(self, renewals: Sequence[Renewal]) -> Flow[list[bool]]:
         kept: dict[bytes, int] = {}
         commands = []

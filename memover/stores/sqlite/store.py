@@ -154,6 +154,9 @@ class SqliteStore(SqliteKeyValues):
     def release(self, key: Key, token: str, failed: bool) -> Flow[None]:
         return self._write_flow(lambda deadline: self._writer.release(key, token, failed, deadline), final=True)
 
+    def release_many(self, held: Sequence[tuple[Key, str]]) -> Flow[None]:
+        return self._write_flow(lambda deadline: self._writer.release_many(held, deadline), final=True)
+
     def direct(self) -> Direct:
         """The writes of a plain miss in the calling thread, for `runtime.direct`."""
         return Direct(self._file, self._tidier, self._writes, lambda work: self._guarded(work, self._writes))

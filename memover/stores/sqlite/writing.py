@@ -145,6 +145,13 @@ class Writer:
             self._file.count(sql.RELEASE, (key.text, token, now), deadline)
         self._tidier.wrote()
 
+    def release_many(self, held: Sequence[tuple[Key, str]], deadline: float) -> None:
+        """See `engine.store.Store.release_many`."""
+        now = time_ms()
+        for key, token in held:
+            self._file.count(sql.RELEASE, (key.text, token, now), deadline)
+        self._tidier.wrote()
+
     def renew(self, renewals: Sequence[Renewal], deadline: float) -> list[bool]:
         """See `engine.store.Store.renew`."""
         now = time_ms()
