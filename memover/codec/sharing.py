@@ -169,9 +169,9 @@ def own_error(error: E) -> E:
     """A copy of an exception for one of several callers, so that what one does to it no other sees.
 
     The copy has the class, the arguments, the attributes, the cause, the context, the notes made so far and the traceback
-    made so far; frames, notes and attributes that are added to it later are its own. Its attributes' values are the same
-    objects. No code of the exception's class runs. The same object is returned where a copy would not be faithful: a
-    class in C that may keep more than a builtin exception does, or one with a `__new__` of its own.
+    made so far; frames, notes and attributes that are added to it later are its own, and so are the exceptions of a group. Its
+    attributes' values are the same objects. No code of the exception's class runs. The same object is returned where a copy
+    would not be faithful: a class in C that may keep more than a builtin exception does, or one with a `__new__` of its own.
 
     Raises nothing of its own; any thread may call.
     """
@@ -181,9 +181,7 @@ def own_error(error: E) -> E:
         if faults.from_outside(fault):
             raise
         return error
-    if made is None or made.args != error.args or str(made) != str(error):
-        return error
-    own: E = made
+    own: E = error if made is None else made
     return own
 
 
@@ -196,17 +194,24 @@ def _copy(error: Any, kind: Any) -> Any:
     native = kind
     while native.__module__ != "builtins":
         native = native.__base__
-    reduced = native.__reduce__(error)
-    made = native.__new__(kind, *reduced[1])
+    arguments = native.__reduce__(error)[1]
+    if hasattr(native, "exceptions"):  # a group
+        arguments = arguments[0], [own_error(each) for each in native.exceptions.__get__(error)]
+    made = native.__new__(kind, *arguments)
     if type(made) is not kind:
         return None
-    native.__init__(made, *reduced[1])
-    made.__dict__.update(error.__dict__)
-    if "__notes__" in made.__dict__:
-        made.__notes__ = list(made.__notes__)
+    native.__init__(made, *arguments)
+    own, given = native.__getattribute__(made, "__dict__"), native.__getattribute__(error, "__dict__")
+    own.update(given)
+    if "__notes__" in own:
+        own["__notes__"] = list(own["__notes__"])
     for name in copyreg._slotnames(kind):  # type: ignore[attr-defined]
-        if hasattr(error, name):
-            setattr(made, name, getattr(error, name))
+        slot = next(vars(base)[name] for base in kind.__mro__ if name in vars(base))
+        try:
+            slot.__set__(made, slot.__get__(error))
+        except AttributeError as unset:
+            if raised_beneath(unset):
+                raise
     for base in native.__mro__:
         for each in vars(base).values():
             # StopIteration.value, OSError.errno, ImportError.path, AttributeError.obj, ...
@@ -216,7 +221,14 @@ def _copy(error: Any, kind: Any) -> Any:
                 except (AttributeError, TypeError) as fault:  # read-only, and made from the arguments
                     if raised_beneath(fault):
                         raise
-    for name in _PARTS:
-        setattr(made, name, getattr(error, name))
-    made.__traceback__ = error.__traceback__
-    return made
+    for name in (*_PARTS, "__traceback__"):
+        native.__setattr__(made, name, native.__getattribute__(error, name))
+    if hasattr(native, "exceptions"):
+        return made
+    same = all(each is that for each, that in zip(_arguments(made), _arguments(error)))
+    return made if same and len(_arguments(made)) == len(_arguments(error)) else None
+
+
+def _arguments(error: BaseException) -> tuple[Any, ...]:
+    given: tuple[Any, ...] = BaseException.args.__get__(error)  # type: ignore[attr-defined]
+    return given

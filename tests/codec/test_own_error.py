@@ -49,6 +49,32 @@ class Declared(Exception):
     code: int
 
 
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """Nothing can be set by its own rules."""
+
+    code: int
+
+
+class Speechless(Exception):
+    """Whatever its class is asked fails."""
+
+    def __str__(self) -> str:
+        return self.missing  # type: ignore[no-any-return, attr-defined]
+
+    @property
+    def args(self) -> Any:  # type: ignore[override]
+        raise ZeroDivisionError
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise ZeroDivisionError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Counting(Exception):
     """Its constructor must not run again."""
 
@@ -81,7 +107,7 @@ def raised(error: BaseException) -> BaseException:
         except KeyError as cause:
             raise error from cause
     except BaseException as caught:
-        if sys.version_info >= (3, 11):
+        if sys.version_info >= (3, 11) and type(caught).__setattr__ is BaseException.__setattr__:
             caught.add_note("noted")
         return caught
 
@@ -137,6 +163,7 @@ COPIED = {
     "unencodable": errors.UnencodableValue("no", function="f", path="$", kind="k", value=[1]),
 }
 COPIED["two bases"] = type("Both", (KeyError, AttributeError), {"__module__": __name__})("both")
+COPIED["frozen"] = Frozen(3)
 COPIED["configuration"] = errors.ConfigurationError("wrong")
 if sys.version_info >= (3, 11):
     COPIED["group"] = ExceptionGroup(  # noqa: F821
@@ -153,7 +180,31 @@ def facts(error: BaseException) -> dict[str, Any]:
     found = {
         name: getattr(error, name) for name in names if hasattr(error, name) and not callable(getattr(error, name))
     }
-    return {**found, "str": str(error), "args": error.args, "suppress": error.__suppress_context__}
+    args = error.args
+    if "exceptions" in found:
+        args, found["exceptions"] = args[:1], [facts(each) for each in found["exceptions"]]
+    return {**found, "str": str(error), "args": args, "suppress": error.__suppress_context__}
+
+
+def test_no_code_of_its_class_runs() -> None:
+    """An error whose own methods fail is copied like any other, and reaches its callers."""
+    made = own_error(raised(Speechless()))
+    assert type(made) is Speechless
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="groups of exceptions came with Python 3.11")
+def test_the_exceptions_of_a_group_are_copied_with_it() -> None:
+    """Whoever raises one of them again, or adds a note to it, does that to his own."""
+    inner: Any = raised(ValueError([1]))
+    error: Any = raised(COPIED["group"].__class__("outer", [COPIED["group"].__class__("inner", [inner]), KeyError(1)]))
+    made: Any = own_error(error)
+    assert [type(each) for each in made.exceptions] == [type(each) for each in error.exceptions]
+    assert made.exceptions[1] is not error.exceptions[1]
+    own = made.exceptions[0].exceptions[0]
+    assert own is not inner
+    assert own.args[0] is inner.args[0]
+    own.add_note("mine")
+    assert inner.__notes__ == ["noted"]
 
 
 @pytest.mark.parametrize("name", COPIED)
@@ -178,9 +229,7 @@ def test_what_one_caller_adds_no_other_sees(name: str) -> None:
     try:
         raise made
     except BaseException as caught:
-        if sys.version_info >= (3, 11):
-            caught.add_note("while serving another request")
-        caught.request = 5  # type: ignore[attr-defined]
+        caught.__dict__.update(request=5, __notes__=["while serving another request"])
     assert (traceback.format_exception(error), dict(error.__dict__)) == before
     assert len(traceback.extract_tb(made.__traceback__)) == len(traceback.extract_tb(error.__traceback__)) + 1
 

@@ -125,3 +125,22 @@ def test_an_error_that_cannot_be_made_again_is_still_the_waiters(way: Way) -> No
     seen = _raised_together(way, f)
     assert len(seen) == WAITERS
     assert {type(error).__name__ for error in seen} == {"Odd"}
+
+
+class Speechless(Exception):
+    """It cannot be shown."""
+
+    def __str__(self) -> str:
+        return self.missing  # type: ignore[no-any-return, attr-defined]
+
+
+def test_an_error_that_cannot_be_shown_reaches_every_caller(way: Way) -> None:
+    """As it was raised, and those who wait for the load hear of its end."""
+    f = way.cached()(_raising_later)
+    seen = _raised_together(way, f)
+    assert [type(error) for error in seen] == [Speechless] * WAITERS
+
+
+def _raising_later(x: int) -> None:
+    threading.Event().wait(0.05)
+    raise Speechless
