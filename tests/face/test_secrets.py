@@ -31,6 +31,8 @@ URLS = [
     f"redis://:{SECRET}@localhost:1/notanumber",
     f"redis://:%zz{SECRET}@localhost:1/0",
     f"rediss://:{SECRET}@localhost:1/0?ssl_cert_reqs=nonsense",
+    f"sqlite://user:{SECRET}@localhost:1/store.db",
+    f"sqlite://user:wo/{SECRET}@localhost/store.db",
     f"unix://user:{SECRET}@/nowhere/redis.sock?db=0",
     f"unix://:{SECRET}/x@/nowhere/redis.sock?db=x",
 ]

@@ -22,6 +22,11 @@ def parse_url(url: str) -> str:
         raise ConfigurationError(f"{url!r} is no SQLite URL: write sqlite:///relative.db or sqlite:////absolute.db.")
     rest = url[len(_SCHEME) :]
     if not rest.startswith("/"):
+        if "@" in rest:  # it is not repeated: there may be a password in it
+            raise ConfigurationError(
+                "An SQLite URL has no user, password or host: three slashes and a relative path (sqlite:///memover.db), or four "
+                "and an absolute one (sqlite:////var/cache/memover.db)."
+            )
         if rest:
             raise ConfigurationError(
                 f"{url!r} has {rest.partition('/')[0]!r} where a host would be: a file has none. Three slashes and a relative "
