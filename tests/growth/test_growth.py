@@ -148,6 +148,24 @@ def test_event_loops_that_are_gone_leave_nothing(
     assert seconds < 20, f"the next call waited {seconds:.0f} s for a load that was abandoned"
 
 
+def test_a_memory_store_keeps_no_tags_of_entries_that_were_evicted() -> None:
+    """Whatever their ttl: as many tokens stay as its entries carry, and a bounded number more. Those of entries stay as they are."""
+    cache = Cache("memory://", max_entries=200, ttl=None)
+
+    @cache.versioned(namespace="f", tags=("item:{x}",))
+    def f(x: int) -> int:
+        return x
+
+    for x in range(5_000):
+        f(x)
+    store: Any = cache._state.store
+    assert len(store.tokens) < 3 * 200 + 512
+    kept = [x for x in range(5_000) if f.peek(x) is not None]
+    assert len(kept) == 200
+    cache.invalidate_tags(f"item:{kept[0]}")
+    assert [f.peek(x) is None for x in kept] == [True] + 199 * [False]
+
+
 def test_what_a_function_captured_is_not_remembered_whole(cache: Cache) -> None:
     """The last namespaces whose functions are gone are remembered with digests of what these captured."""
     long = "x" * 1_000_000

@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from memover.clocks import monotonic, wall
 from memover.codec.copier import copier_of
+from memover.codec.envelope import read_header
 from memover.engine import lease as leases
 from memover.engine.judge import is_fresh
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Renewal, Request, Seen, SeenMany, StoredEntry, names_of
@@ -354,10 +355,27 @@ class MemoryEntries:
 
     def _sweep_tokens(self) -> None:
         now = monotonic()
-        for name in [name for name, ends in list(self._token_ends.items()) if ends <= now]:
+        ends_at = list(self._token_ends.items())
+        gone = [name for name, ends in ends_at if ends <= now]
+        # What ends soon leaves by itself, and a load under way may need it. Of the rest, entries that were evicted need none.
+        soon = now + 2 * TOKEN_MARGIN_MS / 1000
+        late = [name for name, ends in ends_at if ends > soon]
+        if len(late) > 2 * len(self.items):
+            carried = self._carried()
+            gone += [name for name in late if name not in carried]
+        for name in gone:
             self._token_ends.pop(name, None)
             self.tokens.pop(name, None)
         self._sweep_tokens_at = 2 * len(self._token_ends) + 256
+
+    def _carried(self) -> set[bytes]:
+        """The names of the tokens that entries carry beside their generations."""
+        carried: set[bytes] = set()
+        for text, item in list(self.items.items()):
+            if isinstance(item, Item) and item.marked:
+                entry = text.encode()
+                carried.update(name for name, _ in read_header(item.raw(entry) or b"", entry).marks)
+        return carried
 
     # -- leases, inside the latch ---------------------------------------------------------------------------------------
 
