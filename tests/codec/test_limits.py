@@ -102,6 +102,53 @@ def test_honest_large_values_come_back(value: Any) -> None:
         assert same(codec.decode(given), value)
 
 
+LONG = 3**6_000  # of 1,189 bytes
+
+
+def as_fraction(numerator: int, denominator: int) -> msgpack.ExtType:
+    whole, part = as_int(numerator).data, as_int(denominator).data
+    return extension(f.FRACTION, len(whole).to_bytes(4, "big") + whole + part)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    "long", [as_int(LONG), as_fraction(LONG, 1), as_fraction(1, LONG)], ids=["int", "whole", "part"]
+)
+def test_long_numbers_beside_a_decimal_of_their_hash_are_damage(long: msgpack.ExtType, order: int) -> None:
+    """To find out that they differ the int would be converted, in n² steps that no signal can interrupt."""
+    number = (
+        hash(LONG) if long.code == f.INT else hash(Fraction(1, LONG)) if long.data[3] == 1 else hash(Fraction(LONG))
+    )
+    pair = [long, extension(f.DECIMAL, str(number).encode())]
+    assert "may equal it" in read(b"\xc1\x00" + msgpack.packb([extension(f.SET, b""), *pair[::order]]))
+    assert "may equal it" in read(b"\x82" + b"".join(msgpack.packb(each) + b"\xc0" for each in pair[::order]))
+
+
+def test_long_numbers_and_decimals_come_back() -> None:
+    """Of other hashes; of the same they are refused when they are stored."""
+    value = [LONG, Fraction(1, LONG), Decimal(3), Decimal("sNaN"), Decimal(hash(LONG)) + 1]
+    again = ValueCodec(t.anything).decode(ValueCodec(t.anything).encode(value))
+    assert same(again, value)
+    for pair in ([LONG, Decimal(hash(LONG))], [Decimal(hash(LONG)), LONG]):
+        with pytest.raises(UnencodableValue, match="may equal it"):
+            ValueCodec(t.anything).encode(pair)
+
+
+def test_a_range_of_long_ints_is_refused_and_damage() -> None:
+    """Its hash takes n² steps."""
+    with pytest.raises(UnencodableValue, match="range of ints"):
+        ValueCodec(t.anything).encode(range(LONG))
+    assert "hash takes long" in read(b"\xc1\x00" + msgpack.packb([extension(f.RANGE, b""), 0, as_int(LONG), 1]))
+
+
+def test_texts_of_no_characters_stay_so() -> None:
+    """An array of them took memory, as texts of one character each, and of what had been in it."""
+    numpy = pytest.importorskip("numpy")
+    value = numpy.ndarray((1000,), "<U0")
+    again: Any = ValueCodec(t.anything).decode(ValueCodec(t.anything).encode(value))
+    assert (again.dtype, again.shape, again.nbytes, again.flags.writeable) == (value.dtype, (1000,), 0, True)
+
+
 def test_a_few_colliding_keys_are_allowed() -> None:
     """A long map may have some."""
     value = {number * PRIME: number for number in range(9, 9 + COLLISIONS_LIMIT - 1)}
@@ -126,8 +173,9 @@ def pattern(source: str, flags: int = re.UNICODE) -> msgpack.ExtType:
         [pattern("[\u0100-\u0101]" * 600)],
         [pattern("x" * 10_001)],
         [pattern("(" * 5000)],
+        [pattern("[\0-\uffff]" * 60, re.IGNORECASE | re.UNICODE)],
     ],
-    ids=["wide sets", "escaped", "named", "runs", "many", "caseless", "small sets", "long", "nested"],
+    ids=["wide sets", "escaped", "named", "runs", "many", "caseless", "small sets", "long", "nested", "short"],
 )
 def test_patterns_that_take_long_to_compile_are_damage(patterns: list[Any]) -> None:
     """Their characters and the ranges in their sets are counted, over the whole payload."""

@@ -145,7 +145,8 @@ def build_array(items: list[Any], buffers: list[memoryview]) -> Any:
     if not len(buffer) and math.prod(shape) > EMPTY_LIMIT_ITEMS:
         raise ValueError("an array of absurdly many items of no bytes")
     order: Any = "F" if flags & FORTRAN else "C"
-    array: Any = numpy.ndarray(shape, dtype, buffer, order=order) if len(buffer) else numpy.empty(shape, dtype, order)
+    # Not `empty`, which makes texts of no characters into texts of one, of whatever was in memory.
+    array: Any = numpy.ndarray(shape, dtype, buffer if len(buffer) else None, order=order)
     _check(array)
     if flags & WRITABLE:
         return array.copy(order) if len(buffer) else array

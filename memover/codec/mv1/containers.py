@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Mark, Refused, extension
-from memover.codec.mv1.limits import check_keys
+from memover.codec.mv1.limits import LONG_BYTES, check_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,10 +159,18 @@ def _write_mappingproxy(value: types.MappingProxyType[Any, Any], _: Any) -> list
     return [_MAPPINGPROXY, content]
 
 
+def _write_range(value: range, _: Any) -> list[Any]:
+    if any(each.bit_length() > 8 * LONG_BYTES for each in (value.start, value.stop, value.step)):
+        raise Refused(f"a range of ints of more than {LONG_BYTES:,} bytes", "return its start, stop and step")
+    return [_RANGE, value.start, value.stop, value.step]
+
+
 def _build_range(items: list[Any]) -> range:
     _, start, stop, step = items
     if not type(start) is type(stop) is type(step) is int:
         raise ValueError("a range of something else than ints")
+    if any(each.bit_length() > 8 * LONG_BYTES for each in (start, stop, step)):
+        raise ValueError("a range whose hash takes long")
     return range(start, stop, step)
 
 
@@ -196,7 +204,7 @@ WRITERS: dict[type, Callable[[Any, Any], list[Any]]] = {
     OrderedDict: _write_ordereddict,
     ChainMap: _write_chainmap,
     types.MappingProxyType: _write_mappingproxy,
-    range: lambda value, _: [_RANGE, value.start, value.stop, value.step],
+    range: _write_range,
     slice: lambda value, _: [_SLICE, value.start, value.stop, value.step],
     types.SimpleNamespace: _write_namespace,
 }

@@ -10,13 +10,15 @@ Most of a payload costs time in proportion to its length. These do not, and are 
   characters (some 0.2 ms); and some 5 ns for each character between the ends of a range, 0.2 µs if case is ignored.
   `PATTERNS_LIMIT_CHARS` and `RANGES_LIMIT_CHARS` bound them for a payload: a set counts as `SET_CHARS` characters more, and a
   character `CASELESS` times.
-
+* Long ints beside Decimals. To compare the two is to convert the int, which takes n² steps (100,000 bytes: 2 s), and keys
+  of one hash are compared. No Decimal may have the hash of an int or Fraction of more than `LONG_BYTES` in the payload. The hash
+  of a range divides its ints, n² steps again: those have no more bits than that either.
 * Objects, in a payload that was compressed. A list of nothing is one byte and takes 64 and more in memory, and a megabyte of
   them can be compressed to a thousand bytes. A payload stored in n bytes may hold `OBJECTS_RATIO` * n objects, and
   `OBJECTS_FREE` in any case. `few_objects` counts them, for readers and for writers, who store a payload of more
   without compression.
 
-A payload of up to `SMALL_BYTES` is too short to hold enough of the first two.
+A payload of up to `SMALL_BYTES` is too short to hold enough of colliding keys and long ints.
 """
 
 from __future__ import annotations
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLLISIONS_LIMIT",
+    "LONG_BYTES",
     "MAP_LIMIT",
     "OBJECTS_FREE",
     "OBJECTS_RATIO",
     "SMALL_BYTES",
     "Hashes",
+    "Numbers",
     "Patterns",
     "check_keys",
     "few_objects",
@@ -51,6 +55,7 @@ PATTERNS_LIMIT_CHARS = 10_000
 RANGES_LIMIT_CHARS = 3_500_000
 SET_CHARS = 16_384
 CASELESS = 2
+LONG_BYTES = 1024
 OBJECTS_FREE = 1 << 20
 OBJECTS_RATIO = 8
 
@@ -144,6 +149,31 @@ class Hashes:
             more.add(data)
             if len(more) > COLLISIONS_LIMIT:
                 raise ValueError("values whose hashes collide, as only made-up ones do")
+
+
+class Numbers:
+    """Looks for Decimals with the hash of a long int or Fraction in one payload; the same on the way in and on the way out."""
+
+    __slots__ = ("_decimals", "_long")
+
+    def __init__(self) -> None:
+        self._decimals: list[Any] = []
+        self._long: set[int] = set()
+
+    def decimal(self, value: Any) -> None:
+        """Raise ValueError if a long number of this hash was seen."""
+        self._decimals.append(value)
+        if self._long and not value.is_snan() and hash(value) in self._long:
+            self._raise()
+
+    def long(self, value: Any) -> None:
+        """A number of more than `LONG_BYTES`. Raise ValueError if a Decimal of this hash was seen."""
+        self._long.add(hash(value))
+        if any(not each.is_snan() and hash(each) in self._long for each in self._decimals):
+            self._raise()
+
+    def _raise(self) -> None:
+        raise ValueError(f"an int of more than {LONG_BYTES:,} bytes and a Decimal that may equal it")
 
 
 class Patterns:

@@ -13,7 +13,7 @@ import msgpack
 from memover.codec.mv1 import arrays, containers, frames
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Mark
-from memover.codec.mv1.limits import MAP_LIMIT, SMALL_BYTES, Hashes, Patterns, check_keys
+from memover.codec.mv1.limits import LONG_BYTES, MAP_LIMIT, SMALL_BYTES, Hashes, Numbers, Patterns, check_keys
 from memover.codec.mv1.scalars import DECODERS
 from memover.codec.mv1.writer import open_buffers
 
@@ -31,7 +31,7 @@ class Reader:
 
     def read_plain(self, data: bytes | memoryview) -> Any:
         """The value of a payload without marks."""
-        if len(data) <= SMALL_BYTES:
+        if _is_harmless(data):
             return _unpack(data, _plain_extension, None)
         if not self._long_maps:
             try:
@@ -71,7 +71,7 @@ class Reader:
         defined: list[Mark] = []
         # Marks that were read and not yet used up as the head of an array: one that stays would be a value.
         unused = 0
-        plain = _plain_extension if len(data) <= SMALL_BYTES else _counting(None)
+        plain = _plain_extension if _is_harmless(data) else _counting(None)
 
         def on_extension(code: int, data: bytes) -> Any:
             nonlocal unused
@@ -135,19 +135,32 @@ def _plain_extension(code: int, data: bytes) -> Any:
 
 
 def _counting(hashes: Hashes | None) -> Callable[[int, bytes], Any]:
-    """`_plain_extension` for one payload, with its limits: on patterns, and with `hashes` on what may be a key."""
-    patterns = Patterns()
+    """`_plain_extension` for one payload, with its limits: on patterns and numbers, and with `hashes` on what may be a key."""
+    patterns, numbers = Patterns(), Numbers()
 
     def on_extension(code: int, data: bytes) -> Any:
         if code == f.PATTERN:
             flags = int.from_bytes(data[1:5], "big")
             patterns.add(data[5:] if data[0] else data[5:].decode("utf-8", "surrogatepass"), flags)
         value = _plain_extension(code, data)
+        if code == f.DECIMAL:
+            numbers.decimal(value)
+        elif len(data) > LONG_BYTES and code in _LONG:
+            numbers.long(value)
         if hashes is not None and code < 0:
             hashes.note(value, data)
         return value
 
     return on_extension
+
+
+_LONG = (f.INT, f.FRACTION)
+_MAY_BE_A_PATTERN = bytes((f.PATTERN & 0xFF,))
+
+
+def _is_harmless(data: bytes | memoryview) -> bool:
+    """Whether a payload is too short to hold what takes long, patterns apart."""
+    return len(data) <= SMALL_BYTES and _MAY_BE_A_PATTERN not in bytes(data)
 
 
 def _checked_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memover.codec.mv1 import format as f
 from memover.codec.mv1 import moments
 from memover.codec.mv1.format import Refused, extension
+from memover.codec.mv1.limits import LONG_BYTES
 from memover.errors import raised_by_handler
 
 if TYPE_CHECKING:
@@ -41,8 +42,20 @@ def _int_bytes(value: int) -> bytes:
     return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
 
 
-def encode_int(value: int, _: Any = None) -> ExtType:
-    return extension(f.INT, _int_bytes(value))
+def encode_int(value: int, writer: Any) -> ExtType:
+    data = _int_bytes(value)
+    if len(data) > LONG_BYTES:
+        _counted(writer.numbers.long, value)
+    return extension(f.INT, data)
+
+
+def _counted(note: Any, value: Any) -> None:
+    try:
+        note(value)
+    except ValueError as error:
+        if raised_by_handler(error):
+            raise
+        raise Refused(str(error), "store one of the two as text") from None
 
 
 def decode_int(data: bytes) -> int:
@@ -66,7 +79,8 @@ def encode_bytearray(value: bytearray, _: Any = None) -> ExtType:
 # Numbers and names of the standard library
 
 
-def encode_decimal(value: Any, _: Any) -> ExtType:
+def encode_decimal(value: Any, writer: Any) -> ExtType:
+    _counted(writer.numbers.decimal, value)
     return extension(f.DECIMAL, str(value).encode("ascii"))
 
 
@@ -80,9 +94,12 @@ def decode_decimal(data: bytes) -> Any:
     return value
 
 
-def encode_fraction(value: Any, _: Any) -> ExtType:
+def encode_fraction(value: Any, writer: Any) -> ExtType:
     numerator = _int_bytes(value.numerator)
-    return extension(f.FRACTION, len(numerator).to_bytes(4, "big") + numerator + _int_bytes(value.denominator))
+    data = len(numerator).to_bytes(4, "big") + numerator + _int_bytes(value.denominator)
+    if len(data) > LONG_BYTES:
+        _counted(writer.numbers.long, value)
+    return extension(f.FRACTION, data)
 
 
 def decode_fraction(data: bytes) -> Any:

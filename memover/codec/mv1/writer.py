@@ -17,7 +17,7 @@ import msgpack
 
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Refused, extension
-from memover.codec.mv1.limits import Patterns
+from memover.codec.mv1.limits import Numbers, Patterns
 from memover.codec.mv1.scalars import encode_bytearray
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Writer:
         "_wide",
         "buffers",
         "marked",
+        "numbers",
         "patterns",
         "references",
     )
@@ -68,7 +69,7 @@ class Writer:
         self.references: dict[bytes, ExtType] = {}
         self.buffers: list[Any] = []
         self.marked = False
-        self.patterns = Patterns()
+        self.patterns, self.numbers = Patterns(), Numbers()
         self._parts: list[list[Any]] = []
         self._unsure = False
         self._careful = careful
