@@ -79,8 +79,8 @@ def _bumps(
     for name in names:
         if name in reasons:
             number = f" to {last[1]}" if last else ""
-            then = project.command("memover lock", targets)
-            fixes.append(f"{BY_HAND}{name}{number} by hand ({reasons[name]}), then: {then}")
+            then = "" if project.lock() is None else f", then: {project.command('memover lock', targets)}"
+            fixes.append(f"{BY_HAND}{name}{number} by hand ({reasons[name]}){then}")
     return fixes
 
 
@@ -133,7 +133,23 @@ def _against(project: Project, targets: Sequence[str], revision: str) -> list[Fi
         if failure.namespace in blind and "No module named" not in failure.message:
             message = f"{failure.message} at {revision}, so its functions were not compared"
             found.append(replace(failure, message=message, level="warning", path="", line=0))
-    return advised(project, by_class(project.reported(found, seen.functions), current), current, targets)
+    told = by_class(project.reported(found, seen.functions), current)
+    return advised(project, _to_let_through(project, seen, told), current, targets)
+
+
+def _to_let_through(project: Project, seen: Survey, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, each with a way to let it through that works: an exception is written into a lock that has the finding
+    too; without one a comment does it."""
+    lock = project.lock()
+    of_lock = [] if lock is None else findings_of(project, seen, lock, whole=False)
+    held = {(each.code, name) for each in of_lock for name in each.functions}
+    made = []
+    for each in findings:
+        comment = f"let it through with a comment after the decorator: # memover: ignore[{each.code}]"
+        open_to_all = all((each.code, name) in held for name in each.functions)
+        fixes = (fix if open_to_all or not fix.startswith("memover lock --accept ") else comment for fix in each.fixes)
+        made.append(replace(each, fixes=tuple(fixes)))
+    return made
 
 
 def _accepted(project: Project, name: str, each: Found, code: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,6 +60,38 @@ def test_a_bump_mends_it(shop: App) -> None:
     add_field(shop, "name")
     shop.run("bump", "profiles")
     assert shop.codes(against="main") == []
+
+
+@pytest.mark.parametrize("locked", ["no", "before", "since"])
+def test_what_lets_a_change_through_works(locked: str, shop: App) -> None:
+    """An exception is written into the lock, where that has the finding too; else a comment is what there is."""
+    if locked == "before":
+        shop.run("lock")
+    add_field(shop, "name")
+    if locked == "since":
+        shop.run("lock")
+    told = shop.run("check", "--against", "main", status=1)
+    if locked == "before":
+        assert "ignore[" not in told
+        command = next(line.partition("or: memover ")[2] for line in told.splitlines() if "or: memover lock" in line)
+        assert shlex.split(command)[:3] == ["lock", "--accept", "MV001"]
+        shop.run(*shlex.split(command))
+    else:
+        assert "--accept" not in told
+        comment = next(line.partition("decorator: ")[2] for line in told.splitlines() if "or: let it through" in line)
+        shop.change(PLACE, "\ndef profile", f"\n{comment}\ndef profile")
+    assert shop.run("check", "--against", "main") == "no findings\n"
+
+
+def test_without_a_lock_none_is_asked_for(shop: App) -> None:
+    """A number to be raised by hand is all there is to do."""
+    shop.change(PLACE, "version=1", "version=2 - 1")
+    shop.commit()
+    shop.git("branch", "-f", "main")
+    add_field(shop, "name")
+    told = shop.run("check", "--against", "main", status=1)
+    assert "raise the version of profiles by hand" in told
+    assert "memover lock" not in told
 
 
 def test_a_lowered_version_is_found(shop: App) -> None:
