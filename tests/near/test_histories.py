@@ -177,6 +177,18 @@ def going_on(url: str, **options: Any) -> HistoryRun:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("setup", [None, "tests.near.setups:deaf"], ids=["pushes", "heartbeats alone"])
+def test_processes_that_rest_between_calls(setup: str | None, redis_url: str) -> None:
+    """For seconds nobody looks, and what moves meanwhile is left unread; then calls come again."""
+    told: dict[str, Any] = {"processes": 3, "threads": 2, "tasks": 3, "keys": 3, "changes": 0.03, "pause": 2.5}
+    with start_history(redis_url, options=PATIENT, function_options={"near": 1.0}, setup=setup, **told) as run:
+        time.sleep(15)
+        report = run.stop(rules=JUDGED, max_staleness=1.0)
+    held(report)
+    assert report.invalidations
+
+
+@pytest.mark.slow
 def test_a_primary_that_dies_under_load() -> None:
     """Sentinel puts a replica in its place. Invalidations wait for both replicas, so that none that was acknowledged is lost."""
     with SentinelGroup() as group, going_on(group.url, wait_replicas=2) as run:
