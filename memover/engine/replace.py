@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from memover.engine.answers import Outcome
 from memover.engine.judge import FRESH
@@ -60,16 +60,14 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[bool]:
 
     A store that was refused because another `set`, `refresh`, load or invalidation came between is superseded by it, and
     that is no error; one that is still under way may fail, so what was to be replaced does not stay either. A lease that
-    merely ended, by its time or by eviction, is taken again, under the tokens of the first time: the call's own among them,
-    which tells an invalidation of this call from a lost lease."""
+    merely ended, by its time or by eviction, is asked for again, without force. The value is then stored under the tokens of
+    the first time, and only if none of them has moved since."""
     function = call.function
     late = function.late_names(call, outcome)
     if late is None:
         return False
     call.call_name = function.call_name(call.key)
-    first: Reading | None = None
-    marks: Marks = ()
-    own: Marks = ()
+    first: _Found | None = None
     for _ in range(_PUT_ATTEMPTS):
         token = function.new_token()
         try:
@@ -81,27 +79,22 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[bool]:
                     yield from function.store.drop(call.key.entry, call.key.lease, function.new_token(), ())
                 return True
             if first is None:
-                captured_now = yield from with_late(call, reading, captured(call, reading), late)
-                if captured_now is None:
+                marks = yield from with_late(call, reading, captured(call, reading), late)
+                if marks is None:
                     continue  # its tags had first to be learned
-                first, marks = reading, captured_now
-                own = ((call.call_name, reading.token(call.call_name) or b""),)
-                sealed = function.seal(call, outcome, marks)
+                first = _Found(reading.raw, marks, (call.call_name, reading.token(call.call_name) or b""))
             else:
-                moved = _moved((*marks, *own), reading)
+                moved = first.moved(reading)
                 if moved or reading.raw not in (None, first.raw):
                     yield from give_back(call, token)
                     if any(each.endswith(token.encode()) for each in moved):
                         break  # this request has put it back: whether anybody had moved it before it was lost is not known
                     return True
                 # On a Cluster an invalidation ends the lease first and moves the call's token later.
-                sealed = function.seal(call, outcome, (*marks, *own) if call.spread else marks)
-            if sealed is None or sealed.error is not None or call.closed():
-                yield from give_back(call, token, failed=True)
-                outcome.error = None if sealed is None else sealed.error
-                return False
-            if (yield from call.store(token, sealed)):
-                return True
+                marks = first.all if call.spread else first.marks
+            done = yield from _stored(call, token, outcome, marks)
+            if done is not None:
+                return done
         except StoreError:
             function.abandon(token)
             raise
@@ -111,9 +104,31 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[bool]:
     )
 
 
-def _moved(marks: Marks, reading: Reading) -> list[bytes]:
-    """The tokens read that are others than those of the marks."""
-    return [now for name, then in marks if (now := reading.token(name)) not in (None, then)]
+class _Found(NamedTuple):
+    """What `put` finds when it takes the lease first. `own` is the call's own token, which tells an invalidation of this call
+    from a lost lease."""
+
+    raw: bytes | None
+    marks: Marks
+    own: tuple[bytes, bytes]
+
+    @property
+    def all(self) -> Marks:
+        return (*self.marks, self.own)
+
+    def moved(self, reading: Reading) -> list[bytes]:
+        """The tokens of a later reading that are not those found first."""
+        return [now for name, then in self.all if (now := reading.token(name)) not in (None, then)]
+
+
+def _stored(call: CachedCall, token: str, outcome: Outcome, marks: Marks) -> Flow[bool | None]:
+    """Whether the value was stored under the lease; None where that is lost. What is not to be stored gives the lease back."""
+    sealed = call.function.seal(call, outcome, marks)
+    if sealed is None or sealed.error is not None or call.closed():
+        yield from give_back(call, token, failed=True)
+        outcome.error = None if sealed is None else sealed.error
+        return False
+    return True if (yield from call.store(token, sealed)) else None
 
 
 def drop_older(call: CachedCall) -> Flow[None]:
