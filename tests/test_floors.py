@@ -62,11 +62,11 @@ FLOORS = {
     # what keeps entries
     "stores": Floor(f"{WORDS} options keys.names keys.shards codec.envelope codec.copier engine", "random time"),
     "stores.redis": Floor(
-        f"{WORDS} keys.names keys.shards codec.envelope engine stores.breaker stores.near stores.survey",
+        f"{WORDS} keys.names keys.shards codec.envelope engine stores.breaker stores.feed stores.survey",
         "redis hiredis asyncio _signal _thread threading random select socket ssl",
     ),
     "stores.sqlite": Floor(
-        f"{WORDS} keys.names codec.envelope engine stores.breaker stores.near stores.survey",
+        f"{WORDS} keys.names codec.envelope engine stores.breaker stores.feed stores.survey",
         "sqlite3 asyncio atexit threading _thread random time os",
     ),
     # what runs flows and functions
@@ -74,7 +74,9 @@ FLOORS = {
         f"{TOOLS} engine stores.near", "asyncio atexit contextvars threading _thread queue time random os"
     ),
     "runtime.progress": Floor("errors", "tqdm rich"),
-    "runtime.heart": Floor(f"{TOOLS} engine stores.near runtime", "select socket time _thread threading random os"),
+    "runtime.heart": Floor(
+        f"{TOOLS} engine stores.feed stores.near runtime", "select socket time _thread threading random os"
+    ),
     "runtime.report": Floor(f"{TOOLS} engine runtime stores.survey __version__", "os socket _thread time random"),
     # the face; a module of it may name `Cache` for types
     "default": Floor("errors latch living"),
@@ -343,7 +345,7 @@ LOCKING = {
 
 LOCKS = {
     # A bell: locked by whoever waits, unlocked once by what it waits for. Nobody holds it while doing anything.
-    ("runtime.run", "_thread.allocate_lock"),
+    ("runtime.waiting", "_thread.allocate_lock"),
     ("runtime.guard", "_thread.allocate_lock"),
     ("runtime.background", "_thread.allocate_lock"),
     ("stores.redis.pool", "_thread.allocate_lock"),

@@ -58,7 +58,7 @@ from memover.runtime.dependencies import INSIDE, UNDER_WAY
 from memover.runtime.direct import direct_miss
 from memover.runtime.hit import aabsent, absent, ageneral, general, inside_a_load, settled
 from memover.runtime.near import fill, made, standing, ticket_of
-from memover.runtime.run import Stepwise
+from memover.runtime.stepwise import Stepwise
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,6 +1,6 @@
 """One decorated function on one cache: everything a call needs that does not depend on its arguments.
 
-`Function` is what the engine calls by that name (`engine.call.Function`): names in the store (`names`), the way from values to
+`Function` is what the engine calls by that name (`engine.function.Function`): names in the store (`names`), the way from values to
 entries (`entries`), running the function (`loading`), last answers (`answers`), loads under way, counters.
 """
 

@@ -32,7 +32,7 @@ from memover.latch import FramePresence
 from memover.model import Event
 from memover.runtime.nonce import new_nonce
 from memover.runtime.run import run
-from memover.stores.near import Feed, Tier
+from memover.stores.near import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from memover.engine.tokens import Witness
     from memover.runtime.observers import Observers
     from memover.runtime.state import CacheState
+    from memover.stores.feed import Feed
 
 __all__ = ["Heart", "heart_of"]
 

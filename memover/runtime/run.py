@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import sys
 import time
-from _thread import allocate_lock, start_new_thread
+from _thread import start_new_thread
 from collections import deque
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from memover.clocks import monotonic
 from memover.engine.answers import Outcome
 from memover.engine.steps import Await, Invoke, Run, Send, Sleep, Spawn, Together, itself, returned
 from memover.errors import StoreError, raised_beneath, raised_by_handler
 from memover.latch import FramePresence, TaskPresence, inside_section
 from memover.later import later
 from memover.loops import in_thread
+from memover.runtime.waiting import aawait_flight, await_flight, bell_and_wake
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 else:
     asyncio = later(__name__, "asyncio")
 
-__all__ = ["Stepwise", "arun", "run"]
+__all__ = ["arun", "run"]
 
 T = TypeVar("T")
 
 _CHECK_SECONDS = 0.5
-"""How often whoever waits for another's load looks whether that other one is still at work."""
+"""How often whoever waits for threads looks whether they are still there."""
 
 
 def run(steps: Steps[T], call: CachedCall | None = None) -> T:
@@ -82,77 +82,6 @@ def run(steps: Steps[T], call: CachedCall | None = None) -> T:
         raise stopped
     finally:
         del stopped
-
-
-class Stepwise:
-    """A call's flow that its owner runs, so that no frame but the owner's is on the stack between two calls of a function
-    that calls itself. The owner is the function that calls `advance`, in this form and in no other:
-
-        try:
-            while (step := stepwise.advance()) is not None:
-                try: stepwise.answer = step.function(*step.args, **step.kwargs)
-                except BaseException as error: stepwise.error = error
-        finally: stepwise.end()
-
-    As `run` with a call: the call counts as present while its owner runs."""
-
-    __slots__ = ("_presence", "answer", "call", "done", "error", "flow")
-
-    def __init__(self, flow: Steps[Any], call: CachedCall) -> None:
-        self.flow = iter(flow)
-        self.call = call
-        self.answer: Any = None
-        self.error: BaseException | None = None
-        self.done: Any = None
-        self._presence: FramePresence | None = None
-
-    def advance(self) -> Invoke | None:
-        """Run the flow until it wants the user's function called, or to its end: then its result is in `done`."""
-        if self._presence is None:
-            self.call.presence = self.call.flight.presence = self._presence = FramePresence(1)
-        flow, answer, error = self.flow, self.answer, self.error
-        raised: BaseException | None = None
-        stopped: BaseException | None = None
-        self.answer = self.error = None
-        try:
-            while True:
-                if error is None:
-                    step = flow.send(answer)
-                else:
-                    raised, error = error, None
-                    step = flow.throw(raised)
-                    raised = None
-                try:
-                    kind = step.__class__
-                    if kind is Invoke:
-                        return step  # type: ignore[return-value]
-                    if kind is Send:
-                        answer = step.link.exchange(step)  # type: ignore[attr-defined]
-                    else:
-                        answer = _PERFORM[kind](step)
-                except BaseException as failure:
-                    error = failure
-        except StopIteration as stop:
-            self.done = returned(stop)
-            return None
-        except RuntimeError as failure:
-            stopped = itself(failure)
-            if stopped is failure:
-                stopped = None
-                raise
-        finally:
-            error = raised = None  # their tracebacks refer to this frame
-        try:
-            raise stopped
-        finally:
-            del stopped
-
-    def end(self) -> None:
-        """The owner is about to return or to raise: followers go on."""
-        done = self.done
-        self.call.function.finish(self.call, done if done.__class__ is Outcome else None)
-        if self._presence is not None:
-            self._presence.forget()
 
 
 async def arun(steps: Steps[T]) -> T:
@@ -203,80 +132,11 @@ def _asleep(step: Sleep) -> Awaitable[None]:
     return asyncio.sleep(step.seconds)
 
 
-# -- another's load -----------------------------------------------------------------------------------------------------------
-
-
-def _await(step: Await) -> None:
-    flight = step.flight
-    bell, wake = _bell()
-    if not flight.join(wake):
-        return
-    try:
-        end = monotonic() + step.seconds
-        while flight.present() and (left := end - monotonic()) > 0:
-            if bell.acquire(True, min(left, _CHECK_SECONDS)):
-                return
-    finally:
-        flight.leave(wake)
-
-
-async def _aawait(step: Await) -> None:
-    flight, loop = step.flight, asyncio.get_running_loop()
-    turn: asyncio.Future[None] = loop.create_future()
-    woken = False
-
-    def ring() -> None:
-        if not turn.done():
-            turn.set_result(None)
-
-    def wake() -> None:
-        nonlocal woken
-        woken = True
-        if asyncio._get_running_loop() is loop:
-            ring()  # without a byte through the loop's pipe for each of very many that wait
-            return
-        try:
-            loop.call_soon_threadsafe(ring)
-        except RuntimeError as error:  # that loop has been closed: nobody waits there any more
-            if raised_by_handler(error):
-                raise
-
-    if not flight.join(wake):
-        return
-    try:
-        end = monotonic() + step.seconds
-        while not woken and flight.present() and (left := end - monotonic()) > 0:
-            timer = loop.call_later(min(left, _CHECK_SECONDS), ring)
-            try:
-                await turn
-            finally:
-                timer.cancel()
-            turn = loop.create_future()
-    finally:
-        flight.leave(wake)
-
-
-def _bell() -> tuple[Any, Callable[[], None]]:
-    """A lock that is held, and what releases it once. `threading.Event` is not used: an exception from outside inside its
-    Python code would leave it locked."""
-    bell = allocate_lock()
-    bell.acquire()
-
-    def wake() -> None:
-        try:
-            bell.release()
-        except RuntimeError as error:  # it rang already
-            if raised_by_handler(error):
-                raise
-
-    return bell, wake
-
-
 # -- behind the caller --------------------------------------------------------------------------------------------------------
 
 
 def _spawn(step: Spawn[T]) -> T | bool:
-    bell, wake = _bell()
+    bell, wake = bell_and_wake()
     result: T | None = None
 
     def work() -> None:
@@ -430,7 +290,7 @@ async def _atogether(step: Together[T]) -> list[T]:
 _PERFORM: dict[type, Callable[[Any], Any]] = {
     Run: _run,
     Sleep: _sleep,
-    Await: _await,
+    Await: await_flight,
     Spawn: _spawn,
     Together: _together,
 }
@@ -438,7 +298,7 @@ _APERFORM: dict[type, Callable[[Any], Awaitable[Any]]] = {
     Run: _arun,
     Invoke: _ainvoke,
     Sleep: _asleep,
-    Await: _aawait,
+    Await: aawait_flight,
     Spawn: _aspawn,
     Together: _atogether,
 }

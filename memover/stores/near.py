@@ -23,7 +23,7 @@ item that has left is dead, as one whose token moved: the calls that `runtime.ba
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.engine.judge import VERSION
 from memover.engine.tokens import parse
@@ -38,47 +38,11 @@ if TYPE_CHECKING:
 
     from memover.codec.envelope import Header
 
-__all__ = ["ITEM_BYTES", "Cell", "Item", "Tier", "Ticket", "Feed", "moved"]
+__all__ = ["ITEM_BYTES", "Cell", "Item", "Tier", "Ticket", "moved"]
 
 ITEM_BYTES = 900
 """What an item takes besides its value, about: objects, names and its places in dictionaries."""
 _WANTED_LIMIT = 4096
-
-
-class Feed(Protocol):
-    """A connection to the store for one tier, used by its thread alone. Every method raises `StoreError`.
-
-    `commands` is how many `pulse` sends."""
-
-    commands: int
-
-    def pulse(self) -> bytes | None:
-        """The token that moves with every invalidation, None where it is missing. One round trip."""
-        ...
-
-    def tokens(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """The tokens of these names, read after the last `pulse` was answered."""
-        ...
-
-    def keep(self, names: Sequence[bytes]) -> None:
-        """Prolong these transient tokens by the usual margin."""
-        ...
-
-    def pushed(self) -> tuple[list[bytes], bool]:
-        """Names that the server says have changed since the last time, and whether everything may have. Does not wait."""
-        ...
-
-    def waiting(self) -> bool:
-        """Whether `pushed` has something to give without anything more being received."""
-        ...
-
-    def sources(self) -> list[Any]:
-        """What to wait on for `pushed`: sockets."""
-        ...
-
-    def close(self) -> None:
-        """Close it. May be repeated."""
-        ...
 
 
 class Cell:

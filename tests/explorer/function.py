@@ -198,7 +198,7 @@ class WorldFlight:
 
 
 class WorldFunction:
-    """`engine.call.Function` for the calls that one flow makes of one function."""
+    """`engine.function.Function` for the calls that one flow makes of one function."""
 
     call_kind: type[CachedCall] = CachedCall
     wait_seconds = PATIENCE_SECONDS

@@ -164,7 +164,7 @@ def _waits(thread: threading.Thread) -> bool:
     """Whether a thread waits for another's load."""
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
-        if frame.f_code.co_name == "_await":
+        if frame.f_code.co_name == "await_flight":
             return True
         frame = frame.f_back
     return False

@@ -120,7 +120,7 @@ def waiting_threads() -> int:
 
     def waits(frame: Any) -> bool:
         while isinstance(frame, FrameType):  # a thread goes on while it is looked at
-            if frame.f_code.co_name == "_await":
+            if frame.f_code.co_name == "await_flight":
                 return True
             frame = frame.f_back
         return False

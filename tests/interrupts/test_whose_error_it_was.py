@@ -48,7 +48,8 @@ ELSEWHERE = {
     "runtime/batch.py": "_disabled",
     "runtime/loading.py": "late_names",
     "runtime/observers.py": "span emit",
-    "runtime/run.py": "run advance",  # it is raised again, whichever it is
+    "runtime/run.py": "run",  # it is raised again, whichever it is
+    "runtime/stepwise.py": "advance",
     "runtime/upgrades.py": "_done",
     "stores/redis/store.py": "afetch",
     "codec/mv1/reader.py": "read_plain read_marked",

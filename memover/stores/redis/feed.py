@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memover.engine.steps import Flow
-    from memover.stores.near import Feed
+    from memover.stores.feed import Feed
     from memover.stores.redis.store import RedisStore
 
 __all__ = ["RedisFeed"]
@@ -37,7 +37,7 @@ _MINIMUM_SECONDS = 0.1
 
 
 class RedisFeed:
-    """See `memover.stores.near.Feed`. Opened when it is made, within about `seconds`, which also limit each answer."""
+    """See `memover.stores.feed.Feed`. Opened when it is made, within about `seconds`, which also limit each answer."""
 
     def __init__(self, store: RedisStore, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> None:
         self._store = store

@@ -118,7 +118,7 @@ class RedisStore(KeyValueCommands, RedisCommands):
         return self.link.visit(node, commands)
 
     def feed(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> RedisFeed:
-        """A connection for a near tier, opened in the calling thread; see `stores.near.Feed`. Raises `StoreError`."""
+        """A connection for a near tier, opened in the calling thread; see `stores.feed.Feed`. Raises `StoreError`."""
         return RedisFeed(self, coarse, prefixes, seconds)
 
     # -- life -------------------------------------------------------------------------------------------------------------

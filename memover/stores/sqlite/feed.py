@@ -14,7 +14,7 @@ from memover.model import Key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memover.stores.near import Feed
+    from memover.stores.feed import Feed
     from memover.stores.sqlite.store import SqliteStore
 
 __all__ = ["SqliteFeed"]
@@ -23,7 +23,7 @@ _AT_ONCE = 100
 
 
 class SqliteFeed:
-    """See `memover.stores.near.Feed`. It has no connection of its own: those of the store wait for nobody."""
+    """See `memover.stores.feed.Feed`. It has no connection of its own: those of the store wait for nobody."""
 
     commands = 1
 

@@ -245,7 +245,7 @@ class SqliteStore(SqliteKeyValues):
         return done
 
     def feed(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> SqliteFeed:
-        """What a near tier asks; see `stores.near.Feed`."""
+        """What a near tier asks; see `stores.feed.Feed`."""
         return SqliteFeed(self, coarse)
 
     # -- the rest -----------------------------------------------------------------------------------------------------------------
