@@ -10,8 +10,9 @@ from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 from memover.cli.check import check
+from memover.cli.functions import find_functions, names_of
 from memover.cli.locking import relock
-from memover.cli.project import CannotRun, Project, names_of, survey
+from memover.cli.project import CannotRun, Project
 from memover.cli.source import Edit, Sources
 from memover.cli.versions import edit_of
 
@@ -59,7 +60,7 @@ def bump(
     in the same place are bumped along; else that is refused.
     Raises `CannotRun`, and then nothing has changed, for what cannot be edited safely.
     """
-    seen = survey(project, targets)
+    seen = find_functions(project, targets)
     current = names_of(seen.functions)
     chosen = list(dict.fromkeys(_named(each, current, seen.failures) for each in names))
     lock = project.lock()
@@ -89,7 +90,7 @@ def bump(
     try:
         for path in files:
             path.write_bytes(sources.file(path).edited([each for each in edits.values() if each.path == path]))
-        after = names_of(survey(project, targets, again=True).functions)
+        after = names_of(find_functions(project, targets, again=True).functions)
         _verify(project, done, current, after, targets)
     except BaseException:
         for path, text in files.items():
@@ -108,10 +109,10 @@ def bump_all(
     Raises `CannotRun` where there is nothing to look at.
     """
     # As for `check`, a module or a package may be named where a function may be.
-    known = names_of(survey(project, targets).functions) if names and (targets or project.targets) else {}
+    known = names_of(find_functions(project, targets).functions) if names and (targets or project.targets) else {}
     functions = [each for each in names if _fitting(each, known)]
     extra = [each for each in names if each not in functions]
-    missing = survey(project, extra) if extra else None
+    missing = find_functions(project, extra) if extra else None
     if missing is not None and missing.failures and not missing.functions and not functions:
         raise CannotRun(" ".join(f"{each.message}." for each in missing.failures))
     targets = [*targets, *extra]
@@ -129,7 +130,7 @@ def bump_each(
     """Bump each function for itself, with those that have their number in the same place: what was done, and for each
     function that could not be bumped, why and what to do instead."""
     able, left = list[str](), list[str]()
-    current, sources = names_of(survey(project, targets).functions), Sources(project)
+    current, sources = names_of(find_functions(project, targets).functions), Sources(project)
     for name in dict.fromkeys(names):
         fitting = _fitting(name, current)
         try:

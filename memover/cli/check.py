@@ -6,7 +6,8 @@ import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from memover.cli.project import CannotRun, Project, names_of, survey
+from memover.cli.functions import find_functions, names_of
+from memover.cli.project import CannotRun, Project
 from memover.cli.revisions import Repository
 from memover.cli.source import Sources
 from memover.cli.versions import edit_of
@@ -16,7 +17,7 @@ from memover.schema.findings import BY_HAND, Finding, by_class
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from memover.cli.project import Survey
+    from memover.cli.functions import FoundFunctions
     from memover.schema.findings import Found
     from memover.schema.lock import Lock
 
@@ -31,7 +32,7 @@ def check(project: Project, targets: Sequence[str] = (), against: str | None = N
     if lock is None:
         write = project.command("memover lock", project.looked_at(targets))
         raise CannotRun(f"There is no {project.lockfile} in {project.root}: write it with `{write}`, and commit it.")
-    seen = survey(project, targets)
+    seen = find_functions(project, targets)
     current = names_of(seen.functions)
     reported = project.reported(findings_of(project, seen, lock, whole=not targets), seen.functions)
     return advised(project, by_class(reported, current), current, targets)
@@ -89,7 +90,7 @@ def failed(findings: Sequence[Finding]) -> bool:
     return any(each.level == "error" for each in findings)
 
 
-def findings_of(project: Project, seen: Survey, lock: Lock, *, whole: bool) -> list[Finding]:
+def findings_of(project: Project, seen: FoundFunctions, lock: Lock, *, whole: bool) -> list[Finding]:
     """Everything a look at the source finds against a lock, before settings and comments have their say."""
     current = names_of(seen.functions)
     found = [*seen.failures, *rules.clashes(seen.functions)]
@@ -109,13 +110,13 @@ def _against(project: Project, targets: Sequence[str], revision: str) -> list[Fi
     repository = Repository(project.root)
     tip = repository.commit(revision)
     fork = repository.merge_base(tip)
-    seen = survey(project, targets)
+    seen = find_functions(project, targets)
     current = names_of(seen.functions)
     found = [*seen.failures, *rules.clashes(seen.functions)]
     # A target that is new has no past; one that failed there cannot be compared.
-    before = repository.survey(project, targets, fork)
+    before = repository.functions(project, targets, fork)
     base = names_of(before.functions)
-    theirs = base if tip == fork else names_of(repository.survey(project, targets, tip).functions)
+    theirs = base if tip == fork else names_of(repository.functions(project, targets, tip).functions)
     for name, each in current.items():
         found += rules.unknowns(each)
         old = base.get(name)

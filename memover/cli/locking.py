@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from memover.cli.check import advised, findings_of
-from memover.cli.project import CannotRun, Project, names_of, survey
+from memover.cli.functions import find_functions, names_of
+from memover.cli.project import CannotRun, Project
 from memover.schema.findings import ACCEPTABLE, Finding, Found, by_class
 from memover.schema.lock import Accepted, Block, Lock
 
@@ -39,7 +40,7 @@ class Written:
 
 def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | None = None) -> Written:
     """Bring the lock up to date. What would hide a change from its reviewers is left as it was, and answered."""
-    seen = survey(project, targets)
+    seen = find_functions(project, targets)
     old = project.lock() or Lock()
     whole = not targets
     current = names_of(seen.functions)

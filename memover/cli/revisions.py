@@ -10,12 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memover.cli.project import CannotRun, survey
+from memover.cli.functions import find_functions
+from memover.cli.project import CannotRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from memover.cli.project import Project, Survey
+    from memover.cli.functions import FoundFunctions
+    from memover.cli.project import Project
 
 __all__ = ["Repository"]
 
@@ -47,7 +49,7 @@ class Repository:
         except CannotRun:
             return commit
 
-    def survey(self, project: Project, targets: Sequence[str], commit: str) -> Survey:
+    def functions(self, project: Project, targets: Sequence[str], commit: str) -> FoundFunctions:
         """What the project decorated at a commit."""
         with tempfile.TemporaryDirectory(prefix="memover-") as directory:
             archive = self._git("archive", "--format=tar", commit, cwd=self.top)
@@ -58,7 +60,7 @@ class Repository:
                     files.extractall(directory)  # noqa: S202 - our own repository's files
             place = Path(directory) / self.root.resolve().relative_to(self.top.resolve())
             place.mkdir(parents=True, exist_ok=True)
-            return survey(project, targets, revision=place)
+            return find_functions(project, targets, revision=place)
 
     def versions_used(self, namespace: str, path: str, commit: str) -> dict[int, str]:
         """The versions under which a namespace stood in the history of a file, each with a commit that had it."""

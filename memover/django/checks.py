@@ -138,7 +138,7 @@ def _outdated(finding: Finding) -> CheckMessage:
 
 def _compared(project: Project, lock: Lock) -> list[Finding]:
     from memover.cli.check import advised
-    from memover.cli.project import names_of
+    from memover.cli.functions import names_of
     from memover.schema import rules
     from memover.schema.findings import by_class
     from memover.schema.lock import Lock
@@ -166,8 +166,8 @@ def _compared(project: Project, lock: Lock) -> list[Finding]:
 
 def _decorated(project: Project, lock: Lock) -> list[Found]:
     """The functions below the targets, as `memover lock` would find them; without targets, those of the lock's modules."""
+    from memover.cli.functions import function_of
     from memover.cli.probe import claims_so_far, facts_of
-    from memover.cli.project import function_of
 
     locked = {each.function for each in lock.functions.values()}
     targets = project.targets or sorted({each.partition(":")[0] for each in locked})

@@ -16,10 +16,11 @@ from memover.engine.answers import Outcome, Reading
 from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.many import gather
 from memover.engine.steps import Invoke, itself
-from memover.errors import ConfigurationError, DamagedEntry, StoreError, raised_by_handler
+from memover.errors import DamagedEntry, StoreError
 from memover.latch import FramePresence, TaskPresence
-from memover.model import Call, Source
+from memover.model import Source
 from memover.options import at_least
+from memover.runtime.bulk import matched
 from memover.runtime.dependencies import INSIDE, enter, is_loading, leave
 from memover.runtime.hit import bypassed
 from memover.runtime.near import fill, in_use, near, ticket_of
@@ -272,32 +273,6 @@ class Batch:
         outcome = yield from self.function.load(call)
         outcome.source, outcome.marks = Source.BYPASSED, ()
         return outcome
-
-
-def matched(calls: Sequence[Call], answered: Any) -> list[tuple[Any, ...]]:
-    """The bulk loader's values in the order of the calls, each in a tuple; an empty tuple where it had none."""
-    if isinstance(answered, Mapping):
-        values: list[tuple[Any, ...]] = []
-        for call in calls:
-            if call in answered:
-                values.append((answered[call],))
-                continue
-            arguments = call.arguments
-            alone = next(iter(arguments.values())) if len(arguments) == 1 else call
-            try:
-                values.append((answered[alone],) if alone in answered else ())
-            except TypeError as error:  # an argument that cannot be a key of a dict cannot have been one
-                if raised_by_handler(error):
-                    raise
-                values.append(())
-        return values
-    if isinstance(answered, Sequence) and not isinstance(answered, (str, bytes)) and len(answered) == len(calls):
-        return [(value,) for value in answered]
-    raise ConfigurationError(
-        f"The bulk loader of {calls[0].namespace!r} answered {len(calls)} calls with {type(answered).__name__}: return a "
-        f"mapping from the calls (or, for a function of one argument, from that argument) to their values, which may leave "
-        f"some out, or a sequence of as many values as there are calls."
-    )
 
 
 def check_concurrency(concurrency: int) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import memover.cli.project
+import memover.cli.functions
 from memover.cli.check import check
 from memover.cli.locking import lock
 from memover.cli.project import Project
@@ -78,5 +78,5 @@ class App:
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
-    monkeypatch.setattr(memover.cli.project, "start_probe", probe_by_fork)
+    monkeypatch.setattr(memover.cli.functions, "start_probe", probe_by_fork)
     return App(tmp_path)

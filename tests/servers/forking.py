@@ -119,7 +119,7 @@ def run_fork(
 
 
 def probe_by_fork(results: str, *, order: str, cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """In the place of `memover.cli.project.start_probe`."""
+    """In the place of `memover.cli.functions.start_probe`."""
     return run_fork(["memover.cli.probe", results], cwd=cwd, env=env, text=order)
 
 
@@ -156,14 +156,14 @@ def _without_memover(env: Mapping[str, str]) -> dict[str, str]:
 
 def _serve(descriptor: int) -> None:
     """Fork for whoever connects; in a fork, become the program."""
-    import memover.cli.project
+    import memover.cli.functions
 
     everything = [each.name for each in pkgutil.walk_packages(memover.__path__, "memover.", onerror=lambda _: None)]
     for name in (*_LOADED, *everything):
         if not name.startswith("memover.django") and not name.endswith(("__main__", "pytest_plugin")):
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
-    memover.cli.project.start_probe = probe_by_fork
+    memover.cli.functions.start_probe = probe_by_fork
     own = {"", os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     base = [each for each in sys.path if each not in own]
     gc.collect()
