@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -398,6 +399,23 @@ def test_nothing_is_logged_in_a_latched_section() -> None:
     assert logged == []
 
 
+def unmapped(root: Path) -> list[str]:
+    """The modules that the docstring of their package does not name."""
+    missing = []
+    for door in sorted(root.rglob("__init__.py")):
+        if door.parent == root or "management" in door.parts:
+            continue
+        words = set(re.findall(r"\w+", ast.get_docstring(ast.parse(door.read_text())) or ""))
+        modules = sorted(path.stem for path in door.parent.glob("*.py") if not path.stem.startswith("__"))
+        missing += [f"{door.parent.relative_to(root)}: {name}" for name in modules if name not in words]
+    return missing
+
+
+def test_every_package_has_a_map_at_its_door() -> None:
+    """Who opens a package for the first time reads in its docstring which module does what."""
+    assert unmapped(ROOT) == []
+
+
 # -- the checker is checked ---------------------------------------------------------------------------------------------------
 
 
@@ -427,6 +445,15 @@ def test_a_breach_is_found(tmp_path: Path, module: str, line: str, breach: str) 
     root = tmp_path / "memover"
     write(root / module, f"if True:\n    {line.strip()}\n" if line.startswith(" ") else f"{line}\n")
     assert list(breaches(root)) == [breach]
+
+
+def test_a_module_without_a_place_on_the_map_is_found(tmp_path: Path) -> None:
+    """By its name, as a whole word."""
+    root = tmp_path / "memover"
+    write(root / "keys/__init__.py", '"""names: every key · decode"""\n')
+    write(root / "keys/names.py", "")
+    write(root / "keys/code.py", "")
+    assert unmapped(root) == ["keys: code"]
 
 
 def test_a_cycle_is_found(tmp_path: Path) -> None:

@@ -1,4 +1,16 @@
-"""The command line. What it needs beyond memover itself comes with `memover[cli]`; nothing else imports this."""
+"""The command line. What it needs beyond memover itself comes with `memover[cli]`; nothing else imports this.
+
+app         the commands: options in, what came of it out
+
+On source and lock:
+    project     settings, lock · functions: what the project decorates · probe: the process that imports it
+    check, locking, bump, mend      the commands · formats: findings for people and machines · revisions: from git
+    source      files as they are read and edited · versions: where a version number stands
+
+On running caches:
+    running     what these have in common: the place, progress, tables
+    ls, gc (by census) · inspect (by look) · invalidate · doctor (by health) · top (by reports) · serve
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,9 @@ A function decorated with `versioned_cache(..., cache="default")` uses that alia
 are arguments and results (`values`); `clear_all()` empties everything; `memover.django.testing` isolates tests;
 `memover.django.panels.MemoverPanel` is for django-debug-toolbar. Django 4.2 and
 later; `pip install memover[django]`. Nothing else in memover imports this package.
+
+`backend` has Django's methods, over the `caches` that `aliases` finds; `apps` brings the system `checks`; `panels` and `testing`
+are for development.
 """
 
 from __future__ import annotations

@@ -1,0 +1,21 @@
+"""What runs in a process: flows, the user's functions, and what is remembered of both.
+
+A call, from the shortest way to the longest:
+    bare            a hit: one read, one judgement · direct: a plain miss · near: the tier before the store
+    hit             what follows when those do not serve · loading: the user's function · results: what it returned
+    entries         results to entries and back · guard: entries of another shape · upgrades: entries of older versions
+    batch, bulk     many calls together; what a bulk loader answered · progress: the bar over them
+    operations      `peek`, `set`, `refresh` · invalidations: those of functions and caches · keyvalue: the key-value API
+
+Flows, for threads and for asyncio:
+    run             performs the steps of a flow · stepwise: a flow that its owner runs · waiting: for another's load
+
+What is kept:
+    state           for a cache · function: for a function on it · names: its names in the store
+    flights         loads that several callers share · tasks: those of event loops · renewal: the leases that are held
+    dependencies    what a load uses · answers: the last answers, for an outage · recent: a dict of limited size
+    background      what runs behind the callers · heart: the heartbeat of a near tier · nonce: names of leases and bumps
+
+What is seen:
+    counters, events, observers, report, audit
+"""

@@ -4,7 +4,8 @@
 
 `check_history(url)` runs processes full of sync and async callers over sources that only count up, invalidates by
 key and by namespace all the while, and looks afterwards for a call that was answered with something older than an
-invalidation before it allowed. The same from a shell: `python -m memover.testing redis://localhost:6379/0`.
+invalidation before it allowed. The same from a shell: `python -m memover.testing redis://localhost:6379/0`. `workload` starts
+the processes, `worker` is one of them, `history` what they record, `rules` what no history may show.
 """
 
 from __future__ import annotations

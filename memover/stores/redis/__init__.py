@@ -1,8 +1,10 @@
 """Redis and Valkey: one server, Sentinel or Cluster. The only part of memover that knows redis-py.
 
 scripts, keyvalue_scripts   the Lua, each with its keys, arguments, answer and why it must be one step
-commands, keyvalue          each store method as a flow of commands, written once for threads and event loops
-store                       the store: these methods, the read of a hit, and its life
+commands, invalidations, keyvalue
+                            each store method as a flow of commands, written once for threads and event loops
+asking                      commands and their answers · limits: how long, how many
+store                       the store: these methods, the read of a hit, and its life · direct: the steps of a plain miss
 link                        exchanges with servers, for threads and for event loops
 journey, cluster            from commands to nodes: scripts; which node answers for a key, and what to do when that changes
 servers, visits             breakers, connections and failures of each server; what threads send to several

@@ -11,6 +11,7 @@ guards      the lock that processes take to begin a file, and where a file must 
 store       the protocol of `engine.store`: threads, event loops, budgets
 reading, writing, tokens, keyvalue
             its steps: what is read; leases and entries; tokens; the key-value side
+direct      the two writes of a plain miss
 job         a write that a cancelled caller on an event loop leaves behind
 tidy        what happens behind writes: expired rows, room, checkpoints, recency
 feed        what a near tier asks
