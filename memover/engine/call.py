@@ -37,7 +37,7 @@ class CachedCall:
       what was read under it.
     * `usable`: the last reading that was stale. `shared`: what other callers get, where it is not the call's own outcome.
     * `token`: the lease it asked for last; `tokens`: every lease token under which others of this process find it.
-    * `presence`: whether whoever runs it is still at work; `unleased`: it loads without a lease.
+    * `presence`: whether its caller is still running it; `unleased`: it loads without a lease.
     """
 
     __slots__ = (
@@ -122,8 +122,8 @@ class CachedCall:
         return bool(owed) and (self.function.coarse_name in names or self.function.witness.owes(names))
 
     def found_nothing(self, reading: Reading) -> bool:
-        """Whether a reading has no entry that could serve the call. Its tokens are noted all the same: who has seen one is
-        who can put it back (P5)."""
+        """Whether a reading has no entry that could serve the call; then its tokens are noted, because a process that has
+        seen a token can restore it (P5)."""
         if reading.header is not None:
             return False
         witness = self.function.witness
@@ -165,7 +165,7 @@ class CachedCall:
     # -- the store's verbs ----------------------------------------------------------------------------------------------
 
     def read(self) -> Flow[Reading]:
-        """Read the entry with its tokens; the call's own token, where it is wanted, not after the entry."""
+        """Read the entry with its tokens. The call's own token, if a load tracks this call, is read before the entry or with it."""
         if self.call_name and self.spread:
             (self.call_token,) = yield from self.ensure((self.call_name,))
         return self.reading((yield from self.function.store.read(self.asked())))
@@ -175,14 +175,14 @@ class CachedCall:
         return self.reading((yield from self.function.store.look(self.asked())))
 
     def acquire(self, token: str, *, force: bool = False) -> Flow[Grant]:
-        """Ask for the lease. From before it is asked for, callers of this process find this call under the token, and the
-        lease is given back should this call be interrupted."""
+        """Ask for the lease. The call is registered under the token first: other callers of this process find it there, and
+        the lease is given back if this call is interrupted."""
         request = self.request(token)
         granted = yield from self.function.store.acquire(request, force=force)
         return self.granted(granted)
 
     def request(self, token: str) -> Request:
-        """The request for a lease, after it has been noted that it is asked for."""
+        """Register the call under a token, and return the request for its lease."""
         function, key = self.function, self.key
         self.token = token
         function.share(self, token)
@@ -216,8 +216,8 @@ class CachedCall:
         return kept
 
     def post(self, token: str, sealed: Sealed) -> Flow[None]:
-        """As `store`; where nobody looks on, the store may not wait for the answer. Whether the entry was kept changes nothing
-        for the caller (rule 5 of `engine.load`): it is counted when it is known."""
+        """As `store`, but a store may answer after the call where nobody observes the cache. Whether the entry was kept
+        changes nothing for the caller (rule 5 of `engine.load`): it is counted when it is known."""
         kept = yield from self.storing(token, sealed)
         if kept is POSTED:
             self.function.post(token)
@@ -225,7 +225,7 @@ class CachedCall:
             self.kept(token, sealed, kept)
 
     def storing(self, token: str, sealed: Sealed) -> Any:
-        """The step that stores the entry, whose answer need not be waited for where nobody looks on."""
+        """The step that stores the entry. Its answer may come later where nobody observes the cache."""
         step: Any = self.function.store.store(self.entry(token, sealed))
         if step.__class__ is Send and self.function.quiet():
             step.posted = partial(self.answered, token, sealed, step.read)

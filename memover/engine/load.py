@@ -268,7 +268,7 @@ def keep(call: CachedCall, token: str, done: Outcome, sealed: Sealed | None) -> 
 
 
 def not_stored(call: CachedCall, token: str, error: StoreError) -> Flow[None]:
-    """The store raised when it was to store an entry: whoever waits for it is not to wait longer."""
+    """Storing the entry raised: report it, and end the wait of other callers."""
     call.function.store_failed(call.key, error)
     if error.refused:
         yield from give_back(call, token, failed=True)  # the store is there: it is this value that it does not take

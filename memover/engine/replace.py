@@ -134,8 +134,8 @@ def _stored(call: CachedCall, token: str, outcome: Outcome, marks: Marks) -> Flo
 def drop_older(call: CachedCall) -> Flow[None]:
     """Remove this call's entries of the versions it is upgraded from, with their leases.
 
-    Before the lease is taken by force: that ends whoever has read one of them already, and should this lease be lost
-    before anything is stored, nobody who takes the next one finds them."""
+    This comes before the lease is taken by force, which ends a load that has read one of them already. If this lease is lost
+    before anything is stored, the next holder finds none of them."""
     function = call.function
     for _, key in function.older_keys(call.key):
         yield from function.store.drop(key.entry, key.lease, function.new_token(), ())

@@ -177,7 +177,7 @@ class Awaited(Protocol):
         ...
 
     def present(self) -> bool:
-        """Whether whoever is to end it is still at work."""
+        """Whether the caller that has to end it is still running."""
         ...
 
 

@@ -164,7 +164,7 @@ class Entries:
         return Outcome(value, source=source, sealed=sealed, marks=marks)
 
     def own_copy(self, outcome: Outcome) -> Any:
-        """A shared outcome's value for one more caller, who may change what it gets."""
+        """A copy of a shared outcome's value for one more caller, who may change it."""
         sealed = outcome.sealed
         try:
             if sealed is not None and sealed.header is not None:

@@ -63,7 +63,7 @@ class Guard:
         return shape.fingerprint
 
     def differs(self, header: Header, own: bytes) -> bool:
-        """Whether an entry of this very version says that it has another shape; of the unknown nothing is said."""
+        """Whether an entry of this version has another shape than the function returns. False where either is unknown."""
         return (
             header.fingerprint != own
             and header.fingerprint != NO_FINGERPRINT

@@ -106,7 +106,7 @@ class Heart:
     # -- life -----------------------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Have the next beat now, and the thread started if it is not there. Any thread may call, for next to nothing."""
+        """Have the next beat now, and start the thread if there is none. Any thread may call this; it costs little."""
         run_ = self._runs.get(0)
         if run_ is not None and run_.starting is None:
             run_.ring()
@@ -188,8 +188,8 @@ class Heart:
         return feed.sources(), 0.0 if feed.waiting() else max(run_.due - boottime(), 0.0)
 
     def _look_at(self, run_: _Run, feed: Feed, names: set[bytes], now: float) -> None:
-        """What the server says has been written. That a token was prolonged is no news: they are looked at before they
-        fall, if anybody is there to need them."""
+        """Read the tokens of the keys that the server says were written, and drop those that changed. A token whose ttl was
+        prolonged counts as written too. While nobody uses the tier nothing is read, and all of them are dropped."""
         looking = run_.active or self.tier.asked
         if self._spread:
             if looking and self._coarse in names:  # of the others the nodes have not told this connection

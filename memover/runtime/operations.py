@@ -70,7 +70,7 @@ def peek(call: CachedCall, version: int | None = None) -> Flow[Entry | None]:
 
 
 def put(call: CachedCall, value: Any) -> Flow[None]:
-    """Store a value known from elsewhere. One that is not to be stored ends the entry before it, which is not the result now."""
+    """Store a value known from elsewhere. If it is not to be stored, the entry is removed, because it is no longer the result."""
     function: Any = call.function
     if function.observers.disabled():
         return

@@ -92,7 +92,7 @@ class Lease:
 class Leases:
     """The leases of one cache's calls in this process. Any thread may call anything here.
 
-    `keep` is told of every task that releases one: who closes the cache waits for it."""
+    `keep` is called with every task that releases one, so that closing the cache can wait for it."""
 
     def __init__(
         self, store: Store, background: Background, keep: Callable[[asyncio.Task[None]], object] = bool

@@ -36,7 +36,7 @@ __all__ = ["arun", "run"]
 T = TypeVar("T")
 
 _CHECK_SECONDS = 0.5
-"""How often whoever waits for threads looks whether they are still there."""
+"""How often a caller that waits for threads checks whether they are still running."""
 
 
 def run(steps: Steps[T], call: CachedCall | None = None) -> T:

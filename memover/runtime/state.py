@@ -135,7 +135,7 @@ class CacheState:
         return {name: owed[name] for name in names if name in owed} if owed else {}
 
     def owe(self, name: bytes, repeat: Callable[[], Flow[object]]) -> None:
-        """Close a name in this process, and repeat its invalidation until the store has taken it."""
+        """Treat a name as invalid in this process, and repeat its invalidation until the store acknowledges it."""
         self.witness.owed[name] = repeat
         if self.heart is not None:
             self.heart.tier.moved(())  # of what stood so far, each hit now asks whether anything is owed

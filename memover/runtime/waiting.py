@@ -20,7 +20,7 @@ else:
 __all__ = ["aawait_flight", "await_flight", "bell_and_wake"]
 
 _CHECK_SECONDS = 0.5
-"""How often whoever waits for another's load looks whether that other one is still at work."""
+"""How often a caller that waits for a load checks whether the load's owner is still running it."""
 
 
 def await_flight(step: Await) -> None:

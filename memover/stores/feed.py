@@ -1,4 +1,4 @@
-"""What a near tier asks of its store, and what it is told: each store that can have one has a feed of its own."""
+"""How a near tier learns of changes in its store. Each store that can have a near tier implements `Feed`."""
 
 from __future__ import annotations
 

@@ -127,12 +127,12 @@ def audited(function: Function, raw: bytes, *, way: str) -> Function:
     desk, places = Desk(), Places()
     auditor = Auditor(function, 1.0, places=places, submit=desk.submit, later=desk.later, grace_seconds=0.0)
     if way == "sync":
-        assert auditor.audit(hit(raw))
+        assert auditor.audit_in_thread(hit(raw))
         desk.pass_time()
     else:
 
         async def run() -> None:
-            assert auditor.start(hit(raw))
+            assert auditor.audit_in_task(hit(raw))
             while len(places):
                 await asyncio.sleep(0)
 
@@ -229,7 +229,7 @@ def test_arguments_that_the_caller_changed_are_not_audited() -> None:
     raw = entry(1)
     auditor = Auditor(function, 1.0, places=Places(), submit=desk.submit, later=desk.later)
     arguments[0] = 9
-    auditor.audit(hit(raw, arguments))
+    auditor.audit_in_thread(hit(raw, arguments))
     assert function.loads == 0
 
 
@@ -239,12 +239,12 @@ def test_it_is_bounded() -> None:
     function.now = raw
     auditor = Auditor(function, 1.0, places=places, submit=desk.submit, later=desk.later)
     desk.full = True
-    assert not auditor.audit(hit(raw))
+    assert not auditor.audit_in_thread(hit(raw))
     desk.full = False
-    assert auditor.audit(hit(raw))
-    assert not auditor.audit(hit(raw)), "the first still waits to be confirmed"
+    assert auditor.audit_in_thread(hit(raw))
+    assert not auditor.audit_in_thread(hit(raw)), "the first still waits to be confirmed"
     desk.pass_time()
-    assert auditor.audit(hit(raw))
+    assert auditor.audit_in_thread(hit(raw))
     assert function.loads == 2
 
 
@@ -256,7 +256,7 @@ def test_an_event_loop_that_is_closed_under_an_audit_leaves_its_place() -> None:
     tasks = []
 
     async def begin() -> None:
-        assert auditor.start(hit(raw))
+        assert auditor.audit_in_task(hit(raw))
         tasks.extend(weakref.ref(each) for each in asyncio.all_tasks() if each is not asyncio.current_task())
 
     loop = asyncio.new_event_loop()
@@ -296,7 +296,7 @@ def test_an_exception_from_outside_leaves_no_place_taken(at: int) -> None:
 
     sys.settrace(trace)
     try:
-        begun = auditor.audit(hit(raw))
+        begun = auditor.audit_in_thread(hit(raw))
     except KeyboardInterrupt:
         begun = False
     finally:

@@ -134,13 +134,13 @@ class Auditor:
         if self.chosen() and outcome.error is None and sealed is not None and sealed.header is not None:
             hit = Hit(call.key.text, sealed.raw, sealed.header, call.args, call.kwargs)
             if self.function.awaited:
-                self.start(hit)
+                self.audit_in_task(hit)
             else:
-                self.audit(hit)
+                self.audit_in_thread(hit)
 
     # -- threads -------------------------------------------------------------------------------------------------------
 
-    def audit(self, hit: Hit) -> bool:
+    def audit_in_thread(self, hit: Hit) -> bool:
         """Audit a hit of a plain function in the background; whether there was room. Returns at once, and raises nothing."""
         place, begun = Place(), False
         try:
@@ -191,7 +191,7 @@ class Auditor:
 
     # -- asyncio -------------------------------------------------------------------------------------------------------
 
-    def start(self, hit: Hit) -> bool:
+    def audit_in_task(self, hit: Hit) -> bool:
         """Audit a hit of a coroutine function in a task of the running loop; whether there was room. Returns at once."""
         place, begun = Place(), False
         try:

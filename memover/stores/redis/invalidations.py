@@ -1,4 +1,4 @@
-"""The invalidations of the Redis store: tokens that are moved, entries that are removed, and the replicas that hear of it.
+"""The invalidations of the Redis store: tokens are moved, entries are removed, and replicas are waited for.
 
 On a Cluster with `generation_shards` a generation has several keys, and processes of other settings read other ones of them:
 `keys.shards` says which have to be moved.

@@ -46,7 +46,7 @@ _SHORT_BYTES = WHOLE_BYTES // 2
 _QUICK_SECONDS, _MANY_IN_A_ROW = 0.005, 32
 """Stores that follow each other as quickly as this, and more than so many of them, are posted."""
 _LAST_WORDS_SECONDS = 0.25
-"""How long who closes a store waits for answers that nobody has waited for."""
+"""How long `close` waits for answers that no call has waited for."""
 _WORDS = frozenset((list, bytes, int, type(None)))
 """The classes of answers that are no errors."""
 
@@ -63,18 +63,18 @@ class RedisLink:
         self._in_a_row, self._last_at = 0, 0.0
 
     def close(self) -> None:
-        """Close what threads have open; what is in use, when it comes back."""
+        """Close the connections of threads: idle ones now, those in use when they are given back."""
         self.settle(_LAST_WORDS_SECONDS)
         self.servers.close()
 
     # -- for threads -------------------------------------------------------------------------------------------------------
 
     def single(self, packed: bytes, posting: Send[Any] | None = None) -> Any:
-        """The one server's answer to one short command that may be sent again, on a connection that is at hand; its error as
-        an answer. MISSING where it takes more than that: nothing has been done then that counts. Raises `StoreError`.
+        """Send one short command, which may be sent again, to the one server on an idle connection. Returns the answer, an
+        error of the server's included, or MISSING if that cannot be done: then nothing has happened. Raises `StoreError`.
 
-        The answer for `posting.posted` is not waited for, where that can be: POSTED.
-        The exchange of every hit and of most misses, spelled out; `exchange` does the rest."""
+        With `posting`, returns POSTED if the answer will be given to `posting.posted` later.
+        This is the exchange of every hit and of most misses, written out for speed; `exchange` does the rest."""
         pool = self._pools.get(None)
         if pool is None or pool.breaker.tripped:
             return MISSING
@@ -127,8 +127,8 @@ class RedisLink:
         return answer
 
     def _hurried(self) -> bool:
-        """Whether this is one of many misses in quick succession. A single one waits for the answer to its store, which costs
-        nobody much, so that what it stored is there whatever happens to the server or the network right after the call."""
+        """Whether this is one of many misses in quick succession. Any other miss waits until its entry is stored, so that a
+        failure of the network right after the call cannot lose it."""
         now = monotonic()
         self._in_a_row = self._in_a_row + 1 if now - self._last_at < _QUICK_SECONDS else 0
         self._last_at = now
@@ -150,7 +150,7 @@ class RedisLink:
         try:
             pool.settle(seconds)
         except StoreError:
-            pass  # told to whoever is to hear of it
+            pass  # `posted` has been called with it
         except FAULTS as error:
             self.servers.failed(None, error)
 

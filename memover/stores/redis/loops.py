@@ -32,7 +32,7 @@ __all__ = ["Home", "Homes", "Lane"]
 
 
 class _Open:
-    """The connections of a `Home`, for whoever closes them when it has gone."""
+    """The connections of a `Home`, in an object of their own so that they can be closed when it is gone."""
 
     def __init__(self) -> None:
         self.muxes: set[Mux] = set()

@@ -4,9 +4,9 @@
 
 Answers come in the order of the commands, so the head of the FIFO is whose the next one is. A caller that was cancelled
 keeps its place, and its answer is dropped. One timer for each connection looks at the head: what is overdue there while
-nothing can be read is the server's silence; what can be read is read first, so that a loop that was held up blames
-nobody. `_inside` says that the FIFO is being changed: an exception from outside at that moment leaves it set, and the
-connection is given up, for nobody can tell any more whose the next answer is.
+nothing can be read is the server's silence; what can be read is read first, so that a loop that was held up is not taken
+for a silent server. `_inside` says that the FIFO is being changed: an exception from outside at that moment leaves it set,
+and the connection is given up, because its next answer could be anybody's.
 
 Nothing here refers to the loop: a loop that is closed and dropped takes its connections
 with it.
@@ -188,7 +188,7 @@ class Mux:
             self._inside = False
             self._broken(error)
         except BaseException:
-            self.close()  # from outside, in the middle: nobody can tell what was sent
+            self.close()  # an exception from outside: what was sent is not known
             raise
 
     def _take_off(self) -> tuple[bytes, int]:
@@ -258,7 +258,7 @@ class Mux:
             self._broken(error)
             return
         except BaseException:
-            self.close()  # from outside, in the middle: nobody can tell whose the next answer is
+            self.close()  # an exception from outside: whose the next answer is is not known
             raise
         self._inside = False
         if data == b"":

@@ -71,7 +71,7 @@ def _addresses(host: str, port: int, family: int) -> _Addresses:
     now = monotonic()
     if now - at > _RESOLVED_SECONDS and now - _resolving.get((host, port), 0.0) > _RESOLVED_SECONDS:
         _resolving[host, port] = now
-        with suppress(RuntimeError):  # no thread to be had: the old addresses go on being used
+        with suppress(RuntimeError):  # no thread can be started: the old addresses stay in use
             start_new_thread(_look_up_again, (host, port, family))
     return addresses
 
@@ -95,8 +95,8 @@ def _look_up_again(host: str, port: int, family: int) -> None:
 
 
 class _Limited:
-    """What our connections have besides: the end of the time they may take, the socket while they take it, and what the server
-    said when it hung up."""
+    """What is added to redis-py's connections: the end of the time limit, the socket while it connects, and what the server said
+    before it closed the connection."""
 
     memover_end = 0.0
     memover_socket: Any = None
@@ -278,7 +278,7 @@ def _check_role(answer: Any, node: Node | None) -> None:
 class Opening:
     """One connection being opened in a thread. `ended` is called there when there is a `line` or an `error`.
 
-    Once it is `abandoned` nobody wants it any more, and it is closed whenever it comes."""
+    Once it is `abandoned`, a connection that is made after all is closed at once."""
 
     line: Line | None = None
 
@@ -294,7 +294,7 @@ class Opening:
         self.close()  # the loop that wanted it was closed before it could be handed over
 
     def start(self) -> None:
-        """Begin. Where the system gives no thread, it is done in the caller's."""
+        """Start the thread. Where the system gives none, the caller's does the work."""
         try:
             start_new_thread(self._run, ())
         except RuntimeError as error:

@@ -54,7 +54,7 @@ class Pool:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """The child's connections are its own; the parent's are let go of without a word to the server."""
+        """In a forked child: the parent's connections are dropped, and nothing is sent on them."""
         self.idle: deque[Connection] = deque()
         self._open: set[Any] = set()
         self._openings: dict[Opening, float] = {}
@@ -123,7 +123,7 @@ class Pool:
         return self._room
 
     def _shrink(self) -> bool:
-        """Be content with the connections there are, for a while; False if there is none."""
+        """Limit the pool to the connections that it has, for a while; False if it has none."""
         self._room_until = monotonic() + _CROWDED_SECONDS
         self._room = max(1, len(self._open))
         return bool(self._open)
@@ -182,7 +182,7 @@ class Pool:
             self.ring()
 
     def ring(self, all_of_them: bool = False) -> None:
-        """Wake a thread that waits, or all: there is something to look at."""
+        """Wake one waiting thread, or all of them: there is a connection or an error to look at."""
         while True:
             try:
                 bell = self.waiting.popleft()
@@ -207,7 +207,7 @@ class Pool:
             self.ring()
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close idle connections."""
         while True:
             try:
                 self.idle.pop().close()  # in no variable: a frame that a traceback keeps would keep its place as well
@@ -217,7 +217,7 @@ class Pool:
                 return
 
     def retire(self) -> None:
-        """Close what is idle, and what is in use when it comes back: another server is the right one now."""
+        """Close idle connections now and those in use when they are given back: another server has taken over."""
         self.era += 1
         self.close()
 
@@ -244,7 +244,7 @@ class Pool:
 
     def _lost(self, connection: Connection, packed: bytes, failure: Exception, may_repeat: bool) -> None:
         """An exchange failed, so its connection is closed. Raises the error, unless the commands are to be sent once more:
-        then what is idle is closed as well, for it is no younger."""
+        then idle connections are closed as well, because they may be as old."""
         error = timely(failure)
         again = may_repeat and lost(error)
         fault = _value_fault(connection, packed, error, again)

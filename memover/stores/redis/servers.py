@@ -84,7 +84,7 @@ class Servers:
     # -- life -----------------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close what threads have open; what is in use, when it comes back."""
+        """Close the connections of threads: idle ones now, those in use when they are given back."""
         for pool in list(self.pools.values()):
             pool.retire()
         self._opener.primary = None
@@ -101,7 +101,7 @@ class Servers:
     # -- what came of an exchange ---------------------------------------------------------------------------------------------
 
     def answered(self, breaker: Breaker, node: Node | None, answers: Sequence[Any]) -> None:
-        """A node has answered: its circuit is closed, and a primary that has become a replica is one no more."""
+        """A node has answered: close its circuit, and look for the primary anew if it has become a replica."""
         if breaker.tripped:
             breaker.answered()
         if self._opener.primary is not None and any(isinstance(answer, ReadOnlyError) for answer in answers):

@@ -1,4 +1,4 @@
-"""A piece of work that is done in another thread, perhaps, and must not be done later than whoever asked for it thinks."""
+"""Work that another thread may do, and that must not begin once its caller has been told that it was not done."""
 
 from __future__ import annotations
 
