@@ -67,7 +67,7 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[bool]:
     if late is None:
         return False
     call.call_name = function.call_name(call.key)
-    first: _Found | None = None
+    first: _Captured | None = None
     for _ in range(_PUT_ATTEMPTS):
         token = function.new_token()
         try:
@@ -82,7 +82,7 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[bool]:
                 marks = yield from with_late(call, reading, captured(call, reading), late)
                 if marks is None:
                     continue  # its tags had first to be learned
-                first = _Found(reading.raw, marks, (call.call_name, reading.token(call.call_name) or b""))
+                first = _Captured(reading.raw, marks, (call.call_name, reading.token(call.call_name) or b""))
             else:
                 moved = first.moved(reading)
                 if moved or reading.raw not in (None, first.raw):
@@ -104,8 +104,8 @@ def put(call: CachedCall, outcome: Outcome) -> Flow[bool]:
     )
 
 
-class _Found(NamedTuple):
-    """What `put` finds when it takes the lease first. `own` is the call's own token, which tells an invalidation of this call
+class _Captured(NamedTuple):
+    """What `put` captures with the lease that it takes first. `own` is the call's own token, which tells an invalidation of this call
     from a lost lease."""
 
     raw: bytes | None

@@ -13,7 +13,7 @@ Flows, for threads and for asyncio:
 What is kept:
     state           for a cache · function: for a function on it · names: its names in the store
     flights         loads that several callers share · tasks: those of event loops · renewal: the leases that are held
-    dependencies    what a load uses · answers: the last answers, for an outage · recent: a dict of limited size
+    dependencies    what a load uses · last_answers: for an outage · recent: a dict of limited size
     background      what runs behind the callers · heart: the heartbeat of a near tier · nonce: names of leases and bumps
 
 What is seen:

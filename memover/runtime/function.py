@@ -18,11 +18,11 @@ from memover.engine.steps import Spawn
 from memover.keys.ownership import UNCLAIMED, Claimed
 from memover.latch import inside_section
 from memover.model import CacheInfo, Event, Key, Source
-from memover.runtime.answers import LastAnswers
 from memover.runtime.counters import Counters
 from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights
 from memover.runtime.flights import Flight
 from memover.runtime.guard import Guard
+from memover.runtime.last_answers import LastAnswers
 from memover.runtime.names import CallNames
 from memover.runtime.nonce import new_nonce
 from memover.runtime.upgrades import Upgrading

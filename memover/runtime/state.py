@@ -17,7 +17,7 @@ from memover.keys.shards import with_shards
 from memover.later import later, under_way
 from memover.living import Living
 from memover.runtime import tasks
-from memover.runtime.audit.places import Places
+from memover.runtime.audit.slots import Slots
 from memover.runtime.background import EXIT_SECONDS, Background, RefreshPool, drain_pools
 from memover.runtime.flights import Flights, UnleasedLoads
 from memover.runtime.renewal import Leases
@@ -87,7 +87,7 @@ class CacheState:
         self.witness = Witness()
         self.background = BACKGROUND
         self.refreshes = RefreshPool(background_workers)
-        self.audits = Places()
+        self.audits = Slots()
         self.flights = Flights()
         self.unleased = UnleasedLoads()
         self.leases = Leases(store, BACKGROUND, lambda task: tasks.keep(task, self))

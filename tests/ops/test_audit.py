@@ -14,9 +14,9 @@ import pytest
 from memover import Event, NotCached, StoreUnavailable
 from memover.codec import ValueCodec
 from memover.codec.envelope import Header, payload_of, read_header, seal
-from memover.runtime.audit.auditor import Auditor, Hit
+from memover.runtime.audit.auditor import Auditor, ServedEntry
 from memover.runtime.audit.differences import difference, shape_of
-from memover.runtime.audit.places import Place, Places
+from memover.runtime.audit.slots import Slot, Slots
 from memover.runtime.counters import Counters
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ class Function:
             raise self.source
         return self.source
 
-    def current(self, hit: Hit) -> Header | None:
+    def current(self, hit: ServedEntry) -> Header | None:
         if isinstance(self.now, Exception):
             raise self.now
         return None if self.now is None else read_header(self.now, KEY.encode())
 
-    async def acurrent(self, hit: Hit) -> Header | None:
+    async def acurrent(self, hit: ServedEntry) -> Header | None:
         return self.current(hit)
 
     def emit(self, event: Event) -> None:
@@ -118,14 +118,14 @@ class Desk:
             run()
 
 
-def hit(raw: bytes, *args: Any) -> Hit:
-    return Hit(KEY, raw, read_header(raw, KEY.encode()), args or (0,), {})
+def hit(raw: bytes, *args: Any) -> ServedEntry:
+    return ServedEntry(KEY, raw, read_header(raw, KEY.encode()), args or (0,), {})
 
 
 def audited(function: Function, raw: bytes, *, way: str) -> Function:
     """One audit from beginning to end."""
-    desk, places = Desk(), Places()
-    auditor = Auditor(function, 1.0, places=places, submit=desk.submit, later=desk.later, grace_seconds=0.0)
+    desk, slots = Desk(), Slots()
+    auditor = Auditor(function, 1.0, slots=slots, submit=desk.submit, later=desk.later, grace_seconds=0.0)
     if way == "sync":
         assert auditor.audit_in_thread(hit(raw))
         desk.pass_time()
@@ -133,12 +133,12 @@ def audited(function: Function, raw: bytes, *, way: str) -> Function:
 
         async def run() -> None:
             assert auditor.audit_in_task(hit(raw))
-            while len(places):
+            while len(slots):
                 await asyncio.sleep(0)
 
         asyncio.run(run())
-    first, second = Place(), Place()
-    assert places.take(first) and places.take(second), "every place was given back"
+    first, second = Slot(), Slot()
+    assert slots.take(first) and slots.take(second), "every place was given back"
     return function
 
 
@@ -227,17 +227,17 @@ def test_arguments_that_the_caller_changed_are_not_audited() -> None:
     """The function would answer another question."""
     function, desk, arguments = Function(1), Desk(), [0]
     raw = entry(1)
-    auditor = Auditor(function, 1.0, places=Places(), submit=desk.submit, later=desk.later)
+    auditor = Auditor(function, 1.0, slots=Slots(), submit=desk.submit, later=desk.later)
     arguments[0] = 9
     auditor.audit_in_thread(hit(raw, arguments))
     assert function.loads == 0
 
 
 def test_it_is_bounded() -> None:
-    """Without room in the background or in the places, a hit is not audited, and no place is lost."""
-    function, desk, places, raw = Function("new"), Desk(), Places(1), entry("old")
+    """Without room in the background or in the slots, a hit is not audited, and no place is lost."""
+    function, desk, slots, raw = Function("new"), Desk(), Slots(1), entry("old")
     function.now = raw
-    auditor = Auditor(function, 1.0, places=places, submit=desk.submit, later=desk.later)
+    auditor = Auditor(function, 1.0, slots=slots, submit=desk.submit, later=desk.later)
     desk.full = True
     assert not auditor.audit_in_thread(hit(raw))
     desk.full = False
@@ -250,9 +250,9 @@ def test_it_is_bounded() -> None:
 
 def test_an_event_loop_that_is_closed_under_an_audit_leaves_its_place() -> None:
     """A task that nobody will run any more takes no place, and is not kept."""
-    function, places, raw = Function("new"), Places(1), entry("old")
+    function, slots, raw = Function("new"), Slots(1), entry("old")
     function.now = raw
-    auditor = Auditor(function, 1.0, places=places, submit=Desk().submit, later=Desk().later)
+    auditor = Auditor(function, 1.0, slots=slots, submit=Desk().submit, later=Desk().later)
     tasks = []
 
     async def begin() -> None:
@@ -263,7 +263,7 @@ def test_an_event_loop_that_is_closed_under_an_audit_leaves_its_place() -> None:
     loop.run_until_complete(begin())
     loop.close()
     del loop
-    assert places.take(Place())
+    assert slots.take(Slot())
     gc.collect()
     assert [each() for each in tasks] == [None]
 
@@ -271,14 +271,14 @@ def test_an_event_loop_that_is_closed_under_an_audit_leaves_its_place() -> None:
 @pytest.mark.parametrize("at", range(1, 40))
 def test_an_exception_from_outside_leaves_no_place_taken(at: int) -> None:
     """Raised at any line while an audit begins: what is left taken is what was handed to the background."""
-    function, places, raw = Function("same"), Places(1), entry("same")
+    function, slots, raw = Function("same"), Slots(1), entry("same")
     given: list[Any] = []
 
     def submit(run: Any) -> bool:
         given.append(run)
         return True
 
-    auditor = Auditor(function, 1.0, places=places, submit=submit, later=Desk().later)
+    auditor = Auditor(function, 1.0, slots=slots, submit=submit, later=Desk().later)
     lines = 0
 
     def trace(frame: Any, event: str, _: Any) -> Any:
@@ -301,18 +301,18 @@ def test_an_exception_from_outside_leaves_no_place_taken(at: int) -> None:
         begun = False
     finally:
         sys.settrace(None)
-    assert len(places) <= len(given)
+    assert len(slots) <= len(given)
     assert given or not begun
     for run in given:
         run()
-    assert len(places) == 0
+    assert len(slots) == 0
 
 
 def test_the_share_is_by_chance() -> None:
     """Of so many hits about that share, none at nought."""
     draws = iter([n / 1000 for n in range(1000)])
     auditor = Auditor(
-        Function(1), 0.1, places=Places(), submit=Desk().submit, later=Desk().later, chance=lambda: next(draws)
+        Function(1), 0.1, slots=Slots(), submit=Desk().submit, later=Desk().later, chance=lambda: next(draws)
     )
     assert sum(auditor.chosen() for _ in range(1000)) == 100
 

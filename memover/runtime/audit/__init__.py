@@ -1,4 +1,4 @@
 """Audits: a share of the hits is compared with the source. `auditor` says how; `subject` is the function that is compared.
 
-`differences` says where two results differ, `places` how many audits run at a time.
+`differences` says where two results differ, `slots` how many audits run at a time.
 """

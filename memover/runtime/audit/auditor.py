@@ -31,7 +31,7 @@ from memover.clocks import monotonic, wall
 from memover.later import later
 from memover.model import Event, NotCached
 from memover.runtime.audit.differences import difference, equal, shape_of
-from memover.runtime.audit.places import Place
+from memover.runtime.audit.slots import Slot
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from memover.codec.envelope import Header
     from memover.engine.answers import Outcome
     from memover.engine.call import CachedCall
-    from memover.runtime.audit.places import Places
+    from memover.runtime.audit.slots import Slots
     from memover.runtime.counters import Counters
 else:
     asyncio = later(__name__, "asyncio")
 
-__all__ = ["GRACE_SECONDS", "Auditable", "Auditor", "Finding", "Hit"]
+__all__ = ["GRACE_SECONDS", "Auditable", "Auditor", "Finding", "ServedEntry"]
 
 GRACE_SECONDS = 1.0
 """For how long a difference may be an invalidation that is under way."""
@@ -53,7 +53,7 @@ GRACE_SECONDS = 1.0
 _NOT_CACHED: Any = NotCached  # a class, whatever it is to a type checker
 
 
-class Hit(NamedTuple):
+class ServedEntry(NamedTuple):
     """An entry that a call was answered from: its key, whole bytes and header, and the call as it was written."""
 
     key: str
@@ -81,8 +81,8 @@ class Auditable(Protocol):
     def encode(self, value: Any) -> bytes: ...
     def decode(self, payload: bytes | memoryview) -> Any: ...
     def load(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any: ...
-    def current(self, hit: Hit) -> Header | None: ...
-    def acurrent(self, hit: Hit) -> Awaitable[Header | None]: ...
+    def current(self, hit: ServedEntry) -> Header | None: ...
+    def acurrent(self, hit: ServedEntry) -> Awaitable[Header | None]: ...
     def emit(self, event: Event) -> object: ...
 
 
@@ -100,7 +100,7 @@ class Auditor:
     """Audits the hits of one function.
 
     * `share`: of the hits, 0 to 1.
-    * `places`: shared by the functions of a cache. `submit(run)` has `run` called in a thread of the background, and says
+    * `slots`: shared by the functions of a cache. `submit(run)` has `run` called in a thread of the background, and says
       whether there was room. `later(seconds, run)` has it called after so long, in a thread that must not be held up.
     * `chance`: a random number from 0 to below 1, for tests.
     """
@@ -110,7 +110,7 @@ class Auditor:
         function: Auditable,
         share: float,
         *,
-        places: Places,
+        slots: Slots,
         submit: Callable[[Callable[[], None]], bool],
         later: Callable[[float, Callable[[], float | None]], object],
         grace_seconds: float | None = None,
@@ -118,7 +118,7 @@ class Auditor:
     ) -> None:
         self.function = function
         self.share = share
-        self._places = places
+        self._slots = slots
         self._submit = submit
         self._later = later
         self._grace = GRACE_SECONDS if grace_seconds is None else grace_seconds
@@ -132,7 +132,7 @@ class Auditor:
         """Audit the hit that a call was answered from, if it is one of the share. A cached error is not audited."""
         sealed = outcome.sealed
         if self.chosen() and outcome.error is None and sealed is not None and sealed.header is not None:
-            hit = Hit(call.key.text, sealed.raw, sealed.header, call.args, call.kwargs)
+            hit = ServedEntry(call.key.text, sealed.raw, sealed.header, call.args, call.kwargs)
             if self.function.awaited:
                 self.audit_in_task(hit)
             else:
@@ -140,17 +140,17 @@ class Auditor:
 
     # -- threads -------------------------------------------------------------------------------------------------------
 
-    def audit_in_thread(self, hit: Hit) -> bool:
+    def audit_in_thread(self, hit: ServedEntry) -> bool:
         """Audit a hit of a plain function in the background; whether there was room. Returns at once, and raises nothing."""
-        place, begun = Place(), False
+        slot, begun = Slot(), False
         try:
-            begun = self._places.take(place) and self._submit(lambda: self._run(hit, place))
+            begun = self._slots.take(slot) and self._submit(lambda: self._run(hit, slot))
         finally:
             if not begun:
-                self._places.leave(place)
+                self._slots.leave(slot)
         return begun
 
-    def _run(self, hit: Hit, place: Place) -> None:
+    def _run(self, hit: ServedEntry, slot: Slot) -> None:
         waits = False
         try:
             if not self._same_call(hit):
@@ -167,19 +167,19 @@ class Auditor:
             if finding.agrees:
                 self._conclude(hit, finding)
                 return
-            closed = self._places.closed
-            self._later(self._grace, lambda: self._wake(hit, finding, closed, place))
+            closed = self._slots.closed
+            self._later(self._grace, lambda: self._wake(hit, finding, closed, slot))
             waits = True
         finally:
             if not waits:
-                self._places.leave(place)
+                self._slots.leave(slot)
 
-    def _wake(self, hit: Hit, finding: Finding, closed: int, place: Place) -> None:
+    def _wake(self, hit: ServedEntry, finding: Finding, closed: int, slot: Slot) -> None:
         # Reading is for the background: the thread that calls this has other things to do in time.
-        if closed != self._places.closed or not self._submit(lambda: self._confirm(hit, finding, place)):
-            self._places.leave(place)
+        if closed != self._slots.closed or not self._submit(lambda: self._confirm(hit, finding, slot)):
+            self._slots.leave(slot)
 
-    def _confirm(self, hit: Hit, finding: Finding, place: Place) -> None:
+    def _confirm(self, hit: ServedEntry, finding: Finding, slot: Slot) -> None:
         try:
             if self._still(hit, self.function.current(hit)):
                 self._conclude(hit, finding)
@@ -187,23 +187,23 @@ class Auditor:
             # A store that does not answer now cannot tell whether the entry was invalidated: no verdict.
             self._failed(hit, error, finding.load_time)
         finally:
-            self._places.leave(place)
+            self._slots.leave(slot)
 
     # -- asyncio -------------------------------------------------------------------------------------------------------
 
-    def audit_in_task(self, hit: Hit) -> bool:
+    def audit_in_task(self, hit: ServedEntry) -> bool:
         """Audit a hit of a coroutine function in a task of the running loop; whether there was room. Returns at once."""
-        place, begun = Place(), False
+        slot, begun = Slot(), False
         try:
-            if self._places.take(place):
-                self._places.occupy(place, asyncio.get_running_loop().create_task(self._arun(hit)))
+            if self._slots.take(slot):
+                self._slots.occupy(slot, asyncio.get_running_loop().create_task(self._arun(hit)))
                 begun = True
         finally:
             if not begun:
-                self._places.leave(place)
+                self._slots.leave(slot)
         return begun
 
-    async def _arun(self, hit: Hit) -> None:
+    async def _arun(self, hit: ServedEntry) -> None:
         if not self._same_call(hit):
             return
         began = monotonic()
@@ -216,9 +216,9 @@ class Auditor:
         if finding is None:
             return
         if not finding.agrees:
-            closed = self._places.closed
+            closed = self._slots.closed
             await asyncio.sleep(self._grace)
-            if closed != self._places.closed:
+            if closed != self._slots.closed:
                 return
             try:
                 if not self._still(hit, await self.function.acurrent(hit)):
@@ -230,13 +230,13 @@ class Auditor:
 
     # -- what both decide by --------------------------------------------------------------------------------------------
 
-    def _same_call(self, hit: Hit) -> bool:
+    def _same_call(self, hit: ServedEntry) -> bool:
         try:
             return self.function.key(hit.args, hit.kwargs) == hit.key
         except Exception:
             return False  # the caller made of its argument what is no key at all
 
-    def _compared(self, hit: Hit, result: Any, load_time: float) -> Finding | None:
+    def _compared(self, hit: ServedEntry, result: Any, load_time: float) -> Finding | None:
         """What comparing shows; None where there is nothing to compare."""
         function = self.function
         if isinstance(result, _NOT_CACHED):
@@ -256,7 +256,7 @@ class Auditor:
         return Finding(agrees, shape_of(served), shape_of(result), load_time, where)
 
     @staticmethod
-    def _still(hit: Hit, header: Header | None) -> bool:
+    def _still(hit: ServedEntry, header: Header | None) -> bool:
         """Whether the entry is the one that was served, and a call would be answered from it still."""
         return (
             header is not None
@@ -267,7 +267,7 @@ class Auditor:
             and wall() < hit.header.fresh_until
         )
 
-    def _conclude(self, hit: Hit, finding: Finding) -> None:
+    def _conclude(self, hit: ServedEntry, finding: Finding) -> None:
         counters = self.function.counters
         counters.audits += 1
         if not finding.agrees:
@@ -279,10 +279,10 @@ class Auditor:
             words.append(f"first difference at {finding.where}" if finding.where else "")
         self._emit(hit, finding.load_time, "; ".join(word for word in words if word))
 
-    def _failed(self, hit: Hit, error: Exception, load_time: float) -> None:
+    def _failed(self, hit: ServedEntry, error: Exception, load_time: float) -> None:
         self._emit(hit, load_time, "no verdict", error)
 
-    def _emit(self, hit: Hit, load_time: float, detail: str, error: Exception | None = None) -> None:
+    def _emit(self, hit: ServedEntry, load_time: float, detail: str, error: Exception | None = None) -> None:
         self.function.emit(
             Event(
                 "audit",

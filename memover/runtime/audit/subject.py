@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from memover.codec.envelope import Header
     from memover.engine.store import Seen
     from memover.model import Event, Key
-    from memover.runtime.audit.auditor import Hit
+    from memover.runtime.audit.auditor import ServedEntry
     from memover.runtime.function import Function
 
 __all__ = ["auditor_of"]
@@ -31,7 +31,7 @@ def auditor_of(function: Function) -> Auditor:
     return Auditor(
         _Subject(function),
         function.policy.audit,
-        places=state.audits,
+        slots=state.audits,
         submit=state.refreshes.submit,
         later=state.background.later,
     )
@@ -71,15 +71,15 @@ class _Subject:
         result = self._function.function(*args, **kwargs)
         return _evaluated(result) if self.awaited else evaluated(result)
 
-    def current(self, hit: Hit) -> Header | None:
+    def current(self, hit: ServedEntry) -> Header | None:
         key = self._key(hit)
         return self._judged(key, self._function.store.fetch(key))
 
-    async def acurrent(self, hit: Hit) -> Header | None:
+    async def acurrent(self, hit: ServedEntry) -> Header | None:
         key = self._key(hit)
         return self._judged(key, await self._function.store.afetch(key))
 
-    def _key(self, hit: Hit) -> Key:
+    def _key(self, hit: ServedEntry) -> Key:
         key: Key = self._lookup(*hit.args, **hit.kwargs)
         return key.asking(tuple(name for name, _ in hit.header.marks if not name.startswith(b"@")))
 

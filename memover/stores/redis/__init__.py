@@ -9,7 +9,7 @@ link                        exchanges with servers, for threads and for event lo
 journey, cluster            from commands to nodes: scripts; which node answers for a key, and what to do when that changes
 servers, visits             breakers, connections and failures of each server; what threads send to several
 url, opening                what a URL says; connections made by redis-py within a time limit
-faults                      which errors are the server's or the network's, and what each becomes
+failures                    which errors are the server's or the network's, and what each becomes
 resp, resp3                 bytes of commands and answers
 connection, pool            the connections of threads
 mux, loops                  the connections of event loops, shared by their tasks

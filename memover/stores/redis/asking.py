@@ -14,7 +14,7 @@ from memover.engine.store import TOKEN_MARGIN_MS
 from memover.engine.tokens import parse
 from memover.errors import StoreUnavailable
 from memover.keys.names import transient
-from memover.stores.redis.faults import translated
+from memover.stores.redis.failures import translated
 
 if TYPE_CHECKING:
     from memover.engine.steps import Flow, Link, Steps

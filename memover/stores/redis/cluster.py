@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MasterDownError, MovedError
 
 from memover.errors import StoreTimeout, StoreUnavailable, raised_by_handler
-from memover.stores.redis.faults import lost, translated
+from memover.stores.redis.failures import lost, translated
 
 if TYPE_CHECKING:
     from memover.stores.redis.url import Node

@@ -30,7 +30,7 @@ from memover.keys.shards import (
 )
 from memover.stores.redis import scripts
 from memover.stores.redis.asking import Command, Large, call, margin, side_by_side
-from memover.stores.redis.faults import translated
+from memover.stores.redis.failures import translated
 from memover.stores.redis.invalidations import InvalidationCommands
 from memover.stores.redis.limits import LARGE_BYTES
 from memover.stores.redis.resp import pack

@@ -19,7 +19,7 @@ from memover.clocks import monotonic
 from memover.engine.store import TOKEN_MARGIN_MS
 from memover.stores.redis import scripts
 from memover.stores.redis.asking import Command, call
-from memover.stores.redis.faults import translated
+from memover.stores.redis.failures import translated
 from memover.stores.redis.resp import NOT_ENOUGH, pack
 from memover.stores.redis.resp3 import Push, Reader3
 

@@ -16,7 +16,7 @@ from memover.engine.store import Replicated
 from memover.keys.shards import GRAINS, may_have_shards, nonce_of, registered, registry_key, shards
 from memover.stores.redis import scripts
 from memover.stores.redis.asking import Command, Commands, call, margin
-from memover.stores.redis.faults import translated
+from memover.stores.redis.failures import translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

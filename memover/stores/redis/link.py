@@ -21,7 +21,7 @@ from memover.loops import in_thread
 from memover.model import MISSING
 from memover.stores.redis.asking import KnownScripts
 from memover.stores.redis.connection import WHOLE_BYTES
-from memover.stores.redis.faults import FAULTS, ValueFault, last_word, lost, translated, transport_error
+from memover.stores.redis.failures import TRANSPORT_ERRORS, ValueFault, last_word, lost, translated, transport_error
 from memover.stores.redis.journey import journey, routed
 from memover.stores.redis.limits import FLOOR_BYTES, LARGE_BYTES
 from memover.stores.redis.mux import Lost
@@ -151,7 +151,7 @@ class RedisLink:
             pool.settle(seconds)
         except StoreError:
             pass  # `posted` has been called with it
-        except FAULTS as error:
+        except TRANSPORT_ERRORS as error:
             self.servers.failed(None, error)
 
     def exchange(self, step: Any) -> list[Any]:
@@ -284,7 +284,7 @@ class RedisLink:
                         node, ValueFault(f"{len(packed)} bytes were not taken: {error}")
                     ) from None
                 raise self.servers.failed(node, error) from None
-            except FAULTS as error:
+            except TRANSPORT_ERRORS as error:
                 if large and lane is not home.lane(node, True, False):
                     continue  # the server gives no second connection
                 raise self.servers.failed(node, error) from None

@@ -27,7 +27,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 
 from memover.clocks import monotonic
 from memover.errors import raised_by_handler
-from memover.stores.redis.faults import ValueFault
+from memover.stores.redis.failures import ValueFault
 from memover.stores.redis.limits import FLOOR_BYTES, FLOOR_COMMANDS
 from memover.stores.redis.resp import NOT_ENOUGH, new_reader
 

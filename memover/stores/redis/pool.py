@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from memover.clocks import monotonic
 from memover.errors import raised_beneath, raised_by_handler
 from memover.stores.redis.connection import Connection
-from memover.stores.redis.faults import ValueFault, exhausted, last_word, lost, timely
+from memover.stores.redis.failures import ValueFault, exhausted, last_word, lost, timely
 from memover.stores.redis.limits import FLOOR_BYTES
 from memover.stores.redis.opening import Crowded, Opening
 

@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, ResponseError
 
 from memover.clocks import monotonic
-from memover.stores.redis.faults import translated
+from memover.stores.redis.failures import translated
 from memover.stores.redis.limits import Limits
 from memover.stores.redis.store import RedisStore
 from memover.stores.redis.url import parse_url

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import ReadOnlyError
 
 from memover.stores.redis.cluster import Topology
-from memover.stores.redis.faults import ValueFault, translated
+from memover.stores.redis.failures import ValueFault, translated
 from memover.stores.redis.loops import Homes
 from memover.stores.redis.opening import Opener, check_options
 from memover.stores.redis.pool import Pool

@@ -9,7 +9,7 @@ from memover.model import MISSING
 from memover.stores.redis.asking import Command, Large
 from memover.stores.redis.commands import RedisCommands
 from memover.stores.redis.direct import Direct
-from memover.stores.redis.faults import lost, transport_error
+from memover.stores.redis.failures import lost, transport_error
 from memover.stores.redis.feed import RedisFeed
 from memover.stores.redis.keyvalue import KeyValueCommands
 from memover.stores.redis.link import RedisLink

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic
 from memover.errors import StoreError
-from memover.stores.redis.faults import FAULTS
+from memover.stores.redis.failures import TRANSPORT_ERRORS
 from memover.stores.redis.resp import pack_all
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _begin(servers: Servers, visit: Visit, urgent: bool, once: bool) -> None:
         pool.begin(visit, urgent, once)
     except StoreError as error:
         visit.connection, visit.error = None, error
-    except FAULTS as error:
+    except TRANSPORT_ERRORS as error:
         visit.connection, visit.error = None, servers.failed(visit.node, error)
 
 
@@ -83,7 +83,7 @@ def _finish(servers: Servers, visit: Visit, urgent: bool, once: bool) -> list[An
     except StoreError as error:
         visit.connection = None
         return [error] * visit.count
-    except FAULTS as error:
+    except TRANSPORT_ERRORS as error:
         visit.connection = None
         return [servers.failed(visit.node, error)] * visit.count
     servers.answered(pool.breaker, visit.node, answers)

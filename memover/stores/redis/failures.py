@@ -12,9 +12,18 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 
-__all__ = ["FAULTS", "ValueFault", "exhausted", "last_word", "lost", "timely", "translated", "transport_error"]
+__all__ = [
+    "TRANSPORT_ERRORS",
+    "ValueFault",
+    "exhausted",
+    "last_word",
+    "lost",
+    "timely",
+    "translated",
+    "transport_error",
+]
 
-FAULTS = (RedisError, OSError)
+TRANSPORT_ERRORS = (RedisError, OSError)
 """What is the transport's fault, or the server's."""
 
 
@@ -56,7 +65,7 @@ def timely(error: Exception) -> Exception:
 
 def transport_error(error: BaseException) -> Exception | None:
     """The error if it is the transport's or the server's; None if it comes from outside and has to go on (P17)."""
-    return timely(error) if isinstance(error, FAULTS) else None
+    return timely(error) if isinstance(error, TRANSPORT_ERRORS) else None
 
 
 def last_word(answer: Exception) -> bool:

@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Place", "Places"]
+__all__ = ["Slot", "Slots"]
 
-_PLACES = 2
+_SLOTS = 2
 
 
-class Place:
+class Slot:
     """Room for one audit: taken for as long as the audit, or whatever will begin it, holds on to it."""
 
     __slots__ = ("__weakref__",)
 
 
-class Places:
-    """How many audits of one cache run at a time; what finds no place is not audited.
+class Slots:
+    """How many audits of one cache run at a time; what finds no slot is not audited.
 
-    No lock, so that an exception from outside (P17) leaves none held: each step is one operation of a dict, and a place whose
+    No lock, so that an exception from outside (P17) leaves none held: each step is one operation of a dict, and a slot whose
     audit was cut short before it could give it back is found to be gone. Two audits that begin at the same moment may both find
-    the last place; then there is one more for a while.
+    the last slot; then there is one more for a while.
     """
 
-    def __init__(self, number: int = _PLACES) -> None:
+    def __init__(self, number: int = _SLOTS) -> None:
         self.number = number
         self.closed = 0
         """How often the cache was closed: an audit that began before that reads nothing more."""
@@ -35,32 +35,32 @@ class Places:
 
     def after_fork(self) -> None:
         """The child has none of the parent's threads."""
-        self._taken: dict[int, tuple[weakref.ref[Place], asyncio.Task[None] | None]] = {}
+        self._taken: dict[int, tuple[weakref.ref[Slot], asyncio.Task[None] | None]] = {}
 
     def __len__(self) -> int:
         self._sweep()
         return len(self._taken)
 
-    def take(self, place: Place) -> bool:
-        """Whether there is room; `place` is then taken."""
+    def take(self, slot: Slot) -> bool:
+        """Whether there is room; `slot` is then taken."""
         if len(self._taken) >= self.number and len(self) >= self.number:
             return False
-        self._taken[id(place)] = (weakref.ref(place), None)
+        self._taken[id(slot)] = (weakref.ref(slot), None)
         return True
 
-    def occupy(self, place: Place, task: asyncio.Task[None]) -> None:
-        """Have a place that was taken keep the task that audits there, until it ends or its event loop is closed."""
-        self._taken[id(place)] = (weakref.ref(place), task)
-        task.add_done_callback(lambda _: self.leave(place))
+    def occupy(self, slot: Slot, task: asyncio.Task[None]) -> None:
+        """Have a slot that was taken keep the task that audits there, until it ends or its event loop is closed."""
+        self._taken[id(slot)] = (weakref.ref(slot), task)
+        task.add_done_callback(lambda _: self.leave(slot))
 
-    def leave(self, place: Place) -> None:
-        """Give a place back, if it is taken. May be repeated."""
-        self._taken.pop(id(place), None)
+    def leave(self, slot: Slot) -> None:
+        """Give a slot back, if it is taken. May be repeated."""
+        self._taken.pop(id(slot), None)
 
     def _sweep(self) -> None:
-        for number, (place, task) in list(self._taken.items()):
+        for number, (slot, task) in list(self._taken.items()):
             if task is not None and task.get_loop().is_closed():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # nobody can run it to its end
                 self._taken.pop(number, None)
-            elif place() is None:
+            elif slot() is None:
                 self._taken.pop(number, None)
