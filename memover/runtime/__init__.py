@@ -1,7 +1,8 @@
 """What runs in a process: flows, the user's functions, and what is remembered of both.
 
 A call, from the shortest way to the longest:
-    bare            a hit: one read, one judgement · direct: a plain miss · near: the tier before the store
+    bare, hot       a hit: one read, one judgement; the call made for one function, before a tier in this process
+    near, direct    the tier before the store; a plain miss
     hit             what follows when those do not serve · loading: the user's function · results: what it returned
     entries         results to entries and back · guard: entries of another shape · upgrades: entries of older versions
     batch, bulk     many calls together; what a bulk loader answered · progress: the bar over them

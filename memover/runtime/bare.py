@@ -4,52 +4,20 @@ Both ways to a hit are here, and `engine.load.get` says the same as a flow; a te
 
 * `cached_call` and `acached_call` take any call: arguments to key, this process's tier (a memory store, or a near cache),
   then one read of the store, judged and decoded. What is not served goes on in `hit`.
-* `hot_call` is made for one function, when its tier has answered for the first time, and is then the decorated object's own
+* `hot.hot_call` is made for one function, when its tier has answered for the first time, and is then the decorated object's own
   `__call__`. It has the function's parameters, and a dictionary from arguments to items of the tier. It asks what a hit must
   ask, in one frame, and leaves everything else to the calls above.
-
-What the source of `hot_call` comes to for `def price(sku, count=1)` on a memory store:
-
-    def price(sku, count=default1):
-        nonlocal hits
-        if observers.busy or (under_way and inside() is not None): return general(function, lookup, (sku, count), {})
-        try:
-            item = known[type(sku)][type(count)][sku, count]
-            if item.batch.generation is tokens[name] and time.time() < item:
-                value = item.value
-                if value is not MISSING:
-                    item.visited = True
-                    hits += 1
-                    return value
-            else: item = None
-        except (KeyError, TypeError) as error:                   # TypeError: what cannot be hashed
-            if error.__traceback__.tb_next is not None and from_outside(error): raise
-            item = None
-        if item is not None:
-            value = serve(item)                                  # a copy, or MISSING
-            if value is not MISSING:
-                hits += 1
-                return value
-        key = lookup(sku, count)
-        item = find(key)
-        if item is not None: keep((type(sku), type(count)), (sku, count), (sku, count), item)
-        return answer(key, (sku, count), {})
-
-`known` is held to the items by what ends them: an item that left its tier, or whose token moved, does not stand.
 """
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from operator import methodcaller
 from time import perf_counter
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.clocks import boottime, real, wall
 from memover.codec.envelope import read_header, read_plain
-from memover.codec.faults import from_outside
 from memover.engine.answers import Reading
 from memover.engine.judge import FRESH, FRESH_SOURCE, is_fresh, judge
 from memover.errors import DamagedEntry, StoreError
@@ -57,6 +25,7 @@ from memover.model import MISSING
 from memover.runtime.dependencies import INSIDE, UNDER_WAY
 from memover.runtime.direct import direct_miss
 from memover.runtime.hit import aabsent, absent, ageneral, general, inside_a_load, settled
+from memover.runtime.hot import hot_call
 from memover.runtime.near import fill, made, standing, ticket_of
 from memover.runtime.stepwise import Stepwise
 
@@ -69,10 +38,10 @@ if TYPE_CHECKING:
     from memover.runtime.function import Function
     from memover.stores.near import Ticket
 
-__all__ = ["acached_call", "cached_call", "hot_call"]
+__all__ = ["acached_call", "cached_call"]
 
 
-class Tier(NamedTuple):
+class FunctionTier(NamedTuple):
     """How the calls of one function ask this process's tier, and the source of what `hot_call` asks of an item.
 
     `find(key)` returns an item that stands, `serve(item)` what a caller gets of it or MISSING. `kept(item)` says whether what
@@ -92,13 +61,13 @@ def fresh(generation: str, token: str, fresh_until: str, now: str = "{p}time.tim
     return FRESH_SOURCE.format(generation=generation, token=token, now=now, fresh_until=fresh_until)
 
 
-def tier_of(function: Function) -> Tier | None:
+def tier_of(function: Function) -> FunctionTier | None:
     """The tier of a function, None where every call goes to the store."""
     memory, near = function.state.memory, function.near
     if near is not None:
         # In the round in which it was found to stand no token has moved. One clock is asked for its end and for the fence.
         stands = fresh("{p}item.round", "{p}tier.round", "{p}item.until", now="({p}now := {p}boottime())")
-        return Tier(
+        return FunctionTier(
             partial(standing, function),
             partial(made, function),
             lambda item: not item.versions,
@@ -111,7 +80,7 @@ def tier_of(function: Function) -> Tier | None:
         return None
     name, tokens = function.generation_name, memory.tokens
     stands = fresh("{p}item.batch.generation", "{p}tokens[{p}name]", "{p}item")  # an item is its own fresh_until
-    return Tier(
+    return FunctionTier(
         lambda key: memory.standing(key.text, name, function.fingerprint),
         methodcaller("serve"),
         lambda item: True,
@@ -125,7 +94,7 @@ def tier_of(function: Function) -> Tier | None:
 class Bare:
     """What the calls of a `def` and of an `async def` function share: the tier before the store, and what a read comes to."""
 
-    def __init__(self, function: Function, tier: Tier | None, warmed: Callable[[], None]) -> None:
+    def __init__(self, function: Function, tier: FunctionTier | None, warmed: Callable[[], None]) -> None:
         self.function = function
         self.tier = tier
         self.memory = function.state.memory if function.simple else None
@@ -294,99 +263,4 @@ def acached_call(
         value = served(key, seen, forgotten, ticket)
         return value if value is not MISSING else await aabsent(function, key, args, kwargs, None, seen, began)
 
-    return call
-
-
-# -- the call that is made for one function ------------------------------------------------------------------------------
-
-
-INSIDE_A_LOAD = (
-    "    {p}load = {p}nested({args}, {kwargs})",
-    "    if {p}load is not None:",
-    "        {p}stepwise, {p}this, {p}began = {p}load",
-    "        try:",
-    "            while ({p}step := {p}stepwise.advance()) is not None:",
-    "                try: {p}stepwise.answer = {p}step.function(*{p}step.args, **{p}step.kwargs)",
-    "                except {p}BaseException as {p}error: {p}stepwise.error = {p}error",
-    "        finally: {p}stepwise.end()",
-    "        return {p}settled({p}stepwise.done, {p}this, {p}began)",
-)
-"""The source of a call inside a load: `Stepwise` says the form."""
-
-
-def hot_call(
-    function: Function,
-    lookup: Callable[..., Key],
-    tier: Tier,
-    whole: Callable[..., Any],
-    answer: Callable[..., Any],
-    nested: Callable[..., Any] | None,
-) -> Callable[..., Any] | None:
-    """The call of one function with its own parameters; see the module's head. None where none can be made: what is written
-    by position and what by name must mean the same to the function, and to everybody who is shown the call.
-
-    `nested(args, kwargs)` begins a call inside a load, which is run in the frame of the call itself; None: it is awaited."""
-    awaited = nested is None
-    binding, policy, function_itself = function.binding, function.policy, function.function
-    shown = callable(policy.ttl) or policy.cache_if is not None or function.tags.late or function.tags.early
-    if shown or function.whole or type(function_itself) is not FunctionType or hasattr(function_itself, "__wrapped__"):
-        return None
-    wait = "await " if awaited else ""
-    find, kept, counters = tier.find, tier.kept, function.counters
-
-    def found(key: Key) -> Any:
-        item = find(key)
-        return item if item is not None and kept(item) else None
-
-    made = binding.hot(
-        [
-            f"if {tier.pausing}:",
-            *(() if awaited else INSIDE_A_LOAD),
-            f"    return {wait}{{p}}whole({{p}}function, {{p}}lookup, {{args}}, {{kwargs}})",
-            "try:",
-            "    {p}item = {known}",
-            f"    if {tier.stands}:",
-            "        {p}value = {p}item.value",
-            "        if {p}value is not {p}MISSING:",
-            "            {p}item.visited = True",
-            "            {p}hits += 1",
-            "            return {p}value",
-            "    else: {p}item = None",
-            "except ({p}KeyError, {p}TypeError) as {p}error:",
-            "    if {p}error.__traceback__.tb_next is not None and {p}from_outside({p}error): raise",
-            "    {p}item = None",
-            "if {p}item is not None:",
-            "    {p}value = {p}serve({p}item)",
-            "    if {p}value is not {p}MISSING:",
-            "        {p}hits += 1",
-            "        return {p}value",
-            "{p}key = {p}lookup({call})",
-            "{p}item = {p}find({p}key)",
-            "if {p}item is not None: {keep}",
-            f"return {wait}{{p}}answer({{p}}key, {{args}}, {{kwargs}})",
-        ],
-        awaited=awaited,
-        names={
-            "observers": function.observers,
-            "inside": INSIDE.get,
-            "under_way": UNDER_WAY,
-            "whole": whole,
-            "nested": nested,
-            "settled": settled,
-            "BaseException": BaseException,
-            "function": function,
-            "lookup": lookup,
-            "time": time,
-            "MISSING": MISSING,
-            "from_outside": from_outside,
-            "serve": tier.serve,
-            "find": found,
-            "answer": answer,
-            **tier.names,
-        },
-    )
-    if made is None:
-        return None
-    call, hits = made
-    counters.also(hits, near=tier.near)
     return call

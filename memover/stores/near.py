@@ -17,7 +17,7 @@ tokens alone decide, and there is no log of single invalidations that could have
 namespace's calls, which then go to the store once more.
 
 `moved`, `end_reading` and hits take no lock. Filling holds the latch. Which item leaves when there is no room, `sieve` says. An
-item that has left is dead, as one whose token moved: the calls that `runtime.bare` makes refer to items too.
+item that has left is dead, as one whose token moved: the calls that `runtime.hot` makes refer to items too.
 """
 
 from __future__ import annotations

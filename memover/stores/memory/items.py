@@ -1,7 +1,7 @@
 """An entry as the memory store keeps it: with its bytes, or without them where they can be made again.
 
 An item is immutable but for what counts its uses; a changed entry is a new item. One that has left the store is dead
-(`Slim.end`): whoever still refers to it, as the calls that `runtime.bare` makes do, serves it no more.
+(`Slim.end`): whoever still refers to it, as the calls that `runtime.hot` makes do, serves it no more.
 """
 
 from __future__ import annotations
