@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import itertools
 import json
 import mmap
 import os
@@ -19,55 +18,22 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from memover.cache import Cache
 from memover.errors import InvalidationFailed
+from memover.testing.functions import MARK, NAMESPACES, Answer, Functions, SourceDown
 from memover.testing.history import Failure, Invalidation, Read
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["FEATURES", "NAMESPACES", "main"]
+__all__ = ["main"]
 
-NAMESPACES = ("threads", "tasks")
-"""The namespace of the `def` function, and of the `async def` one. Each has `keys` sources of its own.
-
-For each there is a second function that calls the first, `through-...`: what it has cached of the first is
-invalidated with it (P11). The second of them carries a tag for each source."""
 KINDS = ("write", "key", "namespace", "other-namespace", "tag")
 """What a change is; a `write` invalidates nothing."""
 
-FEATURES = (
-    "late-tags",
-    "batches",
-    "bulk-loaders",
-    "errors",
-    "failures",
-    "max-age",
-    "refreshes",
-    "peeks",
-    "soft",
-    "upgrades",
-)
-"""What callers and functions do besides, by name; options that are plain data go in `function_options`.
-
-late-tags: the first function has its tags from its result; batches: `map`; bulk-loaders: a `batch_load` function;
-errors: a fifth of the loads raise an exception that is cached; failures: a tenth raise one that is not (it is no reading);
-max-age, refreshes, peeks: those helpers; soft: some invalidations are soft ones, which bound nothing; upgrades: processes
-with odd numbers run version 2, which takes over the entries of version 1."""
-
 FLUSH_SECONDS = 0.05
-_MARK: ContextVar[dict[int, tuple[str, int]]] = ContextVar("memover-history-mark")
-
-
-class Answer(Exception):
-    """A reading that is raised: what the source held, the load it came from, and the source."""
-
-
-class SourceDown(Exception):
-    """A load that failed."""
 
 
 class Sources:
@@ -100,91 +66,8 @@ class Callers:
         self.records: deque[Any] = deque()
         self.stopping = threading.Event()
         self.cache = Cache(told["url"], prefix=told["prefix"], **told["options"])
-        self._serial = itertools.count()
         self.features: frozenset[str] = frozenset(told["features"])
-        options: dict[str, Any] = dict(told["function_options"])
-        if "errors" in self.features:
-            options["cache_errors"] = (Answer,)
-        newer = self.newer = "upgrades" in self.features and self.index % 2 == 1
-        if newer:
-            options["version"] = 2
-        self.versions = (1, 2) if "upgrades" in self.features else (1,)
-        late: dict[str, Any] = {}
-        if "late-tags" in self.features:
-            late["tags"] = (lambda call, result: [f"source:{call.arguments['key']}"],)
-
-        @self.cache.versioned(namespace=NAMESPACES[0], **late, **options)
-        def by_thread(key: int) -> list[Any]:
-            load = self._begin(key)
-            time.sleep(self._nap())
-            value = self.sources[key]
-            time.sleep(self._nap())
-            return self._loaded(key, value, load, self.newer)
-
-        @self.cache.versioned(namespace=f"through-{NAMESPACES[0]}", **options)
-        def through_thread(key: int) -> list[Any]:
-            value = by_thread(key)
-            time.sleep(self._nap())
-            return list(value)
-
-        @self.cache.versioned(namespace=NAMESPACES[1], tags=("source:{key}",), **options)
-        async def by_task(key: int) -> list[Any]:
-            load = self._begin(key)
-            await asyncio.sleep(self._nap())
-            value = self.sources[key]
-            await asyncio.sleep(self._nap())
-            return self._loaded(key, value, load, self.newer)
-
-        @self.cache.versioned(namespace=f"through-{NAMESPACES[1]}", **options)
-        async def through_task(key: int) -> list[Any]:
-            value = await by_task(key)
-            await asyncio.sleep(self._nap())
-            return list(value)
-
-        self.functions = (by_thread, by_task, through_thread, through_task)
-        if "bulk-loaders" in self.features:
-
-            @by_thread.batch_load
-            def many_by_thread(calls: Any) -> list[Any]:
-                loads = [self._begin(call.arguments["key"]) for call in calls]
-                time.sleep(self._nap())
-                values = [self.sources[call.arguments["key"]] for call in calls]
-                time.sleep(self._nap())
-                return [[value, load, *[2] * self.newer] for value, load in zip(values, loads)]
-
-            @by_task.batch_load
-            async def many_by_task(calls: Any) -> list[Any]:
-                loads = [self._begin(call.arguments["key"]) for call in calls]
-                await asyncio.sleep(self._nap())
-                values = [self.sources[call.arguments["key"]] for call in calls]
-                await asyncio.sleep(self._nap())
-                return [[value, load, *[2] * self.newer] for value, load in zip(values, loads)]
-
-        if newer:
-            for function in self.functions:
-                function.upgrade(from_version=1)(lambda old: [*old[:2], 2])
-
-    # -- the sources, as the functions see them ---------------------------------------------------------------------
-
-    def _begin(self, key: int) -> str:
-        load = f"{os.getpid()}.{next(self._serial)}"
-        mark = _MARK.get(None)
-        if mark is not None:
-            mark[key] = (load, time.monotonic_ns())
-        return load
-
-    def _loaded(self, key: int, value: int, load: str, newer: bool) -> list[Any]:
-        chance = random.random()
-        if "errors" in self.features and chance < 0.2:
-            raise Answer(value, load, key)
-        if "failures" in self.features and chance > 0.9:
-            raise SourceDown
-        return [value, load, *[2] * newer]
-
-    def _nap(self) -> float:
-        chance = random.random()
-        slowest: float = self.told["slowest_load"]
-        return 0.0 if chance < 0.5 else slowest * random.random() * (0.05 if chance < 0.9 else 1.0)
+        self.functions = Functions(told, self.cache, self.sources)
 
     # -- one step of a client ---------------------------------------------------------------------------------------
 
@@ -260,7 +143,7 @@ class Callers:
     def turns(self, client: int, home: int) -> Generator[Any, Any, None]:
         """What a client does, turn by turn: it yields what each helper returned, and is sent the result of that."""
         rng = random.Random(f"{self.seed}-{self.index}-{client}")
-        function, through = self.functions[home], self.functions[2 + home]
+        function, through = self.functions.all[home], self.functions.all[2 + home]
         namespace = (self.cache.invalidate_namespace, self.cache.ainvalidate_namespace)[home]
         tags = (self.cache.invalidate_tags, self.cache.ainvalidate_tags)[home]
         sleep = (time.sleep, asyncio.sleep)[home]
@@ -274,7 +157,7 @@ class Callers:
                     yield function.invalidate_all(soft=True)
                 elif kind == "key":
                     # The older version first: an upgrade that has read it is refused by the second.
-                    for version in self.versions:
+                    for version in self.functions.versions:
                         yield function.at(version).invalidate(key)
                 elif kind == "namespace":
                     yield function.invalidate_all()
@@ -295,7 +178,7 @@ class Callers:
     ) -> Generator[Any, Any, None]:
         """One reading, and the record of it."""
         mark: dict[int, Any] = {}
-        _MARK.set(mark)
+        MARK.set(mark)
         way, keys, max_age = self.way(rng, kind, key)
         results: list[Any]
         try:
@@ -356,8 +239,8 @@ class Callers:
         while any(thread.is_alive() for thread in threads):
             time.sleep(FLUSH_SECONDS)
             self.flush(self.told["records"])
-        self.records.extend(function.cache_info().store_errors for function in self.functions)
-        self.records.append(("near-hits", sum(function.cache_info().near_hits for function in self.functions)))
+        self.records.extend(function.cache_info().store_errors for function in self.functions.all)
+        self.records.append(("near-hits", sum(function.cache_info().near_hits for function in self.functions.all)))
         self.records.append(list(self.cache._state.witness._seen))
         self.flush(self.told["records"])
 

@@ -23,9 +23,9 @@ from memover.cache import Cache
 from memover.errors import ConfigurationError, MemoverError, StoreError
 from memover.keys.names import generation_key
 from memover.runtime.run import run
+from memover.testing.functions import FEATURES, NAMESPACES
 from memover.testing.history import Failure, Invalidation, Read, Report
 from memover.testing.rules import RULES, judge_history
-from memover.testing.worker import FEATURES, NAMESPACES
 
 if TYPE_CHECKING:
     from types import TracebackType
