@@ -20,6 +20,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from memover.codec.envelope import payload_of
+from memover.errors import DamagedEntry, raised_by_handler
 from memover.model import MISSING
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ __all__ = [
     "Seen",
     "SeenMany",
     "TOKEN_MARGIN_MS",
+    "incremented",
     "names_of",
     "Stamp",
     "Store",
@@ -159,6 +162,19 @@ INTEGER = "mv-int"
 """The codec of plain integers: decimal digits with an optional minus, which a script can count up."""
 INTEGER_LIMIT = 1 << 53
 """Plain integers are smaller than this in magnitude: what a double, Lua's only number, counts exactly."""
+
+
+def incremented(raw: bytes, header: Header, delta: int) -> int | None:
+    """A stored plain integer with `delta` added. False: the entry holds none, or the sum is not one; None: it is damaged."""
+    if header.codec != INTEGER:
+        return False
+    try:
+        value = int(bytes(payload_of(raw, header))) + delta
+    except (DamagedEntry, ValueError) as error:
+        if raised_by_handler(error):
+            raise
+        return None
+    return value if -INTEGER_LIMIT < value < INTEGER_LIMIT else False
 
 
 class KeyValueStore(Protocol):

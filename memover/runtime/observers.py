@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.later import later
 
@@ -24,6 +24,8 @@ else:
 __all__ = ["Observers"]
 
 logger = logging.getLogger("memover")
+
+T = TypeVar("T")
 
 
 class Observers:
@@ -65,25 +67,19 @@ class Observers:
 
     def disable(self) -> Callable[[], None]:
         """Turn caching off in this context; the answer turns it on again."""
-        token = self._disabled.set(True)
-        self._enter(1)
-
-        def undo() -> None:
-            try:
-                self._disabled.reset(token)
-            finally:
-                self._enter(-1)  # also where it is undone in another context, which cannot reset it
-
-        return undo
+        return self._set(self._disabled, True)
 
     def record(self, into: list[Event]) -> Callable[[], None]:
         """Append the lookups of this context to a list; the answer ends it."""
-        token = self._recorders.set((*self._recorders.get(), into))
+        return self._set(self._recorders, (*self._recorders.get(), into))
+
+    def _set(self, variable: ContextVar[T], value: T) -> Callable[[], None]:
+        token = variable.set(value)
         self._enter(1)
 
         def undo() -> None:
             try:
-                self._recorders.reset(token)
+                variable.reset(token)
             finally:
                 self._enter(-1)  # also where it is undone in another context, which cannot reset it
 

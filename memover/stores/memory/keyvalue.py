@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from memover.codec.envelope import KIND_KEY_VALUE, Header, payload_of, read_header, rewritten
+from memover.codec.envelope import KIND_KEY_VALUE, Header, read_header, rewritten
 from memover.engine.judge import is_fresh
-from memover.engine.store import INTEGER, INTEGER_LIMIT, Change, Parcel, Stamp
-from memover.errors import DamagedEntry, raised_by_handler
+from memover.engine.store import Change, Parcel, Stamp, incremented
+from memover.errors import DamagedEntry
 from memover.model import MISSING
 from memover.stores.memory.entries import MemoryEntries, immediate, limit
 from memover.stores.memory.items import Item, Slim
@@ -54,16 +54,9 @@ class MemoryKeyValues(MemoryEntries):
                 if found is None:
                     return Change(False, generation)
                 old, raw, header = found
-                if header.codec != INTEGER:
-                    return Change(False, generation, False)
-                try:
-                    value = int(bytes(payload_of(raw, header))) + delta
-                except (DamagedEntry, ValueError) as error:
-                    if raised_by_handler(error):
-                        raise
-                    return Change(False, generation)
-                if not -INTEGER_LIMIT < value < INTEGER_LIMIT:
-                    return Change(False, generation, False)
+                value = incremented(raw, header, delta)
+                if value is None or value is False:
+                    return Change(False, generation, value)
                 item = self._item(key, rewritten(raw, header, payload=b"%d" % value), value, ends=old.ends)
                 if entries == self._latch.entries:
                     self._place(key.text, item)

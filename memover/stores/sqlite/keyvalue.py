@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from memover.clocks import monotonic
-from memover.codec.envelope import KIND_KEY_VALUE, payload_of, read_header, rewritten
+from memover.codec.envelope import KIND_KEY_VALUE, read_header, rewritten
 from memover.engine.judge import is_fresh
-from memover.engine.store import INTEGER, INTEGER_LIMIT, TOKEN_MARGIN_MS, Change
-from memover.errors import DamagedEntry, StoreTimeout, raised_by_handler
+from memover.engine.store import TOKEN_MARGIN_MS, Change, incremented
+from memover.errors import DamagedEntry, StoreTimeout
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.schema import FOREVER
@@ -167,16 +167,9 @@ class SqliteKeyValues:
             found = self._find(key, generation, now, deadline)
             if found.raw is None or found.header is None:
                 return Change(False, generation)
-            if found.header.codec != INTEGER:
-                return Change(False, generation, False)
-            try:
-                value = int(bytes(payload_of(found.raw, found.header))) + delta
-            except (DamagedEntry, ValueError) as error:
-                if raised_by_handler(error):
-                    raise
-                return Change(False, generation)
-            if not -INTEGER_LIMIT < value < INTEGER_LIMIT:
-                return Change(False, generation, False)
+            value = incremented(found.raw, found.header, delta)
+            if value is None or value is False:
+                return Change(False, generation, value)
             changed = rewritten(found.raw, found.header, payload=b"%d" % value)
             if self._change(key, found, changed, None, stamp, generation, deadline):
                 return Change(True, generation, value)
