@@ -138,7 +138,7 @@ def _against(project: Project, targets: Sequence[str], revision: str) -> list[Fi
     return advised(project, _to_let_through(project, seen, told), current, targets)
 
 
-def _to_let_through(project: Project, seen: Survey, findings: Sequence[Finding]) -> list[Finding]:
+def _to_let_through(project: Project, seen: FoundFunctions, findings: Sequence[Finding]) -> list[Finding]:
     """The findings, each with a way to let it through that works: an exception is written into a lock that has the finding
     too; without one a comment does it."""
     lock = project.lock()

@@ -15,6 +15,7 @@ What is kept:
     state           for a cache · function: for a function on it · names: its names in the store
     flights         loads that several callers share · tasks: those of event loops · renewal: the leases that are held
     dependencies    what a load uses · last_answers: for an outage · recent: a dict of limited size
+    footprint       the memory that a value takes
     background      what runs behind the callers · heart: the heartbeat of a near tier · nonce: names of leases and bumps
 
 What is seen:
