@@ -40,7 +40,7 @@ ELSEWHERE = {
     "runtime/background.py": "_run_first _serve submit",
     "runtime/audit/differences.py": "equal",
     "runtime/heart.py": "_work",
-    "runtime/renewal.py": "_look _some_to_release",
+    "runtime/renewal.py": "_look _release _some_to_release",
     "runtime/state.py": "attempt",
     "stores/redis/loops.py": "_left",
     "stores/redis/resp3.py": "_parse",
