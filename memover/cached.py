@@ -128,7 +128,7 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
         a terminal and in a notebook, with tqdm or rich (one of them must be installed). Every call is answered and stored
         before the first error, in the order of the calls, is raised; `return_exceptions=True` returns errors in place
         instead. A batch is not a snapshot: entries are read together, but each was loaded when it was."""
-        calls: list[CallArguments] = [(self._self_whole(args), {}) for args in zip(*iterables)]
+        calls = self._self_calls(zip(*iterables))
         with progress_of(progress, self._self_definition.policy.namespace, calls) as advance:
             outcomes = self._self_answered(calls, concurrency, advance, True)
         return batch_values(outcomes, return_exceptions)
@@ -140,8 +140,9 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
         as events. `progress` as for `map`."""
         counts = Warmed(0, 0, 0)
         with progress_of(progress, self._self_definition.policy.namespace, iterable) as advance:
-            for chunk in chunks(self._self_calls(iterable)):
-                counts = counts.plus(self._self_answered(chunk, concurrency, advance, False))
+            for chunk in chunks(iterable):
+                calls = self._self_calls(chunk)
+                counts = counts.plus(self._self_answered(calls, concurrency, advance, False))
         return counts
 
     def _self_answered(
@@ -263,7 +264,7 @@ class AsyncCachedFunction(FunctionProxy, Generic[P, R]):
         return_exceptions: bool = False,
     ) -> list[Any]:
         """As `CachedFunction.map`; misses are loaded in `concurrency` tasks at a time."""
-        calls: list[CallArguments] = [(self._self_whole(args), {}) for args in zip(*iterables)]
+        calls = self._self_calls(zip(*iterables))
         with progress_of(progress, self._self_definition.policy.namespace, calls) as advance:
             outcomes = await self._self_answered(calls, concurrency, advance, True)
         return batch_values(outcomes, return_exceptions)
@@ -279,7 +280,7 @@ class AsyncCachedFunction(FunctionProxy, Generic[P, R]):
         counts = Warmed(0, 0, 0)
         with progress_of(progress, self._self_definition.policy.namespace, iterable) as advance:
             async for chunk in async_chunks(iterable):
-                calls = list(self._self_calls(chunk))
+                calls = self._self_calls(chunk)
                 counts = counts.plus(await self._self_answered(calls, concurrency, advance, False))
         return counts
 

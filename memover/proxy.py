@@ -7,7 +7,7 @@ bound proxy, whose helpers take the arguments without `self`. The helpers that a
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from inspect import iscoroutinefunction
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -126,9 +126,11 @@ class FunctionProxy(Proxy):
         self._self_definition.loader = loader
         return loader
 
-    def _self_calls(self, items: Iterable[Any]) -> Iterator[CallArguments]:
-        for item in items:
-            yield self._self_whole(item if type(item) is tuple else (item,)), {}
+    def _self_calls(self, items: Iterable[Any]) -> list[CallArguments]:
+        rows = [item if type(item) is tuple else (item,) for item in items]
+        if self._self_prefix or self._self_definition.takes_class:
+            rows = [self._self_whole(row) for row in rows]
+        return [(row, {}) for row in rows]
 
     def _self_whole(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         # The arguments as the function takes them. From Python 3.13 on, a classmethod around a proxy makes a plain method

@@ -41,7 +41,7 @@ from memover.errors import DamagedEntry
 from memover.later import later
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import msgpack
 
@@ -59,8 +59,10 @@ __all__ = [
     "KIND_VALUE",
     "NO_FINGERPRINT",
     "Header",
+    "marks_packer",
     "pack_marks",
     "payload_of",
+    "plain_form",
     "read_header",
     "read_plain",
     "rewritten",
@@ -69,6 +71,7 @@ __all__ = [
 
 MAGIC = b"mvr"
 FORMAT = 1
+_PLAIN_LEAD = MAGIC + bytes((FORMAT,))
 KIND_VALUE = 0
 KIND_ERROR = 1
 KIND_KEY_VALUE = 2
@@ -79,6 +82,9 @@ _HEAD = struct.Struct("<3sBIIIdddd8sBBBBHH")
 _LEAD = struct.Struct("<3sBI")
 _HEAD_CHECKS = struct.Struct("<I")
 _REST = struct.Struct("<IIdddd8sBBBBHH")
+_FORM_AT = 48
+_AROUND_FORM = struct.Struct("<4sIII16xd")
+_LENGTHS = struct.Struct("<BHH")
 HEAD_BYTES = _HEAD.size
 _COPY_LIMIT_BYTES = 4096
 """Up to here a copied slice is quicker than a view of the whole answer."""
@@ -213,59 +219,52 @@ def read_header(raw: bytes, key: bytes, *, whole: bool = True) -> Header:
 
 def pack_marks(marks: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Marks as they are in a header."""
-    packed: bytes = (msgpack.packb(marks) or b"") if marks else b""
-    return packed
+    return marks_packer()(marks) if marks else b""
+
+
+def marks_packer() -> Callable[[Sequence[tuple[bytes, bytes]]], bytes]:
+    """What packs the marks of one header after another, of which none is empty; for one thread."""
+    pack: Callable[[Sequence[tuple[bytes, bytes]]], bytes] = msgpack.Packer().pack
+    return pack
+
+
+def plain_form(codec: str, fingerprint: bytes) -> tuple[bytes, bytes] | None:
+    """What the values of one function have in common where they are not compressed, for `read_plain`; None while the
+    fingerprint is not known (b""), and for a codec of whose name there can be no entry."""
+    if not fingerprint or not codec.isascii() or len(codec) > 255:
+        return None
+    return b"%b%c%c%c" % (fingerprint, KIND_VALUE, 0, len(codec)), codec.encode()
 
 
 def read_plain(
-    raw: bytes, key: bytes, marks: bytes = b""
-) -> tuple[bytes, float, str, bytes | memoryview, bytes] | None:
-    """Generation, `fresh_until`, codec, payload and fingerprint of an entry that is a value, without compression, and with
-    these very marks (as `pack_marks` packs them).
+    raw: bytes, form: tuple[bytes, bytes], generation: bytes, key: bytes, marks: bytes = b""
+) -> tuple[float, bytes | memoryview] | None:
+    """`fresh_until` and payload of an entry that is a value of this form, of this generation and with these very marks (as
+    `pack_marks` packs them).
 
     None for any other entry and for whatever is damaged: `read_header` and `payload_of` then say what it is. They answer
-    the same for every entry (a test holds them together); this is the short way for the hits of a batch."""
-    if len(raw) < HEAD_BYTES:
+    the same for every entry (a test holds them together); this is the short way for hits. All that is expected is compared
+    at once, so nothing of it is taken apart."""
+    head, codec = form
+    try:
+        lengths = _LENGTHS.pack(len(generation), len(key), len(marks))
+    except struct.error:
+        return None  # no entry is stored under names of that length
+    expected = b"".join((head, lengths, codec, generation, key, marks))
+    if not raw.startswith(expected, _FORM_AT):
         return None
-    (
-        magic,
-        form,
-        header_check,
-        payload_check,
-        payload_length,
-        _,
-        _,
-        fresh_until,
-        _,
-        fingerprint,
-        kind,
-        compression,
-        c,
-        g,
-        k,
-        m,
-    ) = _HEAD.unpack_from(raw)
-    generation_at = HEAD_BYTES + c
-    key_at = generation_at + g
-    marks_at = key_at + k
-    payload_at = marks_at + m
-    if (
-        magic != MAGIC
-        or form != FORMAT
-        or kind
-        or compression
-        or m != len(marks)
-        or len(raw) != payload_at + payload_length
-        or raw[key_at:marks_at] != key
-        or (m and raw[marks_at:payload_at] != marks)
-        or crc32(raw[8:payload_at]) != header_check
-    ):
-        return None
+    lead, header_check, payload_check, payload_length, fresh_until = _AROUND_FORM.unpack_from(raw)
+    payload_at = _FORM_AT + len(expected)
     payload: bytes | memoryview
     payload = raw[payload_at:] if payload_length <= _COPY_LIMIT_BYTES else memoryview(raw)[payload_at:]
-    if crc32(payload) != payload_check:
+    if (
+        lead != _PLAIN_LEAD
+        or len(payload) != payload_length
+        or crc32(raw[8:payload_at]) != header_check
+        or crc32(payload) != payload_check
+    ):
         return None
-    return raw[generation_at:key_at], fresh_until, raw[HEAD_BYTES:generation_at].decode("latin-1"), payload, fingerprint
+    return fresh_until, payload
 
 
 def payload_of(raw: bytes, header: Header) -> bytes | memoryview:

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.clocks import boottime, real, wall
-from memover.codec.envelope import read_header, read_plain
+from memover.codec.envelope import pack_marks, read_header, read_plain
 from memover.engine.answers import Reading
 from memover.engine.judge import FRESH, FRESH_SOURCE, is_fresh, judge
 from memover.errors import DamagedEntry, StoreError
@@ -98,6 +98,8 @@ class Bare:
         self.function = function
         self.tier = tier
         self.memory = function.state.memory if function.simple else None
+        self.unkept = self.memory is None and function.last_answers is None
+        """Whether nothing but its value is kept of an entry that was read."""
         self.warmed: Callable[[], None] | None = warmed
 
     def at_hand(self, key: Key) -> Any:
@@ -123,22 +125,20 @@ class Bare:
         names, tokens, raw, _ = seen
         if raw is None or not witness.trusts(names, tokens):
             return MISSING
-        if ticket is None and len(names) == 1 and self.memory is None and function.last_answers is None:
-            # Nobody wants the header, and no mark can be current here but the generation.
-            plain = read_plain(raw, key.entry)
-            if plain is not None:
-                generation, fresh_until, codec, payload, fingerprint = plain
-                if (
-                    is_fresh(generation, fresh_until, tokens[0], wall())
-                    and codec == function.codec_name
-                    and fingerprint == function.fingerprint
-                ):
-                    try:
-                        value = function.decode_payload(payload)
-                    except DamagedEntry:
-                        return MISSING
-                    function.counters.own_hits += 1
-                    return value
+        form = function.form
+        if form is not None and ticket is None and self.unkept:
+            # Nobody wants the header, and the marks are to be those that would be stamped now.
+            current: Any = tokens  # they are trusted, so they are there
+            generation = current[0]
+            marks = pack_marks([*zip(names[1:], current[1:])]) if len(names) > 1 else b""
+            plain = read_plain(raw, form, generation, key.entry, marks)
+            if plain is not None and is_fresh(generation, plain[0], generation, wall()):
+                try:
+                    value = function.decode_payload(plain[1])
+                except DamagedEntry:
+                    return MISSING
+                function.counters.own_hits += 1
+                return value
         try:
             header = read_header(raw, key.entry)
             if header.kind or FRESH is not judge(
@@ -180,7 +180,8 @@ def cached_call(
 
     bare, miss = Bare(function, tier, warmed), direct_miss(function)
     at_hand, served = bare.at_hand, bare.served
-    near = function.near is not None
+    near, whole = function.near is not None, function.whole
+    tiered = tier is not None and not whole
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if observers.busy or (near and witness.owed) or (under_way and inside() is not None):
@@ -200,11 +201,11 @@ def cached_call(
         return answer(lookup(*args, **kwargs), args, kwargs)
 
     def answer(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not function.whole:
+        if tiered:
             value = at_hand(key)
             if value is not MISSING:
                 return value
-        if witness.owed or function.whole:
+        if whole or witness.owed:
             return general(function, lookup, args, kwargs)
         ticket = ticket_of(function, key) if near else None
         if function.learned:
@@ -238,7 +239,8 @@ def acached_call(
 
     bare = Bare(function, tier, warmed)
     at_hand, served = bare.at_hand, bare.served
-    near = function.near is not None
+    near, whole = function.near is not None, function.whole
+    tiered = tier is not None and not whole
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         if observers.busy or (under_way and inside() is not None) or (near and witness.owed):
@@ -246,11 +248,11 @@ def acached_call(
         return await answer(lookup(*args, **kwargs), args, kwargs)
 
     async def answer(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not function.whole:
+        if tiered:
             value = at_hand(key)
             if value is not MISSING:
                 return value
-        if witness.owed or function.whole:
+        if whole or witness.owed:
             return await ageneral(function, lookup, args, kwargs)
         ticket = ticket_of(function, key) if near else None
         if function.learned:

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec.envelope import pack_marks, read_header, read_plain
+from memover.codec.envelope import marks_packer, read_header, read_plain
 from memover.engine.answers import Outcome, Reading
 from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.many import gather
@@ -189,27 +189,31 @@ class Batch:
         names, tokens, raws = seens
         trusted = function.witness.trusts(names, tokens)
         current: dict[bytes, Any] = dict(zip(names, tokens))
-        decode, codec, fingerprint = function.decode_payload, function.codec_name, function.fingerprint
+        stamps: dict[bytes, Any] = dict(zip(names, zip(names, tokens)))
+        decode, form, pack = function.decode_payload, function.form, marks_packer()
         readings: list[Reading] = []
         for at, raw in zip(rest, raws):
             key = keys[at]
-            own = [current[name] for name in key.names]
             if raw is not None and trusted:
-                marks = pack_marks(tuple(zip(key.names[1:], own[1:]))) if len(own) > 1 else b""
-                plain = read_plain(raw, key.entry, marks)
+                generation, marks = current[key.names[0]], b""
+                if len(key.names) > 1:
+                    marks = pack([stamps[name] for name in key.names[1:]])
+                plain = None if form is None else read_plain(raw, form, generation, key.entry, marks)
                 if plain is None:
-                    if self._judged(at, raw, own, now, tickets.get(at)):
+                    if self._judged(at, raw, [current[name] for name in key.names], now, tickets.get(at)):
+                        form = function.form  # the first entry of all tells the fingerprint
                         continue
-                elif is_fresh(plain[0], plain[1], own[0], now) and plain[2] == codec and plain[4] == fingerprint:
+                elif is_fresh(generation, plain[0], generation, now):
                     try:
-                        ticket = tickets.get(at)
-                        value = decode(plain[3]) if self._wanted or ticket is not None else None
+                        ticket = tickets.get(at) if tickets else None
+                        value = decode(plain[1]) if self._wanted or ticket is not None else None
                         outcomes[at] = Hit(value)
                         if ticket is not None:
                             fill(function, ticket, key, raw, read_header(raw, key.entry), value)
                         continue
                     except DamagedEntry:
                         pass  # the ordinary way finds out once more, and counts it
+            own = [current[name] for name in key.names]
             readings.append(Reading(key.names, own, raw, function.read_header(key, raw)))
         hits = len(rest) - len(readings)
         function.counters.own_hits += hits

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from memover.clocks import wall
 from memover.codec import ValueCodec, codec_name
 from memover.codec.compression import NONE, compress, expand
-from memover.codec.envelope import KIND_ERROR, KIND_VALUE, NO_FINGERPRINT, payload_of, read_header, seal
+from memover.codec.envelope import KIND_ERROR, KIND_VALUE, NO_FINGERPRINT, payload_of, plain_form, read_header, seal
 from memover.codec.faults import from_outside
 from memover.codec.pickle import PickleCodec
 from memover.codec.sharing import places_of
@@ -24,7 +24,7 @@ from memover.errors import DamagedEntry, UnencodableValue
 from memover.model import MISSING, Call, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from memover.codec.envelope import Header
     from memover.engine.answers import Marks, Reading
@@ -51,6 +51,18 @@ def limit_ms(seconds: float) -> int:
     return 0 if seconds == math.inf else max(1, min(math.ceil(seconds * 1000), LIMIT_MS))
 
 
+def decoded(codec: Any, payload: bytes | memoryview) -> Any:
+    """What a user's codec makes of a payload; raises `DamagedEntry` for what it cannot read."""
+    try:
+        return codec.decode(payload)
+    except DamagedEntry:
+        raise
+    except Exception as error:
+        if from_outside(error):
+            raise
+        raise DamagedEntry(f"the codec cannot read it: {error!r}", reason="undecodable") from error
+
+
 class Entries:
     """Values to bytes and back for one function on one cache. `fingerprint` is that of the result's shape, b"" until the
     first entry: before that, classes may still be missing."""
@@ -71,7 +83,13 @@ class Entries:
         self.codec_name = codec_name(codec)
         # They say themselves what is the data's fault, so everything else that comes out of them is from outside.
         self.own_codec = isinstance(codec, (ValueCodec, PickleCodec))
+        self.decode_payload: Callable[[bytes | memoryview], Any] = (
+            codec.decode if self.own_codec else partial(decoded, codec)
+        )
+        """The value of a payload; raises `DamagedEntry` for what cannot be read."""
         self.fingerprint = b""
+        self.form: tuple[bytes, bytes] | None = None
+        """What `read_plain` expects of every entry of this function; None before the fingerprint is known."""
         self.unreadable: dict[bytes, int] = {}
         """Entries that were counted as damaged, each with the hash of its bytes: a miss reads one twice, and waiters more often."""
 
@@ -94,19 +112,6 @@ class Entries:
         if header.fingerprint != self.fingerprint:
             self._other_shape(raw, header)
         return self.decode_payload(self.payload(raw, header))
-
-    def decode_payload(self, payload: bytes | memoryview) -> Any:
-        """The value of a payload; raises `DamagedEntry` for what cannot be read."""
-        if self.own_codec:
-            return self.codec.decode(payload)
-        try:
-            return self.codec.decode(payload)
-        except DamagedEntry:
-            raise
-        except Exception as error:
-            if from_outside(error):
-                raise
-            raise DamagedEntry(f"the codec cannot read it: {error!r}", reason="undecodable") from error
 
     def payload(self, raw: bytes, header: Header) -> bytes | memoryview:
         """The payload as the codec wrote it."""
@@ -132,8 +137,7 @@ class Entries:
 
     def _other_shape(self, raw: bytes, header: Header) -> None:
         # Reached by the first entry, and by every entry whose fingerprint is not the function's own.
-        if not self.fingerprint:
-            self.fingerprint = self.guard.fingerprint()
+        self.own_fingerprint()
         if not self.guard.differs(header, self.fingerprint):
             return
         first = self.guard.first_sight(header)
@@ -265,6 +269,7 @@ class Entries:
         """What is written into the header of an entry: 8 bytes, zeros when nothing is known of the result."""
         if not self.fingerprint:
             self.fingerprint = self.guard.fingerprint()
+            self.form = plain_form(self.codec_name, self.fingerprint)
         return self.fingerprint or NO_FINGERPRINT
 
     def encode(self, value: Any) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memover.codec.envelope import pack_marks, payload_of, read_header, read_plain, seal
-from memover.engine.judge import FRESH, VERSION, judge
+from memover.codec.envelope import pack_marks, payload_of, plain_form, read_header, read_plain, seal
+from memover.engine.judge import FRESH, VERSION, is_fresh, judge
 from memover.errors import DamagedEntry
 
 KEY = b"p:1:n:0123456789abcdef"
@@ -18,6 +18,8 @@ GENERATION = b"1700000000000000-0123456789abcdef"
 MARK = (b"p:tag:t", b"1700000000000001-0123456789abcdef")
 OTHER_MARK = (b"p:tag:u", b"1700000000000002-0123456789abcdef")
 VERSION_MARK = (VERSION + b"n", b"2")
+FINGERPRINT = b"12345678"
+FORM = plain_form("mv1", FINGERPRINT) or (b"", b"")
 
 
 def the_long_way(raw: bytes, now: float) -> bytes | None:
@@ -25,6 +27,8 @@ def the_long_way(raw: bytes, now: float) -> bytes | None:
     try:
         header = read_header(raw, KEY)
         if header.kind or header.compression or header.marks:
+            return None
+        if header.codec != "mv1" or header.fingerprint != FINGERPRINT:
             return None
         if judge(header, (b"g",), (GENERATION,), now) is not FRESH:
             return None
@@ -34,14 +38,14 @@ def the_long_way(raw: bytes, now: float) -> bytes | None:
 
 
 def the_short_way(raw: bytes, now: float) -> bytes | None:
-    plain = read_plain(raw, KEY)
-    if plain is None or plain[0] != GENERATION or now >= plain[1]:
+    plain = read_plain(raw, FORM, GENERATION, KEY)
+    if plain is None or not is_fresh(GENERATION, plain[0], GENERATION, now):
         return None
-    return bytes(plain[3])
+    return bytes(plain[1])
 
 
 entries = st.builds(
-    lambda payload, key, generation, fresh_until, stale, marks, kind, compression, codec: seal(
+    lambda payload, key, generation, fresh_until, stale, marks, kind, compression, codec, fingerprint: seal(
         payload,
         key=key,
         generation=generation,
@@ -62,7 +66,8 @@ entries = st.builds(
     marks=st.sampled_from([(), (), (MARK,)]),
     kind=st.sampled_from([0, 0, 0, 1]),
     compression=st.sampled_from([0, 0, 0, 1, 2]),
-    codec=st.sampled_from(["mv1", "pickle", ""]),
+    codec=st.sampled_from(["mv1", "mv1", "mv1", "pickle", ""]),
+    fingerprint=st.sampled_from([FINGERPRINT, FINGERPRINT, FINGERPRINT, b"87654321", bytes(8)]),
 )
 
 
@@ -95,10 +100,10 @@ def test_an_entry_with_the_very_marks_of_now_is_fresh(stamped: list[Any], tokens
     FRESH of it; of every other one the short way says nothing."""
     raw = sealed(tuple(stamped))
     names = (b"g", MARK[0], OTHER_MARK[0])
-    plain = read_plain(raw, KEY, pack_marks(tuple(zip(names[1:], tokens))))
+    plain = read_plain(raw, FORM, GENERATION, KEY, pack_marks(tuple(zip(names[1:], tokens))))
     verdict = judge(read_header(raw, KEY), names, (GENERATION, *tokens), now, required=3, versions={})
     if plain is not None:
-        assert (now < plain[1]) is (verdict is FRESH)
+        assert is_fresh(GENERATION, plain[0], GENERATION, now) is (verdict is FRESH)
     elif tuple(stamped) == tuple(zip(names[1:], tokens)):
         raise AssertionError("an entry with the marks of now is read the short way")
 
@@ -114,6 +119,7 @@ def sealed(marks: tuple[tuple[bytes, bytes], ...]) -> bytes:
         fresh_until=9.0,
         usable_until=9.0,
         marks=marks,
+        fingerprint=FINGERPRINT,
     )
 
 
@@ -128,14 +134,15 @@ def test_a_long_payload_is_not_copied() -> None:
         load_time=0.0,
         fresh_until=9.0,
         usable_until=9.0,
+        fingerprint=FINGERPRINT,
     )
     tracemalloc.start()
     try:
-        plain = read_plain(raw, KEY)
+        plain = read_plain(raw, FORM, GENERATION, KEY)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert plain is not None and bytes(plain[3]) == bytes(1 << 20)
+    assert plain is not None and bytes(plain[1]) == bytes(1 << 20)
     assert peak < 1 << 18
 
 
@@ -144,3 +151,29 @@ def test_read_plain_does_serve() -> None:
     raw = sealed(())
     assert the_short_way(raw, 8.0) == b"payload" == the_long_way(raw, 8.0)
     assert the_short_way(raw, 9.0) is None is the_long_way(raw, 9.0)
+
+
+def test_read_plain_compares_each_part_and_not_only_all_of_them_together() -> None:
+    """Bytes that would pass from one part to the next are another entry: every part's length is compared."""
+    codec, fingerprint = "mv1", FINGERPRINT
+    raw = seal(
+        b"payload", key=KEY, generation=GENERATION, codec=codec, created_at=1.0, load_time=0.0, fresh_until=9.0,
+        usable_until=9.0, fingerprint=fingerprint,
+    )  # fmt: skip
+    assert read_plain(raw, FORM, GENERATION, KEY) == (9.0, b"payload")
+    assert read_plain(raw, FORM, GENERATION + KEY[:1], KEY[1:]) is None
+    assert read_plain(raw, FORM, GENERATION[:-1], GENERATION[-1:] + KEY) is None
+    assert read_plain(raw, FORM, GENERATION, KEY[:-1], KEY[-1:]) is None
+    shorter = plain_form("mv", fingerprint)
+    assert shorter is not None
+    assert read_plain(raw, shorter, b"1" + GENERATION, KEY) is None
+
+
+def test_names_that_no_entry_can_have_are_read_as_absence() -> None:
+    """Longer keys, marks and generations than the header has room for, and codecs whose names it cannot say."""
+    raw = sealed(())
+    assert read_plain(raw, FORM, GENERATION, b"k" * 70_000) is None
+    assert read_plain(raw, FORM, GENERATION, KEY, b"m" * 70_000) is None
+    assert read_plain(raw, FORM, b"g" * 300, KEY) is None
+    assert plain_form("kodéc", FINGERPRINT) is None is plain_form("c" * 256, FINGERPRINT)
+    assert plain_form("mv1", b"") is None

@@ -125,7 +125,7 @@ class ValueCodec:
         reasons for classes that this program does not name or that changed, "damaged" for the rest. Never imports,
         calls or makes anything else than `known` admits. Any thread may call.
         """
-        if self._stamp != stamp() or moved(self._places):
+        if self._stamp != stamp() or (self._places and moved(self._places)):
             self._forget()
         try:
             if data[0] != f.MARKED:

@@ -43,6 +43,8 @@ __all__ = ["RedisCommands"]
 
 logger = logging.getLogger("memover")
 
+_new = tuple.__new__
+"""Makes a named tuple without a frame of its own."""
 _FROM_ANYBODY, _UNLESS_CURRENT = b"1", b"0"
 _MANY = 32
 """From here on the answer to a read of several entries counts as large."""
@@ -94,7 +96,7 @@ class RedisCommands(InvalidationCommands):
             if (len(raw) > LARGE_BYTES) is not (key.packed.__class__ is Large):
                 packed = key.packed or self.packed(key)
                 key.packed = bytes(packed) if packed.__class__ is Large else Large(packed)
-        return Seen(names, answer, raw)
+        return _new(Seen, (names, answer, raw, None))
 
     def read_plain(self, keys: Sequence[Key]) -> Flow[SeenMany]:
         names = names_of(keys)
