@@ -241,8 +241,7 @@ class CachedCall:
 
     def entry(self, token: str, sealed: Sealed) -> StoredEntry:
         """What the store is given for a sealed result."""
-        header = sealed.header
-        assert header is not None, "it was sealed"
+        header = sealed.header if self.function.store.local else None  # which is read from the bytes
         names = tuple(name for name, _ in sealed.marks if transient(name)) if sealed.marks else ()
         return StoredEntry(
             self.key, token, sealed.raw, sealed.expire_ms, header, sealed.value, names, sealed.places, sealed.codec

@@ -103,7 +103,7 @@ class Renewal(NamedTuple):
 class StoredEntry(NamedTuple):
     """An entry to be stored under the lease `token`: `expire_ms` is the hard limit in milliseconds (0: none).
 
-    `header` is that of `raw`; `value` is the object itself where a memory store may hand it out while its classes are where
+    `header` is that of `raw` for a memory store, and may be None for any other; `value` is the object itself where a memory store may hand it out while its classes are where
     `places` says, else MISSING; `codec`, where there is one, makes the payload of `raw` of it again. `names` are the transient
     tokens that the entry carries."""
 
@@ -111,7 +111,7 @@ class StoredEntry(NamedTuple):
     token: str
     raw: bytes
     expire_ms: int
-    header: Header
+    header: Header | None
     value: Any = MISSING
     names: Sequence[bytes] = ()
     places: tuple[Any, ...] = ()

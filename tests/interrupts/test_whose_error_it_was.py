@@ -51,7 +51,6 @@ ELSEWHERE = {
     "runtime/run.py": "run",  # it is raised again, whichever it is
     "runtime/stepwise.py": "advance",
     "runtime/upgrades.py": "_done",
-    "stores/redis/store.py": "afetch",
     "codec/mv1/reader.py": "read_plain read_marked",
     "codec/mv1/limits.py": "few_objects",
     "codec/pickle.py": "reducer_override",

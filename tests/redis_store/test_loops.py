@@ -18,6 +18,7 @@ import pytest
 
 from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import arun, run
+from memover.stores.redis.mux import Lost
 from tests.redis_store.conftest import a_key, entry_for, filled, request_for
 from tests.servers import FaultyProxy, RedisServer, run_python, wait_until
 
@@ -69,6 +70,87 @@ def test_tasks_of_one_turn_share_one_write_and_one_connection(
 
         asyncio.run(whole())
         assert proxy.connections == before + 1
+
+
+class Counting:
+    """A socket that notes what is written to it."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self.writes = list[bytes]()
+
+    def send(self, data: Any) -> int:
+        self.writes.append(bytes(data))
+        sent: int = self._sock.send(data)
+        return sent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def test_a_task_that_is_alone_does_not_wait_for_the_end_of_its_turn(
+    open_store: Any, redis_server: RedisServer, prefix: str
+) -> None:
+    """One command after another leaves at once; those of many tasks leave in one write, of which the first may be ahead."""
+    store = open_store(redis_server.url, socket_timeout=10.0)
+    keys = filled(store, prefix, 50)
+
+    async def whole() -> None:
+        await store.afetch(keys[0])
+        mux = store.link.homes.here().small[None].mux
+        assert mux is not None
+        mux.sock = counting = Counting(mux.sock)
+
+        async def written(*tasks: Key) -> int:
+            before = len(counting.writes)
+            for key, seen in zip(tasks, await asyncio.gather(*(store.afetch(key) for key in tasks))):
+                assert seen.raw == key.entry
+            return len(counting.writes) - before
+
+        assert await written(keys[0]) == 1
+        alone = mux.submit(store.packed(keys[1]))
+        assert len(counting.writes) == 2, "it has left already"
+        behind = [mux.submit(store.packed(key)) for key in keys]
+        assert len(counting.writes) == 2, "what is behind another waits for the end of the turn"
+        assert (await alone)[-1] == keys[1].entry
+        assert [answer[-1] for answer in await asyncio.gather(*behind)] == [key.entry for key in keys]
+        assert len(counting.writes) == 3
+        assert [await written(*keys) for _ in range(3)] == [1, 1, 1]
+        assert await written(keys[0]) == 1
+        assert await written(*keys) == 2
+
+    asyncio.run(whole())
+
+
+def test_a_command_that_leaves_at_once_on_a_dead_connection(
+    open_store: Any, redis_server: RedisServer, prefix: str
+) -> None:
+    """A read is sent again on another connection; what may be applied once only is not, and its caller is told."""
+    with FaultyProxy(redis_server) as proxy:
+        store = open_store(proxy.url, socket_timeout=10.0)
+        (key,) = filled(store, prefix, 1)
+
+        async def whole() -> None:
+            for _ in range(3):
+                assert (await store.afetch(key)).raw == key.entry
+            mux = store.link.homes.here().small[None].mux
+            assert mux is not None
+            mux.sock.shutdown(socket.SHUT_RDWR)  # every write fails from here on
+            before = proxy.connections
+            assert (await store.afetch(key)).raw == key.entry
+            assert proxy.connections == before + 1
+            assert store.link.homes.here().small[None].mux is not mux
+
+            broken = store.link.homes.here().small[None].mux
+            assert broken is not None
+            assert (await store.afetch(key)).raw == key.entry
+            broken.sock.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(Lost):
+                await broken.submit(store.packed(key))
+            assert broken.sock is None
+            assert (await store.afetch(key)).raw == key.entry
+
+        asyncio.run(whole())
 
 
 def test_cancelled_callers_mix_no_answers(open_store: Any, redis_server: RedisServer, prefix: str) -> None:

@@ -231,6 +231,7 @@ class MemoryEntries:
 
     def _made(self, entry: StoredEntry) -> Slim:
         header, codec, ends, name = entry.header, entry.codec, limit(entry.expire_ms), entry.key.names[0]
+        assert header is not None, "a memory store is given it"
         if codec is not None and not header.marks and header.usable_until == header.fresh_until:
             # Of the same sixteenth of a second are many. Later by that is no harm: `fresh_until` is exact, and comes first.
             batch = self._batch(name, header, codec, math.inf if ends == math.inf else math.ceil(ends * 16) / 16)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from memover.stores.redis.cluster import Hops
     from memover.stores.redis.connection import Connection
     from memover.stores.redis.limits import Limits
+    from memover.stores.redis.loops import Home
+    from memover.stores.redis.mux import Mux
     from memover.stores.redis.url import Node, Target
 
 __all__ = ["RedisLink"]
@@ -213,8 +215,12 @@ class RedisLink:
         if len(step.commands) == 1 and self.topology is None:
             (command,) = step.commands
             packed = pack(self._scripts.arguments(command))
+            mux = None if large or step.once else self.at_hand(home, packed)
             try:
-                answer = await self.answers(None, packed, 1, large, step.urgent, step.once)
+                if mux is not None:
+                    answer = await self.asingle(mux, packed, step.urgent)
+                else:
+                    answer = await self.answers(None, packed, 1, large, step.urgent, step.once)
             except StoreError as error:
                 return [error]
             if answer.__class__ is not NoScriptError or command.script is None:
@@ -235,6 +241,26 @@ class RedisLink:
         except StopIteration as stop:
             answers: list[Any] = returned(stop)
             return answers
+
+    def at_hand(self, home: Home, packed: bytes) -> Mux | None:
+        """The connection for one short command to the one server, where nothing has to be waited for before it can be sent."""
+        if self.servers.breaker().tripped or len(packed) > LARGE_BYTES:
+            return None
+        lane = home.small.get(None)
+        mux = None if lane is None else lane.mux
+        return None if mux is None or mux.sock is None or mux.backlog else mux
+
+    async def asingle(self, mux: Mux, packed: bytes, urgent: bool = False) -> Any:
+        """The answer to one command that may be sent again, on a connection that is at hand. Raises `StoreError`."""
+        try:
+            answer = await mux.submit(packed)
+        except TRANSPORT_ERRORS as error:
+            if not lost(error):
+                raise self.servers.failed(None, error) from None
+            return await self.answers(None, packed, 1, urgent=urgent)
+        if answer.__class__ not in _WORDS:
+            self.servers.answered(self.servers.breaker(), None, (answer,))
+        return answer
 
     async def _avisit(
         self, node: Node | None, batch: list[tuple[bytes, ...]], large: bool, urgent: bool, once: bool

@@ -2,6 +2,8 @@
 
     submit ─▶ pending ──end of the turn: one write──▶ in flight (a FIFO of futures) ──an answer each──▶ done
 
+A command that comes while nothing is in flight, after one that was alone in its turn, does not wait for the end of its own: a task
+that asks one thing after another needs a turn less for each. Where others come in the same turn, they leave in one write after it.
 Answers come in the order of the commands, so the head of the FIFO is whose the next one is. A caller that was cancelled
 keeps its place, and its answer is dropped. One timer for each connection looks at the head: what is overdue there while
 nothing can be read is the server's silence; what can be read is read first, so that a loop that was held up is not taken
@@ -91,6 +93,8 @@ class Mux:
         self._refused = False
         """Whether the server refused a command as too long: it hangs up, and does nothing of what was sent behind it."""
         self._flushing = False
+        self._alone = False
+        """Whether the last write was of one command only."""
         self._due = 0.0
         self._armed = False
         self._spared = 0
@@ -105,13 +109,16 @@ class Mux:
         return not self._flying and not self._pending
 
     def submit(self, packed: bytes, count: int = 1) -> asyncio.Future[Any]:
-        """Send commands with the others of this turn; answers: the one answer, or a list if `count` is not 1.
+        """Send commands with the others of this turn; answers: the one answer, or a list if `count` is not 1. Where nothing is in
+        flight and the last command was alone in its turn, this one is taken to be alone too, and sent at once.
 
         The future raises `Lost`, `TimeoutError` or redis-py's `InvalidResponse`."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._pending.append((packed, future, count))
-        if not self._flushing:
+        if self._alone and not self._flying and not self._flushing:
+            self._flush()
+        elif not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
         return future
@@ -194,6 +201,7 @@ class Mux:
     def _take_off(self) -> tuple[bytes, int]:
         """What is pending as bytes, its futures now in flight."""
         pending, self._pending = self._pending, []
+        self._alone = len(pending) == 1
         for _, future, count in pending:
             self._flying.append(future if count == 1 else (future, count))
             self._sent += count

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from memover.model import MISSING
 from memover.stores.redis.asking import Command, Large
 from memover.stores.redis.commands import RedisCommands
 from memover.stores.redis.direct import Direct
-from memover.stores.redis.failures import lost, transport_error
 from memover.stores.redis.feed import RedisFeed
 from memover.stores.redis.keyvalue import KeyValueCommands
 from memover.stores.redis.link import RedisLink
@@ -76,28 +74,15 @@ class RedisStore(KeyValueCommands, RedisCommands):
             step = self.read(key)
             return step.read(await link.aexchange(step))
         packed = key.packed or self.packed(key)
-        if not self.breaker.tripped:
-            home = link.homes.here()
-            lane = home.small.get(None)
-            if lane is not None and packed.__class__ is not Large:
-                mux = lane.mux
-                if mux is not None and mux.sock is not None and not mux.backlog:
-                    try:
-                        answer = await mux.submit(packed)
-                    except asyncio.CancelledError:
-                        raise
-                    except Exception as error:
-                        failure = transport_error(error)
-                        if failure is None:
-                            raise
-                        if not lost(failure):
-                            raise link.servers.failed(None, failure) from None
-                        answer = await link.answers(None, packed, 1)
-                    return self.seen(key, answer)
-            if home.blocking:
-                step = self.read(key)
-                return step.read(await link.aexchange(step))
-        return self.seen(key, await link.answers(None, packed, 1, packed.__class__ is Large))
+        home = link.homes.here()
+        large = packed.__class__ is Large
+        mux = None if large else link.at_hand(home, packed)
+        if mux is not None:
+            return self.seen(key, await link.asingle(mux, packed))
+        if home.blocking:
+            step = self.read(key)
+            return step.read(await link.aexchange(step))
+        return self.seen(key, await link.answers(None, packed, 1, large))
 
     # -- node by node, for those who look through the whole store ------------------------------------------------------
 
