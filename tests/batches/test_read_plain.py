@@ -6,12 +6,16 @@ import math
 import tracemalloc
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memover import Cache
 from memover.codec.envelope import pack_marks, payload_of, plain_form, read_header, read_plain, seal
 from memover.engine.judge import FRESH, VERSION, is_fresh, judge
 from memover.errors import DamagedEntry
+from memover.runtime import bare, batch
+from memover.runtime import entries as runtime_entries
 
 KEY = b"p:1:n:0123456789abcdef"
 GENERATION = b"1700000000000000-0123456789abcdef"
@@ -177,3 +181,27 @@ def test_names_that_no_entry_can_have_are_read_as_absence() -> None:
     assert read_plain(raw, FORM, b"g" * 300, KEY) is None
     assert plain_form("kodéc", FINGERPRINT) is None is plain_form("c" * 256, FINGERPRINT)
     assert plain_form("mv1", b"") is None
+
+
+@pytest.mark.parametrize("options", [{}, {"tags": ("t:{x}", "all")}, {"stale_while_revalidate": 30}])
+def test_a_hit_under_the_tokens_of_now_makes_no_header(
+    redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Tags and a stale window included: all that is expected of the entry is compared at once, one by one and in a batch."""
+    with Cache(redis_url, prefix=prefix) as cache:
+
+        @cache.versioned(namespace="n", ttl=60, **options)
+        def f(x: int) -> list[int]:
+            return [x]
+
+        f(1)
+
+        def no_header(*args: Any, **kwargs: Any) -> Any:
+            raise AssertionError("a header is made")
+
+        for module in (bare, batch, runtime_entries):
+            monkeypatch.setattr(module, "read_header", no_header)
+        assert f(1) == [1]
+        assert f.map([1, 1]) == [[1], [1]]
+        info = f.cache_info()
+        assert (info.hits, info.loads) == (2, 1)
