@@ -13,7 +13,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.classes.naming import class_name, module_of
-from memover.errors import ConfigurationError, UnkeyableArgument
+from memover.errors import ConfigurationError, UnkeyableArgument, raised_by_handler
 
 from .canonical import encode_whole
 from .code import codes_within, functions_in, outline, wrapped_by
@@ -161,7 +161,9 @@ class Gathered:
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             try:
                 value = cell.cell_contents
-            except ValueError:
+            except ValueError as error:
+                if raised_by_handler(error):
+                    raise
                 # A function that calls itself: the variable is about to hold its decorated form.
                 if name not in (code.co_name, function.__name__):
                     self.captures.append(Capture(path + name, cell, cell))

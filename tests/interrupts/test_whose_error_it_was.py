@@ -30,7 +30,6 @@ ELSEWHERE = {
     "stores/redis/scan.py": "_int",
     "runtime/report.py": "read_report",
     "keys/binding.py": "_signature _key_arguments",
-    "keys/captures.py": "layer",
     "keys/code.py": "wrapped_by _called",
     "keys/places.py": "held",
     "keys/tags.py": "_positional _check",
