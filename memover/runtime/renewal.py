@@ -111,6 +111,8 @@ class Leases:
         self._looking = False
         self._retrying = False
         self._releasing = False
+        self._told = False
+        """Whether the thread has been asked to release, and has not begun to."""
 
     def __len__(self) -> int:
         return len(self._held) + len(self._posted) + len(self._to_release)
@@ -194,8 +196,13 @@ class Leases:
     def _give_up(self, lease: Lease) -> None:
         if len(self._to_release) < _RETURNED_LIMIT:
             self._to_release.append(lease)
-            if len(self._to_release) == 1:  # else whoever put in the one before has asked for it
-                self._background.later(0.0, self._release)
+            if not self._told or not self._background.running:
+                try:
+                    self._told = True
+                    self._background.later(0.0, self._release)
+                except BaseException:
+                    self._told = False  # interrupted: the next one sees to it
+                    raise
 
     def holding(self, call: CachedCall) -> Sequence[str]:
         """The tokens of leases that a call has not given back."""
@@ -249,6 +256,7 @@ class Leases:
         return next_look
 
     def _release(self) -> float | None:
+        self._told = False  # before it looks: one that is put in meanwhile is either found, or asks again
         while some := self._some_to_release():
             try:
                 run(self._store.release_many([(lease.key, lease.token) for lease in some]))

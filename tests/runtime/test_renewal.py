@@ -370,6 +370,36 @@ def test_an_interrupted_call_leaves_the_leases_of_the_next_looked_through() -> N
             assert leases._look in later.asked, record[at]
 
 
+def test_an_interrupted_release_does_not_hold_up_the_next() -> None:
+    """At whatever bytecode of its handing over a call is interrupted, and at whatever bytecode another one hands over: whoever
+    comes last has asked for the release of all."""
+    with Cache("memory://") as cache:
+        _, first = held_call(cache)
+        call, second = held_call(cache)
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        record = places(partial(abandoning(cache, call, first, second)[0].abandon, first))
+        for at in range(len(record)):
+            leases, later = abandoning(cache, call, first, second)
+            with pytest.raises(KeyboardInterrupt):
+                strike(partial(leases.abandon, first), at, interrupt)
+            leases.abandon(second)
+            assert leases._release in later.asked, record[at]
+            leases, later = abandoning(cache, call, first, second)
+            strike(partial(leases.abandon, first), at, partial(leases.abandon, second))
+            assert leases._release in later.asked, record[at]
+
+
+def abandoning(cache: Cache, call: CachedCall, *tokens: str) -> tuple[Leases, Later]:
+    """Leases that a call holds, of which none has been handed over yet."""
+    leases, later = leases_of(cache)
+    for token in tokens:
+        leases.hold(call, token, 1000)
+    return leases, later
+
+
 def test_a_release_that_is_never_acknowledged_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lease has ended by itself then, and nothing piles up: leases beyond a bound are not noted."""
     with Cache("memory://") as cache:
