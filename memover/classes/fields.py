@@ -209,22 +209,25 @@ def _plain(cls: type, named: dict[str, tuple[Any, type]]) -> Iterator[Part]:
 
 
 def _attributes_set(init: types.FunctionType) -> list[tuple[str, str]]:
-    """The attributes that a method sets on its first argument, each with the variable it is set to, "" for another value."""
+    """The attributes that a method sets on its first argument, each with the variable it is set to, "" for another value, or for
+    several."""
     import dis  # only for classes that declare nothing: it takes some milliseconds to import
 
-    this, loaded, found = init.__code__.co_varnames[0], list[str](), list[tuple[str, str]]()
+    this, loaded, found = init.__code__.co_varnames[0], list[str](), dict[str, str]()
     for each in dis.get_instructions(init):
         if each.is_jump_target:  # what lies below may come from elsewhere
             loaded = []
         if each.opname == "STORE_ATTR" and loaded[-1:] == [this]:
-            found.append((each.argval, "".join(loaded[-2:-1])))
+            value = "".join(loaded[-2:-1])
+            # In several places, be they only the branches of one expression, which some compilers make so, and others not.
+            found[each.argval] = value if found.get(each.argval, value) == value else ""
         if not each.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "STORE_FAST_LOAD_FAST")):
             loaded = []
         elif isinstance(each.argval, tuple):  # two names in one instruction, the later one on top
             loaded = [*each.argval] if each.opname.startswith("LOAD") else [each.argval[1]]
         else:
             loaded = [*loaded, each.argval]
-    return found
+    return list(found.items())
 
 
 def _is_class_variable(annotation: Any) -> bool:

@@ -74,6 +74,14 @@ class Apart(Taking):
         self.other = 1
 
 
+class Choosing:
+    """Keeps one of two things: an expression that ends a function has two ends on some Pythons, and one on others."""
+
+    def __init__(self, name: str, keep: bool) -> None:
+        self._keep = keep
+        self._name = name if keep else None
+
+
 class Frozen:
     """Sets its attributes in a way that does not show."""
 
@@ -91,6 +99,7 @@ TEXTS = {
     Counting: "plain Counting\n  _limit: ?\n  _rows: list[int]\n  first: ?\n  last: ?\n  name: str\n  rows: list[int]\n"
     "  size: int\n",
     Apart: "plain Apart\n  other: ?\n",
+    Choosing: "plain Choosing\n  _keep: bool\n  _name: ?\n",
     Frozen: "plain Frozen\n  name: str\n",
 }
 
