@@ -101,7 +101,7 @@ def standing(function: Function, key: Key) -> Item | None:
         return None
     tier.served = True
     if is_real():  # else every hit asks the clock that is in its place
-        item.round, item.until = round_, now + item.fresh_until - wall()
+        item.until, item.round = now + item.fresh_until - wall(), round_  # in this order: whoever sees the one has the other
     return item
 
 

@@ -7,6 +7,8 @@ monotonic clock out of freezegun's reach.
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -133,3 +135,23 @@ def test_a_frozen_clock_stops_no_wait(sync_way: Way, ticking: bool) -> None:
         assert slow() == 2
         release.set()
         thread.join(30)
+
+
+IMPORTED_WHILE_FROZEN = """
+from freezegun import freeze_time
+
+with freeze_time() as frozen:
+    from memover import clocks
+
+    assert not clocks.is_real()
+    began = clocks.monotonic(), clocks.boottime()
+    frozen.tick(1000)
+    assert clocks.monotonic() - began[0] < 500, "waits follow the frozen clock"
+    assert clocks.boottime() - began[1] < 500, "ages follow the frozen clock"
+assert not clocks.is_real()
+"""
+
+
+def test_memover_may_be_imported_while_a_clock_is_frozen() -> None:
+    """What is looked up then is freezegun's, and no wait may follow it."""
+    subprocess.run([sys.executable, "-c", IMPORTED_WHILE_FROZEN], check=True)

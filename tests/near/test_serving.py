@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 import time
+import types
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -345,6 +346,27 @@ def test_a_clock_that_is_set_is_followed(
     heart._runs[0].due = 0.0
     heart.wake()
     wait_until(lambda: tier_of(f.cache).round is not beats, "a beat")
+    assert f(1) == [1, 2]
+
+
+def test_a_clock_that_is_another_behind_its_name_is_followed_at_once(
+    redis_url: str, cache_of: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """time-machine replaces what `time.time` does, and not the object: where it is there, every hit asks the wall clock."""
+    ahead, real = 0.0, time.time
+
+    def wall() -> float:
+        return real() + ahead
+
+    for module, name in ((time, "time"), (clocks, "real"), (bare, "real")):
+        monkeypatch.setattr(module, name, wall)
+    monkeypatch.setitem(sys.modules, "time_machine", types.ModuleType("time_machine"))
+    source = Source()
+    f = near_function(cache_of(redis_url), source, ttl=600, near=60)
+    f(1)
+    comes_near(f, 1)
+    wait_until(lambda: is_near(f, 1) and is_near(f, 1), "two near hits in a row")
+    source.value, ahead = 2, 601.0
     assert f(1) == [1, 2]
 
 
