@@ -20,7 +20,7 @@ from memover.codec import ValueCodec
 from memover.codec.compression import ZLIB, expand
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import extension
-from memover.codec.mv1.limits import COLLISIONS_LIMIT, MAP_LIMIT
+from memover.codec.mv1.limits import COLLISIONS_LIMIT, MAP_LIMIT, Numbers
 from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, Writer
 from memover.errors import DamagedEntry, UnencodableValue
 from tests.codec import things as t
@@ -132,6 +132,32 @@ def test_long_numbers_and_decimals_come_back() -> None:
     for pair in ([LONG, Decimal(hash(LONG))], [Decimal(hash(LONG)), LONG]):
         with pytest.raises(UnencodableValue, match="may equal it"):
             ValueCodec(t.anything).encode(pair)
+
+
+class Counted:
+    """In place of a Decimal: says how often it was hashed."""
+
+    hashed = 0
+
+    def is_snan(self) -> bool:
+        return False
+
+    def __hash__(self) -> int:
+        self.hashed += 1
+        return id(self)
+
+
+@pytest.mark.parametrize("before", [0, 30, 60])
+def test_many_long_numbers_beside_many_decimals_cost_one_hash_each(before: int) -> None:
+    """Else the search for what takes long would take long itself: as many steps as there are pairs."""
+    numbers, decimals = Numbers(), [Counted() for _ in range(60)]
+    for each in decimals[:before]:
+        numbers.decimal(each)
+    for number in range(50):
+        numbers.long(LONG + number)
+    for each in decimals[before:]:
+        numbers.decimal(each)
+    assert {each.hashed for each in decimals} == {1}
 
 
 def test_a_range_of_long_ints_is_refused_and_damage() -> None:

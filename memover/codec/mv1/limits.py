@@ -154,22 +154,32 @@ class Hashes:
 class Numbers:
     """Looks for Decimals with the hash of a long int or Fraction in one payload; the same on the way in and on the way out."""
 
-    __slots__ = ("_decimals", "_long")
+    __slots__ = ("_decimals", "_long", "_pending")
 
     def __init__(self) -> None:
-        self._decimals: list[Any] = []
+        self._pending: list[Any] = []  # Decimals, which are not hashed before there is a long number
+        self._decimals: set[int] = set()
         self._long: set[int] = set()
 
     def decimal(self, value: Any) -> None:
         """Raise ValueError if a long number of this hash was seen."""
-        self._decimals.append(value)
-        if self._long and not value.is_snan() and hash(value) in self._long:
-            self._raise()
+        self._pending.append(value)
+        if self._long:
+            self._hash_pending()
 
     def long(self, value: Any) -> None:
         """A number of more than `LONG_BYTES`. Raise ValueError if a Decimal of this hash was seen."""
-        self._long.add(hash(value))
-        if any(not each.is_snan() and hash(each) in self._long for each in self._decimals):
+        number = hash(value)
+        self._long.add(number)
+        self._hash_pending()
+        if number in self._decimals:
+            self._raise()
+
+    def _hash_pending(self) -> None:
+        found = {hash(each) for each in self._pending if not each.is_snan()}
+        self._pending.clear()
+        self._decimals |= found
+        if not found.isdisjoint(self._long):
             self._raise()
 
     def _raise(self) -> None:
