@@ -141,7 +141,7 @@ def test_foreign_keys_are_left_alone(project: Project, redis_client: redis.Redis
     project.run("invalidate", "--key", f"{project.prefix}:1:profiles:notes", "--yes", status=2)
     assert redis_client.exists(f"{project.prefix}:1:profiles:notes")
     project.run("invalidate", "--key", f"{project.prefix}:1:profiles:{'0' * 32}", "--yes", status=1)
-    assert "no key of an entry" in project.run("invalidate", "--key", "x", "--yes", status=2).stderr
+    assert "is not the key of an entry" in project.run("invalidate", "--key", "x", "--yes", status=2).stderr
 
 
 @pytest.mark.parametrize("args", [(), ("a", "--tag", "b"), ("--tag", "a", "--key", "b")])
