@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["FAILED_MS", "failed", "has_failed", "held", "holder_of", "is_held", "stamp"]
+__all__ = ["FAILED_MS", "failed", "has_failed", "held", "holder_of", "is_held", "stamp", "taken_under"]
 
 FAILED_MS = 1000
 """Longer than the slowest poll of a waiter. A caller that comes later ignores the mark."""
@@ -35,6 +35,11 @@ def holder_of(lease: bytes | None, under: bytes) -> str:
         return ""
     token, _, taken_under = lease[2:].partition(b" ")
     return token.decode("latin-1") if taken_under == under else ""
+
+
+def taken_under(lease: bytes) -> list[bytes]:
+    """The tokens that a lease was taken under."""
+    return lease.split(b" ", 2)[2].split(b",") if lease.startswith(b"L ") else []
 
 
 def is_held(lease: bytes | None, token: str) -> bool:

@@ -5,6 +5,7 @@ Tens to thousands of each in the standing suite, ten times as many or so in the 
 from __future__ import annotations
 
 import gc
+import threading
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +165,41 @@ def test_a_memory_store_keeps_no_tags_of_entries_that_were_evicted() -> None:
     assert len(kept) == 200
     cache.invalidate_tags(f"item:{kept[0]}")
     assert [f.peek(x) is None for x in kept] == [True] + 199 * [False]
+
+
+@pytest.mark.parametrize("lease_ttl", [10, 100])
+@pytest.mark.parametrize("loaded_before", [False, True])
+def test_tags_of_a_load_under_way_stay(lease_ttl: int, loaded_before: bool) -> None:
+    """Tags of evicted entries go while it runs, and may be its own: its result counts, and nobody loads it beside it."""
+    cache = Cache("memory://", max_entries=10, lease_ttl=lease_ttl)
+    began, release = threading.Event(), threading.Event()
+    release.set()
+
+    @cache.versioned(namespace="slow", ttl="1h", tags=("slow:{x}",))
+    def slow(x: int) -> int:
+        began.set()
+        assert release.wait(60)
+        return x
+
+    @cache.versioned(namespace="f", ttl="1h", tags=("item:{x}",))
+    def f(x: int) -> int:
+        return x
+
+    if loaded_before:
+        slow(1)
+        for x in range(50):
+            f(x)
+        assert slow.peek(1) is None, "it was evicted"
+        began.clear()
+    release.clear()
+    caller = threading.Thread(target=slow, args=(1,))
+    caller.start()
+    assert began.wait(60)
+    for x in range(10_000, 13_000):
+        f(x)
+    release.set()
+    caller.join()
+    assert slow.peek(1) is not None
 
 
 def test_what_a_function_captured_is_not_remembered_whole(cache: Cache) -> None:

@@ -359,11 +359,13 @@ class MemoryEntries:
         ends_at = list(self._token_ends.items())
         gone = [name for name, ends in ends_at if ends <= now]
         # What ends soon leaves by itself, and a load under way may need it. Of the rest, entries that were evicted need none.
-        soon = now + 2 * TOKEN_MARGIN_MS / 1000
+        held = [(lease, ends) for lease, ends in list(self._leases.values()) if ends > now]
+        soon = max([now, *(ends for _, ends in held)]) + TOKEN_MARGIN_MS / 1000
         late = [name for name, ends in ends_at if ends > soon]
         if len(late) > 2 * len(self.items):
             carried = self._carried()
-            gone += [name for name in late if name not in carried]
+            under = {token for lease, _ in held for token in leases.taken_under(lease)}
+            gone += [name for name in late if name not in carried and self.tokens.get(name) not in under]
         for name in gone:
             self._token_ends.pop(name, None)
             self.tokens.pop(name, None)
