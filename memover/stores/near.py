@@ -62,8 +62,9 @@ class Item:
 
     `value` is the object itself where any caller may have it at any time, else MISSING: `make()` then makes what a caller gets,
     while `moved(places)` is False. `first` and `second` are the cells of the generation and of the call, `more` all others.
-    In `round` it was last found to stand, and is fresh until `until` then, by `clocks.boottime`. `versions` are the marks that
-    are not in the store. `decodes` counts hits that decoded; `visited` is the flag of `sieve`. `raw` are the entry's bytes where somebody compares them with the source, else b""."""
+    In `round` it was last found to stand, and until `until`, by `clocks.boottime`, it is fresh by the wall clock of that moment.
+    `versions` are the marks that are not in the store. `decodes` counts hits that decoded; `visited` is the flag of `sieve`.
+    `raw` are the entry's bytes where somebody compares them with the source, else b""."""
 
     __slots__ = (
         "cost",
