@@ -6,6 +6,9 @@ version that did not come out as written, or another function's that moved along
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib.util import cache_from_source
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +21,6 @@ from memover.cli.versions import edit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from memover.schema.findings import Finding, Found
 
@@ -89,15 +91,24 @@ def bump(
     files = {edit.path: edit.path.read_bytes() for edit in edits.values()}
     try:
         for path in files:
-            path.write_bytes(sources.file(path).edited([each for each in edits.values() if each.path == path]))
+            _write(path, sources.file(path).edited([each for each in edits.values() if each.path == path]))
         after = names_of(find_functions(project, targets, again=True).functions)
         _verify(project, done, current, after, targets)
     except BaseException:
         for path, text in files.items():
-            path.write_bytes(text)
+            _write(path, text)
         raise
     relock(project, [each.name for each in done], after)
     return done
+
+
+def _write(path: Path, text: bytes) -> None:
+    """Write a source, without the bytecode of before: a new number often leaves the length as it was, and the second in which
+    the file was changed may be the same, which is all that Python compares."""
+    path.write_bytes(text)
+    for optimization in ("", "1", "2"):
+        with suppress(OSError, NotImplementedError):
+            Path(cache_from_source(str(path), optimization=optimization)).unlink(missing_ok=True)
 
 
 def bump_all(

@@ -96,6 +96,8 @@ def _answer(order: dict[str, Any], results: str, claims: list[Claim]) -> None:
             file.flush()
 
         sys.path[:0] = [each for each in order["paths"] if each not in sys.path]
+        # Python takes bytecode for that of a source that is edited within the same second to the same length, as by a bump.
+        sys.dont_write_bytecode = True
         if order["django"]:
             import django
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import py_compile
 import shlex
 from typing import TYPE_CHECKING
 
@@ -137,6 +138,26 @@ def test_only_the_number_changes(app: App, case: str) -> None:
     bump(app.project(), ["n"])
     assert app.read("shop/views.py") == HEAD + after
     assert app.check() == []
+
+
+def test_bytecode_of_the_former_number_is_not_taken_for_that_of_the_new_one(app: App) -> None:
+    """Python compares a source's length and second with those of its bytecode: here nothing, which no clock decides."""
+    before, after = EDITED["a literal"]
+    write(app, before)
+    app.lock()
+    py_compile.compile(
+        str(app.root / "shop/views.py"), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH, doraise=True
+    )
+    app.run("bump", "n")
+    assert app.read("shop/views.py") == HEAD + after
+    assert app.check() == []
+
+
+def test_a_look_at_the_source_leaves_no_bytecode(app: App) -> None:
+    """Else an edit within the same second, of a number say, is not seen by the next look."""
+    write(app, EDITED["a literal"][0])
+    app.run("lock", env={"PYTHONDONTWRITEBYTECODE": ""})
+    assert list(app.root.rglob("__pycache__")) == []
 
 
 @pytest.mark.parametrize("case", REFUSED)
