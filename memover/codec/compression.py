@@ -19,7 +19,7 @@ import sys
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from memover.codec.faults import TRANSPORT_ERRORS, from_outside
+from memover.codec.faults import FAULTS, from_outside
 from memover.errors import DamagedEntry
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _refusals() -> tuple[type[Exception], ...]:
     """What bytes that do not expand raise; asked only when something was raised."""
     modules = [sys.modules.get(name) for name in ("compression.zstd", "zstandard")]
     own = [error for module in modules if (error := getattr(module, "ZstdError", None)) is not None]
-    return (zlib.error, EOFError, *own, *TRANSPORT_ERRORS)
+    return (zlib.error, EOFError, *own, *FAULTS)
 
 
 @functools.lru_cache(maxsize=1)

@@ -195,7 +195,7 @@ def read_header(raw: bytes, key: bytes, *, whole: bool = True) -> Header:
     if marks_length:
         try:
             marks = tuple((bytes(name), bytes(token)) for name, token in msgpack.unpackb(raw[marks_at:payload_at]))
-        except faults.TRANSPORT_ERRORS as error:
+        except faults.FAULTS as error:
             if faults.from_outside(error):
                 raise
             raise DamagedEntry("the marks cannot be read", reason="damaged") from error

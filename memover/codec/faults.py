@@ -4,7 +4,7 @@ While a codec works, anything may be raised in the middle of it: by a signal han
 greenlet's timeout, by the interpreter (MemoryError, RecursionError). Such an exception is the caller's and goes on as it
 is. Only what bad data raises becomes `UnencodableValue` or `DamagedEntry`:
 
-* In the codec's own code and in the libraries under it: the types of `TRANSPORT_ERRORS`, which are what Python and msgpack raise for
+* In the codec's own code and in the libraries under it: the types of `FAULTS`, which are what Python and msgpack raise for
   data that does not fit. `OSError` is none of them, because `TimeoutError` is one.
 * In code of the user's that a codec calls (the functions of `register_value`, `__reduce__`, `__post_init__`): every
   `Exception` but MemoryError and RecursionError.
@@ -15,7 +15,7 @@ is. Only what bad data raises becomes `UnencodableValue` or `DamagedEntry`:
     instruction that cannot raise anything itself.
 
 What is thrown into a thread while a function in C runs, or into a greenlet at a switch, shows in no traceback. In the codec's
-own code it goes on if its type is none of `TRANSPORT_ERRORS`; in a user's function if it is no `Exception` (`gevent.Timeout`,
+own code it goes on if its type is none of `FAULTS`; in a user's function if it is no `Exception` (`gevent.Timeout`,
 `eventlet.Timeout` and dramatiq's `Interrupt` are none), or one of `TIME_LIMITS`. Any other counts as the function's own error.
 """
 
@@ -34,9 +34,9 @@ from memover.errors import raised_by_handler
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["TRANSPORT_ERRORS", "TIME_LIMITS", "from_outside"]
+__all__ = ["FAULTS", "TIME_LIMITS", "from_outside"]
 
-TRANSPORT_ERRORS: tuple[type[Exception], ...] = (
+FAULTS: tuple[type[Exception], ...] = (
     ArithmeticError,
     AssertionError,
     AttributeError,

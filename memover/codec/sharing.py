@@ -130,7 +130,7 @@ def _collect(value: Any, depth: int, found: dict[type, tuple[Place, ...]]) -> bo
         if attributes and not attributes.keys() <= set(names):
             return False
         return all(_collect(getattr(value, name), depth + 1, found) for name in names)
-    except faults.TRANSPORT_ERRORS as error:
+    except faults.FAULTS as error:
         if faults.from_outside(error):
             raise
         return False
@@ -177,7 +177,7 @@ def own_error(error: E) -> E:
     """
     try:
         made = _copy(error, type(error))
-    except faults.TRANSPORT_ERRORS as fault:
+    except faults.FAULTS as fault:
         if faults.from_outside(fault):
             raise
         return error

@@ -101,10 +101,8 @@ def standing(function: Function, key: Key) -> Item | None:
         return None
     tier.served = True
     if is_real():  # else every hit asks the clock that is in its place
-        item.until, item.round = (
-            now + item.fresh_until - wall(),
-            round_,
-        )  # in this order: whoever sees the one has the other
+        item.until = now + item.fresh_until - wall()
+        item.round = round_  # last: whoever sees the round sees its end too
     return item
 
 

@@ -112,9 +112,9 @@ def test_an_entry_with_the_very_marks_of_now_is_fresh(stamped: list[Any], tokens
         raise AssertionError("an entry with the marks of now is read the short way")
 
 
-def sealed(marks: tuple[tuple[bytes, bytes], ...]) -> bytes:
+def sealed(marks: tuple[tuple[bytes, bytes], ...] = (), payload: bytes = b"payload") -> bytes:
     return seal(
-        b"payload",
+        payload,
         key=KEY,
         generation=GENERATION,
         codec="mv1",
@@ -129,17 +129,7 @@ def sealed(marks: tuple[tuple[bytes, bytes], ...]) -> bytes:
 
 def test_a_long_payload_is_not_copied() -> None:
     """An array's bytes are copied once on a hit, into the array."""
-    raw = seal(
-        bytes(1 << 20),
-        key=KEY,
-        generation=GENERATION,
-        codec="mv1",
-        created_at=1.0,
-        load_time=0.0,
-        fresh_until=9.0,
-        usable_until=9.0,
-        fingerprint=FINGERPRINT,
-    )
+    raw = sealed(payload=bytes(1 << 20))
     tracemalloc.start()
     try:
         plain = read_plain(raw, FORM, GENERATION, KEY)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["way_of"]
 
-TRANSPORT_ERRORS = ["blackhole", "half_open", "partition", "refuse", "delay"]
+FAULTS = ["blackhole", "half_open", "partition", "refuse", "delay"]
 BUDGET = 0.25
 SLACK = 8
 """A call is to cost one budget; what is checked is that it does not hang, on a machine that may be busy."""
@@ -41,7 +41,7 @@ def break_it(proxy: FaultyProxy, fault: str) -> None:
     getattr(proxy, fault)(*([30.0] if fault == "delay" else []))
 
 
-@pytest.mark.parametrize("fault", TRANSPORT_ERRORS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_call_adds_no_more_than_its_budget(fault: str, proxy: FaultyProxy, way_of: Callable[[str], Way]) -> None:
     """P7: whatever is wrong with the store, a call returns what the function returns, after a budget at most."""
     way = way_of(proxy.url)
@@ -55,7 +55,7 @@ def test_a_call_adds_no_more_than_its_budget(fault: str, proxy: FaultyProxy, way
     assert loads == [1, 1]
 
 
-@pytest.mark.parametrize("fault", TRANSPORT_ERRORS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_while_the_circuit_is_open_calls_leave_the_store_alone(
     fault: str, proxy: FaultyProxy, way_of: Callable[[str], Way]
 ) -> None:

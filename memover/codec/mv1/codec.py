@@ -24,7 +24,7 @@ import msgpack
 from memover.classes.annotations import innermost
 from memover.classes.places import moved, place_of
 from memover.classes.registered import family_of, registered, stamp
-from memover.codec.faults import TRANSPORT_ERRORS, from_outside
+from memover.codec.faults import FAULTS, from_outside
 from memover.codec.mv1 import arrays, containers, frames
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Mark, Refused
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["ValueCodec"]
 
 
-_REFUSALS: tuple[type[Exception], ...] = (Refused, RuntimeError, *TRANSPORT_ERRORS)
+_REFUSALS: tuple[type[Exception], ...] = (Refused, RuntimeError, *FAULTS)
 
 
 class ValueCodec:
@@ -133,7 +133,7 @@ class ValueCodec:
             return self._reader.read_marked(memoryview(data), self._definitions, self._define)
         except DamagedEntry:
             raise
-        except TRANSPORT_ERRORS as error:
+        except FAULTS as error:
             if from_outside(error):
                 raise
             raise DamagedEntry(
@@ -153,7 +153,7 @@ class ValueCodec:
             return
         try:
             few = few_objects(open_buffers(memoryview(data))[0] if data[0] == f.MARKED else data, limit)
-        except TRANSPORT_ERRORS as error:
+        except FAULTS as error:
             if from_outside(error):
                 raise
             raise DamagedEntry(
@@ -177,7 +177,7 @@ class ValueCodec:
             return self._reader.read_marked(memoryview(data), {}, define)
         except DamagedEntry:
             raise
-        except TRANSPORT_ERRORS as error:
+        except FAULTS as error:
             if from_outside(error):
                 raise
             raise DamagedEntry(f"The stored bytes are not a value of codec {self.name}: {error!r}.") from error

@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
-from memover.codec.faults import TRANSPORT_ERRORS, from_outside
+from memover.codec.faults import FAULTS, from_outside
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Refused, extension
 
@@ -73,7 +73,7 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
         content = sink.getvalue()
         again = _read_pandas(name, extra, content)
         faithful = _same_pandas(value, again)
-    except (pyarrow.ArrowException, *TRANSPORT_ERRORS) as error:
+    except (pyarrow.ArrowException, *FAULTS) as error:
         if from_outside(error):
             raise
         raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of one type each") from error
@@ -120,7 +120,7 @@ def _read_pandas(name: str, extra: dict[str, Any], content: bytes) -> Any:
             table = stream.read_all()
         table.validate(full=True)
         frame = table.to_pandas()
-    except (pyarrow.ArrowException, OSError, *TRANSPORT_ERRORS) as error:
+    except (pyarrow.ArrowException, OSError, *FAULTS) as error:
         if isinstance(error, TimeoutError) or from_outside(error):
             raise
         raise ValueError(f"no Arrow stream: {error}") from error
@@ -163,7 +163,7 @@ def _write_polars(value: Any, _: Any) -> list[Any]:
 def _is_polars_own(error: BaseException) -> bool:
     # A panic in polars' Rust code is raised as a BaseException, a stream that is cut off as a bare OSError.
     polars = sys.modules["polars"]
-    own: Any = (polars.exceptions.PolarsError, *TRANSPORT_ERRORS)
+    own: Any = (polars.exceptions.PolarsError, *FAULTS)
     if isinstance(error, Exception) and from_outside(error):
         return False
     return isinstance(error, own) or type(error) is OSError or type(error).__name__ == "PanicException"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from memover.codec.faults import TRANSPORT_ERRORS, from_outside
+from memover.codec.faults import FAULTS, from_outside
 from memover.codec.mv1.format import Refused
 from memover.errors import UnencodableValue
 
@@ -94,7 +94,7 @@ def explain(
                 raise _TOO_DEEP
     except Refused as refused:
         return _error("".join(path), refused, type(current), function, value)
-    except TRANSPORT_ERRORS as other:
+    except FAULTS as other:
         if from_outside(other):
             raise
         error = other
