@@ -5,12 +5,14 @@ library's locks and queues, redis-py), except the function under test. A signal 
 what is whole after a strike at each of them is whole after any signal.
 
 What a tracer may not be used for: a frame that the interpreter runs on its own account (a weak reference's callback, `__del__`)
-swallows every exception. Such strikes are found through `sys.unraisablehook` and count as "not delivered".
+swallows every exception. Such strikes are found through `sys.unraisablehook` and count as "not delivered". The collector
+runs such frames at any allocation, so it is off while `run` is traced: a strike there is lost, and CPython 3.11 was seen to crash.
 """
 
 from __future__ import annotations
 
 import dis
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -147,6 +149,8 @@ def _traced(tracer: _Tracer, run: Callable[[], Any]) -> Any:
     def apart() -> Iterator[Any]:
         yield run()
 
+    collecting = gc.isenabled()
+    gc.disable()
     sys.settrace(tracer.entered)
     try:
         # A strike at the very end of an `except`, where no signal handler is run, leaves the interpreter with that exception as
@@ -155,6 +159,8 @@ def _traced(tracer: _Tracer, run: Callable[[], Any]) -> Any:
         return next(apart())
     finally:
         sys.settrace(before)
+        if collecting:
+            gc.enable()
 
 
 class Unraisable:

@@ -213,6 +213,33 @@ def test_what_was_near_before_an_invalidation_failed_is_not_served(
     comes_near(f, 1)
 
 
+def test_what_came_near_while_an_invalidation_was_failing_is_not_served(
+    start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store answers reads and refuses the invalidation; between its beginning and its failure a call is answered near."""
+    from memover import InvalidationFailed, StoreUnavailable
+
+    cache = cache_of(start_redis().url)
+    f = near_function(cache, lambda x: ("a", x), near=60)
+    f(1)
+    tries: list[Any] = []
+
+    def bump(*names: Any) -> Any:
+        tries.append(names)
+        if len(tries) == 1:
+            comes_near(f, 1)
+            assert all(is_near(f, 1) for _ in range(3))
+        raise StoreUnavailable("refused: this is a test", store=cache.address)
+        yield
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(cache._state.store, "bump", bump)
+        with pytest.raises(InvalidationFailed):
+            f.invalidate_all()
+        assert not is_near(f, 1)
+    comes_near(f, 1)
+
+
 def test_a_message_counts_for_answers_during_an_outage(
     start_redis: Callable[..., RedisServer], cache_of: Callable[..., Cache], prefix: str
 ) -> None:

@@ -266,7 +266,7 @@ class Mux:
             self._broken(error)
             return
         except BaseException:
-            self.close()  # an exception from outside: whose the next answer is is not known
+            self.close()  # an exception from outside: to which command the next answer belongs is not known
             raise
         self._inside = False
         if data == b"":
