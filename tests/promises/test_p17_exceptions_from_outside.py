@@ -190,6 +190,28 @@ def test_an_interruption_in_a_bulk_loader_gives_all_leases_back(
         assert within_guard(lambda: g.map(range(200))) == list(range(200))
 
 
+def test_the_leases_of_an_interrupted_bulk_load_are_given_back_before_its_exception_goes_on(
+    redis_client: redis.Redis, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process may be about to end: nothing is left to the thread in the background, which here does nothing."""
+    with Cache(redis_url, prefix=prefix, **PATIENT) as cache:
+
+        @cache.versioned(namespace="h")
+        def h(x: int) -> int:
+            return x
+
+        @h.batch_load
+        def many(calls: Any) -> list[int]:
+            assert len(leases(redis_client, prefix)) == 200
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as idle:
+            idle.setattr(cache._state.background, "later", lambda seconds, run: None)
+            with pytest.raises(KeyboardInterrupt):
+                h.map(range(200))
+            assert leases(redis_client, prefix) == []
+
+
 def test_an_interruption_in_a_lock_of_the_standard_library_leaves_it_usable(redis_url: str, prefix: str) -> None:
     """`threading.Condition` and its like are Python: a signal strikes inside their `__enter__` and `__exit__` too.
 
