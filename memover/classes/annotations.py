@@ -15,21 +15,14 @@ import typing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from memover.classes.places import look_up
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = [
-    "UNREADABLE",
-    "Scope",
-    "Unresolved",
-    "closure_of",
-    "evaluate",
-    "innermost",
-    "nested_names",
-    "own_annotations",
-    "owner_of",
-    "resolve",
-]
+    "UNREADABLE", "Scope", "Unresolved", "closure_of", "innermost", "nested_names", "own_annotations", "owner_of", "resolve",
+]  # fmt: skip
 
 UNREADABLE = (ArithmeticError, AttributeError, ImportError, LookupError, NameError, SyntaxError, TypeError, ValueError)
 """What evaluating an annotation raises when it means nothing here. Anything else, an interrupt say, is let through."""
@@ -91,8 +84,7 @@ class _Lookup(dict[str, Any]):
         return Unresolved(name)
 
 
-def evaluate(text: str, scope: Scope) -> Any:
-    """What a string annotation means, `Unresolved` where it means nothing here."""
+def _evaluate(text: str, scope: Scope) -> Any:
     try:
         return eval(text, {"__builtins__": {}}, _Lookup(scope))  # noqa: S307  # the program's own source text
     except UNREADABLE:
@@ -109,7 +101,7 @@ def resolve(annotation: Any, scope: Scope) -> tuple[Any, Scope]:
             annotation = annotation.__forward_arg__
         if not isinstance(annotation, str):
             return annotation, scope
-        text, annotation = annotation, evaluate(annotation, scope)
+        text, annotation = annotation, _evaluate(annotation, scope)
         if isinstance(annotation, str) and not annotation.isidentifier():
             return annotation, scope
     return Unresolved(text), scope
@@ -134,13 +126,8 @@ def innermost(function: Any) -> Any:
 
 def owner_of(function: Any) -> type | None:
     """The class in whose body a function stands, if it can be reached from its module by name."""
-    path = getattr(function, "__qualname__", "").split(".")[:-1]
-    found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
-    if not path or found is None or "<locals>" in path:
-        return None
-    for name in path:
-        found = vars(found).get(name) if hasattr(found, "__dict__") else None
-    return found if isinstance(found, type) else None
+    outer = getattr(function, "__qualname__", "").rpartition(".")[0]
+    return look_up(getattr(function, "__module__", None) or "", outer)
 
 
 def nested_names(owner: type | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from memover.classes.kinds import Kind, field_names, foreign_base, foreign_modul
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["UNKNOWN", "Part", "annotated", "base_part", "generic_origin", "parts_of"]
+__all__ = ["UNKNOWN", "Part", "base_part", "generic_origin", "parts_of"]
 
 UNKNOWN = object()
 """In place of an annotation that is not there."""
@@ -44,31 +44,23 @@ def base_part(cls: type) -> Part:
 
 
 def parts_of(cls: type, kind: Kind) -> list[Part]:
-    """The parts of a class of one's own, of the kind that `kind_of` says."""
-    special = _SPECIAL.get(kind)
-    if special is not None:
-        return list(special(cls))
-    named = annotated(cls)
+    """The parts of a class of one's own, of the kind that `kind_of` says, which is no exception."""
+    if kind in _PARTS:
+        return list(_PARTS[kind](cls))
+    named = _annotated(cls)
     if kind is Kind.TYPEDDICT:
         optional: frozenset[str] = getattr(cls, "__optional_keys__", frozenset())
         return [Part(name, each, owner, name in optional) for name, (each, owner) in named.items()]
-    names = field_names(cls, kind)
-    if not names and kind not in (Kind.NAMEDTUPLE, Kind.STRUCT, Kind.ATTRS, Kind.DATACLASS):
-        return list(_plain(cls, named))
     # The type that the library itself keeps, for a field that no annotation names: `attr.ib(type=int)`.
     kept: dict[str, Any] = {}
     if kind is Kind.ATTRS:
-        kept = {each.name: each.type for each in cls.__attrs_attrs__}  # type: ignore[attr-defined]
+        kept = {each.name: each.type for each in cls.__attrs_attrs__ if each.type is not None}  # type: ignore[attr-defined]
     elif kind is Kind.DATACLASS:
         kept = {each.name: each.type for each in sys.modules["dataclasses"].fields(cls)}
-    return [Part(name, *named.get(name, (_type(kept.get(name)), cls))) for name in names]
+    return [Part(name, *named.get(name, (kept.get(name, UNKNOWN), cls))) for name in field_names(cls, kind)]
 
 
-def _type(found: Any) -> Any:
-    return UNKNOWN if found is None else found
-
-
-def annotated(cls: type) -> dict[str, tuple[Any, type]]:
+def _annotated(cls: type) -> dict[str, tuple[Any, type]]:
     """The annotations of a class and its bases with the class that made each, the nearest one's last word."""
     found: dict[str, tuple[Any, type]] = {}
     bases = cls.__mro__ if not hasattr(cls, "__required_keys__") else _dict_bases(cls)
@@ -111,7 +103,7 @@ def _value(value: Any) -> str:
 
 
 def _model(cls: Any) -> Iterator[Part]:
-    named = annotated(cls)
+    named = _annotated(cls)
     for name, field in model_fields(cls).items():
         raw, owner = named.get(name, (None, cls))
         resolved = getattr(field, "annotation", None)
@@ -132,7 +124,7 @@ def _model(cls: Any) -> Iterator[Part]:
 def _row(cls: Any) -> Iterator[Part]:
     """The columns of a Django model, by the attribute that holds each; the annotations of other mapped classes."""
     if not is_django(cls):
-        yield from _plain(cls, annotated(cls))
+        yield from _plain(cls)
         return
     for field in cls._meta.concrete_fields:
         yield Part(field.attname, None, cls, literal=_column(field) + (" | None" if field.null else ""))
@@ -175,13 +167,13 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def _plain(cls: type, named: dict[str, tuple[Any, type]]) -> Iterator[Part]:
+def _plain(cls: type) -> Iterator[Part]:
     """What can be known of a class that declares no fields: its annotations, what its `__init__` keeps, and its slots.
 
     A parameter of `__init__` counts where the method uses its name as an attribute's, and so does every attribute that it sets;
     the `__init__` of a base is looked at where the one below calls it. A class that names no attribute in any of these ways
     has its annotated parameters."""
-    found = {name: each for name, each in named.items() if not _is_class_variable(each[0])}
+    found = {name: each for name, each in _annotated(cls).items() if not _is_class_variable(each[0])}
     taken: dict[str, tuple[Any, type]] = {}
     for base in cls.__mro__:
         init = base.__dict__.get("__init__")
@@ -242,9 +234,11 @@ def generic_origin(cls: Any) -> tuple[type, tuple[Any, ...]]:
     return cls, ()
 
 
-_SPECIAL: dict[Kind, Callable[[Any], Iterator[Part]]] = {
+_PARTS: dict[Kind, Callable[[Any], Iterator[Part]]] = {
     Kind.ENUM: _members,
-    Kind.EXCEPTION: lambda cls: iter([base_part(cls)]),
     Kind.MODEL: _model,
     Kind.ROW: _row,
+    Kind.BUILTIN: _plain,
+    Kind.PLAIN: _plain,
 }
+"""Of an exception there is one part, its base (`base_part`); all other kinds declare named fields."""

@@ -31,21 +31,10 @@ from typing import Any
 from memover.classes.layout import base_of
 
 __all__ = [
-    "Kind",
-    "declared",
-    "declares_itself",
-    "field_names",
-    "foreign",
-    "foreign_base",
-    "foreign_module",
-    "frozen",
-    "is_django",
-    "is_model",
-    "is_queryset",
-    "is_row",
-    "kind_of",
-    "model_fields",
-]
+    "ADDRESSES", "PATHS", "RESPONSES", "Kind", "base_names", "declared", "declares_itself", "field_names", "foreign",
+    "foreign_base", "foreign_module", "frozen", "is_django", "is_numpy_scalar", "is_queryset", "is_row", "kind_of",
+    "model_fields", "published",
+]  # fmt: skip
 
 
 class Kind(enum.Enum):
@@ -85,7 +74,8 @@ def declared(cls: Any) -> Kind | None:
         return Kind.NAMEDTUPLE if named else None
     if isinstance(getattr(cls, "__required_keys__", None), frozenset) and issubclass(cls, dict):
         return Kind.TYPEDDICT
-    if is_model(cls):
+    pydantic = sys.modules.get("pydantic.main")
+    if pydantic is not None and getattr(pydantic, "BaseModel", None) in cls.__mro__:
         return Kind.MODEL
     msgspec = sys.modules.get("msgspec")
     if msgspec is not None and isinstance(cls, type(getattr(msgspec, "Struct", None))) and type(cls) is not type:
@@ -124,12 +114,6 @@ def model_fields(cls: Any) -> dict[str, Any]:
     return found
 
 
-def is_model(cls: type) -> bool:
-    """Whether a class is a pydantic model (of pydantic 2)."""
-    main = sys.modules.get("pydantic.main")
-    return main is not None and getattr(main, "BaseModel", None) in cls.__mro__
-
-
 def is_row(cls: type) -> bool:
     """Whether instances stand for rows of a database: Django models, and mapped classes of SQLAlchemy."""
     return is_django(cls) or ("sqlalchemy" in sys.modules and hasattr(cls, "__mapper__"))
@@ -162,6 +146,15 @@ def frozen(cls: Any, kind: Kind) -> bool:
 
 # -- classes of others ----------------------------------------------------------------------------------------------------
 
+PATHS = ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")
+ADDRESSES = ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network", "IPv4Interface", "IPv6Interface")
+"""The classes of `pathlib` and `ipaddress`, in the order of their numbers in stored bytes."""
+
+RESPONSES = frozenset(
+    {"starlette.responses.Response", "werkzeug.sansio.response.Response", "django.http.response.HttpResponseBase"}
+)
+"""What endpoints return, as in `base_names`: made anew for every answer."""
+
 _ATOMIC = frozenset({"numpy", "pandas", "polars", "pyarrow", "dateutil", "msgpack", "pytz"})
 _STDLIB = os.path.dirname(os.__file__)
 
@@ -183,6 +176,26 @@ def foreign_module(top: str) -> bool:
     # An application's own module may have such a name: `profile`, `calendar`, `code`.
     file = getattr(sys.modules.get(top), "__file__", None)
     return file is None or (file.startswith(_STDLIB) and "-packages" not in file)
+
+
+def published(cls: type) -> tuple[str, str] | None:
+    """Module and name under which a library, or the standard library, holds exactly this class; None for any other class.
+
+    The module is the top-level one: pathlib's classes say "pathlib._local" on some versions, decimal's "decimal" whether
+    in C or Python. Only those of `freezegun.api` are under the full name."""
+    module = cls.__module__ if cls.__module__ == "freezegun.api" else cls.__module__.partition(".")[0]
+    return (module, cls.__name__) if getattr(sys.modules.get(module), cls.__name__, None) is cls else None
+
+
+def base_names(cls: type) -> list[str]:
+    """`module.qualname` of a class and of its bases, the nearest first: for classes of libraries that need not be imported."""
+    return [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]
+
+
+def is_numpy_scalar(cls: type) -> bool:
+    """Whether a class is one of numpy's own scalar classes."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and issubclass(cls, numpy.generic) and cls.__module__ == "numpy"
 
 
 def foreign_base(cls: type) -> type:

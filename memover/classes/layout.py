@@ -10,7 +10,7 @@ import types
 from collections import OrderedDict, defaultdict, deque
 from typing import Any
 
-__all__ = ["BUILTINS", "base_of", "keeps_dict", "slots_of"]
+__all__ = ["BUILTINS", "HEAP_TYPE", "base_of", "keeps_dict", "slots_of"]
 
 HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement, or by a C module at run time
 

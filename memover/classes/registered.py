@@ -10,35 +10,12 @@ from memover.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "Registration",
-    "family_of",
-    "register_family",
-    "register_value",
-    "registered",
-    "registered_name",
-    "stamp",
-]
+__all__ = ["Registration", "family_of", "register_family", "register_value", "registered", "registered_name", "stamp"]
 
 T = TypeVar("T")
 
 KEPT_AS_THEY_ARE = frozenset(
-    {
-        type(None),
-        bool,
-        int,
-        float,
-        complex,
-        str,
-        bytes,
-        bytearray,
-        memoryview,
-        list,
-        dict,
-        tuple,
-        set,
-        frozenset,
-    }
+    {type(None), bool, int, float, complex, str, bytes, bytearray, memoryview, list, dict, tuple, set, frozenset}
 )
 
 
@@ -119,16 +96,16 @@ def family_of(kind: _TYPE) -> _TYPE | None:
 
 
 def registered(kind: type) -> Registration | None:
-    """Return what was registered for exactly this class."""
+    """What was registered for exactly this class."""
     found = _by_name.get(class_name(kind))
     return found if found is not None and found.kind is kind else None
 
 
 def registered_name(name: str) -> Registration | None:
-    """Return what was registered under a stored name."""
+    """What was registered under a stored name."""
     return _by_name.get(name)
 
 
 def stamp() -> int:
-    """Return a number that changes with each registration, for those who keep what they looked up."""
+    """A number that changes with each registration, for those who keep what they looked up."""
     return _stamp

@@ -18,6 +18,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.classes.annotations import closure_of, innermost, owner_of
+from memover.classes.naming import class_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,14 +82,10 @@ def class_place(cls: type) -> ClassPlace:
         path, node = _class_node(each)
         if node is not None:
             for name, line in _field_lines(node).items():
-                fields.setdefault(name, (path, line, _identity(each)))
+                fields.setdefault(name, (path, line, class_name(each)))
     path, node = _class_node(cls)
     name = cls.__qualname__.rpartition("<locals>.")[2]
-    return ClassPlace(_identity(cls), name, path, 0 if node is None else node.lineno, fields)
-
-
-def _identity(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
+    return ClassPlace(class_name(cls), name, path, 0 if node is None else node.lineno, fields)
 
 
 def _class_node(cls: type) -> tuple[str, ast.ClassDef | None]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import typing
 from typing import TYPE_CHECKING, Any
 
-from memover.classes.annotations import Scope, closure_of, evaluate, innermost, nested_names, own_annotations, owner_of
-from memover.schema.reader import Reader, word_of
+from memover.classes.annotations import Scope, closure_of, innermost, nested_names, own_annotations, owner_of, resolve
+from memover.schema.reader import AnnotationReader, word_of
 from memover.schema.shape import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["annotation_shape", "classes_of", "read_shape", "result_class", "shape_of"]
+__all__ = ["classes_of", "read_shape", "result_class", "shape_of"]
 
 _MISSING = object()
 
@@ -43,10 +43,10 @@ def classes_of(function: Callable[..., Any]) -> tuple[type, ...]:
         return ()
 
 
-def _read(function: Callable[..., Any]) -> tuple[Shape, Reader]:
+def _read(function: Callable[..., Any]) -> tuple[Shape, AnnotationReader]:
     inner = innermost(function)
     annotation = own_annotations(inner).get("return", _MISSING)
-    reader, owner = Reader(), owner_of(inner)
+    reader, owner = AnnotationReader(), owner_of(inner)
     if annotation is _MISSING:
         return Shape("?"), reader
     scope = Scope(
@@ -58,20 +58,11 @@ def _read(function: Callable[..., Any]) -> tuple[Shape, Reader]:
     return reader.shape(annotation, scope), reader
 
 
-def annotation_shape(annotation: Any, module: str = "") -> Shape:
-    """The shape of a type that stands in `module`."""
-    try:
-        return Reader().shape(annotation, Scope(module))
-    except RecursionError:
-        return Shape("?")
-
-
 def result_class(function: Callable[..., Any]) -> type | None:
     """The class of one's own that a function returns, if its annotation names one that has fields; else None."""
     inner = innermost(function)
-    annotation = own_annotations(inner).get("return")
-    if isinstance(annotation, str):
-        annotation = evaluate(annotation, Scope(getattr(inner, "__module__", "") or "", closure_of(inner)))
+    scope = Scope(getattr(inner, "__module__", "") or "", closure_of(inner))
+    annotation, _ = resolve(own_annotations(inner).get("return"), scope)
     origin = typing.get_origin(annotation) or annotation
     if isinstance(origin, type) and word_of(origin) in ("class", "model", "struct", "namedtuple", "enum"):
         return origin

@@ -18,18 +18,7 @@ if TYPE_CHECKING:
     from memover.schema.compare import Change
     from memover.schema.lock import Block
 
-__all__ = [
-    "ACCEPTABLE",
-    "BY_HAND",
-    "RULES",
-    "Finding",
-    "Found",
-    "Rule",
-    "bump_or_accept",
-    "by_class",
-    "listed",
-    "ways_out",
-]
+__all__ = ["ACCEPTABLE", "BY_HAND", "RULES", "Finding", "Found", "bump_or_accept", "by_class", "listed", "ways_out"]
 
 
 class Rule(NamedTuple):
@@ -184,6 +173,7 @@ def _place(change: Change, found: Found) -> tuple[str, int] | None:
 
 
 def bump_or_accept(code: str, functions: Iterable[str]) -> tuple[str, ...]:
+    """The two ways out of a change under an unchanged version, as commands."""
     names = " ".join(map(quote, functions))
     return (f"memover bump {names}", f'memover lock --accept {code} {names} --reason "..."')
 

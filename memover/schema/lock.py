@@ -72,20 +72,8 @@ class Block:
     accepted: tuple[Accepted, ...] = ()
 
     def facts(self) -> dict[str, Any]:
-        """As TOML has it."""
-        facts: dict[str, Any] = {
-            "function": self.function,
-            "version": self.version,
-            "parameters": list(self.parameters),
-            "ignored": list(self.ignored),
-            "key": self.key,
-            "ttl": self.ttl,
-            "tags": list(self.tags),
-            "upgrades": list(self.upgrades),
-            "body": self.body,
-            "shape": str(self.shape),
-            "accepted": [vars(each) for each in self.accepted],
-        }
+        """As TOML has it, in the order of the fields."""
+        facts = {**vars(self), "shape": str(self.shape), "accepted": [vars(each) for each in self.accepted]}
         return {name: value for name, value in facts.items() if value or name == "parameters"}
 
 
@@ -127,6 +115,7 @@ def read_lock(text: str, name: str = "memover.lock") -> Lock:
 
 
 def block_of(facts: dict[str, Any]) -> Block:
+    """The block of what `Block.facts` returned; KeyError, TypeError or ValueError for anything else."""
     return Block(
         function=facts["function"],
         version=int(facts["version"]),

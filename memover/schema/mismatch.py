@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.schema.shape import split
@@ -15,21 +14,9 @@ __all__ = ["Stored", "mismatch"]
 _DEPTH_LIMIT = 60
 _SCALARS = frozenset(
     {
-        "int",
-        "str",
-        "float",
-        "bool",
-        "bytes",
-        "None",
-        "datetime",
-        "date",
-        "time",
-        "timedelta",
-        "Decimal",
-        "UUID",
-        "complex",
+        "int", "str", "float", "bool", "bytes", "None", "datetime", "date", "time", "timedelta", "Decimal", "UUID", "complex",
     }
-)
+)  # fmt: skip
 _CONTAINERS = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple, "dict": dict}
 
 
@@ -40,10 +27,15 @@ class Stored(NamedTuple):
     name: str
     content: Any
 
+    @property
+    def shown(self) -> str:
+        """The name as shapes have it: without its module, and without the function that it was made in."""
+        return self.name.partition(":")[2].rpartition("<locals>.")[2]
+
 
 def mismatch(value: Any, shape: Shape) -> str:
     """The first place where a value, read with `Stored` in place of instances, is not of this shape; "" for none."""
-    definitions = {re.sub(r"\[.*", "", each.name): each for each in shape.definitions}
+    definitions = {each.name.partition("[")[0]: each for each in shape.definitions}
     return _mismatch(value, shape.root, definitions, "the result", 0)
 
 
@@ -68,12 +60,9 @@ def _member(value: Any, expression: str, definitions: dict[str, Definition], whe
     if definition is not None:
         return _instance(value, definition, definitions, where, depth, wrong)
     if name in _SCALARS:
-        here = "None" if value is None else type(value).__name__
-        return (
-            ""
-            if here == name or (here not in _SCALARS and not isinstance(value, (Stored, *_CONTAINERS.values())))
-            else wrong
-        )
+        here = _type_of(value)
+        fits = here == name or (here not in _SCALARS and not isinstance(value, (Stored, *_CONTAINERS.values())))
+        return "" if fits else wrong
     if name == "Literal":
         return "" if any("." in each for each in arguments) or repr(value) in arguments else wrong
     kind = _CONTAINERS.get(name)
@@ -102,20 +91,18 @@ def _member(value: Any, expression: str, definitions: dict[str, Definition], whe
 def _instance(
     value: Any, definition: Definition, definitions: dict[str, Definition], where: str, depth: int, wrong: str
 ) -> str:
-    own = re.sub(r"\[.*", "", definition.name)
+    own = definition.name.partition("[")[0]
     if definition.kind == "alias":
         return _mismatch(value, definition.fields[0].type, definitions, where, depth + 1)
     if definition.kind == "typeddict":
         content = value
-    elif not isinstance(value, Stored) or not _same(value.name, own):
+    elif not isinstance(value, Stored) or value.shown.partition("[")[0] != own.partition("#")[0]:
         return wrong
     else:
         content = value.content
     if definition.kind == "enum":
-        known = {field.name for field in definition.fields}
-        return (
-            "" if content in known or not isinstance(content, str) else f"{own}.{content} is in it, and no member now"
-        )
+        gone = isinstance(content, str) and all(field.name != content for field in definition.fields)
+        return f"{own}.{content} is in it, and no member now" if gone else ""
     if definition.kind in ("subclass", "registered", "plain") or getattr(value, "kind", "") == "registered":
         return ""
     if not isinstance(content, dict):
@@ -135,12 +122,9 @@ def _instance(
     return ""
 
 
-def _same(stored: str, own: str) -> bool:
-    name = stored.partition(":")[2].rpartition("<locals>.")[2]
-    return re.sub(r"\[.*", "", name) == own.partition("#")[0]
-
-
 def _kind(value: Any) -> str:
-    if isinstance(value, Stored):
-        return value.name.partition(":")[2].rpartition("<locals>.")[2]
+    return value.shown if isinstance(value, Stored) else _type_of(value)
+
+
+def _type_of(value: Any) -> str:
     return "None" if value is None else type(value).__name__

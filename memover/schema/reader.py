@@ -3,7 +3,7 @@
 Two spellings of one meaning come to one text: `Optional[X]` and `X | None`, `List` and `list`, an alias and its value, a
 NewType and its supertype, with or without Annotated; the members of a union and of a Literal are sorted. Classes of the
 standard library and of array libraries are names without parts: what is in them is theirs to keep. How the fields of
-each kind of class are found is in `fields`.
+each kind of class are found is in `classes.fields`.
 """
 
 from __future__ import annotations
@@ -18,22 +18,12 @@ from memover.classes import fields
 from memover.classes.annotations import UNREADABLE, Scope, Unresolved, nested_names, resolve
 from memover.classes.kinds import Kind, foreign, foreign_base, is_django, is_queryset, kind_of
 from memover.classes.registered import registered
-from memover.schema.shape import (
-    ORDERED,
-    UNNAMED,
-    Definition,
-    Field,
-    Shape,
-    numbered,
-    settled,
-    split,
-    without_numbers,
-)
+from memover.schema.shape import ORDERED, UNNAMED, Definition, Field, Shape, numbered, settled, split, without_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Reader", "word_of"]
+__all__ = ["AnnotationReader", "word_of"]
 
 _DEFINITIONS_LIMIT = 2000
 """A generic class that contains itself with ever longer arguments would have no end."""
@@ -50,7 +40,7 @@ _BARE: dict[Any, str] = {
 _MISSING = object()
 
 
-class Reader:
+class AnnotationReader:
     """Makes one shape; the classes it meets become definitions, each once."""
 
     def __init__(self) -> None:

@@ -1,15 +1,4 @@
-"""The rules of a check, each with its code, and the words in which it says what it found.
-
-    code   name                  level    what a reviewer should have asked
-    -----  --------------------  -------  ----------------------------------------------------------------------
-    MV001  shape-changed         error    the result's shape changed, and the version did not
-    MV002  version-reused        error    the version went down, or names what was used before for something else
-    MV003  namespace-clash       error    two functions in one namespace
-    MV004  lock-out-of-date      error    a function is new, gone, bumped or renamed, or its parameters changed
-    MV005  key-meaning-changed   error    old entries would answer calls that mean something else
-    MV006  body-changed          off      the source changed, and the version did not (`body = "warn"` or "error")
-    MV007  return-type-unknown   warning  a change of the result's shape could not be seen
-    MV008  not-imported          error    a target does not import
+"""The rules of a check, and the words in which each says what it found; `findings.RULES` lists their codes.
 
 A rule compares facts (`lock.Block`); where they come from, a lock or another revision, is not its business. A function
 that moved to another module, another ttl and other tags are no findings.
@@ -192,15 +181,7 @@ def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> 
         ]
     found = [*_shape(name, each, old), *_key(name, each, old)]
     if not any(finding.code == "MV001" for finding in found) and old.body and new.body and old.body != new.body:
-        found.append(
-            _finding(
-                "MV006",
-                each,
-                f"the source changed, but the version is still {new.version}: results computed before stay cached",
-                fixes=bump_or_accept("MV006", (name,)),
-                functions=(name,),
-            )
-        )
+        found.append(_unbumped("MV006", name, each, "the source changed", ": results computed before stay cached"))
     if not found:
         if old.function.partition(":")[2] != new.function.partition(":")[2]:
             found.append(_stale(each, f"{old.function} is now {new.function}"))
@@ -219,17 +200,8 @@ def _shape(name: str, each: Found, old: Block) -> list[Finding]:
     if not old.shape.known or not new.shape.known:
         # Entries of an unknown shape are not told apart at run time either.
         return [_stale(each, f"the result was {old.shape.root}, and is {new.shape.root}")]
-    return [
-        _finding(
-            "MV001",
-            each,
-            f"the shape of the result changed, but the version is still {new.version}",
-            details=tuple(map(str, found)),
-            changes=tuple(found),
-            fixes=bump_or_accept("MV001", (name,)),
-            functions=(name,),
-        )
-    ]
+    message = "the shape of the result changed"
+    return [_unbumped("MV001", name, each, message, details=tuple(map(str, found)), changes=tuple(found))]
 
 
 def _key(name: str, each: Found, old: Block) -> list[Finding]:
@@ -239,16 +211,7 @@ def _key(name: str, each: Found, old: Block) -> list[Finding]:
     told = _parameters(old, new)
     meaning = _meaning_changed(old, new)
     if meaning:
-        return [
-            _finding(
-                "MV005",
-                each,
-                f"{meaning}, but the version is still {new.version}",
-                details=told,
-                fixes=bump_or_accept("MV005", (name,)),
-                functions=(name,),
-            )
-        ]
+        return [_unbumped("MV005", name, each, meaning, details=told)]
     if (old.key == new.key and old.key) or (old.parameters, old.key) == (new.parameters, new.key):
         effect = ""
     else:
@@ -310,6 +273,19 @@ def _parameters(old: Block, new: Block) -> tuple[str, ...]:
 
 def _stale(each: Found, message: str) -> Finding:
     return _finding("MV004", each, message, fixes=("memover lock",))
+
+
+def _unbumped(
+    code: str,
+    name: str,
+    each: Found,
+    what: str,
+    effect: str = "",
+    details: tuple[str, ...] = (),
+    changes: tuple[Change, ...] = (),
+) -> Finding:
+    message = f"{what}, but the version is still {each.block.version}{effect}"
+    return _finding(code, each, message, details, bump_or_accept(code, (name,)), (name,), changes)
 
 
 def _finding(

@@ -8,9 +8,14 @@ from typing import Any, ClassVar
 
 import pytest
 
+from memover.classes.annotations import Scope
 from memover.schema.compare import changes
-from memover.schema.derive import annotation_shape
-from memover.schema.shape import parse
+from memover.schema.reader import AnnotationReader
+from memover.schema.shape import Shape, parse
+
+
+def annotation_shape(annotation: Any, module: str) -> Shape:
+    return AnnotationReader().shape(annotation, Scope(module))
 
 
 class Annotated:
@@ -134,7 +139,7 @@ from django.conf import settings
 settings.configure(INSTALLED_APPS=[], DEFAULT_AUTO_FIELD="django.db.models.BigAutoField", USE_TZ=True)
 django.setup()
 from django.db import models
-from memover.schema.derive import annotation_shape
+from memover.schema.derive import shape_of
 from memover.errors import UnkeyableArgument
 from memover.keys import encode, register_key
 
@@ -158,7 +163,8 @@ class Book(Base):
     meta = models.JSONField(default=dict)
     class Meta: app_label = "shop"
 
-print(annotation_shape(list[Book]))
+def books() -> list[Book]: ...
+print(shape_of(books))
 for value in (Book(slug="a"), Book.objects.all()):
     try:
         encode(value, "book", "price_of")
@@ -199,6 +205,6 @@ def test_a_mapped_class_of_sqlalchemy_shows_its_columns() -> None:
         "id": orm.mapped_column(primary_key=True),
     }
     assert (
-        str(annotation_shape(type("Book", (Base,), namespace)))
+        str(annotation_shape(type("Book", (Base,), namespace), __name__))
         == "Book\n\nplain Book\n  id: int\n  title: str | None\n"
     )
