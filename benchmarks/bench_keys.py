@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from memover.keys import Binding
+from memover.keys.binding import Binding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def rough_key(*args: Any, **kwargs: Any) -> str:
 def contenders() -> dict[str, Callable[[], Any]]:
     numbers = itertools.count(10**6)
     fresh = Binding(profile)
-    looked_up = fresh.compile(_same)
+    looked_up, text = fresh.compile(_same), fresh.compile(_same, memo_size=0)
     searched = Binding(search).compile(_same)
     listed = Binding(listing).compile(_same)
     named = Binding(profile, key="{user_id}:{region}")
@@ -62,7 +62,7 @@ def contenders() -> dict[str, Callable[[], Any]]:
         "lru_cache hit": lambda: remembered(7, region="us"),
         "lookup, repeated": lambda: looked_up(7, region="us"),
         "lookup, new call": lambda: looked_up(next(numbers), region="us"),
-        "text, no memo": lambda: fresh.text(next(numbers), region="us"),
+        "text, no memo": lambda: text(next(numbers), region="us"),
         "*args, **kwargs, repeated": lambda: searched("shoes", "red", page=2, size=9),
         "dataclass and list of 20": lambda: listed(a_filter, ids),
         "template, repeated": lambda: named_lookup(7, region="us"),

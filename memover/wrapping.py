@@ -10,7 +10,7 @@ from memover.codec.resolve import resolve_codec
 from memover.definition import Definition
 from memover.errors import ConfigurationError
 from memover.keys.binding import Binding, qualified_name
-from memover.keys.identity import identify
+from memover.keys.identity import Identity
 from memover.keys.tags import Tags
 from memover.runtime.state import CacheState
 
@@ -47,7 +47,7 @@ def decorated(
     )
     binding = Binding(function, key=key, ignore=ignored, name=name)
     counting = () if callable(key) else binding.counting
-    identity = identify(function, name, key=key, counting=counting, follow_code=follow_code)
+    identity = Identity(function, name, key=key, counting=counting, follow_code=follow_code)
     binding.part = identity.part
     definition = Definition(
         function,

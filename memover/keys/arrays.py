@@ -28,9 +28,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .canonical import Active, composite, encode_part, enter
+from memover.classes.kinds import is_numpy_scalar
+
+from .canonical import Active, composite, encode_part
 from .forms import entered, fields, named, numpy_for, parts_of
-from .refusal import Refused, step, type_name
+from .refusal import Refused, type_name
 
 if TYPE_CHECKING:
     from .canonical import Encoder
@@ -48,18 +50,18 @@ def find(kind: type) -> Encoder | None:
             return _array
         if issubclass(kind, numpy.dtype):
             return lambda value, active: composite("numpy.dtype", _dtype(value, active))
-        if issubclass(kind, numpy.generic) and kind.__module__ == "numpy":
+        if is_numpy_scalar(kind):
             return lambda value, active: composite(
                 "numpy.generic", _dtype(value.dtype, active), _content(numpy.asarray(value), active)
             )
+    top = kind.__module__.partition(".")[0]
     pandas: Any = sys.modules.get("pandas")
-    if pandas is not None and kind.__module__.partition(".")[0] == "pandas":
+    if pandas is not None and top == "pandas":
         for name, encoder in _PANDAS.items():
             if kind is getattr(pandas, name) or kind is type(getattr(pandas, name)):
                 return encoder
         if issubclass(kind, pandas.Index) and kind is getattr(pandas, kind.__name__, None):
             return _index
-    top = kind.__module__.partition(".")[0]
     if top == "scipy":
         return _scipy(kind)
     return _xarray(kind) if top == "xarray" else None
@@ -68,13 +70,10 @@ def find(kind: type) -> Encoder | None:
 # ------------------------------------------------------------------ numpy
 
 
+@entered
 def _array(value: Any, active: Active) -> bytes:
-    enter(value, active)
-    try:
-        shape = encode_part(tuple(map(int, value.shape)), active)
-        return composite("numpy.ndarray", _dtype(value.dtype, active), shape, _content(value, active))
-    finally:
-        del active[id(value)]
+    shape = encode_part(tuple(map(int, value.shape)), active)
+    return composite("numpy.ndarray", _dtype(value.dtype, active), shape, _content(value, active))
 
 
 def _dtype(dtype: Any, active: Active) -> bytes:
@@ -126,44 +125,29 @@ def _column(column: Any, active: Active) -> bytes:
         return encode_part(column.to_numpy(), active)
     if column.dtype.name == "category":
         values = column.array
-        parts = (values.categories, bool(values.ordered), values.codes)
-        return composite("category", *[encode_part(part, active) for part in parts])
-    return composite("extension", encode_part(str(column.dtype), active), encode_part(list(column), active))
+        return composite("category", *parts_of(active, values.categories, bool(values.ordered), values.codes))
+    return composite("extension", *parts_of(active, str(column.dtype), list(column)))
 
 
+@entered
 def _index(value: Any, active: Active) -> bytes:
-    enter(value, active)
-    try:
-        names = encode_part(list(value.names), active)
-        levels = [_column(value.get_level_values(level), active) for level in range(value.nlevels)]
-        frequency = encode_part(getattr(value, "freqstr", None), active)
-        return composite(f"pandas.{type(value).__name__}", names, frequency, *levels)
-    finally:
-        del active[id(value)]
+    names = encode_part(list(value.names), active)
+    levels = [_column(value.get_level_values(level), active) for level in range(value.nlevels)]
+    frequency = encode_part(getattr(value, "freqstr", None), active)
+    return composite(f"pandas.{type(value).__name__}", names, frequency, *levels)
 
 
+@entered
 def _series(value: Any, active: Active) -> bytes:
-    enter(value, active)
-    try:
-        parts = [encode_part(part, active) for part in (value.name, value.attrs, value.index)]
-        return composite("pandas.Series", *parts, _column(value, active))
-    finally:
-        del active[id(value)]
+    return composite("pandas.Series", *parts_of(active, value.name, value.attrs, value.index), _column(value, active))
 
 
+@entered
 def _frame(value: Any, active: Active) -> bytes:
-    enter(value, active)
-    try:
-        parts = [encode_part(part, active) for part in (value.attrs, value.columns, value.index)]
-        for position in range(value.shape[1]):
-            try:
-                parts.append(_column(value.iloc[:, position], active))
-            except Refused as refused:
-                refused.steps.append(step(value.columns[position]))
-                raise
-        return composite("pandas.DataFrame", *parts)
-    finally:
-        del active[id(value)]
+    parts = parts_of(active, value.attrs, value.columns, value.index)
+    for position, name in enumerate(value.columns):
+        parts.append(named(name, _column, value.iloc[:, position], active))
+    return composite("pandas.DataFrame", *parts)
 
 
 _PANDAS: dict[str, Encoder] = {
@@ -173,12 +157,7 @@ _PANDAS: dict[str, Encoder] = {
     "NA": lambda value, active: composite("pandas.NA"),
     "Timestamp": fields(
         "pandas.Timestamp",
-        lambda value: (
-            getattr(value, "unit", "ns"),
-            int(value.asm8.astype("int64")),
-            value.fold,
-            value.tzinfo,
-        ),
+        lambda value: (getattr(value, "unit", "ns"), int(value.asm8.astype("int64")), value.fold, value.tzinfo),
     ),
     "Timedelta": fields(
         "pandas.Timedelta", lambda value: (getattr(value, "unit", "ns"), int(value.asm8.astype("int64")))
@@ -231,7 +210,7 @@ def _dataset(value: Any, active: Active) -> bytes:
 def _variables(variables: Any, active: Active) -> bytes:
     parts = []
     for name in variables:
-        part = named(name, lambda name=name: _variable(variables[name].variable, active))  # type: ignore[misc]
+        part = named(name, _variable, variables[name].variable, active)
         parts.append(encode_part(name, active) + part)
     return composite("variables", *sorted(parts))
 

@@ -38,14 +38,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.errors import ConfigurationError, UnkeyableArgument
 
-from . import template as human
 from .canonical import Told, encode, forget_with
 from .compiler import Compiler, digest
 from .memo import CallMemo
 from .names import shorten
+from .template import parse, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from .template import Template
 
 __all__ = ["MEMO_LIMIT", "Binding"]
 
@@ -89,10 +91,10 @@ class Binding:
         self.key = key
         self.part: bytes | Callable[[], bytes] = b""
         """What `identity` says tells this function from others of its source; a callable is asked at each call."""
-        self.template: human.Template | None = None
+        self.template: Template | None = None
         counting = tuple(name for name in self.parameters if name not in self.ignore)
         if isinstance(key, str):
-            self.template = human.parse(key, counting, self.name)
+            self.template = parse(key, counting, self.name)
             named = self.template.names()
             counting = tuple(name for name in counting if name in named)
         elif key is not None and not callable(key):
@@ -101,7 +103,8 @@ class Binding:
             )
         self.counting = counting
         """The parameters whose values make the key, in the order of the signature."""
-        self._heads = self._make_heads()
+        kinds = {name: parameter.kind for name, parameter in self.signature.parameters.items()}
+        self._heads = tuple(_LETTERS.get(kinds[name], b"p") + encode(name) for name in counting)
         # `def f(x, default=MISSING)` with `MISSING = object()`: what the caller left out is a value of its own.
         self._left_out = {
             name: parameter.default
@@ -142,13 +145,6 @@ class Binding:
                 f"{self.name}: ignore= has no effect on a key= callable; let the callable leave it out"
             )
         return frozenset(names)
-
-    def _make_heads(self) -> tuple[bytes, ...]:
-        heads = []
-        for name in self.counting:
-            kind = _LETTERS.get(self.signature.parameters[name].kind, b"p")
-            heads.append(kind + encode(name))
-        return tuple(heads)
 
     def _key_arguments(self, key: Callable[..., Any]) -> tuple[str, ...] | None:
         """None when the callable takes all arguments as the function does, else the names it asks for."""
@@ -210,10 +206,7 @@ class Binding:
         memo = CallMemo(size, self._same_digest if keyed else None)
         if keyed:
             forget_with(memo)
-        made: tuple[Callable[..., Any], Callable[[], int]] = self._compiler.hot(
-            body, names, memo, awaited=awaited, keyed=keyed
-        )
-        return made
+        return self._compiler.hot(body, names, memo, awaited=awaited, keyed=keyed)
 
     def _same_digest(self, kind: type, part: Any, others: tuple[Any, ...], key: Any) -> bool:
         """Whether the key is that of an object of this class that says `part` of itself, and of these other arguments."""
@@ -238,22 +231,6 @@ class Binding:
 
     def _part(self) -> bytes:
         return self.part() if callable(self.part) else self.part
-
-    @property
-    def text(self) -> Callable[..., str]:
-        """Called with the function's arguments: the last segment of the call's entry key, without a memo."""
-        text = self.__dict__.get("_text")
-        if text is None:
-            text = self.__dict__["_text"] = self.compile(_same, memo_size=0)
-        return text
-
-    @property
-    def canonical(self) -> Callable[..., bytes]:
-        """Called with the function's arguments: the canonical bytes of those that count."""
-        canonical = self.__dict__.get("_canonical")
-        if canonical is None:
-            canonical = self.__dict__["_canonical"] = self._compiler.values_to(self._bytes)
-        return canonical
 
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Parameter name to bound value, defaults applied, ignored ones left out.
@@ -289,7 +266,7 @@ class Binding:
         part = self._part()
         return b"g%d:%b" % (len(part), part) if part else b""
 
-    def _template_text(self, template: human.Template) -> Callable[..., str]:
+    def _template_text(self, template: Template) -> Callable[..., str]:
         def text(*values: Any) -> str:
             return template.text(dict(zip(self.counting, self._values(values), strict=True)), self.name)
 
@@ -304,7 +281,7 @@ class Binding:
         )
 
     def _key_text(self, value: Any) -> str:
-        return human.whole(value, self.name)
+        return whole(value, self.name)
 
 
 def qualified_name(function: Any) -> str:
@@ -323,10 +300,6 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
         return inspect.signature(function, annotation_format=Format.FORWARDREF)
     return inspect.signature(function)
-
-
-def _same(text: str) -> str:
-    return text
 
 
 def _any_arguments(*args: Any, **kwargs: Any) -> None: ...

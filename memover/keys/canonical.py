@@ -15,7 +15,7 @@ the platform, or the Python version. **It never changes**: bytes of released ver
     tuple, list          t <n> : <items>    l <n> : <items>
     set, frozenset       e <n> : <items>    z <n> : <items>     items sorted by their bytes
     dict                 d <n> : <key><value>...                pairs sorted by their bytes
-    every other type     x <n> : <label as str> <n parts>       labels in known.py, records.py, arrays.py
+    every other type     x <n> : <label as str> <n parts>       labels in types.py, qualified.py, records.py, arrays.py, tables.py
 
 Numbers n are decimal. Every form ends where its length or `;` says, so a sequence of forms splits one way only.
 The type counts at every depth: `1`, `1.0`, `True` and `"1"` differ, as do a tuple and a list. A subclass
@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Any
 
 from memover.classes.naming import class_name
 from memover.errors import ConfigurationError
-from memover.keys.passing import hint_for
 from memover.keys.refusal import Refused, step, type_name
 from memover.living import Living
 
@@ -317,12 +316,12 @@ def _find(kind: type, value: Any) -> Encoder:
     for base in kind.__mro__:
         if base in _proxies:
             return _proxied(_proxies[base])
-    hint = hint_for(kind)
+    # Imported at the first type that is not in the table, which many programs never meet; they import this module.
+    from memover.keys import arrays, passing, records, tables, types
+
+    hint = passing.hint_for(kind)
     if hint:
         raise Refused(value, "it is not a value", hint)
-    # Imported at the first type that is not in the table, which many programs never meet; they import this module.
-    from memover.keys import arrays, records, tables, types
-
     encoder = types.find(kind) or records.find(kind) or arrays.find(kind) or tables.find(kind)
     if encoder is not None:
         return encoder

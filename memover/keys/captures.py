@@ -9,10 +9,12 @@ from __future__ import annotations
 import builtins
 import functools
 import sys
+from enum import Enum
+from inspect import CO_NESTED, CO_OPTIMIZED
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memover.classes.naming import class_name, module_of
+from memover.classes.naming import class_name, function_name
 from memover.errors import ConfigurationError, UnkeyableArgument, raised_by_handler
 
 from .canonical import encode_whole
@@ -36,8 +38,6 @@ DEFAULT = " (a default)"
 ATTRIBUTE = " (an attribute)"
 """The end of the label of what was put on a local function."""
 
-_NESTED = 0x10
-_OPTIMIZED = 0x01
 _DEPTH_LIMIT = 100
 
 _PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -79,6 +79,7 @@ class Gathered:
         self.none_counts = none_counts
 
     def walk(self, thing: Any) -> None:
+        """Collect what every layer of a callable holds, and find its name and the plain function inside."""
         self.outermost = thing
         for _ in range(_DEPTH_LIMIT):
             if isinstance(thing, (classmethod, staticmethod)):
@@ -89,7 +90,8 @@ class Gathered:
                 self._partial(thing)
                 thing = thing.func
                 continue
-            self._named(thing)
+            if not self.name and isinstance(getattr(thing, "__qualname__", None), str):
+                self.name = function_name(thing)
             if kind is MethodType:
                 self._bound(thing.__self__)
                 thing = thing.__func__
@@ -143,11 +145,6 @@ class Gathered:
                         known.add((id(function), name))
                         self._captured(path + name + ATTRIBUTE, value)
 
-    def _named(self, thing: Any) -> None:
-        qualname = getattr(thing, "__qualname__", None)
-        if not self.name and isinstance(qualname, str):
-            self.name = f"{module_of(thing) or 'builtins'}:{qualname}"
-
     def layer(self, function: FunctionType, path: str, inner: Any) -> None:
         """A layer: its code, what it captured, and those of its defaults that no key holds."""
         if any(each is function for each in self.functions):
@@ -169,7 +166,7 @@ class Gathered:
                     self.captures.append(Capture(path + name, cell, cell))
                 continue
             counts = value is None and self.none_counts
-            own = value is function or value is inner or value is self.outermost or self._is_own(value, function)
+            own = value is function or value is inner or value is self.outermost or _is_form_of(value, function)
             if own and not counts:
                 continue
             self._captured(path + name, value, cell)
@@ -182,10 +179,6 @@ class Gathered:
         if made_inside(function):
             for name, value in _from_class_body(function):
                 self._captured(path + name, value)
-
-    @staticmethod
-    def _is_own(value: Any, function: FunctionType) -> bool:
-        return type(value) is not FunctionType and wrapped_by(value)[1] is function
 
     def _captured(self, label: str, value: Any, cell: Any = None) -> None:
         if is_plain(value):
@@ -244,6 +237,11 @@ class Gathered:
         self.live.append((label, value))
 
 
+def _is_form_of(value: Any, function: FunctionType) -> bool:
+    """Whether this is an object that wraps the function, its own decorated form say."""
+    return type(value) is not FunctionType and wrapped_by(value)[1] is function
+
+
 def _is_of_a_module(namespace: dict[str, Any], code: CodeType) -> bool:
     """Whether these globals are the only ones that code of this module has: those of `exec` may be one dict of many."""
     module = sys.modules.get(namespace.get("__name__", ""))
@@ -266,7 +264,8 @@ def _globals_used(function: FunctionType, path: str) -> Iterator[Capture]:
 
 
 def made_inside(function: FunctionType) -> bool:
-    return bool(function.__code__.co_flags & _NESTED) or function.__code__.co_name == "<lambda>"
+    """Whether a function was made by another one, or is a lambda: one source text may make many of it."""
+    return bool(function.__code__.co_flags & CO_NESTED) or function.__code__.co_name == "<lambda>"
 
 
 def is_plain(value: Any, depth: int = 0) -> bool:
@@ -276,8 +275,7 @@ def is_plain(value: Any, depth: int = 0) -> bool:
         return True
     if kind is tuple or kind is frozenset:
         return depth < _DEPTH_LIMIT and all(is_plain(each, depth + 1) for each in value)
-    enum = sys.modules.get("enum")
-    if enum is not None and issubclass(kind, enum.Enum):
+    if issubclass(kind, Enum):
         # Of an enum made inside a function there may be many, under one name and with other values.
         return "<locals>" not in kind.__qualname__ and _encodes(value)
     if type_name(kind) in _PLAIN_NAMES or type_name(kind).startswith("freezegun.api.Fake"):
@@ -299,7 +297,7 @@ def _from_class_body(function: FunctionType) -> Iterator[tuple[str, Any]]:
     frame: Any = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        inside = frame.f_globals is function.__globals__ and not code.co_flags & _OPTIMIZED and code.co_freevars
+        inside = frame.f_globals is function.__globals__ and not code.co_flags & CO_OPTIMIZED and code.co_freevars
         if inside and owner and frame.f_locals.get("__qualname__") == owner:
             break
         frame = frame.f_back
@@ -310,7 +308,7 @@ def _from_class_body(function: FunctionType) -> Iterator[tuple[str, Any]]:
     ]
     frame = frame.f_back
     while wanted and frame is not None:
-        if frame.f_code.co_flags & _OPTIMIZED:
+        if frame.f_code.co_flags & CO_OPTIMIZED:
             held = frame.f_locals
             for name in [name for name in wanted if name in held]:
                 wanted.remove(name)

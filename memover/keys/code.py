@@ -16,21 +16,22 @@ import re
 import sys
 from bisect import bisect_left
 from hashlib import blake2b
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from memover.classes.naming import function_name, module_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["codes_within", "fingerprint", "functions_in", "outline", "same_code", "wrapped_by"]
+__all__ = ["codes_within", "fingerprint", "found_under", "functions_in", "outline", "same_code", "wrapped_by"]
 
 _SILENT = frozenset({"CACHE", "COPY_FREE_VARS", "EXTENDED_ARG", "MAKE_CELL", "NOP", "PRECALL", "PUSH_NULL", "RESUME"})
 """Instructions that say nothing of what the code does, or that layout may add."""
 
 _NAMED = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"})
-_KINDS = 0x04 | 0x08 | 0x20 | 0x80 | 0x200  # *args, **kwargs, generator, coroutine, asynchronous generator
+_KINDS = CO_VARARGS | CO_VARKEYWORDS | CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 _HALVES = re.compile("LOAD_FAST|STORE_FAST")
 _DEPTH_LIMIT = 100
 
@@ -218,10 +219,14 @@ def _functions_of(thing: Any) -> Iterator[FunctionType]:
 
 def _owner(function: FunctionType) -> type | None:
     """The class in whose body a function stands, if its module leads to it by name."""
-    path = function.__qualname__.split(".")[:-1]
-    if not path or "<locals>" in path:
-        return None
-    found: Any = function.__globals__.get(path[0])
-    for name in path[1:]:
-        found = vars(found).get(name) if isinstance(found, type) else None
+    found = found_under(function.__globals__, function.__qualname__.rpartition(".")[0])
     return found if isinstance(found, type) else None
+
+
+def found_under(namespace: Mapping[str, Any], qualname: str) -> Any:
+    """What a module's dict holds under a qualified name, through its classes; None if that is nothing."""
+    first, *rest = qualname.split(".")
+    found: Any = namespace.get(first)
+    for name in rest:
+        found = vars(found).get(name) if isinstance(found, type) else None
+    return found

@@ -78,23 +78,18 @@ class Compiler:
 
         With `late`, `text()` is called once, when it is first needed, and returns the function to use.
         """
-        call = self._lookup(make, text, memo_size)
-        if late:
-            scope, name = call.__globals__, f"{self.prefix}text"
-
-            def first(*values: Any) -> str:
-                scope[name] = made = text()
-                return made(*values)  # type: ignore[no-any-return]
-
-            scope[name] = first
-        return call
-
-    def _lookup(self, make: Callable[[str], R], text: Callable[..., str], memo_size: int) -> Callable[..., R]:
         p, values = self.prefix, ", ".join(self.counting)
+        scope: dict[str, Any] = {}
+
+        def first(*values: Any) -> str:
+            scope[f"{p}text"] = made = text()
+            return made(*values)  # type: ignore[no-any-return]
+
+        names = {"make": make, "text": first if late else text}
         if not memo_size:
-            return self._function([f"return {p}make({p}text({values}))"], make=make, text=text)
+            return self._function([f"return {p}make({p}text({values}))"], names, scope)
         memo: dict[Any, dict[Any, R]] = {}
-        types, known = self._memo_keys()
+        types, known = _tuple_of(self._kinds()), _tuple_of(self._values())
         body = [
             f"try: {p}known = {p}memo.get({types})",
             # A type whose own type cannot be hashed. What Python code raised is not that: a signal handler's, say (P17).
@@ -106,23 +101,18 @@ class Compiler:
             f"    if {p}record is not None: return {p}record",
             f"return {p}keep({types}, {known}, {self._flat()}, {p}make({p}text({values})))",
         ]
-        return self._function(body, make=make, text=text, memo=memo, keep=noting(memo, memo_size))
-
-    def values_to(self, use: Callable[..., R]) -> Callable[..., R]:
-        """Returns `use(*values)` for the counting parameters' values."""
-        p = self.prefix
-        return self._function([f"return {p}use({', '.join(self.counting)})"], use=use)
+        return self._function(body, {**names, "memo": memo, "keep": noting(memo, memo_size)}, scope)
 
     def keyed(
         self, make: Callable[[str], R], key: Callable[..., Any], call: str, text: Callable[[Any], str]
     ) -> Callable[..., R]:
         """Returns `make(text(key(...)))`, where `call` is the source of the arguments (see `call_of`)."""
         p = self.prefix
-        return self._function([f"return {p}make({p}text({p}key({call})))"], make=make, key=key, text=text)
+        return self._function([f"return {p}make({p}text({p}key({call})))"], {"make": make, "key": key, "text": text})
 
     def dict_of(self, names: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
         """Returns the values of these parameters by name."""
-        return self._function(["return {" + ", ".join(f"{name!r}: {name}" for name in names) + "}"])
+        return self._function(["return {" + ", ".join(f"{name!r}: {name}" for name in names) + "}"], {})
 
     def call_of(self, names: tuple[str, ...] | None) -> str:
         """The source of arguments that hand on all parameters, or these by name."""
@@ -135,7 +125,9 @@ class Compiler:
             parts.append(f"{stars}{named}{parameter.name}")
         return ", ".join(parts)
 
-    def hot(self, body: list[str], names: dict[str, Any], memo: CallMemo, *, awaited: bool, keyed: bool) -> Any:
+    def hot(
+        self, body: list[str], names: dict[str, Any], memo: CallMemo, *, awaited: bool, keyed: bool
+    ) -> tuple[Callable[..., Any], Callable[[], int]]:
         """A function with the parameters of the wrapped one, and the function that returns its number of `hits`.
 
         `body` is source in which `{p}` stands before every name of `names`; `{known}` is what `memo` kept for these
@@ -143,41 +135,43 @@ class Compiler:
         parameters, `{args}` and `{kwargs}` are their tuple and dict. With `keyed`, the first parameter counts by its
         `__memover_key__()`.
         """
-        p, counting = self.prefix, self.counting
-        types, values = self._kinds(), self._values()
-        own = counting[0] if keyed else ""
+        p, kinds, values = self.prefix, self._kinds(), self._values()
         if keyed:
-            types[0] = f"{p}type({own})"
-            part = f"({p}part := {own}.__memover_key__())"
-            seen = [types[0], f"{p}type({part})", *types[1:]]
+            own = self.counting[0]
+            others = f"{_row(kinds[1:])}, {_row(values[1:])}, {self._flat(1)}"
+            keep = f"{p}keep_keyed({own}, {others}, {p}item, {p}key)"
+            kinds[:1] = [f"{p}type({own})", f"{p}type(({p}part := {own}.__memover_key__()))"]
             values[0] = f"{p}part"
         else:
-            seen = types
-        known = f"{p}known" + "".join(f"[{kind}]" for kind in seen) + f"[{_tuple_of(values)}]"
-        others = (
-            f"({''.join(f'{kind}, ' for kind in types[1:] if keyed)})"
-            if keyed
-            else f"({''.join(f'{kind}, ' for kind in types)})"
-        )
-        if keyed:
-            keep = f"{p}keep_keyed({own}, {others}, ({''.join(f'{value}, ' for value in values[1:])}), {self._flat(1)}, {p}item, {p}key)"
-        else:
-            keep = f"{p}keep({others}, {_tuple_of(values)}, {self._flat()}, {p}item)"
+            keep = f"{p}keep({_row(kinds)}, {_tuple_of(values)}, {self._flat()}, {p}item)"
+        known = f"{p}known" + "".join(f"[{kind}]" for kind in kinds) + f"[{_tuple_of(values)}]"
         given, named = [], []
         for parameter in self.parameters:
             stars = _STARS.get(parameter.kind, "")
             if parameter.kind is parameter.KEYWORD_ONLY:
-                named.append(f"{parameter.name!r}: {parameter.name}, ")
+                named.append(f"{parameter.name!r}: {parameter.name}")
             elif stars == "**":
-                named.append(f"**{parameter.name}, ")
+                named.append(f"**{parameter.name}")
             else:
-                given.append(f"{stars}{parameter.name}, ")
+                given.append(f"{stars}{parameter.name}")
         terms = {
             "p": p, "known": known, "keep": keep, "call": self.call_of(None),
-            "args": f"({''.join(given)})", "kwargs": "{" + "".join(named) + "}",
+            "args": _row(given), "kwargs": "{" + ", ".join(named) + "}",
         }  # fmt: skip
-        scope = {**names, "known": memo.known, "keep": memo.keep, "keep_keyed": memo.keep_keyed}
-        return self._made([line.format(**terms) for line in body], scope, awaited=awaited, counting=True)
+        scope = self._scope({**names, "known": memo.known, "keep": memo.keep, "keep_keyed": memo.keep_keyed})
+        head = f"{'async ' if awaited else ''}{self._head(scope)}"
+        # Variables of an enclosing function: they are read quicker than globals, and one of them is the counter.
+        lines = [
+            f"def {p}made({', '.join(scope)}):",
+            f"    {p}hits = 0",
+            f"    {head}",
+            f"        nonlocal {p}hits",
+            *("        " + line.format(**terms) for line in body),
+            f"    def {p}counted(): return {p}hits",
+            f"    return {p}call, {p}counted",
+        ]
+        call, counted = self._executed(lines, {})[f"{p}made"](**scope)
+        return self._named(call), counted
 
     # -------------------------------------------------------------- source
 
@@ -199,27 +193,29 @@ class Compiler:
             f"{p}tuple({name}.items()) if {name} else ()" if name == self.kwargs else name for name in self.counting
         ]
 
-    def _memo_keys(self) -> tuple[str, str]:
-        """The sources of the memo's two keys: types, then values; both hold the same shape for a call."""
-        return _tuple_of(self._kinds()), _tuple_of(self._values())
-
     def _flat(self, first: int = 0) -> str:
-        parts = []
-        for name in self.counting[first:]:
-            star = {self.args: "*", self.kwargs: "*"}.get(name, "")
-            parts.append(f"{star}{name}{'.values()' if name == self.kwargs else ''}, ")
-        return "(" + "".join(parts) + ")"
+        """The source of one tuple of all that counts, from the parameter `first` on."""
+        stars = {self.args: "*{}", self.kwargs: "*{}.values()"}
+        return _row([stars.get(name, "{}").format(name) for name in self.counting[first:]])
 
-    def _function(self, body: list[str], **names: Any) -> Callable[..., Any]:
-        made: Callable[..., Any] = self._made(body, names)
-        return made
+    def _function(
+        self, body: list[str], names: dict[str, Any], scope: dict[str, Any] | None = None
+    ) -> Callable[..., Any]:
+        """A function with the wrapped one's parameters; its globals are `names` under their prefix, and are put into `scope`."""
+        scope = {} if scope is None else scope
+        scope |= self._scope(names)
+        head = self._head(scope)
+        return self._named(self._executed([head, *("    " + line for line in body)], scope)[f"{self.prefix}call"])
 
-    def _made(self, body: list[str], names: dict[str, Any], *, awaited: bool = False, counting: bool = False) -> Any:
-        """A function with the wrapped function's parameters; with `counting` also one that returns its variable `hits`."""
-        p, signature = self.prefix, []
-        scope = {f"{p}{name}": value for name, value in names.items()}
+    def _scope(self, names: dict[str, Any]) -> dict[str, Any]:
+        """What generated code refers to: `names`, and the builtins that it uses, which parameters may hide."""
         used: tuple[Any, ...] = (type, tuple, map, TypeError, KeyError)
-        scope |= {f"{p}{value.__name__}": value for value in used}
+        names = {**names, **{value.__name__: value for value in used}}
+        return {f"{self.prefix}{name}": value for name, value in names.items()}
+
+    def _head(self, scope: dict[str, Any]) -> str:
+        """The `def` with the wrapped function's parameters, whose defaults are put into `scope`."""
+        p, signature = self.prefix, []
         last: Any = None
         for index, parameter in enumerate(self.parameters):
             kind = parameter.kind
@@ -236,32 +232,27 @@ class Compiler:
             last = kind
         if last is inspect.Parameter.POSITIONAL_ONLY:
             signature.append("/")
-        head = f"{'async ' if awaited else ''}def {p}call({', '.join(signature)}):"
-        if counting:
-            # Variables of an enclosing function: they are read quicker than globals, and one of them is the counter.
-            lines = [
-                f"def {p}made({', '.join(scope)}):",
-                f"    {p}hits = 0",
-                f"    {head}",
-                f"        nonlocal {p}hits",
-                *("        " + line for line in body),
-                f"    def {p}counted(): return {p}hits",
-                f"    return {p}call, {p}counted",
-            ]
-        else:
-            lines = [head, *("    " + line for line in body)]
+        return f"def {p}call({', '.join(signature)}):"
+
+    def _executed(self, lines: list[str], scope: dict[str, Any]) -> dict[str, Any]:
         # The source is made of the parameters' names and this module's text; no value becomes code.
-        made = scope if not counting else {}
-        exec(compile("\n".join(lines), f"<memover binding of {self.name}>", "exec"), made)  # noqa: S102
-        call, counted = made[f"{p}made"](**scope) if counting else (made[f"{p}call"], None)
+        exec(compile("\n".join(lines), f"<memover binding of {self.name}>", "exec"), scope)  # noqa: S102
+        return scope
+
+    def _named(self, call: Any) -> Callable[..., Any]:
         call.__name__ = self.name.rpartition(".")[2]
         call.__qualname__ = self.name
-        return (call, counted) if counting else call
+        return call  # type: ignore[no-any-return]
 
 
 def _tuple_of(parts: list[str]) -> str:
     """The source of one part, or of the tuple of several."""
     return parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
+
+
+def _row(parts: list[str]) -> str:
+    """The source of a tuple, of one part too."""
+    return "(" + "".join(f"{part}, " for part in parts) + ")"
 
 
 def digest(heads: tuple[bytes, ...], slow: Callable[..., str], first: bytes = b"") -> Callable[..., str]:

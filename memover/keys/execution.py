@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 import weakref
+from inspect import CO_OPTIMIZED
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from types import CodeType, FunctionType
 
 __all__ = ["Execution", "execution_of"]
-
-_OPTIMIZED = 0x01
 
 
 class Execution(NamedTuple):
@@ -37,6 +36,7 @@ _run_numbers = count(1)
 
 
 def execution_of(function: FunctionType | None) -> Execution:
+    """The run that is under way in the calling thread; call it while the function is being decorated."""
     if function is None:
         return Execution(0, 0, "", False)
     namespace = function.__globals__
@@ -47,7 +47,7 @@ def execution_of(function: FunctionType | None) -> Execution:
         code = frame.f_code
         if (
             frame.f_globals is namespace
-            and not code.co_flags & _OPTIMIZED
+            and not code.co_flags & CO_OPTIMIZED
             and (code.co_name == "<module>" or frame.f_locals is namespace)
         ):
             whole = code.co_name == "<module>" and named == code.co_filename

@@ -28,10 +28,10 @@ def entered(encode: Encoder) -> Encoder:
     return encode_entered
 
 
-def named(name: Any, encode: Callable[[], bytes]) -> bytes:
-    """What encoding the part under a name returns; a refusal in it says which part it was."""
+def named(name: Any, encode: Callable[[Any, Active], bytes], part: Any, active: Active) -> bytes:
+    """The bytes of the part under a name; a refusal in it says which part it was."""
     try:
-        return encode()
+        return encode(part, active)
     except Refused as refused:
         refused.steps.append(step(name))
         raise

@@ -32,20 +32,26 @@ from .code import functions_in
 from .execution import execution_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import CodeType, FunctionType
 
     from .captures import Capture
 
-__all__ = ["Identity", "identify", "label"]
+__all__ = ["Identity", "label"]
 
 
 class Identity:
-    """What tells one decorated function from another. Made by `identify`, kept by the decorated form.
+    """What tells one decorated function from another: made in the decorator's own thread, kept by the decorated form.
+
+    `title` is what messages call the function, `key` is what makes its keys (a template, a callable or None), `counting` names
+    the parameters whose values are in the key already.
 
     `name` is "module:qualname", `where` is "file:line" ("" for compiled functions). `part` is the key part: bytes, or a
     callable that gives them at each call and raises `UnkeyableArgument`. `function` is the plain function inside all wrappers
     (None: compiled), `functions` are all whose code may answer: its wrappers, the local functions it captured, what makes its keys.
+
+    Raises `ConfigurationError` for a partial whose arguments, or a bound method or callable whose object, cannot be part of
+    a key.
     """
 
     __slots__ = (
@@ -53,7 +59,9 @@ class Identity:
         "serial", "title", "warned", "where",
     )  # fmt: skip
 
-    def __init__(self, function: Any, title: str, key: Any, counting: tuple[str, ...], follow_code: bool) -> None:
+    def __init__(
+        self, function: Any, title: str, *, key: Any = None, counting: tuple[str, ...] = (), follow_code: bool = False
+    ) -> None:
         self.title = title
         self.follow_code = follow_code
         self.serial = next(_serials)
@@ -91,30 +99,13 @@ class Identity:
         return f"<Identity {self.name} {self.where}>"
 
 
-def identify(
-    function: Any, title: str, *, key: Any = None, counting: tuple[str, ...] = (), follow_code: bool = False
-) -> Identity:
-    """The identity of a function that is being decorated; call it in the decorator's own thread.
-
-    `title` is what messages call the function, `key` is what makes its keys (a template, a callable or None), `counting` names
-    the parameters whose values are in the key already.
-    Raises `ConfigurationError` for a partial whose arguments, or a bound method or callable whose object, cannot be part of
-    a key.
-    """
-    return Identity(function, title, key, counting, follow_code)
-
-
 _serials = count(1)
 
 
 def _joined(parts: list[tuple[str, bytes]]) -> bytes:
     """Labels and values, each with its length, so that no two lists join alike; b"" for none."""
-    return b"".join(b"%d:%b%d:%b" % (len(name), name, len(value), value) for name, value in _encoded(parts))
-
-
-def _encoded(parts: list[tuple[str, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    for label, value in parts:
-        yield label.encode("utf-8", "surrogatepass"), value
+    named = [(label.encode("utf-8", "surrogatepass"), value) for label, value in parts]
+    return b"".join(b"%d:%b%d:%b" % (len(name), name, len(value), value) for name, value in named)
 
 
 def label(function: Any) -> str:

@@ -14,7 +14,7 @@ from memover.classes.kinds import Kind, declared, field_names, kind_of
 
 from .canonical import class_part, composite, encode_part, encode_whole
 from .captures import Gathered, is_plain
-from .code import codes_within, functions_in, same_code
+from .code import codes_within, found_under, functions_in, same_code
 from .refusal import Refused, type_name
 
 if TYPE_CHECKING:
@@ -85,13 +85,11 @@ def _same_code(codes: list[CodeType], known: list[CodeType]) -> bool:
 def _beside(kind: type, functions: list[FunctionType], known: list[CodeType]) -> bool:
     """Whether an earlier class of this name stands beside this one in the source as it is now, and has not been replaced by it.
     So it is where the function around them cannot be found by its name."""
-    names = kind.__qualname__.partition(".<locals>")[0].split(".")
+    outer = kind.__qualname__.partition(".<locals>")[0]
     within: set[int] = set()
     for each in functions:
-        found: Any = each.__globals__.get(names[0])
-        for name in names[1:]:
-            found = vars(found).get(name) if isinstance(found, type) else None
-        within |= {id(code) for around in functions_in(found) for code in codes_within(around.__code__)}
+        around = functions_in(found_under(each.__globals__, outer))
+        within |= {id(code) for layer in around for code in codes_within(layer.__code__)}
     if not any(id(each.__code__) in within for each in functions):
         return True
     return any(id(code) in within for code in known)

@@ -29,13 +29,12 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable, Iterator
-from types import FunctionType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .captures import GLOBALS
 from .clashes import capture_told, clash, other_told, warn
-from .code import codes_within, fingerprint, functions_in
+from .code import codes_within, fingerprint, found_under, functions_in
 from .identity import Identity, label
 from .places import PLACES, Place, Slot, same_codes, shortened
 
@@ -293,17 +292,10 @@ def _again(place: Place, identity: Identity) -> bool:
         if any(each is place.code for each in codes):
             return True
     # What the module holds under the name now: the code of this function, and no longer that of the earlier one?
-    held = [code for each in _under(function.__globals__, outer) for code in codes_within(each.__code__)]
+    around = found_under(function.__globals__, outer)
+    layers = () if around is None or isinstance(around, type) else functions_in(around)
+    held = [code for each in layers for code in codes_within(each.__code__)]
     if held:
         now, then = function.__code__, place.code
         return any(each is now for each in held) and not any(each is then for each in held)
     return bool(new.token) and place.code is not function.__code__
-
-
-def _under(namespace: dict[str, Any], path: str) -> Iterator[FunctionType]:
-    first, *rest = path.split(".")
-    found: Any = namespace.get(first)
-    for name in rest:
-        found = vars(found).get(name) if isinstance(found, type) else None
-    if found is not None and not isinstance(found, type):
-        yield from functions_in(found)

@@ -5,6 +5,8 @@ Told by the names of their classes, those of their bases included, so that no fr
 
 from __future__ import annotations
 
+from memover.classes.kinds import RESPONSES, base_names
+
 __all__ = ["hint_for"]
 
 _REQUEST = "it differs with every request: give the function the values of it that its result depends on"
@@ -15,6 +17,7 @@ _TASK = "it is the task and not what it works on: give the function the values t
 _CONNECTION = "it says how the result is found and not which it is"
 
 _HINTS: dict[str, str] = {
+    **dict.fromkeys(RESPONSES, _ANSWER),
     "starlette.requests.HTTPConnection": _REQUEST,
     "django.http.request.HttpRequest": _REQUEST,
     "werkzeug.sansio.request.Request": _REQUEST,
@@ -31,11 +34,8 @@ _HINTS: dict[str, str] = {
     "werkzeug.datastructures.structures.MultiDict": _PART,
     "werkzeug.datastructures.file_storage.FileStorage": _PART,
     "werkzeug.local.LocalProxy": _PROXY,
-    "starlette.responses.Response": _ANSWER,
     "starlette.background.BackgroundTask": _ANSWER,
     "starlette.datastructures.UploadFile": _PART,
-    "django.http.response.HttpResponseBase": _ANSWER,
-    "werkzeug.sansio.response.Response": _ANSWER,
     "celery.app.task.Task": _TASK,
     "celery.local.celery.local": _TASK,  # the name that its proxies of tasks go by
     "celery.app.task.Context": _TASK,
@@ -53,8 +53,4 @@ _HINTS: dict[str, str] = {
 
 def hint_for(kind: type) -> str:
     """Why objects of a class are no part of a key, and what to give instead; "" for all other classes."""
-    for base in kind.__mro__:
-        hint = _HINTS.get(f"{base.__module__}.{base.__qualname__}")
-        if hint is not None:
-            return hint
-    return ""
+    return next((_HINTS[name] for name in base_names(kind) if name in _HINTS), "")

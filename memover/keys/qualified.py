@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from memover.classes.naming import class_name, function_name
 
-from .canonical import Active, class_part, composite, encode_part, enter
+from .canonical import Active, class_part, composite, encode_part
+from .forms import entered, parts_of
 from .refusal import Refused
 
 if TYPE_CHECKING:
@@ -67,30 +68,29 @@ def _function(value: Any, active: Active) -> bytes:
     return composite("function", _name(value))
 
 
+@entered
 def _method(value: Any, active: Active) -> bytes:
-    enter(value, active)
     try:
         return composite("method", _name(value.__func__), encode_part(value.__self__, active))
     except Refused as refused:
         if refused.steps or refused.kind != "function":
             refused.steps.append(".__self__")
         raise
-    finally:
-        del active[id(value)]
 
 
 def _builtin(value: Any, active: Active) -> bytes:
     owner = value.__self__
-    if owner is None or isinstance(owner, ModuleType):
-        return composite("function", _name(value))
-    enter(value, active)
+    plain = owner is None or isinstance(owner, ModuleType)
+    return composite("function", _name(value)) if plain else _builtin_method(value, active)
+
+
+@entered
+def _builtin_method(value: Any, active: Active) -> bytes:
     try:
-        return composite("method", encode_part(value.__qualname__, active), encode_part(owner, active))
+        return composite("method", *parts_of(active, value.__qualname__, value.__self__))
     except Refused as refused:
         refused.steps.append(".__self__")
         raise
-    finally:
-        del active[id(value)]
 
 
 def _descriptor(value: Any, active: Active) -> bytes:

@@ -26,11 +26,22 @@ import sys
 from enum import Flag
 from typing import TYPE_CHECKING, Any
 
-from memover.classes.kinds import Kind, declared, declares_itself, field_names, is_django, is_queryset, is_row, kind_of
+from memover.classes.kinds import (
+    Kind,
+    base_names,
+    declared,
+    declares_itself,
+    field_names,
+    is_django,
+    is_queryset,
+    is_row,
+    kind_of,
+)  # fmt: skip
 
 from .canonical import Active, builtin_base, class_part, composite, encode_part, enter
+from .forms import entered, parts_of
 from .local import record_part
-from .refusal import Refused, type_name
+from .refusal import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,7 +67,7 @@ def find(kind: type) -> Encoder | None:
         return _record("pydantic", kind, field_names(kind, what), _beside)
     if what is Kind.STRUCT or (what in (Kind.ATTRS, Kind.DATACLASS) and declares_itself(kind)):
         return _record(what.value, kind, field_names(kind, what))
-    if any(type_name(base) == "pydantic.networks._BaseUrl" for base in kind.__mro__):
+    if "pydantic.networks._BaseUrl" in base_names(kind):
         return _url
     abc = sys.modules.get("collections.abc")
     if abc is not None and issubclass(kind, abc.Mapping) and getattr(kind, "items", None) is abc.Mapping.items:
@@ -159,17 +170,13 @@ def _namedtuple(kind: type, names: tuple[str, ...]) -> Encoder:
 def _beside(value: Any, active: Active) -> list[bytes]:
     """What a pydantic model holds beside its fields: extra and private attributes."""
     extra = getattr(value, "__pydantic_extra__", None)
-    private = getattr(value, "__pydantic_private__", None)
-    return [encode_part(extra, active), encode_part(private, active)]
+    return parts_of(active, extra, getattr(value, "__pydantic_private__", None))
 
 
 def _url(value: Any, active: Active) -> bytes:
     return composite("pydantic.Url", class_part(type(value)), encode_part(str(value), active))
 
 
+@entered
 def _mapping(value: Any, active: Active) -> bytes:
-    enter(value, active)
-    try:
-        return composite("mapping", class_part(type(value)), encode_part(dict(value.items()), active))
-    finally:
-        del active[id(value)]
+    return composite("mapping", class_part(type(value)), encode_part(dict(value.items()), active))

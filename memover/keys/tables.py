@@ -25,8 +25,6 @@ from .forms import entered, named, numpy_for, parts_of
 from .refusal import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .canonical import Encoder
 
 __all__ = ["find"]
@@ -35,11 +33,10 @@ __all__ = ["find"]
 def find(kind: type) -> Encoder | None:
     """The encoder of a class of one of these libraries, or None."""
     top = kind.__module__.partition(".")[0]
-    known = _LIBRARIES.get(top)
     module = sys.modules.get(top)
-    if known is None or module is None:
-        return None
-    return known(module, kind)
+    if module is not None and top == "polars":
+        return _polars(module, kind)
+    return _pyarrow(module, kind) if module is not None and top == "pyarrow" else None
 
 
 # ------------------------------------------------------------------ polars
@@ -66,7 +63,7 @@ def _lazy(value: Any, active: Active) -> bytes:
 @entered
 def _polars_frame(value: Any, active: Active) -> bytes:
     columns = [
-        encode_part(column.name, active) + named(column.name, lambda column=column: _polars_column(column, active))  # type: ignore[misc]
+        encode_part(column.name, active) + named(column.name, _polars_column, column, active)
         for column in value.get_columns()
     ]
     return composite("polars.DataFrame", encode_part(int(value.height), active), *columns)
@@ -89,7 +86,7 @@ def _polars_content(column: Any, active: Active) -> bytes:
         return composite("nulls", encode_part(count, active))
     if dtype == polars.Struct:
         fields = [_polars_content(column.struct.field(name), active) for name in column.struct.fields]
-        return composite("struct", encode_part(_bits(column.is_null().to_list()), active), *fields)
+        return composite("struct", encode_part(bytes(column.is_null().to_list()), active), *fields)
     if dtype in (polars.List, polars.Array):
         lists = column if dtype == polars.List else column.arr.to_list()
         return composite(
@@ -102,32 +99,24 @@ def _polars_content(column: Any, active: Active) -> bytes:
         column = column.to_physical()
     elif dtype in (polars.Categorical, polars.Enum):
         column = column.cast(polars.String)
-    if column.dtype in _POLARS_FIXED or column.dtype == polars.Boolean:
+    if _is_of_numpy(column.dtype) or column.dtype == polars.Boolean:
         numpy = numpy_for(column)
         missing = column.is_null()
         filled = column.fill_null(False if column.dtype == polars.Boolean else 0)
         return composite(
             "items",
-            encode_part(_bits(missing.to_list()) if column.null_count() else b"", active),
+            encode_part(bytes(missing.to_list()) if column.null_count() else b"", active),
             encode_part(numpy.ascontiguousarray(filled.to_numpy()), active),
         )
     return composite("items", encode_part(column.to_list(), active))
 
 
-class _Fixed:
-    """The polars dtypes that numpy has as well."""
-
-    names = frozenset({"Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64"})
-
-    def __contains__(self, dtype: Any) -> bool:
-        return type(dtype).__name__ in self.names or getattr(dtype, "__name__", "") in self.names
+_OF_NUMPY = frozenset({"Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64"})
 
 
-_POLARS_FIXED = _Fixed()
-
-
-def _bits(flags: list[bool]) -> bytes:
-    return bytes(flags)
+def _is_of_numpy(dtype: Any) -> bool:
+    """Whether numpy has a polars dtype as well."""
+    return type(dtype).__name__ in _OF_NUMPY or getattr(dtype, "__name__", "") in _OF_NUMPY
 
 
 # ------------------------------------------------------------------ pyarrow
@@ -171,7 +160,7 @@ def _arrow_scalar(value: Any, active: Active) -> bytes:
 @entered
 def _arrow_table(value: Any, active: Active) -> bytes:
     columns = [
-        named(name, lambda column=column: _arrow_content(_joined(column), active))  # type: ignore[misc]
+        named(name, _arrow_content, _joined(column), active)
         for name, column in zip(value.schema.names, value.columns, strict=True)
     ]
     count = encode_part(int(value.num_rows), active)
@@ -237,22 +226,17 @@ def _arrow_content(array: Any, active: Active) -> bytes:
     elif types.is_primitive(kind):
         # As ints of the same width: dates, times and durations have no numpy type of every unit.
         items = array.view(getattr(pyarrow, f"int{kind.bit_width}")()).fill_null(0).to_numpy(zero_copy_only=False)
-    elif types.is_decimal(kind) or any(
-        getattr(types, f"is_{name}", bool)(kind)
-        for name in (
-            "string",
-            "large_string",
-            "string_view",
-            "binary",
-            "large_binary",
-            "binary_view",
-            "fixed_size_binary",
-        )
-    ):
+    elif any(getattr(types, f"is_{name}", bool)(kind) for name in _PYTHON_ITEMS):
         return composite("items", encode_part(array.to_pylist(), active))
     else:
         raise Refused(array, f"items of type {kind} have no bytes that mean the same everywhere", "cast() it")
     return composite("items", encode_part(_valid(array), active), encode_part(items, active))
+
+
+_PYTHON_ITEMS = (
+    "decimal", "string", "large_string", "string_view", "binary", "large_binary", "binary_view", "fixed_size_binary",
+)  # fmt: skip
+"""Types whose items enter as Python objects; older versions of pyarrow do not have them all."""
 
 
 def _valid(array: Any) -> bytes:
@@ -260,9 +244,3 @@ def _valid(array: Any) -> bytes:
         return b""
     valid: bytes = array.is_valid().to_numpy(zero_copy_only=False).tobytes()
     return valid
-
-
-_LIBRARIES: dict[str, Callable[[Any, type], Encoder | None]] = {
-    "polars": _polars,
-    "pyarrow": _pyarrow,
-}

@@ -38,16 +38,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memover.classes.kinds import ADDRESSES, PATHS
 from memover.errors import raised_beneath
 
 from . import qualified
-from .canonical import Active, composite, encode_part, enter, pairs
-from .forms import fields
+from .canonical import Active, composite, encode_part, pairs
+from .forms import entered, fields, parts_of
 from .refusal import Refused, type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .canonical import Encoder
 
 __all__ = ["find"]
@@ -70,51 +69,28 @@ def _memoryview(value: Any, active: Active) -> bytes:
         if raised_beneath(error):
             raise
         raise Refused(value, str(error)) from error
-    return composite("memoryview", *[encode_part(part, active) for part in parts])
+    return composite("memoryview", *parts_of(active, *parts))
 
 
-def _deque(value: Any, active: Active) -> bytes:
-    enter(value, active)
-    try:
-        return composite("deque", encode_part(value.maxlen, active), encode_part(list(value), active))
-    finally:
-        del active[id(value)]
-
-
+@entered
 def _ordered(value: Any, active: Active) -> bytes:
-    enter(value, active)
-    try:
-        return composite("OrderedDict", *pairs(list(value.items()), active))
-    finally:
-        del active[id(value)]
+    return composite("OrderedDict", *pairs(list(value.items()), active))
 
 
-def _as_dict(label: str, head: Callable[[Any], tuple[Any, ...]] = lambda value: ()) -> Encoder:
-    def encode_mapping(value: Any, active: Active) -> bytes:
-        enter(value, active)
-        try:
-            parts = [encode_part(part, active) for part in head(value)]
-            parts.append(encode_part(dict(value.items()), active))
-        finally:
-            del active[id(value)]
-        return composite(label, *parts)
-
-    return encode_mapping
+def _as_dict(value: Any) -> tuple[Any, ...]:
+    return (dict(value.items()),)
 
 
+@entered
 def _partial(value: Any, active: Active) -> bytes:
-    enter(value, active)
-    try:
-        parts = []
-        for name in ("func", "args", "keywords"):
-            try:
-                parts.append(encode_part(getattr(value, name), active))
-            except Refused as refused:
-                refused.steps.append(f".{name}")
-                raise
-        return composite("partial", *parts)
-    finally:
-        del active[id(value)]
+    parts = []
+    for name in ("func", "args", "keywords"):
+        try:
+            parts.append(encode_part(getattr(value, name), active))
+        except Refused as refused:
+            refused.steps.append(f".{name}")
+            raise
+    return composite("partial", *parts)
 
 
 def _micros(delta: Any) -> int | None:
@@ -131,13 +107,8 @@ def _pytz(value: Any, active: Active) -> bytes:
     offset = getattr(value, "_utcoffset", None)
     if value.zone is None:  # pytz.FixedOffset
         offset = value.utcoffset(None)
-    parts = (
-        value.zone,
-        _micros(offset),
-        _micros(getattr(value, "_dst", None)),
-        getattr(value, "_tzname", None),
-    )
-    return composite("pytz", *[encode_part(part, active) for part in parts])
+    parts = (value.zone, _micros(offset), _micros(getattr(value, "_dst", None)), getattr(value, "_tzname", None))
+    return composite("pytz", *parts_of(active, *parts))
 
 
 def _dateutil_file(value: Any) -> tuple[Any, ...]:
@@ -196,19 +167,19 @@ _KNOWN: dict[str, Encoder] = {
     "fractions.Fraction": fields("Fraction", lambda value: (value.numerator, value.denominator)),
     "uuid.UUID": fields("UUID", lambda value: (value.int,)),
     "re.Pattern": fields("re.Pattern", lambda value: (value.pattern, int(value.flags))),
-    "collections.deque": _deque,
+    "collections.deque": fields("deque", lambda value: (value.maxlen, list(value))),
     "collections.OrderedDict": _ordered,
-    "collections.Counter": _as_dict("Counter"),
-    "collections.defaultdict": _as_dict("defaultdict", lambda value: (value.default_factory,)),
+    "collections.Counter": fields("Counter", _as_dict),
+    "collections.defaultdict": fields("defaultdict", lambda value: (value.default_factory, dict(value.items()))),
     "collections.ChainMap": fields("ChainMap", lambda value: (value.maps,)),
-    "mappingproxy": _as_dict("mappingproxy"),
+    "mappingproxy": fields("mappingproxy", _as_dict),
     "types.SimpleNamespace": fields("SimpleNamespace", lambda value: (vars(value),)),
     "pydantic_core._pydantic_core.Url": fields("pydantic_core.Url", lambda value: (str(value),)),
     "pydantic_core._pydantic_core.MultiHostUrl": fields("pydantic_core.Url", lambda value: (str(value),)),
     "functools.partial": _partial,
 }
 for _module in ("pathlib", "pathlib._local"):  # 3.13 alone says the second
-    for _name in ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath"):
+    for _name in PATHS:
         _KNOWN[f"{_module}.{_name}"] = fields("Path", _path)
-for _name in ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network", "IPv4Interface", "IPv6Interface"):
+for _name in ADDRESSES:
     _KNOWN[f"ipaddress.{_name}"] = fields("ipaddress", _path)

@@ -23,7 +23,8 @@ from memover.codec.envelope import payload_of, read_header, seal
 from memover.codec.faults import from_outside
 from memover.codec.pickle import PickleCodec, UnpicklableValue
 from memover.errors import DamagedEntry, UnencodableValue
-from memover.keys import Binding, encode
+from memover.keys.binding import Binding
+from memover.keys.canonical import encode
 from tests.codec import things as t
 from tests.servers import wait_until
 

@@ -16,7 +16,21 @@ import types
 import uuid
 import zoneinfo
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memover.keys import binding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Binding(binding.Binding):
+    """With the text of a call, made anew each time."""
+
+    @property
+    def text(self) -> Callable[..., str]:
+        return self.compile(str, memo_size=0)
+
 
 UTC = dt.timezone.utc
 ROME = zoneinfo.ZoneInfo("Europe/Rome")

@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memover import errors
-from memover.keys import encode
+from memover.keys.canonical import encode
 from tests.keys import samples as s
 
 GOLDEN: list[tuple[Any, bytes]] = [
@@ -108,7 +108,7 @@ import sys, types
 from hashlib import blake2b
 sys.modules["memover"] = package = types.ModuleType("memover")
 package.__path__ = ["memover"]
-from memover.keys import encode
+from memover.keys.canonical import encode
 from tests.keys.samples import distinct
 print(blake2b(b"".join(encode(value) for value in distinct())).hexdigest())
 """

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from memover.errors import ConfigurationError, UnkeyableArgument
-from memover.keys import encode, register_key
+from memover.keys.canonical import encode, register_key
 from tests.keys import samples as s
 
 
@@ -113,7 +113,8 @@ def test_nothing_is_imported_for_the_sake_of_foreign_types() -> None:
 import sys, types
 sys.modules["memover"] = package = types.ModuleType("memover")
 package.__path__ = ["memover"]
-from memover.keys import Binding, encode
+from memover.keys.binding import Binding
+from memover.keys.canonical import encode
 encode({1: (2.0, [None])})
 try: encode(object())
 except TypeError: pass

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memover.errors import ConfigurationError, UnkeyableArgument
-from memover.keys import Binding, encode
+from memover.keys.canonical import encode
 from tests.keys import samples as s
+from tests.keys.samples import Binding
 
 
 def profile(user_id: Any, region: Any = "eu", *terms: Any, page: Any = 1, **options: Any) -> None: ...

@@ -8,14 +8,15 @@ import enum
 import sys
 import types
 import uuid
+from hashlib import blake2b
 from typing import Any
 
 import pytest
 
 from memover.classes import naming
-from memover.keys.binding import Binding
 from memover.keys.code import outline, same_code
-from memover.keys.identity import identify
+from memover.keys.identity import Identity
+from tests.keys.samples import Binding
 
 
 class Region(enum.Enum):
@@ -38,7 +39,7 @@ def test_the_key_part_never_changes() -> None:
 
     def text(function: Any) -> str:
         binding = Binding(function)
-        binding.part = identify(function, "f", counting=binding.counting).part
+        binding.part = Identity(function, "f", counting=binding.counting).part
         assert binding.text(7) == binding.text(item=7)
         return binding.text(7)
 
@@ -54,9 +55,10 @@ def test_the_key_part_never_changes() -> None:
 def test_a_part_goes_before_the_canonical_bytes() -> None:
     """With its length, so that no part and arguments run together."""
     binding = Binding(lambda item: item)
-    bare = binding.canonical(7)
+    assert binding.text(7) == blake2b(b"c1:ps4:itemi0x7;", digest_size=16).hexdigest()
+    binding = Binding(lambda item: item)
     binding.part = b"abc"
-    assert binding.canonical(7) == b"g3:abc" + bare
+    assert binding.text(7) == blake2b(b"g3:abc" + b"c1:ps4:itemi0x7;", digest_size=16).hexdigest()
 
 
 def code(text: str) -> types.CodeType:

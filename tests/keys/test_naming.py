@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memover.errors import ConfigurationError
-from memover.keys import (
+from memover.keys.names import (
     check_namespace,
     check_prefix,
     check_version,
     entry_key,
+    escape,
     generation_key,
     lease_key,
     tag_key,
 )
-from memover.keys.names import escape
 
 LETTERS = "abcXYZ019_.-"
 prefixes = st.text(LETTERS, min_size=1, max_size=8)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover.errors import UnkeyableArgument
-from memover.keys import encode
+from memover.keys.canonical import encode
 from memover.keys.passing import _HINTS
 
 if TYPE_CHECKING:

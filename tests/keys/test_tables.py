@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from memover.errors import UnkeyableArgument
-from memover.keys import canonical, encode, register_key
+from memover.keys import canonical
+from memover.keys.canonical import encode, register_key
 
 pl = pytest.importorskip("polars")
 pa = pytest.importorskip("pyarrow")

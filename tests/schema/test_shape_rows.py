@@ -141,7 +141,7 @@ django.setup()
 from django.db import models
 from memover.schema.derive import shape_of
 from memover.errors import UnkeyableArgument
-from memover.keys import encode, register_key
+from memover.keys.canonical import encode, register_key
 
 class Author(models.Model):
     name = models.CharField(max_length=10)
