@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.classes.annotations import UNREADABLE, own_annotations
-from memover.classes.kinds import Kind, field_names, foreign_base, foreign_module, is_django, model_fields
+from memover.classes.kinds import ClassKind, field_names, foreign_base, foreign_module, is_django, model_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,19 +43,19 @@ def base_part(cls: type) -> Part:
     return Part("", None, cls, literal=base.__name__)
 
 
-def parts_of(cls: type, kind: Kind) -> list[Part]:
+def parts_of(cls: type, kind: ClassKind) -> list[Part]:
     """The parts of a class of one's own, of the kind that `kind_of` says, which is no exception."""
     if kind in _PARTS:
         return list(_PARTS[kind](cls))
     named = _annotated(cls)
-    if kind is Kind.TYPEDDICT:
+    if kind is ClassKind.TYPEDDICT:
         optional: frozenset[str] = getattr(cls, "__optional_keys__", frozenset())
         return [Part(name, each, owner, name in optional) for name, (each, owner) in named.items()]
     # The type that the library itself keeps, for a field that no annotation names: `attr.ib(type=int)`.
     kept: dict[str, Any] = {}
-    if kind is Kind.ATTRS:
+    if kind is ClassKind.ATTRS:
         kept = {each.name: each.type for each in cls.__attrs_attrs__ if each.type is not None}  # type: ignore[attr-defined]
-    elif kind is Kind.DATACLASS:
+    elif kind is ClassKind.DATACLASS:
         kept = {each.name: each.type for each in sys.modules["dataclasses"].fields(cls)}
     return [Part(name, *named.get(name, (kept.get(name, UNKNOWN), cls))) for name in field_names(cls, kind)]
 
@@ -234,11 +234,11 @@ def generic_origin(cls: Any) -> tuple[type, tuple[Any, ...]]:
     return cls, ()
 
 
-_PARTS: dict[Kind, Callable[[Any], Iterator[Part]]] = {
-    Kind.ENUM: _members,
-    Kind.MODEL: _model,
-    Kind.ROW: _row,
-    Kind.BUILTIN: _plain,
-    Kind.PLAIN: _plain,
+_PARTS: dict[ClassKind, Callable[[Any], Iterator[Part]]] = {
+    ClassKind.ENUM: _members,
+    ClassKind.MODEL: _model,
+    ClassKind.ROW: _row,
+    ClassKind.BUILTIN: _plain,
+    ClassKind.PLAIN: _plain,
 }
 """Of an exception there is one part, its base (`base_part`); all other kinds declare named fields."""

@@ -31,13 +31,13 @@ from typing import Any
 from memover.classes.layout import base_of
 
 __all__ = [
-    "ADDRESSES", "PATHS", "RESPONSES", "Kind", "base_names", "declared", "declares_itself", "field_names", "foreign",
+    "ADDRESSES", "PATHS", "RESPONSES", "ClassKind", "base_names", "declared", "declares_itself", "field_names", "foreign",
     "foreign_base", "foreign_module", "frozen", "is_django", "is_numpy_scalar", "is_queryset", "is_row", "kind_of",
     "model_fields", "published",
 ]  # fmt: skip
 
 
-class Kind(enum.Enum):
+class ClassKind(enum.Enum):
     """The kinds of classes; the values are the words of keys and messages."""
 
     ENUM = "enum"
@@ -53,38 +53,38 @@ class Kind(enum.Enum):
     PLAIN = "plain"
 
 
-def kind_of(cls: type) -> Kind:
+def kind_of(cls: type) -> ClassKind:
     """How instances of a class are kept."""
     if isinstance(cls, enum.EnumMeta):
-        return Kind.ENUM
+        return ClassKind.ENUM
     if issubclass(cls, BaseException):
-        return Kind.EXCEPTION
+        return ClassKind.EXCEPTION
     found = declared(cls)
     if found is not None:
         return found
     if is_row(cls):
-        return Kind.ROW
-    return Kind.PLAIN if base_of(cls) is object else Kind.BUILTIN
+        return ClassKind.ROW
+    return ClassKind.PLAIN if base_of(cls) is object else ClassKind.BUILTIN
 
 
-def declared(cls: Any) -> Kind | None:
+def declared(cls: Any) -> ClassKind | None:
     """How a class declares named fields, or None when it declares none."""
     if issubclass(cls, tuple):
         named = isinstance(getattr(cls, "_fields", None), tuple) and callable(getattr(cls, "_make", None))
-        return Kind.NAMEDTUPLE if named else None
+        return ClassKind.NAMEDTUPLE if named else None
     if isinstance(getattr(cls, "__required_keys__", None), frozenset) and issubclass(cls, dict):
-        return Kind.TYPEDDICT
+        return ClassKind.TYPEDDICT
     pydantic = sys.modules.get("pydantic.main")
     if pydantic is not None and getattr(pydantic, "BaseModel", None) in cls.__mro__:
-        return Kind.MODEL
+        return ClassKind.MODEL
     msgspec = sys.modules.get("msgspec")
     if msgspec is not None and isinstance(cls, type(getattr(msgspec, "Struct", None))) and type(cls) is not type:
-        return Kind.STRUCT
+        return ClassKind.STRUCT
     for base in cls.__mro__:
         if "__attrs_attrs__" in base.__dict__:
-            return Kind.ATTRS
+            return ClassKind.ATTRS
         if "__dataclass_fields__" in base.__dict__:
-            return Kind.DATACLASS
+            return ClassKind.DATACLASS
     return None
 
 
@@ -93,17 +93,17 @@ def declares_itself(cls: type) -> bool:
     return "__dataclass_fields__" in cls.__dict__ or "__attrs_attrs__" in cls.__dict__
 
 
-def field_names(cls: Any, kind: Kind) -> tuple[str, ...]:
+def field_names(cls: Any, kind: ClassKind) -> tuple[str, ...]:
     """The names of the fields that a class declares, in their order; () for a kind without fields."""
-    if kind is Kind.NAMEDTUPLE:
+    if kind is ClassKind.NAMEDTUPLE:
         return tuple(cls._fields)
-    if kind is Kind.MODEL:
+    if kind is ClassKind.MODEL:
         return tuple(model_fields(cls))
-    if kind is Kind.STRUCT:
+    if kind is ClassKind.STRUCT:
         return tuple(cls.__struct_fields__)
-    if kind is Kind.ATTRS:
+    if kind is ClassKind.ATTRS:
         return tuple(each.name for each in cls.__attrs_attrs__)
-    if kind is Kind.DATACLASS:
+    if kind is ClassKind.DATACLASS:
         return tuple(each.name for each in sys.modules["dataclasses"].fields(cls))
     return ()
 
@@ -131,14 +131,14 @@ def is_queryset(cls: type) -> bool:
     return query is not None and getattr(query, "QuerySet", None) in cls.__mro__
 
 
-def frozen(cls: Any, kind: Kind) -> bool:
+def frozen(cls: Any, kind: ClassKind) -> bool:
     """Whether the class itself is declared frozen: a dataclass, attrs class or Struct whose fields cannot be set."""
-    if kind is Kind.DATACLASS:
+    if kind is ClassKind.DATACLASS:
         parameters = cls.__dict__.get("__dataclass_params__")
         return parameters is not None and parameters.frozen and object.__setattr__ is not cls.__setattr__
-    if kind is Kind.ATTRS:
+    if kind is ClassKind.ATTRS:
         return "__attrs_attrs__" in cls.__dict__ and getattr(cls.__setattr__, "__name__", "") == "_frozen_setattrs"
-    if kind is Kind.STRUCT:
+    if kind is ClassKind.STRUCT:
         config = cls.__struct_config__
         return bool(config.frozen and not config.dict)
     return False

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memover.classes.kinds import Kind, declares_itself, field_names, kind_of
+from memover.classes.kinds import ClassKind, declares_itself, field_names, kind_of
 from memover.classes.layout import base_of, keeps_dict, slots_of
 from memover.classes.places import place_of
 from memover.codec.sharing import moved, places_of
@@ -111,7 +111,11 @@ class _Making:
 
     def _known(self, kind: type) -> bool:
         what = kind_of(kind)
-        if what not in (Kind.DATACLASS, Kind.ATTRS) or not declares_itself(kind) or not field_names(kind, what):
+        if (
+            what not in (ClassKind.DATACLASS, ClassKind.ATTRS)
+            or not declares_itself(kind)
+            or not field_names(kind, what)
+        ):
             return False
         if base_of(kind) is not object or not keeps_dict(kind) or slots_of(kind):
             return False

@@ -16,7 +16,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from memover.classes.kinds import Kind, field_names, foreign, frozen, kind_of
+from memover.classes.kinds import ClassKind, field_names, foreign, frozen, kind_of
 from memover.classes.layout import base_of
 from memover.classes.places import moved, place_of
 from memover.classes.registered import family_of
@@ -52,7 +52,7 @@ _NAMED = frozenset(
 )
 
 
-class _Verdict(NamedTuple):
+class _ClassVerdict(NamedTuple):
     """On the instances of a class: `names` are the fields that must be shareable too, None where none matters."""
 
     shared: bool
@@ -60,9 +60,9 @@ class _Verdict(NamedTuple):
     places: tuple[Place, ...] = ()
 
 
-_NEVER = _Verdict(False)
-_ALWAYS = _Verdict(True)
-_verdicts: dict[type, _Verdict] = {}
+_NEVER = _ClassVerdict(False)
+_ALWAYS = _ClassVerdict(True)
+_verdicts: dict[type, _ClassVerdict] = {}
 VERDICTS_LIMIT = 10_000
 
 
@@ -136,22 +136,22 @@ def _collect(value: Any, depth: int, found: dict[type, tuple[Place, ...]]) -> bo
         return False
 
 
-def _judge(kind: Any) -> _Verdict:
+def _judge(kind: Any) -> _ClassVerdict:
     what = kind_of(kind)
     module = kind.__module__.partition(".")[0]
-    if what is not Kind.ENUM and (module, kind.__name__) in _NAMED:
+    if what is not ClassKind.ENUM and (module, kind.__name__) in _NAMED:
         return _ALWAYS if getattr(sys.modules.get(module), kind.__name__, None) is kind else _NEVER
     numpy = sys.modules.get("numpy")
     if numpy is not None and issubclass(kind, numpy.generic):
         return _ALWAYS if module == "numpy" and kind is not numpy.void else _NEVER
-    unchanging = (what is Kind.NAMEDTUPLE and not kind.__dictoffset__) or (
-        frozen(kind, what) and not _has_cache(kind) and (what is Kind.STRUCT or base_of(kind) is object)
+    unchanging = (what is ClassKind.NAMEDTUPLE and not kind.__dictoffset__) or (
+        frozen(kind, what) and not _has_cache(kind) and (what is ClassKind.STRUCT or base_of(kind) is object)
     )
-    if what is not Kind.ENUM and not unchanging:
+    if what is not ClassKind.ENUM and not unchanging:
         return _NEVER
-    names = None if what is Kind.ENUM else field_names(kind, what)
+    names = None if what is ClassKind.ENUM else field_names(kind, what)
     places = () if foreign(kind) else place_of(kind)
-    return _Verdict(True, names, places) if places or foreign(kind) else _NEVER
+    return _ClassVerdict(True, names, places) if places or foreign(kind) else _NEVER
 
 
 def _has_cache(kind: type) -> bool:

@@ -32,7 +32,7 @@ from memover.classes.kinds import is_numpy_scalar
 
 from .canonical import Active, composite, encode_part
 from .forms import entered, fields, named, numpy_for, parts_of
-from .refusal import Refused, type_name
+from .refusal import Unkeyable, type_name
 
 if TYPE_CHECKING:
     from .canonical import Encoder
@@ -84,7 +84,7 @@ def _dtype(dtype: Any, active: Active) -> bytes:
         base, shape = dtype.subdtype
         return composite("subarray", _dtype(base, active), encode_part(tuple(map(int, shape)), active))
     if dtype.kind not in _BYTES_KINDS + "O" or dtype.char in "gG":
-        raise Refused(dtype, f"items of dtype {dtype} have no bytes that mean the same everywhere; use astype()")
+        raise Unkeyable(dtype, f"items of dtype {dtype} have no bytes that mean the same everywhere; use astype()")
     return encode_part(dtype.str, active)
 
 
@@ -217,6 +217,6 @@ def _variables(variables: Any, active: Active) -> bytes:
 
 def _variable(variable: Any, active: Active) -> bytes:
     if variable.chunks is not None:
-        raise Refused(variable, "it is chunked, a computation that has not run", "load() it before the call")
+        raise Unkeyable(variable, "it is chunked, a computation that has not run", "load() it before the call")
     dims = tuple(map(str, variable.dims))
     return composite("variable", *parts_of(active, dims, variable.values, dict(variable.attrs)))

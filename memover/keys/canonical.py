@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.classes.naming import class_name
 from memover.errors import ConfigurationError
-from memover.keys.refusal import Refused, step, type_name
+from memover.keys.refusal import Unkeyable, step, type_name
 from memover.living import Living
 
 if TYPE_CHECKING:
@@ -59,19 +59,19 @@ def encode(value: Any, parameter: str = "value", function: str = "") -> bytes:
     """
     try:
         return encode_whole(value)
-    except Refused as refused:
+    except Unkeyable as refused:
         raise refused.unkeyable(function, parameter) from refused.__cause__
 
 
 def encode_whole(value: Any) -> bytes:
-    """The canonical bytes of a value that is inside no other; raises `Refused`.
+    """The canonical bytes of a value that is inside no other; raises `Unkeyable`.
 
     Within the limit of nesting a RecursionError is never the value's fault: the caller has used up the stack."""
     return encode_part(value, {})
 
 
 def encode_part(value: Any, active: Active) -> bytes:
-    """The canonical bytes of a value inside others; raises `Refused`."""
+    """The canonical bytes of a value inside others; raises `Unkeyable`."""
     kind = type(value)
     if kind is str:
         return b"s%d:%b" % (len(value), value.encode("utf-8", "surrogatepass"))
@@ -84,11 +84,11 @@ def encode_part(value: Any, active: Active) -> bytes:
 
 
 def enter(value: Any, active: Active) -> None:
-    """Notes a container as under way; `Refused` if it already is, or lies too deep."""
+    """Notes a container as under way; `Unkeyable` if it already is, or lies too deep."""
     if id(value) in active:
-        raise Refused(value, "it holds itself")
+        raise Unkeyable(value, "it holds itself")
     if len(active) >= DEPTH_LIMIT:
-        raise Refused(value, f"it is nested more than {DEPTH_LIMIT} deep")
+        raise Unkeyable(value, f"it is nested more than {DEPTH_LIMIT} deep")
     active[id(value)] = value
 
 
@@ -117,7 +117,7 @@ def _sequence(head: bytes) -> Encoder:
         try:
             for item in value:
                 parts.append(encode_part(item, active))
-        except Refused as refused:
+        except Unkeyable as refused:
             refused.steps.append(f"[{len(parts)}]")
             raise
         finally:
@@ -132,7 +132,7 @@ def _unordered(head: bytes) -> Encoder:
         enter(value, active)
         try:
             parts = sorted([encode_part(item, active) for item in value])
-        except Refused as refused:
+        except Unkeyable as refused:
             refused.steps.append("{...}")
             raise
         finally:
@@ -148,12 +148,12 @@ def pairs(items: Iterable[tuple[Any, Any]], active: Active) -> list[bytes]:
     for key, value in items:
         try:
             head = encode_part(key, active)
-        except Refused as refused:
+        except Unkeyable as refused:
             refused.steps.append(".keys()")
             raise
         try:
             parts.append(head + encode_part(value, active))
-        except Refused as refused:
+        except Unkeyable as refused:
             refused.steps.append(step(key))
             raise
     return parts
@@ -236,7 +236,7 @@ class Told:
 
 def _encode_told(value: Told, active: Active) -> bytes:
     if value.kind in _registered or value.kind in _TABLE:
-        raise Refused(value, "its class is registered")
+        raise Unkeyable(value, "its class is registered")
     return composite("key", class_part(value.kind), encode_part(value.part, active))
 
 
@@ -257,7 +257,7 @@ def _keyed(kind: type, label: str, fn: Callable[[Any], Any], name: str) -> Encod
         enter(value, active)
         try:
             return composite(label, head, encode_part(_told(fn, value, name), active))
-        except Refused as refused:
+        except Unkeyable as refused:
             refused.steps.append(f".{name}()" if label == "key" else "")
             raise
         finally:
@@ -291,7 +291,7 @@ def _call_key(value: Any) -> Any:
 
 
 def _resolve(kind: type, value: Any) -> Encoder:
-    """Finds and keeps the encoder of a type that is not in the table; raises `Refused`."""
+    """Finds and keeps the encoder of a type that is not in the table; raises `Unkeyable`."""
     encoder = _find(kind, value)
     if len(_encoders) >= _TYPES_LIMIT:  # classes made at run time, without end
         _forget()
@@ -321,11 +321,11 @@ def _find(kind: type, value: Any) -> Encoder:
 
     hint = passing.hint_for(kind)
     if hint:
-        raise Refused(value, "it is not a value", hint)
+        raise Unkeyable(value, "it is not a value", hint)
     encoder = types.find(kind) or records.find(kind) or arrays.find(kind) or tables.find(kind)
     if encoder is not None:
         return encoder
     builtin = builtin_base(kind)
     if builtin is not None:
-        raise Refused(value, f"a subclass never passes for its base, {builtin.__qualname__}")
-    raise Refused(value, "memover knows nothing that tells its objects apart")
+        raise Unkeyable(value, f"a subclass never passes for its base, {builtin.__qualname__}")
+    raise Unkeyable(value, "memover knows nothing that tells its objects apart")

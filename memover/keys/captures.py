@@ -19,7 +19,7 @@ from memover.errors import ConfigurationError, UnkeyableArgument, raised_by_hand
 
 from .canonical import encode_whole
 from .code import codes_within, functions_in, outline, wrapped_by
-from .refusal import Refused, type_name
+from .refusal import Unkeyable, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,7 +230,7 @@ class Gathered:
     def _live(self, label: str, value: Any, what: str, todo: str) -> None:
         try:
             encode_whole(value)
-        except Refused as refused:
+        except Unkeyable as refused:
             raise ConfigurationError(f"{what}: {refused.reason}. {todo}") from refused.__cause__
         except UnkeyableArgument as error:
             raise ConfigurationError(f"{what}: {error} {todo}") from error
@@ -286,7 +286,7 @@ def is_plain(value: Any, depth: int = 0) -> bool:
 def _encodes(value: Any) -> bool:
     try:
         encode_whole(value)
-    except Refused:
+    except Unkeyable:
         return False
     return True
 

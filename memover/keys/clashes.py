@@ -14,12 +14,12 @@ from .refusal import type_name
 if TYPE_CHECKING:
     from .captures import Capture
     from .identity import Identity
-    from .places import Place
+    from .places import NamespacePlace
 
 __all__ = ["capture_told", "clash", "other_told", "warn"]
 
 
-def other_told(place: Place, identity: Identity) -> str:
+def other_told(place: NamespacePlace, identity: Identity) -> str:
     if place.same_name(identity):
         return "The two have one name and other code. Give each a namespace of its own."
     return "Give each function a namespace of its own."

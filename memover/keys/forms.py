@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .canonical import Active, composite, encode_part, enter
-from .refusal import Refused, step
+from .refusal import Unkeyable, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def named(name: Any, encode: Callable[[Any, Active], bytes], part: Any, active: 
     """The bytes of the part under a name; a refusal in it says which part it was."""
     try:
         return encode(part, active)
-    except Refused as refused:
+    except Unkeyable as refused:
         refused.steps.append(step(name))
         raise
 
@@ -43,14 +43,14 @@ def parts_of(active: Active, *values: Any) -> list[bytes]:
 
 
 def numpy_for(value: Any) -> Any:
-    """numpy, for reading the items of `value`; `Refused` where it is not installed.
+    """numpy, for reading the items of `value`; `Unkeyable` where it is not installed.
 
     There is no other way without it: the bytes of a key must not depend on what is installed.
     """
     try:
         import numpy
     except ImportError:
-        raise Refused(value, "reading its items takes numpy, which is not installed", "install numpy") from None
+        raise Unkeyable(value, "reading its items takes numpy, which is not installed", "install numpy") from None
     return numpy
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memover.classes.kinds import Kind, declared, field_names, kind_of
+from memover.classes.kinds import ClassKind, declared, field_names, kind_of
 
 from .canonical import class_part, composite, encode_part, encode_whole
 from .captures import Gathered, is_plain
 from .code import codes_within, found_under, functions_in, same_code
-from .refusal import Refused, type_name
+from .refusal import Unkeyable, type_name
 
 if TYPE_CHECKING:
     from types import CodeType, FunctionType
@@ -32,7 +32,7 @@ _seen: dict[bytes, tuple[list[CodeType], dict[str, Any]]] = {}
 
 
 def record_part(kind: type) -> bytes:
-    """A class by its name and by what its methods captured. Raises `Refused` if an earlier class has the same part and differs."""
+    """A class by its name and by what its methods captured. Raises `Unkeyable` if an earlier class has the same part and differs."""
     part = class_part(kind)
     if "<locals>" not in kind.__qualname__:
         return part
@@ -52,8 +52,8 @@ def record_part(kind: type) -> bytes:
     return part
 
 
-def _refusal(kind: type, what: str) -> Refused:
-    refused = Refused(
+def _refusal(kind: type, what: str) -> Unkeyable:
+    refused = Unkeyable(
         kind,
         f"another class {kind.__qualname__} {what}, and their objects would share keys",
         "give the class a __memover_key__() that returns what tells its objects apart, captured values included, or define it "
@@ -109,7 +109,7 @@ def _holdings(kind: type) -> tuple[Gathered, dict[str, Any]]:
                     gathered.layer(function, f"{name}.", kind)
             if not dunder and name not in fields and is_plain(value):
                 held[name] = encode_whole(value)
-    for name, member in getattr(kind, "__members__", {}).items() if kind_of(kind) is Kind.ENUM else ():
+    for name, member in getattr(kind, "__members__", {}).items() if kind_of(kind) is ClassKind.ENUM else ():
         if is_plain(member._value_):
             held[name] = encode_whole(member._value_)
     for label, value, _ in gathered.captures:

@@ -36,7 +36,7 @@ from .captures import GLOBALS
 from .clashes import capture_told, clash, other_told, warn
 from .code import codes_within, fingerprint, found_under, functions_in
 from .identity import Identity, label
-from .places import PLACES, Place, Slot, same_codes, shortened
+from .places import PLACES, KeySlot, NamespacePlace, same_codes, shortened
 
 if TYPE_CHECKING:
     from memover.errors import ConfigurationError
@@ -143,10 +143,10 @@ def claim(
     at = (store if memory is None else PLACES.number_of(memory), prefix, namespace)
     settled = functools.partial(_settle, at, kind, identity, owner, version, forget)
     verdict = settled()
-    if not isinstance(verdict, _Verdict):
+    if not isinstance(verdict, _ClaimVerdict):
         gc.collect()  # the earlier function may be gone but for the cycles it was in
         verdict = settled()
-        if not isinstance(verdict, _Verdict):
+        if not isinstance(verdict, _ClaimVerdict):
             raise verdict(prefix, namespace)
     for each in verdict.replaced:
         tell = getattr(each, "replaced", None)
@@ -165,7 +165,7 @@ def owners() -> list[Any]:
     return list({id(owner): owner for owner in latest}.values())
 
 
-class _Verdict(NamedTuple):
+class _ClaimVerdict(NamedTuple):
     """The incarnation, the owners that were replaced, and whether a shared store keeps another function's entries."""
 
     number: int
@@ -173,7 +173,7 @@ class _Verdict(NamedTuple):
     warn: bool
 
 
-_Answer = _Verdict | Callable[[str, str], "ConfigurationError"]
+_Answer = _ClaimVerdict | Callable[[str, str], "ConfigurationError"]
 
 
 def _settle(
@@ -187,7 +187,7 @@ def _settle(
             entries = PLACES.latch.entries
             PLACES.sweep()
             verdict = _decide(at, kind, identity, owner, version, forget)
-            if not isinstance(verdict, _Verdict):
+            if not isinstance(verdict, _ClaimVerdict):
                 return verdict
             replaced += verdict.replaced
             warned = warned or verdict.warn
@@ -208,7 +208,7 @@ def _decide(
     if not place.same_name(identity) or not same_codes(place.codes, identity.codes):
         others = [each for each in place.owners() if each is not owner]
         if identity.serial < place.serial and _was_replaced(place, at, identity):
-            return _Verdict(_number_of_guest(place, at, identity, version), [], False)
+            return _ClaimVerdict(_number_of_guest(place, at, identity, version), [], False)
         again = _again(place, identity)
         if others and not again:
             return functools.partial(clash, place.title, place.where, identity, other_told(place, identity))
@@ -227,7 +227,7 @@ def _decide(
         if capture is not None:
             others = [each for each, _ in slot.holders.values() if each() is not None and each() is not owner]
             if identity.serial < place.serial and at in identity.marks:
-                return _Verdict(_number_of_guest(place, at, identity, version), [], False)
+                return _ClaimVerdict(_number_of_guest(place, at, identity, version), [], False)
             elsewhere = capture.label.endswith(GLOBALS)
             refused = (others or kind == "shared") and not _again(place, identity)
             if refused or (others and elsewhere and kind == "shared"):
@@ -241,13 +241,13 @@ def _decide(
     slot = place.slots.get(key)
     number = place.number_of(version, identity.codes)
     if slot is None:
-        slot = place.slots[key] = Slot(identity, number if kind == "memory" else 0)
+        slot = place.slots[key] = KeySlot(identity, number if kind == "memory" else 0)
     PLACES.hold(at, key, slot, identity, owner)
     identity.marks[at] = slot.number
-    return _Verdict(slot.number, replaced, told and kind == "shared")
+    return _ClaimVerdict(slot.number, replaced, told and kind == "shared")
 
 
-def _was_replaced(place: Place, at: Any, identity: Identity) -> bool:
+def _was_replaced(place: NamespacePlace, at: Any, identity: Identity) -> bool:
     """Whether a function is an earlier one, which the one that holds the place has replaced, and is called all the same."""
     if at in identity.marks:
         return True
@@ -255,7 +255,7 @@ def _was_replaced(place: Place, at: Any, identity: Identity) -> bool:
     return place.same_name(identity) and (old.token, old.space) != (new.token, new.space)
 
 
-def _number_of_guest(place: Place, at: Any, identity: Identity, version: int) -> int:
+def _number_of_guest(place: NamespacePlace, at: Any, identity: Identity, version: int) -> int:
     """The incarnation of a function that was replaced: in this process's memory it shares nothing with its successor."""
     if place.kind != "memory":
         return 0
@@ -268,7 +268,7 @@ def _number_of_guest(place: Place, at: Any, identity: Identity, version: int) ->
     return number
 
 
-def _again(place: Place, identity: Identity) -> bool:
+def _again(place: NamespacePlace, identity: Identity) -> bool:
     """Whether the module that made the function which holds a place is being executed again, or was since."""
     old, new = place.execution, identity.execution
     module, _, name = identity.name.partition(":")

@@ -28,7 +28,7 @@ from .code import same_code
 if TYPE_CHECKING:
     from .identity import Identity
 
-__all__ = ["GONE_LIMIT", "PLACES", "Place", "Places", "Slot", "same_codes", "shortened"]
+__all__ = ["GONE_LIMIT", "PLACES", "NamespacePlace", "Places", "KeySlot", "same_codes", "shortened"]
 
 GONE_LIMIT = 256
 """How many namespaces whose functions are all gone are remembered; per memory store, and over all shared ones."""
@@ -55,7 +55,7 @@ class Held(NamedTuple):
         return other.label == self.label and self.reference is not None and self.reference() is other.value
 
 
-class Slot:
+class KeySlot:
     """The functions of one place whose key parts are equal, and so their keys."""
 
     __slots__ = ("captures", "holders", "number")
@@ -89,7 +89,7 @@ class Slot:
         return next((new for old, new in zip(self.captures, identity.captures) if not old.same(new)), None)
 
 
-class Place:
+class NamespacePlace:
     """What is known of one namespace of one store: the function it belongs to, and the keys in use."""
 
     __slots__ = (
@@ -110,7 +110,7 @@ class Place:
     def __init__(self, kind: str, identity: Identity) -> None:
         self.kind = kind
         self.counter = 0
-        self.slots: dict[tuple[int, bytes], Slot] = {}
+        self.slots: dict[tuple[int, bytes], KeySlot] = {}
         self.versions: dict[int, tuple[tuple[CodeType, ...], int]] = {}
         """Version to the code that answered under it last, and the incarnation of that code."""
         self.forget: Callable[[], object] | None = None
@@ -187,14 +187,14 @@ class _Gone:
 
 
 class Places:
-    """The namespaces that functions of this process hold or held, each a `Place`, by (store, prefix, namespace).
+    """The namespaces that functions of this process hold or held, each a `NamespacePlace`, by (store, prefix, namespace).
 
     Every method but `number_of` is for callers that hold `latch`.
     """
 
     def __init__(self) -> None:
         self.latch = Latch()
-        self._places: dict[Any, Place] = {}
+        self._places: dict[Any, NamespacePlace] = {}
         self._gone: dict[int | None, OrderedDict[Any, None]] = {}
         """The places whose functions are all gone, the longest gone first: by memory store, and None for the shared ones."""
         self._released: deque[tuple[Any, tuple[int, bytes] | None, int]] = deque()
@@ -213,14 +213,14 @@ class Places:
         """Forget whose the namespaces are, as a process that has just begun."""
         self._places.clear()
 
-    def place(self, at: Any, kind: str, identity: Identity) -> Place:
+    def place(self, at: Any, kind: str, identity: Identity) -> NamespacePlace:
         """What is known of a namespace; begins with this function where nothing is."""
         place = self._places.get(at)
         if place is None:
-            place = self._places.setdefault(at, Place(kind, identity))
+            place = self._places.setdefault(at, NamespacePlace(kind, identity))
         return place
 
-    def hold(self, at: Any, key: tuple[int, bytes], slot: Slot, identity: Identity, owner: Any) -> None:
+    def hold(self, at: Any, key: tuple[int, bytes], slot: KeySlot, identity: Identity, owner: Any) -> None:
         """Note that a decorated form holds a slot of a place, until it is gone."""
         gone = _Gone(self._released, at, key, identity.serial)
         slot.holders[identity.serial] = (weakref.ref(owner, gone), weakref.ref(identity))
@@ -228,7 +228,7 @@ class Places:
         if waiting is not None:
             waiting.pop(at, None)
 
-    def slots(self) -> list[Slot]:
+    def slots(self) -> list[KeySlot]:
         """All slots of all places."""
         return [slot for place in list(self._places.values()) for slot in list(place.slots.values())]
 
@@ -263,7 +263,7 @@ class Places:
             if not slot.holders:
                 self._let_go(at, place, key, slot)
 
-    def _let_go(self, at: Any, place: Place, key: tuple[int, bytes], slot: Slot) -> None:
+    def _let_go(self, at: Any, place: NamespacePlace, key: tuple[int, bytes], slot: KeySlot) -> None:
         """Nobody holds this slot of the place any more."""
         if not slot.captures:
             place.slots.pop(key, None)

@@ -30,7 +30,7 @@ from memover.classes.naming import class_name, function_name
 
 from .canonical import Active, class_part, composite, encode_part
 from .forms import entered, parts_of
-from .refusal import Refused
+from .refusal import Unkeyable
 
 if TYPE_CHECKING:
     from .canonical import Encoder
@@ -46,13 +46,13 @@ def find(kind: type) -> Encoder | None:
 
 
 def _name(value: Any) -> bytes:
-    """The checked name of a class or function; raises `Refused` when it does not lead back to it."""
+    """The checked name of a class or function; raises `Unkeyable` when it does not lead back to it."""
     module, qualname = getattr(value, "__module__", None) or "builtins", value.__qualname__
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)
     if found is not value and getattr(found, "__func__", None) is not value:
-        raise Refused(
+        raise Unkeyable(
             value,
             f"{module}.{qualname} is not found under its name, so other processes and other closures could mean "
             "something else by it; define it at module level",
@@ -72,7 +72,7 @@ def _function(value: Any, active: Active) -> bytes:
 def _method(value: Any, active: Active) -> bytes:
     try:
         return composite("method", _name(value.__func__), encode_part(value.__self__, active))
-    except Refused as refused:
+    except Unkeyable as refused:
         if refused.steps or refused.kind != "function":
             refused.steps.append(".__self__")
         raise
@@ -88,7 +88,7 @@ def _builtin(value: Any, active: Active) -> bytes:
 def _builtin_method(value: Any, active: Active) -> bytes:
     try:
         return composite("method", *parts_of(active, value.__qualname__, value.__self__))
-    except Refused as refused:
+    except Unkeyable as refused:
         refused.steps.append(".__self__")
         raise
 

@@ -27,7 +27,7 @@ from enum import Flag
 from typing import TYPE_CHECKING, Any
 
 from memover.classes.kinds import (
-    Kind,
+    ClassKind,
     base_names,
     declared,
     declares_itself,
@@ -41,7 +41,7 @@ from memover.classes.kinds import (
 from .canonical import Active, builtin_base, class_part, composite, encode_part, enter
 from .forms import entered, parts_of
 from .local import record_part
-from .refusal import Refused
+from .refusal import Unkeyable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,16 +56,16 @@ _MISSING = object()
 
 def find(kind: type) -> Encoder | None:
     """The encoder of a class with named fields, or None."""
-    if kind_of(kind) is Kind.ENUM:
+    if kind_of(kind) is ClassKind.ENUM:
         return _flag(kind) if issubclass(kind, Flag) else _enum(kind)
     what = declared(kind)
-    if what is Kind.NAMEDTUPLE:
+    if what is ClassKind.NAMEDTUPLE:
         return _namedtuple(kind, field_names(kind, what))
     if builtin_base(kind) is not None:
         return None
-    if what is Kind.MODEL:
+    if what is ClassKind.MODEL:
         return _record("pydantic", kind, field_names(kind, what), _beside)
-    if what is Kind.STRUCT or (what in (Kind.ATTRS, Kind.DATACLASS) and declares_itself(kind)):
+    if what is ClassKind.STRUCT or (what in (ClassKind.ATTRS, ClassKind.DATACLASS) and declares_itself(kind)):
         return _record(what.value, kind, field_names(kind, what))
     if "pydantic.networks._BaseUrl" in base_names(kind):
         return _url
@@ -82,7 +82,7 @@ def find(kind: type) -> Encoder | None:
 def _row(value: Any, active: Active) -> bytes:
     name = type(value).__name__
     key = f"{name.lower()}.pk" if is_django(type(value)) else f"{name.lower()}.id"
-    raise Refused(
+    raise Unkeyable(
         value,
         "it stands for a row of a database, and the row changes without it",
         f"pass what the row is found by, as in f({key}), or name it for all functions with "
@@ -91,7 +91,7 @@ def _row(value: Any, active: Active) -> bytes:
 
 
 def _query(value: Any, active: Active) -> bytes:
-    raise Refused(
+    raise Unkeyable(
         value,
         "it is a query that has not run, and its rows change without it",
         "pass what the query is made from, or the keys it finds, as in f(tuple(query.values_list('pk', flat=True)))",
@@ -103,7 +103,7 @@ def _enum(kind: type) -> Encoder:
 
     def encode_enum(value: Any, active: Active) -> bytes:
         if not isinstance(value._name_, str):
-            raise Refused(value, "an enum member without a name")
+            raise Unkeyable(value, "an enum member without a name")
         return composite("enum", head, encode_part(value._name_, active))
 
     return encode_enum
@@ -132,7 +132,7 @@ def _record(
                 field = getattr(value, name, _MISSING)
                 try:
                     parts.append(_UNSET if field is _MISSING else encode_part(field, active))
-                except Refused as refused:
+                except Unkeyable as refused:
                     refused.steps.append(f".{name}")
                     raise
             parts += rest(value, active)
@@ -149,7 +149,7 @@ def _namedtuple(kind: type, names: tuple[str, ...]) -> Encoder:
 
     def encode_namedtuple(value: Any, active: Active) -> bytes:
         if getattr(value, "__dict__", None):
-            raise Refused(value, "a named tuple with attributes besides its fields")
+            raise Unkeyable(value, "a named tuple with attributes besides its fields")
         enter(value, active)
         parts = [head]
         try:
@@ -157,7 +157,7 @@ def _namedtuple(kind: type, names: tuple[str, ...]) -> Encoder:
                 parts.append(part)
                 try:
                     parts.append(encode_part(field, active))
-                except Refused as refused:
+                except Unkeyable as refused:
                     refused.steps.append(f".{name}")
                     raise
         finally:

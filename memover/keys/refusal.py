@@ -6,10 +6,10 @@ from typing import Any
 
 from memover.errors import UnkeyableArgument
 
-__all__ = ["Refused", "step", "type_name"]
+__all__ = ["Unkeyable", "step", "type_name"]
 
 
-class Refused(Exception):
+class Unkeyable(Exception):
     """A value that has no canonical bytes, on its way up to where function and parameter are known.
 
     `hint` says what to do, where it is known better than for any class. `steps` is the path from the refused value

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from .canonical import Active, composite, encode_part
 from .forms import entered, named, numpy_for, parts_of
-from .refusal import Refused
+from .refusal import Unkeyable
 
 if TYPE_CHECKING:
     from .canonical import Encoder
@@ -53,7 +53,7 @@ def _polars(polars: Any, kind: type) -> Encoder | None:
 
 
 def _lazy(value: Any, active: Active) -> bytes:
-    raise Refused(
+    raise Unkeyable(
         value,
         "it is a computation that has not run, and what it would read may change",
         "collect() it before the call, or pass what it is made from",
@@ -229,7 +229,7 @@ def _arrow_content(array: Any, active: Active) -> bytes:
     elif any(getattr(types, f"is_{name}", bool)(kind) for name in _PYTHON_ITEMS):
         return composite("items", encode_part(array.to_pylist(), active))
     else:
-        raise Refused(array, f"items of type {kind} have no bytes that mean the same everywhere", "cast() it")
+        raise Unkeyable(array, f"items of type {kind} have no bytes that mean the same everywhere", "cast() it")
     return composite("items", encode_part(_valid(array), active), encode_part(items, active))
 
 

@@ -32,14 +32,14 @@ from memover.errors import ConfigurationError, raised_by_handler
 
 from .canonical import encode_whole
 from .names import PLAIN, escape, shorten
-from .refusal import Refused, type_name
+from .refusal import Unkeyable, type_name
 
 __all__ = ["Template", "parse", "whole"]
 
 _STEP = r"\.([^.\[\]]+)|\[([^\]]+)\]"
 
 
-class Field(NamedTuple):
+class TemplateField(NamedTuple):
     """One `{name.attribute[item]}` of a template."""
 
     name: str
@@ -51,7 +51,7 @@ class Template(NamedTuple):
     """A checked template: `literals` has one text more than `fields`; `separators` are escaped in values."""
 
     literals: tuple[str, ...]
-    fields: tuple[Field, ...]
+    fields: tuple[TemplateField, ...]
     separators: str
 
     def names(self) -> tuple[str, ...]:
@@ -64,25 +64,25 @@ class Template(NamedTuple):
         for field, literal in zip(self.fields, self.literals[1:], strict=True):
             try:
                 parts.append(render(_walk(arguments[field.name], field), self.separators))
-            except Refused as refused:
+            except Unkeyable as refused:
                 raise refused.unkeyable(function, field.name, field.source) from refused.__cause__
             parts.append(literal)
         return shorten("".join(parts))
 
 
-def _walk(value: Any, field: Field) -> Any:
+def _walk(value: Any, field: TemplateField) -> Any:
     for kind, name in field.steps:
         try:
             value = getattr(value, name) if kind == "." else value[name]
         except (AttributeError, LookupError, TypeError) as error:
             if raised_by_handler(error):
                 raise
-            raise Refused(value, f"it has no {name!r}, which the key template asks for") from error
+            raise Unkeyable(value, f"it has no {name!r}, which the key template asks for") from error
     return value
 
 
 def render(value: Any, separators: str = "") -> str:
-    """One value as the module's table says; raises `Refused`."""
+    """One value as the module's table says; raises `Unkeyable`."""
     kind = type(value)
     if kind is str:
         bare = escape(value, separators)
@@ -108,9 +108,9 @@ def whole(value: Any, function: str) -> str:
     """What a `key=` callable returned, as the last segment of the entry key; raises `UnkeyableArgument`."""
     try:
         if value is None:
-            raise Refused(value, "it looks like a forgotten return")
+            raise Unkeyable(value, "it looks like a forgotten return")
         return shorten(render(value))
-    except Refused as refused:
+    except Unkeyable as refused:
         raise refused.unkeyable(function, "", "what key= returned") from refused.__cause__
 
 
@@ -152,7 +152,7 @@ def parse(template: str, parameters: tuple[str, ...], function: str) -> Template
     return Template(tuple(literals), tuple(fields), separators)
 
 
-def _field(source: str, parameters: tuple[str, ...], wrong: Any) -> Field:
+def _field(source: str, parameters: tuple[str, ...], wrong: Any) -> TemplateField:
     name = re.split(r"[.\[]", source, maxsplit=1)[0]
     if name not in parameters:
         known = ", ".join(parameters) or "none"
@@ -168,4 +168,4 @@ def _field(source: str, parameters: tuple[str, ...], wrong: Any) -> Field:
         else:
             steps.append(("[", int(item) if item.isdecimal() else item))
         at = match.end()
-    return Field(name, tuple(steps), source)
+    return TemplateField(name, tuple(steps), source)

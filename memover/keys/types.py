@@ -44,7 +44,7 @@ from memover.errors import raised_beneath
 from . import qualified
 from .canonical import Active, composite, encode_part, pairs
 from .forms import entered, fields, parts_of
-from .refusal import Refused, type_name
+from .refusal import Unkeyable, type_name
 
 if TYPE_CHECKING:
     from .canonical import Encoder
@@ -63,12 +63,12 @@ def find(kind: type) -> Encoder | None:
 def _memoryview(value: Any, active: Active) -> bytes:
     try:
         if "P" in value.format or "O" in value.format:
-            raise Refused(value, "it holds pointers")
+            raise Unkeyable(value, "it holds pointers")
         parts = (value.format, value.shape, value.tobytes())
     except ValueError as error:
         if raised_beneath(error):
             raise
-        raise Refused(value, str(error)) from error
+        raise Unkeyable(value, str(error)) from error
     return composite("memoryview", *parts_of(active, *parts))
 
 
@@ -87,7 +87,7 @@ def _partial(value: Any, active: Active) -> bytes:
     for name in ("func", "args", "keywords"):
         try:
             parts.append(encode_part(getattr(value, name), active))
-        except Refused as refused:
+        except Unkeyable as refused:
             refused.steps.append(f".{name}")
             raise
     return composite("partial", *parts)
@@ -99,7 +99,9 @@ def _micros(delta: Any) -> int | None:
 
 def _zoneinfo(value: Any) -> tuple[Any, ...]:
     if not isinstance(value.key, str):
-        raise Refused(value, "a ZoneInfo without a key has no name; open it by its name, like ZoneInfo('Europe/Rome')")
+        raise Unkeyable(
+            value, "a ZoneInfo without a key has no name; open it by its name, like ZoneInfo('Europe/Rome')"
+        )
     return (value.key,)
 
 
@@ -114,7 +116,7 @@ def _pytz(value: Any, active: Active) -> bytes:
 def _dateutil_file(value: Any) -> tuple[Any, ...]:
     name = getattr(value, "_filename", None)
     if not isinstance(name, str):
-        raise Refused(value, "a dateutil zone that was not read from a file has no name; use zoneinfo.ZoneInfo")
+        raise Unkeyable(value, "a dateutil zone that was not read from a file has no name; use zoneinfo.ZoneInfo")
     return (name,)
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from memover.schema.shape import ORDERED, UNNAMED
 
 if TYPE_CHECKING:
-    from memover.schema.shape import Definition, Shape
+    from memover.schema.shape import Shape, ShapeDefinition
 
-__all__ = ["Change", "changes"]
+__all__ = ["ShapeChange", "changes"]
 
 
-class Change(NamedTuple):
+class ShapeChange(NamedTuple):
     """One place that changed: `old` is empty for what is new, `new` for what is gone.
 
     `definition` is the name in the shape that changed and `field` its part; both empty for the result's own type."""
@@ -31,25 +31,28 @@ class Change(NamedTuple):
         return f"{self.where}: {self.old} -> {self.new}"
 
 
-def changes(old: Shape, new: Shape) -> list[Change]:
+def changes(old: Shape, new: Shape) -> list[ShapeChange]:
     """Every change of meaning from one shape to another; empty exactly when their fingerprints are equal."""
     if old.canonical == new.canonical:
         return []
-    found: list[Change] = []
+    found: list[ShapeChange] = []
     if old.root != new.root:
-        found.append(Change("the result", old.root, new.root))
+        found.append(ShapeChange("the result", old.root, new.root))
     before = {each.name: each for each in old.definitions}
     after = {each.name: each for each in new.definitions}
     for was, is_ in _pairs(before, after):
         found.extend(_definition(was, is_))
     if not found:
         found = [
-            Change(name, _kind(before, name), _kind(after, name), name) for name in sorted(before.keys() ^ after.keys())
+            ShapeChange(name, _kind(before, name), _kind(after, name), name)
+            for name in sorted(before.keys() ^ after.keys())
         ]
     return found
 
 
-def _pairs(before: dict[str, Definition], after: dict[str, Definition]) -> list[tuple[Definition, Definition]]:
+def _pairs(
+    before: dict[str, ShapeDefinition], after: dict[str, ShapeDefinition]
+) -> list[tuple[ShapeDefinition, ShapeDefinition]]:
     """Definitions under one name, then typed dicts that only changed their name along with their parts."""
     pairs = [(before[name], after[name]) for name in sorted(before.keys() & after.keys())]
     gone = [before[name] for name in sorted(before.keys() - after.keys()) if before[name].kind in UNNAMED]
@@ -59,9 +62,9 @@ def _pairs(before: dict[str, Definition], after: dict[str, Definition]) -> list[
     return pairs
 
 
-def _definition(old: Definition, new: Definition) -> list[Change]:
+def _definition(old: ShapeDefinition, new: ShapeDefinition) -> list[ShapeChange]:
     if old.kind != new.kind:
-        return [Change(new.name, f"a {old.kind}", f"a {new.kind}", new.name)]
+        return [ShapeChange(new.name, f"a {old.kind}", f"a {new.kind}", new.name)]
     found = []
     was = {field.name: field for field in old.fields}
     is_ = {field.name: field for field in new.fields}
@@ -75,12 +78,12 @@ def _definition(old: Definition, new: Definition) -> list[Change]:
             old_text, new_text = (
                 ("may be absent", "always there") if before.optional else ("always there", "may be absent")
             )
-        found.append(Change(f"{new.name}.{name}" if name else new.name, old_text, new_text, new.name, name))
+        found.append(ShapeChange(f"{new.name}.{name}" if name else new.name, old_text, new_text, new.name, name))
     common = [name for name in was if name in is_]
     if new.kind in ORDERED and common != [name for name in is_ if name in was]:
-        found.append(Change(f"the order of {new.name}", ", ".join(was), ", ".join(is_), new.name))
+        found.append(ShapeChange(f"the order of {new.name}", ", ".join(was), ", ".join(is_), new.name))
     return found
 
 
-def _kind(definitions: dict[str, Definition], name: str) -> str:
+def _kind(definitions: dict[str, ShapeDefinition], name: str) -> str:
     return definitions[name].kind if name in definitions else ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from memover.schema.body import ClassPlace
-    from memover.schema.compare import Change
+    from memover.schema.compare import ShapeChange
     from memover.schema.lock import Block
 
 __all__ = ["ACCEPTABLE", "BY_HAND", "RULES", "Finding", "Found", "bump_or_accept", "by_class", "listed", "ways_out"]
@@ -75,7 +75,7 @@ class Finding:
     line: int = 0
     level: str = field(default="error", compare=False)
     functions: tuple[str, ...] = ()
-    changes: tuple[Change, ...] = field(default=(), compare=False)
+    changes: tuple[ShapeChange, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
@@ -89,13 +89,13 @@ def by_class(findings: Iterable[Finding], current: Mapping[str, Found]) -> list[
     What changed in a function's own return type stays a finding of that function, together with classes that changed
     for this function alone. Other findings stay as they are."""
     kept: list[Finding] = []
-    own: dict[tuple[str, ...], tuple[Finding, list[Change]]] = {}
-    shared: dict[object, list[tuple[Finding, list[Change]]]] = {}
+    own: dict[tuple[str, ...], tuple[Finding, list[ShapeChange]]] = {}
+    shared: dict[object, list[tuple[Finding, list[ShapeChange]]]] = {}
     for finding in findings:
         if finding.code != "MV001" or not finding.changes or not finding.functions:
             kept.append(finding)
             continue
-        parts: dict[str, list[Change]] = {}
+        parts: dict[str, list[ShapeChange]] = {}
         for change in finding.changes:
             parts.setdefault(_owner(change, current.get(finding.functions[0])), []).append(change)
         for owner, changed in parts.items():
@@ -116,7 +116,7 @@ def by_class(findings: Iterable[Finding], current: Mapping[str, Found]) -> list[
     return kept
 
 
-def _of_class(members: list[tuple[Finding, list[Change]]], current: Mapping[str, Found]) -> Finding:
+def _of_class(members: list[tuple[Finding, list[ShapeChange]]], current: Mapping[str, Found]) -> Finding:
     first = members[0][0]
     changed = [(change, current[each.functions[0]]) for each, part in members for change in part]
     places = [place for change, found in changed if (place := _place(change, found))]
@@ -147,13 +147,13 @@ def _of_class(members: list[tuple[Finding, list[Change]]], current: Mapping[str,
     )
 
 
-def _class_of(change: Change, found: Found | None) -> ClassPlace | None:
+def _class_of(change: ShapeChange, found: Found | None) -> ClassPlace | None:
     name = re.split(r"[\[#]", change.definition)[0]
     named = [each for each in found.classes if each.name == name] if found is not None else []
     return next((each for each in named if change.field in each.fields), named[0] if named else None)
 
 
-def _owner(change: Change, found: Found | None) -> str:
+def _owner(change: ShapeChange, found: Found | None) -> str:
     """The class that a change is in: where a field was inherited, the base that has it. "" for the result's own type."""
     if not change.definition:
         return ""
@@ -163,7 +163,7 @@ def _owner(change: Change, found: Found | None) -> str:
     return place.fields[change.field][2] if change.field in place.fields else place.identity
 
 
-def _place(change: Change, found: Found) -> tuple[str, int] | None:
+def _place(change: ShapeChange, found: Found) -> tuple[str, int] | None:
     place = _class_of(change, found)
     if place is None:
         return None

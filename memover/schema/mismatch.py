@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memover.schema.shape import split
 
 if TYPE_CHECKING:
-    from memover.schema.shape import Definition, Shape
+    from memover.schema.shape import Shape, ShapeDefinition
 
 __all__ = ["Stored", "mismatch"]
 
@@ -39,7 +39,7 @@ def mismatch(value: Any, shape: Shape) -> str:
     return _mismatch(value, shape.root, definitions, "the result", 0)
 
 
-def _mismatch(value: Any, expression: str, definitions: dict[str, Definition], where: str, depth: int) -> str:
+def _mismatch(value: Any, expression: str, definitions: dict[str, ShapeDefinition], where: str, depth: int) -> str:
     if depth > _DEPTH_LIMIT:
         return ""
     members = split(expression)
@@ -52,7 +52,7 @@ def _mismatch(value: Any, expression: str, definitions: dict[str, Definition], w
     return f"{where} is {_kind(value)} in it, and {expression} now"
 
 
-def _member(value: Any, expression: str, definitions: dict[str, Definition], where: str, depth: int) -> str:
+def _member(value: Any, expression: str, definitions: dict[str, ShapeDefinition], where: str, depth: int) -> str:
     wrong = f"{where} is {_kind(value)} in it, and {expression} now"
     name, _, rest = expression.partition("[")
     arguments = split(rest[:-1], ", ") if rest else []
@@ -89,7 +89,7 @@ def _member(value: Any, expression: str, definitions: dict[str, Definition], whe
 
 
 def _instance(
-    value: Any, definition: Definition, definitions: dict[str, Definition], where: str, depth: int, wrong: str
+    value: Any, definition: ShapeDefinition, definitions: dict[str, ShapeDefinition], where: str, depth: int, wrong: str
 ) -> str:
     own = definition.name.partition("[")[0]
     if definition.kind == "alias":

@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from memover.classes import fields
 from memover.classes.annotations import UNREADABLE, Scope, Unresolved, nested_names, resolve
-from memover.classes.kinds import Kind, foreign, foreign_base, is_django, is_queryset, kind_of
+from memover.classes.kinds import ClassKind, foreign, foreign_base, is_django, is_queryset, kind_of
 from memover.classes.registered import registered
-from memover.schema.shape import ORDERED, UNNAMED, Definition, Field, Shape, numbered, settled, split, without_numbers
+from memover.schema.shape import (
+    ORDERED,
+    UNNAMED,
+    Shape,
+    ShapeDefinition,
+    ShapeField,
+    numbered,
+    settled,
+    split,
+    without_numbers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,7 +54,7 @@ class AnnotationReader:
     """Makes one shape; the classes it meets become definitions, each once."""
 
     def __init__(self) -> None:
-        self._definitions: dict[str, Definition] = {}
+        self._definitions: dict[str, ShapeDefinition] = {}
         self._names: dict[tuple[Any, tuple[str, ...]], str] = {}
         self._signatures: dict[str, str] = {}
         self._aliases: dict[tuple[int, tuple[str, ...]], str] = {}
@@ -181,7 +191,7 @@ class AnnotationReader:
         if name not in self._recursive:
             return text
         # It stays where it contains itself: from outside and from inside it is the same name.
-        self._definitions[name] = Definition("alias", name, (Field("", text),))
+        self._definitions[name] = ShapeDefinition("alias", name, (ShapeField("", text),))
         return name
 
     # -- classes --------------------------------------------------------------------------------------------------------
@@ -216,14 +226,16 @@ class AnnotationReader:
         found = [self._field(part, kind, name, bindings) for part in parts]
         if what not in ORDERED:
             found.sort(key=lambda field: field.name)
-        self._definitions[name] = Definition(what, name, tuple(found))
+        self._definitions[name] = ShapeDefinition(what, name, tuple(found))
         return name
 
-    def _field(self, part: fields.Part, kind: type, name: str, bindings: Mapping[type, Mapping[Any, str]]) -> Field:
+    def _field(
+        self, part: fields.Part, kind: type, name: str, bindings: Mapping[type, Mapping[Any, str]]
+    ) -> ShapeField:
         if part.literal is not None:
-            return Field(part.name, part.literal)
+            return ShapeField(part.name, part.literal)
         if part.annotation is fields.UNKNOWN:
-            return Field(part.name, "?", part.optional)
+            return ShapeField(part.name, "?", part.optional)
         scope = Scope(
             part.owner.__module__,
             {**nested_names(part.owner), part.owner.__name__: part.owner},
@@ -239,7 +251,7 @@ class AnnotationReader:
             elif origin != "ReadOnly":
                 break
             annotation = typing.get_args(annotation)[0]
-        return Field(part.name, self.text(annotation, scope), optional)
+        return ShapeField(part.name, self.text(annotation, scope), optional)
 
     def _bindings(self, kind: type, args: tuple[str, ...]) -> dict[type, Mapping[Any, str]]:
         """What the type variables of a class and of its bases stand for, for each base."""
@@ -269,14 +281,14 @@ class AnnotationReader:
 
 
 _WORDS = {
-    Kind.ENUM: "enum",
-    Kind.EXCEPTION: "subclass",
-    Kind.NAMEDTUPLE: "namedtuple",
-    Kind.TYPEDDICT: "typeddict",
-    Kind.MODEL: "model",
-    Kind.STRUCT: "struct",
-    Kind.ATTRS: "class",
-    Kind.DATACLASS: "class",
+    ClassKind.ENUM: "enum",
+    ClassKind.EXCEPTION: "subclass",
+    ClassKind.NAMEDTUPLE: "namedtuple",
+    ClassKind.TYPEDDICT: "typeddict",
+    ClassKind.MODEL: "model",
+    ClassKind.STRUCT: "struct",
+    ClassKind.ATTRS: "class",
+    ClassKind.DATACLASS: "class",
 }
 
 

@@ -15,7 +15,7 @@ from memover.schema.compare import changes
 from memover.schema.findings import RULES, Finding, Found, bump_or_accept, listed
 
 if TYPE_CHECKING:
-    from memover.schema.compare import Change
+    from memover.schema.compare import ShapeChange
     from memover.schema.lock import Block, Lock
 
 __all__ = ["clashes", "compare", "unknowns", "unlocked"]
@@ -282,7 +282,7 @@ def _unbumped(
     what: str,
     effect: str = "",
     details: tuple[str, ...] = (),
-    changes: tuple[Change, ...] = (),
+    changes: tuple[ShapeChange, ...] = (),
 ) -> Finding:
     message = f"{what}, but the version is still {each.block.version}{effect}"
     return _finding(code, each, message, details, bump_or_accept(code, (name,)), (name,), changes)
@@ -295,7 +295,7 @@ def _finding(
     details: tuple[str, ...] = (),
     fixes: tuple[str, ...] = (),
     functions: tuple[str, ...] = (),
-    changes: tuple[Change, ...] = (),
+    changes: tuple[ShapeChange, ...] = (),
 ) -> Finding:
     level = RULES[code].level
     return Finding(code, each.namespace, message, details, fixes, each.path, each.line, level, functions, changes)

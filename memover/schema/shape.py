@@ -41,8 +41,8 @@ __all__ = [
     "NO_FINGERPRINT",
     "ORDERED",
     "UNNAMED",
-    "Definition",
-    "Field",
+    "ShapeDefinition",
+    "ShapeField",
     "Shape",
     "numbered",
     "parse",
@@ -65,7 +65,7 @@ _NOTHING_KNOWN = ("?", "Any", "object")
 
 
 @dataclass(frozen=True)
-class Field:
+class ShapeField:
     """One line of a definition; `optional` is a key or field that is not always stored."""
 
     name: str
@@ -80,12 +80,12 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Definition:
+class ShapeDefinition:
     """A name with its parts, the fields sorted unless their order is stored."""
 
     kind: str
     name: str
-    fields: tuple[Field, ...] = ()
+    fields: tuple[ShapeField, ...] = ()
 
     def text(self) -> str:
         """The definition as it stands in the shape's text."""
@@ -97,7 +97,7 @@ class Shape:
     """A root expression and the definitions of the names in it, sorted by name."""
 
     root: str
-    definitions: tuple[Definition, ...] = ()
+    definitions: tuple[ShapeDefinition, ...] = ()
 
     def __str__(self) -> str:
         return "\n\n".join([self.root, *(each.text() for each in self.definitions)]) + "\n"
@@ -143,23 +143,23 @@ def parse(text: str) -> Shape:
         kind, _, name = head.partition(" ")
         if not name or any(not line.startswith("  ") for line in lines):
             raise ValueError(f"no shape: {head!r}")
-        definitions.append(Definition(kind, name, tuple(_field(kind, line[2:]) for line in lines)))
+        definitions.append(ShapeDefinition(kind, name, tuple(_field(kind, line[2:]) for line in lines)))
     if not root or "\n" in root:
         raise ValueError("no shape: it begins with one line that is the result's type")
     return Shape(root, tuple(definitions))
 
 
-def _field(kind: str, line: str) -> Field:
+def _field(kind: str, line: str) -> ShapeField:
     if line.startswith("= "):
-        return Field("", line[2:])
+        return ShapeField("", line[2:])
     name, separator, type_ = line.partition(" = " if kind == "enum" else ": ")
     if not separator:
         raise ValueError(f"no line of a shape: {line!r}")
     optional = kind != "enum" and name.endswith("?")
-    return Field(name.removesuffix("?") if optional else name, type_, optional)
+    return ShapeField(name.removesuffix("?") if optional else name, type_, optional)
 
 
-def _body(each: Definition) -> str:
+def _body(each: ShapeDefinition) -> str:
     return "\n".join(field.line(each.kind) for field in each.fields)
 
 
@@ -190,9 +190,9 @@ def without_numbers(text: str) -> str:
     return _NUMBER.sub("", text)
 
 
-def settled(root: str, definitions: Mapping[str, Definition]) -> Shape:
+def settled(root: str, definitions: Mapping[str, ShapeDefinition]) -> Shape:
     """The shape under final names: equal classes of one name become one, others are told apart by a number."""
-    reachable: dict[str, Definition] = {}
+    reachable: dict[str, ShapeDefinition] = {}
     pending = [root]
     while pending:
         text = pending.pop()
@@ -215,10 +215,12 @@ def settled(root: str, definitions: Mapping[str, Definition]) -> Shape:
         return without_numbers(text)
 
     found = {
-        final[name]: Definition(
+        final[name]: ShapeDefinition(
             each.kind,
             final[name],
-            tuple(Field(f.name, f.type if each.kind == "enum" else rename(f.type), f.optional) for f in each.fields),
+            tuple(
+                ShapeField(f.name, f.type if each.kind == "enum" else rename(f.type), f.optional) for f in each.fields
+            ),
         )
         for name, each in reachable.items()
     }

@@ -16,7 +16,7 @@ import pydantic
 import pytest
 
 import memover
-from memover.classes.kinds import Kind, declared, declares_itself, field_names, foreign, frozen, kind_of
+from memover.classes.kinds import ClassKind, declared, declares_itself, field_names, foreign, frozen, kind_of
 from memover.classes.layout import base_of, keeps_dict, slots_of
 
 
@@ -108,25 +108,25 @@ class Lookalike(tuple[int, ...]):
     _fields = ("a",)
 
 
-KINDS: dict[Any, tuple[Kind, tuple[str, ...]]] = {
-    Colour: (Kind.ENUM, ()),
-    Number: (Kind.ENUM, ()),
-    Wrong: (Kind.EXCEPTION, ()),
-    WrongData: (Kind.EXCEPTION, ()),
-    Pair: (Kind.NAMEDTUPLE, ("left", "right")),
-    Row: (Kind.TYPEDDICT, ()),
-    Model: (Kind.MODEL, ("b", "a")),
-    Event: (Kind.STRUCT, ("name",)),
-    Point: (Kind.ATTRS, ("x",)),
-    Leaf: (Kind.DATACLASS, ("value",)),
-    Below: (Kind.DATACLASS, ("value",)),
-    OverAttrs: (Kind.DATACLASS, ("y",)),
-    OverData: (Kind.ATTRS, ("more",)),
-    Text: (Kind.BUILTIN, ()),
-    Ordered: (Kind.BUILTIN, ()),
-    Lookalike: (Kind.BUILTIN, ()),
-    Plain: (Kind.PLAIN, ()),
-    object: (Kind.PLAIN, ()),
+KINDS: dict[Any, tuple[ClassKind, tuple[str, ...]]] = {
+    Colour: (ClassKind.ENUM, ()),
+    Number: (ClassKind.ENUM, ()),
+    Wrong: (ClassKind.EXCEPTION, ()),
+    WrongData: (ClassKind.EXCEPTION, ()),
+    Pair: (ClassKind.NAMEDTUPLE, ("left", "right")),
+    Row: (ClassKind.TYPEDDICT, ()),
+    Model: (ClassKind.MODEL, ("b", "a")),
+    Event: (ClassKind.STRUCT, ("name",)),
+    Point: (ClassKind.ATTRS, ("x",)),
+    Leaf: (ClassKind.DATACLASS, ("value",)),
+    Below: (ClassKind.DATACLASS, ("value",)),
+    OverAttrs: (ClassKind.DATACLASS, ("y",)),
+    OverData: (ClassKind.ATTRS, ("more",)),
+    Text: (ClassKind.BUILTIN, ()),
+    Ordered: (ClassKind.BUILTIN, ()),
+    Lookalike: (ClassKind.BUILTIN, ()),
+    Plain: (ClassKind.PLAIN, ()),
+    object: (ClassKind.PLAIN, ()),
 }
 
 
@@ -140,7 +140,7 @@ def test_each_class_has_one_kind(cls: Any) -> None:
 
 def test_an_exception_may_declare_fields() -> None:
     """It is kept as an exception, and its fields can be asked for."""
-    assert declared(WrongData) is Kind.DATACLASS
+    assert declared(WrongData) is ClassKind.DATACLASS
     assert declared(Wrong) is None
     assert declares_itself(Leaf)
     assert not declares_itself(Below)

@@ -21,7 +21,7 @@ from memover.codec.compression import ZLIB, expand
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import extension
 from memover.codec.mv1.limits import COLLISIONS_LIMIT, MAP_LIMIT, Numbers
-from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, Writer
+from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, PayloadWriter
 from memover.errors import DamagedEntry, UnencodableValue
 from tests.codec import things as t
 from tests.codec.same import same
@@ -292,8 +292,8 @@ def test_frames_that_expand_are_damage(library: str) -> None:
 def test_a_large_result_leaves_nothing_to_the_garbage_collector() -> None:
     """The room that encoding it took is free at once: so is that of one that is refused."""
 
-    def writers() -> list[Writer]:
-        return [each for each in gc.get_objects() if type(each) is Writer and each._packer is not None]
+    def writers() -> list[PayloadWriter]:
+        return [each for each in gc.get_objects() if type(each) is PayloadWriter and each._packer is not None]
 
     codec = ValueCodec()
     gc.collect()

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from memover.codec.mv1 import format as f
-from memover.codec.mv1.format import Refused, extension
+from memover.codec.mv1.format import Unencodable, extension
 from memover.codec.mv1.writer import BUFFER_LIMIT
 from memover.errors import raised_by_handler
 
@@ -61,7 +61,7 @@ def _dtype_text(dtype: Any) -> Any:
                 continue
             if again == dtype and again.str == dtype.str and again.isalignedstruct == dtype.isalignedstruct:
                 return form
-    raise Refused(
+    raise Unencodable(
         f"a numpy value of dtype {dtype!r}",
         "convert it to a dtype of numbers, text, bytes or dates, or of objects",
     )
@@ -195,7 +195,7 @@ def _write_scalar(value: Any, _: Any) -> Any:
     dtype = value.dtype
     text = _dtype_text(dtype)
     if type(text) is not str or numpy.dtype(text).type is not kind:
-        raise Refused(f"a numpy scalar of dtype {dtype!r}", "return it in an array, or as a builtin")
+        raise Unencodable(f"a numpy scalar of dtype {dtype!r}", "return it in an array, or as a builtin")
     return _scalar(text, value.tobytes())
 
 

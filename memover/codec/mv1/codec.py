@@ -27,7 +27,7 @@ from memover.classes.registered import family_of, registered, stamp
 from memover.codec.faults import FAULTS, from_outside
 from memover.codec.mv1 import arrays, containers, frames
 from memover.codec.mv1 import format as f
-from memover.codec.mv1.format import Mark, Refused
+from memover.codec.mv1.format import Mark, Unencodable
 from memover.codec.mv1.known import KnownClasses
 from memover.codec.mv1.limits import (
     OBJECTS_FREE,
@@ -35,11 +35,11 @@ from memover.codec.mv1.limits import (
     few_objects,
 )
 from memover.codec.mv1.plain import Definitions
-from memover.codec.mv1.reader import Reader
+from memover.codec.mv1.reader import PayloadReader
 from memover.codec.mv1.records import serializer_for
 from memover.codec.mv1.refusal import explain, refusal_of
 from memover.codec.mv1.scalars import encoder_for
-from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, Writer, open_buffers
+from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, PayloadWriter, open_buffers
 from memover.errors import DamagedEntry, UnencodableValue, raised_beneath
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["ValueCodec"]
 
 
-_REFUSALS: tuple[type[Exception], ...] = (Refused, RuntimeError, *FAULTS)
+_REFUSALS: tuple[type[Exception], ...] = (Unencodable, RuntimeError, *FAULTS)
 
 
 class ValueCodec:
@@ -74,13 +74,13 @@ class ValueCodec:
         self._known = KnownClasses(function, types)
         inner = None if function is None else innermost(function)
         self._label: str = name_for_errors or getattr(inner, "__qualname__", "")
-        self._writers: list[Writer] = []
+        self._writers: list[PayloadWriter] = []
         self._stamp = stamp()
         self._handlers: dict[type, Callable[[Any, Any], Any]] = dict(containers.WRITERS)
         self._serializers: dict[type, Serializer] = {}
         self._definitions: dict[bytes, Mark] = {}
         self._places: list[Place] = []
-        self._reader = Reader()
+        self._reader = PayloadReader()
 
     def __repr__(self) -> str:
         return f"ValueCodec({self._label})"
@@ -98,7 +98,7 @@ class ValueCodec:
         except IndexError as error:
             if raised_beneath(error):
                 raise
-            writer = Writer(self._find, self._handlers)
+            writer = PayloadWriter(self._find, self._handlers)
         payload = b""
         try:
             payload = writer.write(value, self._handlers)
@@ -205,7 +205,7 @@ class ValueCodec:
         return mark
 
     def _find(self, kind: type) -> Callable[[Any, Any], Any]:
-        """Return the handler of a class, or raise `Refused`; called once for each class, then remembered."""
+        """Return the handler of a class, or raise `Unencodable`; called once for each class, then remembered."""
         handler = None
         registration = registered(kind)
         if registration is None or registration.encode is None:
@@ -219,7 +219,7 @@ class ValueCodec:
                     return serializer.write  # not remembered: such classes are as many as their objects
                 raise refusal_of(kind)
             if not self._known.admits(kind):
-                raise Refused(
+                raise Unencodable(
                     f"a {kind.__qualname__}, a class that the program does not name to "
                     f"{self._label or 'this codec'} as its result's, so that stored bytes may not make one",
                     f"name {kind.__module__}.{kind.__qualname__} in the return annotation, "
@@ -242,7 +242,7 @@ class ValueCodec:
         """Return what a value is written as, and how a path names the places in it; for error messages only."""
         kind = type(value)
         handler = self._handlers.get(kind) or self._find(kind)
-        made = handler(value, Writer(self._find, self._handlers))
+        made = handler(value, PayloadWriter(self._find, self._handlers))
         serializer = self._serializers.get(kind)
         if type(made) is not list:
             return [], None

@@ -15,7 +15,7 @@ from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
 from memover.codec.mv1 import format as f
-from memover.codec.mv1.format import Mark, Refused, extension
+from memover.codec.mv1.format import Mark, Unencodable, extension
 from memover.codec.mv1.limits import LONG_BYTES, check_keys
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ FACTORY_DEPTH_LIMIT = 50
 def factory_name(factory: Any, depth: int = 0) -> str | list[Any] | None:
     """Return the stored name of a defaultdict's factory; refuses all but builtins and partials of defaultdict."""
     if depth > FACTORY_DEPTH_LIMIT:
-        raise Refused("a defaultdict of absurdly many defaultdicts", "return dict(it)")
+        raise Unencodable("a defaultdict of absurdly many defaultdicts", "return dict(it)")
     if factory is None:
         return None
     name: str = getattr(factory, "__name__", "")
@@ -60,7 +60,7 @@ def factory_name(factory: Any, depth: int = 0) -> str | list[Any] | None:
         return name
     if getattr(factory, "func", None) is defaultdict and len(factory.args) == 1 and not factory.keywords:
         return ["defaultdict", factory_name(factory.args[0], depth + 1)]
-    raise Refused(
+    raise Unencodable(
         f"a defaultdict whose factory is {factory!r}",
         "use a builtin class or functools.partial(defaultdict, ...) as its factory, or return dict(it)",
     )
@@ -107,7 +107,7 @@ def _build_deque(items: list[Any]) -> deque[Any]:
 
 def _write_counter(value: Counter[Any], _: Any) -> list[Any]:
     if value.__dict__:
-        raise Refused("a Counter with attributes of its own", "return a dataclass that holds both")
+        raise Unencodable("a Counter with attributes of its own", "return a dataclass that holds both")
     return [_COUNTER, dict(value)]
 
 
@@ -128,7 +128,7 @@ def _build_defaultdict(items: list[Any]) -> defaultdict[Any, Any]:
 
 def _write_ordereddict(value: OrderedDict[Any, Any], _: Any) -> list[Any]:
     if vars(value):
-        raise Refused("an OrderedDict with attributes of its own", "return a dataclass that holds both")
+        raise Unencodable("an OrderedDict with attributes of its own", "return a dataclass that holds both")
     return [_ORDEREDDICT, *(each for pair in value.items() for each in pair)]
 
 
@@ -140,7 +140,7 @@ def _build_ordereddict(items: list[Any]) -> OrderedDict[Any, Any]:
 
 def _write_chainmap(value: ChainMap[Any, Any], _: Any) -> list[Any]:
     if vars(value).keys() != {"maps"}:
-        raise Refused("a ChainMap with attributes of its own", "return a dataclass that holds both")
+        raise Unencodable("a ChainMap with attributes of its own", "return a dataclass that holds both")
     return [_CHAINMAP, *value.maps]
 
 
@@ -155,13 +155,13 @@ def _build_chainmap(items: list[Any]) -> ChainMap[Any, Any]:
 def _write_mappingproxy(value: types.MappingProxyType[Any, Any], _: Any) -> list[Any]:
     content = value.copy()
     if type(content) is not dict:
-        raise Refused(f"a mappingproxy of a {type(content).__qualname__}", "return a plain dict")
+        raise Unencodable(f"a mappingproxy of a {type(content).__qualname__}", "return a plain dict")
     return [_MAPPINGPROXY, content]
 
 
 def _write_range(value: range, _: Any) -> list[Any]:
     if any(each.bit_length() > 8 * LONG_BYTES for each in (value.start, value.stop, value.step)):
-        raise Refused(f"a range of ints of more than {LONG_BYTES:,} bytes", "return its start, stop and step")
+        raise Unencodable(f"a range of ints of more than {LONG_BYTES:,} bytes", "return its start, stop and step")
     return [_RANGE, value.start, value.stop, value.step]
 
 

@@ -12,11 +12,11 @@ import functools
 import operator
 from typing import TYPE_CHECKING, Any
 
-from memover.classes.kinds import Kind, field_names
+from memover.classes.kinds import ClassKind, field_names
 from memover.classes.layout import base_of, keeps_dict, slots_of
 from memover.classes.naming import class_name
 from memover.codec.faults import from_outside
-from memover.codec.mv1.format import Mark, Refused
+from memover.codec.mv1.format import Mark, Unencodable
 from memover.codec.mv1.serializer import Serializer, attribute_label, new_definition, set_state, state_of
 
 if TYPE_CHECKING:
@@ -126,14 +126,14 @@ def _build_open(cls: Any, slots: dict[str, Any], has_dict: bool, items: list[Any
 
 
 def struct_serializer(cls: Any) -> Serializer:
-    names = field_names(cls, Kind.STRUCT)
+    names = field_names(cls, ClassKind.STRUCT)
     definition = new_definition("struct", cls, names)
     get = operator.attrgetter(*names) if len(names) > 1 else None
     again = hasattr(cls, "__post_init__")
 
     def write(value: Any, writer: Any) -> list[Any]:
         if getattr(value, "__dict__", None):
-            raise Refused("a Struct with attributes beside its fields", "declare them as fields")
+            raise Unencodable("a Struct with attributes beside its fields", "declare them as fields")
         head = writer.references.get(definition.data) or writer.define(definition)
         return [head, *get(value)] if get is not None else [head, *(getattr(value, name) for name in names)]
 
@@ -155,7 +155,7 @@ def struct_serializer(cls: Any) -> Serializer:
 
 
 def model_serializer(cls: Any) -> Serializer:
-    names = field_names(cls, Kind.MODEL)
+    names = field_names(cls, ClassKind.MODEL)
     closed, opened = new_definition("model", cls, names), new_definition("modelstate", cls, names)
     all_names = frozenset(names)
     root = bool(getattr(cls, "__pydantic_root_model__", False))

@@ -73,7 +73,7 @@ from typing import Any
 
 from msgpack import ExtType
 
-__all__ = ["Mark", "Refused", "extension"]
+__all__ = ["Mark", "Unencodable", "extension"]
 
 CONSTANT = -2
 INT = -3
@@ -115,7 +115,7 @@ REFERENCE = -65
 MARKED = 0xC1
 
 
-class Refused(Exception):
+class Unencodable(Exception):
     """Says, inside the codec only, that one object cannot be kept; becomes an `UnencodableValue` with its path."""
 
     def __init__(self, why: str, hint: str = "") -> None:

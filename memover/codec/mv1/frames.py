@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.codec.faults import FAULTS, from_outside
 from memover.codec.mv1 import format as f
-from memover.codec.mv1.format import Refused, extension
+from memover.codec.mv1.format import Unencodable, extension
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
     try:
         import pyarrow
     except ImportError:
-        raise Refused("a pandas object, which is kept through pyarrow", "install pyarrow") from None
+        raise Unencodable("a pandas object, which is kept through pyarrow", "install pyarrow") from None
     series = type(value) is pandas.Series
     name = "pandas.Series" if series else "pandas.DataFrame"
     # What Arrow has no place for goes beside it: a series' name, attributes, and columns numbered by a RangeIndex.
@@ -76,9 +76,9 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
     except (pyarrow.ArrowException, *FAULTS) as error:
         if from_outside(error):
             raise
-        raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of one type each") from error
+        raise Unencodable(f"a {name} that Arrow cannot hold ({error})", "return columns of one type each") from error
     if not faithful:
-        raise Refused(
+        raise Unencodable(
             f"a {name} that Arrow would give back otherwise (mixed objects, or an index it has no type for)",
             "give each column one type, reset_index(), or return builtins",
         )
@@ -154,9 +154,9 @@ def _write_polars(value: Any, _: Any) -> list[Any]:
     except BaseException as error:
         if not _is_polars_own(error):
             raise
-        raise Refused(f"a {name} that Arrow cannot hold ({error})", "return columns of Arrow's types") from error
+        raise Unencodable(f"a {name} that Arrow cannot hold ({error})", "return columns of Arrow's types") from error
     if not faithful:
-        raise Refused(f"a {name} that Arrow would give back otherwise", "return columns of Arrow's types")
+        raise Unencodable(f"a {name} that Arrow would give back otherwise", "return columns of Arrow's types")
     return [_FRAME, name, {}, content]
 
 

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from memover.codec.mv1 import format as f
-from memover.codec.mv1.format import Refused, extension
+from memover.codec.mv1.format import Unencodable, extension
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def zone_bytes(zone: dt.tzinfo | None) -> bytes | None:
     if _is_zoneinfo(type(zone)):
         key: str | None = zone.key  # type: ignore[attr-defined]
         if key is None or not ZONE_KEY.match(key):
-            raise Refused("a ZoneInfo without a key of the time zone database", "build it as ZoneInfo(key)")
+            raise Unencodable("a ZoneInfo without a key of the time zone database", "build it as ZoneInfo(key)")
         return b"\4" + key.encode("ascii")
     return None
 

@@ -20,10 +20,10 @@ from memover.codec.mv1.writer import open_buffers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Reader"]
+__all__ = ["PayloadReader"]
 
 
-class Reader:
+class PayloadReader:
     """Reads the payloads of one function's results. Any thread may call."""
 
     def __init__(self) -> None:

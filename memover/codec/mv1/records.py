@@ -27,12 +27,12 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any
 
-from memover.classes.kinds import Kind, field_names, kind_of
+from memover.classes.kinds import ClassKind, field_names, kind_of
 from memover.classes.layout import base_of, keeps_dict, slots_of
 from memover.codec.faults import from_outside
 from memover.codec.mv1.containers import CONTENT
 from memover.codec.mv1.fields import fields_serializer, model_serializer, struct_serializer
-from memover.codec.mv1.format import Mark, Refused
+from memover.codec.mv1.format import Mark, Unencodable
 from memover.codec.mv1.serializer import Serializer, attribute_label, new_definition, set_state, state_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def serializer_for(cls: type, registration: Registration | None) -> Serializer |
     if registration is not None and registration.encode is not None:
         return _registered(cls, registration)
     kind = kind_of(cls)
-    if kind is Kind.ATTRS or kind is Kind.DATACLASS:
+    if kind is ClassKind.ATTRS or kind is ClassKind.DATACLASS:
         return fields_serializer(cls, field_names(cls, kind))
     serializer = _SERIALIZERS.get(kind)
     return None if serializer is None else serializer(cls)
@@ -61,13 +61,13 @@ def serializer_for(cls: type, registration: Registration | None) -> Serializer |
 def _namedtuple(cls: Any) -> Serializer | None:
     if base_of(cls) is not tuple:
         return None
-    names = field_names(cls, Kind.NAMEDTUPLE)
+    names = field_names(cls, ClassKind.NAMEDTUPLE)
     definition = new_definition("namedtuple", cls, names)
     count = len(names)
 
     def write(value: Any, writer: Any) -> list[Any]:
         if getattr(value, "__dict__", None):
-            raise Refused("a named tuple with attributes beside its fields", "make it a dataclass")
+            raise Unencodable("a named tuple with attributes beside its fields", "make it a dataclass")
         head = writer.references.get(definition.data) or writer.define(definition)
         return [head, *tuple.__iter__(value)]
 
@@ -87,7 +87,7 @@ def _enum(cls: Any) -> Serializer:
         name = value._name_
         if type(name) is not str or members.get(name) is not value:
             if not isinstance(value, enum.Flag) or _wide(value._value_) or cls(value._value_) is not value:
-                raise Refused("an enum member that its class does not give back", "return one of its members")
+                raise Unencodable("an enum member that its class does not give back", "return one of its members")
             name = value._value_
         return [writer.references.get(definition.data) or writer.define(definition), name]
 
@@ -161,11 +161,11 @@ def _registered(cls: type, registration: Registration) -> Serializer:
         except Exception as error:
             if from_outside(error):
                 raise
-            raise Refused(
+            raise Unencodable(
                 f"a {cls.__qualname__} whose registered encode raised {error!r}", "correct the function"
             ) from error
         if type(content) is cls:
-            raise Refused(
+            raise Unencodable(
                 f"a {cls.__qualname__} whose registered encode returned a {cls.__qualname__}",
                 "let it return builtins, or other classes that memover knows",
             )
@@ -213,10 +213,10 @@ def _subclass(cls: Any) -> Serializer | None:
 
 
 _SERIALIZERS = {
-    Kind.ENUM: _enum,
-    Kind.EXCEPTION: _exception,
-    Kind.NAMEDTUPLE: _namedtuple,
-    Kind.MODEL: model_serializer,
-    Kind.STRUCT: struct_serializer,
-    Kind.BUILTIN: _subclass,
+    ClassKind.ENUM: _enum,
+    ClassKind.EXCEPTION: _exception,
+    ClassKind.NAMEDTUPLE: _namedtuple,
+    ClassKind.MODEL: model_serializer,
+    ClassKind.STRUCT: struct_serializer,
+    ClassKind.BUILTIN: _subclass,
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from memover.codec.faults import FAULTS, from_outside
-from memover.codec.mv1.format import Refused
+from memover.codec.mv1.format import Unencodable
 from memover.errors import UnencodableValue
 
 if TYPE_CHECKING:
@@ -37,22 +37,22 @@ _RESPONSES = (
 """By name, so that no framework is imported: what a decorated endpoint returns."""
 
 _LEAVES = (bool, int, float, str, bytes, bytearray, msgpack.ExtType, msgpack.Timestamp)
-_TOO_DEEP = Refused("a value nested deeper than msgpack takes", "return a flatter one")
+_TOO_DEEP = Unencodable("a value nested deeper than msgpack takes", "return a flatter one")
 
 
-def refusal_of(kind: type) -> Refused:
+def refusal_of(kind: type) -> Unencodable:
     """Return the refusal of a class that no kind of value covers."""
     known = _HINTS.get(kind)
     if known is not None:
-        return Refused(*known)
+        return Unencodable(*known)
     if issubclass(kind, type):
-        return Refused(*_HINTS[type])
+        return Unencodable(*_HINTS[type])
     if any(f"{base.__module__}.{base.__qualname__}" in _RESPONSES for base in kind.__mro__):
-        return Refused(
+        return Unencodable(
             f"a {kind.__module__}.{kind.__qualname__}, which is made anew for every request",
             "return the data that the response is made from, and make it where the function is called",
         )
-    return Refused(
+    return Unencodable(
         f"a {kind.__module__}.{kind.__qualname__}, which memover does not know how to keep",
         "return builtins or a dataclass, or teach memover the class with register_value(type, encode, decode)",
     )
@@ -88,26 +88,26 @@ def explain(
             label, current = step
             path.append(label)
             if id(current) in above and not isinstance(current, (int, str, bytes, float, type(None))):
-                raise Refused("an object that contains itself", "return a value without cycles")
+                raise Unencodable("an object that contains itself", "return a value without cycles")
             above.append(id(current))
             if len(above) > DEPTH_LIMIT:
                 raise _TOO_DEEP
-    except Refused as refused:
+    except Unencodable as refused:
         return _error("".join(path), refused, type(current), function, value)
     except FAULTS as other:
         if from_outside(other):
             raise
         error = other
-    if isinstance(error, Refused):  # of something that was made on the way, and is no longer there to be found
+    if isinstance(error, Unencodable):  # of something that was made on the way, and is no longer there to be found
         why = error
     elif isinstance(error, ValueError) and "recursion" in str(error):
         why = _TOO_DEEP
     else:
-        why = Refused(f"an object on which encoding failed with {error!r}", "return builtins or a dataclass")
+        why = Unencodable(f"an object on which encoding failed with {error!r}", "return builtins or a dataclass")
     return _error("".join(path) or "$", why, type(current), function, value)
 
 
-def _error(path: str, refused: Refused, kind: type, function: str, value: Any) -> UnencodableValue:
+def _error(path: str, refused: Unencodable, kind: type, function: str, value: Any) -> UnencodableValue:
     of = f" of {function}" if function else ""
     if len(path) > 300:
         path = f"{path[:150]}…{path[-150:]}"

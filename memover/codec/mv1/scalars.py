@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.codec.mv1 import format as f
 from memover.codec.mv1 import moments
-from memover.codec.mv1.format import Refused, extension
+from memover.codec.mv1.format import Unencodable, extension
 from memover.codec.mv1.limits import LONG_BYTES
 from memover.errors import raised_by_handler
 
@@ -55,7 +55,7 @@ def _counted(note: Any, value: Any) -> None:
     except ValueError as error:
         if raised_by_handler(error):
             raise
-        raise Refused(str(error), "store one of the two as text") from None
+        raise Unencodable(str(error), "store one of the two as text") from None
 
 
 def decode_int(data: bytes) -> int:
@@ -164,9 +164,9 @@ def encode_pattern(value: re.Pattern[Any], writer: Any) -> ExtType:
     except ValueError as error:
         if raised_by_handler(error):
             raise
-        raise Refused(str(error), "store their source texts") from None
+        raise Unencodable(str(error), "store their source texts") from None
     if value.flags & re.DEBUG or len(pattern) > PATTERN_LIMIT_CHARS:
-        raise Refused(
+        raise Unencodable(
             f"a pattern compiled with re.DEBUG, or longer than {PATTERN_LIMIT_CHARS:,} characters",
             "store its source text",
         )
@@ -194,7 +194,7 @@ def decode_pattern(data: bytes) -> re.Pattern[Any]:
 
 def encode_array(value: Any, _: Any) -> ExtType:
     if value.typecode in "uw":
-        raise Refused("an array of characters, whose item size depends on the platform", "store ''.join(it)")
+        raise Unencodable("an array of characters, whose item size depends on the platform", "store ''.join(it)")
     head = value.typecode.encode("ascii") + bytes((value.itemsize, sys.byteorder == "big"))
     return extension(f.ARRAY, head + value.tobytes())
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from memover.codec.mv1 import format as f
-from memover.codec.mv1.format import Refused, extension
+from memover.codec.mv1.format import Unencodable, extension
 from memover.codec.mv1.limits import Numbers, Patterns
 from memover.codec.mv1.scalars import encode_bytearray
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from msgpack import ExtType
 
-__all__ = ["BUFFER_LIMIT", "Writer", "open_buffers"]
+__all__ = ["BUFFER_LIMIT", "PayloadWriter", "open_buffers"]
 
 BUFFER_LIMIT = 255
 KEEP_LIMIT_BYTES = 1 << 20
@@ -37,7 +37,7 @@ _HARMLESS = frozenset({type(None), bool, int, float, str, bytes, msgpack.ExtType
 _REFERENCES = [extension(f.REFERENCE, bytes((index,))) for index in range(256)]
 
 
-class Writer:
+class PayloadWriter:
     """The state of one encoding at a time; kept and used again, by one thread at a time.
 
     `references` maps the data of the definitions made so far in this payload to what stands for them from then on, `buffers`
@@ -59,7 +59,7 @@ class Writer:
         "references",
     )
 
-    def __init__(self, find: Callable[[type], Callable[[Any, Writer], Any]], handlers: Any) -> None:
+    def __init__(self, find: Callable[[type], Callable[[Any, PayloadWriter], Any]], handlers: Any) -> None:
         self._find = find
         self._packer: Any = self._new_packer(handlers, None)
         self._wide: Any = None
@@ -170,12 +170,12 @@ def _exposed(value: Any) -> Any:
     while pending:
         container, depth = pending.pop()
         if depth > _DEPTH_LIMIT:  # the packer has taken it, so another thread is changing it
-            raise Refused("a value that holds itself", "return a copy of it")
+            raise Unencodable("a value that holds itself", "return a copy of it")
         items: list[tuple[Any, Any]] = list(enumerate(container) if type(container) is list else container.items())
         for place, each in items:
             kind = type(each)
             if kind is memoryview or type(place) is memoryview:
-                raise Refused("a memoryview, a window on memory that another object owns", "return bytes(it)")
+                raise Unencodable("a memoryview, a window on memory that another object owns", "return bytes(it)")
             if kind is list or kind is dict:
                 container[place] = copied = each.copy()
                 pending.append((copied, depth + 1))
