@@ -73,6 +73,11 @@ def _memoryview(value: Any, active: Active) -> bytes:
 
 
 @entered
+def _deque(value: Any, active: Active) -> bytes:
+    return composite("deque", encode_part(value.maxlen, active), encode_part(list(value), active))
+
+
+@entered
 def _ordered(value: Any, active: Active) -> bytes:
     return composite("OrderedDict", *pairs(list(value.items()), active))
 
@@ -169,7 +174,7 @@ _KNOWN: dict[str, Encoder] = {
     "fractions.Fraction": fields("Fraction", lambda value: (value.numerator, value.denominator)),
     "uuid.UUID": fields("UUID", lambda value: (value.int,)),
     "re.Pattern": fields("re.Pattern", lambda value: (value.pattern, int(value.flags))),
-    "collections.deque": fields("deque", lambda value: (value.maxlen, list(value))),
+    "collections.deque": _deque,
     "collections.OrderedDict": _ordered,
     "collections.Counter": fields("Counter", _as_dict),
     "collections.defaultdict": fields("defaultdict", lambda value: (value.default_factory, dict(value.items()))),
