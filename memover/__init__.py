@@ -15,7 +15,7 @@ from memover.later import late_names
 if TYPE_CHECKING:
     from memover.api import Cache, configure, default_cache, using, versioned_cache
     from memover.cached import AsyncCachedFunction, CachedFunction
-    from memover.codec import register_value
+    from memover.classes.registered import register_value
     from memover.errors import (
         ConfigurationError,
         InvalidationFailed,
@@ -58,7 +58,7 @@ _HOMES = {
     "default_cache": "memover.api",
     "depends_on": "memover.runtime.dependencies",
     "register_key": "memover.keys.canonical",
-    "register_value": "memover.codec",
+    "register_value": "memover.classes.registered",
     "using": "memover.api",
     "versioned_cache": "memover.api",
 }

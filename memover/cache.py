@@ -142,7 +142,7 @@ class Cache(KeyValueFace):
         self.version = check_version(version)
         self.ttl = seconds_of(ttl, "ttl")
         if codec is not None:
-            from memover.codec.resolve import resolve_codec
+            from memover.codec.base import resolve_codec
 
             resolve_codec(codec)  # so that a wrong one is refused here, and not at the first decoration
         self.codec = codec

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memover import default
-from memover.codec import resolve_codec
+from memover.codec.base import resolve_codec
 from memover.engine.judge import VERSION
 from memover.errors import ConfigurationError
 from memover.keys.names import check_version, generation_key

@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from memover.cached import AsyncCachedFunction, CachedFunction
-from memover.codec.resolve import resolve_codec
+from memover.codec.base import resolve_codec
 from memover.definition import Definition
 from memover.errors import ConfigurationError
 from memover.keys.binding import Binding, qualified_name

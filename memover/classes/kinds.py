@@ -26,9 +26,12 @@ import os
 import sys
 import types
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memover.classes.layout import base_of
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 __all__ = [
     "ADDRESSES", "PATHS", "RESPONSES", "ClassKind", "base_names", "declared", "declares_itself", "field_names", "foreign",
@@ -178,13 +181,14 @@ def foreign_module(top: str) -> bool:
     return file is None or (file.startswith(_STDLIB) and "-packages" not in file)
 
 
-def published(cls: type) -> tuple[str, str] | None:
-    """Module and name under which a library, or the standard library, holds exactly this class; None for any other class.
+def published(cls: type, names: Container[tuple[str, str]]) -> tuple[str, str] | None:
+    """Module and name of a class if they are among `names`, and the module holds exactly this class under the name; else None.
 
     The module is the top-level one: pathlib's classes say "pathlib._local" on some versions, decimal's "decimal" whether
     in C or Python. Only those of `freezegun.api` are under the full name."""
     module = cls.__module__ if cls.__module__ == "freezegun.api" else cls.__module__.partition(".")[0]
-    return (module, cls.__name__) if getattr(sys.modules.get(module), cls.__name__, None) is cls else None
+    named = (module, cls.__name__)
+    return named if named in names and getattr(sys.modules.get(module), cls.__name__, None) is cls else None
 
 
 def base_names(cls: type) -> list[str]:

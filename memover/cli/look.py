@@ -253,8 +253,8 @@ class _Instance:
 
 
 def _value(header: Header, payload: bytes | memoryview) -> str:
-    from memover.codec import ValueCodec
     from memover.codec.compression import expand
+    from memover.codec.mv1.codec import ValueCodec
 
     stored_bytes = len(payload)
     payload = expand(header.compression, payload, limit_bytes=_EXPANDED_LIMIT_BYTES)

@@ -1,12 +1,21 @@
-"""What a codec is: two methods that users may implement, and the name under which entries remember it."""
+"""What a codec is: two methods that users may implement, and the name under which entries remember it; and which is meant."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from memover.classes.naming import class_name
+from memover.errors import ConfigurationError
+from memover.later import later
 
-__all__ = ["Codec", "codec_name"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from memover.codec.mv1 import codec as mv1
+else:
+    mv1 = later(__name__, "memover.codec.mv1.codec", "mv1")
+
+__all__ = ["Codec", "codec_name", "resolve_codec"]
 
 NAME_LIMIT_BYTES = 255
 
@@ -29,8 +38,45 @@ class Codec(Protocol):
 
 
 def codec_name(codec: Codec) -> str:
-    """Return the name that entries of this codec carry in their header."""
+    """The name that entries of this codec carry in their header."""
     name = getattr(codec, "name", None)
     if isinstance(name, str) and name:
         return name
     return class_name(type(codec)).replace(":", ".")
+
+
+def resolve_codec(
+    spec: Any,
+    function: Callable[..., Any] | None = None,
+    *,
+    types: Iterable[type] = (),
+    name_for_errors: str = "",
+) -> Codec:
+    """The codec that a `codec=` option asks for.
+
+    `None` and `"msgpack"` are the default codec for the results of `function`; anything else must be a `Codec`.
+    `types` and `name_for_errors` go to the default codec. Raises `ConfigurationError` for anything else.
+    """
+    if spec is None or spec == "msgpack":
+        return mv1.ValueCodec(function, types=types, name_for_errors=name_for_errors)
+    if spec == "pickle":
+        raise ConfigurationError(
+            "codec='pickle' is not taken, because unpickling runs code: use "
+            "codec=memover.codec.pickle.PickleCodec(keys=[secret]), which signs what it stores."
+        )
+    if isinstance(spec, type):
+        raise ConfigurationError(f"codec= takes an object, not the class {spec.__qualname__}; call it first.")
+    if not (callable(getattr(spec, "encode", None)) and callable(getattr(spec, "decode", None))) or isinstance(
+        spec, str
+    ):
+        raise ConfigurationError(
+            f"codec={spec!r} is not a codec: give None, 'msgpack', or an object with the methods "
+            "encode(value) -> bytes and decode(data) -> value."
+        )
+    name = codec_name(spec)
+    if not name.isascii() or len(name) > NAME_LIMIT_BYTES:
+        raise ConfigurationError(
+            f"The codec's name {name!r} must be ASCII and at most {NAME_LIMIT_BYTES} characters; set `name` on it."
+        )
+    codec: Codec = spec
+    return codec

@@ -25,6 +25,8 @@ from memover.errors import DamagedEntry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Ways = tuple[Callable[[bytes], bytes], Callable[[bytes | memoryview, int], bytes]]
+
 __all__ = ["FREE_BYTES", "NONE", "RATIO_LIMIT", "ZLIB", "ZSTD", "compress", "expand"]
 
 NONE, ZLIB, ZSTD = 0, 1, 2
@@ -33,7 +35,7 @@ ZLIB_LEVEL = 1
 ZSTD_LEVEL = 1
 SAMPLE_BYTES = 16 * 1024
 SAMPLE_FROM_BYTES = 8 * SAMPLE_BYTES
-WINDOW_LIMIT_BYTES = 1 << 27
+WINDOW_LIMIT_BITS = 27
 FREE_BYTES = 256 * 1024 * 1024
 RATIO_LIMIT = 64
 MOST_KEPT = 0.9
@@ -41,7 +43,7 @@ MOST_KEPT = 0.9
 
 
 def compress(payload: bytes, *, threshold_bytes: int = 4096) -> tuple[int, bytes]:
-    """Return the flag and the bytes to store for a payload.
+    """The flag and the bytes to store for a payload.
 
     Payloads shorter than `threshold_bytes` stay as they are, and so do those that compression would not make
     shorter by a tenth, or shorter than they may be; of large ones, samples are tried first. Raises
@@ -63,7 +65,7 @@ def compress(payload: bytes, *, threshold_bytes: int = 4096) -> tuple[int, bytes
 
 
 def expand(flag: int, data: bytes | memoryview, *, limit_bytes: int) -> bytes | memoryview:
-    """Return the payload of stored bytes; one that was not compressed is handed back as it came.
+    """The payload of stored bytes; one that was not compressed is handed back as it came.
 
     Raises `DamagedEntry`: "too-large" when it has more than `limit_bytes` bytes, or more than `compress` makes stored bytes of
     this length of (no more than that is ever made), "no-zstd" when this process has no zstd, "compression" for anything
@@ -117,8 +119,12 @@ def _zlib_compress(payload: bytes) -> bytes:
 
 
 def _zlib_expand(data: bytes | memoryview, limit_bytes: int) -> bytes:
-    stream = zlib.decompressobj()
-    payload = stream.decompress(data, limit_bytes + 1)
+    return _whole(zlib.decompressobj(), data, limit_bytes)
+
+
+def _whole(stream: Any, data: bytes | memoryview, limit_bytes: int) -> bytes:
+    """All that a decompressor of the standard library makes of these bytes."""
+    payload: bytes = stream.decompress(data, limit_bytes + 1)
     if len(payload) > limit_bytes:
         raise _too_large(limit_bytes)
     if not stream.eof or stream.unused_data:
@@ -134,14 +140,12 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def _zstd() -> tuple[Callable[[bytes], bytes], Callable[[bytes | memoryview, int], bytes]] | None:
-    """Return the ways in and out of zstd that this process has."""
-    found: tuple[Callable[[bytes], bytes], Callable[[bytes | memoryview, int], bytes]] | None
-    found = _zstd_stdlib() or _zstd_package()
-    return found
+def _zstd() -> Ways | None:
+    """The ways in and out of zstd that this process has."""
+    return _zstd_stdlib() or _zstd_package()
 
 
-def _zstd_stdlib() -> Any:
+def _zstd_stdlib() -> Ways | None:
     try:
         from compression import zstd  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -152,18 +156,13 @@ def _zstd_stdlib() -> Any:
         return compressed
 
     def unsqueeze(data: bytes | memoryview, limit_bytes: int) -> bytes:
-        stream = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 27})
-        payload: bytes = stream.decompress(data, limit_bytes + 1)
-        if len(payload) > limit_bytes:
-            raise _too_large(limit_bytes)
-        if not stream.eof or stream.unused_data:
-            raise ValueError("cut off, or followed by other bytes")
-        return payload
+        options = {zstd.DecompressionParameter.window_log_max: WINDOW_LIMIT_BITS}
+        return _whole(zstd.ZstdDecompressor(options=options), data, limit_bytes)
 
     return squeeze, unsqueeze
 
 
-def _zstd_package() -> Any:
+def _zstd_package() -> Ways | None:
     try:
         import zstandard
     except ImportError:
@@ -179,7 +178,7 @@ def _zstd_package() -> Any:
             raise ValueError("a frame that does not say its content's size")
         if size > limit_bytes:
             raise _too_large(limit_bytes)
-        reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT_BYTES)
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LIMIT_BITS)
         payload = reader.decompress(data, max_output_size=limit_bytes, allow_extra_data=False)
         if len(payload) != size:
             raise ValueError("another size than the frame says")

@@ -82,7 +82,10 @@ class _Making:
             return None if inner is None or not self._shared(value) else _filled(value.copy, inner)
         if kind is tuple:
             inner = self._inner(enumerate(value), depth)
-            return None if inner is None else _tuple(_filled(list(value).copy, inner))
+            if inner is None:
+                return None
+            items = _filled(list(value).copy, inner)
+            return lambda: tuple(items())
         if kind is bytearray or (kind is set and self._shared(value)):
             whole: Callable[[], Any] = value.copy
             return whole
@@ -94,7 +97,8 @@ class _Making:
             # Rows: each is copied by one call in C where nothing in it can be changed.
             items = [item for row in value for item in (row if kinds == {list} else (*row, *row.values()))]
             if self._shared(items):
-                return _rows(dict.copy if kinds == {dict} else list.copy, value)
+                copy: Any = dict.copy if kinds == {dict} else list.copy
+                return lambda: list(map(copy, value))
         inner = self._inner(enumerate(value), depth)
         return None if inner is None else _filled(value.copy, inner)
 
@@ -167,14 +171,6 @@ def _filled(copy: Callable[[], Any], inner: list[tuple[Any, Callable[[], Any]]])
         return made
 
     return fill
-
-
-def _tuple(copy: Callable[[], list[Any]]) -> Callable[[], tuple[Any, ...]]:
-    return lambda: tuple(copy())
-
-
-def _rows(copy: Callable[[Any], Any], rows: list[Any]) -> Callable[[], list[Any]]:
-    return lambda: list(map(copy, rows))
 
 
 def _made(kind: Any, state: Callable[[], dict[str, Any]]) -> Callable[[], Any]:

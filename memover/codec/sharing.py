@@ -13,11 +13,20 @@ import copyreg
 import datetime as dt
 import functools
 import re
-import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from memover.classes.kinds import ClassKind, field_names, foreign, frozen, kind_of
-from memover.classes.layout import base_of
+from memover.classes.kinds import (
+    ADDRESSES,
+    PATHS,
+    ClassKind,
+    field_names,
+    foreign,
+    frozen,
+    is_numpy_scalar,
+    kind_of,
+    published,
+)  # fmt: skip
+from memover.classes.layout import HEAP_TYPE, base_of
 from memover.classes.places import moved, place_of
 from memover.classes.registered import family_of
 from memover.errors import raised_beneath
@@ -46,8 +55,8 @@ _NAMED = frozenset(
         ("fractions", "Fraction"),
         ("uuid", "UUID"),
         ("zoneinfo", "ZoneInfo"),
-        *(("pathlib", name) for name in ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")),
-        *(("ipaddress", f"IPv{version}{kind}") for version in (4, 6) for kind in ("Address", "Network", "Interface")),
+        *(("pathlib", name) for name in PATHS),
+        *(("ipaddress", name) for name in ADDRESSES),
     }
 )
 
@@ -138,12 +147,10 @@ def _collect(value: Any, depth: int, found: dict[type, tuple[Place, ...]]) -> bo
 
 def _judge(kind: Any) -> _ClassVerdict:
     what = kind_of(kind)
-    module = kind.__module__.partition(".")[0]
-    if what is not ClassKind.ENUM and (module, kind.__name__) in _NAMED:
-        return _ALWAYS if getattr(sys.modules.get(module), kind.__name__, None) is kind else _NEVER
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and issubclass(kind, numpy.generic):
-        return _ALWAYS if module == "numpy" and kind is not numpy.void else _NEVER
+    if published(kind, _NAMED):
+        return _ALWAYS
+    if is_numpy_scalar(kind):
+        return _NEVER if kind.__name__ in ("void", "record") else _ALWAYS
     unchanging = (what is ClassKind.NAMEDTUPLE and not kind.__dictoffset__) or (
         frozen(kind, what) and not _has_cache(kind) and (what is ClassKind.STRUCT or base_of(kind) is object)
     )
@@ -161,8 +168,6 @@ def _has_cache(kind: type) -> bool:
 # -- errors ---------------------------------------------------------------------------------------------------------------
 
 E = TypeVar("E", bound=BaseException)
-
-_PARTS = ("__cause__", "__context__", "__suppress_context__")
 
 
 def own_error(error: E) -> E:
@@ -187,8 +192,8 @@ def own_error(error: E) -> E:
 
 def _copy(error: Any, kind: Any) -> Any:
     for base in kind.__mro__:
-        # Flag 1 << 9: made by a class statement. A class in C may keep more than can be seen from here.
-        if base.__module__ != "builtins" and (not base.__flags__ & (1 << 9) or "__new__" in base.__dict__):
+        # A class in C may keep more than can be seen from here.
+        if base.__module__ != "builtins" and (not base.__flags__ & HEAP_TYPE or "__new__" in base.__dict__):
             return None
     # The builtin that the memory of the instance is laid out on, and that therefore knows all of it.
     native = kind
@@ -221,7 +226,7 @@ def _copy(error: Any, kind: Any) -> Any:
                 except (AttributeError, TypeError) as fault:  # read-only, and made from the arguments
                     if raised_beneath(fault):
                         raise
-    for name in (*_PARTS, "__traceback__"):
+    for name in ("__cause__", "__context__", "__suppress_context__", "__traceback__"):
         native.__setattr__(made, name, native.__getattribute__(error, name))
     if hasattr(native, "exceptions"):
         return made

@@ -42,8 +42,7 @@ from django.utils.translation import (
     pgettext_lazy,
 )
 
-from memover.classes.registered import register_family
-from memover.codec import register_value
+from memover.classes.registered import register_family, register_value
 from memover.errors import UnkeyableArgument
 from memover.keys.canonical import register_key, register_proxy
 from memover.runtime.results import evaluate_by

@@ -13,10 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec import ValueCodec, codec_name
+from memover.codec.base import codec_name
 from memover.codec.compression import NONE, compress, expand
 from memover.codec.envelope import KIND_ERROR, KIND_VALUE, NO_FINGERPRINT, payload_of, plain_form, read_header, seal
 from memover.codec.faults import from_outside
+from memover.codec.mv1.codec import ValueCodec
 from memover.codec.pickle import PickleCodec
 from memover.codec.sharing import places_of
 from memover.engine.answers import Outcome, Sealed

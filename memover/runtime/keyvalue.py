@@ -12,8 +12,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec import ValueCodec, resolve_codec
+from memover.codec.base import resolve_codec
 from memover.codec.envelope import KIND_KEY_VALUE, NO_FINGERPRINT, Header, payload_of, read_header, rewritten, seal
+from memover.codec.mv1.codec import ValueCodec
 from memover.codec.pickle import PickleCodec
 from memover.codec.sharing import places_of
 from memover.engine import keyvalue as flows

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memover.codec import ValueCodec
 from memover.codec.copier import PARTS_LIMIT, copier_of, moved
+from memover.codec.mv1.codec import ValueCodec
 from tests.codec import things as t
 from tests.codec.same import same
 from tests.codec.values import VALUES

@@ -14,7 +14,7 @@ from freezegun import freeze_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memover.codec import ValueCodec
+from memover.codec.mv1.codec import ValueCodec
 from tests.codec import things as t
 from tests.codec.same import same
 from tests.codec.values import SHARED, VALUES
@@ -55,7 +55,7 @@ def test_another_process_reads_the_same() -> None:
     names = [name for name in VALUES if "subclass" not in name]
     code = (
         "import sys\n"
-        "from memover.codec import ValueCodec\n"
+        "from memover.codec.mv1.codec import ValueCodec\n"
         "from tests.codec import things\n"
         "codec = ValueCodec(things.anything)\n"
         "for line in sys.stdin: codec.decode(bytes.fromhex(line))\n"

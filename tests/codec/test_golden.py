@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from memover.codec import ValueCodec
+from memover.codec.mv1.codec import ValueCodec
 from tests.codec import things as t
 from tests.codec.same import same
 from tests.codec.values import VALUES

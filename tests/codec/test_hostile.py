@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memover.codec import ValueCodec
 from memover.codec.mv1 import format as f
+from memover.codec.mv1.codec import ValueCodec
 from memover.codec.mv1.format import extension
 from memover.errors import DamagedEntry
 from tests.codec import things as t

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Option
 
 import pytest
 
-from memover.codec import ValueCodec, register_value
+from memover.classes.registered import register_value
+from memover.codec.mv1.codec import ValueCodec
 from memover.codec.mv1.known import KnownClasses
 from memover.errors import ConfigurationError, DamagedEntry, UnencodableValue
 from tests.codec import things as t
@@ -253,7 +254,7 @@ def test_wrong_registrations_are_refused(arguments: Any) -> None:
 SCRIPT = """
 import sys
 from dataclasses import dataclass
-from memover.codec import ValueCodec
+from memover.codec.mv1.codec import ValueCodec
 
 @dataclass
 class Result:

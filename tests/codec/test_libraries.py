@@ -11,7 +11,7 @@ pytest.importorskip("attrs")
 pytest.importorskip("msgspec")
 pytest.importorskip("pydantic")
 
-from memover.codec import ValueCodec
+from memover.codec.mv1.codec import ValueCodec
 from memover.errors import DamagedEntry, UnencodableValue
 from tests.codec import libraries as lib
 from tests.codec.same import same

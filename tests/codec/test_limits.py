@@ -16,9 +16,9 @@ import msgpack
 import pytest
 
 from memover import Cache
-from memover.codec import ValueCodec
 from memover.codec.compression import ZLIB, expand
 from memover.codec.mv1 import format as f
+from memover.codec.mv1.codec import ValueCodec
 from memover.codec.mv1.format import extension
 from memover.codec.mv1.limits import COLLISIONS_LIMIT, MAP_LIMIT, Numbers
 from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, PayloadWriter

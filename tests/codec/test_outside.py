@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from memover.codec import ValueCodec, register_value
+from memover.classes.registered import register_value
 from memover.codec.compression import compress, expand
 from memover.codec.envelope import payload_of, read_header, seal
 from memover.codec.faults import from_outside
+from memover.codec.mv1.codec import ValueCodec
 from memover.codec.pickle import PickleCodec, UnpicklableValue
 from memover.errors import DamagedEntry, UnencodableValue
 from memover.keys.binding import Binding

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import memover
-from memover.codec import ValueCodec
+from memover.codec.mv1.codec import ValueCodec
 from memover.errors import DamagedEntry
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from memover.codec import ValueCodec
+from memover.codec.mv1.codec import ValueCodec
 from memover.errors import UnencodableValue
 from tests.codec import things as t
 from tests.codec.same import same

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from memover.codec import ValueCodec, shareable
+from memover.codec.mv1.codec import ValueCodec
+from memover.codec.sharing import shareable
 from tests.codec import things as t
 from tests.codec.values import VALUES
 from tests.ids import steady_repr

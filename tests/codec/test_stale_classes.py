@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memover.codec import ValueCodec, shareable
-from memover.codec.sharing import moved, places_of
+from memover.codec.mv1.codec import ValueCodec
+from memover.codec.sharing import moved, places_of, shareable
 from memover.errors import DamagedEntry, UnencodableValue
 from tests.codec import things as t
 

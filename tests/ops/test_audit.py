@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Event, NotCached, StoreUnavailable
-from memover.codec import ValueCodec
 from memover.codec.envelope import Header, payload_of, read_header, seal
+from memover.codec.mv1.codec import ValueCodec
 from memover.runtime.audit.auditor import Auditor, ServedEntry
 from memover.runtime.audit.differences import difference, shape_of
 from memover.runtime.audit.slots import Slot, Slots

@@ -13,6 +13,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from memover.classes.kinds import is_numpy_scalar
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Unencodable, extension
 from memover.codec.mv1.writer import BUFFER_LIMIT
@@ -39,9 +40,7 @@ def writer_for(kind: type) -> Callable[[Any, Any], Any] | None:
         return None
     if kind is numpy.ndarray:
         return _write_array
-    if issubclass(kind, numpy.generic) and kind.__module__ == "numpy":
-        return _write_scalar
-    return None
+    return _write_scalar if is_numpy_scalar(kind) else None
 
 
 def _dtype_text(dtype: Any) -> Any:

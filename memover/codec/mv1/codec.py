@@ -29,16 +29,13 @@ from memover.codec.mv1 import arrays, containers, frames
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Mark, Unencodable
 from memover.codec.mv1.known import KnownClasses
-from memover.codec.mv1.limits import (
-    OBJECTS_FREE,
-    OBJECTS_RATIO,
-    few_objects,
-)
-from memover.codec.mv1.plain import Definitions
+from memover.codec.mv1.limits import OBJECTS_FREE, OBJECTS_RATIO, few_objects
+from memover.codec.mv1.plain import plain_mark
 from memover.codec.mv1.reader import PayloadReader
 from memover.codec.mv1.records import serializer_for
 from memover.codec.mv1.refusal import explain, refusal_of
 from memover.codec.mv1.scalars import encoder_for
+from memover.codec.mv1.serializer import read_definition
 from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, PayloadWriter, open_buffers
 from memover.errors import DamagedEntry, UnencodableValue, raised_beneath
 
@@ -101,7 +98,7 @@ class ValueCodec:
             writer = PayloadWriter(self._find, self._handlers)
         payload = b""
         try:
-            payload = writer.write(value, self._handlers)
+            payload = writer.write(value)
         except UnencodableValue:
             raise
         except _REFUSALS as error:
@@ -136,11 +133,7 @@ class ValueCodec:
         except FAULTS as error:
             if from_outside(error):
                 raise
-            raise DamagedEntry(
-                f"The stored bytes are not a value of codec {self.name}: {type(error).__name__}: {error}. "
-                "The entry counts as a miss.",
-                reason="damaged",
-            ) from error
+            raise _damaged(error) from error
 
     @staticmethod
     def check_objects(data: bytes | memoryview, stored_bytes: int) -> None:
@@ -156,9 +149,7 @@ class ValueCodec:
         except FAULTS as error:
             if from_outside(error):
                 raise
-            raise DamagedEntry(
-                f"The stored bytes are not a value of codec mv1: {error!r}.", reason="damaged"
-            ) from error
+            raise _damaged(error) from error
         if not few:
             raise DamagedEntry(
                 f"The entry holds more than {limit:,} objects in {stored_bytes:,} bytes, which no writer stores so. "
@@ -170,22 +161,19 @@ class ValueCodec:
         """Return the value of a payload with dicts in place of instances: no class is looked up or made.
 
         What each kind of class becomes is in `plain`; `make` replaces it. Raises `DamagedEntry`."""
-        define = Definitions(make)
         try:
             if data[0] != f.MARKED:
                 return self._reader.read_plain(data)
-            return self._reader.read_marked(memoryview(data), {}, define)
+            return self._reader.read_marked(memoryview(data), {}, lambda definition: plain_mark(definition, make))
         except DamagedEntry:
             raise
         except FAULTS as error:
             if from_outside(error):
                 raise
-            raise DamagedEntry(f"The stored bytes are not a value of codec {self.name}: {error!r}.") from error
+            raise _damaged(error) from error
 
     def _define(self, data: bytes) -> Mark:
-        kind, name, names = msgpack.unpackb(data, unicode_errors="surrogatepass")
-        if not type(kind) is type(name) is str or type(names) is not list:
-            raise ValueError("no definition of a class")
+        _, name, _ = read_definition(data)
         cls = self._known.find(name)
         if cls is None:
             raise DamagedEntry(
@@ -205,7 +193,7 @@ class ValueCodec:
         return mark
 
     def _find(self, kind: type) -> Callable[[Any, Any], Any]:
-        """Return the handler of a class, or raise `Unencodable`; called once for each class, then remembered."""
+        """The handler of a class; raises `Unencodable`; called once for each class, then remembered."""
         handler = None
         registration = registered(kind)
         if registration is None or registration.encode is None:
@@ -239,7 +227,7 @@ class ValueCodec:
         return serializer
 
     def _children(self, value: Any) -> tuple[list[Any], Callable[[int], str] | None]:
-        """Return what a value is written as, and how a path names the places in it; for error messages only."""
+        """What a value is written as, and how a path names the places in it; for error messages only."""
         kind = type(value)
         handler = self._handlers.get(kind) or self._find(kind)
         made = handler(value, PayloadWriter(self._find, self._handlers))
@@ -261,3 +249,10 @@ class ValueCodec:
         self._known.forget()
         self._places = []
         self._stamp = current
+
+
+def _damaged(error: Exception) -> DamagedEntry:
+    return DamagedEntry(
+        f"The stored bytes are not a value of codec mv1: {type(error).__name__}: {error}. The entry counts as a miss.",
+        reason="damaged",
+    )

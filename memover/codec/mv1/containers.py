@@ -14,6 +14,7 @@ import types
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
+from memover.classes.layout import BUILTINS
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Mark, Unencodable, extension
 from memover.codec.mv1.limits import LONG_BYTES, check_keys
@@ -36,21 +37,14 @@ _RANGE = extension(f.RANGE, b"")
 _SLICE = extension(f.SLICE, b"")
 _NAMESPACE = extension(f.NAMESPACE, b"")
 
-_FACTORIES: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        bool, int, float, complex, str, bytes, bytearray, tuple, list, set, frozenset, dict,
-        deque, Counter, OrderedDict, defaultdict,
-    )
-}  # fmt: skip
-
+_FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (*BUILTINS, bool, Counter)}
 
 FACTORY_DEPTH_LIMIT = 50
 """How many defaultdicts may be each other's factories."""
 
 
 def factory_name(factory: Any, depth: int = 0) -> str | list[Any] | None:
-    """Return the stored name of a defaultdict's factory; refuses all but builtins and partials of defaultdict."""
+    """The stored name of a defaultdict's factory; refuses all but builtins and partials of defaultdict."""
     if depth > FACTORY_DEPTH_LIMIT:
         raise Unencodable("a defaultdict of absurdly many defaultdicts", "return dict(it)")
     if factory is None:
@@ -67,7 +61,7 @@ def factory_name(factory: Any, depth: int = 0) -> str | list[Any] | None:
 
 
 def factory_of(name: Any, depth: int = 0) -> Any:
-    """Return the factory of a stored name."""
+    """The factory of a stored name."""
     if depth > FACTORY_DEPTH_LIMIT:
         raise ValueError("a defaultdict of absurdly many defaultdicts")
     if name is None:
@@ -82,8 +76,7 @@ def factory_of(name: Any, depth: int = 0) -> Any:
     return partial(defaultdict, factory_of(inner, depth + 1))
 
 
-def _plain_map(items: list[Any]) -> dict[Any, Any]:
-    _, content = items
+def _map(content: Any) -> dict[Any, Any]:
     if type(content) is not dict:
         raise ValueError("no map where one belongs")
     return content
@@ -112,8 +105,9 @@ def _write_counter(value: Counter[Any], _: Any) -> list[Any]:
 
 
 def _build_counter(items: list[Any]) -> Counter[Any]:
+    _, content = items
     counter: Counter[Any] = Counter()
-    dict.update(counter, _plain_map(items))
+    dict.update(counter, _map(content))
     return counter
 
 
@@ -123,7 +117,7 @@ def _write_defaultdict(value: defaultdict[Any, Any], _: Any) -> list[Any]:
 
 def _build_defaultdict(items: list[Any]) -> defaultdict[Any, Any]:
     _, name, content = items
-    return defaultdict(factory_of(name), _plain_map([None, content]))
+    return defaultdict(factory_of(name), _map(content))
 
 
 def _write_ordereddict(value: OrderedDict[Any, Any], _: Any) -> list[Any]:
@@ -184,7 +178,13 @@ def _write_namespace(value: types.SimpleNamespace, _: Any) -> list[Any]:
 
 
 def _build_namespace(items: list[Any]) -> types.SimpleNamespace:
-    return types.SimpleNamespace(**_plain_map(items))
+    _, content = items
+    return types.SimpleNamespace(**_map(content))
+
+
+def _build_mappingproxy(items: list[Any]) -> types.MappingProxyType[Any, Any]:
+    _, content = items
+    return types.MappingProxyType(_map(content))
 
 
 def _build_aware(items: list[Any]) -> dt.time | dt.datetime:
@@ -218,7 +218,7 @@ MARKS: dict[int, Mark] = {
     f.DEFAULTDICT: Mark(_build_defaultdict),
     f.ORDEREDDICT: Mark(_build_ordereddict),
     f.CHAINMAP: Mark(_build_chainmap),
-    f.MAPPINGPROXY: Mark(lambda items: types.MappingProxyType(_plain_map(items))),
+    f.MAPPINGPROXY: Mark(_build_mappingproxy),
     f.RANGE: Mark(_build_range),
     f.SLICE: Mark(_build_slice),
     f.NAMESPACE: Mark(_build_namespace),
@@ -231,12 +231,6 @@ MARKS: dict[int, Mark] = {
 
 def _pairs(value: Any) -> list[Any]:
     return [each for pair in OrderedDict.items(value) for each in pair]
-
-
-def _map(content: Any) -> Any:
-    if type(content) is not dict:
-        raise ValueError("no map where one belongs")
-    return content
 
 
 def _array(content: Any) -> Any:

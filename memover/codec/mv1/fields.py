@@ -26,6 +26,7 @@ __all__ = ["fields_serializer", "model_serializer", "struct_serializer"]
 
 
 def fields_serializer(cls: type, names: tuple[str, ...]) -> Serializer | None:
+    """The serializer of a dataclass or attrs class; None for one that is laid out on a builtin."""
     if base_of(cls) is not object:
         return None
     slots = slots_of(cls)
@@ -37,7 +38,7 @@ def fields_serializer(cls: type, names: tuple[str, ...]) -> Serializer | None:
         "closed": closed,
         "key": closed.data,
         "count": len(names),
-        "as_open": functools.partial(_write_open, cls, opened, slots, has_dict),
+        "as_open": functools.partial(_write_open, opened, slots, has_dict),
     }
     values = [f"a{index}" for index in range(len(names))]
     if has_dict and not slots:
@@ -109,9 +110,7 @@ def _plainly_settable(cls: Any, names: tuple[str, ...]) -> bool:
     return True
 
 
-def _write_open(
-    cls: type, opened: ExtType, slots: dict[str, Any], has_dict: bool, value: Any, writer: Any
-) -> list[Any]:
+def _write_open(opened: ExtType, slots: dict[str, Any], has_dict: bool, value: Any, writer: Any) -> list[Any]:
     return [writer.references.get(opened.data) or writer.define(opened), state_of(value, slots, has_dict)]
 
 

@@ -11,37 +11,29 @@ registered               what the registered `encode` returned
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgpack
-
 from memover.codec.mv1.format import Mark
+from memover.codec.mv1.serializer import read_definition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Definitions", "contents"]
+__all__ = ["plain_mark"]
 
 
-class Definitions:
-    """Reads definitions without looking up what they define; `make(kind, name, content)` makes each instance."""
+def plain_mark(data: bytes, make: Callable[[str, str, Any], Any] | None) -> Mark:
+    """The mark of a definition, without looking up what it defines; `make(kind, name, content)`, if given, makes each instance."""
+    kind, name, names = read_definition(data)
 
-    def __init__(self, make: Callable[[str, str, Any], Any] | None = None) -> None:
-        self._make = make
+    def build(items: list[Any]) -> Any:
+        content = _content(kind, names, items[1:])
+        return content if make is None else make(kind, name, content)
 
-    def __call__(self, data: bytes) -> Mark:
-        kind, name, names = msgpack.unpackb(data, unicode_errors="surrogatepass")
-        if not type(kind) is type(name) is str or type(names) is not list:
-            raise ValueError("no definition of a class")
-        return Mark(partial(self._build, kind, name, names))
-
-    def _build(self, kind: str, name: str, names: list[str], items: list[Any]) -> Any:
-        content = contents(kind, names, items[1:])
-        return content if self._make is None else self._make(kind, name, content)
+    return Mark(build)
 
 
-def contents(kind: str, names: list[str], items: list[Any]) -> Any:
+def _content(kind: str, names: list[str], items: list[Any]) -> Any:
     """What one instance holds. Raises ValueError for items that are not of this kind."""
     if kind in ("fields", "struct", "namedtuple"):
         if len(items) != len(names):

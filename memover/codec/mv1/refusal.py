@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from memover.classes.kinds import RESPONSES, base_names
 from memover.codec.faults import FAULTS, from_outside
 from memover.codec.mv1.format import Unencodable
 from memover.errors import UnencodableValue
@@ -29,25 +30,18 @@ _HINTS: dict[type, tuple[str, str]] = {
     type: ("a class", "return its name, and look the class up by it"),
 }
 
-_RESPONSES = (
-    "starlette.responses.Response",
-    "werkzeug.sansio.response.Response",
-    "django.http.response.HttpResponseBase",
-)
-"""By name, so that no framework is imported: what a decorated endpoint returns."""
-
 _LEAVES = (bool, int, float, str, bytes, bytearray, msgpack.ExtType, msgpack.Timestamp)
 _TOO_DEEP = Unencodable("a value nested deeper than msgpack takes", "return a flatter one")
 
 
 def refusal_of(kind: type) -> Unencodable:
-    """Return the refusal of a class that no kind of value covers."""
+    """The refusal of a class that no kind of value covers."""
     known = _HINTS.get(kind)
     if known is not None:
         return Unencodable(*known)
     if issubclass(kind, type):
         return Unencodable(*_HINTS[type])
-    if any(f"{base.__module__}.{base.__qualname__}" in _RESPONSES for base in kind.__mro__):
+    if not RESPONSES.isdisjoint(base_names(kind)):
         return Unencodable(
             f"a {kind.__module__}.{kind.__qualname__}, which is made anew for every request",
             "return the data that the response is made from, and make it where the function is called",
@@ -64,7 +58,7 @@ def explain(
     children: Callable[[Any], tuple[list[Any], Callable[[int], str] | None]],
     function: str,
 ) -> UnencodableValue:
-    """Return the error that names the first object in `value` which cannot be kept, and its path."""
+    """The error that names the first object in `value` which cannot be kept, and its path."""
     path: list[str] = ["$"]
     above: list[int] = [id(value)]
     kept: list[Any] = []

@@ -13,6 +13,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
+from memover.classes.kinds import ADDRESSES, PATHS, published
 from memover.codec.mv1 import format as f
 from memover.codec.mv1 import moments
 from memover.codec.mv1.format import Unencodable, extension
@@ -130,10 +131,6 @@ def decode_uuid(data: bytes) -> Any:
         raise ValueError("a UUID of another length")
     safety = (SafeUUID.safe, SafeUUID.unsafe, SafeUUID.unknown)[data[16]]
     return UUID(bytes=data[:16], is_safe=safety)
-
-
-PATHS = ("PurePosixPath", "PureWindowsPath", "PosixPath", "WindowsPath")
-ADDRESSES = ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network", "IPv4Interface", "IPv6Interface")
 
 
 def encode_path(value: Any, _: Any) -> ExtType:
@@ -277,12 +274,7 @@ _NAMED: dict[tuple[str, str], Callable[..., Any]] = {
 
 def encoder_for(kind: type) -> Callable[..., Any] | None:
     """Return the function that writes instances of exactly this class as one extension, if it is one of ours."""
-    exact = _EXACT.get(kind)
-    if exact is not None:
-        return exact
-    # pathlib's classes say "pathlib._local" on some versions, decimal's "decimal" whether in C or Python.
-    module = kind.__module__ if kind.__module__ == "freezegun.api" else kind.__module__.partition(".")[0]
-    found = _NAMED.get((module, kind.__name__))
-    if found is None or getattr(sys.modules.get(module), kind.__name__, None) is not kind:
-        return None
-    return found
+    if kind in _EXACT:
+        return _EXACT[kind]
+    named = published(kind, _NAMED)
+    return None if named is None else _NAMED[named]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from msgpack import ExtType
 
-__all__ = ["Serializer", "attribute_label", "new_definition", "set_state", "state_of"]
+__all__ = ["Serializer", "attribute_label", "new_definition", "read_definition", "set_state", "state_of"]
 
 
 class Serializer:
@@ -40,16 +40,26 @@ class Serializer:
 
 
 def new_definition(kind: str, cls: type, names: tuple[str, ...] = ()) -> ExtType:
+    """The definition of a class, of one of the kinds in `records`."""
     data: Any = msgpack.packb([kind, class_name(cls), list(names)], unicode_errors="surrogatepass")
     return extension(f.DEFINITION, data)
 
 
+def read_definition(data: bytes) -> tuple[str, str, list[str]]:
+    """The kind, the class's name and the names of the fields in a definition. Raises ValueError, or what msgpack raises."""
+    kind, name, names = msgpack.unpackb(data, unicode_errors="surrogatepass")
+    if not type(kind) is type(name) is str or type(names) is not list:
+        raise ValueError("no definition of a class")
+    return kind, name, names
+
+
 def attribute_label(names: tuple[str, ...]) -> Callable[[int], str]:
+    """How a path names the places of an array that holds these attributes in their order."""
     return lambda place: f".{names[place - 1]}" if 1 <= place <= len(names) else ""
 
 
 def state_of(value: Any, slots: dict[str, Any], has_dict: bool) -> dict[str, Any]:
-    """Return the attributes of an instance, slots included, without what only typing put there."""
+    """The attributes of an instance, slots included, without what only typing put there."""
     state = dict(value.__dict__) if has_dict else {}
     # Left by calling an alias, as in Box[int](1); it says nothing of the value and equals nothing in it.
     state.pop("__orig_class__", None)

@@ -18,6 +18,7 @@ import msgpack
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Unencodable, extension
 from memover.codec.mv1.limits import Numbers, Patterns
+from memover.codec.mv1.refusal import refusal_of
 from memover.codec.mv1.scalars import encode_bytearray
 
 if TYPE_CHECKING:
@@ -45,23 +46,14 @@ class PayloadWriter:
     """
 
     __slots__ = (
-        "_careful",
-        "_find",
-        "_packer",
-        "_parts",
-        "_unsure",
-        "_used",
-        "_wide",
-        "buffers",
-        "marked",
-        "numbers",
-        "patterns",
-        "references",
-    )
+        "_careful", "_find", "_handlers", "_packer", "_parts", "_unsure", "_used", "_wide", "buffers", "marked", "numbers",
+        "patterns", "references",
+    )  # fmt: skip
 
-    def __init__(self, find: Callable[[type], Callable[[Any, PayloadWriter], Any]], handlers: Any) -> None:
+    def __init__(self, find: Callable[[type], Callable[[Any, PayloadWriter], Any]], handlers: dict[type, Any]) -> None:
         self._find = find
-        self._packer: Any = self._new_packer(handlers, None)
+        self._handlers = handlers
+        self._packer: Any = self._new_packer(None)
         self._wide: Any = None
         self._reset()
 
@@ -76,8 +68,8 @@ class PayloadWriter:
         self._used = careful
         """Whether a handler has been asked, and so may have left something in here."""
 
-    def _new_packer(self, handlers: dict[type, Any], errors: str | None) -> msgpack.Packer:
-        find = self._find
+    def _new_packer(self, errors: str | None) -> msgpack.Packer:
+        find, handlers = self._find, self._handlers
 
         def default(value: Any) -> Any:
             self._used = True
@@ -107,14 +99,14 @@ class PayloadWriter:
         )
         return definition
 
-    def write(self, value: Any, handlers: dict[type, Any]) -> bytes:
-        """Return the payload of `value`; lets through what the packer or a handler raises."""
+    def write(self, value: Any) -> bytes:
+        """The payload of `value`; lets through what the packer or a handler raises."""
         try:
             packer = self._packer
             try:
                 body = packer.pack(value)
             except UnicodeEncodeError:
-                packer = self._wide = self._wide or self._new_packer(handlers, "surrogatepass")
+                packer = self._wide = self._wide or self._new_packer("surrogatepass")
                 self._reset()
                 body = packer.pack(value)
             # C4, C5 and C6 begin msgpack's bin; without them there is no bytes-like object of any class.
@@ -146,7 +138,7 @@ class PayloadWriter:
 
 
 def _hides(level: list[Any]) -> bool:
-    """Say whether a bytearray or memoryview is in these lists, or in the plain containers they hold.
+    """Whether a bytearray or memoryview is in these lists, or in the plain containers they hold.
 
     Asking the garbage collector for all that a level of containers refers to is the fastest walk there is: floats
     and names of the world's languages have the bytes of `bin` too, so that this runs for many a value.
@@ -164,7 +156,7 @@ def _hides(level: list[Any]) -> bool:
 
 
 def _exposed(value: Any) -> Any:
-    """Return plain containers with the bytearrays in them as extensions. Without recursion: they may be nested deep."""
+    """Plain containers with the bytearrays in them as extensions. Without recursion: they may be nested deep."""
     whole: list[Any] = [value]
     pending: list[tuple[Any, int]] = [(whole, 0)]
     while pending:
@@ -175,7 +167,7 @@ def _exposed(value: Any) -> Any:
         for place, each in items:
             kind = type(each)
             if kind is memoryview or type(place) is memoryview:
-                raise Unencodable("a memoryview, a window on memory that another object owns", "return bytes(it)")
+                raise refusal_of(memoryview)
             if kind is list or kind is dict:
                 container[place] = copied = each.copy()
                 pending.append((copied, depth + 1))
