@@ -1,7 +1,7 @@
 """What a class is, read in one place for keys, codec and schema.
 
     naming       the name by which every process knows a class
-    registered   the classes that `register_value` taught
+    registered   the classes that were registered with `register_value`
     layout       where the memory of an instance lies: builtin base, slots, dict
     kinds        what kind of class it is, and which fields it declares
     annotations  annotations as the program wrote them, and what the names in them stand for

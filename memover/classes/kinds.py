@@ -1,6 +1,6 @@
 """What kind of class a class is: the one place that knows how each library marks its classes.
 
-    kind        told by
+    kind        its mark
     ----------  -----------------------------------------------------------------------------------
     ENUM        the metaclass `enum.EnumMeta`
     EXCEPTION   a base `BaseException`

@@ -37,7 +37,7 @@ class Reach:
                 self.follow(annotation, getattr(function, "__module__", "") or "")
 
     def follow(self, annotation: Any, module: str) -> None:
-        """Collect what an annotation that stands in `module` names."""
+        """Collects what an annotation that stands in `module` names."""
         self._pending.append((annotation, module))
         while self._pending:
             self._step(*self._pending.pop())

@@ -1,4 +1,4 @@
-"""The classes that `register_value` taught: by name, and how each becomes builtins and comes back."""
+"""The classes that were registered with `register_value`: by name, and how each becomes builtins and comes back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def register_value(
     encode: Callable[[T], Any] | None = None,
     decode: Callable[[Any], T] | None = None,
 ) -> type[T]:
-    """Teach memover to store values of a class it does not know.
+    """Teaches memover to store values of a class it does not know.
 
     `encode(value)` returns something memover can store (builtins, or other known classes) and `decode` makes the
     value from it; it must return an instance of exactly this class. Without the two functions the class, which

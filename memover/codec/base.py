@@ -29,11 +29,11 @@ class Codec(Protocol):
     """
 
     def encode(self, value: Any) -> bytes:
-        """Return the bytes of `value`; raise `UnencodableValue` for what would not come back as it was."""
+        """Returns the bytes of `value`; raises `UnencodableValue` for what would not come back as it was."""
         ...
 
     def decode(self, data: bytes | memoryview) -> Any:
-        """Return the value of `data`; raise `DamagedEntry` for bytes that `encode` did not write."""
+        """Returns the value of `data`; raises `DamagedEntry` for bytes that `encode` did not write."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The envelope: the bytes in which an entry is stored. This module is the only one that knows them.
+"""The envelope: the bytes in which an entry is stored. No other module takes them apart, but for the one byte at `KIND_AT`.
 
 Format 1. Integers and floats are little-endian; instants are float seconds since the epoch (infinity: never).
 
@@ -51,23 +51,9 @@ else:
     msgpack = later(__name__, "msgpack")
 
 __all__ = [
-    "FORMAT",
-    "HEAD_BYTES",
-    "KIND_AT",
-    "KIND_ERROR",
-    "KIND_KEY_VALUE",
-    "KIND_VALUE",
-    "NO_FINGERPRINT",
-    "Header",
-    "marks_packer",
-    "pack_marks",
-    "payload_of",
-    "plain_form",
-    "read_header",
-    "read_plain",
-    "rewritten",
-    "seal",
-]
+    "FORMAT", "HEAD_BYTES", "KIND_AT", "KIND_ERROR", "KIND_KEY_VALUE", "KIND_VALUE", "NO_FINGERPRINT", "Header",
+    "marks_packer", "pack_marks", "payload_of", "plain_form", "read_header", "read_plain", "rewritten", "seal",
+]  # fmt: skip
 
 MAGIC = b"mvr"
 FORMAT = 1
@@ -129,20 +115,9 @@ def seal(
     packed_marks = pack_marks(marks) if marks else b""
     try:
         rest = _REST.pack(
-            crc32(payload),
-            len(payload),
-            created_at,
-            load_time,
-            fresh_until,
-            usable_until,
-            fingerprint,
-            kind,
-            compression,
-            len(name),
-            len(generation),
-            len(key),
-            len(packed_marks),
-        )
+            crc32(payload), len(payload), created_at, load_time, fresh_until, usable_until, fingerprint, kind, compression,
+            len(name), len(generation), len(key), len(packed_marks),
+        )  # fmt: skip
     except struct.error as error:
         raise ValueError(f"entry of {key[:80]!r} does not fit the envelope: {error}") from None
     tail = b"".join((rest, name, generation, key, packed_marks))
@@ -157,23 +132,9 @@ def read_header(raw: bytes, key: bytes, *, whole: bool = True) -> Header:
     """
     try:
         (
-            magic,
-            form,
-            header_check,
-            payload_check,
-            payload_length,
-            created_at,
-            load_time,
-            fresh_until,
-            usable_until,
-            fingerprint,
-            kind,
-            compression,
-            codec_length,
-            generation_length,
-            key_length,
-            marks_length,
-        ) = _HEAD.unpack_from(raw)
+            magic, form, header_check, payload_check, payload_length, created_at, load_time, fresh_until, usable_until,
+            fingerprint, kind, compression, codec_length, generation_length, key_length, marks_length,
+        ) = _HEAD.unpack_from(raw)  # fmt: skip
     except struct.error:
         raise DamagedEntry("shorter than a header", reason="foreign") from None
     if magic != MAGIC:
@@ -200,21 +161,9 @@ def read_header(raw: bytes, key: bytes, *, whole: bool = True) -> Header:
                 raise
             raise DamagedEntry("the marks cannot be read", reason="damaged") from error
     return Header(
-        kind,
-        raw[HEAD_BYTES:generation_at].decode("latin-1"),
-        compression,
-        raw[generation_at:key_at],
-        key,
-        marks,
-        created_at,
-        load_time,
-        fresh_until,
-        usable_until,
-        fingerprint,
-        payload_at,
-        payload_check,
-        size,
-    )
+        kind, raw[HEAD_BYTES:generation_at].decode("latin-1"), compression, raw[generation_at:key_at], key, marks, created_at,
+        load_time, fresh_until, usable_until, fingerprint, payload_at, payload_check, size,
+    )  # fmt: skip
 
 
 def pack_marks(marks: Sequence[tuple[bytes, bytes]]) -> bytes:

@@ -38,7 +38,7 @@ class PickleCodec:
 
     `keys` are secrets (32 random bytes each are right): the first signs, any verifies, so that a key is replaced by
     putting the new one first, and dropped when the entries of the old one have expired. All processes that share
-    entries need a key in common. `protocol` is pickle's, 4 unless told: readable by every supported Python.
+    entries need a key in common. `protocol` is pickle's, by default 4: readable by every supported Python.
 
     Pickling runs code of the user's (`__reduce__`, `__setstate__`, ...), whose exceptions count as `register_value` says.
 
@@ -70,7 +70,7 @@ class PickleCodec:
         return f"PickleCodec(<{len(self._keys)} keys>)"
 
     def encode(self, value: Any) -> bytes:
-        """Return the signed pickle of `value`; raise `UnpicklableValue` when pickle refuses it."""
+        """The signed pickle of `value`; raises `UnpicklableValue` when pickle refuses it."""
         try:
             content = _dumps(value, self._protocol)
         except Exception as error:
@@ -87,7 +87,7 @@ class PickleCodec:
         return b"".join((VERSION, self._tag(self._keys[0], content), content))
 
     def decode(self, data: bytes | memoryview) -> Any:
-        """Return the value of a payload that was signed under one of the keys.
+        """The value of a payload that was signed under one of the keys.
 
         Raises `DamagedEntry`: "signature" when no key made the tag (nothing is unpickled), "pickle" when a signed
         pickle no longer loads here, because a class was moved, say.

@@ -76,7 +76,7 @@ VERDICTS_LIMIT = 10_000
 
 
 def shareable(value: Any) -> bool:
-    """Say whether `value` is immutable to any depth, so that one object can serve every caller.
+    """Whether `value` is immutable to any depth, so that one object can serve every caller.
 
     True for exact immutable builtins, dates, Decimal, Fraction, UUID, paths, addresses, patterns and enums; for
     tuples, frozensets and named tuples of shareable values; and for frozen dataclasses, attrs classes and msgspec
@@ -103,7 +103,7 @@ def places_of(value: Any) -> tuple[Place, ...] | None:
 
 
 def _collect(value: Any, depth: int, found: dict[type, tuple[Place, ...]]) -> bool:
-    """Say whether a value is shareable, and note the places of the classes in it."""
+    """Whether a value is shareable; notes the places of the classes in it."""
     kind = type(value)
     if kind in _SCALARS:
         return True

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.errors import ConfigurationError, UnkeyableArgument
 
-from .canonical import Told, encode, forget_with
+from .canonical import Keyed, encode, forget_with
 from .compiler import Compiler, digest
 from .memo import CallMemo
 from .names import shorten
@@ -213,7 +213,7 @@ class Binding:
         if len(others) != len(self.counting) - 1:  # *args or **kwargs among them
             return False
         try:
-            text: str = self._digest(Told(kind, part), *others)
+            text: str = self._digest(Keyed(kind, part), *others)
         except UnkeyableArgument:
             return False
         return bool(key.text.endswith(f":{text}"))

@@ -23,8 +23,8 @@ never passes for its base: a subclass of a builtin is refused unless it is a kin
 tuple, ...), is registered, or has `__memover_key__()`. A class counts by its import name and qualified name (`classes.naming`).
 
 Order in which a type is looked up: the table above; `register_key` of the very type; `__memover_key__()`;
-`register_key` of a base; `register_proxy`, whose objects have the bytes of what they stand for; the known types. What is none of these is refused. `repr`, `str`, `hash` and `id` of
-foreign objects are never used. Nesting beyond `DEPTH_LIMIT`, and structures that hold themselves, are refused.
+`register_key` of a base; `register_proxy`, whose objects have the bytes of what they stand for; the known types. What is
+none of these is refused. `repr`, `str`, `hash` and `id` of foreign objects are never used. Nesting beyond `DEPTH_LIMIT`, and structures that hold themselves, are refused.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from memover.living import Living
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Told", "encode", "forget_with", "register_key", "register_proxy"]
+__all__ = ["Keyed", "encode", "forget_with", "register_key", "register_proxy"]
 
 DEPTH_LIMIT = 100
 """How many containers may lie within each other; far below the interpreter's recursion limit."""
@@ -224,8 +224,8 @@ def register_proxy(kind: type, inner: Callable[[Any], Any]) -> None:
 _proxies: dict[type, Callable[[Any], Any]] = {}
 
 
-class Told:
-    """In the place of an object of a class with `__memover_key__()`, what that has said: has the object's bytes."""
+class Keyed:
+    """Stands for an object of the class `kind` whose `__memover_key__()` returned `part`: has the object's bytes."""
 
     __slots__ = ("kind", "part")
 
@@ -234,19 +234,19 @@ class Told:
         self.part = part
 
 
-def _encode_told(value: Told, active: Active) -> bytes:
+def _encode_stand_in(value: Keyed, active: Active) -> bytes:
     if value.kind in _registered or value.kind in _TABLE:
         raise Unkeyable(value, "its class is registered")
     return composite("key", class_part(value.kind), encode_part(value.part, active))
 
 
-_TABLE[Told] = _encoders[Told] = _encode_told
+_TABLE[Keyed] = _encoders[Keyed] = _encode_stand_in
 
 _forgetting: Living[Any] = Living()
 
 
 def forget_with(other: Any) -> None:
-    """Have `other.clear()` called when a type is registered: until then equal objects keep their bytes."""
+    """Has `other.clear()` called when a type is registered: until then equal objects keep their bytes."""
     _forgetting.add(other)
 
 
@@ -256,7 +256,7 @@ def _keyed(kind: type, label: str, fn: Callable[[Any], Any], name: str) -> Encod
     def encode_keyed(value: Any, active: Active) -> bytes:
         enter(value, active)
         try:
-            return composite(label, head, encode_part(_told(fn, value, name), active))
+            return composite(label, head, encode_part(_asked(fn, value, name), active))
         except Unkeyable as refused:
             refused.steps.append(f".{name}()" if label == "key" else "")
             raise
@@ -270,14 +270,14 @@ def _proxied(inner: Callable[[Any], Any]) -> Encoder:
     def encode_proxied(value: Any, active: Active) -> bytes:
         enter(value, active)
         try:
-            return encode_part(_told(inner, value, "what is behind an object"), active)
+            return encode_part(_asked(inner, value, "what is behind an object"), active)
         finally:
             del active[id(value)]
 
     return encode_proxied
 
 
-def _told(fn: Callable[[Any], Any], value: Any, name: str) -> Any:
+def _asked(fn: Callable[[Any], Any], value: Any, name: str) -> Any:
     try:
         return fn(value)
     except Exception as error:

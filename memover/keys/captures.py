@@ -79,7 +79,7 @@ class Gathered:
         self.none_counts = none_counts
 
     def walk(self, thing: Any) -> None:
-        """Collect what every layer of a callable holds, and find its name and the plain function inside."""
+        """Collects what every layer of a callable holds, and finds its name and the plain function inside."""
         self.outermost = thing
         for _ in range(_DEPTH_LIMIT):
             if isinstance(thing, (classmethod, staticmethod)):

@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from .identity import Identity
     from .places import NamespacePlace
 
-__all__ = ["capture_told", "clash", "other_told", "warn"]
+__all__ = ["captures_clash", "clash", "functions_clash", "warn"]
 
 
-def other_told(place: NamespacePlace, identity: Identity) -> str:
+def functions_clash(place: NamespacePlace, identity: Identity) -> str:
+    """Why a namespace that another function has cannot be had, and what to do."""
     if place.same_name(identity):
         return "The two have one name and other code. Give each a namespace of its own."
     return "Give each function a namespace of its own."
 
 
-def capture_told(capture: Capture) -> str:
+def captures_clash(capture: Capture) -> str:
+    """Why two functions of one code cannot share a namespace, which differ in this capture, and what to do."""
     name = capture.label.partition(".__")[0]
     if capture.label.endswith(GLOBALS):
         return (

@@ -209,7 +209,7 @@ def _attribute(thing: Any, name: Any, skip: int = 0) -> Any:
 
 
 def _functions_of(thing: Any) -> Iterator[FunctionType]:
-    if isinstance(thing, type):  # which of its methods are called on its instances cannot be told
+    if isinstance(thing, type):  # which of its methods are called on its instances is not known
         for each in vars(thing).values():
             if not isinstance(each, type):
                 yield from functions_in(each)

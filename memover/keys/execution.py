@@ -1,4 +1,4 @@
-"""Which run of a module's code decorates a function: how a reload, an edited notebook cell or another `exec` is told."""
+"""Which run of a module's code decorates a function: how a reload, an edited notebook cell or another `exec` is recognised."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Execution(NamedTuple):
     """Which run of its module's code decorated a function; `token` is 0 when no module-level code of it was running.
 
     `space` stands for the module's dict, `file` is the module's file or "", and `whole` whether the code that was running is
-    all of that file. `target` is the name that the statement under way is about to assign, "" if it cannot be told.
+    all of that file. `target` is the name that the statement under way is about to assign, "" if that is not known.
     """
 
     token: int
@@ -57,7 +57,7 @@ def execution_of(function: FunctionType | None) -> Execution:
 
 
 def _target(frame: Any) -> str:
-    """The name to which the call that a frame is in the midst of is assigned, as in `f = make()`."""
+    """The name to which the call that a frame is making is assigned, as in `f = make()`."""
     import dis  # for cells and the like only
 
     for each in dis.get_instructions(frame.f_code):

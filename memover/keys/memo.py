@@ -74,7 +74,7 @@ class CallMemo:
         self._same = same
 
     def keep(self, types: tuple[Any, ...], values: Any, flat: tuple[Any, ...], item: Any) -> None:
-        """Keep an item for these arguments, if they are simple."""
+        """Keeps an item for these arguments, if they are simple."""
         if not _simple(flat):
             return
         if not next(self._ticks) % self._size or self._kinds > _TYPES_LIMIT:
@@ -101,6 +101,6 @@ class CallMemo:
             self.keep((kind, type(part), *types), found, (part, *flat), item)
 
     def clear(self) -> None:
-        """Keep nothing any more of what was kept."""
+        """Forgets all that was kept."""
         self._kinds = 0
         self.known.clear()

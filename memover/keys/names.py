@@ -46,26 +46,10 @@ else:
     hashlib = later(__name__, "hashlib")
 
 __all__ = [
-    "TEXT_LIMIT",
-    "check_namespace",
-    "check_prefix",
-    "check_version",
-    "coarse_key",
-    "entry_key",
-    "escape",
-    "generation_key",
-    "lease_key",
-    "report_key",
-    "soft_key",
-    "stripe_key",
-    "tag_clock_key",
-    "shorten",
-    "tag_key",
-    "tag_of",
-    "of_calls",
-    "token_prefixes",
-    "transient",
-]
+    "TEXT_LIMIT", "check_namespace", "check_prefix", "check_version", "coarse_key", "entry_key", "escape",
+    "generation_key", "lease_key", "report_key", "soft_key", "stripe_key", "tag_clock_key", "shorten", "tag_key",
+    "tag_of", "of_calls", "token_prefixes", "transient",
+]  # fmt: skip
 
 STRIPES = 1024
 PREFIX_LIMIT = 64

@@ -33,7 +33,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .captures import GLOBALS
-from .clashes import capture_told, clash, other_told, warn
+from .clashes import captures_clash, clash, functions_clash, warn
 from .code import codes_within, fingerprint, found_under, functions_in
 from .identity import Identity, label
 from .places import PLACES, KeySlot, NamespacePlace, same_codes, shortened
@@ -111,7 +111,7 @@ _claims: list[Claim] | None = None
 
 
 def survey() -> list[Claim]:
-    """From now on collect every claim in the list answered, and refuse none: for a process that only looks on."""
+    """The list in which every claim is collected from now on, and none refused: for a process that only looks on."""
     global _claims  # noqa: PLW0603  # a process looks on or does not
     _claims = []
     return _claims
@@ -130,11 +130,11 @@ def claim(
     memory: Any = None,
     forget: Callable[[], object] | None = None,
 ) -> Claimed:
-    """Give the namespace to `owner`, the decorated form of `function`. Raises `ConfigurationError` if it is taken.
+    """Gives the namespace to `owner`, the decorated form of `function`. Raises `ConfigurationError` if it is taken.
 
     `kind` says what `store` names: a store that other processes read, this process's memory (`memory` is then the store
     itself, and `forget` invalidates all entries of the namespace in it), or a default that is settled later. `owner` must keep
-    `identity`; it is held weakly. An owner that is replaced is told, by its method `replaced()` if it has one: it should
+    `identity`; it is held weakly. `replaced()` is called on an owner that is replaced, if it has such a method: it should
     claim again before its next call. Any thread may call.
     """
     if _claims is not None:
@@ -199,24 +199,24 @@ def _settle(
 def _decide(
     at: Any, kind: str, identity: Identity, owner: Any, version: int, forget: Callable[[], object] | None
 ) -> _Answer:
-    """Decide as the module's table says. The latch is held."""
+    """The verdict of the module's table. The latch is held."""
     place = PLACES.place(at, kind, identity)
     place.forget = forget
     key = (version, shortened(identity.plain))
     replaced: list[Any] = []
-    told = False
+    outdated = False
     if not place.same_name(identity) or not same_codes(place.codes, identity.codes):
         others = [each for each in place.owners() if each is not owner]
         if identity.serial < place.serial and _was_replaced(place, at, identity):
             return _ClaimVerdict(_number_of_guest(place, at, identity, version), [], False)
         again = _again(place, identity)
         if others and not again:
-            return functools.partial(clash, place.title, place.where, identity, other_told(place, identity))
+            return functools.partial(clash, place.title, place.where, identity, functions_clash(place, identity))
         known = place.versions.get(version)
         if known is not None:
             # Of a function that is gone, what it captured cannot be compared with what one of another name did.
             unlike = not again or any(slot.captures for slot in place.slots.values())
-            told = not again or not same_codes(known[0], identity.codes)
+            outdated = not again or not same_codes(known[0], identity.codes)
             if unlike:
                 place.renewed(version, identity.codes)
         replaced, place.slots = others, {}
@@ -231,8 +231,8 @@ def _decide(
             elsewhere = capture.label.endswith(GLOBALS)
             refused = (others or kind == "shared") and not _again(place, identity)
             if refused or (others and elsewhere and kind == "shared"):
-                return functools.partial(clash, place.title, place.where, identity, capture_told(capture))
-            told = elsewhere
+                return functools.partial(clash, place.title, place.where, identity, captures_clash(capture))
+            outdated = elsewhere
             replaced = [alive for each in others if (alive := each()) is not None]
             del place.slots[key]
             place.renewed(version, identity.codes)
@@ -244,7 +244,7 @@ def _decide(
         slot = place.slots[key] = KeySlot(identity, number if kind == "memory" else 0)
     PLACES.hold(at, key, slot, identity, owner)
     identity.marks[at] = slot.number
-    return _ClaimVerdict(slot.number, replaced, told and kind == "shared")
+    return _ClaimVerdict(slot.number, replaced, outdated and kind == "shared")
 
 
 def _was_replaced(place: NamespacePlace, at: Any, identity: Identity) -> bool:

@@ -1,6 +1,6 @@
 """Objects that come and go with a request, a task or a transaction: never part of a key, and what to give instead.
 
-Told by the names of their classes, those of their bases included, so that no framework is imported.
+Recognised by the names of their classes, those of their bases included, so that no framework is imported.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class KeySlot:
     __slots__ = ("captures", "holders", "number")
 
     def __init__(self, identity: Identity, number: int) -> None:
-        self.captures = tuple(held(each) for each in identity.captures)
+        self.captures = tuple(_held(each) for each in identity.captures)
         self.number = number
         self.holders: dict[int, tuple[Any, Any]] = {}
         """Serial number to weak references to the decorated form and to its identity."""
@@ -93,19 +93,8 @@ class NamespacePlace:
     """What is known of one namespace of one store: the function it belongs to, and the keys in use."""
 
     __slots__ = (
-        "code",
-        "codes",
-        "counter",
-        "execution",
-        "forget",
-        "kind",
-        "name",
-        "serial",
-        "slots",
-        "title",
-        "versions",
-        "where",
-    )
+        "code", "codes", "counter", "execution", "forget", "kind", "name", "serial", "slots", "title", "versions", "where",
+    )  # fmt: skip
 
     def __init__(self, kind: str, identity: Identity) -> None:
         self.kind = kind
@@ -117,7 +106,7 @@ class NamespacePlace:
         self.take(identity)
 
     def take(self, identity: Identity) -> None:
-        """Note the function that the namespace belongs to now."""
+        """Notes the function that the namespace belongs to now."""
         self.name, self.title, self.where = identity.name, identity.title, identity.where
         self.code = None if identity.function is None else identity.function.__code__
         self.codes, self.execution, self.serial = identity.codes, identity.execution, identity.serial
@@ -150,7 +139,7 @@ class NamespacePlace:
         return self.versions[version]
 
 
-def held(capture: Capture) -> Held:
+def _held(capture: Capture) -> Held:
     if type(capture.value) is bytes:
         return Held(capture.label, None, shortened(capture.value))
     try:
@@ -206,11 +195,11 @@ class Places:
         return len(self._places)
 
     def after_fork(self) -> None:
-        """In a child: whoever held the latch in the parent is not here."""
+        """Replaces the latch in a child process: the thread that held it in the parent does not exist here."""
         self.latch = Latch()
 
     def clear(self) -> None:
-        """Forget whose the namespaces are, as a process that has just begun."""
+        """Forgets whose the namespaces are, as a process that has just begun."""
         self._places.clear()
 
     def place(self, at: Any, kind: str, identity: Identity) -> NamespacePlace:
@@ -221,7 +210,7 @@ class Places:
         return place
 
     def hold(self, at: Any, key: tuple[int, bytes], slot: KeySlot, identity: Identity, owner: Any) -> None:
-        """Note that a decorated form holds a slot of a place, until it is gone."""
+        """Notes that a decorated form holds a slot of a place, until it is gone."""
         gone = _Gone(self._released, at, key, identity.serial)
         slot.holders[identity.serial] = (weakref.ref(owner, gone), weakref.ref(identity))
         waiting = self._gone.get(_group(at))
@@ -242,7 +231,7 @@ class Places:
         return number
 
     def sweep(self) -> None:
-        """Drop what is known of functions that are gone, but for the last few namespaces. Done at every claim."""
+        """Drops what is known of functions that are gone, but for the last few namespaces. Done at every claim."""
         while True:
             try:
                 at, key, serial = self._released.popleft()

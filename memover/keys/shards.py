@@ -15,11 +15,11 @@ ceil(j * GRAINS / n): whatever n is, its keys are among the same `GRAINS` keys.
 A reader whose n is 1 reads the namespace's own key, which every invalidation moves. For the others, the registry lists
 every n that anything was loaded under, and an invalidation moves the keys of them all. Three rules make this hold:
 
-1.  A load registers its n after its token was read and before the function runs. Whoever invalidates after the load
+1.  A load registers its n after its token was read and before the function runs. An invalidation after the load
     began reads the registry after that.
 2.  A registry that has just been made may have taken the place of one that was lost: it carries a mark, `?` and a nonce.
     As long as it does, an invalidation looks at all `GRAINS` keys and moves those that exist.
-3.  Whoever has looked, and has found none but what is registered, removes the mark, if the registry is still the very text
+3.  An invalidation that has looked, and has found none but what is registered, removes the mark, if the registry is still the very text
     that was read before the look. What was loaded before the look would have been found; what was loaded after
     it has registered since, and so has changed the text.
 
@@ -42,20 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "GRAINS",
-    "Registered",
-    "check_shards",
-    "grain_of",
-    "may_have_shards",
-    "names_by_grain",
-    "nonce_of",
-    "registered",
-    "registry_key",
-    "shard_of",
-    "shards",
-    "unsharded",
-    "with_shards",
-]
+    "GRAINS", "Registered", "check_shards", "grain_of", "may_have_shards", "names_by_grain", "nonce_of", "registered",
+    "registry_key", "shard_of", "shards", "unsharded", "with_shards",
+]  # fmt: skip
 
 GRAINS = 1024
 """The greatest number of shards, and the number of keys that may be one."""
@@ -151,7 +140,7 @@ class Registered(NamedTuple):
 
 
 def registered(text: bytes | None, *, unsure: bool) -> Registered:
-    """What is stored as a registry; `unsure` is what the absence of one means. A stranger's text says nothing."""
+    """What is stored as a registry; `unsure` is what the absence of one means. Text that memover did not write says nothing."""
     if text is None:
         return Registered(frozenset(), unsure)
     counts, sure = set(), True

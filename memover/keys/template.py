@@ -14,7 +14,7 @@ the values that the template names are the same, type included.
     anything else                ~x and 32 hex digits: the digest of its canonical bytes
     a text over 200 characters   ~h and 32 hex digits, in place of the whole text
 
-Escaping is `naming.escape`'s: printable ASCII other than `%{}~` stands for itself, the rest is percent-encoded.
+Escaping is that of `names.escape`: printable ASCII other than `%{}~` stands for itself, the rest is percent-encoded.
 In a template with several fields one character of each text between two fields is its separator, and is
 percent-encoded in values as well: `"{a}:{b}"` of ("x:y", "z") is `x%3Ay:z`. So a reader meets the first
 separator where the first value ends, and the text splits one way only. The separator is the first character

@@ -1,4 +1,4 @@
-"""What a check finds: the codes, one finding as data, and findings of one class told once.
+"""What a check finds: the codes, one finding as data, and one finding for each class that changed.
 
 A finding is about functions: `functions` are their names in the lock. Its fixes are commands as they would be typed in any
 project; `memover.cli.check.advised` writes them for the project at hand, and leaves out those that would not work there.

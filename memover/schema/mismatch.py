@@ -43,10 +43,10 @@ def _mismatch(value: Any, expression: str, definitions: dict[str, ShapeDefinitio
     if depth > _DEPTH_LIMIT:
         return ""
     members = split(expression)
-    told = [_member(value, each, definitions, where, depth) for each in members]
-    if "" in told:
+    problems = [_member(value, each, definitions, where, depth) for each in members]
+    if "" in problems:
         return ""
-    serious = [each for each, member in zip(told, members) if member != "None"]
+    serious = [each for each, member in zip(problems, members) if member != "None"]
     if value is not None and len(serious) == 1:
         return serious[0]
     return f"{where} is {_kind(value)} in it, and {expression} now"
@@ -82,9 +82,9 @@ def _member(value: Any, expression: str, definitions: dict[str, ShapeDefinition]
     else:
         pairs = [(each, arguments[0]) for each in value] if arguments else []
     for each, argument in pairs:
-        told = _mismatch(each, argument, definitions, f"an item of {where}" if depth == 0 else where, depth + 1)
-        if told:
-            return told
+        problem = _mismatch(each, argument, definitions, f"an item of {where}" if depth == 0 else where, depth + 1)
+        if problem:
+            return problem
     return ""
 
 
@@ -116,9 +116,9 @@ def _instance(
         return f"{own}.{more[0]} is in it, and no longer in {own}"
     for name, each in content.items():
         if name in fields:
-            told = _mismatch(each, fields[name].type, definitions, f"{own}.{name}", depth + 1)
-            if told:
-                return told
+            problem = _mismatch(each, fields[name].type, definitions, f"{own}.{name}", depth + 1)
+            if problem:
+                return problem
     return ""
 
 

@@ -63,26 +63,26 @@ def unknowns(each: Found) -> list[Finding]:
         if part.type == "?" and one.kind != "enum"
     ]
     rows = sorted({name for place in places for name in _OF_UNKNOWN.findall(place)})
-    told, fixes = [], []
+    reasons, fixes = [], []
     if rows:
-        told.append(f"what the rows of {listed(rows)} are is not known when the program runs")
+        reasons.append(f"what the rows of {listed(rows)} are is not known when the program runs")
         fixes.append(
             f"write list[...] of the model in place of {listed(rows)}: a cached queryset is the list of its rows"
         )
     if silent:
-        told.append(f"what {listed(silent)} stores is not known, because no annotation says it")
+        reasons.append(f"what {listed(silent)} stores is not known, because no annotation says it")
         fixes.append(f"annotate the attributes of {listed(silent)}, or the parameters of its __init__")
     if missing:
-        told.append(f"{listed(missing)} is a name that does not exist when the program runs")
+        reasons.append(f"{listed(missing)} is a name that does not exist when the program runs")
         fixes.append(f"import {listed(missing)} outside of `if TYPE_CHECKING:`")
     if bare:
-        told.append(f"{listed(bare)} {'has' if len(bare) == 1 else 'have'} no annotation")
+        reasons.append(f"{listed(bare)} {'has' if len(bare) == 1 else 'have'} no annotation")
         fixes.append(f"annotate {listed(bare)}")
     return [
         _finding(
             "MV007",
             each,
-            f"the result's type is only partly known: {'; '.join(told) or 'a part of it has no annotation'}",
+            f"the result's type is only partly known: {'; '.join(reasons) or 'a part of it has no annotation'}",
             details=(f"it reads {shape.root}",),
             fixes=(" and ".join(fixes),) if fixes else (),
         )
@@ -198,7 +198,7 @@ def _shape(name: str, each: Found, old: Block) -> list[Finding]:
     if not found:
         return []
     if not old.shape.known or not new.shape.known:
-        # Entries of an unknown shape are not told apart at run time either.
+        # Entries of an unknown shape are equal at run time too.
         return [_stale(each, f"the result was {old.shape.root}, and is {new.shape.root}")]
     message = "the shape of the result changed"
     return [_unbumped("MV001", name, each, message, details=tuple(map(str, found)), changes=tuple(found))]
@@ -208,15 +208,15 @@ def _key(name: str, each: Found, old: Block) -> list[Finding]:
     new = each.block
     if (old.parameters, old.ignored, old.key) == (new.parameters, new.ignored, new.key):
         return []
-    told = _parameters(old, new)
+    details = _parameters(old, new)
     meaning = _meaning_changed(old, new)
     if meaning:
-        return [_unbumped("MV005", name, each, meaning, details=told)]
+        return [_unbumped("MV005", name, each, meaning, details=details)]
     if (old.key == new.key and old.key) or (old.parameters, old.key) == (new.parameters, new.key):
         effect = ""
     else:
         effect = "; entries stored before will not be found"
-    return [_finding("MV004", each, f"the parameters changed{effect}", details=told, fixes=("memover lock",))]
+    return [_finding("MV004", each, f"the parameters changed{effect}", details=details, fixes=("memover lock",))]
 
 
 def _meaning_changed(old: Block, new: Block) -> str:
@@ -255,20 +255,20 @@ def _skeleton(template: str) -> str:
 
 
 def _parameters(old: Block, new: Block) -> tuple[str, ...]:
-    told = []
+    details = []
     was, is_ = old.parameters, new.parameters
     gone, come = [each for each in was if each not in is_], [each for each in is_ if each not in was]
     if len(was) == len(is_) and len(gone) == len(come) and all(a == b for a, b in zip(was, is_) if a not in gone):
-        told += [f"parameter {a} is now {b}" for a, b in zip(gone, come)]
+        details += [f"parameter {a} is now {b}" for a, b in zip(gone, come)]
     else:
-        told += [f"parameter {each} is new" for each in come] + [f"parameter {each} is gone" for each in gone]
+        details += [f"parameter {each} is new" for each in come] + [f"parameter {each} is gone" for each in gone]
     if not gone and not come and was != is_:
-        told.append(f"the order of the parameters: {', '.join(was)} -> {', '.join(is_)}")
+        details.append(f"the order of the parameters: {', '.join(was)} -> {', '.join(is_)}")
     if old.ignored != new.ignored:
-        told.append(f"left out of the key: {listed(old.ignored) or 'nothing'} -> {listed(new.ignored) or 'nothing'}")
+        details.append(f"left out of the key: {listed(old.ignored) or 'nothing'} -> {listed(new.ignored) or 'nothing'}")
     if old.key != new.key:
-        told.append(f"key: {old.key or 'all parameters'} -> {new.key or 'all parameters'}")
-    return tuple(told)
+        details.append(f"key: {old.key or 'all parameters'} -> {new.key or 'all parameters'}")
+    return tuple(details)
 
 
 def _stale(each: Found, message: str) -> Finding:

@@ -37,19 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "FINGERPRINT_BYTES",
-    "NO_FINGERPRINT",
-    "ORDERED",
-    "UNNAMED",
-    "ShapeDefinition",
-    "ShapeField",
-    "Shape",
-    "numbered",
-    "parse",
-    "settled",
-    "split",
-    "without_numbers",
-]
+    "FINGERPRINT_BYTES", "NO_FINGERPRINT", "ORDERED", "UNNAMED", "ShapeDefinition", "ShapeField", "Shape", "numbered",
+    "parse", "settled", "split", "without_numbers",
+]  # fmt: skip
 
 FINGERPRINT_BYTES = 8
 NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)

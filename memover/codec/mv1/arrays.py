@@ -34,7 +34,7 @@ _OBJECTS = extension(f.NUMPY_OBJECTS, b"")
 
 
 def writer_for(kind: type) -> Callable[[Any, Any], Any] | None:
-    """Return the function that writes instances of exactly this class, if it is numpy's array or one of its scalars."""
+    """The function that writes instances of exactly this class, if it is numpy's array or one of its scalars."""
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return None
@@ -44,7 +44,7 @@ def writer_for(kind: type) -> Callable[[Any, Any], Any] | None:
 
 
 def _dtype_text(dtype: Any) -> Any:
-    """Return a dtype in plain builtins, refusing one that would not come back: text, or fields as described there.
+    """A dtype in plain builtins: text, or fields as below. Raises `Unencodable` for one that would not come back.
 
     A structured dtype is an array of `[name or [title, name], dtype, shape]`, or a map `{"aligned": that}`.
     """
@@ -78,7 +78,7 @@ def _described(dtype: Any) -> Any:
 
 
 def _dtype(form: Any, aligned: bool = False, depth: int = 0) -> Any:
-    """Return the dtype of its stored form; only what is written is let through to numpy's parser."""
+    """The dtype of its stored form; only what is written is let through to numpy's parser."""
     import numpy
 
     if type(form) is str:
@@ -105,7 +105,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
 
 
 def _bytes_of(array: Any) -> Any:
-    """Return the memory of a C-contiguous array as a flat buffer."""
+    """The memory of a C-contiguous array as a flat buffer."""
     import numpy
 
     if not array.nbytes:
@@ -156,7 +156,7 @@ def build_array(items: list[Any], buffers: list[memoryview]) -> Any:
 
 
 def _check(array: Any) -> None:
-    """Raise for items that numpy itself would never have written, and on which it fails later or worse."""
+    """Raises for items that numpy itself would never have written, and on which it fails later or worse."""
     if array.dtype.names is not None:
         for name in array.dtype.names:
             _check(array[name])

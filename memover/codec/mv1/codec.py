@@ -83,7 +83,7 @@ class ValueCodec:
         return f"ValueCodec({self._label})"
 
     def encode(self, value: Any) -> bytes:
-        """Return the payload of `value`.
+        """The payload of `value`.
 
         Raises `UnencodableValue`, with the function and the path, for anything that `decode` would not give back
         with the same value and types. Any thread may call.
@@ -116,7 +116,7 @@ class ValueCodec:
         return payload
 
     def decode(self, data: bytes | memoryview) -> Any:
-        """Return the value of a payload.
+        """The value of a payload.
 
         Raises `DamagedEntry` for any bytes that `encode` did not write: "unknown-class" and "other-fields" are its
         reasons for classes that this program does not name or that changed, "damaged" for the rest. Never imports,
@@ -137,9 +137,9 @@ class ValueCodec:
 
     @staticmethod
     def check_objects(data: bytes | memoryview, stored_bytes: int) -> None:
-        """Raise `DamagedEntry`, "too-large", for a payload of more objects than may be stored in so many bytes.
+        """Raises `DamagedEntry`, "too-large", for a payload of more objects than may be stored in so many bytes.
 
-        Whoever compresses a payload asks this before storing it so, whoever expands one before decoding it. Any thread may call.
+        To be called before a payload is stored compressed, and before one that was expanded is decoded. Any thread may call.
         """
         limit = max(OBJECTS_FREE, OBJECTS_RATIO * stored_bytes)
         if len(data) <= limit:
@@ -158,7 +158,7 @@ class ValueCodec:
             )
 
     def plain(self, data: bytes | memoryview, make: Callable[..., Any] | None = None) -> Any:
-        """Return the value of a payload with dicts in place of instances: no class is looked up or made.
+        """The value of a payload with dicts in place of instances: no class is looked up or made.
 
         What each kind of class becomes is in `plain`; `make` replaces it. Raises `DamagedEntry`."""
         try:
@@ -239,7 +239,7 @@ class ValueCodec:
         return made, (lambda place: "") if as_map else None if serializer is None else serializer.labels
 
     def _forget(self) -> None:
-        # Replaced rather than cleared: another thread may be in the midst of using them. What makes this happen is
+        # Replaced rather than cleared: another thread may be using them. What makes this happen is
         # reset last, so that one who is interrupted in between does it again.
         current = stamp()
         self._writers = []

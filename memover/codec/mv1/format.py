@@ -134,5 +134,5 @@ class Mark:
 
 
 def extension(code: int, data: bytes) -> ExtType:
-    """Return an extension of one of memover's codes, which `ExtType(...)` itself refuses (it admits 0..127)."""
+    """An extension of one of memover's codes, which `ExtType(...)` itself refuses (it admits 0..127)."""
     return tuple.__new__(ExtType, (code, data))

@@ -29,7 +29,7 @@ _FRAME = extension(f.FRAME, b"")
 
 
 def writer_for(kind: type) -> Callable[[Any, Any], Any] | None:
-    """Return the function that writes instances of exactly this class, if it is a frame or series we keep."""
+    """The function that writes instances of exactly this class, if it is a frame or series we keep."""
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
     if pandas is not None:
         if kind in (pandas.DataFrame, pandas.Series):
@@ -170,7 +170,7 @@ def _is_polars_own(error: BaseException) -> bool:
 
 
 def _check_stream(content: bytes) -> None:
-    """Raise ValueError for a stream whose buffers are compressed, or that has absurdly many rows for its length.
+    """Raises ValueError for a stream whose buffers are compressed, or that has absurdly many rows for its length.
 
     Streams are written without compression. One that has it expands to thousands of times its length, which no library
     lets its caller bound. Of each message only what tells is read (https://arrow.apache.org/docs/format/Columnar.html,

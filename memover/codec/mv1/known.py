@@ -70,7 +70,7 @@ class KnownClasses:
         return self.find(class_name(kind)) is kind
 
     def forget(self) -> None:
-        """Read the annotation again when it is next needed: a name in it may lead to another class by now."""
+        """Has the annotation read again when it is next needed: a name in it may lead to another class by now."""
         self._complete = False
         self._index = {}
 

@@ -35,18 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 __all__ = [
-    "COLLISIONS_LIMIT",
-    "LONG_BYTES",
-    "MAP_LIMIT",
-    "OBJECTS_FREE",
-    "OBJECTS_RATIO",
-    "SMALL_BYTES",
-    "Hashes",
-    "Numbers",
-    "Patterns",
-    "check_keys",
-    "few_objects",
-]
+    "COLLISIONS_LIMIT", "LONG_BYTES", "MAP_LIMIT", "OBJECTS_FREE", "OBJECTS_RATIO", "SMALL_BYTES", "Hashes", "Numbers",
+    "Patterns", "check_keys", "few_objects",
+]  # fmt: skip
 
 SMALL_BYTES = 2048
 MAP_LIMIT = 256
@@ -69,7 +60,7 @@ _RANGE = re.compile(r"(.)-(?=(.))", re.DOTALL)
 
 
 def check_keys(keys: Collection[Any]) -> None:
-    """Raise ValueError for more than `MAP_LIMIT` keys of which too many have one hash."""
+    """Raises ValueError for more than `MAP_LIMIT` keys of which too many have one hash."""
     if len(keys) <= MAP_LIMIT:
         return
     if _SAFE.issuperset(map(type, keys)) and not any(type(key) is int and key.bit_length() > 64 for key in keys):
@@ -137,7 +128,7 @@ class Hashes:
         self._more: dict[int, set[bytes]] = {}
 
     def note(self, value: Any, data: bytes) -> None:
-        """Raise ValueError when too many different ones have the hash of `value`, which was stored as `data`."""
+        """Raises ValueError when too many different ones have the hash of `value`, which was stored as `data`."""
         try:
             number = hash(value)
         except TypeError as error:  # bytearrays, signalling NaNs: no keys
@@ -162,7 +153,7 @@ class Numbers:
         self._long: set[int] = set()
 
     def decimal(self, value: Any) -> None:
-        """Raise ValueError if a long number of this hash was seen."""
+        """Raises ValueError if a long number of this hash was seen."""
         self._pending.append(value)
         if self._long:
             self._hash_pending()
@@ -196,7 +187,7 @@ class Patterns:
         self.ranges = 0
 
     def add(self, source: str | bytes, flags: int = 0) -> None:
-        """Raise ValueError when the patterns seen so far take too long together."""
+        """Raises ValueError when the patterns seen so far take too long together."""
         self.chars += len(source)
         if self.chars > PATTERNS_LIMIT_CHARS:
             raise ValueError(f"patterns of more than {PATTERNS_LIMIT_CHARS:,} characters in all")

@@ -46,7 +46,7 @@ def _is_zoneinfo(kind: type) -> bool:
 
 
 def zone_bytes(zone: dt.tzinfo | None) -> bytes | None:
-    """Return the bytes of a zone, or None for one of a class that is not ours to know."""
+    """The bytes of a zone; None for one of a class that is not ours to know."""
     if zone is None:
         return b"\0"
     if zone is dt.timezone.utc:

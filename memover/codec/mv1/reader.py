@@ -54,7 +54,7 @@ class PayloadReader:
         return self._read_marks(data, known, define, None, _checked_map)
 
     def _if_long(self, error: ValueError) -> None:
-        """Remember that this function's results have maps of more keys than may go unchecked; raise any other error."""
+        """Remembers that this function's results have maps of more keys than may go unchecked; raises any other error."""
         if "max_map_len" not in str(error):
             raise error
         self._long_maps = True

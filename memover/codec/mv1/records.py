@@ -19,7 +19,7 @@ clean miss. What follows the definition (or a reference to it) in its array, by 
 
 `__init__` and `__post_init__` do not run again on the way back: they ran when the value was made, and what they did
 is in the state. (msgspec has no constructor that skips `__post_init__`; there it runs, and then the stored fields
-are set.) Builders that run for each instance are generated once per class, as dataclasses generates `__init__`.
+are set.) Those of dataclasses and attrs classes are generated once per class, as dataclasses generates `__init__`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FLAG_LIMIT_BITS = 64
 
 
 def serializer_for(cls: type, registration: Registration | None) -> Serializer | None:
-    """Return the serializer of a known class, or None when nothing here can keep its instances."""
+    """The serializer of a known class; None when nothing here can keep its instances."""
     if registration is not None and registration.encode is not None:
         return _registered(cls, registration)
     kind = kind_of(cls)

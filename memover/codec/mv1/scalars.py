@@ -46,17 +46,18 @@ def _int_bytes(value: int) -> bytes:
 def encode_int(value: int, writer: Any) -> ExtType:
     data = _int_bytes(value)
     if len(data) > LONG_BYTES:
-        _counted(writer.numbers.long, value)
+        _noted(writer.numbers.long, value)
     return extension(f.INT, data)
 
 
-def _counted(note: Any, value: Any) -> None:
+def _noted(note: Callable[..., None], *facts: Any, hint: str = "store one of the two as text") -> None:
+    """Adds to what reading the payload will cost; refuses what no reader would accept (`limits`)."""
     try:
-        note(value)
+        note(*facts)
     except ValueError as error:
         if raised_by_handler(error):
             raise
-        raise Unencodable(str(error), "store one of the two as text") from None
+        raise Unencodable(str(error), hint) from None
 
 
 def decode_int(data: bytes) -> int:
@@ -81,7 +82,7 @@ def encode_bytearray(value: bytearray, _: Any = None) -> ExtType:
 
 
 def encode_decimal(value: Any, writer: Any) -> ExtType:
-    _counted(writer.numbers.decimal, value)
+    _noted(writer.numbers.decimal, value)
     return extension(f.DECIMAL, str(value).encode("ascii"))
 
 
@@ -99,7 +100,7 @@ def encode_fraction(value: Any, writer: Any) -> ExtType:
     numerator = _int_bytes(value.numerator)
     data = len(numerator).to_bytes(4, "big") + numerator + _int_bytes(value.denominator)
     if len(data) > LONG_BYTES:
-        _counted(writer.numbers.long, value)
+        _noted(writer.numbers.long, value)
     return extension(f.FRACTION, data)
 
 
@@ -156,12 +157,7 @@ def decode_address(data: bytes) -> Any:
 
 def encode_pattern(value: re.Pattern[Any], writer: Any) -> ExtType:
     pattern = value.pattern
-    try:
-        writer.patterns.add(pattern, value.flags)
-    except ValueError as error:
-        if raised_by_handler(error):
-            raise
-        raise Unencodable(str(error), "store their source texts") from None
+    _noted(writer.patterns.add, pattern, value.flags, hint="store their source texts")
     if value.flags & re.DEBUG or len(pattern) > PATTERN_LIMIT_CHARS:
         raise Unencodable(
             f"a pattern compiled with re.DEBUG, or longer than {PATTERN_LIMIT_CHARS:,} characters",
@@ -273,7 +269,7 @@ _NAMED: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 def encoder_for(kind: type) -> Callable[..., Any] | None:
-    """Return the function that writes instances of exactly this class as one extension, if it is one of ours."""
+    """The function that writes instances of exactly this class as one extension; None for a class that is not of these."""
     if kind in _EXACT:
         return _EXACT[kind]
     named = published(kind, _NAMED)

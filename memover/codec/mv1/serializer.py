@@ -73,7 +73,7 @@ def state_of(value: Any, slots: dict[str, Any], has_dict: bool) -> dict[str, Any
 
 
 def set_state(value: Any, state: Any, slots: dict[str, Any], has_dict: bool) -> None:
-    """Set the attributes of a bare instance without asking its class."""
+    """Sets the attributes of a bare instance without asking its class."""
     if type(state) is not dict:
         raise ValueError("no map of attributes where one belongs")
     for name, each in state.items():

@@ -1,6 +1,6 @@
 """The way in: one value becomes one payload, through msgpack's C packer with one hook for what it does not know.
 
-Plain builtins never come here at all: the packer, told to take exact types only, writes them in C and hands over
+Plain builtins never come here at all: the packer takes exact types only, writes them in C and hands over
 everything else (subclasses, tuples, sets, instances), each of which becomes an extension or an array headed by a
 mark. That array is again left to the packer, so nothing is packed twice and nothing recurses in Python.
 
@@ -33,7 +33,7 @@ KEEP_LIMIT_BYTES = 1 << 20
 PARTS_LIMIT = 1_000
 _DEPTH_LIMIT = 2_000
 
-# What holds neither a bytearray nor a memoryview, told by its class alone.
+# Classes whose instances hold neither a bytearray nor a memoryview.
 _HARMLESS = frozenset({type(None), bool, int, float, str, bytes, msgpack.ExtType})
 _REFERENCES = [extension(f.REFERENCE, bytes((index,))) for index in range(256)]
 
@@ -91,7 +91,7 @@ class PayloadWriter:
         return msgpack.Packer(default=default, strict_types=True, unicode_errors=errors)
 
     def define(self, definition: ExtType) -> ExtType:
-        """Return `definition`, at its first use in this payload, and arrange for a reference at the next."""
+        """Returns `definition`, at its first use in this payload, and has a reference stand for it from then on."""
         references = self.references
         index = len(references)
         references[definition.data] = (
@@ -125,7 +125,7 @@ class PayloadWriter:
                 self._reset()
 
     def close(self) -> None:
-        """Free the packer's room. Packer and writer refer to each other: it would stay until the next garbage collection."""
+        """Frees the packer's room. Packer and writer refer to each other: it would stay until the next garbage collection."""
         self._packer = self._wide = None
 
     def _look_at_parts(self) -> None:
@@ -177,7 +177,7 @@ def _exposed(value: Any) -> Any:
 
 
 def open_buffers(data: memoryview) -> tuple[memoryview, list[memoryview]]:
-    """Split a marked payload into its body and its buffers."""
+    """Splits a marked payload into its body and its buffers."""
     count = data[1]
     if not count:
         return data[2:], []
