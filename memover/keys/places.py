@@ -157,7 +157,8 @@ def _same_capture(one: Capture, other: Capture) -> bool:
 
 
 def same_codes(one: tuple[CodeType, ...], other: tuple[CodeType, ...]) -> bool:
-    return one == other if not one else len(one) == len(other) and all(map(same_code, one, other))
+    """Whether these do the same, one by one."""
+    return len(one) == len(other) and all(map(same_code, one, other))
 
 
 # -- functions and stores that are gone ----------------------------------------------------------------------------------
@@ -191,16 +192,9 @@ class Places:
         self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._next_number = count(1)
 
-    def __len__(self) -> int:
-        return len(self._places)
-
     def after_fork(self) -> None:
         """Replaces the latch in a child process: the thread that held it in the parent does not exist here."""
         self.latch = Latch()
-
-    def clear(self) -> None:
-        """Forgets whose the namespaces are, as a process that has just begun."""
-        self._places.clear()
 
     def place(self, at: Any, kind: str, identity: Identity) -> NamespacePlace:
         """What is known of a namespace; begins with this function where nothing is."""

@@ -178,7 +178,7 @@ def as_another_process() -> None:
     """Forget whose namespaces are whose: to functions decorated from now on, those decorated before are another process's."""
     from memover.keys.places import PLACES
 
-    PLACES.clear()
+    PLACES._places.clear()
 
 
 def run_python(

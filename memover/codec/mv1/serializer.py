@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
@@ -19,24 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["Serializer", "attribute_label", "new_definition", "read_definition", "set_state", "state_of"]
 
 
-class Serializer:
+class Serializer(NamedTuple):
     """How one class is written and rebuilt.
 
     `write(value, writer)` returns the array for one instance; `marks` maps each definition's data to the mark
     that rebuilds; `labels` says how a path names the places of that array, from its second on.
     """
 
-    __slots__ = ("labels", "marks", "write")
-
-    def __init__(
-        self,
-        write: Callable[[Any, Any], list[Any]],
-        marks: dict[bytes, Mark],
-        labels: Callable[[int], str] | None = None,
-    ) -> None:
-        self.write = write
-        self.marks = marks
-        self.labels = labels
+    write: Callable[[Any, Any], list[Any]]
+    marks: dict[bytes, Mark]
+    labels: Callable[[int], str] | None = None
 
 
 def new_definition(kind: str, cls: type, names: tuple[str, ...] = ()) -> ExtType:
