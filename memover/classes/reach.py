@@ -21,7 +21,7 @@ _SILENT = frozenset({"builtins", "typing", "pydantic.main", "abc", "enum", "msgs
 class Reach:
     """Collects classes from annotations into `found`; `complete` is False once a name meant nothing where it stands."""
 
-    def __init__(self, function: Any = None) -> None:
+    def __init__(self, function: Any) -> None:
         self.found: dict[type, None] = {}
         self.complete = True
         self._seen: set[int] = set()

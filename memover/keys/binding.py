@@ -194,7 +194,7 @@ class Binding:
         return self._compiler.lookup(make, self._inline_digest, memo_size, late=True)
 
     def hot(
-        self, body: list[str], names: dict[str, Any], *, awaited: bool, size: int = 4096
+        self, body: list[str], names: dict[str, Any], *, awaited: bool
     ) -> tuple[Callable[..., Any], Callable[[], int]] | None:
         """A function with the wrapped function's signature around `body`, which keeps things by arguments: `Compiler.hot`.
 
@@ -203,7 +203,7 @@ class Binding:
             return None
         first = next(iter(self.parameters), "")
         keyed = first == "self" and self.key is None and first in self.counting[:1] and not self._left_out
-        memo = CallMemo(size, self._same_digest if keyed else None)
+        memo = CallMemo(MEMO_LIMIT, self._same_digest if keyed else None)
         if keyed:
             forget_with(memo)
         return self._compiler.hot(body, names, memo, awaited=awaited, keyed=keyed)

@@ -66,7 +66,7 @@ class CallMemo:
 
     Emptied at every `size`-th thing kept, as the memo is. Every step is one operation of a dict."""
 
-    def __init__(self, size: int, same: Callable[[Any, Any, tuple[Any, ...], Any], bool] | None = None) -> None:
+    def __init__(self, size: int, same: Callable[[Any, Any, tuple[Any, ...], Any], bool] | None) -> None:
         self.known: dict[Any, Any] = {}
         self._size = size
         self._ticks = count(1)

@@ -223,15 +223,13 @@ class AnnotationReader:
         self._names[kind, args] = name
         self.seen.setdefault(kind.__name__, kind)
         bindings = self._bindings(kind, args)
-        found = [self._field(part, kind, name, bindings) for part in parts]
+        found = [self._field(part, name, bindings) for part in parts]
         if what not in ORDERED:
             found.sort(key=lambda field: field.name)
         self._definitions[name] = ShapeDefinition(what, name, tuple(found))
         return name
 
-    def _field(
-        self, part: fields.Part, kind: type, name: str, bindings: Mapping[type, Mapping[Any, str]]
-    ) -> ShapeField:
+    def _field(self, part: fields.Part, name: str, bindings: Mapping[type, Mapping[Any, str]]) -> ShapeField:
         if part.literal is not None:
             return ShapeField(part.name, part.literal)
         if part.annotation is fields.UNKNOWN:
