@@ -20,6 +20,7 @@ __all__ = ["Line", "Reports", "Watcher", "combined", "nines", "number_text", "ti
 
 _SCAN_SECONDS = 0.1
 """How long one look goes on with the scan for new processes; the next one goes on where it ended."""
+_GOOD, _FAIR = 0.9, 0.5
 _REST = 10
 """A scan that is through rests for so many times as long as it took, so that whoever watches costs the store little."""
 
@@ -44,6 +45,12 @@ class Line:
         """The share of the calls of the last interval that were answered from an entry; None without calls."""
         calls = self.calls_per_second
         return self.rates.get("hits", 0.0) / calls if calls else None
+
+    @property
+    def grade(self) -> str:
+        """How good the hit ratio is: "good", "fair" or "bad"; "" without calls."""
+        ratio = self.hit_ratio
+        return "" if ratio is None else "good" if ratio >= _GOOD else "fair" if ratio >= _FAIR else "bad"
 
     @property
     def agreement(self) -> float | None:

@@ -34,7 +34,7 @@ _TICK_SECONDS = 1.0
 _HISTORY = 120
 _SPARK_WIDTH = 16
 _BARS = " ▁▂▃▄▅▆▇█"
-_GOOD, _FAIR = 0.9, 0.5
+_GRADES = {"": "dim", "good": "green", "fair": "yellow", "bad": "red"}
 _SORTS: tuple[tuple[str, Callable[[Line], Any]], ...] = (
     ("calls/s", lambda line: -line.calls_per_second),
     ("function", lambda line: (line.namespace, str(line.version))),
@@ -59,12 +59,11 @@ _NOTHING = (
     show_default=True,
     help="Seconds between two looks.",
 )
-def top(url: str | None, prefix: str | None, form: str, lockfile: str | None, once: bool, interval: float) -> None:
+def top(place: Place, form: str, once: bool, interval: float) -> None:
     """Watch the functions of all processes that report: calls, hit ratio, loads and their times, errors, versions in use.
 
     Processes report when MEMOVER_REPORT=5s is set, or Cache(report=...). In a pipe it is as with --once. Quit with q.
     """
-    place = Place.find(url, prefix, lockfile, "top")
     watcher = Watcher(place.survey, place.prefix)
     if form == "json":
         document(watcher.look(whole=True).facts())
@@ -95,9 +94,8 @@ _COLUMNS = (
 
 
 def _cells(line: Line) -> list[str | Text]:
-    ratio = line.hit_ratio
     styles = {
-        "ratio": "dim" if ratio is None else "green" if ratio >= _GOOD else "yellow" if ratio >= _FAIR else "red",
+        "ratio": _GRADES[line.grade],
         "errors": "bold red" if line.errors_per_second else "dim",
         "agreement": "bold red" if line.totals.get("disagreements", 0) else "",
     }
@@ -273,25 +271,12 @@ def _live(place: Place, watcher: Watcher, interval: float) -> None:
 @contextmanager
 def _keys() -> Generator[Callable[[float], str | None], None, None]:
     """Single keys from the terminal, unechoed: a function that waits at most so many seconds for one."""
-    try:
-        import termios
-        import tty
-    except ImportError:  # Windows: Ctrl-C alone
-
-        def wait(seconds: float) -> str | None:
-            time.sleep(seconds)
-            return None
-
-        yield wait
+    if sys.platform == "win32" or not sys.stdin.isatty():
+        yield time.sleep  # Ctrl-C alone
         return
-    if not sys.stdin.isatty():
+    import termios
+    import tty
 
-        def pause(seconds: float) -> str | None:
-            time.sleep(seconds)
-            return None
-
-        yield pause
-        return
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
 

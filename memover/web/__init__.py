@@ -1,5 +1,5 @@
-"""The page of a running cache: `memover serve`, with `memover[web]` (Starlette, uvicorn). Nothing else imports this.
+"""The page of a running cache: `memover serve`, with `memover[web]` (Starlette, Jinja, uvicorn). Nothing else imports this.
 
 `guard` decides who may ask and what a browser may do with the answer; `overview` looks at the store behind the page; `pages` makes
-HTML, in which everything from a store is escaped; `app` joins them; `static` is one stylesheet and one script, as they are.
+HTML of `templates`, in which everything from a store is escaped; `app` joins them; `static` is one stylesheet and one script.
 """

@@ -13,27 +13,27 @@ import secrets
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from starlette.applications import Starlette
 from starlette.responses import (
-    FileResponse,
     HTMLResponse,
     JSONResponse,
     PlainTextResponse,
     RedirectResponse,
     StreamingResponse,
 )
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from memover.cli.running import nearest
 from memover.errors import MemoverError
 from memover.web.guard import Guard
 from memover.web.overview import Overview
-from memover.web.pages import Page, grade, path_of
+from memover.web.pages import Pages, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -42,12 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["application"]
 
-_STATIC = Path(__file__).parent / "static"
-_FILES = {
-    "page.css": "text/css; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-}
 _BODY_LIMIT_BYTES = 8192
 _STREAMS_LIMIT = 50
 
@@ -80,7 +74,7 @@ def application(
             Route("/events", routes.events),
             Route("/history", routes.history),
             Route("/invalidate", routes.invalidate, methods=["POST"]),
-            Route("/static/{name}", routes.static),
+            Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],
         exception_handlers={MemoverError: routes.failed, 404: routes.missing},
     )
@@ -92,49 +86,40 @@ class _Routes:
         self.overview = Overview(place, interval)
         self._place = place
         self._csrf = secrets.token_urlsafe(32) if allow_invalidate else ""
-        self._page = Page(place, self._csrf)
+        self._pages = Pages(place, self._csrf)
         self._streams = 0
 
     # -- pages -----------------------------------------------------------------------------------------------------------
 
     async def functions(self, request: Request) -> Response:
-        return HTMLResponse(self._page.functions(self.overview.reports, self.overview.error))
+        return HTMLResponse(self._pages.functions(self.overview.reports, self.overview.error))
 
     async def contents(self, request: Request) -> Response:
-        return HTMLResponse(self._page.contents(await self.overview.contents()))
+        return HTMLResponse(self._pages.contents(await self.overview.contents()))
 
     async def doctor(self, request: Request) -> Response:
-        return HTMLResponse(self._page.doctor(await self.overview.checks()))
+        return HTMLResponse(self._pages.doctor(await self.overview.checks()))
 
     async def namespace(self, request: Request) -> Response:
         name = request.path_params["name"]
         contents = await self.overview.contents()
         found = contents.namespaces.get(name)
-        reported = {
-            line.namespace for line in (self.overview.reports.lines if self.overview.reports is not None else ())
-        }
+        reported = self.overview.reported
         if found is None and name not in reported and name not in self._place.named_in_lock():
             return self._unknown(name, reported | set(contents.namespaces))
         moved = request.query_params.get("moved", "")
         note = f"Invalidated: {name} has moved to generation {moved[:64]}." if moved else ""
-        return HTMLResponse(self._page.namespace(name, found, self.overview.reports, note))
+        return HTMLResponse(self._pages.namespace(name, found, self.overview.reports, note))
 
     async def entry(self, request: Request) -> Response:
         key = request.query_params.get("key", "")
         if not key.startswith(f"{self._place.prefix}:"):
-            told = "Only keys of this prefix are shown."
-            return HTMLResponse(self._page.failure("Not of this prefix", told), 404)
+            return self._failure(404, "Not of this prefix", "Only keys of this prefix are shown.")
         found = await self.overview.entry(key)
         if found is None:
             told = "It has expired, was evicted or invalidated, or was never stored."
-            return HTMLResponse(self._page.failure("No such entry", told), 404)
-        return HTMLResponse(self._page.entry(found))
-
-    async def static(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in _FILES:
-            return PlainTextResponse("There is no such file.", 404)
-        return FileResponse(_STATIC / name, media_type=_FILES[name])
+            return self._failure(404, "No such entry", told)
+        return HTMLResponse(self._pages.entry(found))
 
     # -- what is new -----------------------------------------------------------------------------------------------------
 
@@ -158,21 +143,20 @@ class _Routes:
 
     def _news(self) -> str:
         found = self.overview.reports
-        lines = () if found is None else found.lines
         news = {
             "error": self.overview.error,
-            "processes": 0 if found is None else len(found.reports),
-            "interval": 0 if found is None else found.interval,
+            "processes": len(found.reports),
+            "interval": found.interval,
             "point": self.overview.history[-1] if self.overview.history else None,
             "functions": [
                 {
                     **line.facts(),
                     "path": path_of(line.namespace),
                     "cells": line.texts(),
-                    "grade": grade(line),
+                    "grade": line.grade,
                     "spark": self.overview.spark(line.namespace, line.version),
                 }
-                for line in lines
+                for line in found.lines
             ],
         }
         return json.dumps(news, separators=(",", ":"))
@@ -182,7 +166,7 @@ class _Routes:
     async def invalidate(self, request: Request) -> Response:
         if not self._csrf:
             told = "This page only reads. Start it with --allow-invalidate to have the button."
-            return HTMLResponse(self._page.failure("Read-only", told), 403)
+            return self._failure(403, "Read-only", told)
         body = b""
         async for chunk in request.stream():
             body += chunk
@@ -191,13 +175,10 @@ class _Routes:
         fields = _form(request.headers.get("content-type", ""), body)
         if not hmac.compare_digest(fields.get("csrf", "").encode(), self._csrf.encode()):
             told = "The form was not this page's, or the page is from before a restart: load it again."
-            return HTMLResponse(self._page.failure("Not accepted", told), 403)
+            return self._failure(403, "Not accepted", told)
         name = fields.get("namespace", "")
         contents = await self.overview.contents()
-        reported = {
-            line.namespace for line in (self.overview.reports.lines if self.overview.reports is not None else ())
-        }
-        known = reported | set(contents.namespaces) | set(self._place.named_in_lock())
+        known = {*self.overview.reported, *contents.namespaces, *self._place.named_in_lock()}
         if name not in known and not await self.overview.has_generation(name):
             return self._unknown(name, known)
         generation = await self.overview.invalidate(name)
@@ -205,21 +186,22 @@ class _Routes:
 
     # -- what went wrong -------------------------------------------------------------------------------------------------
 
+    def _failure(self, status: int, title: str, told: str, hints: Sequence[str] = ()) -> Response:
+        return HTMLResponse(self._pages.failure(title, told, hints), status)
+
     def _unknown(self, name: str, known: set[str]) -> Response:
         told = f"Neither the store, nor a process that reports, nor the lock knows a namespace {name[:200]!r}."
-        return HTMLResponse(self._page.failure("No such namespace", told, nearest(name, known)), 404)
+        return self._failure(404, "No such namespace", told, nearest(name, known))
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        return HTMLResponse(self._page.failure("The store did not do it", str(error)), 502)
+        return self._failure(502, "The store did not do it", str(error))
 
     async def missing(self, request: Request, error: Exception) -> Response:
-        return HTMLResponse(self._page.failure("No such page", "There is nothing here."), 404)
+        return self._failure(404, "No such page", "There is nothing here.")
 
 
 def _form(content_type: str, body: bytes) -> dict[str, str]:
     """The fields of a form as browsers send them without files; none for another kind of body."""
-    from urllib.parse import parse_qsl
-
     if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         return {}
     try:

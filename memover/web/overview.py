@@ -1,7 +1,7 @@
 """What stands behind the page: reports looked at every second, counts and checks made when somebody asks, and kept a while.
 
-A survey is for one thread at a time, so each kind of look has a survey and a thread of its own; a page never waits on the
-event loop. Counting goes through the store in steps, at most `_LOOKS_LIMIT` keys of it; beyond that, counts are estimates.
+A survey is for one thread at a time, so each kind of look has a survey and a thread of its own (`_Looker`), and the event loop never
+waits for a store. Counting goes through the store in steps, at most `_LOOKS_LIMIT` keys of it; beyond that, counts are estimates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from memover.cli.census import Row, complete, entries, order, tally
 from memover.cli.health import Check, examine
@@ -81,30 +81,26 @@ class Overview:
     def __init__(self, place: Place, interval: float = 1.0) -> None:
         self.place = place
         self.interval = interval
-        self.reports: Reports | None = None
+        self.reports = Reports((), ())
         self.error = ""
-        self.began = time.time()
         self.history: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
         self._by_function: dict[tuple[str, Version], deque[tuple[float, float, float | None]]] = {}
-        self._places: dict[str, Place] = {}
-        self._threads: dict[str, ThreadPoolExecutor] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._kept: dict[str, tuple[float, Any]] = {}
+        self._reports = _Looker("reports", place)
+        self._watcher = Watcher(self._reports.place.survey, place.prefix)
+        self._entry = _Looker("entry", place)
+        self._invalidate = _Looker("invalidate", place)
+        self._contents = _Kept("contents", place, _count)
+        self._checks = _Kept("doctor", place, examine)
         self._changed = asyncio.Event()
 
     # -- what processes report -----------------------------------------------------------------------------------------
 
     async def go_on(self) -> None:
         """Look at the reports every interval, until cancelled."""
-        watcher: Watcher | None = None
         while True:
             began = time.monotonic()
             try:
-                if watcher is None:
-                    watcher = Watcher(self._place("reports").survey, self.place.prefix)
-                    self.reports = await self._in_thread("reports", partial(watcher.look, whole=True))
-                else:
-                    self.reports = await self._in_thread("reports", watcher.look)
+                self.reports = await self._reports.look(lambda _: self._watcher.look(whole=not self.history))
                 self.error = ""
                 self._remember(self.reports)
             except StoreError as error:
@@ -112,6 +108,11 @@ class Overview:
             self._changed.set()
             self._changed = asyncio.Event()
             await asyncio.sleep(max(0.05, self.interval - (time.monotonic() - began)))
+
+    @property
+    def reported(self) -> set[str]:
+        """The namespaces that processes report."""
+        return {line.namespace for line in self.reports.lines}
 
     async def change(self) -> None:
         """Return after the next look."""
@@ -161,24 +162,20 @@ class Overview:
 
     async def contents(self) -> Contents:
         """The prefix counted, at most some seconds ago. Raises `StoreError`."""
-        return await self._fresh("contents", _count)
+        return await self._contents.fresh()
 
     async def checks(self) -> list[Check]:
         """The doctor's checks, made at most some seconds ago."""
-        return await self._fresh("doctor", examine)
+        return await self._checks.fresh()
 
     async def entry(self, key: str) -> Look | None:
         """One entry, as it is now. Raises `StoreError`."""
-        async with self._lock("entry"):
-            return await self._in_thread("entry", lambda: look(self._place("entry"), key))
+        return await self._entry.look(partial(look, key=key))
 
     async def invalidate(self, namespace: str) -> str:
         """Move a namespace to a new generation; returns it. Raises `InvalidationFailed`."""
-        async with self._lock("invalidate"):
-            generation = await self._in_thread(
-                "invalidate", lambda: invalidate_namespace(self._place("invalidate"), namespace)
-            )
-        self._kept.pop("contents", None)
+        generation = await self._invalidate.look(partial(invalidate_namespace, namespace=namespace))
+        self._contents.forget()
         return generation
 
     async def has_generation(self, namespace: str) -> bool:
@@ -187,40 +184,49 @@ class Overview:
             name = generation_key(self.place.prefix, check_namespace(namespace)).encode()
         except ConfigurationError:
             return False
-        async with self._lock("entry"):
-            tokens = await self._in_thread("entry", lambda: self._place("entry").survey.tokens([name]))
-        return tokens[0] is not None
+        (token,) = await self._entry.look(lambda place: place.survey.tokens([name]))
+        return token is not None
 
     def close(self) -> None:
         """Let go of threads and connections."""
-        for thread in self._threads.values():
-            thread.shutdown(wait=False, cancel_futures=True)
-        for place in self._places.values():
-            place.survey.close()
+        for each in (self._reports, self._entry, self._invalidate, self._contents, self._checks):
+            each.close()
 
-    async def _fresh(self, kind: str, make: Callable[[Place], T]) -> T:
-        async with self._lock(kind):  # who comes meanwhile waits for the same answer
-            at, kept = self._kept.get(kind, (0.0, None))
-            if kept is None or time.monotonic() - at > _KEPT_SECONDS:
-                kept = await self._in_thread(kind, lambda: make(self._place(kind)))
-                self._kept[kind] = (time.monotonic(), kept)
-        made: T = kept
-        return made
 
-    def _lock(self, kind: str) -> asyncio.Lock:
-        return self._locks.setdefault(kind, asyncio.Lock())
+class _Looker:
+    """A thread with a survey of its own, in which one look is made after the other."""
 
-    def _place(self, kind: str) -> Place:
-        place = self._places.get(kind)
-        if place is None:
-            place = self._places[kind] = self.place._replace(survey=open_survey(self.place.url))
-        return place
+    def __init__(self, kind: str, place: Place) -> None:
+        self.place = place._replace(survey=open_survey(place.url))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"memover-serve-{kind}")
 
-    async def _in_thread(self, kind: str, work: Callable[[], T]) -> T:
-        thread = self._threads.get(kind)
-        if thread is None:
-            thread = self._threads[kind] = ThreadPoolExecutor(1, thread_name_prefix=f"memover-serve-{kind}")
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    async def look(self, work: Callable[[Place], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self.place)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.place.survey.close()
+
+
+class _Kept(_Looker, Generic[T]):
+    """A look whose answer is kept for `_KEPT_SECONDS`; who asks meanwhile waits for the same answer."""
+
+    def __init__(self, kind: str, place: Place, make: Callable[[Place], T]) -> None:
+        super().__init__(kind, place)
+        self._make = make
+        self._lock = asyncio.Lock()
+        self._answers: list[T] = []
+        self._until = 0.0
+
+    async def fresh(self) -> T:
+        async with self._lock:
+            if not self._answers or time.monotonic() > self._until:
+                self._answers = [await self.look(self._make)]
+                self._until = time.monotonic() + _KEPT_SECONDS
+            return self._answers[0]
+
+    def forget(self) -> None:
+        self._until = 0.0
 
 
 def _thinned(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -242,7 +248,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 def _count(place: Place) -> Contents:
     total, looked_at = place.survey.total(), 0
-    sampled = getattr(place.survey, "hashed", False)
+    sampled = place.survey.hashed
     now = time.time()
     rows: dict[tuple[str, Version], Row] = {}
     namespaces: dict[str, Namespace] = {}
@@ -275,10 +281,7 @@ def _count(place: Place) -> Contents:
     estimated = sampled and _LOOKS_LIMIT <= looked_at < total
     if estimated:
         for row in rows.values():
-            row.entries = round(row.entries * total / looked_at)
-            row.bytes = round(row.bytes * total / looked_at)
-            row.no_ttl = round(row.no_ttl * total / looked_at)
-            row.estimated = True
+            row.scale(total / looked_at)
     complete(place, rows)
     for row in sorted(rows.values(), key=order):
         namespaces[row.namespace].rows.append(row)
