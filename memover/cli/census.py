@@ -8,13 +8,15 @@ left out.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memover.codec.envelope import KIND_AT, KIND_KEY_VALUE, MAGIC
+from memover.codec.envelope import KIND_AT, KIND_KEY_VALUE, MAGIC, read_header
 from memover.engine.tokens import parse
+from memover.errors import DamagedEntry
 from memover.keys.keyvalue import NAMESPACE as KEY_VALUES
 from memover.keys.names import generation_key
+from memover.stores.survey import HEAD_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +33,10 @@ __all__ = [
     "count",
     "entries",
     "estimate",
+    "lock_states",
+    "marks_of",
     "namespaces",
+    "number_of",
     "order",
     "prefixes",
     "tally",
@@ -61,30 +66,33 @@ class Row:
     version: Version
     entries: int = 0
     bytes: int = 0
-    no_ttl: int = 0
     generation: str | None = None
     moved_at: float | None = None
+    no_ttl: int = 0
     locked: str = "unknown"
     estimated: bool = False
 
     def facts(self) -> dict[str, Any]:
         """As `memover ls --format json` has it."""
-        return {
-            "namespace": self.namespace,
-            "version": self.version,
-            "entries": self.entries,
-            "bytes": self.bytes,
-            "generation": self.generation,
-            "moved_at": self.moved_at,
-            "no_ttl": self.no_ttl,
-            "locked": self.locked,
-            **({"estimated": True} if self.estimated else {}),
-        }
+        facts = asdict(self)
+        if not self.estimated:
+            del facts["estimated"]
+        return facts
+
+    def scale(self, factor: float) -> None:
+        """Make the counts of a sample those of the whole."""
+        self.entries, self.bytes = round(self.entries * factor), round(self.bytes * factor)
+        self.no_ttl, self.estimated = round(self.no_ttl * factor), factor > 1
+
+
+def number_of(version: Version) -> int:
+    """The number that the source says."""
+    return int(str(version).partition("~")[0])
 
 
 def order(row: Row) -> tuple[str, int, str]:
     """Rows by namespace, then by number of the version."""
-    return row.namespace, int(str(row.version).partition("~")[0]), str(row.version)
+    return row.namespace, number_of(row.version), str(row.version)
 
 
 class Reader:
@@ -142,6 +150,23 @@ def entries(
         yield [each for each in found if each is not None]
 
 
+def marks_of(survey: Survey, entry: Entry) -> set[bytes]:
+    """The names of the tokens in an entry's header, of which `HEAD_LIMIT_BYTES` were read; none for one that is damaged.
+
+    A header that is longer is read again. Raises `StoreError`."""
+    head = entry.facts.head
+    for _ in range(2):
+        try:
+            header = read_header(head, entry.facts.key, whole=False)
+        except DamagedEntry as error:
+            if error.reason != "truncated" or len(head) < HEAD_LIMIT_BYTES:
+                return set()
+            head = survey.value(entry.facts.key) or b""
+        else:
+            return {name for name, _ in header.marks}
+    return set()
+
+
 def tally(rows: dict[tuple[str, Version], Row], entry: Entry) -> None:
     """Count an entry into its row."""
     place = entry.namespace, entry.version
@@ -169,7 +194,7 @@ def estimate(
     place: Place, sample: int, *, on_step: Callable[[int], None] = lambda looked_at: None
 ) -> dict[tuple[str, Version], Row]:
     """As `count`, from about `sample` keys of all; exact where the store has no fair sample to give (`Survey.hashed`)."""
-    if not getattr(place.survey, "hashed", False):
+    if not place.survey.hashed:
         return count(place, on_step=on_step)
     reader, survey = Reader(place.prefix), place.survey
     total, looked_at = survey.total(), 0
@@ -184,10 +209,8 @@ def estimate(
                 tally(rows, entry)
         if looked_at >= sample:
             break
-    scale = total / looked_at if looked_at else 1.0
     for row in rows.values():
-        row.entries, row.bytes = round(row.entries * scale), round(row.bytes * scale)
-        row.no_ttl, row.estimated = round(row.no_ttl * scale), scale > 1
+        row.scale(total / looked_at)
     complete(place, rows)
     return rows
 
@@ -196,18 +219,26 @@ def complete(place: Place, rows: dict[tuple[str, Version], Row]) -> None:
     """Add what generations and the lock say to rows that were counted. One round trip a server; raises `StoreError`."""
     names = sorted({row.namespace for row in rows.values()})
     tokens = place.survey.tokens([generation_key(place.prefix, name).encode() for name in names])
-    current, removed = place.named_in_lock(), place.removed_in_lock()
+    locked = lock_states(place)
     for row in rows.values():
         token = tokens[names.index(row.namespace)]
         generation = parse(token)
         if token is not None and generation is not None:
             row.generation, row.moved_at = str(generation), generation.number / 1e6
-        number = int(str(row.version).partition("~")[0])
-        if row.namespace in current:
-            wanted = current[row.namespace]
-            row.locked = "current" if number == wanted else "old" if number < wanted else "unknown"
-        elif number <= removed.get(row.namespace, 0):
-            row.locked = "old"
+        row.locked = locked(row.namespace, row.version)
+
+
+def lock_states(place: Place) -> Callable[[str, Version], str]:
+    """What the lock says of a version of a namespace: "current", "old" (lower, or of a function that is gone) or "unknown"."""
+    current, removed = place.named_in_lock(), place.removed_in_lock()
+
+    def state(namespace: str, version: Version) -> str:
+        number, wanted = number_of(version), current.get(namespace)
+        if wanted is None:
+            return "old" if number <= removed.get(namespace, 0) else "unknown"
+        return "current" if number == wanted else "old" if number < wanted else "unknown"
+
+    return state
 
 
 def namespaces(place: Place) -> set[str]:

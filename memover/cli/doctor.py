@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from memover.cli.health import Check, examine
-from memover.cli.running import Column, Place, count_of, document, on_store, table, visible
+from memover.cli.health import MARKS, Check, examine
+from memover.cli.running import Column, Place, count_of, document, on_store, step_option, table, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,18 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-_MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 
 
 @click.command("doctor")
 @on_store
-@click.option("--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys a SCAN looks at.")
-def doctor(url: str | None, prefix: str | None, form: str, lockfile: str | None, step: int) -> None:
+@step_option
+def doctor(place: Place, form: str, step: int) -> None:
     """Check a running cache: the store, this machine's clock, what is stored, and the processes that report.
 
     Nothing is changed. Exit status 1 when a check fails; 0 with warnings alone.
     """
-    place = Place.find(url, prefix, lockfile, "doctor")
     checks = examine(place, step=step)
     if form == "json":
         document({"checks": [each._asdict() for each in checks]})
@@ -48,7 +46,7 @@ def _show(checks: Sequence[Check]) -> None:
             found = Text(visible(each.value))
             if each.advice:
                 found.append(f"\n{each.advice}", style="dim" if each.status == "ok" else style)
-            grid.add_row(Text(_MARKS[each.status], style=style), Text(visible(each.name), style="bold"), found)
+            grid.add_row(Text(MARKS[each.status], style=style), Text(visible(each.name), style="bold"), found)
         console.print(grid)
     else:
         columns = (Column("check"), Column("status"), Column("found"), Column("what to do"))

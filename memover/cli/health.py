@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from memover.stores.survey import Server
 
-__all__ = ["Check", "examine"]
+__all__ = ["MARKS", "Check", "examine"]
+
+MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
+"""A sign for each status of a check."""
 
 _READS = 200
 _SLOW_P50_SECONDS = 0.005
@@ -159,10 +162,8 @@ def _memory(servers: Sequence[Server]) -> Iterator[Check]:
 def _clock(place: Place) -> Check:
     """Read once more, by itself: what counts is where our clock was when the server's was read."""
     before = time.time()
-    servers = place.survey.servers()
+    clocks = [each.clock for each in place.survey.servers() if each.clock is not None]
     after = time.time()
-    # Half of what all took bounds each: the reading itself says how far off it may be.
-    clocks = [each for each in servers if each.clock is not None]
     if not clocks:
         return Check(
             "clock",
@@ -170,32 +171,21 @@ def _clock(place: Place) -> Check:
             "the server does not tell its time",
             "Check by hand that all machines follow one clock (NTP).",
         )
-    worst = 0.0
-    for each in clocks:
-        assert each.clock is not None
-        # Somewhere between before and after: off only by what lies outside of that.
-        off = before - each.clock if each.clock < before else each.clock - after if each.clock > after else 0.0
-        worst = max(worst, off)
+    # Each was read at some moment between the two: it is off only by what lies outside of them.
+    worst = max(0.0, before - min(clocks), max(clocks) - after)
     value = (
         f"this machine's is within {max(worst, 0.001) * 1e3:,.0f} ms of the store's"
         if worst < _CLOCK_WARN_SECONDS
         else f"this machine's is {worst:,.1f} s off the store's"
     )
-    if worst >= _CLOCK_FAIL_SECONDS:
-        return Check(
-            "clock",
-            "fail",
-            value,
-            "Freshness follows each process's clock, so results expire early or late by as much. Run NTP on both.",
-        )
-    if worst >= _CLOCK_WARN_SECONDS:
-        return Check(
-            "clock",
-            "warn",
-            value,
-            "Freshness follows each process's clock, so results expire early or late by as much. Run NTP on both.",
-        )
-    return Check("clock", "ok", value)
+    if worst < _CLOCK_WARN_SECONDS:
+        return Check("clock", "ok", value)
+    return Check(
+        "clock",
+        "fail" if worst >= _CLOCK_FAIL_SECONDS else "warn",
+        value,
+        "Freshness follows each process's clock, so results expire early or late by as much. Run NTP on both.",
+    )
 
 
 def _replicas(servers: Sequence[Server]) -> Check:

@@ -12,25 +12,22 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from memover.cache import Cache
 from memover.cli.look import Look, look
 from memover.cli.project import CannotRun
-from memover.cli.running import Place, ago, document, nearest, on_store, size_of, visible
+from memover.cli.running import Place, ago, did_you_mean, document, not_there, on_store, size_of, visible
 from memover.errors import MemoverError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["inspect", "key_by_lock"]
+    from memover.schema.lock import Lock
+
+__all__ = ["inspect"]
 
 _PARAMETER = re.compile(r"\*{0,2}[^\W\d]\w*\Z")
-_COLOURS = {
-    "fresh": "green",
-    "stale": "yellow",
-    "expired": "red",
-    "invalidated": "red",
-    "other-shape": "red",
-    "damaged": "red",
-}
+_COLOURS = {"fresh": "green", "stale": "yellow"}
+"""By verdict; the others are red."""
 
 
 @click.command("inspect", context_settings={"ignore_unknown_options": True})
@@ -40,21 +37,12 @@ _COLOURS = {
 @click.option(
     "--import", "imported", metavar="MODULE:FUNCTION", help="Take the key from this function: it is imported."
 )
-def inspect(
-    name: str,
-    args: Sequence[str],
-    url: str | None,
-    prefix: str | None,
-    form: str,
-    lockfile: str | None,
-    imported: str | None,
-) -> None:
+def inspect(place: Place, name: str, args: Sequence[str], form: str, imported: str | None) -> None:
     """Show one entry: its header, its tokens, whether a call would be answered from it, and its value.
 
     By its KEY as stored, or by NAMESPACE and the call's arguments as Python literals (`7`, `"eu"`, `region="eu"`; a bare
     word is text). Arguments need memover.lock, or --import.
     """
-    place = Place.find(url, prefix, lockfile, "inspect")
     if ":" in name and imported is None:
         if args:
             raise CannotRun(
@@ -69,20 +57,8 @@ def inspect(
     if found is None:
         told = f"there is no entry under {visible(key)}: it was never stored, has expired, was evicted or invalidated."
         if form == "json":
-            document(
-                {
-                    "key": key,
-                    "namespace": None,
-                    "version": None,
-                    "verdict": None,
-                    "why": told,
-                    "header": None,
-                    "tokens": [],
-                    "value": None,
-                }
-            )
-        click.echo(f"memover: {told}", err=True)
-        sys.exit(1)
+            document({**dict.fromkeys(Look._fields), "key": key, "why": told, "tokens": []})
+        not_there(told)
     if form == "json":
         document(found.facts())
     else:
@@ -132,26 +108,21 @@ def _key_by_import(place: Place, imported: str, args: Sequence[str]) -> str:
 
 
 def _key_of_call(place: Place, namespace: str, args: Sequence[str]) -> str:
+    if place.lock is None:
+        raise CannotRun(
+            f"There is no {place.project.lockfile} here that says which parameters {namespace!r} has: give the key as stored, "
+            f"write the lock with `memover lock`, or name the function: --import module:function."
+        )
     known = place.named_in_lock()
     if namespace not in known:
-        if place.lock is None:
-            raise CannotRun(
-                f"There is no {place.project.lockfile} here that says which parameters {namespace!r} has: give the key as stored, "
-                f"write the lock with `memover lock`, or name the function: --import module:function."
-            )
-        near = nearest(namespace, known)
-        hint = f"did you mean {', '.join(near)}?" if near else f"it knows {', '.join(sorted(known)[:10]) or 'none'}."
-        click.echo(f"memover: {place.project.lockfile} knows no namespace {visible(namespace)!r}: {hint}", err=True)
-        sys.exit(1)
-    return key_by_lock(place, namespace, args)
+        hint = did_you_mean(namespace, known) or f"it knows {', '.join(sorted(known)[:10]) or 'none'}."
+        not_there(f"{place.project.lockfile} knows no namespace {visible(namespace)!r}: {hint}")
+    return _key_by_lock(place, place.lock, namespace, args)
 
 
-def key_by_lock(place: Place, namespace: str, args: Sequence[str]) -> str:
+def _key_by_lock(place: Place, lock: Lock, namespace: str, args: Sequence[str]) -> str:
     """The key of a call, from what the lock says of its function. Raises `CannotRun` for what the lock cannot say."""
-    from memover.cache import Cache
-
-    assert place.lock is not None
-    blocks = [block for name, block in place.lock.functions.items() if name.partition(" ")[0] == namespace]
+    blocks = [block for name, block in lock.functions.items() if name.partition(" ")[0] == namespace]
     if len(blocks) > 1:
         raise CannotRun(f"Several functions have the namespace {namespace!r}: name one with --import module:function.")
     (block,) = blocks
@@ -196,7 +167,7 @@ def _show(found: Look) -> None:
     line("key", visible(found.key), "bold")
     if found.namespace is not None:
         line("namespace", f"{visible(found.namespace)}, version {found.version}")
-    line("verdict", found.verdict, f"bold {_COLOURS[found.verdict]}")
+    line("verdict", found.verdict, f"bold {_COLOURS.get(found.verdict, 'red')}")
     line("why", visible(found.why))
     header = found.header
     if header is not None:
@@ -206,10 +177,8 @@ def _show(found: Look) -> None:
         if header["usable_until"] != header["fresh_until"]:
             line("usable until", "for ever" if header["usable_until"] is None else ago(header["usable_until"]))
         line("expires", "never" if header["expires_in"] is None else f"in {header['expires_in']:.0f} s")
-        kind = f"{header['kind']}, codec {visible(header['codec'])}, compression {header['compression']}"
-        line("kind", kind)
-        size = f"{size_of(header['size'])} ({size_of(header['stored_bytes'])} in the store)"
-        line("size", size)
+        line("kind", f"{header['kind']}, codec {visible(header['codec'])}, compression {header['compression']}")
+        line("size", f"{size_of(header['size'])} ({size_of(header['stored_bytes'])} in the store)")
         line("shape", header["fingerprint"] or "not recorded")
     for at, token in enumerate(found.tokens):
         mark, style = ("=", "green") if token.holds else ("≠", "red")

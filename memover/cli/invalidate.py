@@ -4,29 +4,45 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from memover.cli.census import KEY_VALUES, entries, namespaces
+from memover.cache import Cache
+from memover.cli.census import KEY_VALUES, entries, marks_of, namespaces
 from memover.cli.look import parts_of
 from memover.cli.project import CannotRun
-from memover.cli.running import Bar, Place, count_of, document, nearest, on_store, progress, visible
-from memover.codec.envelope import HEAD_BYTES, read_header
-from memover.errors import DamagedEntry
+from memover.cli.running import (
+    Place,
+    count_of,
+    did_you_mean,
+    document,
+    not_there,
+    on_store,
+    progress,
+    step_option,
+    visible,
+)
+from memover.codec.envelope import HEAD_BYTES, KIND_AT, KIND_KEY_VALUE, MAGIC
 from memover.keys.keyvalue import Name
-from memover.keys.names import check_namespace, coarse_key, entry_key, lease_key, stripe_key, tag_key
+from memover.keys.names import (
+    check_namespace,
+    coarse_key,
+    entry_key,
+    generation_key,
+    lease_key,
+    stripe_key,
+    tag_key,
+)
 from memover.stores.survey import HEAD_LIMIT_BYTES
 
 if TYPE_CHECKING:
-    from collections import Counter
+    from memover.cli.census import Version
 
-    from memover.cli.census import Entry, Version
-    from memover.stores.survey import Survey
-
-__all__ = ["invalidate", "invalidate_namespace", "known_namespaces"]
+__all__ = ["invalidate", "invalidate_namespace"]
 
 
 @click.command("invalidate")
@@ -36,13 +52,11 @@ __all__ = ["invalidate", "invalidate_namespace", "known_namespaces"]
 @click.option("--key", help="One entry, by its key as stored.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Say what it covers, and do nothing.")
-@click.option("--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys a SCAN looks at.")
+@step_option
 def invalidate(
+    place: Place,
     namespace: str | None,
-    url: str | None,
-    prefix: str | None,
     form: str,
-    lockfile: str | None,
     tag: str | None,
     key: str | None,
     yes: bool,
@@ -56,7 +70,6 @@ def invalidate(
     """
     if sum(each is not None for each in (namespace, tag, key)) != 1:
         raise CannotRun("Say one thing to invalidate: a NAMESPACE, --tag TAG or --key KEY.")
-    place = Place.find(url, prefix, lockfile, "invalidate")
     facts: dict[str, Any] = {"namespace": namespace, "tag": tag, "key": key}
     if namespace is not None:
         what, covered = f"the namespace {visible(namespace)}", _of_namespace(place, namespace, step)
@@ -86,26 +99,27 @@ def invalidate(
 
 
 def _do(place: Place, namespace: str | None, tag: str | None, key: str | None) -> str | None:
-    if key is not None:
-        drop_entry(place, key)
-        return None
     if namespace is not None:
         return invalidate_namespace(place, namespace)
-    from memover.cache import Cache
-
-    with Cache(place.url, prefix=place.prefix, socket_timeout=10, socket_connect_timeout=10) as cache:
-        cache.invalidate_tags(tag or "")
+    if tag is not None:
+        with _cache(place) as cache:
+            cache.invalidate_tags(tag)
+    if key is not None:
+        drop_entry(place, key)
     return None
+
+
+def _cache(place: Place) -> Cache:
+    return Cache(place.url, prefix=place.prefix, socket_timeout=10, socket_connect_timeout=10)
 
 
 def invalidate_namespace(place: Place, namespace: str) -> str:
     """Move a namespace to a new generation, `~kv` as `clear()` does; returns it. Raises `InvalidationFailed`."""
-    from memover.cache import Cache
-
-    with Cache(place.url, prefix=place.prefix, socket_timeout=10, socket_connect_timeout=10) as cache:
+    with _cache(place) as cache:
         if namespace == KEY_VALUES:
             cache.clear()
-            return (place.survey.tokens([f"{place.prefix}:gen:{KEY_VALUES}".encode()])[0] or b"").decode()
+            (generation,) = place.survey.tokens([generation_key(place.prefix, KEY_VALUES).encode()])
+            return (generation or b"").decode()
         store: Any = cache._state.store
         if store.spread:
             store.sweeps = True  # nothing here says whether the application's generations stand in shards
@@ -119,8 +133,8 @@ def drop_entry(place: Place, key: str) -> None:
     prefix, version, rest = parts
     (facts,) = place.survey.facts([key.encode()], HEAD_BYTES)
     namespace, _, text = rest.partition(":")
-    coarse = coarse_key(prefix).encode()
-    if facts is not None and _is_key_value(facts.head):
+    head = b"" if facts is None else facts.head
+    if len(head) > KIND_AT and head[KIND_AT] == KIND_KEY_VALUE:
         name = Name(key, ())
         place.survey.drop(name.entry, name.lease, (), secrets.token_hex(8))
         return
@@ -135,27 +149,14 @@ def drop_entry(place: Place, key: str) -> None:
     for each in sorted(older):
         old = entry_key(prefix, each, namespace, text)
         place.survey.drop(old.encode(), lease_key(old).encode(), (), secrets.token_hex(8))
-    along = (stripe_key(prefix, namespace, text).encode(), coarse)
+    along = (stripe_key(prefix, namespace, text).encode(), coarse_key(prefix).encode())
     place.survey.drop(key.encode(), lease_key(key).encode(), along, secrets.token_hex(8))
-
-
-def _is_key_value(head: bytes) -> bool:
-    from memover.codec.envelope import KIND_AT, KIND_KEY_VALUE
-
-    return len(head) > KIND_AT and head[KIND_AT] == KIND_KEY_VALUE
 
 
 # -- what is covered -------------------------------------------------------------------------------------------------------
 
 
-def known_namespaces(place: Place) -> set[str]:
-    """The namespaces that the store or the lock knows. A scan of all keys."""
-    return namespaces(place) | set(place.named_in_lock()) | set(place.removed_in_lock())
-
-
 def _of_namespace(place: Place, namespace: str, step: int) -> Counter[Version]:
-    from collections import Counter
-
     if namespace != KEY_VALUES:
         check_namespace(namespace)
     covered: Counter[Version] = Counter()
@@ -168,28 +169,24 @@ def _of_namespace(place: Place, namespace: str, step: int) -> Counter[Version]:
                 else:
                     others.add(each.namespace)
     if not covered:
-        known = known_namespaces(place)
+        known = {*namespaces(place), *place.named_in_lock(), *place.removed_in_lock()}
         if namespace not in known:
-            near = nearest(namespace, known | others)
-            hint = f"did you mean {', '.join(near)}?" if near else "`memover ls` lists those there are."
-            click.echo(
-                f"memover: neither the store nor the lock knows a namespace {visible(namespace)!r} under the prefix "
-                f"{place.prefix!r}: {hint}",
-                err=True,
+            hint = did_you_mean(namespace, known | others) or "`memover ls` lists those there are."
+            not_there(
+                f"neither the store nor the lock knows a namespace {visible(namespace)!r} under the prefix "
+                f"{place.prefix!r}: {hint}"
             )
-            sys.exit(1)
     return covered
 
 
 def _of_tag(place: Place, tag: str, step: int) -> Counter[Version]:
-    from collections import Counter
-
     name = tag_key(place.prefix, tag).encode()
     covered: Counter[Version] = Counter()
     with progress("counting", place.survey.total()) as bar:
-        for marks, found in _with_marks(place.survey, place.prefix, step, bar):
-            if name in marks:
-                covered[found.version] += 1
+        for found in entries(place.survey, place.prefix, step=step, head=HEAD_LIMIT_BYTES, on_step=bar.advance):
+            for each in found:
+                if name in marks_of(place.survey, each):
+                    covered[each.version] += 1
     if not covered and place.survey.tokens([name]) == [None]:
         start = tag_key(place.prefix, "x")[:-1]
         there = [
@@ -197,18 +194,13 @@ def _of_tag(place: Place, tag: str, step: int) -> Counter[Version]:
             for page in place.survey.keys(f"{start}*".encode(), step)
             for key in page.keys
         ]
-        near = nearest(tag, there)
-        hint = f": did you mean {', '.join(near)}?" if near else "."
-        click.echo(
-            f"memover: no entry under the prefix {place.prefix!r} carries the tag {visible(tag)!r}{hint}", err=True
-        )
-        sys.exit(1)
+        hint = did_you_mean(tag, there)
+        told = f"no entry under the prefix {place.prefix!r} carries the tag {visible(tag)!r}"
+        not_there(f"{told}: {hint}" if hint else f"{told}.")
     return covered
 
 
 def _of_key(place: Place, key: str) -> Counter[Version]:
-    from collections import Counter
-
     parts = parts_of(key)
     if parts is None:
         raise CannotRun(
@@ -216,32 +208,7 @@ def _of_key(place: Place, key: str) -> Counter[Version]:
         )
     (facts,) = place.survey.facts([key.encode()], HEAD_BYTES)
     if facts is None:
-        click.echo(f"memover: there is no entry under {visible(key)}.", err=True)
-        sys.exit(1)
-    from memover.codec.envelope import MAGIC
-
+        not_there(f"there is no entry under {visible(key)}.")
     if not facts.head.startswith(MAGIC):
         raise CannotRun(f"What is stored under {visible(key)} is not memover's; nothing was done.")
     return Counter({parts[1]: 1})
-
-
-def _with_marks(survey: Survey, prefix: str, step: int, bar: Bar) -> Any:
-    """Each entry with the names of the tokens in its header; a header that is longer than what was read is read again."""
-    for found in entries(survey, prefix, step=step, head=HEAD_LIMIT_BYTES, on_step=bar.advance):
-        for each in found:
-            yield marks_of(survey, each), each
-
-
-def marks_of(survey: Survey, entry: Entry) -> set[bytes]:
-    """The names of the tokens in an entry's header; none for one that is damaged."""
-    head = entry.facts.head
-    for _ in range(2):
-        try:
-            header = read_header(head, entry.facts.key, whole=False)
-        except DamagedEntry as error:
-            if error.reason != "truncated" or len(head) < HEAD_LIMIT_BYTES:
-                return set()
-            head = survey.value(entry.facts.key) or b""
-        else:
-            return {name for name, _ in header.marks}
-    return set()

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 from rich.console import Console
 from rich.text import Text
 
 from memover.cli.census import Row, count, estimate, order, prefixes
-from memover.cli.running import Column, Place, ago, count_of, document, on_store, progress, size_of, table, visible
+from memover.cli.running import (
+    Column,
+    Place,
+    ago,
+    count_of,
+    did_you_mean,
+    document,
+    not_there,
+    on_store,
+    progress,
+    size_of,
+    step_option,
+    table,
+    visible,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,22 +38,13 @@ _LOCKED = {"current": "green", "old": "yellow", "unknown": "dim"}
 @click.argument("pattern", required=False)
 @on_store
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Estimate from about N keys of the store.")
-@click.option("--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys a SCAN looks at.")
-def ls(
-    pattern: str | None,
-    url: str | None,
-    prefix: str | None,
-    form: str,
-    lockfile: str | None,
-    sample: int | None,
-    step: int,
-) -> None:
+@step_option
+def ls(place: Place, pattern: str | None, form: str, sample: int | None, step: int) -> None:
     """List the namespaces of a running cache with their versions, entries and sizes.
 
     PATTERN is a namespace, or a shell pattern: 'shop/*'. Entries of the key-value API are the namespace ~kv. Exit status 1 when
     there are none, as grep's.
     """
-    place = Place.find(url, prefix, lockfile, "ls")
     total = place.survey.total() if sample is None else min(sample, place.survey.total())
     with progress("counting" if sample is None else "sampling", total) as bar:
         if sample is None:
@@ -57,7 +61,6 @@ def ls(
         _show(rows, estimated)
     if not rows:
         _nothing(place, pattern, [row.namespace for row in counted.values()])
-        sys.exit(1)
 
 
 def _show(rows: Sequence[Row], estimated: bool) -> None:
@@ -95,16 +98,11 @@ def _show(rows: Sequence[Row], estimated: bool) -> None:
     )
 
 
-def _nothing(place: Place, pattern: str | None, there: Sequence[str]) -> None:
+def _nothing(place: Place, pattern: str | None, there: Sequence[str]) -> NoReturn:
     if pattern is not None and there:
-        from memover.cli.running import nearest
-
-        near = nearest(pattern, there)
+        hint = did_you_mean(pattern, there)
         told = f"no namespace of prefix {place.prefix!r} fits {visible(pattern)!r}"
-        told += f": did you mean {', '.join(near)}?" if near else "."
-    else:
-        told = f"there are no entries under the prefix {place.prefix!r} in {place.survey.address}."
-        others = [visible(each) for each in prefixes(place.survey) if each != place.prefix]
-        if others:
-            told += f" Prefixes that have some: {', '.join(others[:10])}."
-    click.echo(f"memover: {told}", err=True)
+        not_there(f"{told}: {hint}" if hint else f"{told}.")
+    told = f"there are no entries under the prefix {place.prefix!r} in {place.survey.address}."
+    others = [visible(each) for each in prefixes(place.survey) if each != place.prefix]
+    not_there(f"{told} Prefixes that have some: {', '.join(others[:10])}." if others else told)

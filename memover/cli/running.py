@@ -7,10 +7,12 @@ it is shown, and is never read as markup.
 from __future__ import annotations
 
 import json
+import sys
 import time
 import unicodedata
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 from rich.console import Console
@@ -33,16 +35,17 @@ __all__ = [
     "Place",
     "ago",
     "count_of",
+    "did_you_mean",
     "document",
     "nearest",
+    "not_there",
     "on_store",
     "progress",
     "size_of",
+    "step_option",
     "table",
     "visible",
 ]
-
-F = TypeVar("F", bound="Callable[..., Any]")
 
 _NEAREST_LIMIT = 3
 
@@ -84,8 +87,15 @@ class Place(NamedTuple):
         return {name.partition(" ")[0]: version for name, version in self.lock.removed.items()}
 
 
-def on_store(command: F) -> F:
-    """The options that every command on a running cache takes."""
+def on_store(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every command on a running cache has; the command gets their `place`, and `form`."""
+
+    @wraps(command)
+    def placed(*, url: str | None, prefix: str | None, lockfile: str | None, **options: Any) -> None:
+        name = click.get_current_context().command.name or ""
+        command(Place.find(url, prefix, lockfile, name), **options)
+
+    placing: Any = placed
     for option in reversed(
         (
             click.option("--url", envvar="MEMOVER_URL", help="The store, as in Cache(url). Default: MEMOVER_URL."),
@@ -105,13 +115,24 @@ def on_store(command: F) -> F:
             click.option("--lockfile", help="The lock, if not memover.lock."),
         )
     ):
-        command = option(command)
-    return command
+        placing = option(placing)
+    return placing  # type: ignore[no-any-return]
+
+
+step_option = click.option(
+    "--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys a SCAN looks at."
+)
 
 
 def document(facts: Any) -> None:
     """Print one JSON document to stdout, in ASCII: nothing in it can reach a terminal as a control character."""
     click.echo(json.dumps(facts, indent=2, default=str))
+
+
+def not_there(message: str) -> NoReturn:
+    """End the command with exit status 1: what was named does not exist."""
+    click.echo(f"memover: {message}", err=True)
+    sys.exit(1)
 
 
 # -- showing ---------------------------------------------------------------------------------------------------------------
@@ -225,3 +246,9 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     import difflib
 
     return difflib.get_close_matches(name, sorted(set(known)), n=_NEAREST_LIMIT, cutoff=0.6)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names the nearest known names; "" where none is near."""
+    near = nearest(name, known)
+    return f"did you mean {', '.join(near)}?" if near else ""

@@ -25,10 +25,8 @@ _TOKEN_LEAST = 16
 @click.option("--token", envvar="MEMOVER_TOKEN", help="Who asks must know it. Default: MEMOVER_TOKEN, else none.")
 @click.option("--allow-invalidate", is_flag=True, help="Have the button that invalidates a namespace.")
 def serve(
-    url: str | None,
-    prefix: str | None,
+    place: Place,
     form: str,
-    lockfile: str | None,
     host: str,
     port: int,
     token: str | None,
@@ -55,7 +53,6 @@ def serve(
         raise CannotRun(
             f"--host {host} is open to other machines, so the page needs a token: --token {secrets.token_urlsafe(24)}, or MEMOVER_TOKEN."
         )
-    place = Place.find(url, prefix, lockfile, "serve")
     app = application(place, host=host, token=token or "", allow_invalidate=allow_invalidate)
     config = uvicorn.Config(
         app,

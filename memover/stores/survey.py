@@ -15,7 +15,7 @@ Every method raises `StoreError` when the store does not answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -79,8 +79,7 @@ class Server:
     """One server (a primary; the file, for SQLite) as it describes itself. None where it does not say.
 
     `memory_limit` 0 is no limit, in bytes. `policy` is Redis's `maxmemory-policy`, or what bounds the file.
-    `clock` is its wall clock, in seconds since the epoch, and `clock_error` how far off that reading may be (half its
-    round trip). `replicas` counts those that are connected.
+    `clock` is its wall clock, in seconds since the epoch. `replicas` counts those that are connected.
     """
 
     address: str
@@ -93,8 +92,7 @@ class Server:
     evicted: int | None = None
     replicas: int | None = None
     clock: float | None = None
-    clock_error: float = 0.0
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 class Survey(Protocol):
@@ -161,11 +159,6 @@ class Survey(Protocol):
         """
         ...
 
-    @classmethod
-    def over(cls, store: Any) -> Survey:
-        """A survey that uses the connections and the time limits of a store there is, as `Cache` holds it."""
-        ...
-
     def close(self) -> None:
         """Let go of connections; the survey may be used again afterwards."""
         ...
@@ -175,7 +168,7 @@ _SURVEYS = {
     "redis": "memover.stores.redis.scan:RedisSurvey",
     "sqlite": "memover.stores.sqlite.survey:SqliteSurvey",
 }
-"""A class that is called with the URL and the seconds an answer may take, by family of schemes."""
+"""By family of schemes, a class that is called with a store; its `at` takes a URL and the seconds an answer may take."""
 
 ANSWER_SECONDS = 10.0
 
@@ -201,15 +194,15 @@ def open_survey(url: str, *, answer_seconds: float = ANSWER_SECONDS) -> Survey:
             f"No store for the scheme {scheme or url[:20]!r}: use redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// "
             f"(or the valkey spellings), or sqlite:///path."
         )
-    survey: Survey = _class_of(kind)(url, answer_seconds)
+    survey: Survey = _class_of(kind).at(url, answer_seconds)
     return survey
 
 
 def survey_of(store: Any) -> Survey:
-    """The survey of a shared store there is, on its own connections. Raises `ConfigurationError` for one without."""
+    """The survey of a shared store there is, on its connections and with its time limits. Raises `ConfigurationError` for one without."""
     for family, kind in _SURVEYS.items():
         if type(store).__module__.startswith(f"memover.stores.{family}."):
-            survey: Survey = _class_of(kind).over(store)
+            survey: Survey = _class_of(kind)(store)
             return survey
     raise ConfigurationError(f"{store.address} is a store that nothing outside this process can look into.")
 

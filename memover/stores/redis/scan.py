@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError, ResponseError
+from redis.exceptions import AskError, ResponseError
 
 from memover.clocks import monotonic
 from memover.stores.redis.failures import translated
@@ -50,7 +50,15 @@ class RedisSurvey:
 
     hashed = True
 
-    def __init__(self, url: str, answer_seconds: float) -> None:
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+        self.address = store.address
+        self._owners: list[Node | None] = []
+        self._no_touch = True
+
+    @classmethod
+    def at(cls, url: str, answer_seconds: float) -> RedisSurvey:
+        """A survey with connections of its own."""
         limits = Limits(
             socket_timeout=answer_seconds,
             socket_connect_timeout=answer_seconds,
@@ -58,20 +66,7 @@ class RedisSurvey:
             breaker_first_seconds=0.25,
             breaker_last_seconds=2.0,
         )
-        self._over(RedisStore(parse_url(url), limits))
-
-    @classmethod
-    def over(cls, store: RedisStore) -> RedisSurvey:
-        """A survey that uses the connections and the time limits of a store there is."""
-        survey = cls.__new__(cls)
-        survey._over(store)
-        return survey
-
-    def _over(self, store: RedisStore) -> None:
-        self._store = store
-        self.address = store.address
-        self._owners: list[Node | None] = []
-        self._no_touch = True
+        return cls(RedisStore(parse_url(url), limits))
 
     def close(self) -> None:
         self._store.close()
@@ -131,9 +126,7 @@ class RedisSurvey:
                 name, colon, value = line.partition(":")
                 if colon:
                     info[name] = value
-        began = monotonic()
         (time,) = self._store.visit(node, [(b"TIME",)])
-        took = monotonic() - began
         clock = None if isinstance(time, Exception) else int(time[0]) + int(time[1]) / 1e6
         product = info.get("server_name", "redis")
         version = info.get("valkey_version" if product == "valkey" else "redis_version", "")
@@ -148,30 +141,26 @@ class RedisSurvey:
             evicted=_int(info.get("evicted_keys")),
             replicas=_int(info.get("connected_slaves")),
             clock=clock,
-            clock_error=took / 2,
             notes=tuple(notes),
         )
 
     def rights(self, prefix: str) -> list[Right]:
-        found = []
         name = f"{prefix}:report:doctor".encode()
-        answers = self._sent([(name, (b"MGET", name)), (name, (b"EVAL", _ALLOWED, b"1", name))])
-        reads, scripted = answers
-        found.append(Right("read keys", not isinstance(reads, Exception), str(reads) if _failed(reads) else ""))
+        reads, scripted = self._sent([(name, (b"MGET", name)), (name, (b"EVAL", _ALLOWED, b"1", name))])
         refused = [each.decode() for each in scripted] if isinstance(scripted, list) else []
-        found.append(
-            Right("run scripts", not isinstance(scripted, Exception), str(scripted) if _failed(scripted) else "")
-        )
-        found.append(Right("write keys", not refused, f"refused: {', '.join(refused)}" if refused else ""))
+        found = [
+            _right("read keys", reads),
+            _right("run scripts", scripted),
+            Right("write keys", not refused, f"refused: {', '.join(refused)}" if refused else ""),
+        ]
         for node in self._store.nodes()[:1]:
             for word, command in (
                 ("scan", (b"SCAN", b"0", b"MATCH", name, b"COUNT", b"1")),
                 ("measure keys", (b"MEMORY", b"USAGE", name)),
             ):
                 answer = self._store.visit(node, [command])[0]
-                moved = isinstance(answer, (MovedError, AskError))
-                bad = isinstance(answer, Exception) and not moved
-                found.append(Right(word, not bad, str(answer) if bad else ""))
+                # MovedError is an AskError too: the server would have done it, for keys of its own.
+                found.append(Right(word, True) if isinstance(answer, AskError) else _right(word, answer))
         return found
 
     def latency(self, count: int) -> list[float]:
@@ -266,8 +255,10 @@ def _facts(key: bytes, ttl: Any, size: Any, head: Any) -> Facts | None:
     return None if size is None else Facts(key, taken, expires, text)
 
 
-def _failed(answer: Any) -> bool:
-    return isinstance(answer, Exception)
+def _right(name: str, answer: Any) -> Right:
+    """Whether the server did it; if not, what it said."""
+    refused = isinstance(answer, Exception)
+    return Right(name, not refused, str(answer) if refused else "")
 
 
 def _int(text: str | None) -> int | None:

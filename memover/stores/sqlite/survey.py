@@ -37,19 +37,17 @@ _LEASE = re.compile(rb"\{.*\}:lease(?::.*)?\Z", re.DOTALL)
 class SqliteSurvey:
     """A survey of the file that a URL names; see `memover.stores.survey.Survey`."""
 
-    def __init__(self, url: str, answer_seconds: float) -> None:
-        self._of(SqliteStore(parse_url(url), Limits(lock_timeout=answer_seconds)))
+    hashed = False
 
-    @classmethod
-    def over(cls, store: Any) -> SqliteSurvey:
-        survey = cls.__new__(cls)
-        survey._of(store)
-        return survey
-
-    def _of(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self._file = store._file
         self.address = store.address
+
+    @classmethod
+    def at(cls, url: str, answer_seconds: float) -> SqliteSurvey:
+        """A survey with a connection of its own."""
+        return cls(SqliteStore(parse_url(url), Limits(lock_timeout=answer_seconds)))
 
     def close(self) -> None:
         self._store.close()
