@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -81,18 +82,13 @@ def lock_command(
         acceptance, targets = Acceptance(accept, tuple(targets), reason), ()
     written = lock(project, (*targets, *also), acceptance)
     console = Console()
-    for word, names, style in (
-        ("new", written.new, "green"),
-        ("changed", written.changed, "yellow"),
-        ("removed", written.removed, "red"),
-    ):
-        for name in names:
-            console.print(f"{word:>8}  [{style}]{name}[/]", highlight=False)
+    styles = {"new": "green", "changed": "yellow", "removed": "red"}
+    for word, name in written.changes():
+        console.print(f"{word:>8}  [{styles[word]}]{name}[/]", highlight=False)
     if written.refused:
-        others = written.new or written.changed or written.removed
         head = (
             f"{project.lockfile}: written, except for these until they are put right"
-            if others
+            if any(written.changes())
             else "Not written, until it is put right"
         )
         console.print(f"{head}:", style="bold", highlight=False)
@@ -142,19 +138,11 @@ def check_command(
         for line in mend(project, targets, against):
             click.echo(line, err=form != "terminal")
     findings = check(project, targets, against)
-    if form == "terminal":
-        if output is None:
-            on_terminal(findings, Console())
+    with nullcontext(sys.stdout) if output is None else open(output, "w", encoding="utf-8") as file:
+        if form == "terminal":
+            on_terminal(findings, Console(file=file))
         else:
-            with open(output, "w", encoding="utf-8") as file:
-                on_terminal(findings, Console(file=file))
-    else:
-        report = FORMATS[form](findings)
-        if output is None:
-            click.echo(report)
-        else:
-            with open(output, "w", encoding="utf-8") as file:
-                file.write(report + "\n")
+            click.echo(FORMATS[form](findings), file=file)
     sys.exit(1 if failed(findings) else 0)
 
 

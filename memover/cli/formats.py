@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from memover.schema.findings import Finding
 
-__all__ = ["FORMATS", "as_text", "on_terminal", "summary"]
+__all__ = ["FORMATS", "as_text", "on_terminal"]
 
 
 def summary(findings: Sequence[Finding]) -> str:

@@ -13,18 +13,18 @@ from memover.schema.findings import ACCEPTABLE, Finding, Found, by_class
 from memover.schema.lock import Accepted, Block, Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["Acceptance", "Written", "lock", "relock", "write"]
+__all__ = ["Acceptance", "Written", "lock", "relock"]
 
 
 @dataclass(frozen=True)
 class Acceptance:
     """A finding that is let through on purpose, for the functions that it names."""
 
-    code: str
-    names: tuple[str, ...]
-    reason: str
+    code: str = ""
+    names: tuple[str, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ class Written:
     refused: tuple[Finding, ...]
     functions: int
 
+    def changes(self) -> Iterator[tuple[str, str]]:
+        """Each block that is not as it was: "new", "changed" or "removed", and its name."""
+        for word, names in (("new", self.new), ("changed", self.changed), ("removed", self.removed)):
+            for name in names:
+                yield word, name
+
 
 def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | None = None) -> Written:
     """Bring the lock up to date. What would hide a change from its reviewers is left as it was, and answered."""
@@ -44,29 +50,32 @@ def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | Non
     old = project.lock() or Lock()
     whole = not targets
     current = names_of(seen.functions)
-    _check(accept, current)
+    if accept is None:
+        accept = Acceptance()
+    else:
+        _check(accept, current)
+    names = {(each.path, each.line, each.namespace): name for name, each in current.items()}
     findings = [
-        each
-        for each in project.reported(findings_of(project, seen, old, whole=whole), seen.functions)
-        if each.code in (*ACCEPTABLE[:3], "MV003", "MV008") and each.level == "error"
+        (names.get((each.path, each.line, each.namespace), ""), each)
+        for each in findings_of(project, seen, old, whole=whole)
     ]
-    at = {(each.path, each.line, each.namespace): name for name, each in current.items()}
-    refused, held, accepted = [], set(), {}
-    for finding in findings:
-        name = at.get((finding.path, finding.line, finding.namespace), "")
-        if accept is not None and accept.code == finding.code and name in accept.names:
-            accepted[name] = finding
-        else:
+    # What the settings leave out may be accepted too.
+    accepted = {
+        name: finding for name, finding in reversed(findings) if finding.code == accept.code and name in accept.names
+    }
+    for name in accept.names:
+        if name not in accepted:
+            raise CannotRun(f"There is no {accept.code} in {name!r} to accept.")
+    refused, held = [], set()
+    for finding in project.reported((each for _, each in findings), seen.functions):
+        name = names.get((finding.path, finding.line, finding.namespace), "")
+        if (
+            finding.level == "error"
+            and finding.code in (*ACCEPTABLE[:3], "MV003", "MV008")
+            and (finding.code != accept.code or name not in accepted)
+        ):
             refused.append(finding)
             held.add(name)
-    for wanted in () if accept is None else accept.names:
-        if accept is None or wanted in accepted:
-            continue
-        known = [each for each in findings_of(project, seen, old, whole=whole) if each.code == accept.code]
-        body = next((each for each in known if at.get((each.path, each.line, each.namespace)) == wanted), None)
-        if body is None:
-            raise CannotRun(f"There is no {accept.code} in {wanted!r} to accept.")
-        accepted[wanted] = body
     functions = {} if whole else dict(old.functions)
     for name, each in current.items():
         was = old.functions.get(name)
@@ -74,8 +83,11 @@ def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | Non
             if was is not None:
                 functions[name] = was
             continue
-        finding_ = accepted.get(name)
-        functions[name] = _block(each, was, None if finding_ is None else _exception(accept, each, finding_))
+        functions[name] = _block(each, was)
+        if name in accepted:
+            change = "; ".join(accepted[name].details) or accepted[name].message
+            exception = Accepted(accept.code, each.block.version, change, accept.reason)
+            functions[name] = replace(functions[name], accepted=(*functions[name].accepted, exception))
     for name, block in old.functions.items():
         module = block.function.partition(":")[0]
         if name not in current and any(module == one or module.startswith(f"{one}.") for one in seen.failed):
@@ -83,7 +95,7 @@ def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | Non
     gone = [name for name in old.functions if name not in functions]
     removed = {**old.removed, **{name: old.functions[name].version for name in gone}}
     made = Lock(functions, {name: version for name, version in removed.items() if name not in functions})
-    write(project, made)
+    _write(project, made)
     return Written(
         tuple(sorted(functions.keys() - old.functions.keys())),
         tuple(sorted(name for name in functions if name in old.functions and functions[name] != old.functions[name])),
@@ -97,12 +109,12 @@ def relock(project: Project, names: Sequence[str], current: dict[str, Found]) ->
     """Bring the blocks of a few functions up to date and leave all others as they are; nothing without a lock."""
     old = project.lock()
     if old is not None:
-        fresh = {name: _block(current[name], old.functions.get(name), None) for name in names}
+        fresh = {name: _block(current[name], old.functions.get(name)) for name in names}
         left = {name: version for name, version in old.removed.items() if name not in fresh}
-        write(project, Lock({**old.functions, **fresh}, left))
+        _write(project, Lock({**old.functions, **fresh}, left))
 
 
-def write(project: Project, made: Lock) -> None:
+def _write(project: Project, made: Lock) -> None:
     """Replace the lock on disk in one step; a lock that says the same is not touched."""
     path, text = project.lock_path, str(made)
     if path.exists() and path.read_text(encoding="utf-8") == text:
@@ -112,19 +124,13 @@ def write(project: Project, made: Lock) -> None:
     beside.replace(path)
 
 
-def _block(each: Found, was: Block | None, new: Accepted | None) -> Block:
+def _block(each: Found, was: Block | None) -> Block:
+    """The block of a function as it is now, with the exceptions that were made for its version."""
     kept = () if was is None else tuple(one for one in was.accepted if one.version == each.block.version)
-    return replace(each.block, accepted=kept if new is None else (*kept, new))
+    return replace(each.block, accepted=kept)
 
 
-def _exception(accept: Acceptance | None, each: Found, finding: Finding) -> Accepted:
-    assert accept is not None, "it was accepted"
-    return Accepted(accept.code, each.block.version, "; ".join(finding.details) or finding.message, accept.reason)
-
-
-def _check(accept: Acceptance | None, current: dict[str, Found]) -> None:
-    if accept is None:
-        return
+def _check(accept: Acceptance, current: dict[str, Found]) -> None:
     if accept.code not in ACCEPTABLE:
         raise CannotRun(f"{accept.code} cannot be accepted, it has to be mended; these can: {', '.join(ACCEPTABLE)}.")
     for name in accept.names:

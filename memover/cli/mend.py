@@ -23,12 +23,9 @@ def mend(project: Project, targets: Sequence[str] = (), against: str | None = No
     findings = [each for each in check(project, targets, against) if each.level == "error"]
     names = to_bump(findings)
     if names:
-        # What cannot be edited is left for `check` to tell of.
         done, _ = bump_each(project, names, targets=targets)
         yield from map(str, done)
     if project.lock() is None:
         return
-    written = lock(project, targets)
-    for word, changed in (("new", written.new), ("changed", written.changed), ("removed", written.removed)):
-        for name in changed:
-            yield f"{project.lockfile}: {word} {name}"
+    for word, name in lock(project, targets).changes():
+        yield f"{project.lockfile}: {word} {name}"

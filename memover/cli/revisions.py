@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import subprocess
 import tarfile
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from memover.cli.functions import find_functions
 from memover.cli.project import CannotRun
+from memover.cli.source import Source, keyword
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from memover.cli.functions import FoundFunctions
     from memover.cli.project import Project
@@ -74,7 +74,7 @@ class Repository:
                 source = self._git("show", f"{each}:{place}")
             except CannotRun:  # the commit that removed it
                 continue
-            for version in _versions(source, namespace):
+            for version in _versions(source, place, namespace):
                 found.setdefault(version, each)
         return found
 
@@ -89,31 +89,14 @@ class Repository:
         return ended.stdout
 
 
-def _versions(source: bytes, namespace: str) -> Iterator[int]:
-    """The versions written beside a namespace in a source text, as far as they are written out."""
+def _versions(raw: bytes, path: str, namespace: str) -> Iterator[int]:
+    """The versions written beside a namespace in a file, as far as they are written out."""
     try:
-        tree = ast.parse(source)
+        source = Source(raw, Path(path), path)
     except (SyntaxError, ValueError):
         return
-    numbers = {
-        target.id: node.value.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
-            continue
-        given = {each.arg: each.value for each in node.keywords}
-        if "namespace" not in given or _value(given["namespace"], numbers) != namespace:
-            continue
-        version = _value(given["version"], numbers) if "version" in given else 1
+    for call in source.calls(namespace):
+        written = keyword(call, "version")
+        version = 1 if written is None else source.value(written)
         if type(version) is int:
             yield version
-
-
-def _value(node: ast.expr, names: Mapping[str, object]) -> object:
-    if isinstance(node, ast.Constant):
-        return node.value
-    return names.get(node.id) if isinstance(node, ast.Name) else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from memover.cli.project import Project
 
-__all__ = ["Edit", "Source", "Sources"]
+__all__ = ["Edit", "Source", "Sources", "keyword"]
 
 
 class Edit(NamedTuple):
@@ -37,12 +37,11 @@ class Edit(NamedTuple):
 
 
 class Source:
-    """One file: its tree, its lines and its constants."""
+    """One file: its tree, its lines and its constants. Raises `SyntaxError` or `ValueError` for what is not Python."""
 
-    def __init__(self, path: Path, shown: str) -> None:
+    def __init__(self, raw: bytes, path: Path, shown: str) -> None:
         self.path = path
         self.shown = shown
-        raw = path.read_bytes()
         self.encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
         text = raw.decode(self.encoding)
         self.mark = "\ufeff" if text.startswith("\ufeff") else ""
@@ -83,7 +82,26 @@ class Source:
                         found[each.asname or each.name] = (each.name, "")
         return found
 
-    def value(self, node: ast.expr) -> object:
+    def target(self, node: ast.expr) -> tuple[str, str]:
+        """What an imported name, or an attribute of one, stands for: a module and the name in it; ("", "") for another."""
+        if isinstance(node, ast.Name):
+            return self.imports.get(node.id, ("", ""))
+        if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
+            return "", ""
+        module, inner = self.imports.get(node.value.id, ("", ""))
+        if inner:  # the name is a module of a package
+            module = f"{module}{inner}" if module.endswith(".") else f"{module}.{inner}"
+        return module, node.attr
+
+    def calls(self, namespace: str) -> list[ast.Call]:
+        """The calls in this file that say `namespace=` and this name."""
+        return [
+            node
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Call) and self.value(keyword(node, "namespace")) == namespace
+        ]
+
+    def value(self, node: ast.expr | None) -> object:
         """A literal, or the constant of this file that a name stands for; None for anything else."""
         if isinstance(node, ast.Name):
             values = self.constants.get(node.id, [])
@@ -135,7 +153,7 @@ class Sources:
         found = self._files.get(path)
         if found is None:
             try:
-                found = self._files[path] = Source(path, self.project.shown(str(path)))
+                found = self._files[path] = Source(path.read_bytes(), path, self.project.shown(str(path)))
             except (OSError, SyntaxError, ValueError) as error:
                 raise CannotRun(f"{self.project.shown(str(path))} cannot be read: {error}.") from None
         return found
@@ -170,3 +188,8 @@ class Sources:
                         hit = word.search(text)
                         if hit is not None:
                             yield f"{self.project.shown(str(file))}:{text.count(chr(10), 0, hit.start()) + 1}"
+
+
+def keyword(call: ast.Call, name: str) -> ast.expr | None:
+    """The argument that a call gives by this name; None where it gives none."""
+    return next((each.value for each in call.keywords if each.arg == name), None)

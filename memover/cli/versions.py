@@ -17,6 +17,7 @@ import ast
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from memover.cli.project import CannotRun
+from memover.cli.source import keyword
 
 if TYPE_CHECKING:
     from memover.cli.source import Edit, Source, Sources
@@ -47,11 +48,7 @@ class _Search:
     def edit(self) -> Edit:
         source = self.source
         decorators = self._decorators()
-        calls = [
-            node
-            for node in ast.walk(source.tree)
-            if isinstance(node, ast.Call) and source.value(_keyword(node, "namespace")) == self.namespace
-        ]
+        calls = source.calls(self.namespace)
         if len(calls) == 1:
             return self._of_call(calls[0])
         if calls:
@@ -61,7 +58,7 @@ class _Search:
                 self._refuse(None, f"{self.namespace!r} is named in several calls ({places})")
             return self._of_call(mine[0])
         # Not by its text: by the place of its decorator.
-        computed = [each for each in decorators if isinstance(each, ast.Call) and _has(each, "namespace")]
+        computed = [each for each in decorators if isinstance(each, ast.Call) and keyword(each, "namespace")]
         direct = [each for each in computed if self._maker(each)[1] is None]
         if len(direct) == 1:
             return self._of_call(direct[0])
@@ -86,12 +83,14 @@ class _Search:
     # -- the call that has namespace= --------------------------------------------------------------------------------------
 
     def _of_call(self, call: ast.Call) -> Edit:
-        written = _keyword(call, "version")
-        if isinstance(written, ast.Constant) and written.value is None:
-            if any(each.arg is None for each in call.keywords):
-                self._refuse(call, "the options come from a mapping (**)")
-            return self.source.inserted(_keyword(call, "namespace"), "version", self.new)
-        return self._number(written)
+        written = keyword(call, "version")
+        if written is not None:
+            return self._number(written)
+        if any(each.arg is None for each in call.keywords):
+            self._refuse(call, "the options come from a mapping (**)")
+        namespace = keyword(call, "namespace")
+        assert namespace is not None, "it was chosen for having one"
+        return self.source.inserted(namespace, "version", self.new)
 
     def _number(self, written: ast.expr) -> Edit:
         source = self.source
@@ -108,13 +107,7 @@ class _Search:
         text = ast.unparse(written)
         if isinstance(written, ast.Name) and written.id in self.source.constants:
             return self.source, self._single(self.source, written.id, written, text)
-        if isinstance(written, ast.Name):
-            module, name = self.source.imports.get(written.id, ("", ""))
-        elif isinstance(written.value, ast.Name):
-            (module, inner), name = self.source.imports.get(written.value.id, ("", "")), written.attr
-            module = f"{module}{'' if module.endswith('.') else '.'}{inner}" if inner else module
-        else:
-            module, name = "", ""
+        module, name = self.source.target(written)
         home = self.sources.module(module, self.source) if module and name else None
         if home is None or name not in home.constants:
             self._refuse(written, f"version={text} comes from elsewhere")
@@ -146,49 +139,41 @@ class _Search:
 
     def _maker(self, call: ast.Call) -> tuple[Source, ast.FunctionDef | None]:
         """The function that a decorator calls, with its file, if it is the project's and names a namespace."""
-        source: Source | None = self.source
-        name = ""
-        if isinstance(call.func, ast.Name):
-            name = call.func.id
-            if name in self.source.imports:
-                module, name = self.source.imports[name]
-                source = self.sources.module(module, self.source)
-        elif isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
-            module, inner = self.source.imports.get(call.func.value.id, ("", ""))
-            module = f"{module}{'' if module.endswith('.') else '.'}{inner}" if inner else module
-            source, name = self.sources.module(module, self.source) if module else None, call.func.attr
-        if source is None:
-            return self.source, None
+        if isinstance(call.func, ast.Name) and call.func.id not in self.source.imports:
+            source, name = self.source, call.func.id
+        else:
+            module, name = self.source.target(call.func)
+            home = self.sources.module(module, self.source) if module else None
+            if home is None:
+                return self.source, None
+            source = home
         defined = [each for each in ast.walk(source.tree) if isinstance(each, ast.FunctionDef) and each.name == name]
-        if len(defined) == 1 and any(
-            isinstance(each, ast.Call) and _has(each, "namespace") for each in ast.walk(defined[0])
-        ):
+        if len(defined) == 1 and _naming(defined[0]):
             return source, defined[0]
         return source, None
 
     def _of_maker(self, outer: ast.Call) -> Edit:
         source, maker = self._maker(outer)
         assert maker is not None, "it was chosen for having one"
-        calls = [each for each in ast.walk(maker) if isinstance(each, ast.Call) and _has(each, "namespace")]
+        calls = _naming(maker)
         if len(calls) != 1:
             self._refuse(maker, f"{maker.name} names several namespaces", source)
         (inner,) = calls
         arguments = maker.args
-        written = _keyword(inner, "version")
-        missing = isinstance(written, ast.Constant) and written.value is None
+        written = keyword(inner, "version")
         passed_on = arguments.kwarg is not None and any(
             each.arg is None and isinstance(each.value, ast.Name) and each.value.id == arguments.kwarg.arg
             for each in inner.keywords
         )
         names = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
-        if missing and passed_on:
+        if written is None and passed_on:
             parameter = "version"
         elif isinstance(written, ast.Name) and written.id in (*names, *(each.arg for each in arguments.kwonlyargs)):
             parameter = written.id
         else:
             self._refuse(inner, f"{maker.name}() gives one version to all that it decorates", source)
-        given = _keyword(outer, parameter)
-        if not (isinstance(given, ast.Constant) and given.value is None):
+        given = keyword(outer, parameter)
+        if given is not None:
             return self._number(given)
         at = names.index(parameter) if parameter in names else len(outer.args)
         if at < len(outer.args) and not any(isinstance(each, ast.Starred) for each in outer.args):
@@ -203,12 +188,9 @@ class _Search:
         return self.source.inserted(last, parameter, self.new)
 
 
-def _keyword(call: ast.Call, name: str) -> ast.expr:
-    return next((each.value for each in call.keywords if each.arg == name), ast.Constant(None))
-
-
-def _has(call: ast.Call, name: str) -> bool:
-    return any(each.arg == name for each in call.keywords)
+def _naming(node: ast.AST) -> list[ast.Call]:
+    """The calls in it that say `namespace=`."""
+    return [each for each in ast.walk(node) if isinstance(each, ast.Call) and keyword(each, "namespace") is not None]
 
 
 def _end(node: Any) -> tuple[int, int]:
