@@ -13,7 +13,6 @@ that (`override_settings(CACHES=...)`) count again.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -23,10 +22,9 @@ from django.core.cache.backends.locmem import LocMemCache
 
 from memover import default
 from memover.django.backend import MemoverCache
-from memover.django.caches import DjangoCache, codec_for, on_change, overridden_within
+from memover.django.caches import overridden_within, stand_in
 from memover.errors import ConfigurationError
 from memover.keys.ownership import owners
-from memover.latch import Latch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,19 +32,6 @@ if TYPE_CHECKING:
     from memover.cache import Cache
 
 __all__ = ["aclear_all", "cache_of", "clear_all", "codec_of", "functions_of"]
-
-_stand_ins: dict[str, DjangoCache] = {}
-_latch = Latch()
-on_change(_stand_ins)
-
-
-def _after_fork_in_child() -> None:
-    global _latch  # noqa: PLW0603  # whoever held it in the parent is not here
-    _latch = Latch()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def cache_of(alias: str) -> Cache:
@@ -66,7 +51,7 @@ def own_cache_of(alias: str) -> Cache:
     if isinstance(backend, MemoverCache):
         return backend.cache
     if isinstance(backend, (LocMemCache, DummyCache)):
-        return _stand_in(alias, backend)
+        return stand_in(alias, backend, enabled=not isinstance(backend, DummyCache))
     raise ConfigurationError(
         f"cache={alias!r} is a {type(backend).__name__}: set its BACKEND to 'memover.django.MemoverCache', or name another alias."
     )
@@ -78,22 +63,6 @@ def codec_of(alias: str) -> Any:
         return own_cache_of(alias).codec
     except ConfigurationError:
         return None
-
-
-def _stand_in(alias: str, backend: Any) -> DjangoCache:
-    with _latch:
-        cache = _stand_ins.get(alias)
-        if cache is None:
-            off = isinstance(backend, DummyCache)
-            cache = _stand_ins[alias] = DjangoCache(
-                "memory://",
-                prefix=backend.key_prefix,
-                ttl=backend.default_timeout,
-                max_entries=max(backend._max_entries, 1),
-                codec=codec_for("pickle"),
-                enabled=False if off else None,
-            )
-        return cache
 
 
 def functions_of(cache: Cache) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,11 +20,11 @@ from memover.errors import ConfigurationError
 from memover.keys.names import check_prefix
 from memover.latch import Latch
 
-__all__ = ["DjangoCache", "codec_for", "kept", "on_change", "overridden_within", "shared_cache"]
+__all__ = ["DjangoCache", "kept", "overridden_within", "shared_cache", "stand_in"]
 
 _SALT = b"memover.django.MemoverCache"
-_shared: dict[str, DjangoCache] = {}
-_made: list[dict[str, DjangoCache]] = [_shared]
+_caches: dict[tuple[str, str], DjangoCache] = {}
+"""By kind and place: "shared" and what the settings say of it, or "stand-in" and an alias."""
 _overridden: list[Any] = []
 """For each `override_settings(CACHES=...)` under way, the cache that `memover.using` had put in place of all when it began."""
 _latch = Latch()
@@ -55,27 +55,38 @@ def shared_cache(url: str, prefix: str, options: dict[str, Any]) -> DjangoCache:
         raise ConfigurationError(
             "In CACHES, give TIMEOUT, KEY_PREFIX, VERSION and KEY_FUNCTION beside OPTIONS, in Django's words."
         )
-    place = json.dumps([url, prefix, sorted(options.items())], default=lambda it: f"{type(it)} {id(it)}")
+    place = "shared", json.dumps([url, prefix, sorted(options.items())], default=lambda it: f"{type(it)} {id(it)}")
     with _latch:
-        cache = _shared.get(place)
+        cache = _caches.get(place)
         if cache is None:
-            settled = {**options, "codec": codec_for(options.get("codec", "pickle"))}
+            settled = {**options, "codec": _codec_for(options.get("codec", "pickle"))}
             try:
-                cache = _shared[place] = DjangoCache(url, prefix=prefix, **settled)
+                cache = _caches[place] = DjangoCache(url, prefix=prefix, **settled)
             except TypeError as error:
                 raise ConfigurationError(f"OPTIONS of the cache at {url.rpartition('@')[2]}: {error}.") from None
         return cache
 
 
-def on_change(made: dict[str, DjangoCache]) -> None:
-    """Have `made`, caches by alias, emptied when the settings of the caches have changed."""
-    _made.append(made)
+def stand_in(alias: str, backend: Any, *, enabled: bool) -> DjangoCache:
+    """The cache in this process's memory that functions on an alias of Django's own backends use."""
+    with _latch:
+        cache = _caches.get(("stand-in", alias))
+        if cache is None:
+            cache = _caches["stand-in", alias] = DjangoCache(
+                "memory://",
+                prefix=backend.key_prefix,
+                ttl=backend.default_timeout,
+                max_entries=max(backend._max_entries, 1),
+                codec=_codec_for("pickle"),
+                enabled=None if enabled else False,
+            )
+        return cache
 
 
 @contextmanager
 def kept() -> Generator[None, None, None]:
     """Have the caches of now again afterwards, with what is in their memory, if the settings are again those of now."""
-    before = [dict(made) for made in _made]
+    before = dict(_caches)
     try:
         yield
     finally:
@@ -83,14 +94,13 @@ def kept() -> Generator[None, None, None]:
         changed()
 
 
-def _replace(contents: Iterable[dict[str, DjangoCache]]) -> None:
+def _replace(caches: dict[tuple[str, str], DjangoCache]) -> None:
     with _latch:
-        for made, caches in zip(_made, contents):
-            made.clear()
-            made.update(caches)
+        _caches.clear()
+        _caches.update(caches)
 
 
-def codec_for(spec: Any) -> Any:
+def _codec_for(spec: Any) -> Any:
     """The codec that OPTIONS["codec"] asks for: "pickle" (signed), "msgpack", an object, or the dotted path of one or
     of what makes one."""
     if spec == "pickle":
@@ -121,7 +131,7 @@ def _settings_changed(*, setting: str, enter: bool, **_: Any) -> None:
     elif setting == "CACHES" and _overridden:
         _overridden.pop()
     if setting in ("CACHES", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
-        _replace({} for _ in _made)
+        _replace({})
         changed()
 
 

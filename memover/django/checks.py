@@ -27,6 +27,7 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004  # Dja
 from memover.django.backend import MemoverCache
 from memover.errors import ConfigurationError, StoreError
 from memover.keys.ownership import owners
+from memover.stores.survey import survey_of
 
 if TYPE_CHECKING:
     from memover.cli.project import Project
@@ -53,7 +54,7 @@ def check_functions(app_configs: Any, **_: Any) -> list[CheckMessage]:
 
 
 def check_servers(app_configs: Any, **_: Any) -> list[CheckMessage]:
-    """What the servers do when their memory is full, and who may share the keys. One round trip per alias."""
+    """What the servers do when their memory is full, and who may share the keys. Some round trips to each server."""
     found: list[CheckMessage] = []
     for alias in settings.CACHES:
         try:
@@ -69,34 +70,27 @@ def _server(alias: str, backend: MemoverCache) -> Iterator[CheckMessage]:
     if not backend.prefix:
         yield Warning(
             f"The cache {alias!r} has no KEY_PREFIX.",
-            hint="Every other Django project on that Redis database without one shares its keys: name the project and environment.",
+            hint="Every other Django project on the same database or file without one shares its keys: name the project and environment.",
             id="memover.W004",
         )
-    store: Any = backend.cache._state.store
     try:
-        (answer,) = store.visit(store.nodes()[0], [(b"INFO", b"memory")])
-        if isinstance(answer, Exception):
-            raise answer
-        lines = answer.decode("utf-8", "replace").splitlines()
+        servers = survey_of(backend.cache._state.store).servers()
     except StoreError as error:
         yield Warning(f"The cache {alias!r} could not be asked: {error}", hint="Is the server up?", id="memover.W003")
         return
-    said = dict(line.split(":", 1) for line in lines if ":" in line)
-    policy = said.get("maxmemory_policy", "")
-    if said.get("maxmemory", "0") == "0":
-        return
-    if policy.startswith("allkeys"):
-        yield Warning(
-            f"The server of the cache {alias!r} evicts any key when it is full ({policy}), generations too.",
-            hint="Losing one empties what is under it, and never revives an entry; with maxmemory-policy volatile-lru they stay.",
-            id="memover.W001",
-        )
-    elif policy == "noeviction":
-        yield Warning(
-            f"The server of the cache {alias!r} refuses writes when it is full (noeviction).",
-            hint="cache.set() then raises StoreUnavailable: set maxmemory-policy to volatile-lru or another volatile-* policy.",
-            id="memover.W002",
-        )
+    for policy in sorted({each.policy or "" for each in servers if each.memory_limit}):
+        if policy.startswith("allkeys"):
+            yield Warning(
+                f"The server of the cache {alias!r} evicts any key when it is full ({policy}), generations too.",
+                hint="Losing one empties what is under it, and never revives an entry; with maxmemory-policy volatile-lru they stay.",
+                id="memover.W001",
+            )
+        elif policy == "noeviction":
+            yield Warning(
+                f"The server of the cache {alias!r} refuses writes when it is full (noeviction).",
+                hint="cache.set() then raises StoreUnavailable: set maxmemory-policy to volatile-lru or another volatile-* policy.",
+                id="memover.W002",
+            )
 
 
 def check_lock(app_configs: Any, **_: Any) -> list[CheckMessage]:

@@ -18,6 +18,7 @@ from memover.django import MemoverCache, cache_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.servers import RedisServer
 
@@ -258,3 +259,10 @@ def test_a_server_that_is_down_and_a_missing_prefix_are_reported(backend: Any) -
     backend(LOCATION="redis://127.0.0.1:1/0", KEY_PREFIX="")
     found = {message.id for message in run_checks(include_deployment_checks=True)}
     assert {"memover.W003", "memover.W004"} <= found
+
+
+def test_a_file_has_nothing_to_warn_of(backend: Any, tmp_path: Path) -> None:
+    """An alias on SQLite: `check --deploy` looks at it as at a server."""
+    backend(LOCATION=f"sqlite:///{tmp_path / 'cache.db'}")
+    found = {str(message.id) for message in run_checks(include_deployment_checks=True)}
+    assert not [identity for identity in found if identity.startswith("memover.")]
