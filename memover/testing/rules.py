@@ -26,12 +26,12 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from memover.testing.history import Report, Violation
+from memover.testing.history import Failure, Report, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from memover.testing.history import Failure, Invalidation, Read
+    from memover.testing.history import Invalidation, Read
 
 __all__ = ["RULES", "judge_history"]
 
@@ -85,22 +85,24 @@ def judge_history(
         report.loads += len(loads)
         report.hits += len(stored)
         report.shared += len(own) - len(loads) - len(stored)
+        done = [one for one in about if one.acknowledged]
+        failed = [one for one in about if not one.acknowledged]
         if "fresh" in found.rules:
-            _fresh(found, key, own, about, round(max_staleness * 1e9))
+            _too_old(found, "fresh", key, own, done, "an invalidation", round(max_staleness * 1e9))
         if "closed" in found.rules:
-            _in_one_process(found, "closed", key, own, about, False, "a failed invalidation of its own process")
+            _in_one_process(found, "closed", key, own, failed, "a failed invalidation of its own process")
         if "own" in found.rules:
-            _in_one_process(found, "own", key, own, about, True, "an invalidation of its own process")
+            _in_one_process(found, "own", key, own, done, "an invalidation of its own process")
         if "max-age" in found.rules:
             _max_age(found, own, done_at)
         if "no-future" in found.rules:
             _no_future(found, own)
         if "monotonic" in found.rules:
             _monotonic(found, stored)
-        report.most_loads = max(report.most_loads, _single_load(found, key, loads, about))
+        report.most_loads = max(report.most_loads, _single_load(found, loads, about))
     if "error" in found.rules:
         for failure in failures:
-            found.add("error", -1, failure.process, failure.client, f"{failure.what} raised {failure.error}")
+            found.add("error", failure, f"{failure.what} raised {failure.error}")
     if report.inconclusive:
         found.leave_out("single-load")  # without the store every call loads, as it should
     report.violations = dict(found.counts)
@@ -115,58 +117,49 @@ class _Findings:
         self.counts: Counter[str] = Counter()
         self.examples: list[Violation] = []
 
-    def add(self, rule: str, key: int, process: int, client: int, text: str) -> None:
+    def add(self, rule: str, one: Read | Failure, text: str) -> None:
         self.counts[rule] += 1
         if self.counts[rule] <= SHOWN:
-            self.examples.append(Violation(rule, key, process, client, text))
+            key = -1 if isinstance(one, Failure) else one.key
+            self.examples.append(Violation(rule, key, one.process, one.client, text))
 
     def leave_out(self, rule: str) -> None:
         self.counts.pop(rule, None)
         self.examples = [violation for violation in self.examples if violation.rule != rule]
 
 
-def _bounds(key: int, invalidations: list[Invalidation]) -> tuple[list[int], list[int]]:
+def _too_old(
+    found: _Findings,
+    rule: str,
+    key: int,
+    reads: list[Read],
+    invalidations: list[Invalidation],
+    why: str,
+    allowance_ns: int = 0,
+) -> None:
     # The instants at which the least allowed value rises, and what it then is.
     instants: list[int] = []
     least: list[int] = []
-    highest = -1
     for one in invalidations:
-        highest = max(highest, one.floors[key])
         instants.append(one.returned)
-        least.append(highest)
-    return instants, least
-
-
-def _too_old(found: _Findings, rule: str, read: Read, least: int, why: str) -> None:
-    found.add(
-        rule,
-        read.key,
-        read.process,
-        read.client,
-        f"process {read.process} client {read.client} read {read.value} of source {read.key} (load {read.load}) at "
-        f"{read.began / 1e9:.6f} s, after {why} at {least} had returned",
-    )
-
-
-def _fresh(found: _Findings, key: int, reads: list[Read], about: list[Invalidation], allowance_ns: int) -> None:
-    instants, least = _bounds(key, [one for one in about if one.acknowledged])
+        least.append(max(one.floors[key], least[-1] if least else 0))
     for read in reads:
         at = bisect_left(instants, read.began - allowance_ns)
         if at and read.value < least[at - 1]:
-            _too_old(found, "fresh", read, least[at - 1], "an invalidation")
+            found.add(
+                rule,
+                read,
+                f"process {read.process} client {read.client} read {read.value} of source {read.key} (load {read.load}) at "
+                f"{read.began / 1e9:.6f} s, after {why} at {least[at - 1]} had returned",
+            )
 
 
 def _in_one_process(
-    found: _Findings, rule: str, key: int, reads: list[Read], about: list[Invalidation], acknowledged: bool, why: str
+    found: _Findings, rule: str, key: int, reads: list[Read], invalidations: list[Invalidation], why: str
 ) -> None:
-    about = [one for one in about if one.acknowledged == acknowledged]
-    for process in {one.process for one in about}:
-        instants, least = _bounds(key, [one for one in about if one.process == process])
-        for read in reads:
-            if read.process == process:
-                at = bisect_left(instants, read.began)
-                if at and read.value < least[at - 1]:
-                    _too_old(found, rule, read, least[at - 1], why)
+    for process in {one.process for one in invalidations}:
+        mine = [one for one in invalidations if one.process == process]
+        _too_old(found, rule, key, [read for read in reads if read.process == process], mine, why)
 
 
 def _max_age(found: _Findings, reads: list[Read], done_at: dict[str, int]) -> None:
@@ -176,9 +169,7 @@ def _max_age(found: _Findings, reads: list[Read], done_at: dict[str, int]) -> No
         if read.max_age and done is not None and read.began - done > (read.max_age + AGE_SLACK) * 1e9:
             found.add(
                 "max-age",
-                read.key,
-                read.process,
-                read.client,
+                read,
                 f"process {read.process} accepted {read.max_age:g} s and read a value of source {read.key} (load "
                 f"{read.load}) that was {(read.began - done) / 1e9:.3f} s old",
             )
@@ -189,9 +180,7 @@ def _no_future(found: _Findings, reads: list[Read]) -> None:
         if read.value > read.source:
             found.add(
                 "no-future",
-                read.key,
-                read.process,
-                read.client,
+                read,
                 f"process {read.process} read {read.value} of source {read.key}, which had only reached {read.source}",
             )
 
@@ -207,15 +196,13 @@ def _monotonic(found: _Findings, stored: list[Read]) -> None:
         if by is not None and read.value < highest:
             found.add(
                 "monotonic",
-                read.key,
-                read.process,
-                read.client,
+                read,
                 f"process {read.process} had {read.value} of source {read.key} from the store (load {read.load}) after "
                 f"process {by.process} had had {highest} (load {by.load})",
             )
 
 
-def _single_load(found: _Findings, key: int, loads: list[Read], about: list[Invalidation]) -> int:
+def _single_load(found: _Findings, loads: list[Read], about: list[Invalidation]) -> int:
     # Two loads are explained by an invalidation that may have come between the moments at which they got their leases,
     # each somewhere between the beginning of its call and that of its load, and not always in the order of the loads.
     loads = sorted(loads, key=lambda read: read.load_began)
@@ -235,10 +222,8 @@ def _single_load(found: _Findings, key: int, loads: list[Read], about: list[Inva
         if "single-load" in found.rules:
             found.add(
                 "single-load",
-                key,
-                load.process,
-                load.client,
-                f"process {load.process} loaded source {key} (load {load.load}) though process {before.process} had "
+                load,
+                f"process {load.process} loaded source {load.key} (load {load.load}) though process {before.process} had "
                 f"(load {before.load}) and nothing had been invalidated since",
             )
     return most

@@ -239,9 +239,14 @@ class Callers:
         while any(thread.is_alive() for thread in threads):
             time.sleep(FLUSH_SECONDS)
             self.flush(self.told["records"])
-        self.records.extend(function.cache_info().store_errors for function in self.functions.all)
-        self.records.append(("near-hits", sum(function.cache_info().near_hits for function in self.functions.all)))
-        self.records.append(list(self.cache._state.witness._seen))
+        infos = [function.cache_info() for function in self.functions.all]
+        self.records.append(
+            {
+                "store_errors": sum(info.store_errors for info in infos),
+                "near_hits": sum(info.near_hits for info in infos),
+                "names": list(self.cache._state.witness._seen),
+            }
+        )
         self.flush(self.told["records"])
 
 

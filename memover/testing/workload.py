@@ -120,7 +120,6 @@ class HistoryRun:
         self._told = told
         self._directory = Path(tempfile.mkdtemp(prefix="memover-history-"))
         self._killed: set[int] = set()
-        self._near_hits = 0
         self._names: set[bytes] = {generation_key(told["prefix"], namespace).encode() for namespace in NAMESPACES}
         self._workers: list[subprocess.Popen[str]] = []
         self._began = time.monotonic()
@@ -178,16 +177,26 @@ class HistoryRun:
         for index in range(len(self._workers)):
             if index not in self._killed:
                 self._expect(index, "done")
-        reads, invalidations, failures, writes, store_errors = self._recorded()
+        records = [record for index in range(len(self._workers)) for record in _unpickled(self._records(index))]
+        # The last of a process that was not killed.
+        totals = [record for record in records if isinstance(record, dict)]
+        self._names.update(name for each in totals for name in each["names"])
+        store_errors = sum(each["store_errors"] for each in totals)
         asked = set(rules) - ({"single-load"} if store_errors else set())
         if self._told["features"]:
             asked -= {"single-load", "monotonic"}
-        report = judge_history(reads, invalidations, failures, rules=asked, max_staleness=max_staleness)
-        report.store_errors = store_errors
+        report = judge_history(
+            [record for record in records if isinstance(record, Read)],
+            [record for record in records if isinstance(record, Invalidation)],
+            [record for record in records if isinstance(record, Failure)],
+            rules=asked,
+            max_staleness=max_staleness,
+        )
         with Cache(self._urls[0]) as cache:
             report.store = cache.address
-        report.near_hits = self._near_hits
-        report.processes, report.seconds, report.writes = len(self._workers), seconds, writes
+        report.processes, report.seconds = len(self._workers), seconds
+        report.writes = records.count("write")
+        report.store_errors, report.near_hits = store_errors, sum(each["near_hits"] for each in totals)
         self.close()
         return report
 
@@ -260,29 +269,6 @@ class HistoryRun:
             raise MemoverError(
                 f"Process {index} of the history ended with status {status} before it was {word}: see its traceback above."
             )
-
-    def _recorded(self) -> tuple[list[Read], list[Invalidation], list[Failure], int, int]:
-        reads: list[Read] = []
-        invalidations: list[Invalidation] = []
-        failures: list[Failure] = []
-        writes = store_errors = 0
-        for index in range(len(self._workers)):
-            for record in _unpickled(self._records(index)):
-                if isinstance(record, Read):
-                    reads.append(record)
-                elif isinstance(record, Invalidation):
-                    invalidations.append(record)
-                elif isinstance(record, Failure):
-                    failures.append(record)
-                elif isinstance(record, tuple):
-                    self._near_hits += record[1]
-                elif isinstance(record, int):
-                    store_errors += record
-                elif isinstance(record, list):
-                    self._names.update(record)
-                else:
-                    writes += 1
-        return reads, invalidations, failures, writes, store_errors
 
     def _sweep(self) -> None:
         # Entries and leases expire; generations and their like do not.
