@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from rich.console import Console
 from memover.cli.reports import Watcher
 from memover.cli.running import Place
 from memover.cli.top import Screen
+from tests.servers.chromium import INSTALLED, start_chromium
 from tests.servers.redis import RedisServer
 
 HERE = Path(__file__).parent
@@ -73,24 +73,12 @@ while True:
         search(str(pick.randrange(60)))
     time.sleep(0.02)
 """
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-)
 
 
 def main() -> None:
     """Run the shop for a while, and take the pictures."""
-    for program in ("chromium", "chromedriver"):
-        if shutil.which(program) is None:
-            sys.exit(f"{program} is not installed: apt-get install chromium chromium-driver")
+    if not INSTALLED:
+        sys.exit("chromium or chromedriver is not installed: apt-get install chromium chromium-driver")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MEMOVER_")}
     environment = {**clean, "PYTHONPATH": str(HERE.parent.parent)}
     with ExitStack() as stack:
@@ -134,14 +122,7 @@ def photograph_top(url: str) -> None:
 
 def photograph_page(address: str, folder: Path, meanwhile: object) -> None:
     """Open the page, let `meanwhile` pass, and save what it shows."""
-    from selenium.webdriver import Chrome, ChromeOptions
-    from selenium.webdriver.chrome.service import Service
-
-    options = ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}", "--window-size=1360,800"):
-        options.add_argument(flag)
-    driver = Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver = start_chromium(folder / "profile", 1360, 800)
     try:
         driver.get(address)
         assert callable(meanwhile)

@@ -49,6 +49,30 @@ class Family:
     def ask(self) -> int:
         return self.way.run(self.parent())[0]  # type: ignore[no-any-return]
 
+    def held_parent(self, namespace: str, used: threading.Event, go_on: threading.Event) -> Any:
+        """Another parent. Its first load sets `used` when it has the child's value, and ends when `go_on` is set."""
+
+        def hold() -> None:
+            if not used.is_set():
+                used.set()
+                assert go_on.wait(30)
+
+        @self.way.cached(namespace)
+        def parent() -> Any:
+            if not self.way.is_async:
+                value = self.child()
+                hold()
+                return value
+
+            async def answer() -> int:
+                value: int = await self.child()
+                hold()
+                return value
+
+            return answer()
+
+        return parent
+
     def change(self, how: str) -> None:
         """Change the number, and invalidate the child in some way."""
         self.value += 1
@@ -545,27 +569,7 @@ def test_an_invalidation_during_the_parents_load_is_not_lost(way: Way, start: Ca
     """The parent has the child's old value in hand: what it stores of it is never served afterwards."""
     used, go_on = threading.Event(), threading.Event()
     family = Family(way, tags="t")
-    first = [True]
-
-    @way.cached("during/parent")
-    def parent() -> Any:
-        def hold() -> None:
-            if first[0]:
-                first[0] = False
-                used.set()
-                assert go_on.wait(30)
-
-        if not way.is_async:
-            value = family.child()
-            hold()
-            return value
-
-        async def answer() -> int:
-            value: int = await family.child()
-            hold()
-            return value
-
-        return answer()
+    parent = family.held_parent("during/parent", used, go_on)
 
     loading = start(parent)
     assert used.wait(30)
@@ -583,27 +587,7 @@ def test_who_comes_after_the_invalidation_shares_no_load_that_used_what_was_befo
     """The load under way holds its lease, but what it used is invalid: a later caller of this process loads anew."""
     used, go_on = threading.Event(), threading.Event()
     family = Family(way, tags="t")
-    loads: list[int] = []
-
-    @way.cached("shared/parent")
-    def parent() -> Any:
-        def hold() -> None:
-            loads.append(1)
-            if len(loads) == 1:
-                used.set()
-                assert go_on.wait(30)
-
-        if not way.is_async:
-            value = family.child()
-            hold()
-            return value
-
-        async def answer() -> int:
-            value: int = await family.child()
-            hold()
-            return value
-
-        return answer()
+    parent = family.held_parent("shared/parent", used, go_on)
 
     before = start(parent)
     assert used.wait(30)

@@ -12,6 +12,7 @@ from django.core.checks import run_checks
 from django.test.utils import override_settings
 
 from memover import ConfigurationError, UnencodableValue
+from tests.django.conftest import Money
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
     import redis
 
     from tests.servers import RedisServer
-
-
-class Money:
-    """A class of the project, which only pickle can keep."""
-
-    def __init__(self, amount: int) -> None:
-        self.amount = amount
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Money) and other.amount == self.amount
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def test_the_settings_have_djangos_names(backend: Any, expires_ms: Any, location: str) -> None:

@@ -15,24 +15,13 @@ from django.test.utils import override_settings
 
 from memover import ConfigurationError, versioned_cache
 from memover.django import MemoverCache, cache_of
+from tests.django.conftest import Money
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.servers import RedisServer
-
-
-class Money:
-    """A class of the project, which only pickle can keep."""
-
-    def __init__(self, amount: int) -> None:
-        self.amount = amount
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Money) and other.amount == self.amount
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 # -- what Django builds on its cache ---------------------------------------------------------------------------------------

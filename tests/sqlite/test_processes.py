@@ -31,6 +31,15 @@ if TYPE_CHECKING:
     from memover.stores.sqlite.store import SqliteStore
 
 OPTIONS = {"lease_ttl": 1.0, "wait_timeout": 2.0, "socket_timeout": 5.0}
+LOCKER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.readline()
+connection.execute("COMMIT")
+print("free", flush=True)
+"""
 
 
 # -- histories ------------------------------------------------------------------------------------------------------------------
@@ -253,18 +262,7 @@ def test_a_loop_goes_on_while_a_stranger_has_the_lock(
     """What waits for the lock waits in a thread; the loop's own timers run."""
     store = make(lock_timeout=1.0)
     keep(store, key_of("a"), b"x")
-    stranger = child(
-        """
-        import sqlite3, sys
-        connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-        connection.execute("BEGIN IMMEDIATE")
-        print("locked", flush=True)
-        sys.stdin.readline()
-        connection.execute("COMMIT")
-        print("free", flush=True)
-        """,
-        path,
-    )
+    stranger = child(LOCKER, path)
     assert stranger.hear() == "locked"
 
     async def whole() -> tuple[int, Any]:
@@ -350,18 +348,7 @@ def test_invalidations_made_while_locked_are_loud_and_repeated(
             return value
 
         assert f() == 1
-        stranger = child(
-            """
-            import sqlite3, sys
-            connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-            connection.execute("BEGIN IMMEDIATE")
-            print("locked", flush=True)
-            sys.stdin.readline()
-            connection.execute("COMMIT")
-            print("free", flush=True)
-            """,
-            path,
-        )
+        stranger = child(LOCKER, path)
         assert stranger.hear() == "locked"
         value = 2
         with pytest.raises(InvalidationFailed):

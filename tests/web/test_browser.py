@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.servers.chromium import INSTALLED, start_chromium
 
 from .test_pages import EVIL, report
 
@@ -17,26 +18,13 @@ if TYPE_CHECKING:
     import redis
 
 selenium = pytest.importorskip("selenium", reason="selenium drives the browser")
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.skipif(
-        BROWSER is None or DRIVER is None,
+        not INSTALLED,
         reason="no chromium with chromedriver here: apt-get install chromium chromium-driver",
     ),
     pytest.mark.slow,
 ]
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1300,900",
-)
 WAIT_SECONDS = 20
 
 
@@ -44,15 +32,7 @@ class Browser:
     """A chromium of this test's own."""
 
     def __init__(self, profile: Path) -> None:
-        from selenium.webdriver import Chrome, ChromeOptions
-        from selenium.webdriver.chrome.service import Service
-
-        options = ChromeOptions()
-        options.binary_location = BROWSER or ""
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = Chrome(options=options, service=Service(DRIVER))
+        self.driver = start_chromium(profile, 1300, 900)
         self.driver.set_page_load_timeout(WAIT_SECONDS)
 
     def until(self, script: str, what: str) -> Any:
