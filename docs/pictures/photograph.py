@@ -122,7 +122,7 @@ def photograph_top(url: str) -> None:
 
 def photograph_page(address: str, folder: Path, meanwhile: object) -> None:
     """Open the page, let `meanwhile` pass, and save what it shows."""
-    driver = start_chromium(folder / "profile", 1360, 800)
+    driver = start_chromium(folder / "profile", 1360, 800, "--hide-scrollbars")
     try:
         driver.get(address)
         assert callable(meanwhile)

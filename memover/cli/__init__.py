@@ -4,7 +4,7 @@ app         the commands: options in, what came of it out
 
 On source and lock:
     project     settings, lock · functions: what the project decorates · probe: the process that imports it
-    check, locking, bump, mend      the commands · formats: findings for people and machines · revisions: from git
+    check, locking, bump        the commands · formats: findings for people and machines · revisions: from git
     source      files as they are read and edited · versions: where a version number stands
 
 On running caches:

@@ -21,7 +21,6 @@ from memover.cli.gc import gc
 from memover.cli.inspect import inspect
 from memover.cli.invalidate import invalidate
 from memover.cli.ls import ls
-from memover.cli.mend import mend
 from memover.cli.project import CannotRun, Project
 from memover.cli.serve import serve
 from memover.cli.top import top
@@ -134,6 +133,8 @@ def check_command(
     """
     project = Project.find(select=_list(select), ignore=_list(ignore), body=body, lockfile=lockfile)
     if fix:
+        from memover.cli.bump import mend
+
         project = project.afresh()
         for line in mend(project, targets, against):
             click.echo(line, err=form != "terminal")

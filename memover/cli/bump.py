@@ -1,6 +1,6 @@
-"""`memover bump`: a new version number, written into the source exactly where the old one stands.
+"""`memover bump`, and `memover check --fix`: a new version number, written into the source exactly where the old one stands.
 
-Only the digits change; where they stand is found by `sites`. The source is looked at again before the command ends: a
+Only the digits change; where they stand is found by `versions`. The source is looked at again before the command ends: a
 version that did not come out as written, or another function's that moved along, undoes everything.
 """
 
@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from memover.cli.check import check
 from memover.cli.functions import find_functions, names_of
+from memover.cli.locking import lock as write_lock
 from memover.cli.locking import relock
 from memover.cli.project import CannotRun, Project
 from memover.cli.source import Edit, Sources
 from memover.cli.versions import edit_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from memover.schema.findings import Finding, Found
 
-__all__ = ["BUMPED_FOR", "Bumped", "bump", "bump_all", "bump_each", "to_bump"]
+__all__ = ["bump", "bump_all", "mend"]
 
-BUMPED_FOR = ("MV001", "MV002", "MV005", "MV006")
+_BUMPED_FOR = ("MV001", "MV002", "MV005", "MV006")
 """The findings that a new version mends."""
 
 
@@ -43,9 +44,9 @@ class Bumped(NamedTuple):
         return f"{self.path}:{self.line}: {self.name} {self.old} -> {self.new}"
 
 
-def to_bump(findings: Sequence[Finding]) -> list[str]:
+def _wanted(findings: Sequence[Finding]) -> list[str]:
     """The functions that findings of a check want bumped, each once."""
-    return list(dict.fromkeys(name for each in findings if each.code in BUMPED_FOR for name in each.functions))
+    return list(dict.fromkeys(name for each in findings if each.code in _BUMPED_FOR for name in each.functions))
 
 
 def bump(
@@ -128,14 +129,14 @@ def bump_all(
         raise CannotRun(" ".join(f"{each.message}." for each in missing.failures))
     targets = [*targets, *extra]
     findings = check(project, targets)
-    done, left = bump_each(project, [*functions, *to_bump(findings)], to, targets=targets)
+    done, left = _bump_each(project, [*functions, *_wanted(findings)], to, targets=targets)
     unseen = [
         f"{each.message}. Until then its functions are not looked at." for each in findings if each.code == "MV008"
     ]
     return done, [*left, *unseen]
 
 
-def bump_each(
+def _bump_each(
     project: Project, names: Sequence[str], to: int | None = None, *, targets: Sequence[str] = ()
 ) -> tuple[list[Bumped], list[str]]:
     """Bump each function for itself, with those that have their number in the same place: what was done, and for each
@@ -164,6 +165,21 @@ def bump_each(
             except CannotRun as error:
                 left.append(str(error))
         return done, left
+
+
+def mend(project: Project, targets: Sequence[str] = (), against: str | None = None) -> Iterator[str]:
+    """Bump what has to be bumped and write the lock, and say each thing that was done; the rest is for `check` to say.
+
+    A version that cannot be edited keeps no other from being bumped. Raises `CannotRun` as `check` does."""
+    findings = [each for each in check(project, targets, against) if each.level == "error"]
+    names = _wanted(findings)
+    if names:
+        done, _ = _bump_each(project, names, targets=targets)
+        yield from map(str, done)
+    if project.lock() is None:
+        return
+    for word, name in write_lock(project, targets).changes():
+        yield f"{project.lockfile}: {word} {name}"
 
 
 def _sharing(sources: Sources, chosen: list[str], current: dict[str, Found], targets: tuple[str, ...]) -> list[str]:

@@ -43,39 +43,30 @@ def find_functions(
     targets = project.looked_at(targets)
     root = revision or project.root
     paths = [str(root / each) for each in project.paths if (root / each).is_dir()]
-    skip: list[str] = []
-    failures: list[tuple[str, str, str, int]] = []
+    ended: dict[str, str] = {}
     while True:
         order = {
             "targets": targets,
             "paths": paths,
-            "skip": skip,
+            "skip": list(ended),
             "under": str(revision or ""),
             "django": project.django,
         }
         fork = project.set_up and revision is None and not again
         answers, status, errors = _ask(order, root, fork=fork and hasattr(os, "fork") and threading.active_count() == 1)
-        last = ""
-        classes: dict[str, Any] = {}
-        functions: list[dict[str, Any]] | None = None
-        for answer in answers:
-            if "importing" in answer:
-                last = answer["importing"]
-            elif "functions" in answer:
-                functions, classes = answer["functions"], answer["classes"]
-        failures += [
-            (each["failed"], each["error"], each["path"], each["line"]) for each in answers if "failed" in each
-        ]
-        if functions is not None:
+        found = next((each for each in answers if "functions" in each), None)
+        if found is not None:
             break
-        if not last or last in skip:
+        last = ([""] + [each["importing"] for each in answers if "importing" in each])[-1]
+        if not last or last in ended:
             raise CannotRun(f"The process that imports the targets ended with status {status}:\n{errors[-2000:]}")
         # That module ended the whole process: the others are still to be looked at, in a new one.
-        failures = [(last, f"it ended the process that imported it (status {status})", "", 0)]
-        skip.append(last)
-    unique = dict.fromkeys([*failures, *((each, "it ended the process that imported it", "", 0) for each in skip)])
-    by_name = {name: (name, error, path, line) for name, error, path, line in reversed(list(unique))}
-    found = [
+        ended[last] = f"it ended the process that imported it (status {status})"
+    failed = {name: (error, "", 0) for name, error in ended.items()}
+    for each in answers:
+        if "failed" in each:
+            failed.setdefault(each["failed"], (each["error"], each["path"], each["line"]))
+    failures = tuple(
         Finding(
             "MV008",
             name,
@@ -84,11 +75,11 @@ def find_functions(
             line=line,
             fixes=_way_out(name, error, project),
         )
-        for name, error, path, line in by_name.values()
-    ]
+        for name, (error, path, line) in failed.items()
+    )
     place = Project(root) if revision else project
-    functions_ = tuple(function_of(each, place, classes) for each in functions)
-    return FoundFunctions(functions_, tuple(found), tuple(by_name))
+    functions = tuple(function_of(each, place, found["classes"]) for each in found["functions"])
+    return FoundFunctions(functions, failures, tuple(failed))
 
 
 def _way_out(name: str, error: str, project: Project) -> tuple[str, ...]:

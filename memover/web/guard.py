@@ -16,9 +16,11 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -58,8 +60,8 @@ class Guard:
     def __init__(self, app: Any, *, host: str, token: str = "") -> None:
         self._app = app
         self._loopback = is_loopback(host)
-        self._token = token.encode()
-        self._session = secrets.token_urlsafe(32).encode()
+        self._token = token
+        self._session = secrets.token_urlsafe(32)
 
     async def __call__(
         self,
@@ -71,12 +73,17 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return  # nothing here speaks WebSocket; the server closes it
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        refused = self._refused(scope, headers)
+        asked = Request(scope)
+        refused = self._refused(asked)
         if refused is not None:
-            await self._answer(send, *refused)
+            status, told = refused
+            answer = PlainTextResponse(told, status)
+            answer.raw_headers += HEADERS
+            if status == 401:
+                answer.headers["www-authenticate"] = 'Bearer realm="memover"'
+            await answer(scope, receive, send)
             return
-        cookie = self._wants_cookie(scope, headers)
+        cookie = self._new_cookie(asked)
 
         async def guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -89,68 +96,47 @@ class Guard:
 
     # -- checks --------------------------------------------------------------------------------------------------------
 
-    def _refused(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> tuple[int, str] | None:
-        host = headers.get(b"host", b"").decode("latin-1")
-        if [name for name, _ in scope["headers"]].count(b"host") != 1 or not _name_of(host):
+    def _refused(self, asked: Request) -> tuple[int, str] | None:
+        headers = asked.headers
+        host = headers.get("host", "")
+        if len(headers.getlist("host")) != 1 or not _name_of(host):
             return 400, "A request must name one host."
         if self._loopback and not is_loopback(_name_of(host)):
             return 421, (
                 "This page is for this machine alone, under the name localhost or 127.0.0.1. Through a proxy, serve it with "
                 "--host and --token."
             )
-        origin = headers.get(b"origin")
-        if origin is not None and not _same_origin(origin.decode("latin-1"), host):
+        origin = headers.get("origin")
+        if origin is not None and not _same_origin(origin, host):
             return 403, "Another site may not ask."
-        site = headers.get(b"sec-fetch-site", b"")
-        if scope["method"] not in ("GET", "HEAD") and site not in (b"", b"same-origin"):
+        if asked.method not in ("GET", "HEAD") and headers.get("sec-fetch-site", "") not in ("", "same-origin"):
             return 403, "Another site may not ask."
-        if self._token and not self._knows(scope, headers):
+        if self._token and not (self._in_header(asked) or self._in_cookie(asked) or self._in_query(asked)):
             return 401, "Give the token that memover serve was started with: Authorization: Bearer, or once ?token=."
         return None
 
-    def _knows(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> bool:
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token):
-            return True
-        if hmac.compare_digest(self._cookie(headers), self._session):
-            return True
-        return self._in_query(scope)
+    def _in_header(self, asked: Request) -> bool:
+        scheme, _, given = asked.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and _equal(given.strip(), self._token)
 
-    def _in_query(self, scope: MutableMapping[str, Any]) -> bool:
-        query = scope.get("query_string", b"")
-        if b"token=" not in query or len(query) > _QUERY_LIMIT_BYTES:
+    def _in_cookie(self, asked: Request) -> bool:
+        return _equal(asked.cookies.get(COOKIE, ""), self._session)
+
+    def _in_query(self, asked: Request) -> bool:
+        if len(asked.url.query) > _QUERY_LIMIT_BYTES:
             return False
-        given = parse_qs(query.decode("latin-1")).get("token", [""])[-1]
-        return hmac.compare_digest(given.encode(), self._token)
+        return _equal(asked.query_params.get("token", ""), self._token)
 
-    @staticmethod
-    def _cookie(headers: dict[bytes, bytes]) -> bytes:
-        try:
-            found = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(COOKIE)
-        except CookieError:
-            return b""
-        return b"" if found is None else found.value.encode()
-
-    def _wants_cookie(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        if not self._token or not self._in_query(scope) or hmac.compare_digest(self._cookie(headers), self._session):
+    def _new_cookie(self, asked: Request) -> list[tuple[bytes, bytes]]:
+        if not self._token or not self._in_query(asked) or self._in_cookie(asked):
             return []
-        secure = b"; Secure" if scope.get("scheme") == "https" else b""
-        return [
-            (b"set-cookie", b"%b=%b; Path=/; HttpOnly; SameSite=Strict%b" % (COOKIE.encode(), self._session, secure))
-        ]
+        secure = "; Secure" if asked.url.scheme == "https" else ""
+        return [(b"set-cookie", f"{COOKIE}={self._session}; Path=/; HttpOnly; SameSite=Strict{secure}".encode())]
 
-    @staticmethod
-    async def _answer(send: Callable[[Any], Awaitable[None]], status: int, text: str) -> None:
-        body = text.encode()
-        headers = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(body)),
-            *HEADERS,
-        ]
-        if status == 401:
-            headers.append((b"www-authenticate", b'Bearer realm="memover"'))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+
+def _equal(given: str, known: str) -> bool:
+    """Whether two secrets are the same, in a time that does not tell where they differ."""
+    return hmac.compare_digest(given.encode(), known.encode())
 
 
 def _name_of(host: str) -> str:

@@ -80,10 +80,18 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals.update(place=place, csrf=csrf)
-        self._templates.filters.update(
-            ago=ago, count_of=count_of, lines=_lines, mood=_mood, path=path_of, seconds=time_text, size=size_of
-        )
+        names: dict[str, Any] = {"place": place, "csrf": csrf}
+        filters: dict[str, Any] = {
+            "ago": ago,
+            "count_of": count_of,
+            "lines": _lines,
+            "mood": _mood,
+            "path": path_of,
+            "seconds": time_text,
+            "size": size_of,
+        }
+        self._templates.globals.update(names)
+        self._templates.filters.update(filters)
 
     def _made(self, template: str, title: str, here: str = "", **facts: Any) -> str:
         return self._templates.get_template(f"{template}.html").render(title=title, here=here, **facts)

@@ -3,8 +3,6 @@
 
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const COLUMNS = ["version", "processes", "calls", "ratio", "near", "loads", "p50", "p95", "waits", "stale", "errors", "agreement"];
-  const LABELS = ["version", "processes", "calls/s", "hits", "near/s", "loads/s", "load p50", "load p95", "waits/s", "stale/s", "errors/s", "agreement"];
   const SORTED_BY = {
     name: (f) => f.namespace, version: (f) => f.version, processes: (f) => f.processes, calls: (f) => f.calls_per_second,
     ratio: (f) => f.hit_ratio, near: (f) => f.near_hits_per_second, loads: (f) => f.loads_per_second, p50: (f) => f.load_p50,
@@ -116,6 +114,8 @@
 
   const table = document.getElementById("functions");
   const filter = document.getElementById("filter");
+  // After the first, which is the function's name: what each column shows, and its head.
+  const columns = table ? [...table.tHead.querySelectorAll("button")].slice(1).map((button) => [button.dataset.sort, button.textContent]) : [];
   let sort = "calls", down = true, latest = null;
   const rows = new Map();
 
@@ -128,12 +128,12 @@
     link.textContent = f.namespace;
     th.append(link);
     tr.append(th);
-    COLUMNS.forEach((name, at) => {
+    for (const [, label] of columns) {
       const td = document.createElement("td");
       td.className = "num";
-      td.dataset.label = LABELS[at];
+      td.dataset.label = label;
       tr.append(td);
-    });
+    }
     const last = document.createElement("td");
     last.className = "spark";
     last.dataset.label = "last minute";
@@ -159,7 +159,7 @@
       present.add(name);
       let tr = rows.get(name);
       if (!tr) { tr = row(f); rows.set(name, tr); }
-      COLUMNS.forEach((column, at) => {
+      columns.forEach(([column], at) => {
         const td = tr.children[at + 1];
         if (td.textContent !== f.cells[column]) td.textContent = f.cells[column];
         if (column === "ratio") td.className = `num ${f.grade}`;
