@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["memover"]
 
 
-class Commands(click.Group):
+class CommandGroup(click.Group):
     """A group whose commands say what went wrong in one sentence, with exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -44,7 +44,7 @@ class Commands(click.Group):
             ctx.exit(2)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package.__version__, prog_name="memover")
 def memover() -> None:
     """Review what your cached functions store, and look after running caches."""

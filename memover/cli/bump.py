@@ -17,7 +17,7 @@ from memover.cli.functions import find_functions, names_of
 from memover.cli.locking import lock as write_lock
 from memover.cli.locking import relock
 from memover.cli.project import CannotRun, Project
-from memover.cli.source import Edit, Sources
+from memover.cli.source import Edit, SourceFiles
 from memover.cli.versions import edit_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def bump(
     current = names_of(seen.functions)
     chosen = list(dict.fromkeys(_named(each, current, seen.failures) for each in names))
     lock = project.lock()
-    sources = Sources(project)
+    sources = SourceFiles(project)
     if along:
         chosen += _sharing(sources, chosen, current, tuple(targets))
     edits: dict[tuple[Path, int, int], Edit] = {}
@@ -142,7 +142,7 @@ def _bump_each(
     """Bump each function for itself, with those that have their number in the same place: what was done, and for each
     function that could not be bumped, why and what to do instead."""
     able, left = list[str](), list[str]()
-    current, sources = names_of(find_functions(project, targets).functions), Sources(project)
+    current, sources = names_of(find_functions(project, targets).functions), SourceFiles(project)
     for name in dict.fromkeys(names):
         fitting = _fitting(name, current)
         try:
@@ -182,7 +182,7 @@ def mend(project: Project, targets: Sequence[str] = (), against: str | None = No
         yield f"{project.lockfile}: {word} {name}"
 
 
-def _sharing(sources: Sources, chosen: list[str], current: dict[str, Found], targets: tuple[str, ...]) -> list[str]:
+def _sharing(sources: SourceFiles, chosen: list[str], current: dict[str, Found], targets: tuple[str, ...]) -> list[str]:
     """Other functions whose numbers stand where those of the chosen ones do."""
     places: dict[str, object] = {}
     for name, found in current.items():

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEY_VALUES",
-    "Entry",
+    "FoundEntry",
     "Row",
     "Version",
     "complete",
@@ -50,7 +50,7 @@ Version = int | str
 """A version as in the key: a number, or text `3~0f1e2d3c` for a function with `follow_code`."""
 
 
-class Entry(NamedTuple):
+class FoundEntry(NamedTuple):
     """One entry, known by its key and the beginning of its value."""
 
     namespace: str
@@ -95,7 +95,7 @@ def order(row: Row) -> tuple[str, int, str]:
     return row.namespace, number_of(row.version), str(row.version)
 
 
-class Reader:
+class EntryReader:
     """Tells the entries of a prefix from everything else."""
 
     def __init__(self, prefix: str) -> None:
@@ -108,7 +108,7 @@ class Reader:
         """Whether a key has the form of an entry's."""
         return self._key.match(key) is not None
 
-    def entry(self, facts: Facts) -> Entry | None:
+    def entry(self, facts: Facts) -> FoundEntry | None:
         """The entry that a key holds; None for a foreign value."""
         found = self._key.match(facts.key)
         head = facts.head
@@ -117,11 +117,11 @@ class Reader:
         text = found[1].decode()
         version = int(text) if text.isdigit() else text
         if head[KIND_AT] == KIND_KEY_VALUE:
-            return Entry(KEY_VALUES, version, facts)
+            return FoundEntry(KEY_VALUES, version, facts)
         namespace, colon, _ = found[2].partition(b":")
         if not colon or not _NAMESPACE.match(namespace):
             return None
-        return Entry(namespace.decode(), version, facts)
+        return FoundEntry(namespace.decode(), version, facts)
 
 
 def entries(
@@ -131,10 +131,10 @@ def entries(
     step: int = 1000,
     head: int = KIND_AT + 1,
     on_step: Callable[[int], None] = lambda looked_at: None,
-) -> Iterator[list[Entry]]:
+) -> Iterator[list[FoundEntry]]:
     """Every entry of a prefix, step by step, each once. `head` is how much of each value is read, in bytes;
     `on_step` is told how many keys a step has looked at."""
-    reader = Reader(prefix)
+    reader = EntryReader(prefix)
     seen: set[int] = set()
     for page in survey.keys(reader.pattern, step):
         keys = []
@@ -150,7 +150,7 @@ def entries(
         yield [each for each in found if each is not None]
 
 
-def marks_of(survey: Survey, entry: Entry) -> set[bytes]:
+def marks_of(survey: Survey, entry: FoundEntry) -> set[bytes]:
     """The names of the tokens in an entry's header, of which `HEAD_LIMIT_BYTES` were read; none for one that is damaged.
 
     A header that is longer is read again. Raises `StoreError`."""
@@ -167,7 +167,7 @@ def marks_of(survey: Survey, entry: Entry) -> set[bytes]:
     return set()
 
 
-def tally(rows: dict[tuple[str, Version], Row], entry: Entry) -> None:
+def tally(rows: dict[tuple[str, Version], Row], entry: FoundEntry) -> None:
     """Count an entry into its row."""
     place = entry.namespace, entry.version
     row = rows.get(place)
@@ -196,7 +196,7 @@ def estimate(
     """As `count`, from about `sample` keys of all; exact where the store has no fair sample to give (`Survey.hashed`)."""
     if not place.survey.hashed:
         return count(place, on_step=on_step)
-    reader, survey = Reader(place.prefix), place.survey
+    reader, survey = EntryReader(place.prefix), place.survey
     total, looked_at = survey.total(), 0
     rows: dict[tuple[str, Version], Row] = {}
     for page in survey.keys(b"*", min(1000, sample)):

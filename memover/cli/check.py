@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from memover.cli.functions import find_functions, names_of
 from memover.cli.project import CannotRun, Project
 from memover.cli.revisions import Repository
-from memover.cli.source import Sources
+from memover.cli.source import SourceFiles
 from memover.cli.versions import edit_of
 from memover.schema import rules
 from memover.schema.findings import BY_HAND, Finding, by_class
@@ -43,7 +43,7 @@ def advised(
 ) -> list[Finding]:
     """The findings in order of place, with commands that work in this project as it is: `bump` only where the source
     says the number in a way that can be edited, and with the options that this check was given."""
-    sources = Sources(project)
+    sources = SourceFiles(project)
     places: dict[str, object] = {}
     reasons: dict[str, str] = {}
     if any(fix.startswith("memover bump ") for each in findings for fix in each.fixes):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from memover.cli.functions import find_functions
 from memover.cli.project import CannotRun
-from memover.cli.source import Source, keyword
+from memover.cli.source import SourceFile, keyword
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,7 +92,7 @@ class Repository:
 def _versions(raw: bytes, path: str, namespace: str) -> Iterator[int]:
     """The versions written beside a namespace in a file, as far as they are written out."""
     try:
-        source = Source(raw, Path(path), path)
+        source = SourceFile(raw, Path(path), path)
     except (SyntaxError, ValueError):
         return
     for call in source.calls(namespace):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from memover.cli.project import Project
 
-__all__ = ["Edit", "Source", "Sources", "keyword"]
+__all__ = ["Edit", "SourceFile", "SourceFiles", "keyword"]
 
 
 class Edit(NamedTuple):
@@ -36,7 +36,7 @@ class Edit(NamedTuple):
         return self.path, self.line, self.start
 
 
-class Source:
+class SourceFile:
     """One file: its tree, its lines and its constants. Raises `SyntaxError` or `ValueError` for what is not Python."""
 
     def __init__(self, raw: bytes, path: Path, shown: str) -> None:
@@ -141,24 +141,24 @@ class Source:
         return (self.mark + "".join(lines)).encode(self.encoding)
 
 
-class Sources:
+class SourceFiles:
     """The files of a project, each read once."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self._files: dict[Path, Source] = {}
+        self._files: dict[Path, SourceFile] = {}
 
-    def file(self, path: Path) -> Source:
+    def file(self, path: Path) -> SourceFile:
         """A file. Raises `CannotRun` for one that cannot be read as Python."""
         found = self._files.get(path)
         if found is None:
             try:
-                found = self._files[path] = Source(path.read_bytes(), path, self.project.shown(str(path)))
+                found = self._files[path] = SourceFile(path.read_bytes(), path, self.project.shown(str(path)))
             except (OSError, SyntaxError, ValueError) as error:
                 raise CannotRun(f"{self.project.shown(str(path))} cannot be read: {error}.") from None
         return found
 
-    def module(self, name: str, importer: Source) -> Source | None:
+    def module(self, name: str, importer: SourceFile) -> SourceFile | None:
         """The file of a module of the project as `importer` names it; None for one that is not the project's."""
         dots = len(name) - len(name.lstrip("."))
         parts = [each for each in name.lstrip(".").split(".") if each]

@@ -20,7 +20,7 @@ from memover.cli.project import CannotRun
 from memover.cli.source import keyword
 
 if TYPE_CHECKING:
-    from memover.cli.source import Edit, Source, Sources
+    from memover.cli.source import Edit, SourceFile, SourceFiles
     from memover.schema.findings import Found
 
 __all__ = ["edit_of"]
@@ -28,7 +28,7 @@ __all__ = ["edit_of"]
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def edit_of(sources: Sources, found: Found, new: int, targets: tuple[str, ...] = ()) -> Edit:
+def edit_of(sources: SourceFiles, found: Found, new: int, targets: tuple[str, ...] = ()) -> Edit:
     """Where and how the source says the version of a function. Raises `CannotRun` with the place."""
     source = sources.file(sources.project.root / found.path)
     search = _Search(sources, source, found, new, targets or sources.project.targets)
@@ -36,7 +36,9 @@ def edit_of(sources: Sources, found: Found, new: int, targets: tuple[str, ...] =
 
 
 class _Search:
-    def __init__(self, sources: Sources, source: Source, found: Found, new: int, targets: tuple[str, ...]) -> None:
+    def __init__(
+        self, sources: SourceFiles, source: SourceFile, found: Found, new: int, targets: tuple[str, ...]
+    ) -> None:
         self.sources = sources
         self.source = source
         self.namespace = found.namespace
@@ -67,7 +69,7 @@ class _Search:
             self._refuse(None, f"no call in this file says namespace={self.namespace!r}")
         return self._of_maker(made[0])
 
-    def _refuse(self, node: ast.AST | None, why: str, source: Source | None = None) -> NoReturn:
+    def _refuse(self, node: ast.AST | None, why: str, source: SourceFile | None = None) -> NoReturn:
         line = getattr(node, "lineno", self.near)
         raise CannotRun(
             f"{(source or self.source).shown}:{line}: {why}, so memover cannot change the version of {self.namespace!r} "
@@ -102,7 +104,7 @@ class _Search:
             self._refuse(written, f"version={written.value} is written here, but the function has {self.old}", source)
         return source.replaced(written, self.new)
 
-    def _constant(self, written: ast.Name | ast.Attribute) -> tuple[Source, ast.expr]:
+    def _constant(self, written: ast.Name | ast.Attribute) -> tuple[SourceFile, ast.expr]:
         """The literal that a name stands for, in this file or in the one it comes from, if nothing else uses it."""
         text = ast.unparse(written)
         if isinstance(written, ast.Name) and written.id in self.source.constants:
@@ -122,7 +124,7 @@ class _Search:
             self._refuse(written, f"version={text} is used in other places too ({', '.join(elsewhere[:3])})")
         return home, self._single(home, name, None, text)
 
-    def _single(self, source: Source, name: str, written: ast.Name | None, text: str) -> ast.expr:
+    def _single(self, source: SourceFile, name: str, written: ast.Name | None, text: str) -> ast.expr:
         values = source.constants[name]
         if len(values) > 1:
             self._refuse(written or values[0], f"version={text} is assigned in {len(values)} places", source)
@@ -131,13 +133,13 @@ class _Search:
             self._shared(written or values[0], text, source, others)
         return values[0]
 
-    def _shared(self, at: ast.AST, text: str, source: Source, others: list[ast.Name]) -> NoReturn:
+    def _shared(self, at: ast.AST, text: str, source: SourceFile, others: list[ast.Name]) -> NoReturn:
         where = ", ".join(str(line) for line in sorted({node.lineno for node in others}))
         self._refuse(at, f"version={text} is used in other places too (line {where})", source)
 
     # -- a function that makes the decorator ---------------------------------------------------------------------------------
 
-    def _maker(self, call: ast.Call) -> tuple[Source, ast.FunctionDef | None]:
+    def _maker(self, call: ast.Call) -> tuple[SourceFile, ast.FunctionDef | None]:
         """The function that a decorator calls, with its file, if it is the project's and names a namespace."""
         if isinstance(call.func, ast.Name) and call.func.id not in self.source.imports:
             source, name = self.source, call.func.id

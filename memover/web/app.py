@@ -28,7 +28,7 @@ from starlette.staticfiles import StaticFiles
 
 from memover.cli.running import nearest
 from memover.errors import MemoverError
-from memover.web.guard import Guard
+from memover.web.guard import RequestGuard
 from memover.web.overview import Overview
 from memover.web.pages import Pages, path_of
 
@@ -78,7 +78,7 @@ def application(
         ],
         exception_handlers={MemoverError: routes.failed, 404: routes.missing},
     )
-    return Guard(app, host=host, token=token)
+    return RequestGuard(app, host=host, token=token)
 
 
 class _Routes:

@@ -25,7 +25,7 @@ from starlette.responses import PlainTextResponse
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-__all__ = ["COOKIE", "HEADERS", "Guard", "is_loopback"]
+__all__ = ["COOKIE", "HEADERS", "RequestGuard", "is_loopback"]
 
 COOKIE = "memover_session"
 _POLICY = (
@@ -54,7 +54,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
+class RequestGuard:
     """ASGI middleware around the page. `host` is the address it is bound to; `token` "" for none."""
 
     def __init__(self, app: Any, *, host: str, token: str = "") -> None:

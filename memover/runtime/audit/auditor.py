@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 else:
     asyncio = later(__name__, "asyncio")
 
-__all__ = ["GRACE_SECONDS", "Auditable", "Auditor", "Finding", "ServedEntry"]
+__all__ = ["GRACE_SECONDS", "Auditable", "Auditor", "Comparison", "ServedEntry"]
 
 GRACE_SECONDS = 1.0
 """For how long a difference may be an invalidation that is under way."""
@@ -86,7 +86,7 @@ class Auditable(Protocol):
     def emit(self, event: Event) -> object: ...
 
 
-class Finding(NamedTuple):
+class Comparison(NamedTuple):
     """What one audit saw. `load_time` is seconds; `where` the first place that differs, without keys or values."""
 
     agrees: bool
@@ -161,31 +161,31 @@ class Auditor:
             except Exception as error:
                 self._failed(hit, error, monotonic() - began)
                 return
-            finding = self._compared(hit, result, monotonic() - began)
-            if finding is None:
+            comparison = self._compared(hit, result, monotonic() - began)
+            if comparison is None:
                 return
-            if finding.agrees:
-                self._conclude(hit, finding)
+            if comparison.agrees:
+                self._conclude(hit, comparison)
                 return
             closed = self._slots.closed
-            self._later(self._grace, lambda: self._wake(hit, finding, closed, slot))
+            self._later(self._grace, lambda: self._wake(hit, comparison, closed, slot))
             waits = True
         finally:
             if not waits:
                 self._slots.leave(slot)
 
-    def _wake(self, hit: ServedEntry, finding: Finding, closed: int, slot: Slot) -> None:
+    def _wake(self, hit: ServedEntry, comparison: Comparison, closed: int, slot: Slot) -> None:
         # Reading is for the background: the thread that calls this has other things to do in time.
-        if closed != self._slots.closed or not self._submit(lambda: self._confirm(hit, finding, slot)):
+        if closed != self._slots.closed or not self._submit(lambda: self._confirm(hit, comparison, slot)):
             self._slots.leave(slot)
 
-    def _confirm(self, hit: ServedEntry, finding: Finding, slot: Slot) -> None:
+    def _confirm(self, hit: ServedEntry, comparison: Comparison, slot: Slot) -> None:
         try:
             if self._still(hit, self.function.current(hit)):
-                self._conclude(hit, finding)
+                self._conclude(hit, comparison)
         except Exception as error:
             # A store that does not answer now cannot tell whether the entry was invalidated: no verdict.
-            self._failed(hit, error, finding.load_time)
+            self._failed(hit, error, comparison.load_time)
         finally:
             self._slots.leave(slot)
 
@@ -212,10 +212,10 @@ class Auditor:
         except Exception as error:
             self._failed(hit, error, monotonic() - began)
             return
-        finding = self._compared(hit, result, monotonic() - began)
-        if finding is None:
+        comparison = self._compared(hit, result, monotonic() - began)
+        if comparison is None:
             return
-        if not finding.agrees:
+        if not comparison.agrees:
             closed = self._slots.closed
             await asyncio.sleep(self._grace)
             if closed != self._slots.closed:
@@ -224,9 +224,9 @@ class Auditor:
                 if not self._still(hit, await self.function.acurrent(hit)):
                     return
             except Exception as error:
-                self._failed(hit, error, finding.load_time)
+                self._failed(hit, error, comparison.load_time)
                 return
-        self._conclude(hit, finding)
+        self._conclude(hit, comparison)
 
     # -- what both decide by --------------------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ class Auditor:
         except Exception:
             return False  # the caller made of its argument what is no key at all
 
-    def _compared(self, hit: ServedEntry, result: Any, load_time: float) -> Finding | None:
+    def _compared(self, hit: ServedEntry, result: Any, load_time: float) -> Comparison | None:
         """What comparing shows; None where there is nothing to compare."""
         function = self.function
         if isinstance(result, _NOT_CACHED):
@@ -250,10 +250,10 @@ class Auditor:
             return None
         if same:
             shape = shape_of(result)
-            return Finding(True, shape, shape, load_time)
+            return Comparison(True, shape, shape, load_time)
         agrees = equal(served, result)
         where = "" if agrees else difference(served, result)
-        return Finding(agrees, shape_of(served), shape_of(result), load_time, where)
+        return Comparison(agrees, shape_of(served), shape_of(result), load_time, where)
 
     @staticmethod
     def _still(hit: ServedEntry, header: Header | None) -> bool:
@@ -267,17 +267,17 @@ class Auditor:
             and wall() < hit.header.fresh_until
         )
 
-    def _conclude(self, hit: ServedEntry, finding: Finding) -> None:
+    def _conclude(self, hit: ServedEntry, comparison: Comparison) -> None:
         counters = self.function.counters
         counters.audits += 1
-        if not finding.agrees:
+        if not comparison.agrees:
             counters.disagreements += 1
         age = max(0.0, wall() - hit.header.created_at)
-        words = [f"{'agree' if finding.agrees else 'differ'}: served {finding.served}, {age:.3g} s old"]
-        if not finding.agrees:
-            words.append(f"source {finding.source}, 0 s old")
-            words.append(f"first difference at {finding.where}" if finding.where else "")
-        self._emit(hit, finding.load_time, "; ".join(word for word in words if word))
+        words = [f"{'agree' if comparison.agrees else 'differ'}: served {comparison.served}, {age:.3g} s old"]
+        if not comparison.agrees:
+            words.append(f"source {comparison.source}, 0 s old")
+            words.append(f"first difference at {comparison.where}" if comparison.where else "")
+        self._emit(hit, comparison.load_time, "; ".join(word for word in words if word))
 
     def _failed(self, hit: ServedEntry, error: Exception, load_time: float) -> None:
         self._emit(hit, load_time, "no verdict", error)
