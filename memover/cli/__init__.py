@@ -1,6 +1,6 @@
 """The command line. What it needs beyond memover itself comes with `memover[cli]`; nothing else imports this.
 
-app         the commands: options in, what came of it out
+app         the commands: they read options and show results
 
 On source and lock:
     project     settings, lock · functions: what the project decorates · probe: the process that imports it

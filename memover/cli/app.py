@@ -1,4 +1,4 @@
-"""The commands. Each is a thin face: it reads options, calls what does the work, and shows what came of it.
+"""The commands: each reads options, calls the function that does the work, and shows the result.
 
 Exit status: 0 all in order · 1 findings · 2 it could not run.
 """
@@ -33,7 +33,7 @@ __all__ = ["memover"]
 
 
 class CommandGroup(click.Group):
-    """A group whose commands say what went wrong in one sentence, with exit status 2."""
+    """A group whose commands report an error of memover in one sentence, with exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
@@ -48,7 +48,7 @@ class CommandGroup(click.Group):
 @click.version_option(package.__version__, prog_name="memover")
 def memover() -> None:
     """Review what your cached functions store, and look after running caches."""
-    # What goes wrong is said once, by the command.
+    # The command reports errors itself; the library's warnings would repeat them.
     logging.getLogger("memover").addHandler(logging.NullHandler())
 
 

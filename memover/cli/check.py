@@ -25,7 +25,7 @@ __all__ = ["advised", "check", "failed", "findings_of"]
 
 
 def check(project: Project, targets: Sequence[str] = (), against: str | None = None) -> list[Finding]:
-    """Every finding, in order of place. Raises `CannotRun` where there is no lock, no target or no such revision."""
+    """Every finding, in order of place. Raises `CannotRun` if there is no lock, no target or no such revision."""
     if against is not None:
         return _against(project, targets, against)
     lock = project.lock()
@@ -86,12 +86,12 @@ def _bumps(
 
 
 def failed(findings: Sequence[Finding]) -> bool:
-    """Whether a check with these findings fails: warnings alone do not make it."""
+    """Whether a check with these findings fails; warnings alone do not fail it."""
     return any(each.level == "error" for each in findings)
 
 
 def findings_of(project: Project, seen: FoundFunctions, lock: Lock, *, whole: bool) -> list[Finding]:
-    """Everything a look at the source finds against a lock, before settings and comments have their say."""
+    """Every finding of the source against a lock, before settings and comments leave any out."""
     current = names_of(seen.functions)
     found = [*seen.failures, *rules.clashes(seen.functions)]
     found += [

@@ -136,7 +136,7 @@ def _read(results: Path) -> list[dict[str, Any]]:
 
 
 def function_of(facts: dict[str, Any], project: Project, classes: dict[str, dict[str, Any]]) -> Found:
-    """A function from the facts that the probe said of it."""
+    """A function from the facts that the probe wrote."""
     return Found(
         namespace=facts["namespace"],
         block=block_of(facts["block"]),

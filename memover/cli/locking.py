@@ -1,4 +1,4 @@
-"""`memover lock`: writing the lock, and what it will not write without being told why."""
+"""`memover lock`: what is written into the lock, and what is refused without a reason."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Acceptance:
 
 @dataclass(frozen=True)
 class Written:
-    """What `lock` did: blocks that are new, changed and gone, and what kept it from writing others."""
+    """What `lock` did: names of blocks that are new, changed and removed, and the findings that kept it from writing others."""
 
     new: tuple[str, ...]
     changed: tuple[str, ...]
@@ -45,7 +45,7 @@ class Written:
 
 
 def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | None = None) -> Written:
-    """Bring the lock up to date. What would hide a change from its reviewers is left as it was, and answered."""
+    """Bring the lock up to date. A block whose change reviewers must see stays as it was, and its finding is in `refused`."""
     seen = find_functions(project, targets)
     old = project.lock() or Lock()
     whole = not targets

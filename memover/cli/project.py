@@ -1,4 +1,4 @@
-"""A project: its settings in pyproject.toml, its lock, and which findings it wants to hear of."""
+"""A project: its settings in pyproject.toml, its lock, and which findings it reports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CannotRun(ConfigurationError):
 
 @contextmanager
 def from_manage_py() -> Generator[None, None, None]:
-    """Inside, projects are those of a process that Django has been set up in by manage.py."""
+    """Inside, `Project.find` knows that manage.py has set Django up in this process."""
     before = _from_manage_py.set(True)
     try:
         yield
@@ -138,7 +138,7 @@ class Project:
         return read_lock(text, self.lockfile)
 
     def shown(self, path: str) -> str:
-        """A path as a reader of this project would write it."""
+        """A path relative to the project where it is inside, as it is elsewhere."""
         try:
             return Path(path).resolve().relative_to(self.root).as_posix()
         except ValueError:
@@ -158,7 +158,7 @@ class Project:
         return finding.level
 
     def looked_at(self, targets: Sequence[str]) -> tuple[str, ...]:
-        """The targets that were named, or those of pyproject.toml. Raises `CannotRun` where there are none."""
+        """The targets that were named, or those of pyproject.toml. Raises `CannotRun` if there are none."""
         found = tuple(targets) or self.targets
         if not found:
             raise CannotRun(

@@ -1,4 +1,4 @@
-"""What the processes report, put together: a row for each version of each function, over all processes that run it."""
+"""The reports of all processes, added up: a row for each version of each function."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Line", "Reports", "Watcher", "combined", "nines", "number_text", "time_text"]
 
 _SCAN_SECONDS = 0.1
-"""How long one look goes on with the scan for new processes; the next one goes on where it ended."""
+"""For how long one look continues the scan for new processes; the next look continues where it ended."""
 _GOOD, _FAIR = 0.9, 0.5
 _REST = 10
-"""A scan that is through rests for so many times as long as it took, so that whoever watches costs the store little."""
+"""After a whole scan the next one waits this many times as long as the scan took, which bounds the load on the store."""
 
 
 @dataclass
@@ -128,7 +128,7 @@ def nines(agreement: float | None, audits: int) -> str:
 
 @dataclass(frozen=True)
 class Reports:
-    """What there is at one look; `interval` is the longest at which a process reports, 0 without any."""
+    """The reports at one moment; `interval` is the longest at which a process reports, 0 without any."""
 
     reports: tuple[Report, ...]
     lines: tuple[Line, ...]

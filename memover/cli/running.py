@@ -1,4 +1,4 @@
-"""What the commands on running caches have in common: where to look, how far along they are, and how rows are shown.
+"""What the commands on running caches have in common: the store they look at, progress bars, and tables.
 
 Text that comes from a store may hold anything, escape sequences of terminals included: it goes through `visible` before
 it is shown, and is never read as markup.
@@ -51,7 +51,7 @@ _NEAREST_LIMIT = 3
 
 
 class Place(NamedTuple):
-    """Where a command looks, and what the project says of it. `lock` is None where the project has none."""
+    """The store and the prefix that a command looks at, and the project around it. `lock` is None if the project has none."""
 
     url: str
     prefix: str
@@ -61,7 +61,7 @@ class Place(NamedTuple):
 
     @classmethod
     def find(cls, url: str | None, prefix: str | None, lockfile: str | None, command: str) -> Place:
-        """From options and environment, then from [tool.memover]. Raises `CannotRun` when nothing says where."""
+        """From options and environment, then from [tool.memover]. Raises `CannotRun` if none of them names a store."""
         project = Project.find(lockfile=lockfile)
         where = url or project.url
         if not where or where.startswith("memory"):

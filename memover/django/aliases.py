@@ -35,7 +35,7 @@ __all__ = ["aclear_all", "cache_of", "clear_all", "codec_of", "functions_of"]
 
 
 def cache_of(alias: str) -> Cache:
-    """The cache of an alias. Raises `ConfigurationError` for a name that is none, or a backend that cannot have functions."""
+    """The cache of an alias. Raises `ConfigurationError` for an unknown alias, or a backend that functions cannot use."""
     cache: Cache | None = default.swapped()
     return own_cache_of(alias) if cache is None or overridden_within(cache) else cache
 

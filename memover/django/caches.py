@@ -31,7 +31,7 @@ _latch = Latch()
 
 
 def _after_fork_in_child() -> None:
-    global _latch  # noqa: PLW0603  # whoever held it in the parent is not here
+    global _latch  # noqa: PLW0603  # a thread that held it in the parent does not exist here
     _latch = Latch()
 
 

@@ -223,7 +223,7 @@ def _rows_from(kind: Any) -> Any:
     def decode(content: Any) -> Any:
         label, db, rows = content
         queryset = kind(model=apps.get_model(label), using=db)
-        # Whoever filters on asks the database, about these rows.
+        # A query that is made from it asks the database, about these rows.
         queryset = queryset.filter(pk__in=[row.pk for row in rows])
         queryset._result_cache, queryset._prefetch_done = rows, True
         return queryset

@@ -1,4 +1,4 @@
-"""Looking through a running store from outside, without the application: what the command line and the page stand on.
+"""Looking through a running store from outside, without the application: for the command line, the page and reports.
 
 A survey is blocking, is used by one thread at a time, and is not the path of a cached call. Three rules hold for every
 implementation:

@@ -258,7 +258,7 @@ def main() -> None:
         module, _, name = told["setup"].partition(":")
         getattr(importlib.import_module(module), name)(told["index"])
     callers = Callers(told)
-    print("ready", flush=True)  # noqa: T201 - said to the parent
+    print("ready", flush=True)  # noqa: T201 - read by the parent
     sys.stdin.readline()
 
     def wait_for_the_end() -> None:

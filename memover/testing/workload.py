@@ -1,4 +1,4 @@
-"""Runs of the history checker: starts the processes, lets them be, and judges what they recorded."""
+"""Runs of the history checker: starts the processes, ends them, and judges what they recorded."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def start_history(
 
 
 class HistoryRun:
-    """Processes at work; a context manager that ends them, however that came."""
+    """The running processes of a history; a context manager that ends them."""
 
     def __init__(self, urls: list[str], *, processes: int, told: dict[str, Any]) -> None:
         self._urls = urls
@@ -210,7 +210,7 @@ class HistoryRun:
                     try:
                         pipe.close()
                     except OSError:
-                        pass  # what was still to be said to it
+                        pass  # it has ended, and did not read what was still in the pipe
         shutil.rmtree(self._directory, ignore_errors=True)
         if self._workers and not self._urls[0].startswith("memory:"):
             self._sweep()

@@ -1,7 +1,7 @@
 """The page as an application: routes, the stream of what is new, and the one thing that writes.
 
 Reading is GET. `POST /invalidate` exists only where `allow_invalidate` says so, and takes the csrf token that the forms carry: a
-random text of this server that no other site can read. What the store does not answer is a page that says so, status 502.
+random text of this server that no other site can read. If the store does not answer, the page says so, with status 502.
 """
 
 from __future__ import annotations

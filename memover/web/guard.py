@@ -1,4 +1,4 @@
-"""Who may ask, and what a browser may do with the answers. Everything passes through here, errors too.
+"""Which requests are answered, and what a browser may do with the answers. Every answer passes through here, errors too.
 
     check    refused with  when
     -------  ------------  ---------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ _QUERY_LIMIT_BYTES = 4096
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's to itself."""
+    """Whether a name or address reaches this machine alone."""
     if host == "localhost":
         return True
     try:
@@ -143,7 +143,7 @@ def _name_of(host: str) -> str:
     """The name in a Host header, without its port and the brackets of IPv6; "" for what is none."""
     try:
         parts = urlsplit(f"//{host}")
-        _ = parts.port  # raises for what is no number
+        _ = parts.port  # raises ValueError unless it is a number
     except ValueError:
         return ""
     plain = not (parts.path or parts.query or parts.fragment or "@" in host or "\\" in host)

@@ -1,4 +1,4 @@
-"""What stands behind the page: reports looked at every second, counts and checks made when somebody asks, and kept a while.
+"""What the page shows: reports, read every second; counts and checks, made on request and kept for some seconds.
 
 A survey is for one thread at a time, so each kind of look has a survey and a thread of its own (`_Looker`), and the event loop never
 waits for a store. Counting goes through the store in steps, at most `_LOOKS_LIMIT` keys of it; beyond that, counts are estimates.

@@ -386,7 +386,6 @@ def test_interrupted_threads_mix_no_answers(open_store: Any, redis_server: Redis
         set_async(ctypes.c_ulong(threads[n % 6].ident or 0), ctypes.py_object(Strike))
         time.sleep(0.0005)
     ending.set()
-    time.sleep(0.1)
     for thread in threads:
         thread.join(30)
     gc.collect()

@@ -234,7 +234,7 @@ class Auditor:
         try:
             return self.function.key(hit.args, hit.kwargs) == hit.key
         except Exception:
-            return False  # the caller made of its argument what is no key at all
+            return False  # the caller has changed an argument into one that has no key
 
     def _compared(self, hit: ServedEntry, result: Any, load_time: float) -> Comparison | None:
         """What comparing shows; None where there is nothing to compare."""
