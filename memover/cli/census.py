@@ -43,6 +43,8 @@ __all__ = [
 ]
 
 _NAMESPACE = re.compile(rb"[A-Za-z0-9_.\-/]{1,200}\Z")
+_PREFIX_KEYS_LIMIT = 20_000
+"""In how many keys prefixes are looked for."""
 _SEEN_LIMIT = 2_000_000
 """A scan may show a key twice while the table shrinks. So many are remembered, by hash; further ones count as shown."""
 
@@ -128,9 +130,9 @@ def entries(
     survey: Survey,
     prefix: str,
     *,
+    on_step: Callable[[int], None],
     step: int = 1000,
     head: int = KIND_AT + 1,
-    on_step: Callable[[int], None] = lambda looked_at: None,
 ) -> Iterator[list[FoundEntry]]:
     """Every entry of a prefix, step by step, each once. `head` is how much of each value is read, in bytes;
     `on_step` is told how many keys a step has looked at."""
@@ -178,9 +180,7 @@ def tally(rows: dict[tuple[str, Version], Row], entry: FoundEntry) -> None:
     row.no_ttl += entry.facts.expires_ms is None
 
 
-def count(
-    place: Place, *, step: int = 1000, on_step: Callable[[int], None] = lambda looked_at: None
-) -> dict[tuple[str, Version], Row]:
+def count(place: Place, *, on_step: Callable[[int], None], step: int = 1000) -> dict[tuple[str, Version], Row]:
     """Every entry of the prefix, counted by namespace and version. A scan of all keys; raises `StoreError`."""
     rows: dict[tuple[str, Version], Row] = {}
     for found in entries(place.survey, place.prefix, step=step, on_step=on_step):
@@ -190,9 +190,7 @@ def count(
     return rows
 
 
-def estimate(
-    place: Place, sample: int, *, on_step: Callable[[int], None] = lambda looked_at: None
-) -> dict[tuple[str, Version], Row]:
+def estimate(place: Place, sample: int, *, on_step: Callable[[int], None]) -> dict[tuple[str, Version], Row]:
     """As `count`, from about `sample` keys of all; exact where the store has no fair sample to give (`Survey.hashed`)."""
     if not place.survey.hashed:
         return count(place, on_step=on_step)
@@ -253,13 +251,13 @@ def namespaces(place: Place) -> set[str]:
     return found
 
 
-def prefixes(survey: Survey, *, keys: int = 20_000) -> list[str]:
+def prefixes(survey: Survey) -> list[str]:
     """Prefixes that the first keys of a store show to be memover's: for a message that says which there are."""
     found: set[str] = set()
     looked_at = 0
     for page in survey.keys(b"*:gen:*", 1000):
         looked_at += page.looked_at
         found.update(key.partition(b":gen:")[0].decode("utf-8", "backslashreplace") for key in page.keys)
-        if looked_at >= keys:
+        if looked_at >= _PREFIX_KEYS_LIMIT:
             break
     return sorted(found)

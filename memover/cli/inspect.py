@@ -102,9 +102,7 @@ def _key_by_import(place: Place, imported: str, args: Sequence[str]) -> str:
         raise CannotRun(f"{imported} cannot be imported: {type(error).__name__}: {error}.") from None
     if not callable(getattr(function, "key", None)):
         raise CannotRun(f"{imported} is not decorated with versioned_cache, so it has no keys.")
-    positional, named = _literals(args)
-    key = _made(function.key, positional, named, imported)
-    return f"{place.prefix}:{key.partition(':')[2]}"
+    return _made(place, function.key, args, imported)
 
 
 def _key_of_call(place: Place, namespace: str, args: Sequence[str]) -> str:
@@ -135,17 +133,17 @@ def _key_by_lock(place: Place, lock: Lock, namespace: str, args: Sequence[str]) 
     described = ", ".join(parameters)
     scope: dict[str, Any] = {"__name__": __name__}
     exec(f"def call({described}): pass", scope)  # noqa: S102  # names were checked; nothing else is in it
-    positional, named = _literals(args)
     with Cache("memory://", prefix=place.prefix or "x") as cache:
         options: dict[str, Any] = {"key": block.key} if block.key else {}
         function: Any = cache.versioned(namespace=namespace, version=block.version, **options)(scope["call"])
-        key = _made(function.key, positional, named, f"{namespace}({described})")
-    return f"{place.prefix}:{key.partition(':')[2]}"
+        return _made(place, function.key, args, f"{namespace}({described})")
 
 
-def _made(key: Callable[..., str], positional: list[Any], named: dict[str, Any], what: str) -> str:
+def _made(place: Place, key_of: Callable[..., str], args: Sequence[str], what: str) -> str:
+    """The key of a call under the prefix that is looked at. Raises `CannotRun` if the arguments do not fit."""
+    positional, named = _literals(args)
     try:
-        return key(*positional, **named)
+        key = key_of(*positional, **named)
     except MemoverError:
         raise
     except TypeError as error:
@@ -153,6 +151,7 @@ def _made(key: Callable[..., str], positional: list[Any], named: dict[str, Any],
             f"{what}: {error}. Give every argument that counts; defaults are in the source, so with a lock they must be given too "
             f"(or use --import module:function)."
         ) from None
+    return f"{place.prefix}:{key.partition(':')[2]}"
 
 
 # -- showing ---------------------------------------------------------------------------------------------------------------
