@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from memover.model import CacheInfo, Event, Generation
     from memover.runtime import report as reporting
     from memover.runtime.counters import Counters
-    from memover.runtime.report import Reporter
 else:
     reporting = later(__name__, "memover.runtime.report", "reporting")
 
@@ -197,11 +196,11 @@ class Cache(KeyValueFace):
 
                 seconds = number(text)
                 report = text if seconds is None else seconds  # as MEMOVER_TTL
-        self._reporter: Reporter | None = None
         if report is not None:
             interval = seconds_of(report, "report", never=False)
             if not store.local:
-                self._reporter = self._state.reporter = reporting.reporter(self._state, interval)
+                self._state.reporter = reporting.Reporter(self._state, interval)
+                self._state.reporter.start()
         if key_function is not None and not callable(key_function):
             raise ConfigurationError("key_function= takes a callable (key, prefix, version) -> str.")
         self._key_function = key_function
@@ -317,8 +316,8 @@ class Cache(KeyValueFace):
         The cache may be used again afterwards; it opens what it needs. Raises `InvalidationFailed` if the store still
         does not acknowledge one: other processes may go on reading what it invalidates."""
         state = self._state
-        if self._reporter is not None:
-            self._reporter.stop()
+        if state.reporter is not None:
+            state.reporter.stop()
         state.audits.closed += 1
         state.refreshes.drain()
         try:

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "after_fork",
+    "changed",
     "codec_of",
     "current",
     "follow",
-    "made",
     "followers",
+    "made",
     "make_with",
     "named",
     "resolve_aliases_with",
@@ -99,7 +100,7 @@ def swap_in(cache: Any) -> None:
 
 
 def made() -> bool:
-    """Whether there is a default cache already."""
+    """Whether there is a default cache already; asking does not make one."""
     with _latch:
         return bool(_swapped) or _default is not None
 
@@ -118,12 +119,6 @@ def swap_out(cache: Any) -> None:
                 del _swapped[at]
                 break
         _changed()
-
-
-def settled() -> bool:
-    """Whether there is a default cache already; asking does not make one."""
-    with _latch:
-        return bool(_swapped) or _default is not None
 
 
 def named(alias: str) -> Any:

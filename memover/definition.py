@@ -118,7 +118,7 @@ class Definition:
             for known in list(_declared):
                 known._state.witness.versions.pop(VERSION + policy.namespace.encode(), None)
                 self.declare_version(known)
-            if claimed.replaced and cache is None and default.settled():
+            if claimed.replaced and cache is None and default.made():
                 self.now()  # so that what is to be said of the entries of the earlier one is said here
         else:
             self.now()

@@ -34,19 +34,12 @@ else:
 __all__ = ["KeyValueFace"]
 
 
-class Entries:
-    """The key-value entries of a cache, made when they are first asked for; `compute` says how `get_or_set` runs a load."""
-
-    def __init__(self, compute: str) -> None:
-        self._compute = compute
-
-    def __set_name__(self, owner: type[KeyValueFace], name: str) -> None:
-        self._name = name
+class EntriesOnDemand:
+    """The key-value entries of a cache, made when they are first asked for."""
 
     def __get__(self, face: KeyValueFace, owner: type[KeyValueFace]) -> KeyValueEntries:
-        compute = getattr(entries, self._compute)
-        made = entries.KeyValueEntries(face._state, face.codec, compute, forget_failed_sets=face._forget_failed_sets)
-        first: KeyValueEntries = vars(face).setdefault(self._name, made)  # where it is found from now on
+        made = entries.KeyValueEntries(face._state, face.codec, forget_failed_sets=face._forget_failed_sets)
+        first: KeyValueEntries = vars(face).setdefault("_entries", made)  # where it is found from now on
         return first
 
 
@@ -60,8 +53,7 @@ class KeyValueFace:
     _state: CacheState
     _forget_failed_sets: bool
     _key_function: Callable[[str, str, int], str] | None
-    _entries = Entries("compute")
-    _aentries = Entries("acompute")
+    _entries = EntriesOnDemand()
 
     def _text(self, key: str, version: int | None) -> str:
         version = self.version if version is None else check_version(version)
@@ -190,49 +182,49 @@ class KeyValueFace:
         """`get`, awaited."""
         text = self._text(key, version)
         value = self._entries.at_hand(text)
-        return await arun(flows.get(self._aentries, text, default)) if value is MISSING else value
+        return await arun(flows.get(self._entries, text, default)) if value is MISSING else value
 
     async def aget_many(self, keys: Iterable[str], version: int | None = None) -> dict[str, Any]:
         """`get_many`, awaited."""
-        found: dict[str, Any] = await arun(flows.get_many(self._aentries, self._texts(keys, version)))
+        found: dict[str, Any] = await arun(flows.get_many(self._entries, self._texts(keys, version)))
         return found
 
     async def ahas_key(self, key: str, version: int | None = None) -> bool:
         """`has_key`, awaited."""
-        return bool(await arun(flows.has_key(self._aentries, self._text(key, version))))
+        return bool(await arun(flows.has_key(self._entries, self._text(key, version))))
 
     async def aget_or_set(
         self, key: str, default: Any, ttl: Duration | EllipsisType = ..., version: int | None = None
     ) -> Any:
         """`get_or_set`, awaited; the default may be an `async def` function or return an awaitable."""
-        return await entries.aget_or_set(self._aentries, self._text(key, version), default, self._fresh_for(ttl))
+        return await entries.aget_or_set(self._entries, self._text(key, version), default, self._fresh_for(ttl))
 
     async def aset(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> None:
         """`set`, awaited."""
         fresh_for = self._fresh_for(ttl)
-        await arun(flows.set_many(self._aentries, {self._text(key, version): value}, fresh_for))
+        await arun(flows.set_many(self._entries, {self._text(key, version): value}, fresh_for))
 
     async def aset_many(
         self, data: Mapping[str, Any], ttl: Duration | EllipsisType = ..., version: int | None = None
     ) -> list[str]:
         """`set_many`, awaited."""
         values = {self._text(key, version): value for key, value in data.items()}
-        await arun(flows.set_many(self._aentries, values, self._fresh_for(ttl)))
+        await arun(flows.set_many(self._entries, values, self._fresh_for(ttl)))
         return []
 
     async def aadd(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
         """`add`, awaited."""
-        flow = flows.add(self._aentries, self._text(key, version), value, self._fresh_for(ttl))
+        flow = flows.add(self._entries, self._text(key, version), value, self._fresh_for(ttl))
         return bool(await arun(flow))
 
     async def atouch(self, key: str, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
         """`touch`, awaited."""
-        flow = flows.touch(self._aentries, self._text(key, version), self._fresh_for(ttl))
+        flow = flows.touch(self._entries, self._text(key, version), self._fresh_for(ttl))
         return bool(await arun(flow))
 
     async def aincr(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """`incr`, awaited."""
-        flow = flows.incr(self._aentries, self._text(key, version), delta)
+        flow = flows.incr(self._entries, self._text(key, version), delta)
         return self._counted(key, await arun(flow))
 
     async def adecr(self, key: str, delta: int = 1, version: int | None = None) -> int:
@@ -242,7 +234,7 @@ class KeyValueFace:
     async def aincr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """`incr_version`, awaited."""
         source, target = self._versions(version, delta)
-        flow = flows.move(self._aentries, self._text(key, source), self._text(key, target))
+        flow = flows.move(self._entries, self._text(key, source), self._text(key, target))
         return self._moved_to(key, target, await arun(flow))
 
     async def adecr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
@@ -251,15 +243,15 @@ class KeyValueFace:
 
     async def adelete(self, key: str, version: int | None = None) -> bool:
         """`delete`, awaited."""
-        return bool(await arun(flows.delete(self._aentries, self._text(key, version))))
+        return bool(await arun(flows.delete(self._entries, self._text(key, version))))
 
     async def adelete_many(self, keys: Iterable[str], version: int | None = None) -> None:
         """`delete_many`, awaited."""
-        await arun(flows.delete_many(self._aentries, self._texts(keys, version).values()))
+        await arun(flows.delete_many(self._entries, self._texts(keys, version).values()))
 
     async def aclear(self) -> None:
         """`clear`, awaited."""
-        await arun(flows.clear(self._aentries))
+        await arun(flows.clear(self._entries))
 
     # -- what is said of the answers ------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ class MemoverCache(KeyValueFace, BaseCache):
             self.cache: DjangoCache = shared_cache(server or "memory://", self.key_prefix, options)
         except ConfigurationError as error:
             raise InvalidMemoverCache(str(error)) from error
-        self._entries, self._aentries = self.cache._entries, self.cache._aentries
+        self._entries = self.cache._entries
         self.prefix = self.key_prefix
 
     def __repr__(self) -> str:

@@ -38,34 +38,26 @@ from memover.runtime.nonce import new_nonce
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from memover.engine.answers import Marks, Outcome
     from memover.model import Key
     from memover.runtime.state import CacheState
 
-__all__ = ["KeyValueEntries", "acompute", "aget_or_set", "compute", "get_or_set"]
+__all__ = ["KeyValueEntries", "aget_or_set", "get_or_set"]
 
 _DIGITS = re.compile(rb"-?[0-9]{1,16}\Z")
 
 
 def compute(default: Any, _: float) -> Any:
-    """The function behind `get_or_set`."""
+    """The function behind `get_or_set`. What it returns is awaited under asyncio, where it can be."""
     return default() if callable(default) else default
-
-
-async def acompute(default: Any, _: float) -> Any:
-    """The function behind `aget_or_set`; a default may be an `async def` function too."""
-    value = default() if callable(default) else default
-    return await value if inspect.isawaitable(value) else value
 
 
 class KeyValueEntries(Function):
     """The codec, the names and the clock of the key-value entries of one cache."""
 
-    def __init__(
-        self, state: CacheState, codec: Any, function: Callable[..., Any], *, forget_failed_sets: bool
-    ) -> None:
+    def __init__(self, state: CacheState, codec: Any, *, forget_failed_sets: bool) -> None:
         policy = Policy(
             namespace=NAMESPACE,
             version=1,
@@ -78,8 +70,8 @@ class KeyValueEntries(Function):
             track_dependencies=False,
         )
         resolved = resolve_codec(codec, name_for_errors="the key-value API")
-        binding = Binding(function, key=None, ignore=(), name="get_or_set")
-        super().__init__(function, "get_or_set", policy, binding, resolved, Tags((), binding, "get_or_set"), state)
+        binding = Binding(compute, key=None, ignore=(), name="get_or_set")
+        super().__init__(compute, "get_or_set", policy, binding, resolved, Tags((), binding, "get_or_set"), state)
         self.fingerprint = NO_FINGERPRINT  # entries of any shape
         self.plain_integers = isinstance(resolved, (ValueCodec, PickleCodec))
         self.forget_failed_sets = forget_failed_sets
@@ -159,7 +151,7 @@ class KeyValueEntries(Function):
             return None
         places = places_of(outcome.value) if self.store.local else None
         value = MISSING if places is None else outcome.value
-        return Sealed(raw, limit_ms(fresh_for), read_header(raw, call.key.entry), value, places=places or ())
+        return Sealed(raw, limit_ms(fresh_for), None, value, places=places or (), key=call.key.entry)
 
     limit_ms = staticmethod(limit_ms)
 
@@ -278,7 +270,8 @@ async def aget_or_set(entries: KeyValueEntries, text: str, default: Any, fresh_f
     began = perf_counter()
     if entries.observers.disabled():
         entries.disabled()
-        return await acompute(default, 0.0)
+        value = compute(default, 0.0)
+        return await value if inspect.isawaitable(value) else value
     call = entries.call(entries.named(text), (default, fresh_for), {})
     if is_loading(entries, call.key.entry):
         return await abypass(entries, call)

@@ -29,7 +29,7 @@ import secrets
 import socket
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic, wall
 from memover.errors import StoreError
@@ -39,14 +39,12 @@ from memover.runtime.counters import LOAD_BUCKETS_SECONDS, NAMES
 from memover.stores.survey import survey_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from memover.runtime.counters import Counters
+    from memover.runtime.background import Timed
     from memover.runtime.function import Function
     from memover.runtime.state import CacheState
     from memover.stores.survey import Survey
 
-__all__ = ["FORMAT", "Counted", "Report", "Reported", "Reporter", "Reporting", "read_report", "reporter"]
+__all__ = ["FORMAT", "Report", "Reported", "Reporter", "read_report"]
 
 FORMAT = 1
 _LEAST_TTL_SECONDS = 5.0
@@ -57,64 +55,34 @@ _BUCKETS = len(LOAD_BUCKETS_SECONDS) + 1
 logger = logging.getLogger("memover")
 
 
-class Counted(Protocol):
-    """A function as `cache.functions()` has it."""
-
-    @property
-    def namespace(self) -> str: ...
-    @property
-    def version(self) -> Any: ...
-    @property
-    def counters(self) -> Counters: ...
-
-
-class Reporting(Protocol):
-    """What a reporter needs of a cache.
-
-    `publish` stores a value under a key for so many milliseconds: one command. `withdraw` removes it. Both may raise
-    `StoreError`, and are called from the background's thread, or that of `stop()`.
-    """
-
-    @property
-    def prefix(self) -> str: ...
-    def functions(self) -> Iterable[Counted]: ...
-    def publish(self, name: bytes, raw: bytes, expire_ms: int) -> object: ...
-    def withdraw(self, name: bytes) -> object: ...
-
-
-class Cancellable(Protocol):
-    """A task of the background's."""
-
-    def cancel(self) -> None: ...
-
-
 def _process() -> str:
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60] or "host"
     return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
+def _counted(function: Function) -> tuple[dict[str, int], list[int]]:
+    """The totals of a function, and its histogram of load times."""
+    return function.counters.as_dict(), list(function.counters.load_buckets)
+
+
 class Reporter:
     """Publishes the totals of one cache's functions every `interval` seconds, from `start()` to `stop()`.
 
-    `later(seconds, run)` has `run` called after so long, and again after as many seconds as it returns: `Background.later`. A child
-    after fork calls `after_fork()`: it is a process of its own, and reports only what it did itself.
+    A child after fork calls `after_fork()`: it is a process of its own, and reports only what it did itself.
     """
 
-    def __init__(
-        self,
-        cache: Reporting,
-        interval: float,
-        later: Callable[[float, Callable[[], float | None]], Cancellable],
-    ) -> None:
-        self._cache = cache
+    def __init__(self, state: CacheState, interval: float) -> None:
+        # Its parts, and not the state itself, which has the reporter.
+        self._prefix, self._all_functions, self._store = state.prefix, state.functions, state.store
+        self._later = state.background.later
+        self._survey: Survey | None = None
         self.interval = interval
-        self._later = later
-        self._task: Cancellable | None = None
+        self._task: Timed | None = None
         self._begin()
 
     def _begin(self) -> None:
         self.process = _process()
-        self._name = report_key(self._cache.prefix, self.process).encode()
+        self._name = report_key(self._prefix, self.process).encode()
         self._started = wall()
         self._last_at = monotonic()
         self._last: dict[tuple[str, Any], tuple[dict[str, int], list[int]]] = {}
@@ -141,7 +109,7 @@ class Reporter:
         if self._published:
             self._published = False
             try:
-                self._cache.withdraw(self._name)
+                self._surveyed().unlink([self._name])
             except StoreError:
                 pass  # it expires
 
@@ -149,8 +117,8 @@ class Reporter:
         """In a child: begin anew, if the parent was reporting. What was counted before the fork is the parent's."""
         running, self._task = self._task is not None, None
         self._begin()
-        for each in self._cache.functions():
-            self._last[each.namespace, each.version] = (each.counters.as_dict(), list(each.counters.load_buckets))
+        for each in self._functions():
+            self._last[each.policy.namespace, each.policy.version] = _counted(each)
         if running:
             self.start()
 
@@ -163,11 +131,19 @@ class Reporter:
 
     def publish(self) -> None:
         """Write one report now. Raises `StoreError`."""
-        if not any(True for _ in self._cache.functions()):
+        if not self._functions():
             return
         ttl = max(_INTERVALS * self.interval, _LEAST_TTL_SECONDS)
-        self._cache.publish(self._name, self.payload(), int(ttl * 1000))
+        self._surveyed().put(self._name, self.payload(), int(ttl * 1000))
         self._published = True
+
+    def _functions(self) -> list[Function]:
+        return [each for each in list(self._all_functions) if each.policy.namespace != KEY_VALUES]
+
+    def _surveyed(self) -> Survey:
+        if self._survey is None:
+            self._survey = survey_of(self._store)
+        return self._survey
 
     def payload(self) -> bytes:
         """The report as bytes; what grew since the last one is its window."""
@@ -177,16 +153,16 @@ class Reporter:
         window, self._last_at = now - self._last_at, now
         functions = []
         last: dict[tuple[str, Any], tuple[dict[str, int], list[int]]] = {}
-        for each in self._cache.functions():
-            place = each.namespace, each.version
-            totals, loads = each.counters.as_dict(), list(each.counters.load_buckets)
+        for each in self._functions():
+            place = each.policy.namespace, each.policy.version
+            totals, loads = _counted(each)
             before, loads_before = self._last.get(place, ({}, [0] * len(loads)))
             last[place] = (totals, loads)
             grown = {name: number - before.get(name, 0) for name, number in totals.items()}
             loads_grown = [number - old for number, old in zip(loads, loads_before)]
             facts: dict[str, Any] = {
-                "namespace": each.namespace,
-                "version": each.version,
+                "namespace": each.policy.namespace,
+                "version": each.policy.version,
                 "totals": {name: number for name, number in totals.items() if number},
                 "window": {name: number for name, number in grown.items() if number > 0},
             }
@@ -211,44 +187,6 @@ class Reporter:
             "functions": functions,
         }
         return json.dumps(report, separators=(",", ":")).encode("ascii")
-
-
-class _Functions:
-    """A cache's state as `Reporting` has it: its functions, and its store as a survey."""
-
-    def __init__(self, state: CacheState) -> None:
-        self.prefix = state.prefix
-        self._functions = state.functions
-        self._store = state.store
-        self._survey: Survey | None = None
-
-    def functions(self) -> list[Counted]:
-        return [_Function(each) for each in list(self._functions) if each.policy.namespace != KEY_VALUES]
-
-    def publish(self, name: bytes, raw: bytes, expire_ms: int) -> None:
-        self._of_store().put(name, raw, expire_ms)
-
-    def withdraw(self, name: bytes) -> None:
-        self._of_store().unlink([name])
-
-    def _of_store(self) -> Survey:
-        if self._survey is None:
-            self._survey = survey_of(self._store)
-        return self._survey
-
-
-class _Function:
-    def __init__(self, function: Function) -> None:
-        self.namespace = function.policy.namespace
-        self.version = function.policy.version
-        self.counters = function.counters
-
-
-def reporter(state: CacheState, interval: float) -> Reporter:
-    """The reporter of a cache, started: its first report is due after one interval, once a function is there."""
-    made = Reporter(_Functions(state), interval, state.background.later)
-    made.start()
-    return made
 
 
 @dataclass(frozen=True)

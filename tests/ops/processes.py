@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from memover.runtime.counters import Counters
@@ -12,33 +13,13 @@ from memover.stores.survey import open_survey
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from memover.stores.survey import Survey
+
 
 class Function:
     def __init__(self, namespace: str, version: int | str) -> None:
-        self.namespace = namespace
-        self.version = version
+        self.policy = SimpleNamespace(namespace=namespace, version=version)
         self.counters = Counters()
-
-
-class State:
-    """What a reporter needs of a cache, on a survey's connections."""
-
-    def __init__(self, url: str, prefix: str, functions: list[Function]) -> None:
-        self.prefix = prefix
-        self._survey = open_survey(url)
-        self._functions = functions
-
-    def functions(self) -> list[Function]:
-        return self._functions
-
-    def publish(self, name: bytes, raw: bytes, expire_ms: int) -> None:
-        self._survey.put(name, raw, expire_ms)
-
-    def withdraw(self, name: bytes) -> None:
-        self._survey.unlink([name])
-
-    def close(self) -> None:
-        self._survey.close()
 
 
 class Task:
@@ -66,20 +47,28 @@ class Clockwork:
         return [task.run() for task in self.tasks if not task.cancelled]
 
 
-def reporter(url: str, prefix: str, *functions: Function, interval: float = 5.0) -> tuple[Reporter, Clockwork, State]:
-    state, clock = State(url, prefix, list(functions)), Clockwork()
-    return Reporter(state, interval, clock.later), clock, state
+def reporter(url: str, prefix: str, *functions: Function, interval: float = 5.0) -> tuple[Reporter, Clockwork, Survey]:
+    """A reporter on a survey's connections."""
+    clock, survey = Clockwork(), open_survey(url)
+    return reporter_over(survey, prefix, clock, *functions, interval=interval), clock, survey
+
+
+def reporter_over(survey: Any, prefix: str, clock: Clockwork, *functions: Function, interval: float = 5.0) -> Reporter:
+    state: Any = SimpleNamespace(prefix=prefix, functions=functions, store=None, background=clock)
+    made = Reporter(state, interval)
+    made._survey = survey
+    return made
 
 
 @contextmanager
 def reporting(url: str, prefix: str, namespace: str, version: int) -> Iterator[Function]:
     """A process that has reported once, and takes its report back at the end."""
     function = Function(namespace, version)
-    made, clock, state = reporter(url, prefix, function)
+    made, clock, survey = reporter(url, prefix, function)
     made.start()
     clock.turn()
     try:
         yield function
     finally:
         made.stop()
-        state.close()
+        survey.close()

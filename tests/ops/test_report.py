@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memover import StoreError, StoreUnavailable
 from memover.runtime.counters import COUNTERS, LOAD_BUCKETS_SECONDS, Counters, quantile
-from memover.runtime.report import Reporter, read_report
+from memover.runtime.report import read_report
 
-from .processes import Clockwork, Function, reporter
+from .processes import Clockwork, Function, reporter, reporter_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 def test_a_report_says_what_was_counted(redis_url: str, prefix: str) -> None:
     """Totals since the start, the growth since the last report, and the histogram of loads."""
     function = Function("profiles", 3)
-    made, _, state = reporter(redis_url, prefix, function)
+    made, _, survey = reporter(redis_url, prefix, function)
     function.counters.hits += 5
     function.counters.loaded(0.003)
     first = read_report(made.payload())
     function.counters.hits += 2
     function.counters.loaded(0.02, failed=True)
     second = read_report(made.payload())
-    state.close()
+    survey.close()
     assert first is not None and second is not None
     (one,), (two,) = first.functions, second.functions
     assert (one.namespace, one.version) == ("profiles", 3)
@@ -49,7 +49,7 @@ def test_a_report_says_what_was_counted(redis_url: str, prefix: str) -> None:
 def test_one_command_an_interval(start_redis: Callable[..., RedisServer]) -> None:
     """However many functions there are; a key with a ttl of three intervals."""
     server = start_redis()
-    made, clock, state = reporter(server.url, "shop", *(Function(f"f{n}", 1) for n in range(200)))
+    made, clock, survey = reporter(server.url, "shop", *(Function(f"f{n}", 1) for n in range(200)))
     made.start()
     with server.client() as client:
         clock.turn()
@@ -60,38 +60,34 @@ def test_one_command_an_interval(start_redis: Callable[..., RedisServer]) -> Non
         assert 14_000 < client.pttl(name) <= 15_000
         made.stop()
         assert client.keys("shop:report:*") == []
-    state.close()
+    survey.close()
 
 
 def test_a_process_that_died_disappears(redis_url: str, redis_client: redis.Redis, prefix: str) -> None:
     """By the ttl, which is never without end."""
-    made, clock, state = reporter(redis_url, prefix, Function("f", 1), interval=0.1)
+    made, clock, survey = reporter(redis_url, prefix, Function("f", 1), interval=0.1)
     made.start()
     clock.turn()
     (name,) = redis_client.scan_iter(f"{prefix}:report:*")
     assert 0 < redis_client.pttl(name) <= 5000
-    state.close()
+    survey.close()
 
 
 def test_a_store_that_is_away_costs_one_report() -> None:
     """Nothing is raised, and the next interval tries again."""
 
     class Away:
-        prefix = "shop"
         asked = 0
 
-        def functions(self) -> list[Any]:
-            return [Function("f", 1)]
-
-        def publish(self, name: bytes, raw: bytes, expire_ms: int) -> None:
+        def put(self, name: bytes, raw: bytes, expire_ms: int) -> None:
             self.asked += 1
             raise StoreUnavailable("away", store="x")
 
-        def withdraw(self, name: bytes) -> None:
+        def unlink(self, names: list[bytes]) -> None:
             raise StoreError("away", store="x")
 
     away, clock = Away(), Clockwork()
-    made = Reporter(away, 2.0, clock.later)
+    made = reporter_over(away, "shop", clock, Function("f", 1), interval=2.0)
     made.start()
     made.start()
     assert clock.turn() == [2.0]
@@ -103,7 +99,7 @@ def test_a_store_that_is_away_costs_one_report() -> None:
 def test_a_child_reports_for_itself(redis_url: str, prefix: str) -> None:
     """Under a name of its own, and only what it did."""
     function = Function("f", 1)
-    made, clock, state = reporter(redis_url, prefix, function)
+    made, clock, survey = reporter(redis_url, prefix, function)
     made.start()
     function.counters.hits = 10
     parent = made.process
@@ -114,7 +110,7 @@ def test_a_child_reports_for_itself(redis_url: str, prefix: str) -> None:
     assert report is not None
     assert report.functions[0].window == {"hits": 1}
     assert len(clock.tasks) == 2
-    state.close()
+    survey.close()
 
 
 @given(
@@ -130,9 +126,9 @@ def test_any_bytes_are_a_report_or_none(raw: bytes) -> None:
 
 def test_hostile_reports_are_none() -> None:
     """Numbers that are none, histograms of another length, deep nesting."""
-    made, _, state = reporter("redis://localhost:1/0", "x", Function("f", 1))
+    made, _, survey = reporter("redis://localhost:1/0", "x", Function("f", 1))
     good = json.loads(made.payload())
-    state.close()
+    survey.close()
     assert read_report(json.dumps(good).encode()) is not None
     for name, value in (
         ("at", float("inf")),

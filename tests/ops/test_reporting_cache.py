@@ -74,8 +74,8 @@ def test_nothing_is_sent_where_it_is_off(start_redis: Callable[..., RedisServer]
     server = start_redis()
     with Cache(server.url, prefix="shop") as cache, Cache(server.url, prefix="shop", report=0.05) as empty:
         cache.versioned(namespace="profiles")(lambda: 1)()
-        assert empty._reporter is not None
-        empty._reporter.publish()
+        assert empty._state.reporter is not None
+        empty._state.reporter.publish()
         with server.client() as client:
             assert client.keys("shop:report:*") == []
 

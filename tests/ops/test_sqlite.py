@@ -77,8 +77,8 @@ def test_processes_report_into_the_file(project: Project) -> None:
         cached: Any = cache.versioned(namespace="profiles")(lambda n: n)
         cached(1)
         cached(1)
-        assert cache._reporter is not None
-        cache._reporter.publish()
+        assert cache._state.reporter is not None
+        cache._state.reporter.publish()
         found = project.facts("top", "--once")
         assert found["processes"] == 1
         (function,) = found["functions"]

@@ -113,13 +113,13 @@ def test_new_processes_come_and_dead_ones_go(redis_url: str, redis_client: redis
     survey = open_survey(redis_url)
     watcher = Watcher(survey, prefix)
     assert watcher.look().reports == ()
-    made, clock, state = reporter(redis_url, prefix, Function("f", 1))
+    made, clock, own = reporter(redis_url, prefix, Function("f", 1))
     made.start()
     clock.turn()
     wait_until(lambda: [each.process for each in watcher.look().reports] == [made.process], "the process to be seen")
     redis_client.unlink(f"{prefix}:report:{made.process}")
     assert watcher.look().reports == ()
-    state.close()
+    own.close()
     survey.close()
 
 
