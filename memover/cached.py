@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -14,7 +14,7 @@ from memover.batches import Warmed, async_chunks, batch_values, chunks
 from memover.durations import seconds_of
 from memover.proxy import BoundFunctionProxy, FunctionProxy, bind
 from memover.runtime import invalidations, operations
-from memover.runtime.batch import aanswer_many, answer_many, check_concurrency
+from memover.runtime.batch import aanswer_many, answer_many
 from memover.runtime.hit import aconclude, adrive, ageneral, conclude, drive, general
 from memover.runtime.progress import Progress, progress_of
 from memover.runtime.results import aevaluated, evaluated, opened
@@ -23,9 +23,7 @@ from memover.versions import AsyncVersionView, VersionView
 
 if TYPE_CHECKING:
     from memover.durations import Duration
-    from memover.engine.answers import Outcome
     from memover.model import Entry, Generation
-    from memover.runtime.batch import CallArguments, Hit
 
 __all__ = ["AsyncCachedFunction", "AsyncVersionView", "CachedFunction", "VersionView", "Warmed"]
 
@@ -130,7 +128,7 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
         instead. A batch is not a snapshot: entries are read together, but each was loaded when it was."""
         calls = self._self_calls(zip(*iterables))
         with progress_of(progress, self._self_definition.policy.namespace, calls) as advance:
-            outcomes = self._self_answered(calls, concurrency, advance, True)
+            outcomes = answer_many(self._self_batch(calls, concurrency, advance, True))
         return batch_values(outcomes, return_exceptions)
 
     def warm(self, iterable: Iterable[Any], *, concurrency: int = 8, progress: Progress = None) -> Warmed:
@@ -142,22 +140,8 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
         with progress_of(progress, self._self_definition.policy.namespace, iterable) as advance:
             for chunk in chunks(iterable):
                 calls = self._self_calls(chunk)
-                counts = counts.plus(self._self_answered(calls, concurrency, advance, False))
+                counts = counts.plus(answer_many(self._self_batch(calls, concurrency, advance, False)))
         return counts
-
-    def _self_answered(
-        self, calls: Sequence[CallArguments], concurrency: int, progress: Any, wanted: bool
-    ) -> list[Outcome | Hit]:
-        resident = self._self_definition.now()
-        return answer_many(
-            resident.function,
-            resident.lookup,
-            calls,
-            loader=self._self_definition.loader,
-            concurrency=check_concurrency(concurrency),
-            progress=progress,
-            wanted=wanted,
-        )
 
     def max_age(self, seconds: Duration) -> Callable[P, R]:
         """The call, accepting only an entry at most that old (seconds, `timedelta` or text); it loads otherwise."""
@@ -266,7 +250,7 @@ class AsyncCachedFunction(FunctionProxy, Generic[P, R]):
         """As `CachedFunction.map`; misses are loaded in `concurrency` tasks at a time."""
         calls = self._self_calls(zip(*iterables))
         with progress_of(progress, self._self_definition.policy.namespace, calls) as advance:
-            outcomes = await self._self_answered(calls, concurrency, advance, True)
+            outcomes = await aanswer_many(self._self_batch(calls, concurrency, advance, True))
         return batch_values(outcomes, return_exceptions)
 
     async def warm(
@@ -281,22 +265,8 @@ class AsyncCachedFunction(FunctionProxy, Generic[P, R]):
         with progress_of(progress, self._self_definition.policy.namespace, iterable) as advance:
             async for chunk in async_chunks(iterable):
                 calls = self._self_calls(chunk)
-                counts = counts.plus(await self._self_answered(calls, concurrency, advance, False))
+                counts = counts.plus(await aanswer_many(self._self_batch(calls, concurrency, advance, False)))
         return counts
-
-    async def _self_answered(
-        self, calls: Sequence[CallArguments], concurrency: int, progress: Any, wanted: bool
-    ) -> list[Outcome | Hit]:
-        resident = self._self_definition.now()
-        return await aanswer_many(
-            resident.function,
-            resident.lookup,
-            calls,
-            loader=self._self_definition.loader,
-            concurrency=check_concurrency(concurrency),
-            progress=progress,
-            wanted=wanted,
-        )
 
     def max_age(self, seconds: Duration) -> Callable[P, Coroutine[Any, Any, R]]:
         """As `CachedFunction.max_age`; what it returns is awaited."""

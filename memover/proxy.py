@@ -13,6 +13,8 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.errors import ConfigurationError, UnkeyableArgument
+from memover.options import at_least
+from memover.runtime.batch import Batch
 
 if TYPE_CHECKING:
     from memover.cache import Cache
@@ -131,6 +133,18 @@ class FunctionProxy(Proxy):
         if self._self_prefix or self._self_definition.takes_class:
             rows = [self._self_whole(row) for row in rows]
         return [(row, {}) for row in rows]
+
+    def _self_batch(self, calls: list[CallArguments], concurrency: int, progress: Any, wanted: bool) -> Batch:
+        resident = self._self_definition.now()
+        return Batch(
+            resident.function,
+            resident.lookup,
+            calls,
+            loader=self._self_definition.loader,
+            concurrency=at_least(1, concurrency, "concurrency"),
+            progress=progress,
+            wanted=wanted,
+        )
 
     def _self_whole(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         # The arguments as the function takes them. From Python 3.13 on, a classmethod around a proxy makes a plain method

@@ -5,7 +5,7 @@ A call, from the shortest way to the longest:
     near, direct    the tier before the store; a plain miss
     hit             what follows when those do not serve · loading: the user's function · results: what it returned
     entries         results to entries and back · guard: entries of another shape · upgrades: entries of older versions
-    batch, bulk     many calls together; what a bulk loader answered · progress: the bar over them
+    batch           many calls together · progress: the bar over them
     operations      `peek`, `set`, `refresh` · invalidations: those of functions and caches · keyvalue: the key-value API
 
 Flows, for threads and for asyncio:

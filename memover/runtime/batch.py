@@ -16,11 +16,9 @@ from memover.engine.answers import Outcome, Reading
 from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.many import gather
 from memover.engine.steps import Invoke, itself
-from memover.errors import DamagedEntry, StoreError
+from memover.errors import ConfigurationError, DamagedEntry, StoreError, raised_by_handler
 from memover.latch import FramePresence, TaskPresence
 from memover.model import Source
-from memover.options import at_least
-from memover.runtime.bulk import matched
 from memover.runtime.dependencies import INSIDE, enter, is_loading, leave
 from memover.runtime.hit import bypassed
 from memover.runtime.near import fill, in_use, near, ticket_of
@@ -31,11 +29,11 @@ if TYPE_CHECKING:
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
     from memover.engine.store import SeenMany
-    from memover.model import Key
+    from memover.model import Call, Key
     from memover.runtime.function import Function
     from memover.stores.near import Ticket
 
-__all__ = ["Batch", "CallArguments", "Hit", "aanswer_many", "answer_many", "check_concurrency"]
+__all__ = ["Batch", "CallArguments", "Hit", "aanswer_many", "answer_many"]
 
 CallArguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
@@ -55,8 +53,8 @@ class Hit:
 class Batch:
     """The calls of one batch, equal ones once; `outcomes` has one place for each of those.
 
-    `wanted` says whether the values are wanted, or only what became of the calls. `progress` is called with the number of
-    calls that have been answered since the last time, in the caller's thread or loop."""
+    `loader` is the bulk loader, if there is one. `wanted` says whether the values are wanted, or only what became of the calls.
+    `progress` is called with the number of calls that have been answered since the last time, in the caller's thread or loop."""
 
     def __init__(
         self,
@@ -71,16 +69,26 @@ class Batch:
     ) -> None:
         self.function = function
         self.limit = concurrency
+        self._lookup = lookup
         self._loader = loader
         self._progress = progress
         self._told = 0
         self._wanted = wanted
-        self._whole = len(arguments)
+        self._all = arguments
         self.keys: list[Key] = []
         self.arguments: list[CallArguments] = []
-        self._places: list[int] = []
+        self.outcomes: list[Outcome | Hit | None] = []
+        self.readings: list[Reading] | None = None
+
+    # -- the whole --------------------------------------------------------------------------------------------------------
+
+    def flow(self, presence: Any) -> Flow[list[Outcome | Hit]]:
+        """Answer every call: the outcomes in the order of the calls."""
+        if self.function.observers.disabled():
+            return (yield from self._disabled())
+        function, lookup, at = self.function, self._lookup, list[int]()
         places: dict[str, int] = {}
-        for call in arguments:
+        for call in self._all:
             args, kwargs = call
             key = lookup(*args, **kwargs) if kwargs else lookup(*args)
             place = places.get(key.text)
@@ -88,14 +96,28 @@ class Batch:
                 place = places[key.text] = len(places)
                 self.keys.append(function.known_key(key) if function.learned else key)
                 self.arguments.append(call)
-            self._places.append(place)
-        self.outcomes: list[Outcome | Hit | None] = [None] * len(self.keys)
-        self.readings: list[Reading] | None = None
+            at.append(place)
+        self.outcomes = [None] * len(self.keys)
+        yield from self._answered(presence)
+        self.done(len(self._all) - self._told)  # equal calls, and those that ended in another way
+        outcomes = self.outcomes
+        return [outcome for place in at if (outcome := outcomes[place]) is not None]
 
-    # -- the whole --------------------------------------------------------------------------------------------------------
+    def _disabled(self) -> Flow[list[Outcome | Hit]]:
+        """The function itself for each call, where caching is turned off."""
+        function, outcomes = self.function, list[Outcome | Hit]()
+        for args, kwargs in self._all:
+            function.disabled()
+            try:
+                value = yield from Invoke(function.function, args, kwargs)
+                value = opened((yield from evaluating(value, awaited=function.is_async)))
+                outcomes.append(Outcome(value, source=Source.BYPASSED))
+            except Exception as error:
+                outcomes.append(Outcome(error=itself(error), source=Source.BYPASSED))
+            self.done(1)
+        return outcomes
 
-    def flow(self, presence: Any) -> Flow[None]:
-        """Answer every call."""
+    def _answered(self, presence: Any) -> Flow[None]:
         if in_use(self.function):
             self.done(self.serve_near())
         rest = [at for at, outcome in enumerate(self.outcomes) if outcome is None]
@@ -137,13 +159,6 @@ class Batch:
             done = call.outcome
             if done is not None and done.outside and done.error is not None:
                 raise done.error  # cancelled or interrupted: a caller of `warm` is not to go on from that
-
-    def results(self) -> list[Outcome | Hit]:
-        """The outcomes in the order of the calls."""
-        if self._whole > self._told:  # equal calls, and those that ended in another way
-            self.done(self._whole - self._told)
-        outcomes = self.outcomes
-        return [outcome for place in self._places if (outcome := outcomes[place]) is not None]
 
     def done(self, number: int) -> None:
         """So many calls have been answered."""
@@ -279,57 +294,48 @@ class Batch:
         return outcome
 
 
-def check_concurrency(concurrency: int) -> int:
-    """The checked number of loads at a time."""
-    return at_least(1, concurrency, "concurrency")
+def matched(calls: Sequence[Call], answered: Any) -> list[tuple[Any, ...]]:
+    """The bulk loader's values in the order of the calls, each in a tuple; an empty tuple where it had none."""
+    if isinstance(answered, Mapping):
+        values: list[tuple[Any, ...]] = []
+        for call in calls:
+            if call in answered:
+                values.append((answered[call],))
+                continue
+            arguments = call.arguments
+            alone = next(iter(arguments.values())) if len(arguments) == 1 else call
+            try:
+                values.append((answered[alone],) if alone in answered else ())
+            except TypeError as error:  # an argument that cannot be a key of a dict cannot have been one
+                if raised_by_handler(error):
+                    raise
+                values.append(())
+        return values
+    if isinstance(answered, Sequence) and not isinstance(answered, (str, bytes)) and len(answered) == len(calls):
+        return [(value,) for value in answered]
+    raise ConfigurationError(
+        f"The bulk loader of {calls[0].namespace!r} answered {len(calls)} calls with {type(answered).__name__}: return a "
+        f"mapping from the calls (or, for a function of one argument, from that argument) to their values, which may leave "
+        f"some out, or a sequence of as many values as there are calls."
+    )
 
 
 # -- for threads and for asyncio ------------------------------------------------------------------------------------------------
 
 
-def answer_many(
-    function: Function, lookup: Callable[..., Key], arguments: Sequence[CallArguments], **options: Any
-) -> list[Outcome | Hit]:
-    """Answer calls together, in their order; see `Batch` for the options and `CachedFunction.map`."""
-    if function.observers.disabled():
-        return run(_disabled(function, arguments, options["progress"]))
-    batch = Batch(function, lookup, arguments, **options)
+def answer_many(batch: Batch) -> list[Outcome | Hit]:
+    """Answer the calls of a batch in this thread: their outcomes in order."""
     presence = FramePresence()
     try:
-        run(batch.flow(presence))
+        return run(batch.flow(presence))
     finally:
         presence.forget()
-    return batch.results()
 
 
-async def aanswer_many(
-    function: Function, lookup: Callable[..., Key], arguments: Sequence[CallArguments], **options: Any
-) -> list[Outcome | Hit]:
+async def aanswer_many(batch: Batch) -> list[Outcome | Hit]:
     """As `answer_many`, awaited."""
-    if function.observers.disabled():
-        return await arun(_disabled(function, arguments, options["progress"]))
-    batch = Batch(function, lookup, arguments, **options)
     presence = TaskPresence.of_current()
     try:
-        await arun(batch.flow(presence))
+        return await arun(batch.flow(presence))
     finally:
         presence.forget()
-    return batch.results()
-
-
-def _disabled(
-    function: Function, arguments: Sequence[CallArguments], progress: Callable[[int], object] | None
-) -> Flow[list[Outcome | Hit]]:
-    """The function itself for each call, where caching is turned off."""
-    outcomes: list[Outcome | Hit] = []
-    for args, kwargs in arguments:
-        function.disabled()
-        try:
-            value = yield from Invoke(function.function, args, kwargs)
-            value = opened((yield from evaluating(value, awaited=function.is_async)))
-            outcomes.append(Outcome(value, source=Source.BYPASSED))
-        except Exception as error:
-            outcomes.append(Outcome(error=itself(error), source=Source.BYPASSED))
-        if progress is not None:
-            progress(1)
-    return outcomes
