@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "after_fork",
     "changed",
     "codec_of",
     "current",
@@ -49,12 +48,6 @@ _followers: Living[Any] = Living()
 _make: Callable[[], Any] | None = None
 _resolve: Callable[[str], Any] | None = None
 _codec_of: Callable[[str], Any] | None = None
-
-
-def after_fork() -> None:
-    """In a child: whoever held the latch in the parent is not here."""
-    global _latch  # noqa: PLW0603  # one for the process
-    _latch = Latch()
 
 
 def make_with(make: Callable[[], Any]) -> None:

@@ -7,7 +7,6 @@ call which cache it is on, and makes (or finds again) the `runtime.function.Func
 from __future__ import annotations
 
 import inspect
-import os
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -38,16 +37,6 @@ __all__ = ["Definition", "Resident"]
 _moving = Latch()
 _declared: Living[Any] = Living()
 """The caches that know of the versions of all functions on the default cache."""
-
-
-def _after_fork_in_child() -> None:
-    global _moving  # noqa: PLW0603  # its holder in the parent is not here
-    _moving = Latch()
-    default.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Resident:

@@ -8,6 +8,7 @@ next caller sees that the holder has gone and takes over.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from threading import get_ident
@@ -109,14 +110,26 @@ _SPINS = 50
 _PAUSE_SECONDS = 0.0005
 
 
+_process = object()
+"""Stands for this process: what was held when it was forked is not held in the child, where the holder's thread is not."""
+
+
+def _after_fork_in_child() -> None:
+    global _process  # noqa: PLW0603  # there is one
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 class _Holding(FramePresence):
     """One acquisition. `successor` holds under 0 whoever comes next: `dict.setdefault` is the atomic step."""
 
-    __slots__ = ("successor",)
+    __slots__ = ("process", "successor")
 
-    def __init__(self, depth: int) -> None:
-        super().__init__(depth + 1)
-        self.successor: dict[int, _Holding] = {}
+    process: object
+    successor: dict[int, _Holding]
 
 
 _sections: set[CodeType] = set()
@@ -146,7 +159,8 @@ class Latch:
     whose function call is still running, and to release is to forget that call. There is no moment at which the lock is
     taken and its holder unknown.
 
-    * A holder that was left without `__exit__` holds nothing: its call is over, so the next caller takes over.
+    * A holder that was left without `__exit__` holds nothing: its call is over, so the next caller takes over. So it is in a
+      forked child, whoever held it in the parent.
     * A nested `with` of the same thread (a signal handler or a finalizer that runs inside the section) is let through.
       `entries` grows with every nested entry, so that a section can tell that another one ran in its middle.
 
@@ -156,17 +170,19 @@ class Latch:
     __slots__ = ("_last", "entries")
 
     def __init__(self) -> None:
-        self._last = _Holding(0)
+        self._last = _Holding()
         self._last.forget()
+        self._last.process, self._last.successor = None, {}
         self.entries = 0
 
     def __enter__(self) -> None:
         mine = _Holding(1)
+        mine.process, mine.successor = _process, {}
         _sections.add(sys._getframe(1).f_code)
         holder = self._last
         spins = 0
         while True:
-            if not holder.present():
+            if holder.process is not _process or not holder.present():
                 holder = holder.successor.setdefault(0, mine)
                 if holder is mine:
                     self._last = mine

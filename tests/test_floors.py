@@ -47,7 +47,7 @@ FLOORS = {
     "durations": Floor("errors spelling"),
     "options": Floor("errors spelling"),
     "clocks": Floor("", "time"),
-    "latch": Floor("errors", "threading time asyncio"),
+    "latch": Floor("errors", "threading time asyncio os"),
     "living": Floor(""),
     "loops": Floor("errors later", "asyncio threading"),
     # what a class is

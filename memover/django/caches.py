@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -28,15 +27,6 @@ _caches: dict[tuple[str, str], DjangoCache] = {}
 _overridden: list[Any] = []
 """For each `override_settings(CACHES=...)` under way, the cache that `memover.using` had put in place of all when it began."""
 _latch = Latch()
-
-
-def _after_fork_in_child() -> None:
-    global _latch  # noqa: PLW0603  # a thread that held it in the parent does not exist here
-    _latch = Latch()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class DjangoCache(Cache):

@@ -10,7 +10,6 @@ The rules by which a function gets a namespace are in `ownership`.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -192,10 +191,6 @@ class Places:
         self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._next_number = count(1)
 
-    def after_fork(self) -> None:
-        """Replaces the latch in a child process: the thread that held it in the parent does not exist here."""
-        self.latch = Latch()
-
     def place(self, at: Any, kind: str, identity: Identity) -> NamespacePlace:
         """What is known of a namespace; begins with this function where nothing is."""
         place = self._places.get(at)
@@ -275,6 +270,3 @@ def _group(at: Any) -> int | None:
 
 PLACES = Places()
 """Those of this process."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=PLACES.after_fork)

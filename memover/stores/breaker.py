@@ -39,10 +39,6 @@ class Breaker:
         self._probing = False
         self._latch = Latch()
 
-    def after_fork(self) -> None:
-        """In a forked child: whichever thread was inside has not come along."""
-        self._latch = Latch()
-
     def check(self) -> None:
         """Pass, as the one call that tries again, or raise `StoreUnavailable`. To be called only when tripped."""
         with self._latch:

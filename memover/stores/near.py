@@ -220,7 +220,6 @@ class Tier:
     def reset(self) -> None:
         """In a forked child, or after the end: as if new."""
         self.fall()
-        self._latch = Latch()
         for cell in list(self.cells.values()):
             cell.alive = False
         self.cells.clear()

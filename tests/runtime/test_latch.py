@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -129,6 +131,36 @@ def test_threads_that_are_interrupted_block_nobody() -> None:
     for thread in threads:
         thread.join(120)
     assert len(ran) == 4 * 50
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_nobody_holds_it_in_a_forked_child() -> None:
+    """The thread that held it in the parent is not in the child, which enters at once, and again."""
+    latch = Latch()
+    entered, go_on = threading.Event(), threading.Event()
+
+    def section() -> None:
+        with latch:
+            entered.set()
+            assert go_on.wait(60)
+
+    thread = threading.Thread(target=section)
+    thread.start()
+    assert entered.wait(60)
+
+    def enter() -> bool:
+        with latch:
+            return True
+
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # which ends a child that waits
+        os._exit(0 if enter() and enter() else 1)
+    _, status = os.waitpid(child, 0)
+    go_on.set()
+    thread.join(60)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_a_nested_entry_is_let_through_and_counted() -> None:

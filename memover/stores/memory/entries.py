@@ -85,7 +85,6 @@ class MemoryEntries:
 
     def after_fork(self) -> None:
         """Forget what belonged to threads that did not come along."""
-        self._latch = Latch()
         self._leases.clear()
 
     def close(self) -> None:

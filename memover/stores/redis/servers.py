@@ -94,8 +94,6 @@ class Servers:
         """In a forked child: nothing that is open is its own."""
         for pool in self.pools.values():
             pool.after_fork()
-        for breaker in self.breakers.values():
-            breaker.after_fork()
         self.homes.after_fork()
 
     # -- what came of an exchange ---------------------------------------------------------------------------------------------

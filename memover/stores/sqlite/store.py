@@ -265,8 +265,6 @@ class SqliteStore(SqliteKeyValues):
 
     def after_fork(self) -> None:
         self._tidier.after_fork()
-        for breaker in (self._reads, self._writes):
-            breaker.after_fork()
 
 
 def _after_fork_in_child() -> None:
