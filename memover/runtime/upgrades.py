@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
 from memover.codec.envelope import KIND_VALUE, Header
@@ -23,8 +23,6 @@ from memover.runtime.dependencies import enter, leave
 from memover.runtime.results import evaluating
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from memover.engine.answers import Marks, Reading
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
@@ -33,13 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Upgrading"]
 
 logger = logging.getLogger("memover")
-
-
-class Step(NamedTuple):
-    """One upgrade of a chain; `plain` prepares what it is given."""
-
-    function: Callable[[Any], Any]
-    plain: Callable[[Any], Any]
 
 
 class Upgrading:
@@ -62,8 +53,9 @@ class Upgrading:
         entered = enter((self._call,), function.state, function.policy.track_dependencies)
         try:
             value = self._old()
-            for step in self._steps():
-                value = yield from Invoke(step.function, (step.plain(value),))
+            for version in sorted(each for each in function.upgrades if each >= self._version):
+                older = value if version == self._version else self._plain(value)
+                value = yield from Invoke(function.upgrades[version], (older,))
                 value = yield from evaluating(value, awaited=function.is_async)
         except BaseException as error:
             return self._failed(itself(error))
@@ -84,14 +76,8 @@ class Upgrading:
         plain = getattr(function.codec, "plain", None)
         return function.codec.decode(payload) if plain is None else plain(payload)
 
-    def _steps(self) -> Iterator[Step]:
-        """The upgrades from the older version to this one, in order; each is given plain builtins."""
-        upgrades = self._function.upgrades
-        for version in sorted(upgrades):
-            if version >= self._version:
-                yield Step(upgrades[version], _as_is if version == self._version else self._plain)
-
     def _plain(self, value: Any) -> Any:
+        """What the upgrade before it returned, as the plain builtins that each of them is given."""
         codec = self._function.codec
         plain = getattr(codec, "plain", None)
         return value if plain is None else plain(codec.encode(value))
@@ -157,7 +143,3 @@ def _check(function: Function, value: Any) -> None:
     if expected is not None and not isinstance(value, expected):
         kind = type(value).__qualname__
         raise TypeError(f"it returned a {kind}, and {function.name} returns a {expected.__qualname__}")
-
-
-def _as_is(value: Any) -> Any:
-    return value
