@@ -59,10 +59,9 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
         A load under way elsewhere loses its lease, so that its older result cannot replace this one. A result that is not
         to be stored (`cache_if`, `NotCached`, ...) and an exception leave the entry before it in place. When the store
         cannot be reached the value is returned unstored, unless `on_store_error="raise"`."""
-        call = self._self_call(args, kwargs)
         if self._self_definition.now().function.observers.disabled():
-            bypassed: R = opened(evaluated(self._self_definition.function(*call.args, **call.kwargs)))
-            return bypassed
+            return self.bypass(*args, **kwargs)
+        call = self._self_call(args, kwargs)
         result: R = drive(operations.refresh(call), call, perf_counter(), lookup=False)
         return result
 
@@ -200,10 +199,9 @@ class AsyncCachedFunction(FunctionProxy, Generic[P, R]):
 
     async def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """As `CachedFunction.refresh`."""
-        call = self._self_call(args, kwargs)
         if self._self_definition.now().function.observers.disabled():
-            bypassed: R = opened(await aevaluated(await self._self_definition.function(*call.args, **call.kwargs)))
-            return bypassed
+            return await self.bypass(*args, **kwargs)
+        call = self._self_call(args, kwargs)
         result: R = await adrive(operations.refresh(call), call, perf_counter(), lookup=False)
         return result
 

@@ -21,7 +21,7 @@ from memover.latch import FramePresence, TaskPresence
 from memover.model import Source
 from memover.runtime.dependencies import INSIDE, enter, is_loading, leave
 from memover.runtime.hit import bypassed
-from memover.runtime.near import fill, in_use, near, ticket_of
+from memover.runtime.near import fill, fill_from, in_use, near, ticket_of
 from memover.runtime.results import evaluating, opened
 from memover.runtime.run import arun, run
 
@@ -147,14 +147,8 @@ class Batch:
         for at, call in zip(rest, calls):
             assert call.outcome is not None, "the flow fills in every call"
             self.function.looked_up(call, call.outcome, elapsed)
-            self.outcomes[at] = found = call.outcome
-            if (
-                found.source is Source.FRESH
-                and found.error is None
-                and found.sealed is not None
-                and found.sealed.header
-            ):
-                fill(self.function, tickets.get(at), call.key, found.sealed.raw, found.sealed.header, found.value)
+            self.outcomes[at] = call.outcome
+            fill_from(self.function, tickets.get(at), call.key, call.outcome)
         for call in calls:
             done = call.outcome
             if done is not None and done.outside and done.error is not None:

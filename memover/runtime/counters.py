@@ -61,10 +61,6 @@ LOAD_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 """Upper bounds, inclusive, of the histogram of load times; one more bucket takes what is longer. Fixed: the histograms of
 all processes and releases can be added up."""
 
-# From the enum by name: a Source without it counts no near hits.
-_NEAR = Source.__members__.get("NEAR")
-
-
 _APART = ("hits", "near_hits")
 
 
@@ -129,23 +125,15 @@ class Counters:
     def hits(self) -> int:
         return self.own_hits + sum(hits() for hits, _ in self._also)
 
-    @hits.setter
-    def hits(self, number: int) -> None:
-        self.own_hits += number - self.hits
-
     @property
     def near_hits(self) -> int:
         return self.own_near_hits + sum(hits() for hits, near in self._also if near)
-
-    @near_hits.setter
-    def near_hits(self, number: int) -> None:
-        self.own_near_hits += number - self.near_hits
 
     def looked_up(self, source: Source) -> None:
         """A call was answered from this source."""
         if source is Source.FRESH:
             self.own_hits += 1
-        elif source is _NEAR:
+        elif source is Source.NEAR:
             self.own_hits += 1
             self.own_near_hits += 1
         elif source is Source.BYPASSED:
@@ -158,7 +146,7 @@ class Counters:
             if source is Source.WAITED:
                 self.waits += 1
 
-    def loaded(self, seconds: float, failed: bool = False) -> None:
+    def loaded(self, seconds: float, *, failed: bool = False) -> None:
         """The function ran for so many seconds, and raised if it `failed`."""
         self.loads += 1
         if failed:

@@ -83,8 +83,9 @@ class Function(CallNames, LastAnswers):
         self.lease_seconds = state.lease_ttl if policy.lease_ttl is None else policy.lease_ttl
         self.wait_seconds = state.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
         self.lease_ms = max(1, min(round(self.lease_seconds * 1000), 1 << 52))
-        self.let_go, self.abandon, self.orphan = state.leases.let_go, state.leases.abandon, state.leases.orphan
-        self.post, self.withdraw = state.leases.post, state.leases.withdraw
+        leases = state.leases
+        self.hold, self.let_go, self.post, self.withdraw = leases.hold, leases.let_go, leases.post, leases.withdraw
+        self.abandon, self.orphan = leases.abandon, leases.orphan
         self.refreshing: dict[bytes, float] = {}
         self.coming: dict[tuple[bytes, AbstractEventLoop], Flight] = {}
         """By entry and loop, the flights whose first step is still to come; see `engine.follow.joined`. Those of another loop
@@ -120,10 +121,6 @@ class Function(CallNames, LastAnswers):
         if flight is call.flight and token not in call.tokens:
             call.tokens.append(token)
         return flight
-
-    def hold(self, call: CachedCall, token: str) -> None:
-        """Note that the lease is about to be asked for."""
-        self.state.leases.hold(call, token, self.lease_ms)
 
     def quiet(self) -> bool:
         """Whether nobody is to hear at once what became of an entry."""
@@ -208,11 +205,6 @@ class Function(CallNames, LastAnswers):
             self.keep_answer(call.key, Reading((), (), sealed.raw, sealed.header), self.forgotten)
         if self.observers.busy:
             self.emit("store", call.key, size=len(sealed.raw))
-
-    @staticmethod
-    def own_error(error: BaseException) -> BaseException:
-        """An exception of a shared load for one more caller."""
-        return own_error(error)
 
     # -- refreshing behind the callers ------------------------------------------------------------------------------------
 
@@ -308,8 +300,5 @@ class Function(CallNames, LastAnswers):
     now = staticmethod(wall)
     monotonic = staticmethod(monotonic)
     new_token = staticmethod(new_nonce)
-
-    @staticmethod
-    def chance() -> float:
-        """A random number from 0 to below 1."""
-        return random.random()
+    chance = staticmethod(random.random)
+    own_error = staticmethod(own_error)

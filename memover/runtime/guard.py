@@ -21,20 +21,15 @@ from memover.schema.derive import read_shape, shape_of
 from memover.schema.shape import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from memover.codec.envelope import Header
     from memover.keys.ownership import Claimed
     from memover.policy import Policy
 
-__all__ = ["Guard", "chain"]
+__all__ = ["Guard"]
 
 logger = logging.getLogger("memover")
-
-
-def chain(upgrades: Mapping[int, object]) -> tuple[int, ...]:
-    """The versions that can be upgraded from, the newest first."""
-    return tuple(sorted(upgrades, reverse=True)) if upgrades else ()
 
 
 class Guard:

@@ -205,7 +205,7 @@ class KeyValueEntries(Function):
         if value is MISSING:
             self.counters.misses += 1
         else:
-            self.counters.hits += 1
+            self.counters.own_hits += 1
         if self.observers.busy:
             self.observers.emit(Event("lookup", NAMESPACE, key.text, None if value is MISSING else Source.FRESH))
 

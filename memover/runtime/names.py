@@ -8,7 +8,6 @@ from memover.engine.judge import VERSION
 from memover.keys.names import entry_key, generation_key, soft_key, stripe_key, tag_clock_key
 from memover.keys.shards import grain_of, may_have_shards, names_by_grain
 from memover.model import Key
-from memover.runtime.guard import chain
 from memover.runtime.recent import Recent
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ class CallNames:
         text, names = key.text[len(own) :], key.names[: key.required]
         return [
             (version, Key(entry_key(prefix, version, policy.namespace, text), names))
-            for version in chain(self.upgrades)
+            for version in sorted(self.upgrades, reverse=True)
         ]
 
     def known_key(self, key: Key) -> Key:

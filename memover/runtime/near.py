@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memover.runtime.function import Function
     from memover.stores.near import Ticket
 
-__all__ = ["behind_tier", "fill", "in_use", "made", "near", "standing", "ticket_of"]
+__all__ = ["behind_tier", "fill", "fill_from", "in_use", "made", "near", "standing", "ticket_of"]
 
 # -- whole flows --------------------------------------------------------------------------------------------------------
 
@@ -54,10 +54,8 @@ def behind_tier(call: CachedCall, flow: Callable[[CachedCall], Flow[Any]]) -> Fl
         return found
     ticket = ticket_of(function, call.key)
     outcome = yield from flow(call)
-    if outcome is not None and outcome.source is Source.FRESH and outcome.error is None and outcome.sealed is not None:
-        sealed = outcome.sealed
-        if sealed.header is not None:
-            fill(function, ticket, call.key, sealed.raw, sealed.header, outcome.value)
+    if outcome is not None:
+        fill_from(function, ticket, call.key, outcome)
     return outcome
 
 
@@ -132,6 +130,13 @@ def fill(function: Function, ticket: Ticket | None, key: Key, raw: bytes, header
         item.raw = raw  # what an audit compares
         item.cost += len(raw)
     tier.fill(ticket, item, key.names[0])
+
+
+def fill_from(function: Function, ticket: Ticket | None, key: Key, outcome: Outcome) -> None:
+    """Bring in the entry that a call was answered from, if that was read fresh under the ticket."""
+    sealed = outcome.sealed
+    if outcome.source is Source.FRESH and outcome.error is None and sealed is not None and sealed.header is not None:
+        fill(function, ticket, key, sealed.raw, sealed.header, outcome.value)
 
 
 def made(function: Function, item: Item) -> Any:

@@ -68,8 +68,8 @@ class CacheState:
         expanded_bytes_limit: int,
         on_unencodable: Literal["raise", "return"],
         background_workers: int,
-        near_max_entries: int = 10_000,
-        near_max_bytes: int = 64 * 1024 * 1024,
+        near_max_entries: int,
+        near_max_bytes: int,
     ) -> None:
         self.prefix = prefix
         self.default_ttl = default_ttl

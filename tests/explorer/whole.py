@@ -394,7 +394,7 @@ class Process:
         state.leases.after_fork()
         state.flights, state.unleased, state._repeating, state._rounds = Flights(), UnleasedLoads(), False, 0
         function.learned.clear()
-        function.forgotten = function.counters.near_hits = 0
+        function.forgotten = function.counters.own_near_hits = 0
         if state.heart is not None:
             state.heart._runs, state.heart._fell = {}, False
             self.tier.reset()

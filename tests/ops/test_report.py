@@ -27,10 +27,10 @@ def test_a_report_says_what_was_counted(redis_url: str, prefix: str) -> None:
     """Totals since the start, the growth since the last report, and the histogram of loads."""
     function = Function("profiles", 3)
     made, _, survey = reporter(redis_url, prefix, function)
-    function.counters.hits += 5
+    function.counters.own_hits += 5
     function.counters.loaded(0.003)
     first = read_report(made.payload())
-    function.counters.hits += 2
+    function.counters.own_hits += 2
     function.counters.loaded(0.02, failed=True)
     second = read_report(made.payload())
     survey.close()
@@ -101,11 +101,11 @@ def test_a_child_reports_for_itself(redis_url: str, prefix: str) -> None:
     function = Function("f", 1)
     made, clock, survey = reporter(redis_url, prefix, function)
     made.start()
-    function.counters.hits = 10
+    function.counters.own_hits = 10
     parent = made.process
     made.after_fork()
     assert made.process != parent
-    function.counters.hits += 1
+    function.counters.own_hits += 1
     report = read_report(made.payload())
     assert report is not None
     assert report.functions[0].window == {"hits": 1}
