@@ -254,4 +254,4 @@ def test_a_file_has_nothing_to_warn_of(backend: Any, tmp_path: Path) -> None:
     """An alias on SQLite: `check --deploy` looks at it as at a server."""
     backend(LOCATION=f"sqlite:///{tmp_path / 'cache.db'}")
     found = {str(message.id) for message in run_checks(include_deployment_checks=True)}
-    assert not [identity for identity in found if identity.startswith("memover.")]
+    assert not [identity for identity in found if identity.startswith("memover.W")]
