@@ -34,33 +34,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Names are loaded when first asked for: a program that imports memover pays for what it uses of it.
-_HOMES = {
-    "AsyncCachedFunction": "memover.cached",
-    "Cache": "memover.api",
-    "CacheInfo": "memover.model",
-    "CachedFunction": "memover.cached",
-    "Call": "memover.model",
-    "ConfigurationError": "memover.errors",
-    "Entry": "memover.model",
-    "Event": "memover.model",
-    "Generation": "memover.model",
-    "InvalidationFailed": "memover.errors",
-    "MemoverError": "memover.errors",
-    "MemoverWarning": "memover.errors",
-    "NotCached": "memover.model",
-    "Source": "memover.model",
-    "StoreError": "memover.errors",
-    "StoreTimeout": "memover.errors",
-    "StoreUnavailable": "memover.errors",
-    "UnencodableValue": "memover.errors",
-    "UnkeyableArgument": "memover.errors",
-    "configure": "memover.api",
-    "default_cache": "memover.api",
-    "depends_on": "memover.runtime.dependencies",
-    "register_key": "memover.keys.canonical",
-    "register_value": "memover.classes.registered",
-    "using": "memover.api",
-    "versioned_cache": "memover.api",
+_NAMES = {
+    "memover.api": "Cache configure default_cache using versioned_cache",
+    "memover.cached": "AsyncCachedFunction CachedFunction",
+    "memover.classes.registered": "register_value",
+    "memover.errors": "ConfigurationError InvalidationFailed MemoverError MemoverWarning StoreError StoreTimeout StoreUnavailable "
+    "UnencodableValue UnkeyableArgument",
+    "memover.keys.canonical": "register_key",
+    "memover.model": "CacheInfo Call Entry Event Generation NotCached Source",
+    "memover.runtime.dependencies": "depends_on",
 }
 
 __all__ = [
@@ -92,7 +74,7 @@ __all__ = [
     "versioned_cache",
 ]
 
-__getattr__ = late_names(__name__, _HOMES)
+__getattr__ = late_names(__name__, {name: home for home, names in _NAMES.items() for name in names.split()})
 
 
 def __dir__() -> list[str]:

@@ -65,7 +65,7 @@ class KeyValues(Protocol):
     def note_stored(self, parcels: Sequence[Parcel]) -> None: ...
     def store_failed(self, key: Key | None, error: BaseException) -> None: ...
     def invalidation(self, what: str, keys: Sequence[Key]) -> Invalidation: ...
-    def new_nonce(self) -> str: ...
+    def new_token(self) -> str: ...
     def now(self) -> float: ...
     def monotonic(self) -> float: ...
 
@@ -126,9 +126,9 @@ def stamp_of(entries: KeyValues) -> Flow[Stamp]:
     ledger, name = entries.ledger, entries.generation_name
     if name in ledger.witness.owed:
         before = ledger.owing((name,))
-        yield from moved(ledger, (name,), entries.new_nonce(), ())
+        yield from moved(ledger, (name,), entries.new_token(), ())
         ledger.settled(before)
-    return Stamp(name, ledger.witness.last(name) or b"", ledger.witness.floor(name), entries.new_nonce())
+    return Stamp(name, ledger.witness.last(name) or b"", ledger.witness.floor(name), entries.new_token())
 
 
 def changed(entries: KeyValues, change: Change, before: Mapping[bytes, Any]) -> Change:
@@ -259,7 +259,7 @@ def removal(entries: KeyValues, keys: Sequence[Key]) -> Callable[[], Flow[object
 
 def clearing(entries: KeyValues) -> tuple[bytes, Callable[[], Flow[object]]]:
     """The name and the repeat of a `clear`, which covers every removal."""
-    name, nonce = entries.generation_name, entries.new_nonce()
+    name, nonce = entries.generation_name, entries.new_token()
     return name, lambda: moved(entries.ledger, (name,), nonce, ())
 
 

@@ -73,7 +73,6 @@ class Entries:
     state: CacheState
     binding: Binding
     guard: Guard
-    generation_name: bytes
     counters: Counters
 
     fixed: tuple[float, float] | None = None
@@ -228,7 +227,7 @@ class Entries:
         """A result as an entry with these instants; None, counted and reported, when it cannot be stored."""
         key = call.key
         try:
-            payload = self.encode(result)
+            codec, payload, compression, whole = self.encoded(result)
         except UnencodableValue as error:
             self.counters.unencodable += 1
             if self.state.on_unencodable == "raise":
@@ -237,10 +236,6 @@ class Entries:
             if self.counters.unencodable == 1:
                 logger.warning("%s: a result was not stored, and such results will not be: %s", self.name, error)
             return None
-        whole = len(payload)
-        compression = NONE
-        if whole >= self.state.compress_from_bytes:
-            compression, payload = self.compressed(payload)
         # What no reader would expand is not stored either.
         if len(payload) > self.state.max_entry_bytes or whole > self.state.expanded_bytes_limit:
             self.too_large(key, len(payload))
@@ -251,7 +246,7 @@ class Entries:
             generation=marks[0][1],
             marks=marks[1:],
             kind=kind,
-            codec=self.codec_name,
+            codec=codec,
             created_at=created_at,
             load_time=load_time,
             fresh_until=fresh_until,
@@ -260,11 +255,11 @@ class Entries:
             fingerprint=self.fingerprint or self.own_fingerprint(),
         )
         # Only a store in this process can hand out the object itself.
-        places = places_of(result) if kind == KIND_VALUE and self.state.memory is not None else None
+        places = places_of(result) if kind != KIND_ERROR and self.state.memory is not None else None
         value = MISSING if places is None else result
-        codec = self.codec if self.own_codec and places == () and not compression else None
+        again = self.codec if self.own_codec and places == () and kind == KIND_VALUE and not compression else None
         expire_ms = limit_ms(usable_until - wall())
-        return Sealed(raw, expire_ms, None, value, None, places or (), codec, marks[1:], key.entry)
+        return Sealed(raw, expire_ms, None, value, None, places or (), again, marks[1:], key.entry)
 
     def own_fingerprint(self) -> bytes:
         """What is written into the header of an entry: 8 bytes, zeros when nothing is known of the result."""
@@ -273,18 +268,24 @@ class Entries:
             self.form = plain_form(self.codec_name, self.fingerprint)
         return self.fingerprint or NO_FINGERPRINT
 
+    def encoded(self, value: Any) -> tuple[str, bytes, int, int]:
+        """The name of a value's codec, its payload as it is stored, how that is compressed, and how long it was before.
+
+        Raises `UnencodableValue`."""
+        payload = self.encode(value)
+        whole, compression = len(payload), NONE
+        if whole >= self.state.compress_from_bytes:
+            compression, payload = self.compressed(payload)
+        return self.codec_name, payload, compression, whole
+
     def encode(self, value: Any) -> bytes:
         """The payload of a value; raises `UnencodableValue` for what the codec refuses."""
-        encoded: bytes
-        if self.own_codec:
-            encoded = self.codec.encode(value)
-            return encoded
         try:
-            encoded = self.codec.encode(value)
+            payload: bytes = self.codec.encode(value)
         except UnencodableValue:
             raise
         except Exception as error:
-            if from_outside(error):
+            if self.own_codec or from_outside(error):
                 raise
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             raise UnencodableValue(
@@ -293,7 +294,7 @@ class Entries:
                 function=self.name,
                 kind=kind,
             ) from error
-        return encoded
+        return payload
 
     # -- what happened --------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
 from memover.codec.base import resolve_codec
+from memover.codec.compression import NONE
 from memover.codec.envelope import KIND_KEY_VALUE, NO_FINGERPRINT, Header, payload_of, read_header, rewritten, seal
 from memover.codec.mv1.codec import ValueCodec
 from memover.codec.pickle import PickleCodec
 from memover.codec.sharing import places_of
 from memover.engine import keyvalue as flows
 from memover.engine import load
-from memover.engine.answers import Sealed
 from memover.engine.call import CachedCall
 from memover.engine.judge import FRESH, judge
 from memover.engine.store import INTEGER, INTEGER_LIMIT, Parcel, Stamp
@@ -34,13 +34,12 @@ from memover.runtime.entries import limit_ms
 from memover.runtime.flights import Flight
 from memover.runtime.function import Function
 from memover.runtime.hit import abypass, adrive, bypass, drive
-from memover.runtime.nonce import new_nonce
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from memover.engine.answers import Marks, Outcome
+    from memover.engine.answers import Marks, Outcome, Sealed
     from memover.model import Key
     from memover.runtime.state import CacheState
 
@@ -97,61 +96,56 @@ class KeyValueEntries(Function):
         """A value as what the store is given to write; 0 seconds or less remove what is there."""
         if fresh_for <= 0:
             return Parcel(key, b"", -1, MISSING)
-        raw = self._entry(key, value, fresh_for, stamp.known)
-        places = places_of(value) if self.store.local else None
-        return Parcel(key, raw, limit_ms(fresh_for), MISSING if places is None else value, places or ())
-
-    def _entry(self, key: Key, value: Any, fresh_for: float, generation: bytes, load_time: float = 0.0) -> bytes:
-        """The bytes of an entry. Raises `UnencodableValue`."""
         now = wall()
         codec, payload, compression = self._payload(value)
-        return seal(
+        raw = seal(
             payload,
             key=key.entry,
-            generation=generation,
+            generation=stamp.known,
             codec=codec,
             created_at=now,
-            load_time=load_time,
+            load_time=0.0,
             fresh_until=now + fresh_for,
             usable_until=now + fresh_for,
             kind=KIND_KEY_VALUE,
             compression=compression,
         )
-
-    def _payload(self, value: Any) -> tuple[str, bytes, int]:
-        if type(value) is int and self.plain_integers and -INTEGER_LIMIT < value < INTEGER_LIMIT:
-            return INTEGER, b"%d" % value, 0
-        try:
-            payload = self.encode(value)
-        except UnencodableValue:
-            self.counters.unencodable += 1
-            raise
-        compression, payload = self.compressed(payload)
-        return self.codec_name, payload, compression
+        places = places_of(value) if self.store.local else None
+        return Parcel(key, raw, limit_ms(fresh_for), MISSING if places is None else value, places or ())
 
     def replaced(self, raw: bytes, header: Header, value: Any) -> bytes:
         """An entry with another value and everything else as it was."""
         codec, payload, compression = self._payload(value)
         return rewritten(raw, header, payload=payload, codec=codec, compression=compression)
 
+    def _payload(self, value: Any) -> tuple[str, bytes, int]:
+        try:
+            return self.encoded(value)[:3]
+        except UnencodableValue:
+            self.counters.unencodable += 1
+            raise
+
+    def encoded(self, value: Any) -> tuple[str, bytes, int, int]:
+        if type(value) is int and self.plain_integers and -INTEGER_LIMIT < value < INTEGER_LIMIT:
+            digits = b"%d" % value
+            return INTEGER, digits, NONE, len(digits)
+        return super().encoded(value)
+
     def seal(self, call: CachedCall, outcome: Outcome, marks: Marks) -> Sealed | None:
         """As `Entries.seal`, for `get_or_set`: the time to live is the call's own."""
-        _, fresh_for = call.args
+        (_, fresh_for), now = call.args, wall()
         if fresh_for <= 0 or outcome.error is not None:
             return None
-        try:
-            raw = self._entry(call.key, outcome.value, fresh_for, marks[0][1], outcome.load_time)
-        except UnencodableValue as error:
-            if self.state.on_unencodable == "raise":
-                return Sealed(error=error)
-            self.emit("unencodable", call.key, error=error)
-            return None
-        if len(raw) > self.state.max_entry_bytes:
-            self.too_large(call.key, len(raw))
-            return None
-        places = places_of(outcome.value) if self.store.local else None
-        value = MISSING if places is None else outcome.value
-        return Sealed(raw, limit_ms(fresh_for), None, value, places=places or (), key=call.key.entry)
+        return self.packed(
+            call,
+            outcome.value,
+            marks,
+            kind=KIND_KEY_VALUE,
+            created_at=now,
+            load_time=outcome.load_time,
+            fresh_until=now + fresh_for,
+            usable_until=now + fresh_for,
+        )
 
     limit_ms = staticmethod(limit_ms)
 
@@ -219,8 +213,6 @@ class KeyValueEntries(Function):
     def invalidation(self, what: str, keys: Sequence[Key]) -> _Removal:
         """The removal of keys (of all there are, where none is named), for `engine.invalidate`."""
         return _Removal(self, what, keys)
-
-    new_nonce = staticmethod(new_nonce)
 
 
 class _Removal:

@@ -165,15 +165,14 @@ class Survey(Protocol):
 
 
 _SURVEYS = {
-    "redis": "memover.stores.redis.scan:RedisSurvey",
-    "sqlite": "memover.stores.sqlite.survey:SqliteSurvey",
+    "redis": ("memover.stores.redis.scan", "RedisSurvey"),
+    "sqlite": ("memover.stores.sqlite.survey", "SqliteSurvey"),
 }
-"""By family of schemes, a class that is called with a store; its `at` takes a URL and the seconds an answer may take."""
-
+"""By the store's package, a class that is called with a store; its `at` takes a URL and the seconds an answer may take."""
 ANSWER_SECONDS = 10.0
 
 
-def open_survey(url: str, *, answer_seconds: float = ANSWER_SECONDS) -> Survey:
+def open_survey(url: str) -> Survey:
     """The survey of the store that a URL names, as in `Cache(url)`. Nothing is connected to yet.
 
     Raises `ConfigurationError` for a URL that cannot be read, and for a store that other processes cannot look into.
@@ -185,24 +184,22 @@ def open_survey(url: str, *, answer_seconds: float = ANSWER_SECONDS) -> Survey:
             "memory:// is a store inside one process, and nothing outside it can look there. Give the URL of a shared store: "
             "redis://host:6379/0, redis+cluster://, redis+sentinel:// or sqlite:///path."
         )
-    if family == "sqlite":
-        kind = _SURVEYS["sqlite"]
-    elif family in ("redis", "rediss", "unix", "valkey", "valkeys"):
-        kind = _SURVEYS["redis"]
-    else:
+    if family in ("redis", "rediss", "unix", "valkey", "valkeys"):
+        family = "redis"
+    elif family != "sqlite":
         raise ConfigurationError(
             f"No store for the scheme {scheme or url[:20]!r}: use redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// "
             f"(or the valkey spellings), or sqlite:///path."
         )
-    survey: Survey = _class_of(kind).at(url, answer_seconds)
+    survey: Survey = _class_of(family).at(url, ANSWER_SECONDS)
     return survey
 
 
 def survey_of(store: Any) -> Survey:
     """The survey of a shared store there is, on its connections and with its time limits. Raises `ConfigurationError` for one without."""
-    for family, kind in _SURVEYS.items():
+    for family in _SURVEYS:
         if type(store).__module__.startswith(f"memover.stores.{family}."):
-            survey: Survey = _class_of(kind)(store)
+            survey: Survey = _class_of(family)(store)
             return survey
     raise ConfigurationError(f"{store.address} is a store that nothing outside this process can look into.")
 
@@ -215,6 +212,6 @@ def remove_prefix(survey: Survey, prefix: str) -> None:
                 survey.unlink(page.keys)
 
 
-def _class_of(kind: str) -> Any:
-    module, _, name = kind.partition(":")
+def _class_of(family: str) -> Any:
+    module, name = _SURVEYS[family]
     return getattr(import_module(module), name)

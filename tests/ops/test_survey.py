@@ -116,7 +116,7 @@ def test_behind_sentinel_the_primary_is_looked_at(sentinel_group: SentinelGroup,
 
 def test_no_server_is_a_store_error() -> None:
     """From every method, and only when it is used."""
-    survey = open_survey("redis://localhost:1/0", answer_seconds=1.0)
+    survey = open_survey("redis://localhost:1/0")
     for look in (survey.total, survey.servers, lambda: survey.tokens([b"x"]), lambda: list(survey.keys(b"*"))):
         with pytest.raises(StoreError):
             look()
