@@ -39,7 +39,8 @@ sys.path.insert(0, str(ROOT))
 
 import memover  # noqa: E402
 from memover.codec.envelope import Header  # noqa: E402
-from memover.stores.near import Item, Tier, _tiers  # noqa: E402
+from memover.stores.near import Tier, _tiers  # noqa: E402
+from memover.stores.near_items import NearItem  # noqa: E402
 
 TARGET = 1.2
 CALLS, FEW_CALLS = 20_000, 2_000
@@ -326,7 +327,7 @@ class Near:
         header = Header(0, "", 0, GENERATION, b"", (), 0.0, 0.0, 1e18, 1e18, b"", 0, 0, 0)
         ticket = self.tier.ticket(b"gen@call0")
         assert ticket is not None
-        self.tier.fill(ticket, Item(str(key), header, key, None, (), 0), b"gen")
+        self.tier.fill(ticket, NearItem(str(key), header, key, None, (), 0), b"gen")
         return False
 
 

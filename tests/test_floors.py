@@ -72,7 +72,8 @@ FLOORS = {
     ),
     # what runs flows and functions
     "runtime": Floor(
-        f"{TOOLS} engine stores.near", "asyncio atexit contextvars threading _thread queue time random os"
+        f"{TOOLS} engine stores.near stores.near_items",
+        "asyncio atexit contextvars threading _thread queue time random os",
     ),
     "runtime.progress": Floor("errors", "tqdm rich"),
     "runtime.heart": Floor(

@@ -303,22 +303,10 @@ class Entries:
         policy, bind = self.policy, self.binding.arguments
         return Call(args, kwargs, key=key.text, namespace=policy.namespace, version=policy.version, bind=bind)
 
-    def emit(
-        self,
-        name: str,
-        key: Key | None,
-        *,
-        error: BaseException | None = None,
-        detail: str = "",
-        size: int = 0,
-        load_time: float = 0.0,
-    ) -> None:
-        """Hand an event to the observers, if there are any."""
+    def emit(self, name: str, key: Key | None, **facts: Any) -> None:
+        """Hand an event to the observers, if there are any. `facts` are the other fields of `Event`."""
         if self.state.observers.busy:
-            text = "" if key is None else key.text
-            self.state.observers.emit(
-                Event(name, self.policy.namespace, text, error=error, detail=detail, size=size, load_time=load_time)
-            )
+            self.state.observers.emit(Event(name, self.policy.namespace, "" if key is None else key.text, **facts))
 
     def too_large(self, key: Key, size: int) -> None:
         """A result is longer than the cache stores: count it, and warn once for the function."""

@@ -17,7 +17,7 @@ from memover.engine.replace import renew
 from memover.engine.steps import Spawn
 from memover.keys.ownership import UNCLAIMED, Claimed
 from memover.latch import inside_section
-from memover.model import CacheInfo, Event, Key, Source
+from memover.model import CacheInfo, Key, Source
 from memover.runtime.counters import Counters
 from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights
 from memover.runtime.flights import Flight
@@ -258,8 +258,7 @@ class Function(CallNames, LastAnswers):
     def disabled(self) -> None:
         """A call ran with caching turned off."""
         self.counters.bypasses += 1
-        if self.observers.busy:
-            self.observers.emit(Event("lookup", self.policy.namespace, "", Source.BYPASSED))
+        self.emit("lookup", None, source=Source.BYPASSED)
 
     def looked_up(self, call: CachedCall, outcome: Outcome, elapsed: float) -> None:
         """Count a lookup and tell the observers of it; `elapsed` is the whole call in seconds."""
@@ -269,18 +268,14 @@ class Function(CallNames, LastAnswers):
         if self.auditor is not None and (outcome.source is Source.FRESH or outcome.source is Source.NEAR):
             self.auditor.consider(call, outcome)
         if self.observers.busy:
-            size = 0 if outcome.sealed is None else len(outcome.sealed.raw)
-            self.observers.emit(
-                Event(
-                    "lookup",
-                    self.policy.namespace,
-                    call.key.text,
-                    outcome.source,
-                    elapsed,
-                    call.load_time,
-                    size,
-                    outcome.error,
-                )
+            self.emit(
+                "lookup",
+                call.key,
+                source=outcome.source,
+                elapsed=elapsed,
+                load_time=call.load_time,
+                size=0 if outcome.sealed is None else len(outcome.sealed.raw),
+                error=outcome.error,
             )
 
     def info(self) -> CacheInfo:

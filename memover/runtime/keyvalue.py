@@ -27,7 +27,7 @@ from memover.errors import DamagedEntry, UnencodableValue
 from memover.keys.binding import Binding
 from memover.keys.keyvalue import NAMESPACE, Name
 from memover.keys.tags import Tags
-from memover.model import MISSING, Event, Source
+from memover.model import MISSING, Source
 from memover.policy import Policy
 from memover.runtime.dependencies import is_loading
 from memover.runtime.entries import limit_ms
@@ -200,8 +200,7 @@ class KeyValueEntries(Function):
             self.counters.misses += 1
         else:
             self.counters.own_hits += 1
-        if self.observers.busy:
-            self.observers.emit(Event("lookup", NAMESPACE, key.text, None if value is MISSING else Source.FRESH))
+        self.emit("lookup", key, source=None if value is MISSING else Source.FRESH)
 
     def note_stored(self, parcels: Sequence[Parcel]) -> None:
         """Count what was written and tell the observers of it."""

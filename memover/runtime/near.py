@@ -20,7 +20,7 @@ from memover.errors import DamagedEntry
 from memover.model import MISSING, Source
 from memover.runtime.dependencies import INSIDE
 from memover.runtime.footprint import memory_of
-from memover.stores.near import Item
+from memover.stores.near_items import NearItem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ def near(function: Function, key: Key, max_age: float | None = None) -> Outcome 
 # -- in and out of the tier ---------------------------------------------------------------------------------------------
 
 
-def standing(function: Function, key: Key) -> Item | None:
+def standing(function: Function, key: Key) -> NearItem | None:
     """The item of a call that may be served now."""
     tier, staleness = function.near, function.policy.near
     assert tier is not None and staleness is not None, "it has a near cache"
@@ -122,10 +122,10 @@ def fill(function: Function, ticket: Ticket | None, key: Key, raw: bytes, header
         return
     places = places_of(value)
     if places is None:
-        item = Item(key.text, header, MISSING, partial(function.decode, raw, header), (), len(raw))
+        item = NearItem(key.text, header, MISSING, partial(function.decode, raw, header), (), len(raw))
     else:
         make = Same(value) if places else None
-        item = Item(key.text, header, MISSING if places else value, make, places, memory_of(value))
+        item = NearItem(key.text, header, MISSING if places else value, make, places, memory_of(value))
     if function.auditor is not None:
         item.raw = raw  # what an audit compares
         item.cost += len(raw)
@@ -139,7 +139,7 @@ def fill_from(function: Function, ticket: Ticket | None, key: Key, outcome: Outc
         fill(function, ticket, key, sealed.raw, sealed.header, outcome.value)
 
 
-def made(function: Function, item: Item) -> Any:
+def made(function: Function, item: NearItem) -> Any:
     """What one more caller gets of an item that stands; MISSING where it cannot be read. From the second hit on it is copied,
     where `copier_of` knows how."""
     value, make = item.value, item.make

@@ -1,7 +1,8 @@
 """The stores, and which of them a URL names: `memory`, `sqlite` and `redis`. What they must be able to do is in `engine.store`.
 
-`near` is the tier before a shared store, and `feed` what it asks of one; `sieve` says which entry leaves where there is no room,
-`breaker` holds calls back from a server that does not answer, `survey` looks through a store from outside.
+`near` is the tier before a shared store, `near_items` what is in it, and `feed` what it asks of a store; `sieve` says which entry
+leaves where there is no room, `breaker` holds calls back from a server that does not answer, `survey` looks through a store from
+outside.
 """
 
 from __future__ import annotations

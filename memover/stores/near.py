@@ -3,7 +3,7 @@
 What is here decides nothing about time but the fence. Tokens decide what may be served:
 
 * A `Cell` is a name with the newest token that this process has seen under it. It lives until the tier hears that the
-  token moved, or may have; a dead cell never lives again. An `Item` is served while all its cells live, which is what
+  token moved, or may have; a dead cell never lives again. A `NearItem` is served while all its cells live, which is what
   `engine.judge` asks of an entry's marks, and while its instants say so. What was found to stand is not asked again in
   the same `round`: one ends when a token has moved, and with every beat.
 * The `fence` is the send time of the last question to the store that confirmed every cell. A hit is served only if
@@ -23,122 +23,22 @@ item that has left is dead, as one whose token moved: the calls that `runtime.ho
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from memover.engine.judge import VERSION
 from memover.engine.tokens import parse
 from memover.keys.names import of_calls
 from memover.latch import Latch
 from memover.living import Living
-from memover.model import MISSING
+from memover.stores.near_items import DEAD_CELL, ITEM_BYTES, Cell, NearItem, spared
 from memover.stores.sieve import Sieve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from memover.codec.envelope import Header
+__all__ = ["Tier", "Ticket", "moved"]
 
-__all__ = ["ITEM_BYTES", "Cell", "Item", "Tier", "Ticket", "moved"]
-
-ITEM_BYTES = 900
-"""What an item takes besides its value, about: objects, names and its places in dictionaries."""
 _WANTED_LIMIT = 4096
-
-
-class Cell:
-    """A name with the newest token known. `uses` counts the items under it; changed under the latch alone."""
-
-    __slots__ = ("alive", "name", "token", "uses")
-
-    def __init__(self, name: bytes, token: bytes) -> None:
-        self.name = name
-        self.token = token
-        self.alive = True
-        self.uses = 0
-
-
-class Item:
-    """An entry in the tier.
-
-    `value` is the object itself where any caller may have it at any time, else MISSING: `make()` then makes what a caller gets,
-    while `moved(places)` is False. `first` and `second` are the cells of the generation and of the call, `more` all others.
-    In `round` it was last found to stand, and until `until`, by `clocks.boottime`, it is fresh by the wall clock of that moment.
-    `versions` are the marks that are not in the store. `decodes` counts hits that decoded; `visited` is the flag of `sieve`.
-    `raw` are the entry's bytes where somebody compares them with the source, else b""."""
-
-    __slots__ = (
-        "cost",
-        "decodes",
-        "first",
-        "fresh_until",
-        "header",
-        "make",
-        "more",
-        "places",
-        "raw",
-        "round",
-        "second",
-        "text",
-        "until",
-        "value",
-        "versions",
-        "visited",
-    )
-
-    def __init__(
-        self,
-        text: str,
-        header: Header,
-        value: Any,
-        make: Callable[[], Any] | None,
-        places: tuple[Any, ...],
-        cost: int,
-    ) -> None:
-        self.text = text
-        self.header = header
-        self.fresh_until = header.fresh_until
-        self.value = value
-        self.make = make
-        self.places = places
-        self.cost = ITEM_BYTES + cost
-        self.versions = tuple(mark for mark in header.marks if mark[0].startswith(VERSION)) if header.marks else ()
-        self.first = self.second = _NOBODY
-        self.more: tuple[Cell, ...] = ()
-        self.round: object = None
-        self.until = -math.inf
-        self.visited = False
-        self.decodes = 0
-        self.raw = b""
-
-    def stands(self) -> bool:
-        """Whether every token of it is the newest known."""
-        if not (self.first.alive and self.second.alive):
-            return False
-        return not self.more or all(cell.alive for cell in self.more)
-
-    def of_versions(self, versions: Mapping[bytes, bytes]) -> bool:
-        """Whether it was made with the versions of other functions that this process has."""
-        return all(versions.get(name, token) == token for name, token in self.versions)
-
-    def cells(self) -> tuple[Cell, ...]:
-        return (self.first, self.second, *self.more)
-
-    def end(self) -> None:
-        """It has left the tier. First what every hit asks for, then what it keeps."""
-        self.round = None
-        self.first = _NOBODY
-        self.value = MISSING
-        self.make = None
-
-
-def spared(item: Item) -> bool:
-    """Whether it was asked for since the hand of `sieve` was here; clears the flag. What is dead is not worth a round."""
-    visited, item.visited = item.visited, False
-    return visited and item.stands()
-
-
-_NOBODY = Cell(b"", b"")
-_NOBODY.alive = False
 
 
 class Ticket(NamedTuple):
@@ -154,7 +54,7 @@ class Tier:
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self.max_entries = max_entries
         self.max_bytes = max_bytes
-        self.items: dict[str, Item] = {}
+        self.items: dict[str, NearItem] = {}
         self.cells: dict[bytes, Cell] = {}
         self.wanted: dict[bytes, None] = {}
         """Call tokens that the heartbeat is to make sure of."""
@@ -163,7 +63,7 @@ class Tier:
         """Whether every invalidation from now on will be noticed by the heartbeat."""
         self.moves = object()
         self.round = object()
-        """Replaced after a token has moved: see `Item`."""
+        """Replaced after a token has moved: see `NearItem`."""
         self.asked = self.served = False
         """Whether a call has looked here in vain, and whether one was answered, since the heartbeat last looked."""
         self.bytes = 0
@@ -240,7 +140,7 @@ class Tier:
             return None
         return Ticket(moves, cell)
 
-    def fill(self, ticket: Ticket, item: Item, generation_name: bytes) -> bool:
+    def fill(self, ticket: Ticket, item: NearItem, generation_name: bytes) -> bool:
         """Bring in an entry that was read after the ticket was taken and judged FRESH; whether it came in."""
         if item.cost > self.max_bytes // 8:
             return False
@@ -255,7 +155,11 @@ class Tier:
                 if self.moves is not ticket.moves or not ticket.cell.alive or None in (first, *more):
                     self._sweep((first, ticket.cell, *more))
                     return False
-                item.first, item.second, item.more = first or _NOBODY, ticket.cell, tuple(each for each in more if each)
+                item.first, item.second, item.more = (
+                    first or DEAD_CELL,
+                    ticket.cell,
+                    tuple(each for each in more if each),
+                )
                 former = self.items.get(item.text)
                 for cell in item.cells():
                     cell.uses += 1
@@ -270,7 +174,7 @@ class Tier:
             self._clear()  # interrupted in the middle; what is here can always be had from the store
             raise
 
-    def grow(self, item: Item, cost: int) -> bool:
+    def grow(self, item: NearItem, cost: int) -> bool:
         """Count a new cost of what an item keeps; False, and nothing is changed, where it is too much for one item."""
         cost += ITEM_BYTES
         if cost > self.max_bytes // 8:
@@ -289,7 +193,7 @@ class Tier:
             self._clear()
             raise
 
-    def forget(self, item: Item) -> None:
+    def forget(self, item: NearItem) -> None:
         """Drop one item."""
         try:
             with self._latch:
@@ -327,12 +231,12 @@ class Tier:
 
     # -- going out ----------------------------------------------------------------------------------------------------------
 
-    def _link(self, item: Item) -> None:
+    def _link(self, item: NearItem) -> None:
         self.items[item.text] = item
         self._sieve.came(item.text)
         self.bytes += item.cost
 
-    def _remove(self, item: Item) -> None:
+    def _remove(self, item: NearItem) -> None:
         if self.items.get(item.text) is item:
             self.items.pop(item.text, None)
         self.bytes -= item.cost

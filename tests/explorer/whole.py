@@ -39,7 +39,7 @@ from memover.keys.names import coarse_key, entry_key, generation_key, lease_key,
 from memover.runtime.flights import Flights, UnleasedLoads
 from memover.runtime.near import near
 from memover.runtime.run import run as run_flow
-from memover.stores.near import Item
+from memover.stores.near_items import NearItem
 from memover.stores.redis import scripts
 from memover.stores.redis.commands import Command, RedisCommands
 from memover.stores.redis.direct import Direct
@@ -378,7 +378,7 @@ class Process:
         tier.ready = True
         tier.know([name for name, _ in warm.cells], [token for _, token in warm.cells])
         ticket = tier.ticket(self.function.call_name(self.key))
-        item = Item(self.key.text, warm.header, warm.value, None, warm.places, 0)
+        item = NearItem(self.key.text, warm.header, warm.value, None, warm.places, 0)
         assert ticket is not None and tier.fill(ticket, item, self.function.generation_name), "it comes in"
         heart.wake()
         (life,) = self.lives()
