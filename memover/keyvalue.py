@@ -77,12 +77,11 @@ class KeyValueFace:
 
     def get_many(self, keys: Iterable[str], version: int | None = None) -> dict[str, Any]:
         """The values of those keys that are there. One round trip for all."""
-        found: dict[str, Any] = run(flows.get_many(self._entries, self._texts(keys, version)))
-        return found
+        return run(flows.get_many(self._entries, self._texts(keys, version)))
 
     def has_key(self, key: str, version: int | None = None) -> bool:
         """Whether there is a value that `get` would return, None included. One round trip."""
-        return bool(run(flows.has_key(self._entries, self._text(key, version))))
+        return run(flows.has_key(self._entries, self._text(key, version)))
 
     def __contains__(self, key: str) -> bool:
         return self.has_key(key)
@@ -104,8 +103,7 @@ class KeyValueFace:
 
         Raises `UnencodableValue`, and `StoreError` when the store has not acknowledged it: an older value may live on
         (unless the cache was made with `on_set_error="forget"`)."""
-        fresh_for = self._fresh_for(ttl)
-        run(flows.set_many(self._entries, {self._text(key, version): value}, fresh_for))
+        run(flows.set_many(self._entries, {self._text(key, version): value}, self._fresh_for(ttl)))
 
     def set_many(
         self, data: Mapping[str, Any], ttl: Duration | EllipsisType = ..., version: int | None = None
@@ -121,13 +119,11 @@ class KeyValueFace:
         """Store a value unless there is one; whether it was stored. Of several callers one is told True.
 
         One round trip. Raises as `set`; after a timeout it may have been stored."""
-        flow = flows.add(self._entries, self._text(key, version), value, self._fresh_for(ttl))
-        return bool(run(flow))
+        return run(flows.add(self._entries, self._text(key, version), value, self._fresh_for(ttl)))
 
     def touch(self, key: str, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
         """Give a value a new time to live from now; whether there was one. One round trip. Raises `StoreError`."""
-        flow = flows.touch(self._entries, self._text(key, version), self._fresh_for(ttl))
-        return bool(run(flow))
+        return run(flows.touch(self._entries, self._text(key, version), self._fresh_for(ttl)))
 
     def incr(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """Add `delta` and return the new value, which keeps its remaining time to live.
@@ -163,7 +159,7 @@ class KeyValueFace:
         """Remove a value; whether there was one. A `get_or_set` under way does not store. One round trip.
 
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
-        return bool(run(flows.delete(self._entries, self._text(key, version))))
+        return run(flows.delete(self._entries, self._text(key, version)))
 
     def delete_many(self, keys: Iterable[str], version: int | None = None) -> None:
         """Remove several values. One round trip. Raises as `delete`."""
@@ -186,12 +182,11 @@ class KeyValueFace:
 
     async def aget_many(self, keys: Iterable[str], version: int | None = None) -> dict[str, Any]:
         """`get_many`, awaited."""
-        found: dict[str, Any] = await arun(flows.get_many(self._entries, self._texts(keys, version)))
-        return found
+        return await arun(flows.get_many(self._entries, self._texts(keys, version)))
 
     async def ahas_key(self, key: str, version: int | None = None) -> bool:
         """`has_key`, awaited."""
-        return bool(await arun(flows.has_key(self._entries, self._text(key, version))))
+        return await arun(flows.has_key(self._entries, self._text(key, version)))
 
     async def aget_or_set(
         self, key: str, default: Any, ttl: Duration | EllipsisType = ..., version: int | None = None
@@ -201,8 +196,7 @@ class KeyValueFace:
 
     async def aset(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> None:
         """`set`, awaited."""
-        fresh_for = self._fresh_for(ttl)
-        await arun(flows.set_many(self._entries, {self._text(key, version): value}, fresh_for))
+        await arun(flows.set_many(self._entries, {self._text(key, version): value}, self._fresh_for(ttl)))
 
     async def aset_many(
         self, data: Mapping[str, Any], ttl: Duration | EllipsisType = ..., version: int | None = None
@@ -214,18 +208,15 @@ class KeyValueFace:
 
     async def aadd(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
         """`add`, awaited."""
-        flow = flows.add(self._entries, self._text(key, version), value, self._fresh_for(ttl))
-        return bool(await arun(flow))
+        return await arun(flows.add(self._entries, self._text(key, version), value, self._fresh_for(ttl)))
 
     async def atouch(self, key: str, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
         """`touch`, awaited."""
-        flow = flows.touch(self._entries, self._text(key, version), self._fresh_for(ttl))
-        return bool(await arun(flow))
+        return await arun(flows.touch(self._entries, self._text(key, version), self._fresh_for(ttl)))
 
     async def aincr(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """`incr`, awaited."""
-        flow = flows.incr(self._entries, self._text(key, version), delta)
-        return self._counted(key, await arun(flow))
+        return self._counted(key, await arun(flows.incr(self._entries, self._text(key, version), delta)))
 
     async def adecr(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """`decr`, awaited."""
@@ -234,8 +225,8 @@ class KeyValueFace:
     async def aincr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """`incr_version`, awaited."""
         source, target = self._versions(version, delta)
-        flow = flows.move(self._entries, self._text(key, source), self._text(key, target))
-        return self._moved_to(key, target, await arun(flow))
+        done = await arun(flows.move(self._entries, self._text(key, source), self._text(key, target)))
+        return self._moved_to(key, target, done)
 
     async def adecr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
         """`decr_version`, awaited."""
@@ -243,7 +234,7 @@ class KeyValueFace:
 
     async def adelete(self, key: str, version: int | None = None) -> bool:
         """`delete`, awaited."""
-        return bool(await arun(flows.delete(self._entries, self._text(key, version))))
+        return await arun(flows.delete(self._entries, self._text(key, version)))
 
     async def adelete_many(self, keys: Iterable[str], version: int | None = None) -> None:
         """`delete_many`, awaited."""

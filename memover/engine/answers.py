@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.codec.envelope import read_header
 from memover.model import MISSING, Source
@@ -48,19 +48,16 @@ class Reading:
         return None
 
 
-class Grant:
+class Grant(NamedTuple):
     """The answer to a request for the lease, with what was seen under it.
 
     `holder` is the token of the load that has the lease ("" when it is ours). The required tokens are all
     present: what was missing or behind has been put back first.
     """
 
-    __slots__ = ("holder", "ours", "reading")
-
-    def __init__(self, ours: bool, holder: str, reading: Reading) -> None:
-        self.ours = ours
-        self.holder = holder
-        self.reading = reading
+    ours: bool
+    holder: str
+    reading: Reading
 
 
 class Outcome:

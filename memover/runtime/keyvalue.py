@@ -19,7 +19,6 @@ from memover.codec.mv1.codec import ValueCodec
 from memover.codec.pickle import PickleCodec
 from memover.codec.sharing import places_of
 from memover.engine import keyvalue as flows
-from memover.engine import load
 from memover.engine.call import CachedCall
 from memover.engine.judge import FRESH, judge
 from memover.engine.store import INTEGER, INTEGER_LIMIT, Parcel, Stamp
@@ -29,11 +28,10 @@ from memover.keys.keyvalue import NAMESPACE, Name
 from memover.keys.tags import Tags
 from memover.model import MISSING, Source
 from memover.policy import Policy
-from memover.runtime.dependencies import is_loading
 from memover.runtime.entries import limit_ms
 from memover.runtime.flights import Flight
 from memover.runtime.function import Function
-from memover.runtime.hit import abypass, adrive, bypass, drive
+from memover.runtime.hit import adrive, drive, inside_a_load
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
@@ -249,9 +247,7 @@ def get_or_set(entries: KeyValueEntries, text: str, default: Any, fresh_for: flo
         entries.disabled()
         return compute(default, 0.0)
     call = entries.call(entries.named(text), (default, fresh_for), {})
-    if is_loading(entries, call.key.entry):
-        return bypass(entries, call)
-    value = drive(load.get(call), call, began)
+    value = drive(inside_a_load(call), call, began)
     # Somebody stored while we computed, so that ours was refused: everybody gets what is stored.
     return run(flows.get(entries, text, value)) if call.refused else value
 
@@ -264,7 +260,5 @@ async def aget_or_set(entries: KeyValueEntries, text: str, default: Any, fresh_f
         value = compute(default, 0.0)
         return await value if inspect.isawaitable(value) else value
     call = entries.call(entries.named(text), (default, fresh_for), {})
-    if is_loading(entries, call.key.entry):
-        return await abypass(entries, call)
-    value = await adrive(load.get(call), call, began)
+    value = await adrive(inside_a_load(call), call, began)
     return await arun(flows.get(entries, text, value)) if call.refused else value
