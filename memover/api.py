@@ -14,6 +14,7 @@ from typing import Any, ParamSpec
 from memover import default
 from memover.cache import Cache
 from memover.decorator import versioned_cache
+from memover.durations import duration_in
 from memover.errors import ConfigurationError, InvalidationFailed
 
 __all__ = ["Cache", "configure", "default_cache", "using", "versioned_cache"]
@@ -81,13 +82,7 @@ def _environment() -> dict[str, Any]:
                 f"MEMOVER_VERSION={found['version']!r} must be a positive whole number, such as MEMOVER_VERSION=2."
             ) from None
     if "ttl" in found:
-        if found["ttl"].lower() in ("none", "never"):
-            found["ttl"] = None
-        else:
-            try:
-                found["ttl"] = float(found["ttl"])
-            except ValueError:
-                pass  # text such as "1h30m", which Cache reads itself
+        found["ttl"] = duration_in(found["ttl"])
     return found
 
 

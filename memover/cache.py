@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from memover import default
-from memover.durations import Duration, seconds_of
+from memover.durations import Duration, duration_in, seconds_of
 from memover.errors import ConfigurationError, InvalidationFailed, MemoverWarning
 from memover.keys.keyvalue import NAMESPACE
 from memover.keys.names import check_namespace, check_prefix, check_version
@@ -171,14 +171,12 @@ class Cache(KeyValueFace):
         )
         if enabled is None:
             enabled = os.environ.get("MEMOVER_DISABLED", "").lower() not in ("1", "true", "yes", "on")
-        enabled = flag(enabled, "enabled")
-        self._observers = Observers(observers, enabled=enabled)
         self._state = CacheState(
             prefix=self.prefix,
             default_ttl=self.ttl,
             wait_timeout=self.wait_timeout,
             lease_ttl=self.lease_ttl,
-            observers=self._observers,
+            observers=Observers(observers, enabled=flag(enabled, "enabled")),
             store=store,
             max_entries=at_least(1, max_entries, "max_entries"),
             max_entry_bytes=at_least(1, max_entry_bytes, "max_entry_bytes"),
@@ -189,13 +187,8 @@ class Cache(KeyValueFace):
             near_max_entries=at_least(1, near_max_entries, "near_max_entries"),
             near_max_bytes=at_least(1, near_max_bytes, "near_max_bytes"),
         )
-        if report is None:
-            text = os.environ.get("MEMOVER_REPORT") or None
-            if text is not None:
-                from memover.spelling import number
-
-                seconds = number(text)
-                report = text if seconds is None else seconds  # as MEMOVER_TTL
+        if report is None and (text := os.environ.get("MEMOVER_REPORT")):
+            report = duration_in(text)
         if report is not None:
             interval = seconds_of(report, "report", never=False)
             if not store.local:
@@ -290,7 +283,7 @@ class Cache(KeyValueFace):
         """Inside, every call of this context runs its function; nothing is read or written.
 
         It holds for the current context (`contextvars`): the tasks and `asyncio.run` begun inside, not other threads."""
-        undo = self._observers.disable()
+        undo = self._state.observers.disable()
         try:
             yield
         finally:
@@ -302,7 +295,7 @@ class Cache(KeyValueFace):
 
         It holds for the current context (`contextvars`), like `disabled`."""
         lookups: list[Event] = []
-        undo = self._observers.record(lookups)
+        undo = self._state.observers.record(lookups)
         try:
             yield lookups
         finally:

@@ -244,7 +244,6 @@ def versioned_cache(
     namespace. Calls raise what the function raises, `UnkeyableArgument` and `UnencodableValue`; they raise `StoreError` only
     with `on_store_error="raise"`.
     """
-    ignored = (ignore,) if isinstance(ignore, str) else several(ignore, "ignore", '("session",)')
     if not (isinstance(tags, str) or callable(tags)):
         tags = several(tags, "tags", '("user:{user_id}",)')
     declared: dict[str, Any] = {
@@ -252,7 +251,7 @@ def versioned_cache(
         "version": check_version(version),
         "ttl": ttl,
         "key": key,
-        "ignore": ignored,
+        "ignore": (ignore,) if isinstance(ignore, str) else several(ignore, "ignore", '("session",)'),
         "tags": tags,
         "cache_if": cache_if,
         "cache_errors": cache_errors,
@@ -264,7 +263,7 @@ def versioned_cache(
         "soft_timeout": soft_timeout,
         "track_dependencies": track_dependencies,
         "audit": audit,
-        "follow_code": follow_code,
+        "follow_code": flag(follow_code, "follow_code"),
         "on_store_error": on_store_error,
         "wait_timeout": wait_timeout,
         "lease_ttl": lease_ttl,
@@ -294,20 +293,8 @@ def versioned_cache(
         audit=audit,
     )
 
-    following = flag(follow_code, "follow_code")
-
     def decorate(target: Any) -> Any:
-        return wrapping.decorated(
-            target,
-            policy,
-            declared,
-            key=key,
-            ignored=ignored,
-            tags=tags,
-            cache=cache,
-            codec=codec,
-            follow_code=following,
-        )
+        return wrapping.decorated(target, policy, declared, cache=cache, codec=codec)
 
     return decorate
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from memover.errors import ConfigurationError
 
-__all__ = ["Duration", "seconds_of"]
+__all__ = ["Duration", "duration_in", "seconds_of"]
 
 Duration = int | float | str | timedelta | None
 
@@ -19,6 +19,16 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 6048
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|[smhdw])")
 _TEXT = re.compile(r"\s*(?:[0-9]+(?:\.[0-9]+)?\s*(?:ms|[smhdw])\s*)+\Z")
 _FORMS = 'seconds, a timedelta, text such as "1h30m", or None for never'
+
+
+def duration_in(text: str) -> Duration:
+    """The duration in an environment variable: a number of seconds, any other spelling of one, or "never"."""
+    if text.lower() in ("none", "never"):
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def seconds_of(value: Duration, name: str, *, least: float = 0.0, zero: bool = False, never: bool = True) -> float:

@@ -20,21 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["decorated", "refuse"]
 
 
-def decorated(
-    target: Any,
-    policy: Policy,
-    declared: dict[str, Any],
-    *,
-    key: Any,
-    ignored: tuple[str, ...],
-    tags: Any,
-    cache: Any,
-    codec: Any,
-    follow_code: bool,
-) -> Any:
-    """The decorated object for a function, or for a classmethod or staticmethod; the options are `versioned_cache`'s.
+def decorated(target: Any, policy: Policy, declared: dict[str, Any], *, cache: Any, codec: Any) -> Any:
+    """The decorated object for a function, or for a classmethod or staticmethod.
 
-    `declared` are the options as they were written, for `cache_parameters`. Raises `ConfigurationError`."""
+    `declared` are the options of `versioned_cache` as `cache_parameters` shows them. Raises `ConfigurationError`."""
     kind = "class" if isinstance(target, classmethod) else "static" if isinstance(target, staticmethod) else "plain"
     function: Any = target if kind == "plain" else target.__func__
     name = qualified_name(function)
@@ -45,16 +34,17 @@ def decorated(
     is_async = inspect.iscoroutinefunction(function) or (
         not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004
     )
-    binding = Binding(function, key=key, ignore=ignored, name=name)
+    key = declared["key"]
+    binding = Binding(function, key=key, ignore=declared["ignore"], name=name)
     counting = () if callable(key) else binding.counting
-    identity = Identity(function, name, key=key, counting=counting, follow_code=follow_code)
+    identity = Identity(function, name, key=key, counting=counting, follow_code=declared["follow_code"])
     binding.part = identity.part
     definition = Definition(
         function,
         name,
         policy,
         binding,
-        tags=Tags(tags, binding, name),
+        tags=Tags(declared["tags"], binding, name),
         cache=cache,
         codec=codec,
         declared=declared,

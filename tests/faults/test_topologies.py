@@ -306,8 +306,8 @@ def test_a_silent_cluster_costs_a_call_one_budget_and_not_one_per_node(
     with way_to(redis_cluster.url, flavour, prefix, socket_timeout=0.2, breaker_first=60, breaker_last=60) as way:
         f, loads = counted(way)
         stalled: list[StoreError] = []
-        way.cache._observers._observers = (lambda event: stalled.append(event.error) if event.error else None,)
-        way.cache._observers.busy = True
+        way.cache._state.observers._observers = (lambda event: stalled.append(event.error) if event.error else None,)
+        way.cache._state.observers.busy = True
         for node in redis_cluster.nodes:
             node.freeze()
         try:
