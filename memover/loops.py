@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.errors import raised_beneath, raised_by_handler
 from memover.later import later
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 else:
     asyncio = later(__name__, "asyncio")
 
-__all__ = ["asyncio_only", "in_thread"]
+__all__ = ["asyncio_only", "in_thread", "stranded"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,14 @@ def asyncio_only(what: str = "An `async def` function") -> RuntimeError:
         f"{what} was awaited without a running asyncio event loop. memover's `async def` functions run under "
         f"asyncio only (and uvloop): not under trio, nor under anyio on its trio backend."
     )
+
+
+def stranded(task: asyncio.Task[Any]) -> bool:
+    """Whether a task's loop is closed, so that nobody can run it to its end; asyncio then need not complain of it either."""
+    closed = task.get_loop().is_closed()
+    if closed:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    return closed
 
 
 async def in_thread(function: Callable[[], T]) -> T:

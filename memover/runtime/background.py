@@ -17,6 +17,7 @@ from memover.clocks import monotonic
 from memover.errors import raised_by_handler
 from memover.latch import FramePresence
 from memover.living import Living
+from memover.loops import stranded
 
 if TYPE_CHECKING:
     from asyncio import Task as AsyncioTask
@@ -172,8 +173,7 @@ class RefreshPool:
     def sweep(self) -> None:
         """Let go of the tasks of closed loops, which will never end."""
         for task in list(self._tasks):
-            if task.get_loop().is_closed():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in `tasks.sweep`
+            if stranded(task):
                 self._tasks.pop(task, None)
 
     def keep(self, task: AsyncioTask[Any]) -> None:

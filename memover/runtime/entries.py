@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from memover.model import Key, Source
     from memover.policy import Policy
     from memover.runtime.counters import Counters
-    from memover.runtime.guard import Guard
+    from memover.runtime.guard import ShapeGuard
     from memover.runtime.state import CacheState
 
 __all__ = ["Entries", "limit_ms"]
@@ -72,7 +72,7 @@ class Entries:
     policy: Policy
     state: CacheState
     binding: Binding
-    guard: Guard
+    guard: ShapeGuard
     counters: Counters
 
     fixed: tuple[float, float] | None = None

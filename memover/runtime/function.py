@@ -21,7 +21,7 @@ from memover.model import CacheInfo, Key, Source
 from memover.runtime.counters import Counters
 from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights
 from memover.runtime.flights import Flight
-from memover.runtime.guard import Guard
+from memover.runtime.guard import ShapeGuard
 from memover.runtime.last_answers import LastAnswers
 from memover.runtime.names import CallNames
 from memover.runtime.nonce import new_nonce
@@ -74,7 +74,7 @@ class Function(CallNames, LastAnswers):
         self.observers = state.observers
         self.counters = Counters()
         self.upgrades: Mapping[int, Callable[[Any], Any]] = {}
-        self.guard = Guard(function, name, policy, state.prefix, claimed)
+        self.guard = ShapeGuard(function, name, policy, state.prefix, claimed)
         self.late = tags.late or "depends_on" in getattr(getattr(function, "__code__", None), "co_names", ())
         self.whole = bool(policy.beta or policy.audit)
         """Whether every hit takes the whole flow, because something else may follow from it."""

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from memover.keys.ownership import Claimed
     from memover.policy import Policy
 
-__all__ = ["Guard"]
+__all__ = ["ShapeGuard"]
 
 logger = logging.getLogger("memover")
 
 
-class Guard:
+class ShapeGuard:
     """Compares the entries of one function on one cache with what the function returns."""
 
     def __init__(self, function: Callable[..., Any], name: str, policy: Policy, prefix: str, claimed: Claimed) -> None:

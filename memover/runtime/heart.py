@@ -57,7 +57,7 @@ time between two beats because of that."""
 _BATCH = 512
 
 
-class _Run:
+class _Life:
     """One life of the thread: what it knows, and its bell. `stopped` ends it at its next step."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Heart:
     def __init__(self, state: CacheState, open_feed: Callable[[float], Feed]) -> None:
         self.tier = Tier(state.near_max_entries, state.near_max_bytes)
         self.staleness = math.inf
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, _Life] = {}
         self._spread = state.store.spread
         self._store: Any = state.store
         self._coarse = state.coarse_name
@@ -107,16 +107,17 @@ class Heart:
 
     def wake(self) -> None:
         """Have the next beat now, and start the thread if there is none. Any thread may call this; it costs little."""
-        run_ = self._runs.get(0)
-        if run_ is not None and run_.starting is None:
-            run_.ring()
-            return
-        if run_ is not None and run_.starting is not None:
-            if run_.starting.present():
+        life = self._runs.get(0)
+        if life is not None:
+            starting = life.starting
+            if starting is None:
+                life.ring()
+                return
+            if starting.present():
                 return
             self._runs = {}  # whoever was about to start it has been interrupted
-            run_.drop()
-        mine = _Run()
+            life.drop()
+        mine = _Life()
         if self._runs.setdefault(0, mine) is not mine:
             return
         try:
@@ -133,9 +134,9 @@ class Heart:
     def close(self) -> None:
         """End the thread and its connection. The next call begins anew."""
         runs, self._runs = self._runs, {}
-        for run_ in runs.values():
-            run_.stopped = True
-            run_.ring()
+        for life in runs.values():
+            life.stopped = True
+            life.ring()
         self.tier.empty()
 
     def after_fork(self) -> None:
@@ -143,58 +144,58 @@ class Heart:
         runs, self._runs = self._runs, {}
         self._fell = False
         self.tier.reset()
-        for run_ in runs.values():
-            run_.drop()
+        for life in runs.values():
+            life.drop()
 
-    def runs(self, run_: _Run) -> bool:
+    def runs(self, life: _Life) -> bool:
         """Whether this is the life that counts."""
-        return not run_.stopped and self._runs.get(0) is run_
+        return not life.stopped and self._runs.get(0) is life
 
     # -- one turn of the thread -------------------------------------------------------------------------------------------------
 
-    def turn(self, run_: _Run) -> tuple[list[Any], float]:
+    def turn(self, life: _Life) -> tuple[list[Any], float]:
         """Do what is due. Returns what to wait on, and for how many seconds at most."""
         now = boottime()
         try:
-            if run_.feed is None:
-                if now < run_.retry_at:
-                    return [], run_.retry_at - now
-                run_.feed = self._open(self._budget())
-                run_.known, run_.due = None, 0.0
-            return self._turn(run_, run_.feed, now)
+            if life.feed is None:
+                if now < life.retry_at:
+                    return [], life.retry_at - now
+                life.feed = self._open(self._budget())
+                life.known, life.due = None, 0.0
+            return self._turn(life, life.feed, now)
         except StoreError as error:
-            return [], self._lost(run_, error)
+            return [], self._lost(life, error)
 
-    def _turn(self, run_: _Run, feed: Feed, now: float) -> tuple[list[Any], float]:
+    def _turn(self, life: _Life, feed: Feed, now: float) -> tuple[list[Any], float]:
         tier = self.tier
-        if run_.due and now - run_.due > self.staleness:
-            self._falls(run_, StoreTimeout("the heartbeat was late", store=self._store.address))
+        if life.due and now - life.due > self.staleness:
+            self._falls(life, StoreTimeout("the heartbeat was late", store=self._store.address))
         names, everything = feed.pushed()
         if names:
-            self._look_at(run_, feed, set(names), now)
+            self._look_at(life, feed, set(names), now)
         if everything:
-            self._falls(run_, StoreUnavailable("the server was flushed", store=self._store.address))
-        if now >= run_.due or (tier.asked and now - tier.fence > self.staleness / 2):
-            run_.active = active = self.tier.end_round()
-            self._beat(run_, feed)
+            self._falls(life, StoreUnavailable("the server was flushed", store=self._store.address))
+        if now >= life.due or (tier.asked and now - tier.fence > self.staleness / 2):
+            life.active = active = self.tier.end_round()
+            self._beat(life, feed)
             interval = self.staleness / 3
-            run_.due = boottime() + (interval if active else max(interval, IDLE_SECONDS * feed.commands))
-            if active and now >= run_.keep_at:
-                run_.keep_at = now + KEEP_SECONDS
-                self._keep(run_, feed)
+            life.due = boottime() + (interval if active else max(interval, IDLE_SECONDS * feed.commands))
+            if active and now >= life.keep_at:
+                life.keep_at = now + KEEP_SECONDS
+                self._keep(life, feed)
         if tier.wanted:
             self._make_sure()
         # What came in between the answers to our own questions makes no socket readable.
-        return feed.sources(), 0.0 if feed.waiting() else max(run_.due - boottime(), 0.0)
+        return feed.sources(), 0.0 if feed.waiting() else max(life.due - boottime(), 0.0)
 
-    def _look_at(self, run_: _Run, feed: Feed, names: set[bytes], now: float) -> None:
+    def _look_at(self, life: _Life, feed: Feed, names: set[bytes], now: float) -> None:
         """Read the tokens of the keys that the server says were written, and drop those that changed. A token whose ttl was
         prolonged counts as written too. While nobody uses the tier nothing is read, and all of them are dropped."""
-        looking = run_.active or self.tier.asked
+        looking = life.active or self.tier.asked
         if self._spread:
             if looking and self._coarse in names:  # of the others the nodes have not told this connection
                 rest = max(_PUSHED_REST_SECONDS, _PUSHED_REST_SECONDS_A_TOKEN * len(self.tier.cells))
-                run_.due = min(run_.due, now + rest)
+                life.due = min(life.due, now + rest)
             return
         cells = [cell for name in names if (cell := self.tier.cells.get(name)) is not None]
         concerned = [cell.name for cell in cells]
@@ -207,13 +208,13 @@ class Heart:
                 if cell.token != token:
                     self.tier.moved((cell.name,))
 
-    def _beat(self, run_: _Run, feed: Feed) -> None:
+    def _beat(self, life: _Life, feed: Feed) -> None:
         tier = self.tier
         sent = boottime()
         coarse = feed.pulse()
-        if coarse is None or coarse != run_.known or not tier.ready:
-            run_.known = None
-            if tier.ready and coarse is not None and not run_.active:
+        if coarse is None or coarse != life.known or not tier.ready:
+            life.known = None
+            if tier.ready and coarse is not None and not life.active:
                 return  # they are read when somebody looks
             cells = tier.begin_reading()
             if coarse is None:
@@ -222,14 +223,14 @@ class Heart:
             tokens = feed.tokens(names) if names else []
             # One that is behind what was seen before is put back by the next call, which finds it in the store.
             self._witness.trusts(names, tokens)
-            if not self.runs(run_):
+            if not self.runs(life):
                 return
             tier.end_reading(cells, tokens)
-            run_.known = coarse
-        if not self.runs(run_):
+            life.known = coarse
+        if not self.runs(life):
             return
         tier.fence = sent
-        run_.retry = _RETRY_FIRST_SECONDS
+        life.retry = _RETRY_FIRST_SECONDS
         if self._fell:
             self._fell = False
             self._emit("near-stand", None)
@@ -246,9 +247,9 @@ class Heart:
             return
         self.tier.know(names, tokens)
 
-    def _keep(self, run_: _Run, feed: Feed) -> None:
+    def _keep(self, life: _Life, feed: Feed) -> None:
         tier = self.tier
-        run_.unused = tier.unused(run_.unused)
+        life.unused = tier.unused(life.unused)
         names = [name for name, cell in list(tier.cells.items()) if cell.uses and transient(name)]
         for at in range(0, len(names), _BATCH):
             try:
@@ -261,19 +262,19 @@ class Heart:
 
     # -- falling ------------------------------------------------------------------------------------------------------------
 
-    def _lost(self, run_: _Run, error: StoreError) -> float:
-        feed, run_.feed = run_.feed, None
+    def _lost(self, life: _Life, error: StoreError) -> float:
+        feed, life.feed = life.feed, None
         if feed is not None:
             feed.close()
-        if self.runs(run_):
-            self._falls(run_, error)
-        wait, run_.retry = run_.retry, min(run_.retry * 2, _RETRY_LAST_SECONDS)
-        run_.retry_at = boottime() + wait
+        if self.runs(life):
+            self._falls(life, error)
+        wait, life.retry = life.retry, min(life.retry * 2, _RETRY_LAST_SECONDS)
+        life.retry_at = boottime() + wait
         return wait
 
-    def _falls(self, run_: _Run, error: StoreError) -> None:
+    def _falls(self, life: _Life, error: StoreError) -> None:
         self.tier.fall()
-        run_.known, run_.due = None, 0.0
+        life.known, life.due = None, 0.0
         if not self._fell:
             self._fell = True
             self._emit("near-fall", error)
@@ -294,23 +295,23 @@ def heart_of(state: CacheState) -> Heart:
     return Heart(state, lambda seconds: feed(coarse, prefixes, seconds))
 
 
-def _work(heart_ref: Any, run_: _Run) -> None:
+def _work(heart_ref: Any, life: _Life) -> None:
     """The thread. It holds its heart only while it works."""
-    run_.starting = None
+    life.starting = None
     try:
-        while not run_.stopped:
+        while not life.stopped:
             heart = heart_ref()
-            if heart is None or not heart.runs(run_):
+            if heart is None or not heart.runs(life):
                 return
             try:
-                sources, seconds = heart.turn(run_)
+                sources, seconds = heart.turn(life)
             except Exception:
                 logger.exception("the heartbeat of memover's near cache failed")
                 heart.tier.fall()
                 sources, seconds = [], _RETRY_LAST_SECONDS
-                run_.known = None
+                life.known = None
             del heart
-            bell = run_.bell[0]
+            bell = life.bell[0]
             try:
                 _wait([bell, *sources], min(seconds, 3600.0))
                 while bell.recv(4096):
@@ -318,7 +319,7 @@ def _work(heart_ref: Any, run_: _Run) -> None:
             except (OSError, ValueError):
                 pass  # nobody rang, or a connection that has been closed
     finally:
-        run_.drop()
+        life.drop()
 
 
 def _wait(sources: list[Any], seconds: float) -> None:

@@ -10,6 +10,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from memover.later import later
+from memover.loops import stranded
 from memover.runtime.background import sweep_pools
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ def sweep() -> None:
     for at in closed:
         _loops.pop(at, None)
     for task in list(_tasks):
-        if task.get_loop().is_closed():
-            # Nobody can run it to its end: asyncio need not complain about it when it is collected.
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        if stranded(task):
             _tasks.pop(task, None)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
+from memover.loops import stranded
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -59,8 +61,5 @@ class Slots:
 
     def _sweep(self) -> None:
         for number, (slot, task) in list(self._taken.items()):
-            if task is not None and task.get_loop().is_closed():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # nobody can run it to its end
-                self._taken.pop(number, None)
-            elif slot() is None:
+            if (task is not None and stranded(task)) or slot() is None:
                 self._taken.pop(number, None)
