@@ -283,11 +283,8 @@ class Cache(KeyValueFace):
         """Inside, every call of this context runs its function; nothing is read or written.
 
         It holds for the current context (`contextvars`): the tasks and `asyncio.run` begun inside, not other threads."""
-        undo = self._state.observers.disable()
-        try:
+        with self._state.observers.disabling():
             yield
-        finally:
-            undo()
 
     @contextmanager
     def detect(self) -> Generator[list[Event], None, None]:
@@ -295,11 +292,8 @@ class Cache(KeyValueFace):
 
         It holds for the current context (`contextvars`), like `disabled`."""
         lookups: list[Event] = []
-        undo = self._state.observers.record(lookups)
-        try:
+        with self._state.observers.recording(lookups):
             yield lookups
-        finally:
-            undo()
 
     # -- ending ---------------------------------------------------------------------------------------------------------
 

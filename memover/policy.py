@@ -54,12 +54,12 @@ class Policy:
 
     namespace: str
     version: int
-    ttl: float | Callable[[Any, Call], Duration] | None
-    cache_if: Callable[[Any, Call], bool] | None
-    jitter: float
-    on_store_error: OnStoreError
-    wait_timeout: float | None
-    lease_ttl: float | None
+    ttl: float | Callable[[Any, Call], Duration] | None = None
+    cache_if: Callable[[Any, Call], bool] | None = None
+    jitter: float = 0.0
+    on_store_error: OnStoreError = "load"
+    wait_timeout: float | None = None
+    lease_ttl: float | None = None
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
     beta: float = 0.0

@@ -55,17 +55,7 @@ class KeyValueEntries(Function):
     """The codec, the names and the clock of the key-value entries of one cache."""
 
     def __init__(self, state: CacheState, codec: Any, *, forget_failed_sets: bool) -> None:
-        policy = Policy(
-            namespace=NAMESPACE,
-            version=1,
-            ttl=None,
-            cache_if=None,
-            jitter=0.0,
-            on_store_error="load",
-            wait_timeout=None,
-            lease_ttl=None,
-            track_dependencies=False,
-        )
+        policy = Policy(NAMESPACE, version=1, track_dependencies=False)
         resolved = resolve_codec(codec, name_for_errors="the key-value API")
         binding = Binding(compute, key=None, ignore=(), name="get_or_set")
         super().__init__(compute, "get_or_set", policy, binding, resolved, Tags((), binding, "get_or_set"), state)

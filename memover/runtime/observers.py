@@ -15,6 +15,7 @@ from memover.later import later
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
 
     from memover.codec import faults
     from memover.model import Event
@@ -65,25 +66,25 @@ class Observers:
         """Whether calls in this context run their function and touch nothing."""
         return not self._enabled or self._disabled.get()
 
-    def disable(self) -> Callable[[], None]:
-        """Turn caching off in this context; the answer turns it on again."""
-        return self._set(self._disabled, True)
+    def disabling(self) -> AbstractContextManager[None]:
+        """Inside, caching is off in this context."""
+        return self._setting(self._disabled, True)
 
-    def record(self, into: list[Event]) -> Callable[[], None]:
-        """Append the lookups of this context to a list; the answer ends it."""
-        return self._set(self._recorders, (*self._recorders.get(), into))
+    def recording(self, into: list[Event]) -> AbstractContextManager[None]:
+        """Inside, the lookups of this context are appended to a list."""
+        return self._setting(self._recorders, (*self._recorders.get(), into))
 
-    def _set(self, variable: ContextVar[T], value: T) -> Callable[[], None]:
+    @contextmanager
+    def _setting(self, variable: ContextVar[T], value: T) -> Generator[None, None, None]:
         token = variable.set(value)
         self._enter(1)
-
-        def undo() -> None:
+        try:
+            yield
+        finally:
             try:
                 variable.reset(token)
             finally:
-                self._enter(-1)  # also where it is undone in another context, which cannot reset it
-
-        return undo
+                self._enter(-1)  # also where it ends in another context, which cannot reset it
 
     def _enter(self, step: int) -> None:
         self._contexts += step
