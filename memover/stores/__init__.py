@@ -17,7 +17,7 @@ from memover.stores.memory import MemoryStore
 if TYPE_CHECKING:
     from memover.engine.store import Store
 
-__all__ = ["address_of", "open_store"]
+__all__ = ["address_of", "kind_of", "open_store"]
 
 _REDIS_SCHEMES = (
     "unix://",
@@ -29,19 +29,32 @@ _REDIS_SCHEMES = (
 )
 
 
+def kind_of(url: str) -> str:
+    """The package of the store that a URL names: "memory", "sqlite" or "redis". Raises `ConfigurationError`."""
+    text = url.lower()
+    if text.startswith(_REDIS_SCHEMES):
+        return "redis"
+    if text.startswith("sqlite:"):
+        return "sqlite"
+    if text in ("memory://", "memory:///"):
+        return "memory"
+    raise unknown(url)
+
+
 def open_store(
-    url: str, *, max_entries: int, wait_replicas: int, max_bytes: int | None, generation_shards: int = 1, **limits: Any
+    url: str, *, max_entries: int, wait_replicas: int, max_bytes: int | None, generation_shards: int, **limits: Any
 ) -> Store:
     """The store that a URL names; nothing is connected yet. Raises `ConfigurationError`."""
-    text = url.lower()
+    kind = kind_of(url)
     at_least(0, wait_replicas, "wait_replicas")
     check_shards(generation_shards)
-    if max_bytes is not None and not text.startswith("sqlite:"):
-        raise ConfigurationError(
-            f"max_bytes={max_bytes!r} bounds a SQLite file; {url.partition(':')[0]} has none: leave it out."
-        )
-    if text.startswith(_REDIS_SCHEMES):
-        # Imported here so that `import memover` and the memory store need no redis-py.
+    scheme = url.partition(":")[0]
+    if max_bytes is not None and kind != "sqlite":
+        raise ConfigurationError(f"max_bytes={max_bytes!r} bounds a SQLite file; {scheme} has none: leave it out.")
+    if wait_replicas and kind != "redis":
+        raise ConfigurationError(f"wait_replicas={wait_replicas!r}: {scheme}:// has no replicas; leave it out.")
+    # Imported here so that `import memover` and the memory store need neither redis-py nor sqlite3.
+    if kind == "redis":
         from memover.stores.redis import RedisStore
         from memover.stores.redis.limits import Limits
         from memover.stores.redis.url import parse_url
@@ -51,13 +64,7 @@ def open_store(
         return RedisStore(
             parse_url(url), Limits(wait_replicas=wait_replicas, generation_shards=generation_shards, **limits)
         )
-    if wait_replicas:
-        scheme = url.partition("://")[0]
-        raise ConfigurationError(f"wait_replicas={wait_replicas!r}: {scheme}:// has no replicas; leave it out.")
-    if text in ("memory://", "memory:///"):
-        return MemoryStore(max_entries)
-    if text.startswith("sqlite:"):
-        # Imported here so that `import memover` and the other stores need no sqlite3.
+    if kind == "sqlite":
         from memover.stores.sqlite import limits as sqlite_limits
         from memover.stores.sqlite.store import SqliteStore
         from memover.stores.sqlite.url import parse_url as parse_path
@@ -71,23 +78,21 @@ def open_store(
                 breaker_last_seconds=limits["breaker_last_seconds"],
             ),
         )
-    raise unknown(url)
+    return MemoryStore(max_entries)
 
 
 def address_of(url: str) -> str:
     """Where the store of a URL is, without credentials and without opening it. Raises `ConfigurationError`."""
-    text = url.lower()
-    if text.startswith(_REDIS_SCHEMES):
+    kind = kind_of(url)
+    if kind == "redis":
         from memover.stores.redis.url import parse_url
 
         return parse_url(url).address
-    if text in ("memory://", "memory:///"):
-        return "memory://"
-    if text.startswith("sqlite:"):
+    if kind == "sqlite":
         from memover.stores.sqlite.url import parse_url as parse_path
 
         return f"sqlite:///{parse_path(url)}"
-    raise unknown(url)
+    return "memory://"
 
 
 def unknown(url: str) -> ConfigurationError:

@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memover.errors import ConfigurationError
+from memover.stores import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -177,29 +178,21 @@ def open_survey(url: str) -> Survey:
 
     Raises `ConfigurationError` for a URL that cannot be read, and for a store that other processes cannot look into.
     """
-    scheme = url.partition(":")[0].lower() if "://" in url else ""
-    family = scheme.partition("+")[0]
-    if family == "memory":
+    kind = kind_of(url)
+    if kind == "memory":
         raise ConfigurationError(
             "memory:// is a store inside one process, and nothing outside it can look there. Give the URL of a shared store: "
             "redis://host:6379/0, redis+cluster://, redis+sentinel:// or sqlite:///path."
         )
-    if family in ("redis", "rediss", "unix", "valkey", "valkeys"):
-        family = "redis"
-    elif family != "sqlite":
-        raise ConfigurationError(
-            f"No store for the scheme {scheme or url[:20]!r}: use redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// "
-            f"(or the valkey spellings), or sqlite:///path."
-        )
-    survey: Survey = _class_of(family).at(url, ANSWER_SECONDS)
+    survey: Survey = _class_of(kind).at(url, ANSWER_SECONDS)
     return survey
 
 
 def survey_of(store: Any) -> Survey:
     """The survey of a shared store there is, on its connections and with its time limits. Raises `ConfigurationError` for one without."""
-    for family in _SURVEYS:
-        if type(store).__module__.startswith(f"memover.stores.{family}."):
-            survey: Survey = _class_of(family)(store)
+    for kind in _SURVEYS:
+        if type(store).__module__.startswith(f"memover.stores.{kind}."):
+            survey: Survey = _class_of(kind)(store)
             return survey
     raise ConfigurationError(f"{store.address} is a store that nothing outside this process can look into.")
 
@@ -212,6 +205,6 @@ def remove_prefix(survey: Survey, prefix: str) -> None:
                 survey.unlink(page.keys)
 
 
-def _class_of(family: str) -> Any:
-    module, name = _SURVEYS[family]
+def _class_of(kind: str) -> Any:
+    module, name = _SURVEYS[kind]
     return getattr(import_module(module), name)
