@@ -44,14 +44,12 @@ class Resident:
 
     __slots__ = ("call", "function", "lookup")
 
+    call: Callable[..., Any]
+    """Set before it is shown to anybody."""
+
     def __init__(self, function: Function, lookup: Callable[..., Key]) -> None:
         self.function = function
         self.lookup = lookup
-        self.call: Callable[..., Any] = _no_call
-
-
-def _no_call(*args: Any, **kwargs: Any) -> Any:
-    raise AssertionError("it has a call as soon as it is shown to anybody")
 
 
 class Definition:

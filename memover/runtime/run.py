@@ -105,33 +105,6 @@ async def arun(steps: Steps[T]) -> T:
         return result
 
 
-# -- callables --------------------------------------------------------------------------------------------------------------
-
-
-def _run(step: Run[T]) -> T:
-    return step.function()
-
-
-async def _arun(step: Run[T]) -> T:
-    return await in_thread(step.function)
-
-
-async def _ainvoke(step: Invoke) -> Any:
-    answer = step.function(*step.args, **step.kwargs)
-    return await answer if hasattr(answer, "__await__") else answer
-
-
-# -- time -------------------------------------------------------------------------------------------------------------------
-
-
-def _sleep(step: Sleep) -> None:
-    time.sleep(step.seconds)
-
-
-def _asleep(step: Sleep) -> Awaitable[None]:
-    return asyncio.sleep(step.seconds)
-
-
 # -- behind the caller --------------------------------------------------------------------------------------------------------
 
 
@@ -287,17 +260,22 @@ async def _atogether(step: Together[T]) -> list[T]:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def _ainvoke(step: Invoke) -> Any:
+    answer = step.function(*step.args, **step.kwargs)
+    return await answer if hasattr(answer, "__await__") else answer
+
+
 _PERFORM: dict[type, Callable[[Any], Any]] = {
-    Run: _run,
-    Sleep: _sleep,
+    Run: lambda step: step.function(),
+    Sleep: lambda step: time.sleep(step.seconds),
     Await: await_flight,
     Spawn: _spawn,
     Together: _together,
 }
 _APERFORM: dict[type, Callable[[Any], Awaitable[Any]]] = {
-    Run: _arun,
+    Run: lambda step: in_thread(step.function),
     Invoke: _ainvoke,
-    Sleep: _asleep,
+    Sleep: lambda step: asyncio.sleep(step.seconds),
     Await: aawait_flight,
     Spawn: _aspawn,
     Together: _atogether,

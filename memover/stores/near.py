@@ -165,7 +165,9 @@ class Tier:
                     cell.uses += 1
                 if former is not None:
                     self._remove(former)
-                self._link(item)
+                self.items[item.text] = item
+                self._sieve.came(item.text)
+                self.bytes += item.cost
                 self._evict()
                 if latch.entries != nested:
                     self._clear()  # a signal handler was here in between
@@ -230,11 +232,6 @@ class Tier:
                 self.cells.pop(cell.name, None)
 
     # -- going out ----------------------------------------------------------------------------------------------------------
-
-    def _link(self, item: NearItem) -> None:
-        self.items[item.text] = item
-        self._sieve.came(item.text)
-        self.bytes += item.cost
 
     def _remove(self, item: NearItem) -> None:
         if self.items.get(item.text) is item:
