@@ -285,6 +285,7 @@ def test_disabled_calls_take_what_has_no_key(way: Way) -> None:
     thing = object()
     with way.cache.disabled():
         assert way.run(f(thing)) is thing
+        assert way.run(f.refresh(thing)) is thing
 
 
 def test_invalidations_reach_the_store_while_disabled(way: Way) -> None:
