@@ -30,6 +30,16 @@ class Spelled:
         return eval(bytes(data), {})
 
 
+def test_a_computed_value_that_cannot_be_stored_is_told_once(
+    url: str, make: Callable[..., Cache], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With on_unencodable="return" get_or_set hands it on, and warns of the first, as a decorated function does."""
+    cache, thing = make(url, on_unencodable="return"), object()
+    assert cache.get_or_set("k", lambda: thing) is thing
+    assert cache.get_or_set("k", lambda: thing) is thing
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["get_or_set"]
+
+
 def test_nothing_is_read_or_stored_inside_disabled(url: str, make: Callable[..., Cache]) -> None:
     """As with Django's dummy cache: all is absent and every write is forgotten, but removals are carried out."""
     cache = make(url)

@@ -69,6 +69,13 @@ result = [key.decode() for page in survey.keys({pattern!r}) for key in page.keys
     assert len(reports(watcher)) == 1, "it did not close, so its report is there until it expires"
 
 
+def test_the_environment_turns_it_off(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words of MEMOVER_TTL."""
+    monkeypatch.setenv("MEMOVER_REPORT", "never")
+    with Cache(redis_url) as cache:
+        assert cache._state.reporter is None
+
+
 def test_nothing_is_sent_where_it_is_off(start_redis: Callable[..., RedisServer]) -> None:
     """Nor by a cache without functions."""
     server = start_redis()
