@@ -186,7 +186,7 @@ class CachedCall:
         function, key = self.function, self.key
         self.token = token
         function.share(self, token)
-        function.hold(self, token, function.lease_ms)
+        function.hold(self, token)
         ensured: tuple[bytes, ...] = ()
         if self.call_name:
             ensured = (self.call_name,)

@@ -84,7 +84,7 @@ class Function(CallNames, LastAnswers):
         self.wait_seconds = state.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
         self.lease_ms = max(1, min(round(self.lease_seconds * 1000), 1 << 52))
         leases = state.leases
-        self.hold, self.let_go, self.post, self.withdraw = leases.hold, leases.let_go, leases.post, leases.withdraw
+        self.let_go, self.post, self.withdraw = leases.let_go, leases.post, leases.withdraw
         self.abandon, self.orphan = leases.abandon, leases.orphan
         self.refreshing: dict[bytes, float] = {}
         self.coming: dict[tuple[bytes, AbstractEventLoop], Flight] = {}
@@ -121,6 +121,10 @@ class Function(CallNames, LastAnswers):
         if flight is call.flight and token not in call.tokens:
             call.tokens.append(token)
         return flight
+
+    def hold(self, call: CachedCall, token: str) -> None:
+        """Note that the lease is about to be asked for."""
+        self.state.leases.hold(call, token, self.lease_ms)
 
     def quiet(self) -> bool:
         """Whether nobody is to hear at once what became of an entry."""

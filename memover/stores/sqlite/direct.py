@@ -50,7 +50,7 @@ class Direct:
         function, key, (generation,) = call.function, call.key, seen.tokens
         call.token = token
         function.share(call, token)
-        function.hold(call, token, function.lease_ms)
+        function.hold(call, token)
         now = time_ms()
         asked = (key.text, token, generation, now + function.lease_ms, key.names[0].decode(), now)
         return Granted(True, "", seen) if self._write(sql.TAKE, asked) == 1 else None
