@@ -52,6 +52,8 @@ __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
 
+_made: Callable[[type[Seen], tuple[object, ...]], Seen] = tuple.__new__
+"""A named tuple without the function that makes one, which is written in Python."""
 _stores: Living[SqliteStore] = Living()
 
 
@@ -109,7 +111,7 @@ class SqliteStore(SqliteKeyValues):
             file.recent[number] = None
             if parts is not None:
                 return self._slow_read(key)
-        return Seen(key.names, tokens, raw)
+        return _made(Seen, (key.names, tokens, raw, None))
 
     async def afetch(self, key: Key) -> Seen:
         try:
