@@ -85,7 +85,8 @@ class SqliteStore(SqliteKeyValues):
 
     # -- the read of a hit ----------------------------------------------------------------------------------------------------
 
-    def fetch(self, key: Key, *, _clock: Callable[[], int] = time.time_ns) -> Seen:
+    def fetch(self, key: Key, *, waits: bool = True, _clock: Callable[[], int] = time.time_ns) -> Seen:
+        """As `engine.store.Store.fetch`. With `waits=False` it raises `Busy` where it would wait."""
         file = self._file
         moment = _clock() // 1_000_000
         if moment != file.moment:
@@ -97,12 +98,12 @@ class SqliteStore(SqliteKeyValues):
         except IndexError as error:
             if raised_beneath(error):
                 raise
-            return self._slow_read(key)
+            return self._slow_read(key, waits)
         try:
             row = connection.execute(statement, (*names, moment)).fetchone()
         except ERRORS:
             file.give_back(idle, connection)  # it is found again, and dealt with, there:
-            return self._slow_read(key)
+            return self._slow_read(key, waits)
         idle.append(connection)
         if idle is not file.idle:
             file.drain(idle)
@@ -110,17 +111,19 @@ class SqliteStore(SqliteKeyValues):
         if raw is not None:
             file.recent[number] = None
             if parts is not None:
-                return self._slow_read(key)
+                return self._slow_read(key, waits)
         return _made(Seen, (key.names, tokens, raw, None))
 
     async def afetch(self, key: Key) -> Seen:
         try:
-            return self._reader.read(key, None)
+            return self.fetch(key, waits=False)
         except Busy:
             pass
-        return await in_thread(lambda: self._slow_read(key))
+        return await in_thread(lambda: self._slow_read(key, True))
 
-    def _slow_read(self, key: Key) -> Seen:
+    def _slow_read(self, key: Key, waits: bool) -> Seen:
+        if not waits:
+            return self._reader.read(key, None)
         return self._guarded(lambda deadline: self._reader.read(key, deadline), self._reads)
 
     def read(self, key: Key) -> Flow[Seen]:
