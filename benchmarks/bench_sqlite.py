@@ -12,7 +12,8 @@ the process. Our invalidations are synced besides. No call is answered by this p
 
 * hit, miss: `diskcache.Cache.memoize` with its defaults, a dict of five fields.
 * map: 1,000 calls at once, by a bulk loader where they are misses; per call.
-* processes: four, each calling one function with arguments of which 90 % are in the file; calls per second, all together.
+* processes: four, each calling one function with arguments of which 90 % are in the file; calls per second, all together, and
+  the processor time of a call. The arguments are drawn before the time begins.
 * invalidate_all: the time of one call at each number of rows; it moves one token, whatever there is. Most rows are copies
   of one that was stored, under keys of their own.
 * lag: how late a timer of 5 ms fires on an event loop that reads and writes while four processes write; beside it, how late on a
@@ -147,15 +148,16 @@ def worker(directory: str, kind: str, number: int, seconds: float) -> None:
         if user % PROCESSES == number:
             call(user)
     fresh = iter(range((number + 1) * 100_000_000 + int(time.time() * 1000) % 10_000_000 * 10, 1 << 62))
+    drawn = [[chance.randrange(HOT) if chance.random() < 0.9 else None for _ in range(20)] for _ in range(5000)]
     print("ready", flush=True)
     sys.stdin.readline()
     made = 0
-    end = perf_counter() + seconds
+    used, end = process_time(), perf_counter() + seconds
     while perf_counter() < end:
-        for _ in range(20):
-            call(chance.randrange(HOT) if chance.random() < 0.9 else next(fresh))
+        for user in drawn[made // 20 % len(drawn)]:
+            call(next(fresh) if user is None else user)
         made += 20
-    print(made, flush=True)
+    print(made, process_time() - used, flush=True)
 
 
 def started(directory: str, kind: str, seconds: float) -> list[subprocess.Popen[str]]:
@@ -178,12 +180,18 @@ def started(directory: str, kind: str, seconds: float) -> list[subprocess.Popen[
     return children
 
 
-def calls_per_second(directory: str, kind: str, seconds: float) -> float:
-    made = 0
-    for child in started(directory, kind, seconds):
-        said, _ = child.communicate()
-        made += int(said)
-    return made / seconds
+class Together(NamedTuple):
+    """What the processes of one contender did, all together."""
+
+    calls_per_second: float
+    processor: float
+    """Seconds of the processor for one call."""
+
+
+def together(directory: str, kind: str, seconds: float) -> Together:
+    said = [child.communicate()[0].split() for child in started(directory, kind, seconds)]
+    made = sum(int(calls) for calls, _ in said)
+    return Together(made / seconds, sum(float(used) for _, used in said) / made)
 
 
 # -- invalidation, lag ----------------------------------------------------------------------------------------------------------
@@ -301,15 +309,13 @@ def main() -> int:
         for name, spent in batches(directory, asked.rounds).items():
             text = f"{spent.passed * 1e6:7.1f} µs a call, processor {spent.processor * 1e6:.1f} µs"
             tell(f"map of {BATCH:,} {name}", text, True)
-        pairs = [
-            (
-                calls_per_second(directory, "memover", asked.seconds),
-                calls_per_second(directory, "diskcache", asked.seconds),
-            )
-            for _ in range(3)
-        ]
-        ours, theirs, ratio = summary(pairs)
-        text = f"{ours:7,.0f}/s, diskcache {theirs:7,.0f}/s: {ratio:.1f} × (target {PROCESSES_TARGET:.0f} ×)"
+        rounds = [[together(directory, kind, asked.seconds) for kind in ("memover", "diskcache")] for _ in range(3)]
+        ours, theirs, ratio = summary([(a.calls_per_second, b.calls_per_second) for a, b in rounds])
+        used = summary([(a.processor, b.processor) for a, b in rounds])
+        text = (
+            f"{ours:7,.0f}/s, diskcache {theirs:7,.0f}/s: {ratio:.1f} × (target {PROCESSES_TARGET:.0f} ×); "
+            f"processor {used.ours * 1e6:.1f} and {used.theirs * 1e6:.1f} µs: {used.ratio:.2f} ×"
+        )
         tell(f"{PROCESSES} processes, 90 % hits", text, ratio >= PROCESSES_TARGET)
         rows = [int(count) for count in asked.rows.split(",")]
         found = invalidation(directory, rows, asked.rounds)

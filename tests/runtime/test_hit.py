@@ -119,7 +119,8 @@ class Ground:
                 "compression",
             )
         }  # fmt: skip
-        return seal(bytes(payload_of(raw, header)), **{**facts, **changes})
+        payload = changes.pop("payload", None) or bytes(payload_of(raw, header))
+        return seal(payload, **{**facts, **changes})
 
 
 def past() -> float:
@@ -151,6 +152,7 @@ KINDS: dict[str, tuple[Callable[[Ground], object], bool]] = {
     "of another key": (lambda ground: ground.put(ground.raw(ground.other)), False),
     "of another codec": (lambda ground: ground.put(ground.resealed(codec="another")), False),
     "not what the codec reads": (lambda ground: ground.put(ground.resealed(compression=1)), False),
+    "whole, with what the codec did not write": (lambda ground: ground.put(ground.resealed(payload=b"\xc1")), False),
     "without a generation": (lambda ground: ground.put_token(None), False),
     "under a garbage generation": (lambda ground: ground.put_token(b"rubbish"), False),
     "under a generation beyond all numbers": (
