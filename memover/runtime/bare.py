@@ -268,11 +268,22 @@ def acached_call(
     at_hand, served = bare.at_hand, bare.served
     near, whole = function.near is not None, function.whole
     tiered = tier is not None and not whole
+    straight = tier is None and not whole and fetch is None
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         if observers.busy or (under_way and inside() is not None) or (near and witness.owed):
             return await ageneral(function, lookup, args, kwargs)
-        return await answer(lookup(*args, **kwargs), args, kwargs)
+        key = lookup(*args, **kwargs)
+        if not straight or witness.owed or function.learned:
+            return await answer(key, args, kwargs)
+        # What is left of `answer` without a tier, here, so that a hit needs a coroutine less.
+        began, forgotten = perf_counter(), function.forgotten
+        try:
+            seen = await afetch(key)
+        except StoreError as error:
+            return await aabsent(function, key, args, kwargs, error, None, began)
+        value = served(key, seen, forgotten, None)
+        return value if value is not MISSING else await aabsent(function, key, args, kwargs, None, seen, began)
 
     async def answer(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if tiered:

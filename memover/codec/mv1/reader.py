@@ -155,7 +155,8 @@ def _counting(hashes: Hashes | None) -> Callable[[int, bytes], Any]:
 
 
 _LONG = (f.INT, f.FRACTION)
-_MAY_BE_A_PATTERN = bytes((f.PATTERN & 0xFF,))
+_MAY_BE_A_PATTERN = f.PATTERN & 0xFF
+"""As an int: for bytes, `in` first makes an exception of why they are no int."""
 
 
 def _is_harmless(data: bytes | memoryview) -> bool:

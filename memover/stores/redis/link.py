@@ -58,6 +58,8 @@ class RedisLink:
 
     def __init__(self, target: Target, limits: Limits) -> None:
         self.servers = Servers(target, limits)
+        self.breaker = self.servers.breaker()
+        """Of the one server; a Cluster has one for each node."""
         self.topology = self.servers.topology
         self.homes = self.servers.homes
         self._pools = self.servers.pools
@@ -141,7 +143,7 @@ class RedisLink:
         if answer.__class__ is NoScriptError:
             self._scripts.forget(None)
         elif isinstance(answer, ResponseError):
-            self.servers.answered(self.servers.breaker(), None, (answer,))
+            self.servers.answered(self.breaker, None, (answer,))
         step.posted([answer])
 
     def settle(self, seconds: float) -> None:
@@ -244,23 +246,30 @@ class RedisLink:
 
     def at_hand(self, home: Home, packed: bytes) -> Mux | None:
         """The connection for one short command to the one server, where nothing has to be waited for before it can be sent."""
-        if self.servers.breaker().tripped or len(packed) > LARGE_BYTES:
+        if self.breaker.tripped or len(packed) > LARGE_BYTES:
             return None
         lane = home.small.get(None)
         mux = None if lane is None else lane.mux
         return None if mux is None or mux.sock is None or mux.backlog else mux
 
     async def asingle(self, mux: Mux, packed: bytes, urgent: bool = False) -> Any:
-        """The answer to one command that may be sent again, on a connection that is at hand. Raises `StoreError`."""
+        """The answer to one command that may be sent again, on a connection that is at hand. Raises `StoreError`.
+
+        `RedisStore.afetch` has the same written out, so that a hit needs a coroutine less."""
         try:
             answer = await mux.submit(packed)
         except TRANSPORT_ERRORS as error:
-            if not lost(error):
-                raise self.servers.failed(None, error) from None
-            return await self.answers(None, packed, 1, urgent=urgent)
+            return await self.again(packed, error, urgent)
         if answer.__class__ not in _WORDS:
-            self.servers.answered(self.servers.breaker(), None, (answer,))
+            self.servers.answered(self.breaker, None, (answer,))
         return answer
+
+    async def again(self, packed: bytes, error: Exception, urgent: bool = False) -> Any:
+        """The answer to a command on another connection, after this error on the first. Raises `StoreError`, and at once
+        unless the connection was lost."""
+        if not lost(error):
+            raise self.servers.failed(None, error) from None
+        return await self.answers(None, packed, 1, urgent=urgent)
 
     async def _avisit(
         self, node: Node | None, batch: list[tuple[bytes, ...]], large: bool, urgent: bool, once: bool

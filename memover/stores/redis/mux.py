@@ -10,7 +10,7 @@ nothing can be read is the server's silence; what can be read is read first, so 
 for a silent server. `_inside` says that the FIFO is being changed: an exception from outside at that moment leaves it set,
 and the connection is given up, because its next answer could be anybody's.
 
-Nothing here refers to the loop: a loop that is closed and dropped takes its connections
+Nothing here keeps the loop: a loop that is closed and dropped takes its connections
 with it.
 """
 
@@ -82,8 +82,10 @@ class Mux:
         self._budget = budget
         self._reader = new_reader()
         self._tls = isinstance(line.socket, ssl.SSLSocket)
-        self._pending: list[tuple[bytes, Any, int]] = []
+        self._pending: list[Any] = []
+        """What waits for the end of the turn, each command's bytes followed by what `_flying` will hold for it."""
         self._flying: deque[Any] = deque()
+        """What is in flight: a future each, or a future and the number of its answers."""
         self._partial: list[Any] = []
         self._batches: deque[_Batch] = deque()
         self._unsent: deque[memoryview] = deque()
@@ -101,6 +103,8 @@ class Mux:
         self._extra = 0.0
         self._room: list[asyncio.Future[None]] = []
         self.sock.setblocking(False)
+        # `asyncio.get_running_loop` asks the system for the process each time, up to Python 3.11.
+        self._loop = weakref.ref(asyncio.get_running_loop())
         asyncio.get_running_loop().add_reader(self.sock.fileno(), self._readable)
 
     @property
@@ -113,9 +117,9 @@ class Mux:
         flight and the last command was alone in its turn, this one is taken to be alone too, and sent at once.
 
         The future raises `Lost`, `TimeoutError` or redis-py's `InvalidResponse`."""
-        loop = asyncio.get_running_loop()
+        loop: Any = self._loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._pending.append((packed, future, count))
+        self._pending.extend((packed, future if count == 1 else (future, count)))
         if self._alone and not self._flying and not self._flushing:
             self._flush()
         elif not self._flushing:
@@ -200,12 +204,13 @@ class Mux:
 
     def _take_off(self) -> tuple[bytes, int]:
         """What is pending as bytes, its futures now in flight."""
-        pending, self._pending = self._pending, []
-        self._alone = len(pending) == 1
-        for _, future, count in pending:
-            self._flying.append(future if count == 1 else (future, count))
-            self._sent += count
-        data = pending[0][0] if len(pending) == 1 else b"".join([item[0] for item in pending])
+        pending = self._pending
+        futures = pending[1::2]
+        self._flying.extend(futures)  # first, so that whatever interrupts this leaves no future that nobody fails
+        self._pending = []
+        self._sent += len(futures)
+        self._alone = len(futures) == 1
+        data = b"".join(pending[::2])
         return data, len(data)
 
     def _writable(self) -> None:
@@ -280,16 +285,13 @@ class Mux:
             self.answered += 1
             if answer.__class__ is ResponseError and "Protocol error" in str(answer):
                 self._refused = True
-            head = flying[0]
-            if head.__class__ is tuple:
-                future, count = head
+            future = flying.popleft()
+            if future.__class__ is tuple:
                 self._partial.append(answer)
-                if len(self._partial) < count:
+                if len(self._partial) < future[1]:
+                    flying.appendleft(future)
                     continue
-                answer, self._partial = self._partial, []
-                flying.popleft()
-            else:
-                future = flying.popleft()
+                future, answer, self._partial = future[0], self._partial, []
             if not future.done():
                 future.set_result(answer)
 
@@ -305,8 +307,8 @@ class Mux:
         """When the head of what is in flight is overdue; 0.0 if nothing is.
 
         One budget after it was sent, and more for what was answered or moved since (see limits.FLOOR_BYTES)."""
-        batches = self._batches
-        while batches and batches[0].last <= self.answered:
+        batches, done = self._batches, self._sent - len(self._flying)
+        while batches and batches[0].last <= done:
             batches.popleft()
         if not batches:
             return 0.0
@@ -362,14 +364,16 @@ class Mux:
         self._batches.clear()
         self._unsent.clear()
         self.backlog = 0
-        for head in flying:
-            _give_up(head[0] if head.__class__ is tuple else head, error, used, not self._refused)
-        for _, future, _ in pending:
+        for future in flying:
+            _give_up(future, error, used, not self._refused)
+        for future in pending[1::2]:
             _give_up(future, None, used, False)
         self._let_in()
 
 
-def _give_up(future: asyncio.Future[Any], error: Exception | None, used: bool, sent: bool) -> None:
+def _give_up(future: Any, error: Exception | None, used: bool, sent: bool) -> None:
+    if future.__class__ is tuple:
+        future = future[0]
     if future.done():
         return
     # One exception for each caller: they go different ways from here.

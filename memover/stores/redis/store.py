@@ -8,6 +8,7 @@ from memover.model import MISSING
 from memover.stores.redis.asking import Command, Large
 from memover.stores.redis.commands import RedisCommands
 from memover.stores.redis.direct import Direct
+from memover.stores.redis.failures import TRANSPORT_ERRORS
 from memover.stores.redis.feed import RedisFeed
 from memover.stores.redis.keyvalue import KeyValueCommands
 from memover.stores.redis.link import RedisLink
@@ -43,7 +44,7 @@ class RedisStore(KeyValueCommands, RedisCommands):
         self.sweeps = self.generation_shards > 1
         self._shards_seen = {}
         self.link: RedisLink = RedisLink(target, limits)  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.breaker: Breaker = self.link.servers.breaker(None)
+        self.breaker: Breaker = self.link.breaker
         """Of the one server; a Cluster has one for each node."""
 
     def identity(self) -> str | None:
@@ -78,7 +79,13 @@ class RedisStore(KeyValueCommands, RedisCommands):
         large = packed.__class__ is Large
         mux = None if large else link.at_hand(home, packed)
         if mux is not None:
-            return self.seen(key, await link.asingle(mux, packed))
+            try:
+                answer = await mux.submit(packed)
+            except TRANSPORT_ERRORS as error:
+                answer = await link.again(packed, error)
+            if answer.__class__ is not list:
+                link.servers.answered(link.breaker, None, (answer,))
+            return self.seen(key, answer)
         if home.blocking:
             step = self.read(key)
             return step.read(await link.aexchange(step))
