@@ -12,13 +12,14 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import arun, run
-from memover.stores.redis.mux import Lost
+from memover.stores.redis.failures import Lost
 from tests.redis_store.conftest import a_key, entry_for, filled, request_for
 from tests.servers import FaultyProxy, RedisServer, run_python, wait_until
 
@@ -151,6 +152,38 @@ def test_a_command_that_leaves_at_once_on_a_dead_connection(
             assert (await store.afetch(key)).raw == key.entry
 
         asyncio.run(whole())
+
+
+class Struck(deque[Any]):
+    """What is in flight, on a connection that is interrupted when more is added to it."""
+
+    def extend(self, futures: Any) -> None:
+        raise KeyboardInterrupt
+
+    append = extend
+
+
+def test_an_interrupted_write_leaves_nobody_waiting(open_store: Any, redis_server: RedisServer, prefix: str) -> None:
+    """An exception from outside while a turn's commands become what is in flight: all of them fail, as not sent."""
+    store = open_store(redis_server.url, **PATIENT)
+    keys = filled(store, prefix, 3)
+
+    async def whole() -> None:
+        await store.afetch(keys[0])
+        mux = store.link.homes.here().small[None].mux
+        assert mux is not None
+        asking = [mux.submit(store.packed(key)) for key in (keys[0], *keys)][1:]
+        mux._flying = Struck(mux._flying)
+        with pytest.raises(KeyboardInterrupt):
+            mux._flush()
+        assert mux.sock is None
+        for future in asking:
+            with pytest.raises(Lost) as caught:
+                await asyncio.wait_for(future, 30)
+            assert not caught.value.sent
+        assert (await store.afetch(keys[0])).raw == keys[0].entry
+
+    asyncio.run(whole())
 
 
 def test_cancelled_callers_mix_no_answers(open_store: Any, redis_server: RedisServer, prefix: str) -> None:

@@ -12,7 +12,7 @@ url, opening                what a URL says; connections made by redis-py within
 failures                    which errors are the server's or the network's, and what each becomes
 resp, resp3                 bytes of commands and answers
 connection, pool            the connections of threads
-mux, loops                  the connections of event loops, shared by their tasks
+mux, loops                  the connections of event loops, shared by their tasks · overdue: how long a server may take there
 feed                        what a near tier asks, and what the server tells it
 scan                        going through all keys in bounded steps
 """

@@ -14,6 +14,7 @@ from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 
 __all__ = [
     "TRANSPORT_ERRORS",
+    "Lost",
     "ValueFault",
     "exhausted",
     "last_word",
@@ -29,6 +30,13 @@ TRANSPORT_ERRORS = (RedisError, OSError)
 
 class ValueFault(RedisError):
     """What was sent could not be taken although the server may be well: too large, or too slow to send (P16)."""
+
+
+class Lost(RedisConnectionError):
+    """A connection of an event loop was lost. `sent`: the commands may have been carried out; `used`: it had answered before."""
+
+    sent = True
+    used = True
 
 
 def lost(error: BaseException) -> bool:

@@ -21,10 +21,17 @@ from memover.loops import in_thread
 from memover.model import MISSING
 from memover.stores.redis.asking import KnownScripts
 from memover.stores.redis.connection import WHOLE_BYTES
-from memover.stores.redis.failures import TRANSPORT_ERRORS, ValueFault, last_word, lost, translated, transport_error
+from memover.stores.redis.failures import (
+    TRANSPORT_ERRORS,
+    Lost,
+    ValueFault,
+    last_word,
+    lost,
+    translated,
+    transport_error,
+)
 from memover.stores.redis.journey import journey, routed
 from memover.stores.redis.limits import FLOOR_BYTES, LARGE_BYTES
-from memover.stores.redis.mux import Lost
 from memover.stores.redis.resp import pack, pack_all
 from memover.stores.redis.servers import Servers
 from memover.stores.redis.visits import visit_all

@@ -24,46 +24,24 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 
 from memover.clocks import monotonic
 from memover.errors import raised_by_handler
-from memover.stores.redis.failures import ValueFault
-from memover.stores.redis.limits import FLOOR_BYTES, FLOOR_COMMANDS
+from memover.stores.redis.failures import Lost, ValueFault
+from memover.stores.redis.limits import FLOOR_BYTES
+from memover.stores.redis.overdue import Batch, Overdue
 from memover.stores.redis.resp import NOT_ENOUGH, new_reader
 
 if TYPE_CHECKING:
     from memover.stores.redis.opening import Line
 
-__all__ = ["Lost", "Mux"]
+__all__ = ["Mux"]
 
 _CHUNK = 1 << 18
 _BACKLOG_BYTES = 1 << 24
 """How many bytes wait for the kernel at most before callers wait in turn."""
-_LATENESS = 0.2
-"""From which share of the budget a timer is late, so that the loop must have been held up."""
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-
-class Lost(RedisConnectionError):
-    """The connection was lost. `sent`: the commands may have been carried out; `used`: it had answered before."""
-
-    sent = True
-    used = True
-
-
-class _Batch:
-    """What was written in one turn: which command was its last, and the state of the connection when it was sent."""
-
-    __slots__ = ("answered", "at", "last", "received", "size")
-
-    def __init__(self, last: int, at: float, answered: int, received: int, size: int) -> None:
-        self.last = last
-        self.at = at
-        self.answered = answered
-        self.received = received
-        self.size = size
 
 
 class Mux:
@@ -87,7 +65,7 @@ class Mux:
         self._flying: deque[Any] = deque()
         """What is in flight: a future each, or a future and the number of its answers."""
         self._partial: list[Any] = []
-        self._batches: deque[_Batch] = deque()
+        self._overdue = Overdue(budget)
         self._unsent: deque[memoryview] = deque()
         self._sent = 0
         self._received = 0
@@ -99,8 +77,6 @@ class Mux:
         """Whether the last write was of one command only."""
         self._due = 0.0
         self._armed = False
-        self._spared = 0
-        self._extra = 0.0
         self._room: list[asyncio.Future[None]] = []
         self.sock.setblocking(False)
         # `asyncio.get_running_loop` asks the system for the process each time, up to Python 3.11.
@@ -180,7 +156,7 @@ class Mux:
             data, size = self._take_off()
             self.backlog += size
             now = monotonic()
-            self._batches.append(_Batch(self._sent, now, self.answered, self._received, self.backlog))
+            self._overdue.written(Batch(self._sent, now, self.answered, self._received, self.backlog))
             if self._unsent:
                 self._unsent.append(memoryview(data))
             else:
@@ -303,49 +279,35 @@ class Mux:
         self._armed = True
         asyncio.get_running_loop().call_later(max(due - monotonic(), 0.0), self._check)
 
-    def _overdue(self) -> float:
-        """When the head of what is in flight is overdue; 0.0 if nothing is.
-
-        One budget after it was sent, and more for what was answered or moved since (see limits.FLOOR_BYTES)."""
-        batches, done = self._batches, self._sent - len(self._flying)
-        while batches and batches[0].last <= done:
-            batches.popleft()
-        if not batches:
-            return 0.0
-        batch = batches[0]
-        if self._spared != batch.last:
-            self._spared, self._extra = batch.last, 0.0
-        moved = (self._received - batch.received + batch.size) / FLOOR_BYTES
-        answered = (self.answered - batch.answered) / FLOOR_COMMANDS
-        return batch.at + self._budget * (1 + moved + answered) + self._extra
+    def _first_due(self) -> float:
+        return self._overdue.due(self._sent - len(self._flying), self.answered, self._received)
 
     def _check(self) -> None:
         self._armed = False
         if self.sock is None:
             return
-        now, due = monotonic(), self._overdue()
+        now, due = monotonic(), self._first_due()
         if due and due <= now:
             self._readable()
             if self.sock is None:
                 return
-            due = self._overdue()
-            if due and due <= now:
-                late = now - self._due
-                if self._extra or late < self._budget * _LATENESS:
-                    slow = self._batches[0].size >= FLOOR_BYTES
-                    message = f"{now - self._batches[0].at:.3g} s"
+            due = self._first_due()
+            first = self._overdue.first
+            if first is not None and due <= now:
+                more = self._overdue.spare(now - self._due)
+                if not more:
+                    message = f"{now - first.at:.3g} s"
+                    slow = first.size >= FLOOR_BYTES
                     self.close(ValueFault(f"not taken in {message}") if slow else TimeoutError(message))
                     return
-                # The loop came to this so late that it must have been held up, and the server's time with it.
-                self._extra = min(late, self._budget)
-                due = now + self._extra
+                due = now + more
         if due:
             self._arm(due)
 
     # -- the end ----------------------------------------------------------------------------------------------------------
 
     def _broken(self, error: OSError | None) -> None:
-        if error is not None and self._batches:
+        if error is not None and self._overdue.first is not None:
             # A server that refuses a value for its size says so before it hangs up in the middle of our sending.
             try:
                 while data := self.sock.recv(_CHUNK):
@@ -361,7 +323,7 @@ class Mux:
         flying, self._flying = self._flying, deque()
         pending, self._pending = self._pending, []
         self._partial = []
-        self._batches.clear()
+        self._overdue.clear()
         self._unsent.clear()
         self.backlog = 0
         for future in flying:
