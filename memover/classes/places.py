@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import ModuleType
 
-__all__ = ["Place", "look_up", "moved", "place_of"]
+__all__ = ["NamedClass", "look_up", "moved", "place_of"]
 
 
-class Place(NamedTuple):
+class NamedClass(NamedTuple):
     """One class under one name: `names` is the dict of its module, or of the class that it is nested in."""
 
     module_name: str
@@ -32,13 +32,13 @@ def look_up(module: str, qualname: str) -> type | None:
     return path[-1].kind if path else None
 
 
-def place_of(kind: type) -> tuple[Place, ...]:
+def place_of(kind: type) -> tuple[NamedClass, ...]:
     """The places that lead to a class by its module and qualified name, from the outside in; () if none does."""
     path = _path(kind.__module__, kind.__qualname__)
     return path if path and path[-1].kind is kind else ()
 
 
-def moved(places: Iterable[Place]) -> bool:
+def moved(places: Iterable[NamedClass]) -> bool:
     """Whether one of these names leads to something else by now. About 0.1 µs for each place."""
     modules = sys.modules
     for module_name, module, names, name, kind in places:
@@ -47,16 +47,16 @@ def moved(places: Iterable[Place]) -> bool:
     return False
 
 
-def _path(module_name: str, qualname: str) -> tuple[Place, ...]:
+def _path(module_name: str, qualname: str) -> tuple[NamedClass, ...]:
     module = sys.modules.get(module_name)
     if module is None:
         return ()
-    path: list[Place] = []
+    path: list[NamedClass] = []
     names: Mapping[str, Any] = vars(module)
     for name in qualname.split("."):
         kind = names.get(name)
         if not isinstance(kind, type):
             return ()
-        path.append(Place(module_name, module, names, name, kind))
+        path.append(NamedClass(module_name, module, names, name, kind))
         names = type.__dict__["__dict__"].__get__(kind)
     return tuple(path)

@@ -20,7 +20,7 @@ from memover.codec.sharing import moved, places_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memover.classes.places import Place
+    from memover.classes.places import NamedClass
 
 __all__ = ["Copier", "Same", "copier_of", "moved"]
 
@@ -33,7 +33,7 @@ class Copier(NamedTuple):
     """`copy()` returns a copy that shares nothing changeable with any other; while `moved(places)` is False."""
 
     copy: Callable[[], Any]
-    places: tuple[Place, ...]
+    places: tuple[NamedClass, ...]
 
 
 class Same:
@@ -65,7 +65,7 @@ class _Making:
     """The making of one copier: the places it depends on, and how many parts it has."""
 
     def __init__(self) -> None:
-        self.places: list[Place] = []
+        self.places: list[NamedClass] = []
         self.parts = 0
         self._kinds: dict[type, bool] = {}
 

@@ -33,7 +33,7 @@ from memover.errors import raised_beneath
 from memover.later import later
 
 if TYPE_CHECKING:
-    from memover.classes.places import Place
+    from memover.classes.places import NamedClass
     from memover.codec import faults
 else:
     faults = later(__name__, "memover.codec.faults")
@@ -66,7 +66,7 @@ class _ClassVerdict(NamedTuple):
 
     shared: bool
     names: tuple[str, ...] | None = None
-    places: tuple[Place, ...] = ()
+    places: tuple[NamedClass, ...] = ()
 
 
 _NEVER = _ClassVerdict(False)
@@ -86,7 +86,7 @@ def shareable(value: Any) -> bool:
     return places_of(value) is not None
 
 
-def places_of(value: Any) -> tuple[Place, ...] | None:
+def places_of(value: Any) -> tuple[NamedClass, ...] | None:
     """Where the classes of a shareable value were found by name; None for a value that is not shareable.
 
     Who keeps the value keeps the answer beside it and asks `moved(places)` before each hand-out: True says that a
@@ -95,14 +95,14 @@ def places_of(value: Any) -> tuple[Place, ...] | None:
     """
     if type(value) in _SCALARS:
         return ()
-    found: dict[type, tuple[Place, ...]] = {}
+    found: dict[type, tuple[NamedClass, ...]] = {}
     if not _collect(value, 0, found):
         return None
     places = tuple(place for each in found.values() for place in each)
     return None if moved(places) else places
 
 
-def _collect(value: Any, depth: int, found: dict[type, tuple[Place, ...]]) -> bool:
+def _collect(value: Any, depth: int, found: dict[type, tuple[NamedClass, ...]]) -> bool:
     """Whether a value is shareable; notes the places of the classes in it."""
     kind = type(value)
     if kind in _SCALARS:

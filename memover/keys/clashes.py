@@ -20,14 +20,14 @@ __all__ = ["captures_clash", "clash", "functions_clash", "warn"]
 
 
 def functions_clash(place: NamespacePlace, identity: Identity) -> str:
-    """Why a namespace that another function has cannot be had, and what to do."""
+    """Why a function cannot have the namespace of another one, and what to do."""
     if place.same_name(identity):
         return "The two have one name and other code. Give each a namespace of its own."
     return "Give each function a namespace of its own."
 
 
 def captures_clash(capture: Capture) -> str:
-    """Why two functions of one code cannot share a namespace, which differ in this capture, and what to do."""
+    """Why two functions of one code that differ in this capture cannot share a namespace, and what to do."""
     name = capture.label.partition(".__")[0]
     if capture.label.endswith(GLOBALS):
         return (
@@ -59,6 +59,7 @@ def captures_clash(capture: Capture) -> str:
 
 
 def clash(title: str, where: str, identity: Identity, why: str, prefix: str, namespace: str) -> ConfigurationError:
+    """The error of a second function under a namespace; `why` is one of the texts above, `where` the first one's place."""
     first = f"{title} ({where})" if where else title
     second = f"{identity.title} ({identity.where})" if identity.where else identity.title
     at = f" (prefix {prefix!r})" if prefix else ""
@@ -68,6 +69,7 @@ def clash(title: str, where: str, identity: Identity, why: str, prefix: str, nam
 
 
 def warn(identity: Identity, namespace: str, version: int) -> None:
+    """Warns at the decorator's line that the store keeps what an earlier function returned."""
     level, frame = 1, sys._getframe(0)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "memover":
         level, frame = level + 1, frame.f_back

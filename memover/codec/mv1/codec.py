@@ -42,7 +42,7 @@ from memover.errors import DamagedEntry, UnencodableValue, raised_beneath
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from memover.classes.places import Place
+    from memover.classes.places import NamedClass
     from memover.codec.mv1.serializer import Serializer
 
 __all__ = ["ValueCodec"]
@@ -76,7 +76,7 @@ class ValueCodec:
         self._handlers: dict[type, Callable[[Any, Any], Any]] = dict(containers.WRITERS)
         self._serializers: dict[type, Serializer] = {}
         self._definitions: dict[bytes, Mark] = {}
-        self._places: list[Place] = []
+        self._places: list[NamedClass] = []
         self._reader = PayloadReader()
 
     def __repr__(self) -> str:
