@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from memover.codec import ValueCodec
 from memover.codec.copier import copier_of
+from memover.codec.mv1.codec import ValueCodec
 
 if TYPE_CHECKING:
     from collections.abc import Callable

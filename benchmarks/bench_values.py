@@ -21,7 +21,7 @@ import msgpack
 import msgspec
 import numpy as np
 
-from memover.codec import ValueCodec
+from memover.codec.mv1.codec import ValueCodec
 
 
 @dataclass
