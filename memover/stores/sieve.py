@@ -17,7 +17,10 @@ from memover.errors import raised_beneath
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Sieve"]
+__all__ = ["STEPS_LIMIT", "Sieve"]
+
+STEPS_LIMIT = 10_000
+"""How many items in a row are spared at most, some milliseconds: the owner's other callers wait meanwhile."""
 
 
 class Sieve:
@@ -45,7 +48,7 @@ class Sieve:
     def next(self) -> str | None:
         """The key of the item that leaves; None where there are no items. The owner removes it."""
         items = self._items
-        steps = 2 * len(items) + 16
+        steps = min(2 * len(items) + 16, STEPS_LIMIT)
         while items:
             if not self._ahead:
                 # On to what came in meanwhile, and only then back to the oldest: the keys of a dictionary keep their order.

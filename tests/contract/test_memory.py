@@ -12,13 +12,15 @@ from memover.engine import lease as leases
 from memover.engine.store import INTEGER, Parcel, Renewal, Request, Stamp, StoredEntry
 from memover.model import MISSING, Key
 from memover.runtime.run import run
-from memover.stores.memory import MemoryStore
+from memover.stores.memory import MemoryStore, entries
+from memover.stores.memory.items import Item
+from memover.stores.sieve import STEPS_LIMIT, Sieve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 GENERATION = b"x:gen:f"
-NONCES = iter(range(1, 10_000))
+NONCES = iter(range(1, 1_000_000))
 
 
 def nonce() -> str:
@@ -156,3 +158,77 @@ def test_room_is_made_by_leaving_what_has_ended() -> None:
             while store.fetch(one).raw is not None:
                 assert time.monotonic() < end
     assert len(store.items) <= 100
+
+
+def tagged(store: MemoryStore, number: int, tags: int = 1) -> Key:
+    """Store an entry without expiry that carries tags of its own."""
+    names = tuple(b"x:tag:%d-%d" % (number, tag) for tag in range(tags))
+    one, token = Key(f"x:1:f:{number}", (GENERATION, *names)), nonce()
+    granted = run(store.acquire(Request(one, token, 1000, (), (0,) * (1 + tags))))
+    generation, *tokens = granted.seen.tokens
+    assert generation is not None
+    raw = sealed(one, generation=generation, marks=tuple(zip(names, tokens)))
+    assert run(store.store(entry(one, token, raw)._replace(expire_ms=0, names=names)))
+    return one
+
+
+def test_no_caller_pays_for_a_walk_over_all_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tagged entries there are, one call looks at a few hundred items and tokens at most."""
+    store = MemoryStore(100_000)
+    looked = [0]
+
+    class Counted(Item):
+        @property
+        def usable_until(self) -> float:
+            looked[0] += 1
+            return super().usable_until
+
+        def raw(self, entry: bytes) -> bytes | None:
+            looked[0] += 1
+            return super().raw(entry)
+
+    monkeypatch.setattr(entries, "Item", Counted)
+    most = 0
+    for number in range(5000):
+        looked[0] = 0
+        tagged(store, number)
+        most = max(most, looked[0])
+    assert len(store.items) == 5000
+    assert len(store.tokens) == 5001
+    assert 0 < most <= 600
+
+
+def test_the_tokens_of_evicted_entries_leave_and_those_of_kept_ones_stay() -> None:
+    """Tags come without end, and what is kept of them grows with the entries that carry them."""
+    store = MemoryStore(100)
+    for number in range(5000):
+        tagged(store, number, tags=2)
+    assert len(store.tokens) < 2000
+    for text, item in store.items.items():
+        header = read_header(item.raw(text.encode()) or b"", text.encode())
+        assert all(store.tokens[name] == token for name, token in header.marks)
+
+
+def test_the_token_of_a_load_under_way_stays() -> None:
+    """It is carried by no entry yet, and would be by one that nobody could read."""
+    store = MemoryStore(10)
+    old = tagged(store, 0)
+    run(store.drop(old.entry, old.lease, nonce(), ()))
+    granted = run(store.acquire(Request(old, nonce(), 60_000, (), (0, 0))))
+    for number in range(1, 3000):
+        tagged(store, number)
+    assert [store.tokens.get(name) for name in old.names] == granted.seen.tokens
+
+
+def test_making_room_among_entries_that_are_all_in_use_is_bounded() -> None:
+    """The hand of the sieve spares so many in a row, and no more."""
+    asked = 0
+
+    def spared(item: object) -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    sieve = Sieve({str(number): object() for number in range(3 * STEPS_LIMIT)}, spared)
+    assert sieve.next() is not None
+    assert asked == STEPS_LIMIT

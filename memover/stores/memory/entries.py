@@ -5,6 +5,8 @@ one thing holds the latch. A signal handler or a finalizer may use the store in 
 thread; the section then sees that `Latch.entries` has grown, and begins again or stores nothing. Which entry leaves when
 there are too many, `sieve` says; generations are not entries and stay.
 
+What has ended is removed a few at a time, as new ones come (`rounds`): no caller waits for a walk over all of them.
+
 Its methods are generators that never yield (`immediate`).
 """
 
@@ -18,7 +20,6 @@ from weakref import WeakValueDictionary
 
 from memover.clocks import monotonic, wall
 from memover.codec.copier import copier_of
-from memover.codec.envelope import read_header
 from memover.engine import lease as leases
 from memover.engine.judge import is_fresh
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Renewal, Request, Seen, SeenMany, StoredEntry, names_of
@@ -26,6 +27,7 @@ from memover.keys.names import transient
 from memover.latch import Latch
 from memover.model import MISSING
 from memover.stores.memory.items import Batch, Item, Slim, spared
+from memover.stores.memory.rounds import Rounds
 from memover.stores.sieve import Sieve
 
 if TYPE_CHECKING:
@@ -79,7 +81,13 @@ class MemoryEntries:
         self.tokens: dict[bytes, bytes] = {}
         self._leases: dict[bytes, tuple[bytes, float]] = {}
         self._token_ends: dict[bytes, float] = {}
-        self._sweep_items_at = self._sweep_tokens_at = self._sweep_leases_at = 256
+        self._carried: dict[bytes, int] = {}
+        """How many items carry a token beside their generation. Too low after an interruption, at worst: that is a miss."""
+        self._spare_tokens: list[bytes] = []
+        """Tokens that no item carries any more, though they end late; a load under way may still need them."""
+        self._item_rounds = Rounds(self.items)
+        self._token_rounds = Rounds(self._token_ends)
+        self._lease_rounds = Rounds(self._leases)
         self._sieve = Sieve(self.items, spared)
         self._latch = Latch()
 
@@ -195,8 +203,7 @@ class MemoryEntries:
                 self._leases[key.lease] = (leases.held(token, under), monotonic() + lease_ms / 1000)
                 if entries == self._latch.entries:
                     break
-            if len(self._leases) > self._sweep_leases_at:
-                self._sweep_leases()
+            self._sweep_leases()
             return Granted(True, "", seen)
 
     @immediate
@@ -256,18 +263,28 @@ class MemoryEntries:
             self._sieve.came(text)
         items[text] = item
         if former is not None:
+            self._drop_marks(former)
             former.end()
-        if len(items) > self._sweep_items_at:
+        for name in item.marked:
+            self._carried[name] = self._carried.get(name, 0) + 1
+        if some := self._item_rounds.due():
             now, moment = wall(), monotonic()
-            over = [each for each, stored in list(items.items()) if stored.usable_until <= now or stored.ends <= moment]
-            for each in over:
-                self._leave(each)
-            self._sweep_items_at = 2 * len(items) + 256
+            for each in some:
+                stored = items.get(each)
+                if stored is not None and (stored.usable_until <= now or stored.ends <= moment):
+                    self._leave(each)
 
     def _leave(self, text: str) -> None:
         item = self.items.pop(text, None)
         if item is not None:
+            self._drop_marks(item)
             item.end()
+
+    def _drop_marks(self, item: Slim) -> None:
+        for name in item.marked:
+            uses = self._carried.pop(name, 1) - 1
+            if uses > 0:
+                self._carried[name] = uses
 
     @immediate
     def release(self, key: Key, token: str, failed: bool) -> None:
@@ -338,8 +355,7 @@ class MemoryEntries:
         new = self.tokens[name] = b"%d-%b" % (max(least, time.time_ns() // 1000), nonce.encode())
         if transient(name):
             self._token_ends[name] = monotonic() + TOKEN_MARGIN_MS / 1000
-            if len(self._token_ends) > self._sweep_tokens_at:
-                self._sweep_tokens()
+            self._sweep_tokens()
         return new
 
     def _move_along(self, names: Sequence[bytes], nonce: str) -> None:
@@ -355,29 +371,29 @@ class MemoryEntries:
 
     def _sweep_tokens(self) -> None:
         now = monotonic()
-        ends_at = list(self._token_ends.items())
-        gone = [name for name, ends in ends_at if ends <= now]
+        spare, ends_at = self._spare_tokens, self._token_ends
+        for name in self._token_rounds.due():
+            ends = ends_at.get(name)
+            if ends is None or ends <= now:
+                self._forget_token(name)
+            elif name not in self._carried:
+                spare.append(name)
+        # With as many leases as there may be to look through, it is worth doing for many tokens at once.
+        if len(spare) <= 256 + len(self._leases) // 2:
+            return
+        self._spare_tokens = []
         # What ends soon leaves by itself, and a load under way may need it. Of the rest, entries that were evicted need none.
         held = [(lease, ends) for lease, ends in list(self._leases.values()) if ends > now]
         soon = max([now, *(ends for _, ends in held)]) + TOKEN_MARGIN_MS / 1000
-        late = [name for name, ends in ends_at if ends > soon]
-        if len(late) > 2 * len(self.items):
-            carried = self._carried()
-            under = {token for lease, _ in held for token in leases.taken_under(lease)}
-            gone += [name for name in late if name not in carried and self.tokens.get(name) not in under]
-        for name in gone:
-            self._token_ends.pop(name, None)
-            self.tokens.pop(name, None)
-        self._sweep_tokens_at = 2 * len(self._token_ends) + 256
+        under = {token for lease, _ in held for token in leases.taken_under(lease)}
+        for name in spare:
+            late = ends_at.get(name, 0.0) > soon
+            if late and name not in self._carried and self.tokens.get(name) not in under:
+                self._forget_token(name)
 
-    def _carried(self) -> set[bytes]:
-        """The names of the tokens that entries carry beside their generations."""
-        carried: set[bytes] = set()
-        for text, item in list(self.items.items()):
-            if isinstance(item, Item) and item.marked:
-                entry = text.encode()
-                carried.update(name for name, _ in read_header(item.raw(entry) or b"", entry).marks)
-        return carried
+    def _forget_token(self, name: bytes) -> None:
+        self._token_ends.pop(name, None)
+        self.tokens.pop(name, None)
 
     # -- leases, inside the latch ---------------------------------------------------------------------------------------
 
@@ -387,7 +403,8 @@ class MemoryEntries:
 
     def _sweep_leases(self) -> None:
         # Marks of failure, and leases whose holders are gone, outlive their calls.
-        now = monotonic()
-        for name in [name for name, (_, ends) in list(self._leases.items()) if ends <= now]:
-            self._leases.pop(name, None)
-        self._sweep_leases_at = 2 * len(self._leases) + 256
+        if some := self._lease_rounds.due():
+            now = monotonic()
+            for name in some:
+                if self._leases.get(name, (b"", math.inf))[1] <= now:
+                    self._leases.pop(name, None)

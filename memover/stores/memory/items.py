@@ -82,7 +82,7 @@ class Slim(float):
     # What `Item` has of its own.
     copy: Callable[[], Any] | None = None
     decoded = 2
-    marked = False
+    marked: tuple[bytes, ...] = ()
     places: tuple[Any, ...] = ()
 
     @classmethod
@@ -150,7 +150,7 @@ class Item(Slim):
     """A stored entry with its bytes.
 
     Where `value` is MISSING, `copy` makes what a caller gets, while `moved(places)` is False, or is None where the bytes are to be
-    decoded. An entry that carries tokens beside its generation (`marked`) has neither, because `standing` looks at its
+    decoded. An entry that carries tokens beside its generation (`marked`, their names) has neither, because `standing` looks at its
     generation alone."""
 
     __slots__ = ("_ends", "_raw", "_usable_until", "copy", "decoded", "marked", "places")
@@ -170,7 +170,7 @@ class Item(Slim):
         self.batch = Batch(header) if batch is None else batch
         self.visited = False
         self.decoded = 0
-        self.marked = bool(header.marks)
+        self.marked = tuple([name for name, _ in header.marks]) if header.marks else ()
         self.places = places
         self.value = MISSING if self.marked or places else value
         self.copy = Same(value) if places and not self.marked else None
