@@ -1,4 +1,4 @@
-"""What runs behind the callers: one thread for small timed tasks, and a bounded pool for refreshes.
+"""What runs behind the callers: a thread for the small timed tasks of each store, and a bounded pool for refreshes.
 
 No `threading.Condition` and no executor: an exception from outside inside their Python code would leave them locked.
 Threads are started by `_thread`; a thread that cannot be started now is tried again with the next task. They do not keep
@@ -11,7 +11,9 @@ import logging
 import time
 from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from memover.clocks import monotonic
 from memover.errors import raised_by_handler
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from asyncio import Task as AsyncioTask
     from collections.abc import Callable
 
-__all__ = ["EXIT_SECONDS", "Background", "RefreshPool", "Timed", "drain_pools", "sweep_pools"]
+__all__ = [
+    "EXIT_SECONDS", "Background", "RefreshPool", "Timed", "background_of", "backgrounds_after_fork", "drain_pools", "sweep_pools",
+]  # fmt: skip
 
 logger = logging.getLogger("memover")
 
@@ -54,6 +58,7 @@ class Background:
 
     def __init__(self) -> None:
         self._reset()
+        _backgrounds.add(self)
 
     def _reset(self) -> None:
         self._added: deque[Timed] = deque()
@@ -133,6 +138,27 @@ def _run_first(tasks: list[Timed]) -> None:
     if again is not None:
         task.due = monotonic() + again
         tasks.append(task)
+
+
+_backgrounds: Living[Background] = Living()
+_by_address: dict[str, ref[Background]] = {}
+
+
+def background_of(address: str) -> Background:
+    """That of all caches whose store is at this address: a store that does not answer holds up no other store's tasks."""
+    known = _by_address.get(address)
+    background = None if known is None else known()
+    if background is None:
+        background = Background()
+        # Two threads may make one each, or the callback may remove the wrong one: then there are two for an address.
+        _by_address[address] = ref(background, partial(_by_address.pop, address))
+    return background
+
+
+def backgrounds_after_fork() -> None:
+    """`Background.after_fork` for all there are."""
+    for background in _backgrounds:
+        background.after_fork()
 
 
 def _there(thread: FramePresence | None) -> bool:

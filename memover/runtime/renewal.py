@@ -290,11 +290,14 @@ class Leases:
             self._releasing = bool(some)
         return some
 
-    def drain(self, seconds: float) -> None:
-        """Have all leases released, also those of loads under way, which nobody will wait for; wait for it, within `seconds`
-        and while the store answers."""
+    def give_back(self) -> None:
+        """Have all leases released, also those of loads under way, which nobody will wait for. Does not wait for it."""
         for lease in list(self._held.values()):
             self._hand_over(lease)
+
+    def drain(self, seconds: float) -> None:
+        """As `give_back`, and wait for it, within `seconds` and while the store answers."""
+        self.give_back()
         end = monotonic() + seconds
         while (self._to_release or self._releasing) and not self._retrying and monotonic() < end:
             time.sleep(0.002)

@@ -18,7 +18,13 @@ from memover.later import later, under_way
 from memover.living import Living
 from memover.runtime import tasks
 from memover.runtime.audit.slots import Slots
-from memover.runtime.background import EXIT_SECONDS, Background, RefreshPool, drain_pools
+from memover.runtime.background import (
+    EXIT_SECONDS,
+    RefreshPool,
+    background_of,
+    backgrounds_after_fork,
+    drain_pools,
+)
 from memover.runtime.flights import Flights, UnleasedLoads
 from memover.runtime.renewal import Leases
 from memover.runtime.run import run
@@ -37,12 +43,10 @@ if TYPE_CHECKING:
 else:
     hearts = later(__name__, "memover.runtime.heart", "hearts")
 
-__all__ = ["BACKGROUND", "VERSIONS_LIMIT", "CacheState", "all_states"]
+__all__ = ["VERSIONS_LIMIT", "CacheState", "all_states"]
 
 logger = logging.getLogger("memover")
 
-BACKGROUND = Background()
-"""The one background thread of the process."""
 VERSIONS_LIMIT = 256
 REPEAT_FIRST_SECONDS = 0.1
 REPEAT_LAST_SECONDS = 2.0
@@ -85,12 +89,12 @@ class CacheState:
         self.expanded_bytes_limit = expanded_bytes_limit
         self.on_unencodable = on_unencodable
         self.witness = Witness()
-        self.background = BACKGROUND
+        self.background = background_of("" if store.local else store.address)
         self.refreshes = RefreshPool(background_workers)
         self.audits = Slots()
         self.flights = Flights()
         self.unleased = UnleasedLoads()
-        self.leases = Leases(store, BACKGROUND, lambda task: tasks.keep(task, self))
+        self.leases = Leases(store, self.background, lambda task: tasks.keep(task, self))
         self.functions: Living[Function] = Living()
         self.versions_limit = VERSIONS_LIMIT
         """How many schema versions the witness holds at most before those of functions that are gone are looked for."""
@@ -231,7 +235,7 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    BACKGROUND.after_fork()
+    backgrounds_after_fork()
     for state in list(_states):
         state.after_fork()
 
@@ -241,7 +245,10 @@ def _at_exit() -> None:
     """Refreshes under way have a moment to end, and then leases to be given back: with whatever still runs they would stay."""
     end = monotonic() + EXIT_SECONDS
     drain_pools(EXIT_SECONDS)
-    for state in all_states():
+    states = all_states()
+    for state in states:
+        state.leases.give_back()  # all at once: one store may not answer
+    for state in states:
         state.leases.drain(max(end - monotonic(), 0.2))
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import threading
+import weakref
 from functools import partial
 from typing import Any
 
 import pytest
 
+from memover import Cache
 from memover.runtime import background as module
 from memover.runtime.background import Background, RefreshPool
 from tests.interrupts.striking import places, strike
@@ -92,6 +95,69 @@ def test_a_task_that_raises_does_not_stop_the_others(caplog: pytest.LogCaptureFi
         assert done.wait(30)
     assert "a task of the test's" in caplog.text
     assert caplog.text.count("a background task of memover failed") == 1
+
+
+def test_a_store_that_does_not_answer_holds_up_no_other_stores_tasks(prefix: str) -> None:
+    """What is due for one cache runs while a task of another one's waits for its store. Caches of one store have one thread."""
+    answered, done = threading.Event(), threading.Event()
+    with (
+        Cache("redis://192.0.2.1:1", prefix=prefix) as silent,
+        Cache("redis://192.0.2.2:1", prefix=prefix) as healthy,
+        Cache("redis://192.0.2.2:1", prefix=f"{prefix}2") as beside,
+        Cache("memory://") as inside,
+        Cache("memory://") as too,
+    ):
+        own = [cache._state.background for cache in (silent, healthy, beside, inside, too)]
+        assert own[1] is own[2]
+        assert own[3] is own[4]
+        assert len(set(own)) == 3
+        try:
+            waiting = threading.Event()
+
+            def ask() -> None:
+                waiting.set()
+                answered.wait(60)
+
+            own[0].later(0.0, ask)
+            assert waiting.wait(30)
+            own[1].later(0.0, done.set)
+            assert done.wait(30)
+        finally:
+            answered.set()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_no_thread_is_thought_to_be_there_in_a_child(prefix: str) -> None:
+    """Of no store: each is started anew by the first task."""
+    with Cache("redis://192.0.2.3:1", prefix=prefix) as cache, Cache("memory://") as inside:
+        both = [each._state.background for each in (cache, inside)]
+        for each in both:
+            each.later(3600.0, lambda: None)
+        assert all(each.running for each in both)
+        child = os.fork()
+        if child == 0:
+            os._exit(1 if any(each.running for each in both) else 0)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        for each in both:
+            each._reset()
+
+
+def test_the_thread_of_a_cache_that_is_gone_goes_with_it(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """Nothing of it is held by address."""
+    monkeypatch.setattr(module, "_IDLE_SECONDS", 0.01)
+    with Cache("redis://192.0.2.4:1", prefix=prefix) as cache:
+        background = weakref.ref(cache._state.background)
+        cache._state.background.later(0.0, lambda: None)
+    del cache
+
+    def gone() -> bool:
+        gc.collect()
+        return background() is None
+
+    wait_until(gone, "the background to be gone")
+    assert "redis://192.0.2.4:1/0" not in module._by_address
 
 
 def test_many_threads_may_ask() -> None:
