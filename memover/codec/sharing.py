@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 else:
     faults = later(__name__, "memover.codec.faults")
 
-__all__ = ["moved", "own_error", "places_of", "shareable"]
+__all__ = ["ERRORS_LIMIT", "moved", "own_error", "places_of", "shareable"]
 
 DEPTH_LIMIT = 50
 
@@ -169,44 +169,92 @@ def _has_cache(kind: type) -> bool:
 
 E = TypeVar("E", bound=BaseException)
 
+# Not by attribute: a class may have a property of that name.
+_PARTS: list[Any] = [
+    vars(BaseException)[name] for name in ("__cause__", "__context__", "__suppress_context__", "__traceback__")
+]
+_CAUSE, _CONTEXT = (slot.__get__ for slot in _PARTS[:2])
+_DICT: Any = vars(BaseException)["__dict__"]
+ERRORS_LIMIT = 200
+"""How many exceptions are copied at most for one that is handed out: itself, those in it and those behind it."""
+_WORD_BYTES = 8
+
 
 def own_error(error: E) -> E:
     """A copy of an exception for one of several callers, so that what one does to it no other sees.
 
-    The copy has the class, the arguments, the attributes, the cause, the context, the notes made so far and the traceback
-    made so far; frames, notes and attributes that are added to it later are its own, and so are the exceptions of a group. Its
-    attributes' values are the same objects. No code of the exception's class runs. The same object is returned where a copy
-    would not be faithful: a class in C that may keep more than a builtin exception does, or one with a `__new__` of its own.
+    The copy has the class, the arguments, the attributes, the notes made so far and the traceback made so far; frames, notes
+    and attributes that are added to it later are its own. So it is with the exceptions of a group and with causes and contexts,
+    `ERRORS_LIMIT` in all, the nearest first; those beyond are the same objects. Its attributes' values are the same objects.
+
+    No code of the exception's class runs, neither `__new__`, `__init__` nor `__reduce__`. The same object is returned where
+    a copy would not be faithful: where a class in C, other than the builtin ones, makes or keeps something of its own.
 
     Raises nothing of its own; any thread may call.
     """
+    found: dict[int, Any] = {id(error): error}
+    nearest: list[Any] = [error]
+    for each in nearest:  # grows
+        for other in (*_within(each), _CAUSE(each), _CONTEXT(each)):
+            if other is not None and id(other) not in found and len(found) < ERRORS_LIMIT:
+                found[id(other)] = other
+                nearest.append(other)
+    copies: dict[int, Any] = {}
+    for each in nearest:
+        pending = [each]
+        while pending:  # what is in a group comes first; nothing is in itself
+            last = pending[-1]
+            first = [one for one in _within(last) if id(one) in found and id(one) not in copies]
+            if not first:
+                copies[id(last)] = _copy_or_same(last, copies)
+                pending.pop()
+            pending += first
+    for each in nearest:
+        made = copies[id(each)]
+        if made is not each:
+            for slot in _PARTS:
+                part = slot.__get__(each)
+                slot.__set__(made, copies.get(id(part), part))
+    own: E = copies[id(error)]
+    return own
+
+
+def _native(kind: Any) -> Any:
+    """The builtin that the memory of an instance is laid out on, and that therefore knows all of it."""
+    while kind.__flags__ & HEAP_TYPE:
+        kind = kind.__base__
+    return kind
+
+
+def _within(error: Any) -> tuple[BaseException, ...]:
+    """The exceptions of a group."""
+    native = _native(type(error))
+    within: tuple[BaseException, ...] = native.exceptions.__get__(error) if hasattr(native, "exceptions") else ()
+    return within
+
+
+def _copy_or_same(error: Any, copies: dict[int, Any]) -> Any:
     try:
-        made = _copy(error, type(error))
+        made = _copy(error, type(error), copies)
     except faults.FAULTS as fault:
         if faults.from_outside(fault):
             raise
         return error
-    own: E = error if made is None else made
-    return own
+    return error if made is None else made
 
 
-def _copy(error: Any, kind: Any) -> Any:
-    for base in kind.__mro__:
-        # A class in C may keep more than can be seen from here.
-        if base.__module__ != "builtins" and (not base.__flags__ & HEAP_TYPE or "__new__" in base.__dict__):
-            return None
-    # The builtin that the memory of the instance is laid out on, and that therefore knows all of it.
-    native = kind
-    while native.__module__ != "builtins":
-        native = native.__base__
+def _copy(error: Any, kind: Any, copies: dict[int, Any]) -> Any:
+    if not all(map(_is_known, kind.__mro__)):
+        return None
+    native = _native(kind)
     arguments = native.__reduce__(error)[1]
     if hasattr(native, "exceptions"):  # a group
-        arguments = arguments[0], [own_error(each) for each in native.exceptions.__get__(error)]
+        arguments = arguments[0], [copies.get(id(each), each) for each in _within(error)]
     made = native.__new__(kind, *arguments)
     if type(made) is not kind:
         return None
     native.__init__(made, *arguments)
-    own, given = native.__getattribute__(made, "__dict__"), native.__getattribute__(error, "__dict__")
+    own, given = _DICT.__get__(made), _DICT.__get__(error)
     own.update(given)
     if "__notes__" in own:
         own["__notes__"] = list(own["__notes__"])
@@ -226,12 +274,19 @@ def _copy(error: Any, kind: Any) -> Any:
                 except (AttributeError, TypeError) as fault:  # read-only, and made from the arguments
                     if raised_beneath(fault):
                         raise
-    for name in ("__cause__", "__context__", "__suppress_context__", "__traceback__"):
-        native.__setattr__(made, name, native.__getattribute__(error, name))
     if hasattr(native, "exceptions"):
         return made
     same = all(each is that for each, that in zip(_arguments(made), _arguments(error)))
     return made if same and len(_arguments(made)) == len(_arguments(error)) else None
+
+
+def _is_known(kind: Any) -> bool:
+    """Whether a class is builtin, or keeps no more than one made by a class statement: what others in C keep cannot be seen."""
+    if not kind.__flags__ & HEAP_TYPE:
+        return bool(kind.__module__ == "builtins")
+    slots = sum(type(each).__name__ == "member_descriptor" for each in vars(kind).values())
+    slots += "__weakref__" in vars(kind)
+    return bool(kind.__basicsize__ - kind.__base__.__basicsize__ <= _WORD_BYTES * slots)
 
 
 def _arguments(error: BaseException) -> tuple[Any, ...]:

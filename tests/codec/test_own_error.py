@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from memover import errors
-from memover.codec.sharing import own_error
+from memover.codec.sharing import ERRORS_LIMIT, own_error
 
 
 class Plain(Exception):
@@ -88,8 +89,41 @@ class Counting(Exception):
 class Odd(Exception):
     """Decides itself how it is made."""
 
-    def __new__(cls, *args: Any) -> Odd:
-        return super().__new__(cls, *args)
+    def __new__(cls, where: str, *, code: int) -> Odd:
+        made = super().__new__(cls, where)
+        made.code = code
+        return made
+
+    def __init__(self, where: str, *, code: int) -> None:
+        super().__init__(f"{where}: {self.code}")
+
+    code: int
+
+
+class Lying(Exception):
+    """Says something else to pickle, and of what is behind it."""
+
+    def __reduce__(self) -> Any:
+        return ValueError, ("a lie",)
+
+    @property
+    def __cause__(self) -> Any:  # type: ignore[override]
+        return ZeroDivisionError("a lie")
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        return {"a": "lie"}
+
+
+class Single(Exception):
+    """Of which there is one."""
+
+    only: Any = None
+
+    def __new__(cls) -> Single:
+        if cls.only is None:
+            cls.only = super().__new__(cls)
+        return cls.only  # type: ignore[no-any-return]
 
 
 class Speaking(Exception):
@@ -145,6 +179,9 @@ COPIED = {
     "slotted": Slotted(3),
     "declared": Declared(7),
     "counting": Counting(),
+    "odd": Odd("there", code=3),
+    "single": Single(),
+    "tls": ssl.SSLError(1, "wrong version"),
     "speaking": speaking(),
     "os": FileNotFoundError(2, "No such file", "name", None, "other"),
     "os without number": OSError("text"),
@@ -183,7 +220,9 @@ def facts(error: BaseException) -> dict[str, Any]:
     args = error.args
     if "exceptions" in found:
         args, found["exceptions"] = args[:1], [facts(each) for each in found["exceptions"]]
-    return {**found, "str": str(error), "args": args, "suppress": error.__suppress_context__}
+    for name in ("__cause__", "__context__"):
+        found[name] = None if found[name] is None else facts(found[name])
+    return {**found, "type": type(error), "str": str(error), "args": args, "suppress": error.__suppress_context__}
 
 
 def test_no_code_of_its_class_runs() -> None:
@@ -242,10 +281,72 @@ def test_no_constructor_runs_again() -> None:
     assert Counting.made == before
 
 
-@pytest.mark.parametrize("error", [Odd("a"), Odd()], ids=repr)
-def test_what_cannot_be_copied_faithfully_is_handed_on(error: Exception) -> None:
-    """A class that decides itself how it is made is not made by anyone else."""
-    assert own_error(error) is error
+def test_a_class_that_lies_is_copied_as_it_is() -> None:
+    """What it says of itself is not asked."""
+    error = Lying("truth")
+    vars(BaseException)["__dict__"].__get__(error)["kept"] = 5
+    made = own_error(error)
+    assert made is not error
+    assert type(made) is Lying
+    assert BaseException.args.__get__(made) == ("truth",)  # type: ignore[attr-defined]
+    assert vars(BaseException)["__dict__"].__get__(made) == {"kept": 5}
+
+
+def test_what_cannot_be_copied_faithfully_is_handed_on() -> None:
+    """A class in C that is no builtin may keep what cannot be seen: the object itself says all that it did."""
+    pydantic = pytest.importorskip("pydantic")
+    with pytest.raises(pydantic.ValidationError) as caught:
+        pydantic.TypeAdapter(int).validate_python("x")
+    assert own_error(caught.value) is caught.value
+    assert caught.value.errors()[0]["type"] == "int_parsing"
+
+
+def test_causes_and_contexts_are_the_callers_own() -> None:
+    """Whoever raises one of them again adds a traceback to it, and in it the locals of that request."""
+    error = ValueError("outer")
+    error.__cause__ = KeyError("cause")
+    error.__cause__.__context__ = OSError("context")
+    error.__cause__.__context__.__context__ = error  # in a circle
+    made = own_error(error)
+    cause: Any = made.__cause__
+    assert (type(cause), type(cause.__context__), cause.__context__.__context__) == (KeyError, OSError, made)
+    assert cause is not error.__cause__
+    assert made.__suppress_context__
+    assert not cause.__suppress_context__
+    with pytest.raises(KeyError):
+        raise cause
+    assert error.__cause__.__traceback__ is None
+
+
+@pytest.mark.parametrize("way", ["cause", "context", "group", "all in one group"])
+def test_however_long_a_chain_is_an_error_is_copied(way: str) -> None:
+    """The nearest ones are copied, those beyond are the same objects."""
+    if "group" in way and sys.version_info < (3, 11):
+        pytest.skip("groups of exceptions came with Python 3.11")
+    error: Any = ValueError("innermost")
+    group: Any = type(COPIED.get("group"))
+    innermost = error
+    for number in range(5000):
+        if "group" in way:
+            error = group(str(number), [error] if way == "group" else [ValueError(number), innermost])
+        else:
+            outer = ValueError(number)
+            setattr(outer, f"__{way}__", error)
+            error = outer
+    if way == "all in one group":
+        error = group("all", [ValueError(number) for number in range(5000)])
+    made: Any = own_error(error)
+    steps = 0
+    while made is not error:
+        steps += 1
+        if "group" in way:
+            assert len(made.exceptions) == len(error.exceptions)
+            made, error = made.exceptions[0], error.exceptions[0]
+        else:
+            made, error = getattr(made, f"__{way}__"), getattr(error, f"__{way}__")
+        if not hasattr(error, "exceptions") and "group" in way:
+            break
+    assert steps == (1 if way == "all in one group" else ERRORS_LIMIT)
 
 
 def test_twenty_threads_raise_their_own() -> None:
