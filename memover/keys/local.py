@@ -1,16 +1,18 @@
 """What tells classes made inside functions apart, whose objects are arguments: one name may stand for many of them.
 
 The rule is that for functions made inside others (see `identity`): the immutable plain values that a class's methods captured
-are part of the key. Their code, what else they captured, defaults of their parameters, plain class attributes and the values of
-enum members are compared in this process: a second class that differs in these is refused. A class whose methods captured
-nothing plain is its name alone; one whose code has been executed anew (a reload, a notebook cell) takes the earlier one's place.
+are part of the key. Their code, what else they captured, defaults of their parameters, class attributes and the values of enum
+members are compared in this process: a second class that differs in these is refused. Plain values, and lists, dicts and sets of
+them, are compared by what they hold, other objects by identity. A class whose methods captured nothing plain is its name alone; one whose code has been executed anew (a reload, a notebook cell) takes the earlier one's place.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from memover.classes.kinds import ClassKind, declared, field_names, kind_of
+from memover.classes.layout import HEAP_TYPE
 
 from .canonical import class_part, composite, encode_part, encode_whole
 from .captures import Gathered, is_plain
@@ -26,6 +28,9 @@ _GENERATED = ("<string>", "<attrs generated")
 """How the names of the files begin that dataclasses and attrs give to the methods they write."""
 
 _LIMIT = 4096
+_NESTED_LIMIT = 8
+_BOOKKEEPING = frozenset({"_abc_impl", "_meta", "_sa_class_manager", "_sa_registry"})
+"""What abc, Django and SQLAlchemy put into each class."""
 
 _seen: dict[bytes, tuple[list[CodeType], dict[str, Any]]] = {}
 """By name and plain captures: the code of the class that was seen last, and what others are compared with."""
@@ -100,6 +105,7 @@ def _holdings(kind: type) -> tuple[Gathered, dict[str, Any]]:
     gathered, held = Gathered("", (), outermost=kind, none_counts=True), dict[str, Any]()
     declaring = declared(kind)
     fields = () if declaring is None else field_names(kind, declaring)
+    enumeration = kind_of(kind) is ClassKind.ENUM
     for base in kind.__mro__:
         for name, value in list(vars(base).items()) if "<locals>" in base.__qualname__ else ():
             dunder = name[:2] == "__"
@@ -107,12 +113,57 @@ def _holdings(kind: type) -> tuple[Gathered, dict[str, Any]]:
                 written = dunder and function.__code__.co_filename.startswith(_GENERATED)
                 if function.__globals__.get("__name__") == base.__module__ and not written:
                     gathered.layer(function, f"{name}.", kind)
-            if not dunder and name not in fields and is_plain(value):
-                held[name] = encode_whole(value)
-    for name, member in getattr(kind, "__members__", {}).items() if kind_of(kind) is ClassKind.ENUM else ():
-        if is_plain(member._value_):
-            held[name] = encode_whole(member._value_)
+            if not dunder and name not in fields and (is_plain(value) or not enumeration):
+                _hold_attribute(name, value, base, held)
+    for name, member in getattr(kind, "__members__", {}).items() if enumeration else ():
+        _hold(name, member._value_, held)
     for label, value, _ in gathered.captures:
         if label.rpartition(".")[2] != "__class__":
             held[label] = value
     return gathered, held
+
+
+def _hold_attribute(name: str, value: Any, owner: type, held: dict[str, Any]) -> None:
+    """Note what an attribute of a class made inside a function is compared by; nothing for what the class's functions tell."""
+    if name in _BOOKKEEPING:
+        return
+    functions = list(functions_in(value))
+    if any(each.__globals__.get("__name__") == owner.__module__ for each in functions):
+        return  # its code and captures are looked at
+    if functions:
+        held[name] = functions[-1].__code__  # a library's, which may make a new one for each class
+    elif isinstance(value, (classmethod, staticmethod)):
+        held[name] = value.__func__
+    elif isinstance(value, type) and value.__qualname__.startswith(f"{owner.__qualname__}."):
+        for inner, each in list(vars(value).items()):  # a class in its body
+            if inner[:2] != "__":
+                _hold_attribute(f"{name}.{inner}", each, value, held)
+    elif isinstance(value, owner) or hasattr(type(value), "__get__"):
+        # Made anew with the class, as its other descriptors are: their plain state.
+        made: Any = type(value)
+        if made.__flags__ & HEAP_TYPE:
+            held[name] = encode_part(type_name(made), {})
+            for inner, each in list(getattr(value, "__dict__", {}).items()):
+                if is_plain(each):
+                    held[f"{name}.{inner}"] = encode_whole(each)
+    else:
+        _hold(name, value, held)
+
+
+def _hold(name: str, value: Any, held: dict[str, Any]) -> None:
+    """Note what a value is compared by: its bytes where it is plain or holds plain values, else the object itself."""
+    kind = type(value)
+    if is_plain(value) or (len(held) < _LIMIT and kind in (list, tuple, set, frozenset) and all(map(is_plain, value))):
+        held[name] = encode_whole(value)
+    elif len(held) < _LIMIT and kind in (list, tuple, dict) and name.count("[") < _NESTED_LIMIT:
+        held[name] = b"%b %d" % (kind.__name__.encode(), len(value))
+        pairs = value.items() if kind is dict else enumerate(value)
+        for number, (key, each) in enumerate(list(pairs)):
+            _hold(f"{name}[{number}]", each, held)
+            if kind is dict:
+                _hold(f"{name}[{number}] (a key)", key, held)
+    elif kind is functools.partial:
+        _hold(f"{name}.func", value.func, held)
+        _hold(f"{name}[partial]", [*value.args, *sorted(value.keywords.items())], held)
+    else:
+        held[name] = value

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import enum
+import functools
 import gc
-from typing import TYPE_CHECKING, Any, NamedTuple
+import json
+import logging
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import attrs
 import msgspec
@@ -13,10 +18,14 @@ import pydantic
 import pytest
 
 from memover import Cache, UnkeyableArgument
+from memover.keys import local
 from memover.keys.canonical import encode, encode_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+T = TypeVar("T")
 
 
 def dataclass_of(tenant: Any) -> Any:
@@ -165,6 +174,146 @@ def enum_of(tenant: Any) -> Any:
             return self.value
 
     return lambda item: Query.ITEM
+
+
+class Client:
+    """Nothing tells two of them apart but which it is."""
+
+
+class Limit:
+    """A descriptor."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def __get__(self, instance: object, owner: type | None = None) -> int:
+        return self.limit
+
+
+def holder(given: Any) -> Any:
+    """A class with one attribute that is no field."""
+
+    @dataclasses.dataclass
+    class Query:
+        item: int
+        held = given
+
+        def answer(self) -> Any:
+            return self.held, self.item
+
+    return Query
+
+
+def nested(given: Any) -> Any:
+    @dataclasses.dataclass
+    class Query:
+        item: int
+
+        class Settings:
+            held = given
+
+        def answer(self) -> Any:
+            return self.Settings.held, self.item
+
+    return Query
+
+
+def valued(given: Any) -> Any:
+    class Query(enum.Enum):
+        ITEM = given
+
+        def answer(self) -> Any:
+            return self.value
+
+    return lambda item: Query.ITEM
+
+
+def modelled(given: Any) -> Any:
+    class Query(pydantic.BaseModel):
+        item: int
+        held: ClassVar[Any] = given
+
+        def __init__(self, item: int) -> None:
+            super().__init__(item=item)
+
+        def answer(self) -> Any:
+            return self.held, self.item
+
+    return Query
+
+
+ONE, OTHER = Client(), Client()
+DIFFERENT: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "objects": (lambda: ONE, lambda: OTHER),
+    "lists": (lambda: ["a"], lambda: ["b"]),
+    "lists of objects": (lambda: [ONE], lambda: [OTHER]),
+    "dicts": (lambda: {"a": [1]}, lambda: {"a": [2]}),
+    "dicts with other keys": (lambda: {"a": [1]}, lambda: {"b": [1]}),
+    "sets": (lambda: {1, 2}, lambda: {1, 3}),
+    "builtins": (lambda: len, lambda: sum),
+    "functions of a library": (lambda: json.dumps, lambda: json.dump),
+    "static methods": (lambda: staticmethod(len), lambda: staticmethod(sum)),
+    "partials": (lambda: functools.partial(len, [1]), lambda: functools.partial(len, [2])),
+    "classes": (lambda: dict, lambda: list),
+    "descriptors": (lambda: Limit(1), lambda: Limit(2)),
+    "patterns": (lambda: re.compile("a"), lambda: re.compile("b")),
+}
+
+
+@pytest.mark.parametrize("make", [holder, nested, valued, modelled])
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_classes_that_differ_in_an_attribute_alone_are_refused(
+    make: Any, name: str, f: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is; and the class made anew from the same is not."""
+    monkeypatch.setattr(local, "_seen", {})
+    if make is valued and name in ("functions of a library", "static methods", "partials", "descriptors"):
+        pytest.skip("these make no members")
+    one, other = DIFFERENT[name]
+    a, b, again = make(one())(1), make(other())(1), make(one())(1)
+    key = f.key(a)
+    assert f.key(again) == key
+    with pytest.raises(UnkeyableArgument, match=r"another class .*Query captured other things"):
+        f.key(b)
+
+
+def test_what_a_class_is_made_with_does_not_tell_it_from_the_same_one(f: Any) -> None:
+    """Its own descriptors, nested classes, instances and the bookkeeping of abc and of class libraries are made anew each time."""
+
+    def make() -> Any:
+        class Base(abc.ABC, Generic[T]):
+            limit = Limit(1)
+            log = logging.getLogger("x")
+
+            @abc.abstractmethod
+            def work(self) -> int: ...
+
+            @functools.cached_property
+            def cached(self) -> int:
+                return 1
+
+            @functools.wraps(len)
+            def wrapped(self) -> int:
+                return 1
+
+        @dataclasses.dataclass(frozen=True)
+        class Query(Base[int]):
+            item: int
+            zero: ClassVar[Any] = None
+
+            class Meta:
+                ordering = ("item",)
+
+            def work(self) -> int:
+                return 1
+
+            def answer(self) -> Any:
+                return 1
+
+        Query.zero = Query(0)
+        return Query
+
+    assert f.key(make()(1)) == f.key(make()(1))
 
 
 CAPTURING: tuple[Callable[[Any], Any], ...] = (
