@@ -195,6 +195,29 @@ def test_whatever_is_encoded_and_compressed_is_read_back(part: Any, times: int, 
             assert function.cache_info().damaged == 0
 
 
+@pytest.mark.parametrize(
+    ("document", "weight"),
+    [
+        (extension(f.DECIMAL, b"1"), 8),
+        (extension(f.IPADDRESS, b"\x00127.0.0.1"), 8),
+        (extension(f.IPADDRESS, b"\x03::/0"), 64),
+        (extension(f.IPADDRESS, b"\x05::/0"), 64),
+        ([extension(f.NUMPY_ARRAY, b""), "<f8", [0], 0, b""], 64),
+        ([extension(f.NUMPY_OBJECTS, b""), [0], 0], 64),
+        ([extension(f.FRAME, b""), "polars.DataFrame", {}, bytes(400)], 1024),
+        ([extension(f.TUPLE, b"")], 0),
+    ],
+    ids=["decimal", "address", "network", "interface", "array", "objects", "frame", "tuple"],
+)
+def test_what_takes_long_to_make_counts_for_more(document: Any, weight: int) -> None:
+    """Of scalars and arrays fewer fit into as many stored bytes as of empty lists: a few kilobytes are no long hit."""
+    many = 2_000
+    body = msgpack.packb([document] * many)
+    counts = counted(document) + weight
+    assert few_objects(body, 1 + many * counts)
+    assert not few_objects(body, many * counts)
+
+
 @given(PARTS, st.integers(1, 60))
 @settings(deadline=None)
 def test_objects_are_counted(value: Any, limit: int) -> None:

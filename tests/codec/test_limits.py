@@ -230,11 +230,13 @@ def test_patterns_too_long_to_be_read_are_refused_when_stored() -> None:
         [extension(f.NUMPY_ARRAY, b""), "|S0", [10**12], 2, b""],
         [extension(f.NUMPY_ARRAY, b""), "<U0", [2**40, 2**20], 2, b""],
         [extension(f.DEFINITION, msgpack.packb(["enum", "tests.codec.things:Right", []])), as_int(2**200_000)],
+        [extension(f.NUMPY_ARRAY, b""), "<f8", [2**62 + 1] * 300_000, 0, b""],
+        [extension(f.NUMPY_OBJECTS, b""), [2**62 + 1] * 300_000, 0],
     ],
-    ids=["empty array", "empty texts", "flag"],
+    ids=["empty array", "empty texts", "flag", "dimensions", "dimensions of objects"],
 )
 def test_sizes_that_cost_nothing_to_claim_are_damage(document: Any) -> None:
-    """Neither terabytes of nothing nor a flag of 200,000 bits is made."""
+    """Neither terabytes of nothing nor a flag of 200,000 bits is made, nor the product of 300,000 dimensions."""
     pytest.importorskip("numpy")
     read(b"\xc1\x00" + msgpack.packb(document))
 

@@ -33,6 +33,10 @@ URLS = [
     f"rediss://:{SECRET}@localhost:1/0?ssl_cert_reqs=nonsense",
     f"sqlite://user:{SECRET}@localhost:1/store.db",
     f"sqlite://user:wo/{SECRET}@localhost/store.db",
+    f"sqlite:///nowhere/store.db?key={SECRET}",
+    f"sqlite:///nowhere/store.db#{SECRET}",
+    f"sqlite://nowhere/store.db?key={SECRET}",
+    f"sqlite://?key={SECRET}",
     f"unix://user:{SECRET}@/nowhere/redis.sock?db=0",
     f"unix://:{SECRET}/x@/nowhere/redis.sock?db=x",
 ]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["build_array", "build_objects", "decode_scalar", "writer_for"]
 
 INLINE_LIMIT_BYTES = 4096
+DIMENSIONS_LIMIT = 64
 EMPTY_LIMIT_ITEMS = 1_000_000
 FORTRAN, WRITABLE = 1, 2
 SIMPLE = re.compile(r"[<>|][?biufcmMSUV][0-9]{1,9}(\[[0-9]{0,9}[a-zA-Zμ]{1,7}\])?\Z")
@@ -99,7 +100,10 @@ def _dtype(form: Any, aligned: bool = False, depth: int = 0) -> Any:
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    if type(shape) is not list or any(type(each) is not int or each < 0 for each in shape):
+    # The product of many long numbers takes n² steps, and numpy has no array of so many dimensions.
+    if type(shape) is not list or len(shape) > DIMENSIONS_LIMIT:
+        raise ValueError("no shape of an array")
+    if any(type(each) is not int or each < 0 for each in shape):
         raise ValueError("no shape of an array")
     return tuple(shape)
 

@@ -29,7 +29,7 @@ from memover.codec.mv1 import arrays, containers, frames
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.format import Mark, Unencodable
 from memover.codec.mv1.known import KnownClasses
-from memover.codec.mv1.limits import OBJECTS_FREE, OBJECTS_RATIO, few_objects
+from memover.codec.mv1.limits import OBJECTS_FREE, OBJECTS_RATIO, SLOW_OBJECTS, few_objects
 from memover.codec.mv1.plain import plain_mark
 from memover.codec.mv1.reader import PayloadReader
 from memover.codec.mv1.records import serializer_for
@@ -142,7 +142,7 @@ class ValueCodec:
         To be called before a payload is stored compressed, and before one that was expanded is decoded. Any thread may call.
         """
         limit = max(OBJECTS_FREE, OBJECTS_RATIO * stored_bytes)
-        if len(data) <= limit:
+        if len(data) * SLOW_OBJECTS <= 3 * limit:
             return
         try:
             few = few_objects(open_buffers(memoryview(data))[0] if data[0] == f.MARKED else data, limit)

@@ -15,8 +15,9 @@ Most of a payload costs time in proportion to its length. These do not, and are 
   of a range divides its ints, n² steps again: those have no more bits than that either.
 * Objects, in a payload that was compressed. A list of nothing is one byte and takes 64 and more in memory, and a megabyte of
   them can be compressed to a thousand bytes. A payload stored in n bytes may hold `OBJECTS_RATIO` * n objects, and
-  `OBJECTS_FREE` in any case. `few_objects` counts them, for readers and for writers, who store a payload of more
-  without compression.
+  `OBJECTS_FREE` in any case. Some take longer to make than lists: a scalar extension counts as `SCALAR_OBJECTS`; what takes some
+  20 µs, an IP network or interface or a numpy array, as `SLOW_OBJECTS`; a data frame as `FRAME_OBJECTS`. `few_objects` counts them,
+  for readers and for writers, who store a payload of more without compression.
 
 A payload of up to `SMALL_BYTES` is too short to hold enough of colliding keys and long ints.
 """
@@ -29,14 +30,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from memover.codec.mv1.format import FRAME, IPADDRESS, NUMPY_ARRAY, NUMPY_OBJECTS, TUPLE
 from memover.errors import raised_by_handler
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 __all__ = [
-    "COLLISIONS_LIMIT", "LONG_BYTES", "MAP_LIMIT", "OBJECTS_FREE", "OBJECTS_RATIO", "SMALL_BYTES", "Hashes", "Numbers",
-    "Patterns", "check_keys", "few_objects",
+    "COLLISIONS_LIMIT", "FRAME_OBJECTS", "LONG_BYTES", "MAP_LIMIT", "OBJECTS_FREE", "OBJECTS_RATIO", "SCALAR_OBJECTS",
+    "SLOW_OBJECTS", "SMALL_BYTES", "Hashes", "Numbers", "Patterns", "check_keys", "few_objects",
 ]  # fmt: skip
 
 SMALL_BYTES = 2048
@@ -49,6 +51,9 @@ CASELESS = 2
 LONG_BYTES = 1024
 OBJECTS_FREE = 1 << 20
 OBJECTS_RATIO = 8
+SCALAR_OBJECTS = 8
+SLOW_OBJECTS = 64
+FRAME_OBJECTS = 1024
 
 # Kinds of keys whose hashes are random from process to process, or cannot be made to collide often.
 _SAFE = frozenset({str, bytes, int, float, bool, type(None)})
@@ -74,8 +79,19 @@ def few_objects(body: bytes | memoryview, limit: int) -> bool:
 
     Raises ValueError, or what else msgpack raises, for what is none.
     """
-    if len(body) <= limit:
+    size = len(body)
+    if size * SLOW_OBJECTS <= 3 * limit:  # three bytes is the least that an extension takes, and frames take hundreds
         return True
+    if size <= limit:
+        # What may begin an extension stands by chance in text and numbers too, so these are at most how many there are.
+        data = bytes(body)
+        extensions = size - len(data.translate(None, _EXTENSION_HEADS))
+        marks = sum(map(data.count, _MARK_HEADS))
+        if 2 * marks * FRAME_OBJECTS > limit - size:
+            marks = sum(map(data.count, _SLOW_MARKS))
+        slow = data.count(_ADDRESS) + marks
+        if size + extensions * SCALAR_OBJECTS + min(slow, extensions) * FRAME_OBJECTS <= limit:
+            return True
     found = 1
 
     def on_array(items: list[Any]) -> None:
@@ -90,12 +106,23 @@ def few_objects(body: bytes | memoryview, limit: int) -> bool:
         if found > limit:
             raise TooMany
 
+    def on_extension(code: int, data: bytes) -> None:
+        nonlocal found
+        if code > TUPLE:
+            found += SLOW_OBJECTS if code == IPADDRESS and data[:1] > _SINGLE_ADDRESSES else SCALAR_OBJECTS
+        elif code in (NUMPY_ARRAY, NUMPY_OBJECTS):
+            found += SLOW_OBJECTS
+        elif code == FRAME:
+            found += FRAME_OBJECTS
+        if found > limit:
+            raise TooMany
+
     try:
         msgpack.unpackb(
             body,
             list_hook=on_array,
             object_pairs_hook=on_map,
-            ext_hook=_nothing,
+            ext_hook=on_extension,
             strict_map_key=False,
             raw=True,
             max_array_len=limit,
@@ -110,12 +137,17 @@ def few_objects(body: bytes | memoryview, limit: int) -> bool:
     return True
 
 
+_EXTENSION_HEADS = b"\xc7\xc8\xc9\xd4\xd5\xd6\xd7\xd8"
+_ADDRESS = bytes((IPADDRESS & 0xFF,))
+_MARK_HEADS = (b"\xc7\0", b"\xc8\0\0", b"\xc9\0\0\0\0")
+"""An extension without data, in the three ways it may be written."""
+_SLOW_MARKS = [head + bytes((code & 0xFF,)) for head in _MARK_HEADS for code in (NUMPY_ARRAY, NUMPY_OBJECTS, FRAME)]
+_SINGLE_ADDRESSES = b"\1"
+"""The greatest class of an address that is no network and no interface."""
+
+
 class TooMany(Exception):
     """Ends the count of objects."""
-
-
-def _nothing(code: int, data: bytes) -> None:
-    return None
 
 
 class Hashes:

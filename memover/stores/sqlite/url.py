@@ -21,22 +21,24 @@ def parse_url(url: str) -> str:
     if not url.lower().startswith(_SCHEME):
         raise ConfigurationError(f"{url!r} is no SQLite URL: write sqlite:///relative.db or sqlite:////absolute.db.")
     rest = url[len(_SCHEME) :]
+    options = min((rest.index(mark) for mark in "?#" if mark in rest), default=len(rest))
     if not rest.startswith("/"):
         if "@" in rest:  # it is not repeated: there may be a password in it
             raise ConfigurationError(
                 "An SQLite URL has no user, password or host: three slashes and a relative path (sqlite:///memover.db), or four "
                 "and an absolute one (sqlite:////var/cache/memover.db)."
             )
+        rest = rest[:options]  # the rest may hold a key or a password
         if rest:
             raise ConfigurationError(
-                f"{url!r} has {rest.partition('/')[0]!r} where a host would be: a file has none. Three slashes and a relative "
+                f"{_SCHEME + rest!r} has {rest.partition('/')[0]!r} where a host would be: a file has none. Three slashes and a relative "
                 f"path (sqlite:///{rest}), or four and an absolute one (sqlite:////var/cache/{os.path.basename(rest)})."
             )
-        raise ConfigurationError(f"{url!r} names no file: write sqlite:///relative.db or sqlite:////absolute.db.")
+        raise ConfigurationError("The URL names no file: write sqlite:///relative.db or sqlite:////absolute.db.")
     text = rest[1:]
     if "?" in text or "#" in text:
         raise ConfigurationError(
-            f"{url!r} has options behind '?' or '#': give them as keyword arguments (max_bytes=...); in a file's name write "
+            f"{_SCHEME + rest[:options]!r} has options behind '?' or '#' (not repeated here): give them as keyword arguments (max_bytes=...); in a file's name write "
             f"%3F for '?' and %23 for '#'."
         )
     path = unquote(text)
