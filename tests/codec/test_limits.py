@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import io
+import json
 import re
 import struct
+import sys
 import zlib
 from decimal import Decimal
 from fractions import Fraction
@@ -289,6 +292,43 @@ def test_frames_that_expand_are_damage(library: str) -> None:
     assert "compressed" in read(frame(table, library, compression="zstd"))
     assert "compressed" in read(frame(table, library, compression="lz4"))
     assert "rows" in read(frame(pa.table({"a": pa.nulls(200_000_000)}), library))
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 100_000, "-" * 100_000 + "1", "[" * 100_000], ids=["brackets", "signs", "lists"]
+)
+@pytest.mark.parametrize("place", ["name", "metadata"])
+def test_frames_whose_texts_are_nested_are_damage(text: str, place: str) -> None:
+    """pyarrow reads names of columns as Python's literals and its metadata as JSON: no SyntaxError, MemoryError or RecursionError."""
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pandas")
+    index = {"name": None, "field_name": None, "pandas_type": "mixed", "numpy_type": "object", "metadata": None}
+    column = {"name": "a", "field_name": "a", "pandas_type": "int64", "numpy_type": "int64", "metadata": None}
+    said = json.dumps(
+        {"index_columns": [], "column_indexes": [index, index], "columns": [column], "pandas_version": "2"}
+    )
+    table = pyarrow.table({text if place == "name" else "a": [1]})
+    table = table.replace_schema_metadata({"pandas": said if place == "name" else text})
+    sink = io.BytesIO()
+    with pyarrow.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    document = [extension(f.FRAME, b""), "pandas.DataFrame", {}, sink.getvalue()]
+    read(b"\xc1\x00" + msgpack.packb(document))
+
+
+@pytest.mark.parametrize("way", ["set", "map"])
+def test_equal_keys_nested_as_deep_as_the_stack_are_damage(way: str) -> None:
+    """To compare them is to recurse: that is no error of the caller's, however little of the stack it has left."""
+    key = (b"\x92" + msgpack.packb(extension(f.TUPLE, b""))) * 400 + b"\x01"
+    body = b"\x82" + (key + b"\x01") * 2 if way == "map" else b"\x93" + msgpack.packb(extension(f.SET, b"")) + key * 2
+
+    def deep(levels: int) -> None:
+        if levels:
+            deep(levels - 1)
+        else:
+            read(b"\xc1\x00" + body)
+
+    deep(sys.getrecursionlimit() - 300 - len(inspect.stack(0)))
 
 
 def test_a_large_result_leaves_nothing_to_the_garbage_collector() -> None:

@@ -37,7 +37,7 @@ from memover.codec.mv1.refusal import explain, refusal_of
 from memover.codec.mv1.scalars import encoder_for
 from memover.codec.mv1.serializer import read_definition
 from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, PayloadWriter, open_buffers
-from memover.errors import DamagedEntry, UnencodableValue, raised_beneath
+from memover.errors import DamagedEntry, UnencodableValue, raised_beneath, raised_by_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,6 +49,7 @@ __all__ = ["ValueCodec"]
 
 
 _REFUSALS: tuple[type[Exception], ...] = (Unencodable, RuntimeError, *FAULTS)
+_DAMAGES: tuple[type[Exception], ...] = (RecursionError, *FAULTS)
 
 
 class ValueCodec:
@@ -130,8 +131,8 @@ class ValueCodec:
             return self._reader.read_marked(memoryview(data), self._definitions, self._define)
         except DamagedEntry:
             raise
-        except FAULTS as error:
-            if from_outside(error):
+        except _DAMAGES as error:
+            if not _of_equal_keys(error) and from_outside(error):
                 raise
             raise _damaged(error) from error
 
@@ -167,8 +168,8 @@ class ValueCodec:
             return self._reader.read_marked(memoryview(data), {}, lambda definition: plain_mark(definition, make))
         except DamagedEntry:
             raise
-        except FAULTS as error:
-            if from_outside(error):
+        except _DAMAGES as error:
+            if not _of_equal_keys(error) and from_outside(error):
                 raise
             raise _damaged(error) from error
 
@@ -256,3 +257,8 @@ def _damaged(error: Exception) -> DamagedEntry:
         f"The stored bytes are not a value of codec mv1: {type(error).__name__}: {error}. The entry counts as a miss.",
         reason="damaged",
     )
+
+
+def _of_equal_keys(error: Exception) -> bool:
+    """Whether two keys of one hash were compared that are nested as deep as the stack: what is written has no equal keys."""
+    return isinstance(error, RecursionError) and "in comparison" in str(error) and not raised_by_handler(error)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_frame", "writer_for"]
 
+NESTED_LIMIT = 90
 EMPTY_LIMIT_ROWS = 1_000_000
 """How many rows a frame may have beside those that its bytes account for: a column of nulls takes none."""
 
@@ -112,16 +113,25 @@ def _same_pandas(one: Any, other: Any) -> bool:
     return True
 
 
+def _is_nested(schema: Any) -> bool:
+    """Whether names or metadata, which pyarrow reads as Python's literals and as JSON, are nested deeper than any that is written."""
+    texts = [*(name.encode("utf-8", "replace") for name in schema.names), *(schema.metadata or {}).values()]
+    return any(sum(map(text.count, (b"(", b"[", b"{", b"-", b"+", b"~"))) > NESTED_LIMIT for text in texts)
+
+
 def _read_pandas(name: str, extra: dict[str, Any], content: bytes) -> Any:
     import pyarrow
 
+    nested = False
     try:
         with pyarrow.ipc.open_stream(content) as stream:
             table = stream.read_all()
         table.validate(full=True)
+        nested = _is_nested(table.schema)
         frame = table.to_pandas()
-    except (pyarrow.ArrowException, OSError, *FAULTS) as error:
-        if isinstance(error, TimeoutError) or from_outside(error):
+    except (pyarrow.ArrowException, OSError, SyntaxError, RecursionError, MemoryError, *FAULTS) as error:
+        outside = isinstance(error, TimeoutError) or from_outside(error)
+        if outside and not (nested and isinstance(error, (RecursionError, MemoryError))):
             raise
         raise ValueError(f"no Arrow stream: {error}") from error
     if "columns" in extra:
