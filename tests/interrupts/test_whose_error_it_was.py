@@ -31,7 +31,7 @@ ELSEWHERE = {
     "runtime/report.py": "read_report",
     "keys/binding.py": "_signature _key_arguments",
     "keys/code.py": "wrapped_by _called",
-    "keys/places.py": "held",
+    "keys/places.py": "_held",
     "keys/tags.py": "_positional _check",
     "keys/template.py": "parse",
     # In threads and tasks of memover's own, or where a finalizer runs.
@@ -53,7 +53,7 @@ ELSEWHERE = {
     "codec/mv1/reader.py": "read_plain read_marked",
     "codec/mv1/limits.py": "few_objects",
     "codec/pickle.py": "reducer_override",
-    "keys/canonical.py": "_told",
+    "keys/canonical.py": "_asked",
 }
 """The functions whose clauses need not ask."""
 

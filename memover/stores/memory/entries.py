@@ -3,7 +3,7 @@
 Reads take no lock: they are single operations on dictionaries, and a changed entry is a new `Item`. What changes more than
 one thing holds the latch. A signal handler or a finalizer may use the store in the middle of such a section of its own
 thread; the section then sees that `Latch.entries` has grown, and begins again or stores nothing. Which entry leaves when
-there are too many, `sieve` says; generations are not entries and stay.
+there are too many, `sieve` says; generations (`tokens`) are not entries and stay.
 
 What has ended is removed a few at a time, as new ones come (`rounds`): no caller waits for a walk over all of them.
 
@@ -22,12 +22,12 @@ from memover.clocks import monotonic, wall
 from memover.codec.copier import copier_of
 from memover.engine import lease as leases
 from memover.engine.judge import is_fresh
-from memover.engine.store import TOKEN_MARGIN_MS, Granted, Renewal, Request, Seen, SeenMany, StoredEntry, names_of
-from memover.keys.names import transient
+from memover.engine.store import Granted, Renewal, Request, Seen, SeenMany, StoredEntry, names_of
 from memover.latch import Latch
 from memover.model import MISSING
 from memover.stores.memory.items import Batch, Item, Slim, spared
 from memover.stores.memory.rounds import Rounds
+from memover.stores.memory.tokens import MemoryTokens
 from memover.stores.sieve import Sieve
 
 if TYPE_CHECKING:
@@ -59,12 +59,6 @@ def limit(expire_ms: int) -> float:
     return monotonic() + expire_ms / 1000 if expire_ms else math.inf
 
 
-def number(token: bytes | None) -> int:
-    """The number of a token, 0 for what is none."""
-    digits = token.partition(b"-")[0] if token is not None else b""
-    return int(digits) if digits.isdigit() else 0
-
-
 class MemoryEntries:
     """Entries, tokens and leases in this process, for threads and event loops alike; `max_entries` bounds the entries."""
 
@@ -78,15 +72,10 @@ class MemoryEntries:
         self.items: dict[str, Slim] = {}
         self._batches: WeakValueDictionary[bytes, Batch] = WeakValueDictionary()
         """The last of each generation's name, while there are entries of it."""
-        self.tokens: dict[bytes, bytes] = {}
         self._leases: dict[bytes, tuple[bytes, float]] = {}
-        self._token_ends: dict[bytes, float] = {}
-        self._carried: dict[bytes, int] = {}
-        """How many items carry a token beside their generation. Too low after an interruption, at worst: that is a miss."""
-        self._spare_tokens: list[bytes] = []
-        """Tokens that no item carries any more, though they end late; a load under way may still need them."""
+        self._tokens = MemoryTokens(self._leases)
+        self.tokens = self._tokens.current
         self._item_rounds = Rounds(self.items)
-        self._token_rounds = Rounds(self._token_ends)
         self._lease_rounds = Rounds(self._leases)
         self._sieve = Sieve(self.items, spared)
         self._latch = Latch()
@@ -194,7 +183,7 @@ class MemoryEntries:
             while True:
                 entries = self._latch.entries
                 for name, floor in zip(names, floors):
-                    self._ensure(name, token, floor, lease_ms)
+                    self._tokens.ensure(name, token, floor, lease_ms)
                 seen = Seen(names, [self.tokens.get(name) for name in names], self.fetch(key).raw)
                 under = leases.stamp(seen.tokens[:required])
                 holder = "" if force else leases.holder_of(self._lease(key.lease), under)
@@ -209,7 +198,7 @@ class MemoryEntries:
     @immediate
     def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> list[bytes]:
         with self._latch:
-            return [self._ensure(name, nonce, floor, 0) for name, floor in zip(names, floors)]
+            return [self._tokens.ensure(name, nonce, floor, 0) for name, floor in zip(names, floors)]
 
     @immediate
     def store(self, entry: StoredEntry) -> bool:
@@ -226,7 +215,7 @@ class MemoryEntries:
             if not leases.is_held(self._lease(key.lease), entry.token):
                 return False
             for name in entry.names:
-                self._keep_token(name, entry.expire_ms or math.inf)
+                self._tokens.keep(name, entry.expire_ms or math.inf)
             self._place(key.text, self._made(entry))
             self._leases.pop(key.lease, None)
             if before != self._latch.entries:
@@ -263,10 +252,9 @@ class MemoryEntries:
             self._sieve.came(text)
         items[text] = item
         if former is not None:
-            self._drop_marks(former)
+            self._tokens.left(former.marked)
             former.end()
-        for name in item.marked:
-            self._carried[name] = self._carried.get(name, 0) + 1
+        self._tokens.came(item.marked)
         if some := self._item_rounds.due():
             now, moment = wall(), monotonic()
             for each in some:
@@ -277,14 +265,8 @@ class MemoryEntries:
     def _leave(self, text: str) -> None:
         item = self.items.pop(text, None)
         if item is not None:
-            self._drop_marks(item)
+            self._tokens.left(item.marked)
             item.end()
-
-    def _drop_marks(self, item: Slim) -> None:
-        for name in item.marked:
-            uses = self._carried.pop(name, 1) - 1
-            if uses > 0:
-                self._carried[name] = uses
 
     @immediate
     def release(self, key: Key, token: str, failed: bool) -> None:
@@ -313,7 +295,7 @@ class MemoryEntries:
             if lease is None or not leases.is_held(lease, token):
                 return False
             for name in names:
-                self._keep_token(name, lease_ms)
+                self._tokens.keep(name, lease_ms)
             self._leases[key.lease] = (lease, monotonic() + lease_ms / 1000)
             return True
 
@@ -322,12 +304,8 @@ class MemoryEntries:
     @immediate
     def bump(self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]) -> list[bytes]:
         with self._latch:
-            floor = 0
-            moved = []
-            for name, own in zip(names, floors):
-                moved.append(self._move(name, nonce, max(own, floor)))
-                floor = floor or number(moved[0]) - 1
-            self._move_along(along, nonce)
+            moved = self._tokens.move(names, nonce, floors)
+            self._tokens.move_along(along, nonce)
             return moved
 
     @immediate
@@ -335,65 +313,7 @@ class MemoryEntries:
         with self._latch:
             self._leave(entry.decode())
             self._leases.pop(lease, None)
-            self._move_along(along, nonce)
-
-    # -- tokens, inside the latch ---------------------------------------------------------------------------------------
-
-    def _ensure(self, name: bytes, nonce: str, floor: int, lease_ms: int) -> bytes:
-        token = self.tokens.get(name)
-        if token is None or (floor and number(token) < floor):
-            token = self._move(name, nonce, floor)
-        if transient(name):
-            self._keep_token(name, lease_ms)
-        return token
-
-    def _move(self, name: bytes, nonce: str, floor: int) -> bytes:
-        current = self.tokens.get(name)
-        if current is not None and current.endswith(nonce.encode()):
-            return current
-        least = max(number(current), floor) + 1
-        new = self.tokens[name] = b"%d-%b" % (max(least, time.time_ns() // 1000), nonce.encode())
-        if transient(name):
-            self._token_ends[name] = monotonic() + TOKEN_MARGIN_MS / 1000
-            self._sweep_tokens()
-        return new
-
-    def _move_along(self, names: Sequence[bytes], nonce: str) -> None:
-        for name in names:
-            if name in self.tokens:
-                self._move(name, nonce, 0)
-
-    def _keep_token(self, name: bytes, needed_ms: float) -> None:
-        """Prolong a transient token past what needs it: a lease or an entry."""
-        ends = self._token_ends.get(name)
-        if ends is not None:
-            self._token_ends[name] = max(ends, monotonic() + (needed_ms + TOKEN_MARGIN_MS) / 1000)
-
-    def _sweep_tokens(self) -> None:
-        now = monotonic()
-        spare, ends_at = self._spare_tokens, self._token_ends
-        for name in self._token_rounds.due():
-            ends = ends_at.get(name)
-            if ends is None or ends <= now:
-                self._forget_token(name)
-            elif name not in self._carried:
-                spare.append(name)
-        # With as many leases as there may be to look through, it is worth doing for many tokens at once.
-        if len(spare) <= 256 + len(self._leases) // 2:
-            return
-        self._spare_tokens = []
-        # What ends soon leaves by itself, and a load under way may need it. Of the rest, entries that were evicted need none.
-        held = [(lease, ends) for lease, ends in list(self._leases.values()) if ends > now]
-        soon = max([now, *(ends for _, ends in held)]) + TOKEN_MARGIN_MS / 1000
-        under = {token for lease, _ in held for token in leases.taken_under(lease)}
-        for name in spare:
-            late = ends_at.get(name, 0.0) > soon
-            if late and name not in self._carried and self.tokens.get(name) not in under:
-                self._forget_token(name)
-
-    def _forget_token(self, name: bytes) -> None:
-        self._token_ends.pop(name, None)
-        self.tokens.pop(name, None)
+            self._tokens.move_along(along, nonce)
 
     # -- leases, inside the latch ---------------------------------------------------------------------------------------
 

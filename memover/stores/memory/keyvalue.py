@@ -128,7 +128,7 @@ class MemoryKeyValues(MemoryEntries):
     # -- inside the latch -----------------------------------------------------------------------------------------------
 
     def _under(self, stamp: Stamp) -> bytes:
-        return self._ensure(stamp.name, stamp.nonce, stamp.floor, 0)
+        return self._tokens.ensure(stamp.name, stamp.nonce, stamp.floor, 0)
 
     def _live(self, key: Key, generation: bytes, now: float) -> tuple[Slim, bytes, Header] | None:
         item = self._item_at(key.text)
