@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,6 +42,8 @@ __all__ = ["aabsent", "absent", "aconclude", "adrive", "ageneral", "conclude", "
 
 T = TypeVar("T")
 
+_function_of: Callable[[CachedCall], Function] = attrgetter("function")
+"""A call's function. The engine knows a protocol of it; here it is always one of `runtime.function`."""
 
 # -- what follows -------------------------------------------------------------------------------------------------------------
 
@@ -118,7 +121,7 @@ def general(
 
 
 def _whole(call: CachedCall) -> Flow[Outcome]:
-    function: Any = call.function
+    function = _function_of(call)
     return flows.get(call) if function.near is None else behind_tier(call, flows.get)
 
 
@@ -185,7 +188,7 @@ def bypassed(call: CachedCall) -> Flow[None]:
 
 def bypassing(call: CachedCall) -> Flow[Outcome]:
     """The function itself, for a call inside a load of its own: to wait for that load would be to wait for oneself."""
-    function: Any = call.function
+    function = _function_of(call)
     yield from bypassed(call)
     try:
         value = yield from Invoke(function.function, call.args, call.kwargs)
@@ -232,7 +235,7 @@ def drive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool =
 
 def settled(outcome: Outcome, call: CachedCall, began: float, *, lookup: bool = True) -> Any:
     """Count a call that is over, and return or raise what it came to."""
-    function: Any = call.function
+    function = _function_of(call)
     if lookup:
         function.looked_up(call, outcome, perf_counter() - began)
     else:
@@ -250,7 +253,7 @@ def running_loop(call: CachedCall) -> asyncio.AbstractEventLoop:
     except RuntimeError as error:
         if raised_beneath(error):
             raise
-        function: Any = call.function
+        function = _function_of(call)
         raise asyncio_only(function.name) from None
 
 
@@ -262,7 +265,7 @@ async def adrive(
     loop = running_loop(call)
     task = loop.create_task(_fly(flow, call))
     call.presence = call.flight.presence = TaskPresence(task, loop)
-    function: Any = call.function
+    function = _function_of(call)
     keep(task, function.state)
 
     def abandon() -> None:
@@ -300,7 +303,7 @@ async def adrive(
 
 async def _fly(flow: Flow[Outcome], call: CachedCall) -> Outcome:
     outcome: Outcome | None = None
-    function: Any = call.function
+    function = _function_of(call)
     function.set_off(call, asyncio.get_running_loop())
     try:
         outcome = await arun(flow)
@@ -318,7 +321,7 @@ async def aconclude(flow: Flow[T], call: CachedCall) -> T:
     """As `conclude`, awaited."""
     running_loop(call)
     call.presence = call.flight.presence = presence = TaskPresence.of_current()
-    function: Any = call.function
+    function = _function_of(call)
     try:
         return await arun(flow)
     finally:
