@@ -299,5 +299,8 @@ class Function(CallNames, LastAnswers):
     now = staticmethod(wall)
     monotonic = staticmethod(monotonic)
     new_token = staticmethod(new_nonce)
-    chance = staticmethod(random.random)
     own_error = staticmethod(own_error)
+
+    def chance(self) -> float:
+        """A random number from 0 to below 1."""
+        return random.random()

@@ -360,7 +360,7 @@ def file_world(directory: str) -> Iterator[None]:
     replaced: list[tuple[Any, str, Any]] = [
         (moments.time_ms, "__defaults__", (lambda: NOW_MS * 1_000_000,)),
         (moments.time_us, "__defaults__", (lambda: NOW_MS * 1_000_000,)),
-        (SqliteStore.fetch, "__kwdefaults__", {"_clock": lambda: NOW_MS * 1_000_000}),
+        (SqliteStore.fetch, "__kwdefaults__", {"waits": True, "_clock": lambda: NOW_MS * 1_000_000}),
         (sqlite.store, "file_at", File),
         (sqlite.connections, "Connection", FileConnection),
         (sqlite.writing, "random", _Chance()),

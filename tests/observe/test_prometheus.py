@@ -54,7 +54,7 @@ def test_hits_by_source_and_loads_by_time() -> None:
     """The parts add up to the whole; the histogram is cumulative."""
     function = Function("profiles")
     counters = function.counters
-    counters.hits, counters.near_hits, counters.stale = 100, 60, 5
+    counters.own_hits, counters.own_near_hits, counters.stale = 100, 60, 5
     counters.misses, counters.waits = 10, 4
     counters.store_errors = 3
     counters.loaded(0.002)
@@ -83,7 +83,7 @@ def test_every_counter_has_a_metric() -> None:
 def test_series_that_meet_are_added_up() -> None:
     """Two caches under one prefix with one namespace are one series; another prefix is another."""
     one, two, other = Function("profiles"), Function("profiles"), Function("profiles")
-    one.counters.hits, two.counters.hits, other.counters.hits = 1, 2, 4
+    one.counters.own_hits, two.counters.own_hits, other.counters.own_hits = 1, 2, 4
     first = Cached("shop", one)
     found = scraped(first, first, Cached("shop", two), Cached("blog", other))
     assert value(found, "memover_hits_total", source="fresh") == 3

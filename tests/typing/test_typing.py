@@ -205,7 +205,9 @@ def test_other_checkers_take_cached_methods_for_those_of_a_protocol(
 ) -> None:
     """They accept the lines of kinds.py in which methods stand for others, and refuse the wrong ones."""
     lines = dict(enumerate(KINDS.read_text().splitlines(), 1))
-    about = {number for number, line in lines.items() if "reads(" in line or "def read(" in line}
+    # pyrefly 1.5 binds a cached method that overrides another and not the one that is overridden, so it refuses all such.
+    overrides = {number for number, line in lines.items() if check is not pyrefly and "def read(" in line}
+    about = {number for number, line in lines.items() if "reads(" in line} | overrides
     wrong = {number for number in about if "# type: ignore" in lines[number]}
     uncommented = tmp_path / "kinds.py"  # pyrefly knows mypy's comments
     uncommented.write_text("\n".join(line.partition("  # type: ignore")[0] for line in lines.values()) + "\n")
