@@ -13,6 +13,7 @@ import copyreg
 import datetime as dt
 import functools
 import re
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from memover.classes.kinds import (
@@ -286,6 +287,8 @@ def _is_known(kind: Any) -> bool:
         return bool(kind.__module__ == "builtins")
     slots = sum(type(each).__name__ == "member_descriptor" for each in vars(kind).values())
     slots += "__weakref__" in vars(kind)
+    if sys.version_info < (3, 11):
+        slots += "__dict__" in vars(kind)  # in front of the object from 3.11 on
     return bool(kind.__basicsize__ - kind.__base__.__basicsize__ <= _WORD_BYTES * slots)
 
 

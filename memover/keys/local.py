@@ -138,7 +138,7 @@ def _hold_attribute(name: str, value: Any, owner: type, held: dict[str, Any]) ->
         for inner, each in list(vars(value).items()):  # a class in its body
             if inner[:2] != "__":
                 _hold_attribute(f"{name}.{inner}", each, value, held)
-    elif isinstance(value, owner) or hasattr(type(value), "__get__"):
+    elif isinstance(value, owner) or (hasattr(type(value), "__get__") and type(value) is not functools.partial):
         # Made anew with the class, as its other descriptors are: their plain state.
         made: Any = type(value)
         if made.__flags__ & HEAP_TYPE:

@@ -242,7 +242,8 @@ def _after_fork_in_child() -> None:
 
 @atexit.register
 def _at_exit() -> None:
-    """Refreshes under way have a moment to end, and then leases to be given back: with whatever still runs they would stay."""
+    """Refreshes under way have a moment to end, and then leases to be given back: with whatever still runs they would stay.
+    Then idle connections are closed. Whoever calls after that opens one."""
     end = monotonic() + EXIT_SECONDS
     drain_pools(EXIT_SECONDS)
     states = all_states()
@@ -250,6 +251,8 @@ def _at_exit() -> None:
         state.leases.give_back()  # all at once: one store may not answer
     for state in states:
         state.leases.drain(max(end - monotonic(), 0.2))
+    for state in states:
+        state.store.close()
 
 
 if hasattr(os, "register_at_fork"):

@@ -316,6 +316,7 @@ def test_frames_whose_texts_are_nested_are_damage(text: str, place: str) -> None
     read(b"\xc1\x00" + msgpack.packb(document))
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="from 3.12 on, C code has a depth of its own")
 @pytest.mark.parametrize("way", ["set", "map"])
 def test_equal_keys_nested_as_deep_as_the_stack_are_damage(way: str) -> None:
     """To compare them is to recurse: that is no error of the caller's, however little of the stack it has left."""
