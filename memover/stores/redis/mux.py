@@ -4,6 +4,8 @@
 
 A command that comes while nothing is in flight, after one that was alone in its turn, does not wait for the end of its own: a task
 that asks one thing after another needs a turn less for each. Where others come in the same turn, they leave in one write after it.
+While an answer is in flight the loop does not sleep for its first few turns: a server on the same machine answers in less time than it
+takes to be woken again. Where answers take longer, almost every write leaves the loop to sleep.
 Answers come in the order of the commands, so the head of the FIFO is whose the next one is. A caller that was cancelled
 keeps its place, and its answer is dropped. One timer for each connection looks at the head: what is overdue there while
 nothing can be read is the server's silence; what can be read is read first, so that a loop that was held up is not taken
@@ -41,6 +43,10 @@ __all__ = ["Mux"]
 _CHUNK = 1 << 18
 _BACKLOG_BYTES = 1 << 24
 """How many bytes wait for the kernel at most before callers wait in turn."""
+_LOOKS = 12
+"""For how many turns of the loop an answer is looked for before the loop may sleep."""
+_BLIND_WRITES = 100
+"""How many writes let the loop sleep at once, after one whose answer was looked for in vain."""
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -75,6 +81,11 @@ class Mux:
         self._flushing = False
         self._alone = False
         """Whether the last write was of one command only."""
+        self._looks = 0
+        """For how many turns of the loop it is still kept awake."""
+        self._awake = False
+        """Whether the next turn is one of them."""
+        self._blind = 0
         self._due = 0.0
         self._armed = False
         self._room: list[asyncio.Future[None]] = []
@@ -170,6 +181,7 @@ class Mux:
                     asyncio.get_running_loop().add_writer(self.sock.fileno(), self._writable)
             if not self._armed:
                 self._arm(now + self._budget)
+            self._keep_awake()
             self._inside = False
         except OSError as error:
             self._inside = False
@@ -177,6 +189,29 @@ class Mux:
         except BaseException:
             self.close()  # an exception from outside: what was sent is not known
             raise
+
+    def _keep_awake(self) -> None:
+        """After a write: the loop does not sleep for some turns. With something to do in its next turn, it only looks."""
+        if self._blind:
+            self._blind -= 1
+        else:
+            self._looks = _LOOKS
+            if not self._awake:
+                self._awake = True
+                loop: Any = self._loop()
+                loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._awake = False
+        if not self._flying:
+            return
+        if self._looks:
+            self._looks -= 1
+            self._awake = True
+            loop: Any = self._loop()
+            loop.call_soon(self._turn)
+        else:
+            self._blind = _BLIND_WRITES
 
     def _take_off(self) -> tuple[bytes, int]:
         """What is pending as bytes, its futures now in flight."""

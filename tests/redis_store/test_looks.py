@@ -1,0 +1,156 @@
+"""An answer that comes at once is looked for before anybody sleeps; where answers take longer, nobody looks for long."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memover.stores.redis import connection as of_threads
+from memover.stores.redis import mux as of_loops
+from memover.stores.redis.connection import Connection
+from memover.stores.redis.mux import Mux
+from memover.stores.redis.opening import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ASKED, ANSWER = b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n"
+BUDGET = 30.0
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts how often a thread has given way to others, which it does after each look in vain."""
+    counted: Counter[str] = Counter()
+    monkeypatch.setattr(of_threads, "_give_way", lambda: counted.update(["looks"]))
+    return counted
+
+
+def test_a_thread_takes_what_is_there(pair: tuple[socket.socket, socket.socket], looks: Counter[str]) -> None:
+    ours, theirs = pair
+    connection = Connection(Line(ours, None), BUDGET, 0)
+    for _ in range(3):
+        theirs.sendall(ANSWER)
+        assert connection.single(ASKED) == b"PONG"
+    assert looks["looks"] == 0
+    connection.close()
+
+
+class Late:
+    """A poll object in whose time the answer comes: at the look with this number, or only after all of them."""
+
+    def __init__(self, theirs: socket.socket, at: int) -> None:
+        self.theirs, self.at, self.looks = theirs, at, 0
+
+    def __call__(self, milliseconds: int) -> bool:
+        assert milliseconds == 0, "nobody sleeps in a look"
+        self.looks += 1
+        if self.looks == self.at:
+            self.theirs.sendall(ANSWER)
+        return self.looks >= self.at
+
+
+def test_a_thread_looks_for_a_moment_only(
+    pair: tuple[socket.socket, socket.socket], looks: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that comes soon is found; after one that does not, the next hundred exchanges wait without a look."""
+    monkeypatch.setattr(of_threads, "_LOOKING_SECONDS", 3600.0)  # the number of looks decides, whatever else the machine does
+    ours, theirs = pair
+    connection = Connection(Line(ours, None), BUDGET, 0)
+    connection._look = late = Late(theirs, 7)
+    assert connection.single(ASKED) == b"PONG"
+    assert (late.looks, looks["looks"]) == (7, 6)
+
+    connection._look = late = Late(theirs, 1000)
+    for number in range(1, 102):
+        theirs.sendall(ANSWER)
+        assert connection.single(ASKED) == b"PONG"
+        assert late.looks == 64, number
+    theirs.sendall(ANSWER)
+    assert connection.single(ASKED) == b"PONG"
+    assert late.looks == 128
+    connection.close()
+
+
+def test_a_thread_looks_no_longer_than_its_time(
+    pair: tuple[socket.socket, socket.socket], looks: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine so busy that each look takes long, one is enough."""
+    monkeypatch.setattr(of_threads, "_LOOKING_SECONDS", -1.0)
+    ours, theirs = pair
+    connection = Connection(Line(ours, None), BUDGET, 0)
+    connection._look = late = Late(theirs, 1000)
+    theirs.sendall(ANSWER)
+    assert connection.single(ASKED) == b"PONG"
+    assert late.looks == looks["looks"] == 1
+    connection.close()
+
+
+def test_an_exception_during_a_look_leaves_a_connection_that_nobody_uses_again(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, _ = pair
+    connection = Connection(Line(ours, None), BUDGET, 0)
+    monkeypatch.setattr(of_threads, "_give_way", lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        connection.single(ASKED)
+    assert connection.owed == 1
+    connection.close()
+
+
+def test_a_loop_sleeps_after_some_turns(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An awaited answer keeps its loop awake for a dozen turns, and after one in vain the next hundred writes for none."""
+    turns = 0
+    turn = Mux._turn
+
+    def counted(self: Mux) -> None:
+        nonlocal turns
+        turns += 1
+        turn(self)
+
+    monkeypatch.setattr(Mux, "_turn", counted)
+    ours, theirs = pair
+
+    async def whole() -> None:
+        loop = asyncio.get_running_loop()
+        mux = Mux(Line(ours, None), BUDGET)
+
+        async def asked(late: bool) -> Any:
+            future = mux.submit(ASKED)
+            if late:
+                for _ in range(100):  # turns in which the answer does not come
+                    await asyncio.sleep(0)
+            else:
+                loop.call_soon(theirs.sendall, ANSWER)
+                return await future
+            theirs.sendall(ANSWER)
+            return await future
+
+        assert await asked(late=False) == b"PONG"
+        assert 1 <= turns <= of_loops._LOOKS
+        before = turns
+        assert await asked(late=True) == b"PONG"
+        assert turns - before == of_loops._LOOKS + 1
+        before = turns
+        for _ in range(100):
+            assert await asked(late=True) == b"PONG"
+        assert turns == before
+        assert await asked(late=True) == b"PONG"
+        assert turns - before == of_loops._LOOKS + 1
+        mux.close()
+
+    asyncio.run(whole())
