@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memover.stores.redis import connection as of_threads
-from memover.stores.redis import mux as of_loops
+from memover.stores.redis import looks
 from memover.stores.redis.connection import Connection
 from memover.stores.redis.mux import Mux
 from memover.stores.redis.opening import Line
@@ -31,20 +30,20 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def yields(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts how often a thread has given way to others, which it does after each look in vain."""
     counted: Counter[str] = Counter()
-    monkeypatch.setattr(of_threads, "_give_way", lambda: counted.update(["looks"]))
+    monkeypatch.setattr(looks, "give_way", lambda: counted.update(["yields"]))
     return counted
 
 
-def test_a_thread_takes_what_is_there(pair: tuple[socket.socket, socket.socket], looks: Counter[str]) -> None:
+def test_a_thread_takes_what_is_there(pair: tuple[socket.socket, socket.socket], yields: Counter[str]) -> None:
     ours, theirs = pair
     connection = Connection(Line(ours, None), BUDGET, 0)
     for _ in range(3):
         theirs.sendall(ANSWER)
         assert connection.single(ASKED) == b"PONG"
-    assert looks["looks"] == 0
+    assert yields["yields"] == 0
     connection.close()
 
 
@@ -63,15 +62,15 @@ class Late:
 
 
 def test_a_thread_looks_for_a_moment_only(
-    pair: tuple[socket.socket, socket.socket], looks: Counter[str], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[socket.socket, socket.socket], yields: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer that comes soon is found; after one that does not, the next hundred exchanges wait without a look."""
-    monkeypatch.setattr(of_threads, "_LOOKING_SECONDS", 3600.0)  # the number of looks decides, whatever else the machine does
+    monkeypatch.setattr(looks, "SECONDS", 3600.0)  # the number of looks decides, whatever else the machine does
     ours, theirs = pair
     connection = Connection(Line(ours, None), BUDGET, 0)
     connection._look = late = Late(theirs, 7)
     assert connection.single(ASKED) == b"PONG"
-    assert (late.looks, looks["looks"]) == (7, 6)
+    assert (late.looks, yields["yields"]) == (7, 6)
 
     connection._look = late = Late(theirs, 1000)
     for number in range(1, 102):
@@ -85,16 +84,16 @@ def test_a_thread_looks_for_a_moment_only(
 
 
 def test_a_thread_looks_no_longer_than_its_time(
-    pair: tuple[socket.socket, socket.socket], looks: Counter[str], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[socket.socket, socket.socket], yields: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a machine so busy that each look takes long, one is enough."""
-    monkeypatch.setattr(of_threads, "_LOOKING_SECONDS", -1.0)
+    monkeypatch.setattr(looks, "SECONDS", -1.0)
     ours, theirs = pair
     connection = Connection(Line(ours, None), BUDGET, 0)
     connection._look = late = Late(theirs, 1000)
     theirs.sendall(ANSWER)
     assert connection.single(ASKED) == b"PONG"
-    assert late.looks == looks["looks"] == 1
+    assert late.looks == yields["yields"] == 1
     connection.close()
 
 
@@ -103,7 +102,7 @@ def test_an_exception_during_a_look_leaves_a_connection_that_nobody_uses_again(
 ) -> None:
     ours, _ = pair
     connection = Connection(Line(ours, None), BUDGET, 0)
-    monkeypatch.setattr(of_threads, "_give_way", lambda: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(looks, "give_way", lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         connection.single(ASKED)
     assert connection.owed == 1
@@ -141,16 +140,16 @@ def test_a_loop_sleeps_after_some_turns(
             return await future
 
         assert await asked(late=False) == b"PONG"
-        assert 1 <= turns <= of_loops._LOOKS
+        assert 1 <= turns <= looks.TURNS
         before = turns
         assert await asked(late=True) == b"PONG"
-        assert turns - before == of_loops._LOOKS + 1
+        assert turns - before == looks.TURNS + 1
         before = turns
         for _ in range(100):
             assert await asked(late=True) == b"PONG"
         assert turns == before
         assert await asked(late=True) == b"PONG"
-        assert turns - before == of_loops._LOOKS + 1
+        assert turns - before == looks.TURNS + 1
         mux.close()
 
     asyncio.run(whole())

@@ -5,15 +5,12 @@ signal interrupts the wait, because Python repeats the call after its handler ha
 would never end. So where a timer's signal has a handler (SIGALRM, SIGPROF), the main thread, which is the one that signals
 interrupt, waits by `poll` first. What remains are signals that another process sends more often than the time limit.
 
-A server on the same machine answers in less time than it takes to put a thread to sleep and to wake it again. So an answer
-is looked for some times before it is waited for, and between two looks the processor is given to whoever wants it, the server
-above all. Where answers take longer, almost every exchange waits at once.
+Before a thread waits, it looks for the answer for a moment: see `looks`.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # what the signal module is made of
-import os
 import select
 import socket
 import struct
@@ -26,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from memover.clocks import monotonic
+from memover.stores.redis import looks
 from memover.stores.redis.limits import FLOOR_BYTES
 from memover.stores.redis.resp import NOT_ENOUGH, new_reader
 
@@ -41,12 +39,6 @@ WHOLE_BYTES = 1 << 15
 """What is not longer than this is sent by one call; the kernel has room for it, since all before it was answered."""
 _NEARLY = 0.9
 """The kernel is given another limit when less than this share of the usual one is left: it costs two system calls."""
-_LOOKS = range(64)
-_LOOKING_SECONDS = 60e-6
-"""How often, and for how long, an answer is looked for before it is waited for."""
-_BLIND_EXCHANGES = 100
-"""How many exchanges do not look for their answers after one that did in vain."""
-_give_way: Any = getattr(os, "sched_yield", None)
 _ALARM, _PROFILE = (int(getattr(_signal, name, 0)) for name in ("SIGALRM", "SIGPROF"))
 _getsignal = _signal.getsignal  # that of `signal` makes an enum member first
 _KERNEL = hasattr(socket, "SO_RCVTIMEO") and hasattr(select, "poll")
@@ -98,10 +90,9 @@ class Connection:
         """What the pool counts it by."""
         if self._kernel:
             self._sock.settimeout(None)
-            if _give_way is not None:
-                poll = select.poll()
-                poll.register(self._sock, select.POLLIN)
-                self._look = poll.poll
+            poll = select.poll()
+            poll.register(self._sock, select.POLLIN)
+            self._look = poll.poll
         self._limit(budget)
 
     def close(self) -> None:
@@ -257,14 +248,14 @@ class Connection:
         if self._blind:
             self._blind -= 1
             return False
-        until = monotonic() + _LOOKING_SECONDS
-        for _ in _LOOKS:
+        until = monotonic() + looks.SECONDS
+        for _ in looks.LOOKS:
             if look(0):
                 return True
-            _give_way()
+            looks.give_way()
             if monotonic() > until:
                 break
-        self._blind = _BLIND_EXCHANGES
+        self._blind = looks.BLIND
         return False
 
     def _wait(self, event: int, seconds: float) -> None:

@@ -4,8 +4,7 @@
 
 A command that comes while nothing is in flight, after one that was alone in its turn, does not wait for the end of its own: a task
 that asks one thing after another needs a turn less for each. Where others come in the same turn, they leave in one write after it.
-While an answer is in flight the loop does not sleep for its first few turns: a server on the same machine answers in less time than it
-takes to be woken again. Where answers take longer, almost every write leaves the loop to sleep.
+After a write the loop does not sleep for some turns: see `looks`.
 Answers come in the order of the commands, so the head of the FIFO is whose the next one is. A caller that was cancelled
 keeps its place, and its answer is dropped. One timer for each connection looks at the head: what is overdue there while
 nothing can be read is the server's silence; what can be read is read first, so that a loop that was held up is not taken
@@ -30,6 +29,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 
 from memover.clocks import monotonic
 from memover.errors import raised_by_handler
+from memover.stores.redis import looks
 from memover.stores.redis.failures import Lost, ValueFault
 from memover.stores.redis.limits import FLOOR_BYTES
 from memover.stores.redis.overdue import Batch, Overdue
@@ -43,10 +43,6 @@ __all__ = ["Mux"]
 _CHUNK = 1 << 18
 _BACKLOG_BYTES = 1 << 24
 """How many bytes wait for the kernel at most before callers wait in turn."""
-_LOOKS = 12
-"""For how many turns of the loop an answer is looked for before the loop may sleep."""
-_BLIND_WRITES = 100
-"""How many writes let the loop sleep at once, after one whose answer was looked for in vain."""
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -195,11 +191,11 @@ class Mux:
         if self._blind:
             self._blind -= 1
         else:
-            self._looks = _LOOKS
+            self._looks = looks.TURNS
             if not self._awake:
-                self._awake = True
                 loop: Any = self._loop()
                 loop.call_soon(self._turn)
+                self._awake = True
 
     def _turn(self) -> None:
         self._awake = False
@@ -207,11 +203,12 @@ class Mux:
             return
         if self._looks:
             self._looks -= 1
-            self._awake = True
             loop: Any = self._loop()
             loop.call_soon(self._turn)
+            self._awake = True
+            looks.give_way()
         else:
-            self._blind = _BLIND_WRITES
+            self._blind = looks.BLIND
 
     def _take_off(self) -> tuple[bytes, int]:
         """What is pending as bytes, its futures now in flight."""
