@@ -112,7 +112,7 @@ def test_an_exception_during_a_look_leaves_a_connection_that_nobody_uses_again(
 def test_a_loop_sleeps_after_some_turns(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An awaited answer keeps its loop awake for a dozen turns, and after one in vain the next hundred writes for none."""
+    """An awaited answer keeps its loop awake for fifty turns, and after one in vain the next hundred writes for none."""
     turns = 0
     turn = Mux._turn
 
@@ -131,7 +131,7 @@ def test_a_loop_sleeps_after_some_turns(
         async def asked(late: bool) -> Any:
             future = mux.submit(ASKED)
             if late:
-                for _ in range(100):  # turns in which the answer does not come
+                for _ in range(2 * looks.TURNS):  # turns in which the answer does not come
                     await asyncio.sleep(0)
             else:
                 loop.call_soon(theirs.sendall, ANSWER)

@@ -21,7 +21,7 @@ __all__ = ["BLIND", "LOOKS", "SECONDS", "TURNS", "give_way"]
 LOOKS = range(64)
 SECONDS = 60e-6
 """How often, and for how long, a thread looks."""
-TURNS = 12
+TURNS = 50
 """For how many of its turns an event loop looks."""
 BLIND = 100
 """How many exchanges sleep at once, after one that looked in vain."""
