@@ -66,6 +66,7 @@ FLOORS = {
         f"{WORDS} keys.names keys.shards codec.envelope engine stores.breaker stores.feed stores.survey",
         "redis hiredis asyncio _signal _thread threading random select socket ssl",
     ),
+    "stores.redis.looks": Floor("", "os"),
     "stores.sqlite": Floor(
         f"{WORDS} keys.names codec.envelope engine stores.breaker stores.feed stores.survey",
         "sqlite3 asyncio atexit threading _thread random time os",

@@ -9,8 +9,6 @@ one exchange in a hundred looks in vain.
 from __future__ import annotations
 
 import os
-import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,5 +24,5 @@ TURNS = 50
 BLIND = 100
 """How many exchanges sleep at once, after one that looked in vain."""
 
-give_way: Callable[[], Any] = getattr(os, "sched_yield", partial(time.sleep, 0))
+give_way: Callable[[], Any] = getattr(os, "sched_yield", lambda: None)
 """Let others run that wait for the processor."""

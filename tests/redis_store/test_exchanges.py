@@ -1,15 +1,19 @@
-"""An answer that comes at once is looked for before anybody sleeps; where answers take longer, nobody looks for long."""
+"""One exchange: an answer that comes at once is looked for before anybody sleeps, a command leaves whole however little the kernel
+takes at once."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import socket
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from memover.stores.redis import connection as of_threads
 from memover.stores.redis import looks
 from memover.stores.redis.connection import Connection
 from memover.stores.redis.mux import Mux
@@ -45,6 +49,56 @@ def test_a_thread_takes_what_is_there(pair: tuple[socket.socket, socket.socket],
         assert connection.single(ASKED) == b"PONG"
     assert yields["yields"] == 0
     connection.close()
+
+
+@pytest.mark.parametrize("taken", [-1, 0, 1, 13, 14])
+def test_what_the_kernel_does_not_take_at_once_follows(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    ours, theirs = pair
+
+    def reluctant(fd: int, packed: bytes, size: int, flags: int) -> int:
+        assert (fd, packed, size) == (ours.fileno(), ASKED, len(ASKED))
+        return taken if taken < 1 else ours.send(packed[:taken])
+
+    monkeypatch.setattr(of_threads, "_send", reluctant)
+    connection = Connection(Line(ours, None), BUDGET, 0)
+    theirs.sendall(ANSWER)
+    assert connection.single(ASKED) == b"PONG"
+    assert theirs.recv(100) == ASKED
+    connection.close()
+
+
+def test_a_command_longer_than_the_kernel_has_room_for(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    command = random.Random(1).randbytes(of_threads.WHOLE_BYTES)
+    connection = Connection(Line(ours, None), BUDGET, 0)
+    received = bytearray()
+
+    def serve() -> None:
+        while len(received) < len(command):
+            received.extend(theirs.recv(1000))
+        theirs.sendall(ANSWER)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    assert connection.single(command) == b"PONG"
+    server.join()
+    assert received == command
+    connection.close()
+
+
+def test_an_end_that_is_noticed_when_sending_is_raised(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    connection = Connection(Line(ours, None), BUDGET, 0)
+    theirs.close()
+    with pytest.raises(BrokenPipeError):
+        connection.single(ASKED)
+    assert connection.owed == 1
+    connection.close()
+    with pytest.raises(OSError, match="file descriptor"):
+        connection.single(ASKED)
 
 
 class Late:
