@@ -13,6 +13,7 @@ failures                    which errors are the server's or the network's, and 
 resp, resp3                 bytes of commands and answers
 connection, pool            the connections of threads
 mux, loops                  the connections of event loops, shared by their tasks · overdue: how long a server may take there
+looks                       how long threads and loops look for an answer before they sleep
 feed                        what a near tier asks, and what the server tells it
 scan                        going through all keys in bounded steps
 """
