@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,6 +215,8 @@ def strikes(work: Callable[[], Any], limit: int, keeping: bool = False) -> Any:
             struck = True
             if keeping:
                 kept.append(strike)
+                for frame, _ in traceback.walk_tb(strike.__traceback__):
+                    _ = frame.f_locals  # up to Python 3.12 tracing leaves the variables there as they were at the strike
         finally:
             sys.settrace(None)
         yield at
