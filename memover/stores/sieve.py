@@ -4,8 +4,9 @@ SIEVE (Zhang, Yang, Yue, Vigfusson, Rashmi: "SIEVE is Simpler than LRU", NSDI 20
 nothing; a hand goes from the oldest item to the newest and removes the first one without the flag, clearing flags on its
 way. What was asked for once leaves before what was asked for again, so that a scan does not empty the cache.
 
-The hand's way is a list of keys. A key on it that is not in the dictionary any more is passed over, and what was interrupted
-between two steps is on the way of the next round: nothing here needs to be undone.
+The hand's way is a list of keys, and what it spares is the way of the next round: the dictionary is copied only when the hand sets
+out, for that takes some 16 ms with a million. A key on the way that is not in the dictionary any more is passed over. After
+an exception from outside between two steps some keys may be missing; then the dictionary is copied again.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Sieve:
         self._spared = spared
         self._ahead: list[str] = []
         """The keys before the hand, the next one last."""
+        self._behind: list[str] = []
+        """The keys that it has spared in this round, the oldest first."""
         self._since: list[str] | None = None
         """What came in since the hand set out, the newest last. None while there is room: then nothing is noted."""
 
@@ -42,7 +45,7 @@ class Sieve:
         if since is None:
             return
         since.append(text)
-        if len(since) > len(self._items) + 64:  # they came and were removed again
+        if len(since) + len(self._behind) > 2 * len(self._items) + 64:  # they came and were removed again
             self.clear()
 
     def next(self) -> str | None:
@@ -51,8 +54,12 @@ class Sieve:
         steps = min(2 * len(items) + 16, STEPS_LIMIT)
         while items:
             if not self._ahead:
-                # On to what came in meanwhile, and only then back to the oldest: the keys of a dictionary keep their order.
-                ahead, self._since = self._since or list(items), []
+                # On to what came in meanwhile, and only then back to the oldest.
+                if ahead := self._since:
+                    self._since = []
+                else:
+                    ahead = self._behind if len(self._behind) >= len(items) else list(items)
+                    self._since, self._behind = [], []
                 ahead.reverse()
                 self._ahead = ahead
             try:
@@ -66,10 +73,11 @@ class Sieve:
                 continue
             if steps > 0 and self._spared(item):
                 steps -= 1
+                self._behind.append(text)
                 continue
             return text
         return None
 
     def clear(self) -> None:
         """Begin again at the oldest item."""
-        self._ahead, self._since = [], None
+        self._ahead, self._behind, self._since = [], [], None

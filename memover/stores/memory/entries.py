@@ -189,6 +189,8 @@ class MemoryEntries:
                 holder = "" if force else leases.holder_of(self._lease(key.lease), under)
                 if holder and holder != token:
                     return Granted(False, holder, seen)
+                if key.lease not in self._leases:
+                    self._lease_rounds.came(key.lease)
                 self._leases[key.lease] = (leases.held(token, under), monotonic() + lease_ms / 1000)
                 if entries == self._latch.entries:
                     break
@@ -217,7 +219,7 @@ class MemoryEntries:
             for name in entry.names:
                 self._tokens.keep(name, entry.expire_ms or math.inf)
             self._place(key.text, self._made(entry))
-            self._leases.pop(key.lease, None)
+            self._unlease(key.lease)
             if before != self._latch.entries:
                 # Something ran in the middle of this section, perhaps the invalidation of this very call.
                 self._leave(key.text)
@@ -250,21 +252,26 @@ class MemoryEntries:
             while len(items) >= self.max_entries and (leaving := self._sieve.next()) is not None:
                 self._leave(leaving)
             self._sieve.came(text)
+            self._item_rounds.came(text)
         items[text] = item
         if former is not None:
             self._tokens.left(former.marked)
             former.end()
         self._tokens.came(item.marked)
+        self._sweep_items()
+
+    def _sweep_items(self) -> None:
         if some := self._item_rounds.due():
             now, moment = wall(), monotonic()
-            for each in some:
-                stored = items.get(each)
-                if stored is not None and (stored.usable_until <= now or stored.ends <= moment):
-                    self._leave(each)
+            for text in some:
+                item = self.items.get(text)
+                if item is not None and (item.usable_until <= now or item.ends <= moment):
+                    self._leave(text)
 
     def _leave(self, text: str) -> None:
         item = self.items.pop(text, None)
         if item is not None:
+            self._item_rounds.left(text)
             self._tokens.left(item.marked)
             item.end()
 
@@ -276,14 +283,14 @@ class MemoryEntries:
             if failed:
                 self._leases[key.lease] = (leases.failed(token), monotonic() + leases.FAILED_MS / 1000)
             else:
-                self._leases.pop(key.lease, None)
+                self._unlease(key.lease)
 
     @immediate
     def release_many(self, held: Sequence[tuple[Key, str]]) -> None:
         with self._latch:
             for key, token in held:
                 if leases.is_held(self._lease(key.lease), token):
-                    self._leases.pop(key.lease, None)
+                    self._unlease(key.lease)
 
     @immediate
     def renew(self, renewals: Sequence[Renewal]) -> list[bool]:
@@ -312,8 +319,9 @@ class MemoryEntries:
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> None:
         with self._latch:
             self._leave(entry.decode())
-            self._leases.pop(lease, None)
+            self._unlease(lease)
             self._tokens.move_along(along, nonce)
+            self._sweep_items()
 
     # -- leases, inside the latch ---------------------------------------------------------------------------------------
 
@@ -327,4 +335,8 @@ class MemoryEntries:
             now = monotonic()
             for name in some:
                 if self._leases.get(name, (b"", math.inf))[1] <= now:
-                    self._leases.pop(name, None)
+                    self._unlease(name)
+
+    def _unlease(self, name: bytes) -> None:
+        if self._leases.pop(name, None) is not None:
+            self._lease_rounds.left(name)

@@ -117,6 +117,7 @@ class MemoryKeyValues(MemoryEntries):
         with self._latch:
             item = self._item_at(key.text)
             self._remove(key)
+            self._sweep_items()
             return self.tokens.get(key.names[0]), None if item is None else item.raw(key.entry)
 
     @immediate
@@ -124,6 +125,7 @@ class MemoryKeyValues(MemoryEntries):
         with self._latch:
             for key in keys:
                 self._remove(key)
+                self._sweep_items()
 
     # -- inside the latch -----------------------------------------------------------------------------------------------
 
@@ -159,4 +161,4 @@ class MemoryKeyValues(MemoryEntries):
 
     def _remove(self, key: Key) -> None:
         self._leave(key.text)
-        self._leases.pop(key.lease, None)
+        self._unlease(key.lease)

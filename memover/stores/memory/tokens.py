@@ -73,6 +73,8 @@ class MemoryTokens:
         least = max(_number(token), floor) + 1
         new = self.current[name] = b"%d-%b" % (max(least, time.time_ns() // 1000), nonce.encode())
         if transient(name):
+            if name not in self._ends:
+                self._rounds.came(name)
             self._ends[name] = monotonic() + TOKEN_MARGIN_MS / 1000
             self._sweep()
         return new
@@ -113,7 +115,8 @@ class MemoryTokens:
                 self._forget(name)
 
     def _forget(self, name: bytes) -> None:
-        self._ends.pop(name, None)
+        if self._ends.pop(name, None) is not None:
+            self._rounds.left(name)
         self.current.pop(name, None)
 
 
