@@ -23,7 +23,7 @@ from memover.codec.compression import ZLIB, expand
 from memover.codec.mv1 import format as f
 from memover.codec.mv1.codec import ValueCodec
 from memover.codec.mv1.format import extension
-from memover.codec.mv1.limits import COLLISIONS_LIMIT, MAP_LIMIT, Numbers
+from memover.codec.mv1.limits import COLLISIONS_LIMIT, LONG_BYTES, LONG_COLLISIONS_LIMIT, MAP_LIMIT, Numbers
 from memover.codec.mv1.writer import KEEP_LIMIT_BYTES, PayloadWriter
 from memover.errors import DamagedEntry, UnencodableValue
 from tests.codec import things as t
@@ -353,3 +353,44 @@ def test_a_large_result_leaves_nothing_to_the_garbage_collector() -> None:
 
 class Unknown:
     pass
+
+
+LONG_COLLIDING: dict[str, list[Any]] = {
+    "ints": [(1 << 9 * LONG_BYTES) + number * PRIME for number in range(20)],
+    "fractions": [Fraction((1 << 9 * LONG_BYTES) + number * PRIME, 3) for number in range(0, 60, 3)],
+    "decimals": [Decimal(10 ** (2 * LONG_BYTES) + number * PRIME) for number in range(20)],
+}
+
+
+@pytest.mark.parametrize("kind", LONG_COLLIDING)
+@pytest.mark.parametrize("within", [lambda each: each, lambda each: (each, 1)], ids=["keys", "in tuples"])
+def test_few_long_numbers_may_have_one_hash(kind: str, within: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither read nor written, in maps that are too short to be looked at too; a few are, and come back as they were."""
+    numbers = [each for each in LONG_COLLIDING[kind] if hash(each) == hash(LONG_COLLIDING[kind][0])]
+    assert len(numbers) > LONG_COLLISIONS_LIMIT
+    few = {within(each): None for each in numbers[:LONG_COLLISIONS_LIMIT]}
+    many = {within(each): None for each in numbers}
+    codec = ValueCodec(t.anything)
+    assert same(codec.decode(codec.encode(few)), few)
+    with pytest.raises(UnencodableValue, match="hashes collide"):
+        codec.encode(many)
+    monkeypatch.setattr("memover.codec.mv1.limits.LONG_COLLISIONS_LIMIT", 1000)
+    data = codec.encode(many)
+    monkeypatch.undo()
+    assert "hashes collide" in read(data)
+
+
+def test_equal_long_numbers_are_compared_once() -> None:
+    """They become one object, which dicts and tuples do not compare; Decimals that differ in their zeros stay two."""
+    long, codec = 1 << 9 * LONG_BYTES, ValueCodec(t.anything)
+    value = [long, (long, 1), Fraction(long, 3), Fraction(long, 3), [long] * 300]
+    again = codec.decode(codec.encode(value))
+    assert same(again, value)
+    assert again[0] is again[1][0]
+    assert again[0] is again[4][299]
+    assert again[2] is again[3]
+    digits = "1." + "0" * 2 * LONG_BYTES
+    decimals = [Decimal(digits), Decimal(digits + "0"), Decimal(digits), Decimal("-NaN" + "1" * 2 * LONG_BYTES)]
+    again = codec.decode(codec.encode(decimals))
+    assert list(map(str, again)) == list(map(str, decimals))
+    assert again[0] is again[2]

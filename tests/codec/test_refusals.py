@@ -138,3 +138,9 @@ def test_a_subclass_of_what_is_kept_is_not_its_base() -> None:
         made = kind(2024, 1, 1) if base in (dt.datetime, dt.date) else kind()
         with pytest.raises(UnencodableValue):
             CODEC.encode(made)
+
+
+def test_a_long_int_on_the_path_hides_no_reason() -> None:
+    """Python makes no text of an int of more than 4,300 digits."""
+    with pytest.raises(UnencodableValue, match=r"at \$\[<int>\] there is a builtins.object"):
+        ValueCodec(t.anything).encode({10**5000: object()})

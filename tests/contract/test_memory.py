@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,10 +15,11 @@ from memover.model import MISSING, Key
 from memover.runtime.run import run
 from memover.stores.memory import MemoryStore, entries
 from memover.stores.memory.items import Item
+from memover.stores.memory.rounds import Rounds
 from memover.stores.sieve import STEPS_LIMIT, Sieve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 GENERATION = b"x:gen:f"
 NONCES = iter(range(1, 1_000_000))
@@ -232,3 +234,93 @@ def test_making_room_among_entries_that_are_all_in_use_is_bounded() -> None:
     sieve = Sieve({str(number): object() for number in range(3 * STEPS_LIMIT)}, spared)
     assert sieve.next() is not None
     assert asked == STEPS_LIMIT
+
+
+class Uncopied(dict[str, int]):
+    """Counts how often it was walked through."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.walks += 1
+        return super().__iter__()
+
+
+def test_a_round_looks_at_each_key_and_copies_none() -> None:
+    """Keys come, leave and come again; those that stay are looked at in turn, and what is remembered of the others is little."""
+    among = Uncopied()
+    rounds = Rounds(among)
+    looked: Counter[str] = Counter()
+
+    def change(number: int) -> None:
+        key = f"k{number % 3000}"
+        if key in among and number % 2:
+            del among[key]
+            rounds.left(key)
+        elif key not in among:
+            rounds.came(key)
+            among[key] = number
+        some = rounds.due()
+        assert len(some) <= 256
+        looked.update(some)
+
+    for number in range(50_000):
+        change(number * 7919 % 10_007)
+    assert among.walks == 0
+    assert looked.keys() >= among.keys()
+    assert len(rounds._queue) <= len(among) + 2 * 3000
+    assert len(rounds._gone) <= 3000
+    before = looked.copy()
+    for number in range(len(among)):  # as many come as there are: the round is over in half of that
+        among[f"n{number}"] = number
+        rounds.came(f"n{number}")
+        looked.update(rounds.due())
+    assert all(looked[key] > before[key] for key in before if key in among)
+
+
+def test_keys_that_an_interruption_lost_are_looked_at_again() -> None:
+    among = Uncopied({f"k{number}": number for number in range(1000)})
+    rounds = Rounds(among)
+    looked: set[str] = set()
+    for number in range(2000):
+        among[f"n{number}"] = number
+        rounds.came(f"n{number}")
+        looked.update(rounds.due())
+    assert looked >= {f"k{number}" for number in range(1000)}
+    assert among.walks == 1
+
+
+def test_entries_that_are_invalidated_and_come_again_leave_nothing() -> None:
+    """Whatever their ttl: nothing of an entry is remembered twice."""
+    store = MemoryStore(10_000)
+    kept = [Key(f"x:1:f:{number}", (GENERATION,)) for number in range(50)]
+    for _ in range(100):
+        for one in kept:
+            token = nonce()
+            run(store.acquire(Request(one, token, 1000, (), (0,))))
+            assert run(store.store(entry(one, token, sealed(one))._replace(expire_ms=0)))
+            run(store.drop(one.entry, one.lease, nonce(), ()))
+    for rounds in (store._item_rounds, store._lease_rounds):
+        assert len(rounds._queue) <= 500
+        assert len(rounds._gone) <= 500
+
+
+def test_the_hand_of_the_sieve_copies_the_keys_once() -> None:
+    """When it sets out. What it spares is its way when it comes round, and it spares what was asked for, round after round."""
+    items, asked = (
+        Uncopied({f"k{number}": number for number in range(100)}),
+        {f"k{number}" for number in range(0, 100, 2)},
+    )
+    sieve = Sieve(items, lambda number: number < 100 and number % 2 == 0)
+    left = []
+    for number in range(100, 2000):
+        leaving = sieve.next()
+        assert leaving is not None
+        left.append(leaving)
+        del items[leaving]
+        sieve.came(f"k{number}")
+        items[f"k{number}"] = number
+    assert items.walks == 1
+    assert items.keys() >= asked
+    assert left[:50] == [f"k{number}" for number in range(1, 100, 2)], "the oldest first"
+    assert left[50:] == [f"k{number}" for number in range(100, 1950)]

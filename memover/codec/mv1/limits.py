@@ -13,6 +13,9 @@ Most of a payload costs time in proportion to its length. These do not, and are 
 * Long ints beside Decimals. To compare the two is to convert the int, which takes n² steps (100,000 bytes: 2 s), and keys
   of one hash are compared. No Decimal may have the hash of an int or Fraction of more than `LONG_BYTES` in the payload. The hash
   of a range divides its ints, n² steps again: those have no more bits than that either.
+* Long numbers of one hash. Keys that differ only at their end are compared as far as that, and zeros can be compressed: 256 ints
+  of a megabyte took 3.6 s. At most `LONG_COLLISIONS_LIMIT` different numbers of more than `LONG_BYTES` in the payload may have one
+  hash. Equal ones are made one object, which needs no comparison, in tuples neither.
 * Objects, in a payload that was compressed. A list of nothing is one byte and takes 64 and more in memory, and a megabyte of
   them can be compressed to a thousand bytes. A payload stored in n bytes may hold `OBJECTS_RATIO` * n objects, and
   `OBJECTS_FREE` in any case. Some take longer to make than lists: a scalar extension counts as `SCALAR_OBJECTS`; what takes some
@@ -37,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 __all__ = [
-    "COLLISIONS_LIMIT", "FRAME_OBJECTS", "LONG_BYTES", "MAP_LIMIT", "OBJECTS_FREE", "OBJECTS_RATIO", "SCALAR_OBJECTS",
-    "SLOW_OBJECTS", "SMALL_BYTES", "Hashes", "Numbers", "Patterns", "check_keys", "few_objects",
+    "COLLISIONS_LIMIT", "FRAME_OBJECTS", "LONG_BYTES", "LONG_COLLISIONS_LIMIT", "MAP_LIMIT", "OBJECTS_FREE", "OBJECTS_RATIO",
+    "SCALAR_OBJECTS", "SLOW_OBJECTS", "SMALL_BYTES", "Hashes", "Numbers", "Patterns", "check_keys", "few_objects",
 ]  # fmt: skip
 
 SMALL_BYTES = 2048
@@ -49,6 +52,7 @@ RANGES_LIMIT_CHARS = 3_500_000
 SET_CHARS = 16_384
 CASELESS = 2
 LONG_BYTES = 1024
+LONG_COLLISIONS_LIMIT = 8
 OBJECTS_FREE = 1 << 20
 OBJECTS_RATIO = 8
 SCALAR_OBJECTS = 8
@@ -175,11 +179,13 @@ class Hashes:
 
 
 class Numbers:
-    """Looks for Decimals with the hash of a long int or Fraction in one payload; the same on the way in and on the way out."""
+    """Looks for long numbers of one payload that have a hash in common; the same on the way in and on the way out."""
 
-    __slots__ = ("_decimals", "_long", "_pending")
+    __slots__ = ("_alike", "_decimals", "_long", "_pending")
 
     def __init__(self) -> None:
+        self._alike: dict[int, list[Any]] = {}
+        """Those long numbers of each hash that differ."""
         self._pending: list[Any] = []  # Decimals, which are not hashed before there is a long number
         self._decimals: set[int] = set()
         self._long: set[int] = set()
@@ -190,13 +196,27 @@ class Numbers:
         if self._long:
             self._hash_pending()
 
-    def long(self, value: Any) -> None:
-        """A number of more than `LONG_BYTES`. Raise ValueError if a Decimal of this hash was seen."""
+    def long(self, value: Any) -> Any:
+        """The first number of this payload that is the same as `value`: an int, Fraction or Decimal of more than `LONG_BYTES`.
+
+        Raises ValueError for too many different ones of its hash, and for an int or Fraction if a Decimal of this hash was seen."""
+        total = getattr(value, "compare_total", None)  # a Decimal's: those that are equal may differ in their zeros
+        if total is not None and value.is_nan():  # equal to no other
+            return value
         number = hash(value)
-        self._long.add(number)
-        self._hash_pending()
-        if number in self._decimals:
-            self._raise()
+        alike = self._alike.setdefault(number, [])
+        for other in alike:
+            if type(other) is type(value) and (other == value if total is None else not total(other)):
+                return other
+        alike.append(value)
+        if len(alike) > LONG_COLLISIONS_LIMIT:
+            raise ValueError(f"numbers of more than {LONG_BYTES:,} bytes whose hashes collide, as only made-up ones do")
+        if total is None:
+            self._long.add(number)
+            self._hash_pending()
+            if number in self._decimals:
+                self._raise()
+        return value
 
     def _hash_pending(self) -> None:
         found = {hash(each) for each in self._pending if not each.is_snan()}

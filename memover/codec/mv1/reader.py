@@ -145,8 +145,8 @@ def _counting(hashes: Hashes | None) -> Callable[[int, bytes], Any]:
         value = _plain_extension(code, data)
         if code == f.DECIMAL:
             numbers.decimal(value)
-        elif len(data) > LONG_BYTES and code in _LONG:
-            numbers.long(value)
+        if len(data) > LONG_BYTES and code in _LONG:
+            value = numbers.long(value)
         if hashes is not None and code < 0:
             hashes.note(value, data)
         return value
@@ -154,7 +154,7 @@ def _counting(hashes: Hashes | None) -> Callable[[int, bytes], Any]:
     return on_extension
 
 
-_LONG = (f.INT, f.FRACTION)
+_LONG = (f.INT, f.FRACTION, f.DECIMAL)
 _MAY_BE_A_PATTERN = f.PATTERN & 0xFF
 """As an int: for bytes, `in` first makes an exception of why they are no int."""
 

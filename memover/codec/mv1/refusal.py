@@ -138,6 +138,6 @@ def _parts(
 def _key(key: Any) -> str:
     if type(key) is str and key.isidentifier():
         return f".{key}"
-    if type(key) in (str, int, float, bool, bytes, type(None)):
-        return f"[{key!r}]"
+    if type(key) in (str, int, float, bool, bytes, type(None)) and (type(key) is not int or abs(key) < 2**64):
+        return f"[{key!r}]"  # of a long int Python makes no text
     return f"[<{type(key).__qualname__}>]"

@@ -82,8 +82,11 @@ def encode_bytearray(value: bytearray, _: Any = None) -> ExtType:
 
 
 def encode_decimal(value: Any, writer: Any) -> ExtType:
+    data = str(value).encode("ascii")
     _noted(writer.numbers.decimal, value)
-    return extension(f.DECIMAL, str(value).encode("ascii"))
+    if len(data) > LONG_BYTES:
+        _noted(writer.numbers.long, value)
+    return extension(f.DECIMAL, data)
 
 
 def decode_decimal(data: bytes) -> Any:
