@@ -249,18 +249,41 @@ def _is_of_a_module(namespace: dict[str, Any], code: CodeType) -> bool:
 
 
 def _globals_used(function: FunctionType, path: str) -> Iterator[Capture]:
-    """What a function finds in globals that are not the only ones of their module."""
+    """What a function, and the functions that it finds there, find in globals that are not the only ones of their module."""
     namespace = function.__globals__
-    names = {name for code in codes_within(function.__code__) for name in code.co_names}
-    for name in sorted(names):
-        value = namespace.get(name, namespace)
-        if is_plain(value):
-            value = encode_whole(value)
-        elif type(value) is FunctionType and value.__globals__ is namespace:
-            value = repr(outline(value.__code__)).encode("utf-8", "surrogatepass")
-        elif value is namespace and hasattr(builtins, name):
+    seen: set[str] = set()
+    pending = [function]
+    while pending:
+        names = {name for code in codes_within(pending.pop().__code__) for name in code.co_names} - seen
+        seen |= names
+        for name in sorted(names):
+            value = namespace.get(name, namespace)
+            if is_plain(value):
+                value = encode_whole(value)
+            elif type(value) is FunctionType and value.__globals__ is namespace:
+                pending.append(value)
+                for label, held in _held(value):
+                    yield Capture(f"{path}{name}.{label}{GLOBALS}", encode_whole(held) if is_plain(held) else held)
+                value = repr(outline(value.__code__)).encode("utf-8", "surrogatepass")
+            elif value is namespace and hasattr(builtins, name):
+                continue
+            yield Capture(path + name + GLOBALS, value)
+
+
+def _held(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """The defaults of a function and what it captured, except for itself."""
+    for number, value in enumerate(function.__defaults__ or ()):
+        yield f"__defaults__[{number}]", value
+    yield from (function.__kwdefaults__ or {}).items()
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        try:
+            value = cell.cell_contents
+        except ValueError as error:
+            if raised_by_handler(error):
+                raise
             continue
-        yield Capture(path + name + GLOBALS, value)
+        if value is not function:
+            yield name, value
 
 
 def made_inside(function: FunctionType) -> bool:

@@ -720,9 +720,20 @@ def test_exec_replaces_what_the_same_text_made_before(cache: Cache) -> None:
         assert [each["f"](1) for each in spaces] == [2, 3]
 
 
-def test_two_tenants_in_two_dicts_of_exec_do_not_share(cache: Cache) -> None:
+TENANTS = {
+    "itself": "@versioned(namespace='exec')\ndef f(x):\n    return tenant, x\n",
+    "a helper": "def g(x):\n    return tenant, x\n@versioned(namespace='exec')\ndef f(x):\n    return g(x)\n",
+    "a helper's helper": "def h():\n    return tenant\ndef g(x):\n    return h(), x\n@versioned(namespace='exec')\ndef f(x):\n    return g(x)\n",
+    "a default": "def g(x, who=tenant):\n    return who, x\n@versioned(namespace='exec')\ndef f(x):\n    return g(x)\n",
+    "a keyword": "def g(x, *, who=tenant):\n    return who, x\n@versioned(namespace='exec')\ndef f(x):\n    return g(x)\n",
+    "a closure": "g = (lambda who: lambda x: (who, x))(tenant)\n@versioned(namespace='exec')\ndef f(x):\n    return g(x)\n",
+}
+
+
+@pytest.mark.parametrize("finds", TENANTS)
+def test_two_tenants_in_two_dicts_of_exec_do_not_share(finds: str, cache: Cache) -> None:
     """The same text finds other globals: apart in memory, refused on a shared store, where a copy that is gone is told of."""
-    text = "@versioned(namespace='exec')\ndef f(x):\n    return tenant, x\n"
+    text = TENANTS[finds]
     spaces: list[Any] = [{"versioned": cache.versioned, "tenant": each} for each in ("a", "b")]
     exec(text, spaces[0])
     assert spaces[0]["f"](1) == ("a", 1)
@@ -731,7 +742,7 @@ def test_two_tenants_in_two_dicts_of_exec_do_not_share(cache: Cache) -> None:
         assert [each["f"](1) for each in spaces] == [("a", 1), ("b", 1)]
         assert [each["f"](1) for each in spaces] == [("a", 1), ("b", 1)]
         return
-    with pytest.raises(ConfigurationError, match="'tenant' is not the same"):
+    with pytest.raises(ConfigurationError, match="run in different globals"):
         exec(text, spaces[1])
     spaces[0].clear()
     gc.collect()
