@@ -146,11 +146,21 @@ class SentinelGroup:
         return [node for node in self.nodes if node is not primary]
 
     def failover(self) -> RedisServer:
-        """SENTINEL FAILOVER, all nodes being well; returns the new primary when it is agreed on and writable."""
+        """SENTINEL FAILOVER, all nodes being well; returns the new primary when it is agreed on and writable.
+
+        A sentinel refuses while it has not heard of a replica for some pings (on a loaded machine), and is asked again."""
         self.wait_settled()
-        before = self.primary
-        with self.sentinels[0].client() as client:
-            client.execute_command("SENTINEL", "FAILOVER", self.service)
+        before = wait_until(lambda: self.primary, "one primary", passing=(LookupError, *NOT_YET))
+
+        def begun() -> bool:
+            with self.sentinels[0].client() as client:
+                try:
+                    client.execute_command("SENTINEL", "FAILOVER", self.service)
+                except redis.ResponseError as error:
+                    return "INPROG" in str(error)  # one has begun
+            return True
+
+        wait_until(begun, "a sentinel to begin a failover", timeout=60, passing=NOT_YET)
         return self.wait_primary(other_than=before)
 
     def kill_primary(self) -> RedisServer:

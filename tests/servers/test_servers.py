@@ -336,6 +336,23 @@ def test_sentinels_name_a_new_primary_on_request_and_when_it_dies() -> None:
 
 
 @pytest.mark.slow
+def test_a_failover_waits_for_replicas_that_were_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sentinel refuses it while it has not heard of them for some pings, as on a loaded machine."""
+    with SentinelGroup(replicas=1) as group:
+        primary, (replica,) = group.primary, group.replicas
+        replica.freeze()
+
+        def refused() -> bool:
+            with group.sentinels[0].client() as client:
+                (seen,) = client.sentinel_slaves(group.service)
+            return bool(seen["is_sdown"])
+
+        wait_until(refused, "the sentinel to notice")
+        monkeypatch.setattr(group, "wait_settled", replica.thaw)
+        assert group.failover() is not primary
+
+
+@pytest.mark.slow
 def test_a_sentinel_group_may_have_a_password() -> None:
     with SentinelGroup(replicas=1, sentinels=1, password="secret") as group:
         assert ":secret@" in group.url
