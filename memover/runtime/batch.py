@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
 from memover.codec.envelope import marks_packer, read_header, read_plain
+from memover.codec.sharing import shareable
 from memover.engine.answers import Outcome, Reading
 from memover.engine.judge import FRESH, is_fresh, judge
 from memover.engine.many import gather
@@ -100,8 +101,26 @@ class Batch:
         self.outcomes = [None] * len(self.keys)
         yield from self._answered(presence)
         self.done(len(self._all) - self._told)  # equal calls, and those that ended in another way
+        if len(at) > len(places) and self._wanted:
+            return self._apart(at)
         outcomes = self.outcomes
         return [outcome for place in at if (outcome := outcomes[place]) is not None]
+
+    def _apart(self, at: Sequence[int]) -> list[Outcome | Hit]:
+        """The outcomes of all calls: of equal ones each has a value of its own, as with `map` of the builtins."""
+        function, first = self.function, set[int]()
+        outcomes: list[Outcome | Hit] = []
+        for place in at:
+            outcome = self.outcomes[place]
+            if outcome is None:
+                continue
+            if place in first and outcome.error is not None:
+                outcome = Outcome(error=function.own_error(outcome.error), source=outcome.source)
+            elif place in first and not shareable(outcome.value):
+                outcome = Outcome(function.own_copy(Outcome(outcome.value)), source=outcome.source)
+            first.add(place)
+            outcomes.append(outcome)
+        return outcomes
 
     def _disabled(self) -> Flow[list[Outcome | Hit]]:
         """The function itself for each call, where caching is turned off."""

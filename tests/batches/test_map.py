@@ -50,6 +50,34 @@ def test_map_answers_in_order_and_loads_equal_calls_once(way: Way) -> None:
     assert squares.map([]) == []
 
 
+@pytest.mark.parametrize("near", [False, True])
+def test_equal_calls_of_a_map_have_results_of_their_own(near: bool, way: Way) -> None:
+    """As the built-in map: what is done to one result shows in no other. Those that nobody can change may be one object."""
+    loads: list[int] = []
+
+    @way.cached(near=near)
+    def f(x: int) -> dict[str, list[int]]:
+        loads.append(x)
+        if x < 0:
+            raise LookupError([x])
+        return {"a": [x]}
+
+    for _ in range(4):  # loaded, and hits of several kinds
+        values = way.run(f.map([5, 6, 5, 5]))
+        assert values == [{"a": [5]}, {"a": [6]}, {"a": [5]}, {"a": [5]}]
+        values[0]["a"].append(1)
+        values[2].clear()
+        assert values[1:] == [{"a": [6]}, {}, {"a": [5]}]
+    assert sorted(loads) == [5, 6]
+    errors = way.run(f.map([-1, -1], return_exceptions=True))
+    errors[0].args[0].append(2)
+    assert errors[0] is not errors[1]
+    assert loads.count(-1) == 1
+    fixed = way.cached("fixed")(lambda x: (x, "text"))
+    first, second = way.run(fixed.map([1, 1]))
+    assert first is second
+
+
 def test_map_takes_several_iterables(way: Way) -> None:
     """Side by side, and as long as the shortest."""
     add = way.cached()(lambda x, y: x + y)
