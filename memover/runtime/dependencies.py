@@ -7,6 +7,7 @@ A context variable holds the collector of the load under way, so what runs in ta
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ReferenceType
 
@@ -120,7 +121,8 @@ def enter(calls: Sequence[CachedCall], home: object, tracks: bool) -> tuple[Insi
     outer = None if INSIDE.get() is None else current()
     inside = Inside(tuple(pairs), tuple(flights), Collector(home, tracks), outer, calls[0].presence)
     number = id(inside)
-    UNDER_WAY[number] = ReferenceType(inside, lambda _: UNDER_WAY.pop(number, None))
+    # No code of Python at its end: what a signal handler raises in there reaches nobody.
+    UNDER_WAY[number] = ReferenceType(inside, partial(UNDER_WAY.pop, number))
     return inside, INSIDE.set(inside)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import re
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from memover import Cache, versioned_cache
 from memover.codec.envelope import NO_FINGERPRINT
+from memover.runtime.dependencies import UNDER_WAY, enter
 from tests.servers.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -159,3 +162,19 @@ def test_near_the_end_of_the_stack_a_call_has_its_value_or_a_recursion_error(
     assert outcomes == {repr(value), ""}
     assert len(fingerprints) == 1
     assert NO_FINGERPRINT not in fingerprints
+
+
+def test_a_load_that_was_left_is_forgotten_without_code_of_python() -> None:
+    """A signal handler may raise wherever code of Python runs, and what it raises while an object goes is reported and lost."""
+    call: Any = SimpleNamespace(function=None, key=SimpleNamespace(entry=b"x"), flight=None, presence=None)
+    entered = contextvars.Context().run(enter, (call,), None, False)
+    number = id(entered[0])
+    assert number in UNDER_WAY
+    ran: list[str] = []
+    sys.setprofile(lambda frame, event, _: ran.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        del entered
+    finally:
+        sys.setprofile(None)
+    assert number not in UNDER_WAY
+    assert ran == []
