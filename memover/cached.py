@@ -15,9 +15,9 @@ from memover.durations import seconds_of
 from memover.proxy import BoundFunctionProxy, FunctionProxy, bind
 from memover.runtime import invalidations, operations
 from memover.runtime.batch import aanswer_many, answer_many
-from memover.runtime.hit import aconclude, adrive, ageneral, conclude, drive, general
+from memover.runtime.hit import adrive, ageneral, arun_helper, drive, general, run_helper
 from memover.runtime.progress import Progress, progress_of
-from memover.runtime.results import aevaluated, evaluated, opened
+from memover.runtime.results import aevaluated, evaluated, unwrapped
 from memover.runtime.run import arun, run
 from memover.versions import AsyncVersionView, VersionView
 
@@ -72,7 +72,7 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
         entry is not its result any more. Raises `UnencodableValue`, `StoreError` when the store did not take it, and
         `InvalidationFailed`: the old entry may live on then."""
         call = self._self_call(args, kwargs)
-        conclude(operations.put(call, value), call)
+        run_helper(operations.put(call, value), call)
 
     def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """This call's entry is gone everywhere when it returns, and no load under way can bring it back. One round trip.
@@ -159,7 +159,7 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
 
     def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function itself: nothing is read or stored."""
-        result: R = opened(evaluated(self._self_definition.function(*self._self_prefix, *args, **kwargs)))
+        result: R = unwrapped(evaluated(self._self_definition.function(*self._self_prefix, *args, **kwargs)))
         return result
 
     # A classmethod, a function on its class, a method, a staticmethod on an instance. `self` is a Callable because mypy tells
@@ -208,7 +208,7 @@ class AsyncCachedFunction(FunctionProxy, Generic[P, R]):
     async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
         """As `CachedFunction.set`."""
         call = self._self_call(args, kwargs)
-        await aconclude(operations.put(call, value), call)
+        await arun_helper(operations.put(call, value), call)
 
     async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """As `CachedFunction.invalidate`."""
@@ -284,7 +284,7 @@ class AsyncCachedFunction(FunctionProxy, Generic[P, R]):
     async def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function itself: nothing is read or stored."""
         awaited = await self._self_definition.function(*self._self_prefix, *args, **kwargs)
-        result: R = opened(await aevaluated(awaited))
+        result: R = unwrapped(await aevaluated(awaited))
         return result
 
     # A classmethod, a function on its class, a method, a staticmethod on an instance. `self` is a Callable because mypy tells

@@ -10,7 +10,15 @@ from memover.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Registration", "family_of", "register_family", "register_value", "registered", "registered_name", "stamp"]
+__all__ = [
+    "Registration",
+    "family_of",
+    "register_family",
+    "register_value",
+    "registered",
+    "registered_name",
+    "registrations",
+]
 
 T = TypeVar("T")
 
@@ -30,7 +38,7 @@ class Registration(NamedTuple):
 
 
 _by_name: dict[str, Registration] = {}
-_stamp = 0
+_registrations = 0
 
 
 def register_value(
@@ -53,7 +61,7 @@ def register_value(
 
     Raises `ConfigurationError` for builtins, and when only one of the two functions is given.
     """
-    global _stamp  # noqa: PLW0603
+    global _registrations  # noqa: PLW0603
     if not isinstance(type, _TYPE):
         raise ConfigurationError(f"register_value() takes a class, not {type!r}; pass the class itself.")
     if type in KEPT_AS_THEY_ARE:
@@ -65,7 +73,7 @@ def register_value(
             f"register_value({type.__qualname__}) needs both encode and decode, as functions, or neither."
         )
     _by_name[class_name(type)] = Registration(type, encode, decode)
-    _stamp += 1
+    _registrations += 1
     return type
 
 
@@ -80,11 +88,11 @@ def register_family(base: _TYPE, encode: Callable[[Any], Any], decode: Callable[
     They are stored under the name of `base`, and `decode` returns an instance of another subclass. No way of storing such a
     class is remembered, because the class goes with its object.
     """
-    global _families, _stamp  # noqa: PLW0603
+    global _families, _registrations  # noqa: PLW0603
     registration = Registration(base, encode, decode, True)
     _by_name[class_name(base)] = registration
     _families = (*(each for each in _families if each.kind is not base), registration)
-    _stamp += 1
+    _registrations += 1
 
 
 def family_of(kind: _TYPE) -> _TYPE | None:
@@ -106,6 +114,6 @@ def registered_name(name: str) -> Registration | None:
     return _by_name.get(name)
 
 
-def stamp() -> int:
+def registrations() -> int:
     """A number that changes with each registration, for those who keep what they looked up."""
-    return _stamp
+    return _registrations

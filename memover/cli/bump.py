@@ -13,7 +13,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 from memover.cli.check import check
-from memover.cli.functions import find_functions, names_of
+from memover.cli.functions import find_functions, names_in_lock
 from memover.cli.locking import lock as write_lock
 from memover.cli.locking import relock
 from memover.cli.project import CannotRun, Project
@@ -64,7 +64,7 @@ def bump(
     Raises `CannotRun`, and then nothing has changed, for what cannot be edited safely.
     """
     seen = find_functions(project, targets)
-    current = names_of(seen.functions)
+    current = names_in_lock(seen.functions)
     chosen = list(dict.fromkeys(_named(each, current, seen.failures) for each in names))
     lock = project.lock()
     sources = SourceFiles(project)
@@ -93,7 +93,7 @@ def bump(
     try:
         for path in files:
             _write(path, sources.file(path).edited([each for each in edits.values() if each.path == path]))
-        after = names_of(find_functions(project, targets, again=True).functions)
+        after = names_in_lock(find_functions(project, targets, again=True).functions)
         _verify(project, done, current, after, targets)
     except BaseException:
         for path, text in files.items():
@@ -121,7 +121,7 @@ def bump_all(
     Raises `CannotRun` where there is nothing to look at.
     """
     # As for `check`, a module or a package may be named where a function may be.
-    known = names_of(find_functions(project, targets).functions) if names and (targets or project.targets) else {}
+    known = names_in_lock(find_functions(project, targets).functions) if names and (targets or project.targets) else {}
     functions = [each for each in names if _fitting(each, known)]
     extra = [each for each in names if each not in functions]
     missing = find_functions(project, extra) if extra else None
@@ -142,7 +142,7 @@ def _bump_each(
     """Bump each function for itself, with those that have their number in the same place: what was done, and for each
     function that could not be bumped, why and what to do instead."""
     able, left = list[str](), list[str]()
-    current, sources = names_of(find_functions(project, targets).functions), SourceFiles(project)
+    current, sources = names_in_lock(find_functions(project, targets).functions), SourceFiles(project)
     for name in dict.fromkeys(names):
         fitting = _fitting(name, current)
         try:

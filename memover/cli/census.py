@@ -21,7 +21,7 @@ from memover.stores.survey import HEAD_LIMIT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from memover.cli.running import Place
+    from memover.cli.running import StoreContext
     from memover.stores.survey import Facts, Survey
 
 __all__ = [
@@ -180,21 +180,21 @@ def tally(rows: dict[tuple[str, Version], Row], entry: FoundEntry) -> None:
     row.no_ttl += entry.facts.expires_ms is None
 
 
-def count(place: Place, *, on_step: Callable[[int], None], step: int = 1000) -> dict[tuple[str, Version], Row]:
+def count(context: StoreContext, *, on_step: Callable[[int], None], step: int = 1000) -> dict[tuple[str, Version], Row]:
     """Every entry of the prefix, counted by namespace and version. A scan of all keys; raises `StoreError`."""
     rows: dict[tuple[str, Version], Row] = {}
-    for found in entries(place.survey, place.prefix, step=step, on_step=on_step):
+    for found in entries(context.survey, context.prefix, step=step, on_step=on_step):
         for each in found:
             tally(rows, each)
-    complete(place, rows)
+    complete(context, rows)
     return rows
 
 
-def estimate(place: Place, sample: int, *, on_step: Callable[[int], None]) -> dict[tuple[str, Version], Row]:
+def estimate(context: StoreContext, sample: int, *, on_step: Callable[[int], None]) -> dict[tuple[str, Version], Row]:
     """As `count`, from about `sample` keys of all; exact where the store has no fair sample to give (`Survey.hashed`)."""
-    if not place.survey.hashed:
-        return count(place, on_step=on_step)
-    reader, survey = EntryReader(place.prefix), place.survey
+    if not context.survey.hashed:
+        return count(context, on_step=on_step)
+    reader, survey = EntryReader(context.prefix), context.survey
     total, looked_at = survey.total(), 0
     rows: dict[tuple[str, Version], Row] = {}
     for page in survey.keys(b"*", min(1000, sample)):
@@ -209,15 +209,15 @@ def estimate(place: Place, sample: int, *, on_step: Callable[[int], None]) -> di
             break
     for row in rows.values():
         row.scale(total / looked_at)
-    complete(place, rows)
+    complete(context, rows)
     return rows
 
 
-def complete(place: Place, rows: dict[tuple[str, Version], Row]) -> None:
+def complete(context: StoreContext, rows: dict[tuple[str, Version], Row]) -> None:
     """Add what generations and the lock say to rows that were counted. One round trip a server; raises `StoreError`."""
     names = sorted({row.namespace for row in rows.values()})
-    tokens = place.survey.tokens([generation_key(place.prefix, name).encode() for name in names])
-    locked = lock_states(place)
+    tokens = context.survey.tokens([generation_key(context.prefix, name).encode() for name in names])
+    locked = lock_states(context)
     for row in rows.values():
         token = tokens[names.index(row.namespace)]
         generation = parse(token)
@@ -226,9 +226,9 @@ def complete(place: Place, rows: dict[tuple[str, Version], Row]) -> None:
         row.locked = locked(row.namespace, row.version)
 
 
-def lock_states(place: Place) -> Callable[[str, Version], str]:
+def lock_states(context: StoreContext) -> Callable[[str, Version], str]:
     """What the lock says of a version of a namespace: "current", "old" (lower, or of a function that is gone) or "unknown"."""
-    current, removed = place.named_in_lock(), place.removed_in_lock()
+    current, removed = context.named_in_lock(), context.removed_in_lock()
 
     def state(namespace: str, version: Version) -> str:
         number, wanted = number_of(version), current.get(namespace)
@@ -239,11 +239,11 @@ def lock_states(place: Place) -> Callable[[str, Version], str]:
     return state
 
 
-def namespaces(place: Place) -> set[str]:
+def namespaces(context: StoreContext) -> set[str]:
     """The namespaces that have, or had, a generation in the store. A scan of all keys; raises `StoreError`."""
-    start = generation_key(place.prefix, "").encode()
+    start = generation_key(context.prefix, "").encode()
     found = set()
-    for page in place.survey.keys(start + b"*"):
+    for page in context.survey.keys(start + b"*"):
         for key in page.keys:
             name = key[len(start) :]
             if _NAMESPACE.match(name):

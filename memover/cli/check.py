@@ -6,7 +6,7 @@ import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from memover.cli.functions import find_functions, names_of
+from memover.cli.functions import find_functions, names_in_lock
 from memover.cli.project import CannotRun, Project
 from memover.cli.revisions import Repository
 from memover.cli.source import SourceFiles
@@ -33,7 +33,7 @@ def check(project: Project, targets: Sequence[str] = (), against: str | None = N
         write = project.command("memover lock", project.looked_at(targets))
         raise CannotRun(f"There is no {project.lockfile} in {project.root}: write it with `{write}`, and commit it.")
     seen = find_functions(project, targets)
-    current = names_of(seen.functions)
+    current = names_in_lock(seen.functions)
     reported = project.reported(findings_of(project, seen, lock, whole=not targets), seen.functions)
     return advised(project, by_class(reported, current), current, targets)
 
@@ -92,7 +92,7 @@ def failed(findings: Sequence[Finding]) -> bool:
 
 def findings_of(project: Project, seen: FoundFunctions, lock: Lock, *, whole: bool) -> list[Finding]:
     """Every finding of the source against a lock, before settings and comments leave any out."""
-    current = names_of(seen.functions)
+    current = names_in_lock(seen.functions)
     found = [*seen.failures, *rules.clashes(seen.functions)]
     found += [
         replace(each, path=project.lockfile) if each.path == "memover.lock" else each
@@ -111,12 +111,12 @@ def _against(project: Project, targets: Sequence[str], revision: str) -> list[Fi
     tip = repository.commit(revision)
     fork = repository.merge_base(tip)
     seen = find_functions(project, targets)
-    current = names_of(seen.functions)
+    current = names_in_lock(seen.functions)
     found = [*seen.failures, *rules.clashes(seen.functions)]
     # A target that is new has no past; one that failed there cannot be compared.
     before = repository.functions(project, targets, fork)
-    base = names_of(before.functions)
-    theirs = base if tip == fork else names_of(repository.functions(project, targets, tip).functions)
+    base = names_in_lock(before.functions)
+    theirs = base if tip == fork else names_in_lock(repository.functions(project, targets, tip).functions)
     for name, each in current.items():
         found += rules.unknowns(each)
         old = base.get(name)

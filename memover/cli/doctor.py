@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memover.cli.health import MARKS, Check, examine
-from memover.cli.running import Column, Place, count_of, document, on_store, step_option, table, visible
+from memover.cli.running import Column, StoreContext, count_of, document, on_store, step_option, table, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,12 +24,12 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 @click.command("doctor")
 @on_store
 @step_option
-def doctor(place: Place, form: str, step: int) -> None:
+def doctor(context: StoreContext, form: str, step: int) -> None:
     """Check a running cache: the store, this machine's clock, what is stored, and the processes that report.
 
     Nothing is changed. Exit status 1 when a check fails; 0 with warnings alone.
     """
-    checks = examine(place, step=step)
+    checks = examine(context, step=step)
     if form == "json":
         document({"checks": [each._asdict() for each in checks]})
     else:

@@ -20,7 +20,7 @@ from memover.schema.lock import block_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["FoundFunctions", "find_functions", "function_of", "names_of", "start_probe"]
+__all__ = ["FoundFunctions", "find_functions", "function_of", "names_in_lock", "start_probe"]
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _class_of(facts: dict[str, Any], project: Project) -> ClassPlace:
     return ClassPlace(facts["identity"], facts["name"], project.shown(facts["path"]), facts["line"], fields)
 
 
-def names_of(functions: Iterable[Found]) -> dict[str, Found]:
+def names_in_lock(functions: Iterable[Found]) -> dict[str, Found]:
     """Each function under its name in the lock: its namespace, and the function with it where caches share one."""
     by_namespace: dict[str, dict[str, Found]] = {}
     for each in functions:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from memover.cli.census import KEY_VALUES, entries, lock_states, marks_of, number_of
 from memover.cli.project import CannotRun
-from memover.cli.running import Place, count_of, document, on_store, progress, size_of, visible
+from memover.cli.running import StoreContext, count_of, document, on_store, progress, size_of, visible
 from memover.keys.names import STRIPES, generation_key, report_key, tag_key
 from memover.stores.survey import HEAD_LIMIT_BYTES
 
@@ -42,25 +42,30 @@ class Removed(NamedTuple):
     bytes: int
 
 
-def _unread(place: Place) -> Callable[[str, Version], bool]:
+def _unread(context: StoreContext) -> Callable[[str, Version], bool]:
     """Whether nobody reads a version of a namespace: it is over by the lock, and no upgrade reads from it."""
-    if place.lock is None:
+    if context.lock is None:
         raise CannotRun(
-            f"There is no {place.project.lockfile} in {place.project.root}, which says what is over: write it with `memover lock`."
+            f"There is no {context.project.lockfile} in {context.project.root}, which says what is over: write it with `memover lock`."
         )
-    blocks = place.lock.functions.items()
+    blocks = context.lock.functions.items()
     upgraded = {(name.partition(" ")[0], version) for name, block in blocks for version in block.upgrades}
-    state = lock_states(place)
+    state = lock_states(context)
     return lambda namespace, version: (
         state(namespace, version) == "old" and (namespace, number_of(version)) not in upgraded
     )
 
 
 def _collect(
-    place: Place, unread: Callable[[str, Version], bool], *, dry_run: bool, step: int, on_step: Callable[[int], None]
+    context: StoreContext,
+    unread: Callable[[str, Version], bool],
+    *,
+    dry_run: bool,
+    step: int,
+    on_step: Callable[[int], None],
 ) -> list[Removed]:
     """Remove it, or only count it: a scan for entries and their tokens, then one for tokens and reports. Raises `StoreError`."""
-    survey, prefix = place.survey, place.prefix
+    survey, prefix = context.survey, context.prefix
     count: Counter[tuple[str, int]] = Counter()
     size: Counter[tuple[str, int]] = Counter()
     carried: set[int] = set()
@@ -70,7 +75,7 @@ def _collect(
             for each in found
             if each.namespace != KEY_VALUES and unread(each.namespace, each.version)
         }
-        for facts in _removed(place, [each.facts for each in over.values()], dry_run):
+        for facts in _removed(context, [each.facts for each in over.values()], dry_run):
             entry = over[facts.key]
             place_of = entry.namespace, number_of(entry.version)
             count[place_of] += 1
@@ -99,18 +104,18 @@ def _collect(
         sizes = []
         for page in survey.keys(pattern.encode(), step):
             there = [each for each in survey.facts(page.keys, 1) if each is not None and is_over(each)]
-            sizes += [each.size for each in _removed(place, there, dry_run)]
+            sizes += [each.size for each in _removed(context, there, dry_run)]
             on_step(page.looked_at)
         if sizes:
             rows.append(Removed(kind, None, None, len(sizes), sum(sizes)))
     return rows
 
 
-def _removed(place: Place, unwanted: list[Facts], dry_run: bool) -> list[Facts]:
+def _removed(context: StoreContext, unwanted: list[Facts], dry_run: bool) -> list[Facts]:
     """Those of the keys that were there to be removed."""
     if dry_run or not unwanted:
         return unwanted
-    done = place.survey.unlink([each.key for each in unwanted])
+    done = context.survey.unlink([each.key for each in unwanted])
     return [each for each, removed in zip(unwanted, done) if removed]
 
 
@@ -121,22 +126,22 @@ def _removed(place: Place, unwanted: list[Facts], dry_run: bool) -> list[Facts]:
     "--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys looked at per command."
 )
 @click.option("--pause", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds between two steps.")
-def gc(place: Place, form: str, dry_run: bool, step: int, pause: float) -> None:
+def gc(context: StoreContext, form: str, dry_run: bool, step: int, pause: float) -> None:
     """Remove the entries of versions that are no longer in the lock, and tokens that no entry carries.
 
     Only namespaces that the lock knows, or knew, are touched; newer versions than the lock's never are, nor versions
     that an upgrade reads from. While old processes still run they load again what is removed.
     """
-    unread = _unread(place)
+    unread = _unread(context)
     # Four scans: entries, tags, call tokens, reports.
-    with progress("looking" if dry_run else "removing", 4 * place.survey.total()) as bar:
+    with progress("looking" if dry_run else "removing", 4 * context.survey.total()) as bar:
 
         def on_step(looked_at: int) -> None:
             bar.advance(looked_at)
             if pause:
                 time.sleep(pause)
 
-        rows = _collect(place, unread, dry_run=dry_run, step=step, on_step=on_step)
+        rows = _collect(context, unread, dry_run=dry_run, step=step, on_step=on_step)
     removed, free = sum(each.removed for each in rows), sum(each.bytes for each in rows)
     if form == "json":
         document({"removed": removed, "bytes": free, "dry_run": dry_run, "rows": [each._asdict() for each in rows]})

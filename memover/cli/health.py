@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.cli.census import count
 from memover.cli.reports import Watcher
-from memover.cli.running import Place, count_of, progress, size_of, visible
+from memover.cli.running import StoreContext, count_of, progress, size_of, visible
 from memover.errors import StoreError
 from memover.keys.names import tag_key
 
@@ -45,20 +45,20 @@ class Check(NamedTuple):
     advice: str = ""
 
 
-def examine(place: Place, *, step: int = 1000) -> list[Check]:
+def examine(context: StoreContext, *, step: int = 1000) -> list[Check]:
     """Every check, in order. A store that does not answer is one failed check, and the end of them."""
     checks: list[Check] = []
     try:
         began = time.perf_counter()
-        total = place.survey.total()
+        total = context.survey.total()
         took = time.perf_counter() - began
         checks.append(
-            Check("reachable", "ok", f"{place.survey.address} answers, {count_of(total, 'key')}, in {_ms(took)}")
+            Check("reachable", "ok", f"{context.survey.address} answers, {count_of(total, 'key')}, in {_ms(took)}")
         )
         for part in (_round_trip, _servers, _rights, _processes):
-            checks += part(place)
+            checks += part(context)
         with progress("counting", total) as bar:
-            checks += _contents(place, step, bar.advance)
+            checks += _contents(context, step, bar.advance)
     except StoreError as error:
         name = "reachable" if not checks else "answers"
         advice = (
@@ -72,8 +72,8 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms"
 
 
-def _round_trip(place: Place) -> Iterator[Check]:
-    took = sorted(place.survey.latency(_READS))
+def _round_trip(context: StoreContext) -> Iterator[Check]:
+    took = sorted(context.survey.latency(_READS))
     p50, p99 = took[len(took) // 2], took[min(len(took) - 1, len(took) * 99 // 100)]
     value = f"p50 {_ms(p50)}, p99 {_ms(p99)} ({_READS} reads)"
     if p99 > _BUDGET_SECONDS:
@@ -91,11 +91,11 @@ def _round_trip(place: Place) -> Iterator[Check]:
         yield Check("round trip", "ok", value)
 
 
-def _servers(place: Place) -> Iterator[Check]:
-    servers = place.survey.servers()
+def _servers(context: StoreContext) -> Iterator[Check]:
+    servers = context.survey.servers()
     yield _version(servers)
     yield from _memory(servers)
-    yield _clock(place)
+    yield _clock(context)
     yield _replicas(servers)
 
 
@@ -159,10 +159,10 @@ def _memory(servers: Sequence[Server]) -> Iterator[Check]:
             yield Check(name, "ok", value)
 
 
-def _clock(place: Place) -> Check:
+def _clock(context: StoreContext) -> Check:
     """Read once more, by itself: what counts is where our clock was when the server's was read."""
     before = time.time()
-    clocks = [each.clock for each in place.survey.servers() if each.clock is not None]
+    clocks = [each.clock for each in context.survey.servers() if each.clock is not None]
     after = time.time()
     if not clocks:
         return Check(
@@ -210,8 +210,8 @@ def _replicas(servers: Sequence[Server]) -> Check:
     )
 
 
-def _rights(place: Place) -> Iterator[Check]:
-    rights = place.survey.rights(place.prefix)
+def _rights(context: StoreContext) -> Iterator[Check]:
+    rights = context.survey.rights(context.prefix)
     refused = [each for each in rights if not each.allowed]
     if refused:
         told = "; ".join(f"{each.name}: {visible(each.detail)}" for each in refused)
@@ -219,14 +219,14 @@ def _rights(place: Place) -> Iterator[Check]:
             "rights",
             "fail",
             told,
-            f"Give this user ~{place.prefix}:* ~{{{place.prefix}:* and +@read +@write +@scripting +@connection, with +time +info for this check.",
+            f"Give this user ~{context.prefix}:* ~{{{context.prefix}:* and +@read +@write +@scripting +@connection, with +time +info for this check.",
         )
     else:
         yield Check("rights", "ok", "may " + ", ".join(each.name for each in rights))
 
 
-def _processes(place: Place) -> Iterator[Check]:
-    reports = Watcher(place.survey, place.prefix).look(whole=True)
+def _processes(context: StoreContext) -> Iterator[Check]:
+    reports = Watcher(context.survey, context.prefix).look(whole=True)
     if not reports.reports:
         yield Check(
             "processes",
@@ -269,8 +269,8 @@ def _processes(place: Place) -> Iterator[Check]:
         yield Check("agreement", "warn" if differ else "ok", value, advice)
 
 
-def _contents(place: Place, step: int, on_step: Callable[[int], None]) -> Iterator[Check]:
-    rows = list(count(place, step=step, on_step=on_step).values())
+def _contents(context: StoreContext, step: int, on_step: Callable[[int], None]) -> Iterator[Check]:
+    rows = list(count(context, step=step, on_step=on_step).values())
     total = sum(row.entries for row in rows)
     lasting = sorted((row for row in rows if row.no_ttl), key=lambda row: -row.no_ttl)
     if lasting:
@@ -284,11 +284,11 @@ def _contents(place: Place, step: int, on_step: Callable[[int], None]) -> Iterat
         )
     else:
         yield Check("entries without ttl", "ok", f"none of {count_of(total, 'entry', 'entries')}")
-    if place.lock is None:
+    if context.lock is None:
         yield Check(
             "old versions",
             "ok",
-            f"unknown: there is no {place.project.lockfile} here",
+            f"unknown: there is no {context.project.lockfile} here",
             "Run it in the project, or write the lock with `memover lock`.",
         )
     else:
@@ -306,8 +306,8 @@ def _contents(place: Place, step: int, on_step: Callable[[int], None]) -> Iterat
             "`memover gc` removes them, when no old process runs any more." if old else "",
         )
     tags = lasting_tags = 0
-    for page in place.survey.keys(f"{tag_key(place.prefix, 'x')[:-1]}*".encode(), step):
-        facts = [each for each in place.survey.facts(page.keys, 1) if each is not None]
+    for page in context.survey.keys(f"{tag_key(context.prefix, 'x')[:-1]}*".encode(), step):
+        facts = [each for each in context.survey.facts(page.keys, 1) if each is not None]
         tags += len(facts)
         lasting_tags += sum(each.expires_ms is None for each in facts)
     value = f"{count_of(tags, 'tag key')}, {lasting_tags:,} without ttl"

@@ -15,7 +15,7 @@ from rich.text import Text
 from memover.cache import Cache
 from memover.cli.look import Look, look
 from memover.cli.project import CannotRun
-from memover.cli.running import Place, ago, did_you_mean, document, not_there, on_store, size_of, visible
+from memover.cli.running import StoreContext, ago, did_you_mean, document, not_there, on_store, size_of, visible
 from memover.errors import MemoverError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _COLOURS = {"fresh": "green", "stale": "yellow"}
 @click.option(
     "--import", "imported", metavar="MODULE:FUNCTION", help="Take the key from this function: it is imported."
 )
-def inspect(place: Place, name: str, args: Sequence[str], form: str, imported: str | None) -> None:
+def inspect(context: StoreContext, name: str, args: Sequence[str], form: str, imported: str | None) -> None:
     """Show one entry: its header, its tokens, whether a call would be answered from it, and its value.
 
     By its KEY as stored, or by NAMESPACE and the call's arguments as Python literals (`7`, `"eu"`, `region="eu"`; a bare
@@ -50,10 +50,10 @@ def inspect(place: Place, name: str, args: Sequence[str], form: str, imported: s
             )
         key = name
     elif imported is not None:
-        key = _key_by_import(place, imported, args)
+        key = _key_by_import(context, imported, args)
     else:
-        key = _key_of_call(place, name, args)
-    found = look(place, key)
+        key = _key_of_call(context, name, args)
+    found = look(context, key)
     if found is None:
         told = f"there is no entry under {visible(key)}: it was never stored, has expired, was evicted or invalidated."
         if form == "json":
@@ -89,11 +89,11 @@ def _literal(text: str) -> Any:
         raise CannotRun(f'{text!r} is no Python literal: write 7, "text", [1, 2], region="eu".') from None
 
 
-def _key_by_import(place: Place, imported: str, args: Sequence[str]) -> str:
+def _key_by_import(context: StoreContext, imported: str, args: Sequence[str]) -> str:
     module, colon, name = imported.partition(":")
     if not colon or not name:
         raise CannotRun(f"--import {imported!r} must be module:function.")
-    sys.path[:0] = [str(place.project.root / each) for each in place.project.paths]
+    sys.path[:0] = [str(context.project.root / each) for each in context.project.paths]
     try:
         function: Any = import_module(module)
         for part in name.split("."):
@@ -102,23 +102,23 @@ def _key_by_import(place: Place, imported: str, args: Sequence[str]) -> str:
         raise CannotRun(f"{imported} cannot be imported: {type(error).__name__}: {error}.") from None
     if not callable(getattr(function, "key", None)):
         raise CannotRun(f"{imported} is not decorated with versioned_cache, so it has no keys.")
-    return _made(place, function.key, args, imported)
+    return _made(context, function.key, args, imported)
 
 
-def _key_of_call(place: Place, namespace: str, args: Sequence[str]) -> str:
-    if place.lock is None:
+def _key_of_call(context: StoreContext, namespace: str, args: Sequence[str]) -> str:
+    if context.lock is None:
         raise CannotRun(
-            f"There is no {place.project.lockfile} here that says which parameters {namespace!r} has: give the key as stored, "
+            f"There is no {context.project.lockfile} here that says which parameters {namespace!r} has: give the key as stored, "
             f"write the lock with `memover lock`, or name the function: --import module:function."
         )
-    known = place.named_in_lock()
+    known = context.named_in_lock()
     if namespace not in known:
         hint = did_you_mean(namespace, known) or f"it knows {', '.join(sorted(known)[:10]) or 'none'}."
-        not_there(f"{place.project.lockfile} knows no namespace {visible(namespace)!r}: {hint}")
-    return _key_by_lock(place, place.lock, namespace, args)
+        not_there(f"{context.project.lockfile} knows no namespace {visible(namespace)!r}: {hint}")
+    return _key_by_lock(context, context.lock, namespace, args)
 
 
-def _key_by_lock(place: Place, lock: Lock, namespace: str, args: Sequence[str]) -> str:
+def _key_by_lock(context: StoreContext, lock: Lock, namespace: str, args: Sequence[str]) -> str:
     """The key of a call, from what the lock says of its function. Raises `CannotRun` for what the lock cannot say."""
     blocks = [block for name, block in lock.functions.items() if name.partition(" ")[0] == namespace]
     if len(blocks) > 1:
@@ -133,13 +133,13 @@ def _key_by_lock(place: Place, lock: Lock, namespace: str, args: Sequence[str]) 
     described = ", ".join(parameters)
     scope: dict[str, Any] = {"__name__": __name__}
     exec(f"def call({described}): pass", scope)  # noqa: S102  # names were checked; nothing else is in it
-    with Cache("memory://", prefix=place.prefix or "x") as cache:
+    with Cache("memory://", prefix=context.prefix or "x") as cache:
         options: dict[str, Any] = {"key": block.key} if block.key else {}
         function: Any = cache.versioned(namespace=namespace, version=block.version, **options)(scope["call"])
-        return _made(place, function.key, args, f"{namespace}({described})")
+        return _made(context, function.key, args, f"{namespace}({described})")
 
 
-def _made(place: Place, key_of: Callable[..., str], args: Sequence[str], what: str) -> str:
+def _made(context: StoreContext, key_of: Callable[..., str], args: Sequence[str], what: str) -> str:
     """The key of a call under the prefix that is looked at. Raises `CannotRun` if the arguments do not fit."""
     positional, named = _literals(args)
     try:
@@ -151,7 +151,7 @@ def _made(place: Place, key_of: Callable[..., str], args: Sequence[str], what: s
             f"{what}: {error}. Give every argument that counts; defaults are in the source, so with a lock they must be given too "
             f"(or use --import module:function)."
         ) from None
-    return f"{place.prefix}:{key.partition(':')[2]}"
+    return f"{context.prefix}:{key.partition(':')[2]}"
 
 
 # -- showing ---------------------------------------------------------------------------------------------------------------

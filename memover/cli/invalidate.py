@@ -13,10 +13,10 @@ from rich.text import Text
 
 from memover.cache import Cache
 from memover.cli.census import KEY_VALUES, entries, marks_of, namespaces
-from memover.cli.look import parts_of
+from memover.cli.look import split_key
 from memover.cli.project import CannotRun
 from memover.cli.running import (
-    Place,
+    StoreContext,
     count_of,
     did_you_mean,
     document,
@@ -54,7 +54,7 @@ __all__ = ["invalidate", "invalidate_namespace"]
 @click.option("--dry-run", is_flag=True, help="Say what it covers, and do nothing.")
 @step_option
 def invalidate(
-    place: Place,
+    context: StoreContext,
     namespace: str | None,
     form: str,
     tag: str | None,
@@ -72,12 +72,12 @@ def invalidate(
         raise CannotRun("Say one thing to invalidate: a NAMESPACE, --tag TAG or --key KEY.")
     facts: dict[str, Any] = {"namespace": namespace, "tag": tag, "key": key}
     if namespace is not None:
-        what, covered = f"the namespace {visible(namespace)}", _of_namespace(place, namespace, step)
+        what, covered = f"the namespace {visible(namespace)}", _of_namespace(context, namespace, step)
     elif tag is not None:
-        what, covered = f"the tag {visible(tag)}", _of_tag(place, tag, step)
+        what, covered = f"the tag {visible(tag)}", _of_tag(context, tag, step)
     else:
         assert key is not None
-        what, covered = f"the entry {visible(key)}", _of_key(place, key)
+        what, covered = f"the entry {visible(key)}", _of_key(context, key)
     facts["entries"] = sum(covered.values())
     facts["versions"] = {str(version): covered[version] for version in sorted(covered, key=str)}
     versions = ", ".join(f"version {version}: {number:,}" for version, number in facts["versions"].items())
@@ -88,7 +88,7 @@ def invalidate(
         if not yes and not click.confirm(f"Invalidate {covers}?", err=True):
             click.echo("memover: nothing was invalidated.", err=True)
             sys.exit(1)
-        generation = _do(place, namespace, tag, key)
+        generation = _do(context, namespace, tag, key)
     if form == "json":
         document({**facts, "generation": generation, "dry_run": dry_run})
         return
@@ -98,27 +98,27 @@ def invalidate(
         console.print(Text(f"generation {generation}", style="dim"))
 
 
-def _do(place: Place, namespace: str | None, tag: str | None, key: str | None) -> str | None:
+def _do(context: StoreContext, namespace: str | None, tag: str | None, key: str | None) -> str | None:
     if namespace is not None:
-        return invalidate_namespace(place, namespace)
+        return invalidate_namespace(context, namespace)
     if tag is not None:
-        with _cache(place) as cache:
+        with _cache(context) as cache:
             cache.invalidate_tags(tag)
     if key is not None:
-        drop_entry(place, key)
+        drop_entry(context, key)
     return None
 
 
-def _cache(place: Place) -> Cache:
-    return Cache(place.url, prefix=place.prefix, socket_timeout=10, socket_connect_timeout=10)
+def _cache(context: StoreContext) -> Cache:
+    return Cache(context.url, prefix=context.prefix, socket_timeout=10, socket_connect_timeout=10)
 
 
-def invalidate_namespace(place: Place, namespace: str) -> str:
+def invalidate_namespace(context: StoreContext, namespace: str) -> str:
     """Move a namespace to a new generation, `~kv` as `clear()` does; returns it. Raises `InvalidationFailed`."""
-    with _cache(place) as cache:
+    with _cache(context) as cache:
         if namespace == KEY_VALUES:
             cache.clear()
-            (generation,) = place.survey.tokens([generation_key(place.prefix, KEY_VALUES).encode()])
+            (generation,) = context.survey.tokens([generation_key(context.prefix, KEY_VALUES).encode()])
             return (generation or b"").decode()
         store: Any = cache._state.store
         if store.spread:
@@ -126,20 +126,20 @@ def invalidate_namespace(place: Place, namespace: str) -> str:
         return str(cache.invalidate_namespace(namespace))
 
 
-def drop_entry(place: Place, key: str) -> None:
+def drop_entry(context: StoreContext, key: str) -> None:
     """Remove one entry as the application would: with its lease, and what used it. Raises `StoreError`."""
-    parts = parts_of(key)
+    parts = split_key(key)
     assert parts is not None
     prefix, version, rest = parts
-    (facts,) = place.survey.facts([key.encode()], HEAD_BYTES)
+    (facts,) = context.survey.facts([key.encode()], HEAD_BYTES)
     namespace, _, text = rest.partition(":")
     head = b"" if facts is None else facts.head
     if len(head) > KIND_AT and head[KIND_AT] == KIND_KEY_VALUE:
         name = Name(key, ())
-        place.survey.drop(name.entry, name.lease, (), secrets.token_hex(8))
+        context.survey.drop(name.entry, name.lease, (), secrets.token_hex(8))
         return
     # What an upgrade would make it from again goes first.
-    blocks = place.lock.functions.items() if place.lock is not None else ()
+    blocks = context.lock.functions.items() if context.lock is not None else ()
     older = {
         each
         for name, block in blocks
@@ -148,65 +148,65 @@ def drop_entry(place: Place, key: str) -> None:
     }
     for each in sorted(older):
         old = entry_key(prefix, each, namespace, text)
-        place.survey.drop(old.encode(), lease_key(old).encode(), (), secrets.token_hex(8))
+        context.survey.drop(old.encode(), lease_key(old).encode(), (), secrets.token_hex(8))
     along = (stripe_key(prefix, namespace, text).encode(), coarse_key(prefix).encode())
-    place.survey.drop(key.encode(), lease_key(key).encode(), along, secrets.token_hex(8))
+    context.survey.drop(key.encode(), lease_key(key).encode(), along, secrets.token_hex(8))
 
 
 # -- what is covered -------------------------------------------------------------------------------------------------------
 
 
-def _of_namespace(place: Place, namespace: str, step: int) -> Counter[Version]:
+def _of_namespace(context: StoreContext, namespace: str, step: int) -> Counter[Version]:
     if namespace != KEY_VALUES:
         check_namespace(namespace)
     covered: Counter[Version] = Counter()
     others: set[str] = set()
-    with progress("counting", place.survey.total()) as bar:
-        for found in entries(place.survey, place.prefix, step=step, on_step=bar.advance):
+    with progress("counting", context.survey.total()) as bar:
+        for found in entries(context.survey, context.prefix, step=step, on_step=bar.advance):
             for each in found:
                 if each.namespace == namespace:
                     covered[each.version] += 1
                 else:
                     others.add(each.namespace)
     if not covered:
-        known = {*namespaces(place), *place.named_in_lock(), *place.removed_in_lock()}
+        known = {*namespaces(context), *context.named_in_lock(), *context.removed_in_lock()}
         if namespace not in known:
             hint = did_you_mean(namespace, known | others) or "`memover ls` lists those there are."
             not_there(
                 f"neither the store nor the lock knows a namespace {visible(namespace)!r} under the prefix "
-                f"{place.prefix!r}: {hint}"
+                f"{context.prefix!r}: {hint}"
             )
     return covered
 
 
-def _of_tag(place: Place, tag: str, step: int) -> Counter[Version]:
-    name = tag_key(place.prefix, tag).encode()
+def _of_tag(context: StoreContext, tag: str, step: int) -> Counter[Version]:
+    name = tag_key(context.prefix, tag).encode()
     covered: Counter[Version] = Counter()
-    with progress("counting", place.survey.total()) as bar:
-        for found in entries(place.survey, place.prefix, step=step, head=HEAD_LIMIT_BYTES, on_step=bar.advance):
+    with progress("counting", context.survey.total()) as bar:
+        for found in entries(context.survey, context.prefix, step=step, head=HEAD_LIMIT_BYTES, on_step=bar.advance):
             for each in found:
-                if name in marks_of(place.survey, each):
+                if name in marks_of(context.survey, each):
                     covered[each.version] += 1
-    if not covered and place.survey.tokens([name]) == [None]:
-        start = tag_key(place.prefix, "x")[:-1]
+    if not covered and context.survey.tokens([name]) == [None]:
+        start = tag_key(context.prefix, "x")[:-1]
         there = [
             key[len(start) :].decode("utf-8", "backslashreplace")
-            for page in place.survey.keys(f"{start}*".encode(), step)
+            for page in context.survey.keys(f"{start}*".encode(), step)
             for key in page.keys
         ]
         hint = did_you_mean(tag, there)
-        told = f"no entry under the prefix {place.prefix!r} carries the tag {visible(tag)!r}"
+        told = f"no entry under the prefix {context.prefix!r} carries the tag {visible(tag)!r}"
         not_there(f"{told}: {hint}" if hint else f"{told}.")
     return covered
 
 
-def _of_key(place: Place, key: str) -> Counter[Version]:
-    parts = parts_of(key)
+def _of_key(context: StoreContext, key: str) -> Counter[Version]:
+    parts = split_key(key)
     if parts is None:
         raise CannotRun(
             f"{visible(key)!r} is not the key of an entry: those are prefix:version:namespace:…, as `f.key(...)` gives them."
         )
-    (facts,) = place.survey.facts([key.encode()], HEAD_BYTES)
+    (facts,) = context.survey.facts([key.encode()], HEAD_BYTES)
     if facts is None:
         not_there(f"there is no entry under {visible(key)}.")
     if not facts.head.startswith(MAGIC):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from memover.cli.check import advised, findings_of
-from memover.cli.functions import find_functions, names_of
+from memover.cli.functions import find_functions, names_in_lock
 from memover.cli.project import CannotRun, Project
 from memover.schema.findings import ACCEPTABLE, Finding, Found, by_class
 from memover.schema.lock import Accepted, Block, Lock
@@ -49,7 +49,7 @@ def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | Non
     seen = find_functions(project, targets)
     old = project.lock() or Lock()
     whole = not targets
-    current = names_of(seen.functions)
+    current = names_in_lock(seen.functions)
     if accept is None:
         accept = Acceptance()
     else:

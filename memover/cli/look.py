@@ -12,7 +12,7 @@ from pprint import pformat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.cli.census import KEY_VALUES
-from memover.cli.running import Place, ago, count_of, visible
+from memover.cli.running import StoreContext, ago, count_of, visible
 from memover.clocks import wall
 from memover.codec.envelope import KIND_ERROR, KIND_KEY_VALUE, NO_FINGERPRINT, Header, payload_of, read_header
 from memover.engine.judge import VERSION
@@ -20,12 +20,12 @@ from memover.engine.store import INTEGER
 from memover.engine.tokens import parse
 from memover.errors import DamagedEntry
 from memover.keys.names import generation_key, soft_key
-from memover.keys.shards import registered, registry_key, shard_of
+from memover.keys.shards import parse_registry, registry_key, shard_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Look", "Token", "look", "parts_of"]
+__all__ = ["Look", "Token", "look", "split_key"]
 
 _KEY = re.compile(r"([A-Za-z0-9_.\-]{0,64}):([1-9][0-9]{0,18}(?:~[0-9a-f]{8})?):(.*)\Z", re.DOTALL)
 _EXPANDED_LIMIT_BYTES = 64 * 1024 * 1024
@@ -65,7 +65,7 @@ class Look(NamedTuple):
         return {**self._asdict(), "tokens": tokens}
 
 
-def parts_of(key: str) -> tuple[str, int | str, str] | None:
+def split_key(key: str) -> tuple[str, int | str, str] | None:
     """Prefix, version and the rest of an entry's key; None for another key."""
     found = _KEY.match(key)
     if found is None:
@@ -73,15 +73,15 @@ def parts_of(key: str) -> tuple[str, int | str, str] | None:
     return found[1], int(found[2]) if found[2].isdigit() else found[2], found[3]
 
 
-def look(place: Place, key: str) -> Look | None:
+def look(context: StoreContext, key: str) -> Look | None:
     """Read one entry and judge it as a call would, now. None when there is none. Two round trips; raises `StoreError`."""
-    survey = place.survey
+    survey = context.survey
     name = key.encode("utf-8", "surrogateescape")
     (facts,) = survey.facts([name])
     if facts is None:
         return None
     raw = survey.value(name)
-    parts = parts_of(key)
+    parts = split_key(key)
     version = None if parts is None else parts[1]
     if raw is None:
         return Look(
@@ -93,14 +93,14 @@ def look(place: Place, key: str) -> Look | None:
         return Look(key, _namespace(parts, 0), version, "damaged", f"{error} ({error.reason}).", None, (), _dump(raw))
     namespace = _namespace(parts, header.kind)
     described = _described(header, facts.expires_ms, facts.size, len(raw))
-    prefix = place.prefix if parts is None else parts[0]
-    tokens = _tokens(place, prefix, namespace or "", header)
+    prefix = context.prefix if parts is None else parts[0]
+    tokens = _tokens(context, prefix, namespace or "", header)
     try:
         value = _value(header, payload_of(raw, header))
     except DamagedEntry as error:
         return Look(key, namespace, version, "damaged", f"{error} ({error.reason}).", described, tokens, None)
     soft = soft_key(prefix, namespace or "")
-    verdict, why = _verdict(place, header, tokens, soft, namespace, version)
+    verdict, why = _verdict(context, header, tokens, soft, namespace, version)
     return Look(key, namespace, version, verdict, why, described, tokens, value)
 
 
@@ -136,14 +136,14 @@ def _described(header: Header, expires_ms: int | None, taken: int, size: int) ->
     }
 
 
-def _tokens(place: Place, prefix: str, namespace: str, header: Header) -> tuple[Token, ...]:
+def _tokens(context: StoreContext, prefix: str, namespace: str, header: Header) -> tuple[Token, ...]:
     generation = generation_key(prefix, namespace).encode()
     stored = {generation: header.generation, **dict(header.marks)}
     names = [name for name in stored if not name.startswith(VERSION)]
-    current: dict[bytes, bytes | None] = dict(zip(names, place.survey.tokens(names)))
+    current: dict[bytes, bytes | None] = dict(zip(names, context.survey.tokens(names)))
     if current[generation] != header.generation:
-        current[generation] = _shard(place, generation, header) or current[generation]
-    known = place.named_in_lock()
+        current[generation] = _shard(context, generation, header) or current[generation]
+    known = context.named_in_lock()
     for name, token in stored.items():
         if name.startswith(VERSION):
             # Not in the store: the version of another function that the load used, as the source has it.
@@ -152,15 +152,15 @@ def _tokens(place: Place, prefix: str, namespace: str, header: Header) -> tuple[
     return tuple(Token(_text(name) or "", _text(token), _text(current[name])) for name, token in stored.items())
 
 
-def _shard(place: Place, generation: bytes, header: Header) -> bytes | None:
+def _shard(context: StoreContext, generation: bytes, header: Header) -> bytes | None:
     """The token that the entry is held against where its namespace's generation stands in shards; None where it does not."""
     parts = header.key.decode().split(":", 3)
     if len(parts) < 4:
         return None  # an entry of the key-value interface
-    (registry,) = place.survey.tokens([registry_key(generation)])
+    (registry,) = context.survey.tokens([registry_key(generation)])
     text = parts[3]
-    counts = sorted(registered(registry, unsure=False).counts - {1})
-    tokens = place.survey.tokens([shard_of(generation, count, text) for count in counts]) if counts else []
+    counts = sorted(parse_registry(registry, unsure=False).counts - {1})
+    tokens = context.survey.tokens([shard_of(generation, count, text) for count in counts]) if counts else []
     # Of several settings the one that the entry was stored under, if it is still good.
     there = [token for token in tokens if token is not None]
     return header.generation if header.generation in there else there[0] if there else None
@@ -171,7 +171,12 @@ def _text(raw: bytes | None) -> str | None:
 
 
 def _verdict(
-    place: Place, header: Header, tokens: Sequence[Token], soft: str, namespace: str | None, version: int | str | None
+    context: StoreContext,
+    header: Header,
+    tokens: Sequence[Token],
+    soft: str,
+    namespace: str | None,
+    version: int | str | None,
 ) -> tuple[str, str]:
     now = wall()
     generation, *marks = tokens
@@ -193,10 +198,10 @@ def _verdict(
         return "invalidated", f"{count_of(len(moved_marks), 'token')} of it moved since it was loaded: {names}."
     if now >= header.usable_until:
         return "expired", f"its time was over {ago(header.usable_until, now)}."
-    shape = _shape_in_lock(place, namespace, version)
+    shape = _shape_in_lock(context, namespace, version)
     if shape is not None and header.fingerprint not in (NO_FINGERPRINT, shape):
         return "other-shape", (
-            f"it was stored with the shape {header.fingerprint.hex()}, and {place.project.lockfile} has {shape.hex()} for version "
+            f"it was stored with the shape {header.fingerprint.hex()}, and {context.project.lockfile} has {shape.hex()} for version "
             f"{version}: a class changed without a bump."
         )
     if any(each.name.startswith(soft) and not each.holds for each in marks):
@@ -209,12 +214,12 @@ def _verdict(
     return "fresh", "it never expires." if left is None else f"its ttl ends {ago(left, now)}."
 
 
-def _shape_in_lock(place: Place, namespace: str | None, version: int | str | None) -> bytes | None:
-    if place.lock is None:
+def _shape_in_lock(context: StoreContext, namespace: str | None, version: int | str | None) -> bytes | None:
+    if context.lock is None:
         return None
     shapes = {
         block.shape.fingerprint
-        for name, block in place.lock.functions.items()
+        for name, block in context.lock.functions.items()
         if name.partition(" ")[0] == namespace and block.version == version
     }
     (only,) = shapes if len(shapes) == 1 else (NO_FINGERPRINT,)

@@ -12,7 +12,7 @@ from rich.text import Text
 from memover.cli.census import Row, count, estimate, order, prefixes
 from memover.cli.running import (
     Column,
-    Place,
+    StoreContext,
     ago,
     count_of,
     did_you_mean,
@@ -39,18 +39,18 @@ _LOCKED = {"current": "green", "old": "yellow", "unknown": "dim"}
 @on_store
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Estimate from about N keys of the store.")
 @step_option
-def ls(place: Place, pattern: str | None, form: str, sample: int | None, step: int) -> None:
+def ls(context: StoreContext, pattern: str | None, form: str, sample: int | None, step: int) -> None:
     """List the namespaces of a running cache with their versions, entries and sizes.
 
     PATTERN is a namespace, or a shell pattern: 'shop/*'. Entries of the key-value API are the namespace ~kv. Exit status 1 when
     there are none, as grep's.
     """
-    total = place.survey.total() if sample is None else min(sample, place.survey.total())
+    total = context.survey.total() if sample is None else min(sample, context.survey.total())
     with progress("counting" if sample is None else "sampling", total) as bar:
         if sample is None:
-            counted = count(place, step=step, on_step=bar.advance)
+            counted = count(context, step=step, on_step=bar.advance)
         else:
-            counted = estimate(place, sample, on_step=bar.advance)
+            counted = estimate(context, sample, on_step=bar.advance)
     rows = sorted(
         (row for row in counted.values() if pattern is None or fnmatchcase(row.namespace, pattern)), key=order
     )
@@ -60,7 +60,7 @@ def ls(place: Place, pattern: str | None, form: str, sample: int | None, step: i
     elif rows:
         _show(rows, estimated)
     if not rows:
-        _nothing(place, pattern, [row.namespace for row in counted.values()])
+        _nothing(context, pattern, [row.namespace for row in counted.values()])
 
 
 def _show(rows: Sequence[Row], estimated: bool) -> None:
@@ -98,11 +98,11 @@ def _show(rows: Sequence[Row], estimated: bool) -> None:
     )
 
 
-def _nothing(place: Place, pattern: str | None, there: Sequence[str]) -> NoReturn:
+def _nothing(context: StoreContext, pattern: str | None, there: Sequence[str]) -> NoReturn:
     if pattern is not None and there:
         hint = did_you_mean(pattern, there)
-        told = f"no namespace of prefix {place.prefix!r} fits {visible(pattern)!r}"
+        told = f"no namespace of prefix {context.prefix!r} fits {visible(pattern)!r}"
         not_there(f"{told}: {hint}" if hint else f"{told}.")
-    told = f"there are no entries under the prefix {place.prefix!r} in {place.survey.address}."
-    others = [visible(each) for each in prefixes(place.survey) if each != place.prefix]
+    told = f"there are no entries under the prefix {context.prefix!r} in {context.survey.address}."
+    others = [visible(each) for each in prefixes(context.survey) if each != context.prefix]
     not_there(f"{told} Prefixes that have some: {', '.join(others[:10])}." if others else told)

@@ -191,13 +191,13 @@ def facts_of(claims: Iterable[Claim], targets: Iterable[str]) -> tuple[list[dict
 
 
 def _function(claim: Claim, module: str, classes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    from memover.schema.body import body_fingerprint, class_place, place_of
+    from memover.schema.body import body_fingerprint, class_place, source_lines
     from memover.schema.derive import classes_of, shape_of
     from memover.schema.lock import Block
 
     core = claim.owner
     function, binding, name = claim.function, core.binding, core.name
-    path, first, last = place_of(function)
+    path, first, last = source_lines(function)
     kinds = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
     parameters = [
         kinds.get(each.kind.name, "") + each.name

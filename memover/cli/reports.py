@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from memover.stores.survey import Survey
 
-__all__ = ["Line", "Reports", "Watcher", "combined", "nines", "number_text", "time_text"]
+__all__ = ["VersionActivity", "Reports", "Watcher", "combined", "nines", "number_text", "time_text"]
 
 _SCAN_SECONDS = 0.1
 """For how long one look continues the scan for new processes; the next look continues where it ended."""
@@ -26,7 +26,7 @@ _REST = 10
 
 
 @dataclass
-class Line:
+class VersionActivity:
     """One version of one function over all the processes that report it. Rates are per second, times in seconds."""
 
     namespace: str
@@ -131,7 +131,7 @@ class Reports:
     """The reports at one moment; `interval` is the longest at which a process reports, 0 without any."""
 
     reports: tuple[Report, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[VersionActivity, ...]
 
     @property
     def interval(self) -> float:
@@ -148,12 +148,12 @@ class Reports:
 
 def combined(reports: Sequence[Report]) -> Reports:
     """The reports of several processes as one table, in order of namespace and version."""
-    lines: dict[tuple[str, int | str], Line] = {}
+    lines: dict[tuple[str, int | str], VersionActivity] = {}
     for report in reports:
         seen: set[tuple[str, int | str]] = set()
         for each in report.functions:
             place = each.namespace, each.version
-            line = lines.setdefault(place, Line(*place))
+            line = lines.setdefault(place, VersionActivity(*place))
             line.processes += place not in seen
             seen.add(place)
             rates: dict[str, float] = defaultdict(float, line.rates)

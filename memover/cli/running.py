@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Column",
-    "Place",
+    "StoreContext",
     "ago",
     "count_of",
     "did_you_mean",
@@ -50,7 +50,7 @@ __all__ = [
 _NEAREST_LIMIT = 3
 
 
-class Place(NamedTuple):
+class StoreContext(NamedTuple):
     """The store and the prefix that a command looks at, and the project around it. `lock` is None if the project has none."""
 
     url: str
@@ -60,7 +60,7 @@ class Place(NamedTuple):
     lock: Lock | None
 
     @classmethod
-    def find(cls, url: str | None, prefix: str | None, lockfile: str | None, command: str) -> Place:
+    def find(cls, url: str | None, prefix: str | None, lockfile: str | None, command: str) -> StoreContext:
         """From options and environment, then from [tool.memover]. Raises `CannotRun` if none of them names a store."""
         project = Project.find(lockfile=lockfile)
         where = url or project.url
@@ -88,12 +88,12 @@ class Place(NamedTuple):
 
 
 def on_store(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that every command on a running cache has; the command gets their `place`, and `form`."""
+    """Add the options that every command on a running cache has; the command gets their `context`, and `form`."""
 
     @wraps(command)
     def placed(*, url: str | None, prefix: str | None, lockfile: str | None, **options: Any) -> None:
         name = click.get_current_context().command.name or ""
-        command(Place.find(url, prefix, lockfile, name), **options)
+        command(StoreContext.find(url, prefix, lockfile, name), **options)
 
     placing: Any = placed
     for option in reversed(

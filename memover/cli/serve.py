@@ -8,7 +8,7 @@ import sys
 import click
 
 from memover.cli.project import CannotRun
-from memover.cli.running import Place, on_store
+from memover.cli.running import StoreContext, on_store
 
 __all__ = ["serve"]
 
@@ -25,7 +25,7 @@ _TOKEN_LEAST = 16
 @click.option("--token", envvar="MEMOVER_TOKEN", help="Who asks must know it. Default: MEMOVER_TOKEN, else none.")
 @click.option("--allow-invalidate", is_flag=True, help="Have the button that invalidates a namespace.")
 def serve(
-    place: Place,
+    context: StoreContext,
     form: str,
     host: str,
     port: int,
@@ -53,7 +53,7 @@ def serve(
         raise CannotRun(
             f"--host {host} is open to other machines, so the page needs a token: --token {secrets.token_urlsafe(24)}, or MEMOVER_TOKEN."
         )
-    app = application(place, host=host, token=token or "", allow_invalidate=allow_invalidate)
+    app = application(context, host=host, token=token or "", allow_invalidate=allow_invalidate)
     config = uvicorn.Config(
         app,
         host=host,

@@ -20,8 +20,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from memover.cli.reports import Line, Reports, Watcher, number_text
-from memover.cli.running import Column, Place, ago, count_of, document, on_store, table, visible
+from memover.cli.reports import Reports, VersionActivity, Watcher, number_text
+from memover.cli.running import Column, StoreContext, ago, count_of, document, on_store, table, visible
 from memover.errors import StoreError
 from memover.runtime.counters import quantile
 
@@ -35,7 +35,7 @@ _HISTORY = 120
 _SPARK_WIDTH = 16
 _BARS = " ▁▂▃▄▅▆▇█"
 _GRADES = {"": "dim", "good": "green", "fair": "yellow", "bad": "red"}
-_SORTS: tuple[tuple[str, Callable[[Line], Any]], ...] = (
+_SORTS: tuple[tuple[str, Callable[[VersionActivity], Any]], ...] = (
     ("calls/s", lambda line: -line.calls_per_second),
     ("function", lambda line: (line.namespace, str(line.version))),
     ("hits", lambda line: -1.0 if line.hit_ratio is None else line.hit_ratio),
@@ -59,18 +59,18 @@ _NOTHING = (
     show_default=True,
     help="Seconds between two looks.",
 )
-def top(place: Place, form: str, once: bool, interval: float) -> None:
+def top(context: StoreContext, form: str, once: bool, interval: float) -> None:
     """Watch the functions of all processes that report: calls, hit ratio, loads and their times, errors, versions in use.
 
     Processes report when MEMOVER_REPORT=5s is set, or Cache(report=...). In a pipe it is as with --once. Quit with q.
     """
-    watcher = Watcher(place.survey, place.prefix)
+    watcher = Watcher(context.survey, context.prefix)
     if form == "json":
         document(watcher.look(whole=True).facts())
     elif once or not sys.stdout.isatty():
-        _print(place, watcher.look(whole=True))
+        _print(context, watcher.look(whole=True))
     else:
-        _live(place, watcher, interval)
+        _live(context, watcher, interval)
 
 
 # -- once ------------------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ _COLUMNS = (
 )
 
 
-def _cells(line: Line) -> list[str | Text]:
+def _cells(line: VersionActivity) -> list[str | Text]:
     styles = {
         "ratio": _GRADES[line.grade],
         "errors": "bold red" if line.errors_per_second else "dim",
@@ -106,10 +106,10 @@ def _cells(line: Line) -> list[str | Text]:
     ]
 
 
-def _print(place: Place, found: Reports) -> None:
+def _print(context: StoreContext, found: Reports) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if not found.reports:
-        click.echo(_NOTHING.format(prefix=place.prefix), err=True)
+        click.echo(_NOTHING.format(prefix=context.prefix), err=True)
         return
     table(console, _COLUMNS, [_cells(line) for line in found.lines])
     console.print(Text(_summary(found), style="dim"))
@@ -141,8 +141,8 @@ def sparkline(values: deque[float] | list[float], width: int = _SPARK_WIDTH) -> 
 class Screen:
     """The full-screen view: what was last seen, the history since it was opened, and how it is sorted."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
         self._found: Reports | None = None
         self._error = ""
         self._history: dict[tuple[str, int | str], deque[float]] = {}
@@ -191,7 +191,7 @@ class Screen:
     def drawn(self, width: int, height: int) -> Group:
         """The screen as it is now."""
         head = Text("memover top", style="bold").append(
-            f"  {self._place.survey.address}  prefix {self._place.prefix}", style="dim"
+            f"  {self._context.survey.address}  prefix {self._context.prefix}", style="dim"
         )
         if self.paused:
             head.append("  paused", style="reverse")
@@ -201,7 +201,7 @@ class Screen:
         elif self._found is None:
             told = Text("looking…", style="dim")
         elif not self._found.reports:
-            return Group(head, Text(), Text(_NOTHING.format(prefix=self._place.prefix), style="yellow"), Text(), foot)
+            return Group(head, Text(), Text(_NOTHING.format(prefix=self._context.prefix), style="yellow"), Text(), foot)
         else:
             told = Text(_summary(self._found))
             told.append(f"  {sparkline(self._all, 30)}", style="cyan")
@@ -246,9 +246,9 @@ class Screen:
         return shown
 
 
-def _live(place: Place, watcher: Watcher, interval: float) -> None:
+def _live(context: StoreContext, watcher: Watcher, interval: float) -> None:
     console = Console()
-    screen = Screen(place)
+    screen = Screen(context)
     try:
         with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False, transient=True) as live:
             due = time.monotonic()

@@ -132,7 +132,7 @@ def _outdated(finding: Finding) -> CheckMessage:
 
 def _compared(project: Project, lock: Lock) -> list[Finding]:
     from memover.cli.check import advised
-    from memover.cli.functions import names_of
+    from memover.cli.functions import names_in_lock
     from memover.schema import rules
     from memover.schema.findings import by_class
     from memover.schema.lock import Lock
@@ -145,7 +145,7 @@ def _compared(project: Project, lock: Lock) -> list[Finding]:
     except Exception:  # Django's own checks say so
         pass
     functions = _decorated(project, lock)
-    current = names_of(functions)
+    current = names_in_lock(functions)
     # What a function decorates when it is called may be there or not.
     known = {name: each for name, each in lock.functions.items() if name in current or _LOCAL not in each.function}
     modules = {each.function.partition(":")[0] for each in known.values()}

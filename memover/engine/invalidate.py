@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from memover.engine.tokens import Witness
     from memover.model import Key
 
-__all__ = ["OWED_LIMIT", "Invalidation", "Ledger", "acknowledged", "drop", "move", "moved"]
+__all__ = ["OWED_LIMIT", "Invalidation", "Ledger", "acknowledged", "bumped", "drop", "move"]
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ def acknowledged(
     return answer
 
 
-def moved(ledger: Ledger, names: Sequence[bytes], nonce: str, along: Sequence[bytes]) -> Flow[list[bytes]]:
+def bumped(ledger: Ledger, names: Sequence[bytes], nonce: str, along: Sequence[bytes]) -> Flow[list[bytes]]:
     """Move names to new tokens and note these; those in `along` move too if they exist. One command; on a Cluster one for
     each name and each of its shards, side by side, whose tokens follow those of the names."""
     names = with_shards(names, ledger.store.generation_shards)
@@ -106,7 +106,7 @@ def move(
     ledger: Ledger, told: Invalidation, names: Sequence[bytes], nonce: str, *, along: Sequence[bytes] = ()
 ) -> Flow[list[bytes]]:
     """Invalidate by moving tokens: a namespace's generation, its soft mark, or tags with their clock."""
-    return (yield from acknowledged(ledger, told, names, lambda: moved(ledger, names, nonce, along)))
+    return (yield from acknowledged(ledger, told, names, lambda: bumped(ledger, names, nonce, along)))
 
 
 def drop(
@@ -126,5 +126,5 @@ def drop(
         ledger.witness.doubt(*along)
 
     # Under the call's own token too, which closes what used its result.
-    wider = (generation_name, lambda: moved(ledger, (generation_name,), nonce, (ledger.coarse_name,)))
+    wider = (generation_name, lambda: bumped(ledger, (generation_name,), nonce, (ledger.coarse_name,)))
     yield from acknowledged(ledger, told, (key.entry, call_name), remove, wider)

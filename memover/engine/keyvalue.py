@@ -15,7 +15,7 @@ from __future__ import annotations
 from numbers import Number
 from typing import TYPE_CHECKING, Any, Protocol
 
-from memover.engine.invalidate import acknowledged, moved
+from memover.engine.invalidate import acknowledged, bumped
 from memover.engine.store import INTEGER_LIMIT, Change, Parcel, Stamp
 from memover.errors import StoreError, StoreTimeout
 from memover.model import MISSING
@@ -126,7 +126,7 @@ def stamp_of(entries: KeyValues) -> Flow[Stamp]:
     ledger, name = entries.ledger, entries.generation_name
     if name in ledger.witness.owed:
         before = ledger.owing((name,))
-        yield from moved(ledger, (name,), entries.new_token(), ())
+        yield from bumped(ledger, (name,), entries.new_token(), ())
         ledger.settled(before)
     return Stamp(name, ledger.witness.last(name) or b"", ledger.witness.floor(name), entries.new_token())
 
@@ -260,7 +260,7 @@ def removal(entries: KeyValues, keys: Sequence[Key]) -> Callable[[], Flow[object
 def clearing(entries: KeyValues) -> tuple[bytes, Callable[[], Flow[object]]]:
     """The name and the repeat of a `clear`, which covers every removal."""
     name, nonce = entries.generation_name, entries.new_token()
-    return name, lambda: moved(entries.ledger, (name,), nonce, ())
+    return name, lambda: bumped(entries.ledger, (name,), nonce, ())
 
 
 def delete(entries: KeyValues, text: str) -> Flow[bool]:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from memover.classes.kinds import is_numpy_scalar
 
 from .canonical import Active, composite, encode_part
-from .forms import entered, fields, named, numpy_for, parts_of
+from .forms import encoded, entered, fields, named, numpy_for
 from .refusal import Unkeyable, type_name
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def _column(column: Any, active: Active) -> bytes:
         return encode_part(column.to_numpy(), active)
     if column.dtype.name == "category":
         values = column.array
-        return composite("category", *parts_of(active, values.categories, bool(values.ordered), values.codes))
-    return composite("extension", *parts_of(active, str(column.dtype), list(column)))
+        return composite("category", *encoded(active, values.categories, bool(values.ordered), values.codes))
+    return composite("extension", *encoded(active, str(column.dtype), list(column)))
 
 
 @entered
@@ -139,12 +139,12 @@ def _index(value: Any, active: Active) -> bytes:
 
 @entered
 def _series(value: Any, active: Active) -> bytes:
-    return composite("pandas.Series", *parts_of(active, value.name, value.attrs, value.index), _column(value, active))
+    return composite("pandas.Series", *encoded(active, value.name, value.attrs, value.index), _column(value, active))
 
 
 @entered
 def _frame(value: Any, active: Active) -> bytes:
-    parts = parts_of(active, value.attrs, value.columns, value.index)
+    parts = encoded(active, value.attrs, value.columns, value.index)
     for position, name in enumerate(value.columns):
         parts.append(named(name, _column, value.iloc[:, position], active))
     return composite("pandas.DataFrame", *parts)
@@ -186,7 +186,7 @@ def _sparse(value: Any, active: Active) -> bytes:
     order = numpy.lexsort(tuple(coordinates)[::-1])
     parts = [numpy.asarray(each)[order].astype("<i8") for each in coordinates]
     shape = tuple(map(int, value.shape))
-    return composite("scipy.sparse", *parts_of(active, type_name(type(value)), shape, stored.data[order], *parts))
+    return composite("scipy.sparse", *encoded(active, type_name(type(value)), shape, stored.data[order], *parts))
 
 
 def _xarray(kind: type) -> Encoder | None:
@@ -219,4 +219,4 @@ def _variable(variable: Any, active: Active) -> bytes:
     if variable.chunks is not None:
         raise Unkeyable(variable, "it is chunked, a computation that has not run", "load() it before the call")
     dims = tuple(map(str, variable.dims))
-    return composite("variable", *parts_of(active, dims, variable.values, dict(variable.attrs)))
+    return composite("variable", *encoded(active, dims, variable.values, dict(variable.attrs)))

@@ -42,7 +42,7 @@ from .canonical import Keyed, encode, forget_with
 from .compiler import Compiler, digest
 from .memo import CallMemo
 from .names import shorten
-from .template import parse, whole
+from .template import last_segment, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -281,7 +281,7 @@ class Binding:
         )
 
     def _key_text(self, value: Any) -> str:
-        return whole(value, self.name)
+        return last_segment(value, self.name)
 
 
 def qualified_name(function: Any) -> str:

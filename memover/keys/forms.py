@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from .canonical import Encoder
 
-__all__ = ["entered", "fields", "named", "numpy_for", "parts_of"]
+__all__ = ["entered", "fields", "named", "numpy_for", "encoded"]
 
 
 def entered(encode: Encoder) -> Encoder:
@@ -37,7 +37,7 @@ def named(name: Any, encode: Callable[[Any, Active], bytes], part: Any, active: 
         raise
 
 
-def parts_of(active: Active, *values: Any) -> list[bytes]:
+def encoded(active: Active, *values: Any) -> list[bytes]:
     """Each value's bytes."""
     return [encode_part(value, active) for value in values]
 
@@ -56,4 +56,4 @@ def numpy_for(value: Any) -> Any:
 
 def fields(label: str, read: Callable[[Any], tuple[Any, ...]]) -> Encoder:
     """The encoder of an object that is a label and a tuple of values read off it."""
-    return entered(lambda value, active: composite(label, *parts_of(active, *read(value))))
+    return entered(lambda value, active: composite(label, *encoded(active, *read(value))))

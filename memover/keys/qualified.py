@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from memover.classes.naming import class_name, function_name
 
 from .canonical import Active, class_part, composite, encode_part
-from .forms import entered, parts_of
+from .forms import encoded, entered
 from .refusal import Unkeyable
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _builtin(value: Any, active: Active) -> bytes:
 @entered
 def _builtin_method(value: Any, active: Active) -> bytes:
     try:
-        return composite("method", *parts_of(active, value.__qualname__, value.__self__))
+        return composite("method", *encoded(active, value.__qualname__, value.__self__))
     except Unkeyable as refused:
         refused.steps.append(".__self__")
         raise

@@ -39,7 +39,7 @@ from memover.classes.kinds import (
 )  # fmt: skip
 
 from .canonical import Active, builtin_base, class_part, composite, encode_part, enter
-from .forms import entered, parts_of
+from .forms import encoded, entered
 from .local import record_part
 from .refusal import Unkeyable
 
@@ -170,7 +170,7 @@ def _namedtuple(kind: type, names: tuple[str, ...]) -> Encoder:
 def _beside(value: Any, active: Active) -> list[bytes]:
     """What a pydantic model holds beside its fields: extra and private attributes."""
     extra = getattr(value, "__pydantic_extra__", None)
-    return parts_of(active, extra, getattr(value, "__pydantic_private__", None))
+    return encoded(active, extra, getattr(value, "__pydantic_private__", None))
 
 
 def _url(value: Any, active: Active) -> bytes:

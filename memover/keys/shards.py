@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "GRAINS", "Registered", "check_shards", "grain_of", "may_have_shards", "names_by_grain", "nonce_of", "registered",
+    "GRAINS", "Registered", "check_shards", "grain_of", "may_have_shards", "names_by_grain", "nonce_of", "parse_registry",
     "registry_key", "shard_of", "shards", "unsharded", "with_shards",
 ]  # fmt: skip
 
@@ -139,7 +139,7 @@ class Registered(NamedTuple):
     unsure: bool
 
 
-def registered(text: bytes | None, *, unsure: bool) -> Registered:
+def parse_registry(text: bytes | None, *, unsure: bool) -> Registered:
     """What is stored as a registry; `unsure` is what the absence of one means. Text that memover did not write says nothing."""
     if text is None:
         return Registered(frozenset(), unsure)

@@ -21,7 +21,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .canonical import Active, composite, encode_part
-from .forms import entered, named, numpy_for, parts_of
+from .forms import encoded, entered, named, numpy_for
 from .refusal import Unkeyable
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _arrow_schema(value: Any, active: Active) -> bytes:
 
 
 def _arrow_field(field: Any, active: Active) -> list[bytes]:
-    return [*parts_of(active, field.name, bool(field.nullable), field.metadata), _arrow_type(field.type, active)]
+    return [*encoded(active, field.name, bool(field.nullable), field.metadata), _arrow_type(field.type, active)]
 
 
 def _arrow_type(kind: Any, active: Active) -> bytes:

@@ -12,7 +12,7 @@ the values that the template names are the same, type included.
     bytes                        ~b and itself, escaped
     UUID, date                   ~u and ~d and their usual text
     anything else                ~x and 32 hex digits: the digest of its canonical bytes
-    a text over 200 characters   ~h and 32 hex digits, in place of the whole text
+    a text over 200 characters   ~h and 32 hex digits, in place of the last_segment text
 
 Escaping is that of `names.escape`: printable ASCII other than `%{}~` stands for itself, the rest is percent-encoded.
 In a template with several fields one character of each text between two fields is its separator, and is
@@ -34,7 +34,7 @@ from .canonical import encode_whole
 from .names import PLAIN, escape, shorten
 from .refusal import Unkeyable, type_name
 
-__all__ = ["Template", "parse", "whole"]
+__all__ = ["Template", "parse", "last_segment"]
 
 _STEP = r"\.([^.\[\]]+)|\[([^\]]+)\]"
 
@@ -104,7 +104,7 @@ def render(value: Any, separators: str = "") -> str:
     return "~x" + blake2b(encode_whole(value), digest_size=16).hexdigest()
 
 
-def whole(value: Any, function: str) -> str:
+def last_segment(value: Any, function: str) -> str:
     """What a `key=` callable returned, as the last segment of the entry key; raises `UnkeyableArgument`."""
     try:
         if value is None:

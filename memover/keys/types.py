@@ -43,7 +43,7 @@ from memover.errors import raised_beneath
 
 from . import qualified
 from .canonical import Active, composite, encode_part, pairs
-from .forms import entered, fields, parts_of
+from .forms import encoded, entered, fields
 from .refusal import Unkeyable, type_name
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _memoryview(value: Any, active: Active) -> bytes:
         if raised_beneath(error):
             raise
         raise Unkeyable(value, str(error)) from error
-    return composite("memoryview", *parts_of(active, *parts))
+    return composite("memoryview", *encoded(active, *parts))
 
 
 @entered
@@ -115,7 +115,7 @@ def _pytz(value: Any, active: Active) -> bytes:
     if value.zone is None:  # pytz.FixedOffset
         offset = value.utcoffset(None)
     parts = (value.zone, _micros(offset), _micros(getattr(value, "_dst", None)), getattr(value, "_tzname", None))
-    return composite("pytz", *parts_of(active, *parts))
+    return composite("pytz", *encoded(active, *parts))
 
 
 def _dateutil_file(value: Any) -> tuple[Any, ...]:

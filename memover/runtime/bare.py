@@ -26,7 +26,7 @@ from memover.runtime.dependencies import INSIDE, UNDER_WAY
 from memover.runtime.direct import direct_miss
 from memover.runtime.hit import aabsent, absent, ageneral, general, inside_a_load, settled
 from memover.runtime.hot import hot_call
-from memover.runtime.near import fill, made, standing, ticket_of
+from memover.runtime.near import fill, handed_out, standing, ticket_of
 from memover.runtime.stepwise import Stepwise
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def tier_of(function: Function) -> FunctionTier | None:
         stands = fresh("{p}item.round", "{p}tier.round", "{p}item.until", now="({p}now := {p}boottime())")
         return FunctionTier(
             partial(standing, function),
-            partial(made, function),
+            partial(handed_out, function),
             lambda item: not item.versions,
             f"{{p}}time.time is {{p}}real and {stands} and {{p}}now - {{p}}tier.fence <= {{p}}staleness",
             "{p}observers.busy or ({p}under_way and {p}inside() is not None)",
@@ -79,7 +79,7 @@ def tier_of(function: Function) -> FunctionTier | None:
     if memory is None or not function.simple:
         return None
     name, tokens = function.generation_name, memory.tokens
-    stands = fresh("{p}item.batch.generation", "{p}tokens[{p}name]", "{p}item")  # an item is its own fresh_until
+    stands = fresh("{p}item.cohort.generation", "{p}tokens[{p}name]", "{p}item")  # an item is its own fresh_until
     return FunctionTier(
         lambda key: memory.standing(key.text, name, function.fingerprint),
         methodcaller("serve"),

@@ -23,7 +23,7 @@ from memover.model import Source
 from memover.runtime.dependencies import INSIDE, enter, is_loading, leave
 from memover.runtime.hit import bypassed
 from memover.runtime.near import fill, fill_from, in_use, near, ticket_of
-from memover.runtime.results import evaluating, opened
+from memover.runtime.results import evaluating, unwrapped
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Batch:
             function.disabled()
             try:
                 value = yield from Invoke(function.function, args, kwargs)
-                value = opened((yield from evaluating(value, awaited=function.is_async)))
+                value = unwrapped((yield from evaluating(value, awaited=function.is_async)))
                 outcomes.append(Outcome(value, source=Source.BYPASSED))
             except Exception as error:
                 outcomes.append(Outcome(error=itself(error), source=Source.BYPASSED))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INSIDE",
     "UNDER_WAY",
-    "Collector",
+    "TokenCollector",
     "Inside",
     "collecting",
     "current",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-class Collector:
+class TokenCollector:
     """The marks of one load. `home` is the state of the cache whose store and prefix they must be of: others cannot be read in the same step.
     `tracks` is False where only what is declared by hand counts.
 
@@ -78,7 +78,7 @@ class Inside:
         self,
         calls: tuple[tuple[object, bytes], ...],
         flights: tuple[Flight, ...],
-        collector: Collector | None,
+        collector: TokenCollector | None,
         outer: Inside | None,
         presence: Present | None,
     ) -> None:
@@ -119,7 +119,7 @@ def enter(calls: Sequence[CachedCall], home: object, tracks: bool) -> tuple[Insi
         pairs.append((call.function, call.key.entry))
         flights.append(call.flight)
     outer = None if INSIDE.get() is None else current()
-    inside = Inside(tuple(pairs), tuple(flights), Collector(home, tracks), outer, calls[0].presence)
+    inside = Inside(tuple(pairs), tuple(flights), TokenCollector(home, tracks), outer, calls[0].presence)
     number = id(inside)
     # No code of Python at its end: what a signal handler raises in there reaches nobody.
     UNDER_WAY[number] = ReferenceType(inside, partial(UNDER_WAY.pop, number))
@@ -164,7 +164,7 @@ def enclosing_flights() -> list[Flight]:
     return found
 
 
-def collecting() -> Collector | None:
+def collecting() -> TokenCollector | None:
     """The collector of the load that this context is in, None when there is none."""
     inside = current()
     return None if inside is None else inside.collector

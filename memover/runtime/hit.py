@@ -21,7 +21,7 @@ from memover.loops import asyncio_only
 from memover.model import Source
 from memover.runtime.dependencies import INSIDE, current, is_loading
 from memover.runtime.near import behind_tier
-from memover.runtime.results import aevaluated, evaluated, evaluating, opened
+from memover.runtime.results import aevaluated, evaluated, evaluating, unwrapped
 from memover.runtime.run import arun, run
 from memover.runtime.tasks import keep
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 else:
     asyncio = later(__name__, "asyncio")
 
-__all__ = ["aabsent", "absent", "aconclude", "adrive", "ageneral", "conclude", "drive", "general", "result_of"]
+__all__ = ["aabsent", "absent", "arun_helper", "adrive", "ageneral", "run_helper", "drive", "general", "result_of"]
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ def general(
     """The call as one whole flow: observed, disabled, limited in age, inside a load, or under a pending invalidation."""
     if function.observers.disabled():
         function.disabled()
-        return opened(evaluated(function.function(*args, **kwargs)))
+        return unwrapped(evaluated(function.function(*args, **kwargs)))
     began = perf_counter()
     call = function.call(lookup(*args, **kwargs), args, kwargs, max_age)
     if is_loading(function, call.key.entry):
@@ -135,7 +135,7 @@ async def ageneral(
     """As `general`, awaited. Only what is not served at once gets a task of its own."""
     if function.observers.disabled():
         function.disabled()
-        return opened(await aevaluated(await function.function(*args, **kwargs)))
+        return unwrapped(await aevaluated(await function.function(*args, **kwargs)))
     began = perf_counter()
     call = function.call(lookup(*args, **kwargs), args, kwargs, max_age)
     if is_loading(function, call.key.entry):
@@ -192,7 +192,7 @@ def bypassing(call: CachedCall) -> Flow[Outcome]:
     yield from bypassed(call)
     try:
         value = yield from Invoke(function.function, call.args, call.kwargs)
-        value = opened((yield from evaluating(value, awaited=function.is_async)))
+        value = unwrapped((yield from evaluating(value, awaited=function.is_async)))
     except BaseException as error:
         return Outcome(error=itself(error), source=Source.BYPASSED)
     return Outcome(value, source=Source.BYPASSED)
@@ -312,13 +312,13 @@ async def _fly(flow: Flow[Outcome], call: CachedCall) -> Outcome:
         function.finish(call, outcome)
 
 
-def conclude(flow: Flow[T], call: CachedCall) -> T:
+def run_helper(flow: Flow[T], call: CachedCall) -> T:
     """Run a helper's flow in this thread, and let those go on who may have waited for it."""
     return run(flow, call)
 
 
-async def aconclude(flow: Flow[T], call: CachedCall) -> T:
-    """As `conclude`, awaited."""
+async def arun_helper(flow: Flow[T], call: CachedCall) -> T:
+    """As `run_helper`, awaited."""
     running_loop(call)
     call.presence = call.flight.presence = presence = TaskPresence.of_current()
     function = _function_of(call)

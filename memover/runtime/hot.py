@@ -7,7 +7,7 @@ What the source of `hot_call` comes to for `def price(sku, count=1)` on a memory
         if observers.busy or (under_way and inside() is not None): return general(function, lookup, (sku, count), {})
         try:
             item = known[type(sku)][type(count)][sku, count]
-            if item.batch.generation is tokens[name] and time.time() < item:
+            if item.cohort.generation is tokens[name] and time.time() < item:
                 value = item.value
                 if value is not MISSING:
                     item.visited = True

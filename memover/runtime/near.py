@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memover.runtime.function import Function
     from memover.stores.near import Ticket
 
-__all__ = ["behind_tier", "fill", "fill_from", "in_use", "made", "near", "standing", "ticket_of"]
+__all__ = ["behind_tier", "fill", "fill_from", "in_use", "handed_out", "near", "standing", "ticket_of"]
 
 # -- whole flows --------------------------------------------------------------------------------------------------------
 
@@ -73,7 +73,7 @@ def near(function: Function, key: Key, max_age: float | None = None) -> Outcome 
     beta = function.policy.beta
     if beta and early(item.header, wall(), beta, function.chance()):
         return None  # elected: the store's entry says whether anybody else was
-    value = made(function, item)
+    value = handed_out(function, item)
     if value is MISSING:
         return None
     return Outcome(value, source=Source.NEAR, sealed=Sealed(item.raw, header=item.header), marks=marks)
@@ -139,7 +139,7 @@ def fill_from(function: Function, ticket: Ticket | None, key: Key, outcome: Outc
         fill(function, ticket, key, sealed.raw, sealed.header, outcome.value)
 
 
-def made(function: Function, item: NearItem) -> Any:
+def handed_out(function: Function, item: NearItem) -> Any:
     """What one more caller gets of an item that stands; MISSING where it cannot be read. From the second hit on it is copied,
     where `copier_of` knows how."""
     value, make = item.value, item.make

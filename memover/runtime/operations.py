@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from memover.engine import reading, replace
 from memover.engine.answers import Outcome
-from memover.engine.invalidate import moved as bumped
+from memover.engine.invalidate import bumped
 from memover.engine.tokens import parse
 from memover.errors import StoreError
 from memover.keys.names import tag_of

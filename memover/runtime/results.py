@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from memover.engine.steps import Flow
 
-__all__ = ["aevaluated", "evaluate_by", "evaluated", "evaluating", "is_lazy", "opened"]
+__all__ = ["aevaluated", "evaluate_by", "evaluated", "evaluating", "is_lazy", "unwrapped"]
 
 _NOT_CACHED: Any = NotCached  # a class, whatever it is to a type checker
 
@@ -44,7 +44,7 @@ def evaluate_by(kind: type, evaluate: Callable[[Any], Any], aevaluate: Callable[
 
 def _evaluation(value: Any) -> Evaluation | None:
     if _evaluations:
-        value = opened(value)
+        value = unwrapped(value)
         for each in _evaluations:
             if isinstance(value, each.kind):
                 return each
@@ -60,7 +60,7 @@ def _instead(value: Any, data: Any) -> Any:
     return _NOT_CACHED(data) if isinstance(value, _NOT_CACHED) else data
 
 
-def opened(value: Any) -> Any:
+def unwrapped(value: Any) -> Any:
     """What the caller gets of a result that may be a `NotCached`."""
     return value.value if isinstance(value, _NOT_CACHED) else value
 
@@ -68,13 +68,13 @@ def opened(value: Any) -> Any:
 def evaluated(value: Any) -> Any:
     """What a `def` function returned, evaluated; a `NotCached` remains one."""
     evaluation = _evaluation(value)
-    return value if evaluation is None else _instead(value, evaluation.evaluate(opened(value)))
+    return value if evaluation is None else _instead(value, evaluation.evaluate(unwrapped(value)))
 
 
 async def aevaluated(value: Any) -> Any:
     """As `evaluated`, of what an `async def` function returned."""
     evaluation = _evaluation(value)
-    return value if evaluation is None else _instead(value, await evaluation.aevaluate(opened(value)))
+    return value if evaluation is None else _instead(value, await evaluation.aevaluate(unwrapped(value)))
 
 
 def evaluating(value: Any, *, awaited: bool) -> Flow[Any]:
@@ -83,4 +83,4 @@ def evaluating(value: Any, *, awaited: bool) -> Flow[Any]:
     if evaluation is None:
         return value
     function = evaluation.aevaluate if awaited else evaluation.evaluate
-    return _instead(value, (yield from Invoke(function, (opened(value),))))
+    return _instead(value, (yield from Invoke(function, (unwrapped(value),))))

@@ -23,7 +23,7 @@ from memover.classes.naming import class_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ClassPlace", "body_fingerprint", "class_place", "node_of", "place_of"]
+__all__ = ["ClassPlace", "body_fingerprint", "class_place", "node_of", "source_lines"]
 
 _LEFT_OUT = frozenset(
     {"annotation", "ctx", "decorator_list", "defaults", "kind", "kw_defaults", "returns", "type_comment", "type_params"}
@@ -55,7 +55,7 @@ def body_fingerprint(function: Callable[..., Any]) -> str:
     return blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def place_of(function: Callable[..., Any]) -> tuple[str, int, int]:
+def source_lines(function: Callable[..., Any]) -> tuple[str, int, int]:
     """File, first line (of the first decorator) and the line of the `def`; "" and zeros when it has no source."""
     inner = innermost(function)
     code = getattr(inner, "__code__", None)

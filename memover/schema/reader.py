@@ -25,8 +25,8 @@ from memover.schema.shape import (
     ShapeDefinition,
     ShapeField,
     numbered,
-    settled,
     split,
+    with_final_names,
     without_numbers,
 )
 
@@ -64,7 +64,7 @@ class AnnotationReader:
 
     def shape(self, annotation: Any, scope: Scope) -> Shape:
         """The shape whose root this annotation is. Raises `RecursionError`."""
-        return settled(self.text(annotation, scope), self._definitions)
+        return with_final_names(self.text(annotation, scope), self._definitions)
 
     def classes(self) -> tuple[type, ...]:
         """The classes met so far, in the order of meeting."""

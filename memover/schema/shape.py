@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FINGERPRINT_BYTES", "NO_FINGERPRINT", "ORDERED", "UNNAMED", "ShapeDefinition", "ShapeField", "Shape", "numbered",
-    "parse", "settled", "split", "without_numbers",
+    "parse", "with_final_names", "split", "without_numbers",
 ]  # fmt: skip
 
 FINGERPRINT_BYTES = 8
@@ -180,7 +180,7 @@ def without_numbers(text: str) -> str:
     return _NUMBER.sub("", text)
 
 
-def settled(root: str, definitions: Mapping[str, ShapeDefinition]) -> Shape:
+def with_final_names(root: str, definitions: Mapping[str, ShapeDefinition]) -> Shape:
     """The shape under final names: equal classes of one name become one, others are told apart by a number."""
     reachable: dict[str, ShapeDefinition] = {}
     pending = [root]

@@ -17,7 +17,7 @@ from memover.stores.memory import MemoryStore
 if TYPE_CHECKING:
     from memover.engine.store import Store
 
-__all__ = ["address_of", "kind_of", "open_store"]
+__all__ = ["address_of", "store_kind", "open_store"]
 
 _REDIS_SCHEMES = (
     "unix://",
@@ -29,7 +29,7 @@ _REDIS_SCHEMES = (
 )
 
 
-def kind_of(url: str) -> str:
+def store_kind(url: str) -> str:
     """The package of the store that a URL names: "memory", "sqlite" or "redis". Raises `ConfigurationError`."""
     text = url.lower()
     if text.startswith(_REDIS_SCHEMES):
@@ -38,14 +38,14 @@ def kind_of(url: str) -> str:
         return "sqlite"
     if text in ("memory://", "memory:///"):
         return "memory"
-    raise unknown(url)
+    raise unknown_scheme(url)
 
 
 def open_store(
     url: str, *, max_entries: int, wait_replicas: int, max_bytes: int | None, generation_shards: int, **limits: Any
 ) -> Store:
     """The store that a URL names; nothing is connected yet. Raises `ConfigurationError`."""
-    kind = kind_of(url)
+    kind = store_kind(url)
     at_least(0, wait_replicas, "wait_replicas")
     check_shards(generation_shards)
     scheme = url.partition(":")[0]
@@ -83,7 +83,7 @@ def open_store(
 
 def address_of(url: str) -> str:
     """Where the store of a URL is, without credentials and without opening it. Raises `ConfigurationError`."""
-    kind = kind_of(url)
+    kind = store_kind(url)
     if kind == "redis":
         from memover.stores.redis.url import parse_url
 
@@ -95,7 +95,7 @@ def address_of(url: str) -> str:
     return "memory://"
 
 
-def unknown(url: str) -> ConfigurationError:
+def unknown_scheme(url: str) -> ConfigurationError:
     """The error for a URL of another scheme."""
     from memover.spelling import url as spelled
 

@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memover.errors import ConfigurationError
-from memover.stores import kind_of
+from memover.stores import store_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -178,7 +178,7 @@ def open_survey(url: str) -> Survey:
 
     Raises `ConfigurationError` for a URL that cannot be read, and for a store that other processes cannot look into.
     """
-    kind = kind_of(url)
+    kind = store_kind(url)
     if kind == "memory":
         raise ConfigurationError(
             "memory:// is a store inside one process, and nothing outside it can look there. Give the URL of a shared store: "

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from memover.cli.running import Place
+    from memover.cli.running import StoreContext
 
 __all__ = ["application"]
 
@@ -47,10 +47,10 @@ _STREAMS_LIMIT = 50
 
 
 def application(
-    place: Place, *, host: str, token: str = "", allow_invalidate: bool = False, interval: float = 1.0
+    context: StoreContext, *, host: str, token: str = "", allow_invalidate: bool = False, interval: float = 1.0
 ) -> Any:
     """The guarded ASGI application of the page; `host` is the address that it will be bound to."""
-    routes = _Routes(place, allow_invalidate, interval)
+    routes = _Routes(context, allow_invalidate, interval)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
@@ -82,11 +82,11 @@ def application(
 
 
 class _Routes:
-    def __init__(self, place: Place, allow_invalidate: bool, interval: float) -> None:
-        self.overview = Overview(place, interval)
-        self._place = place
+    def __init__(self, context: StoreContext, allow_invalidate: bool, interval: float) -> None:
+        self.overview = Overview(context, interval)
+        self._context = context
         self._csrf = secrets.token_urlsafe(32) if allow_invalidate else ""
-        self._pages = Pages(place, self._csrf)
+        self._pages = Pages(context, self._csrf)
         self._streams = 0
 
     # -- pages -----------------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class _Routes:
         contents = await self.overview.contents()
         found = contents.namespaces.get(name)
         reported = self.overview.reported
-        if found is None and name not in reported and name not in self._place.named_in_lock():
+        if found is None and name not in reported and name not in self._context.named_in_lock():
             return self._unknown(name, reported | set(contents.namespaces))
         moved = request.query_params.get("moved", "")
         note = f"Invalidated: {name} has moved to generation {moved[:64]}." if moved else ""
@@ -113,7 +113,7 @@ class _Routes:
 
     async def entry(self, request: Request) -> Response:
         key = request.query_params.get("key", "")
-        if not key.startswith(f"{self._place.prefix}:"):
+        if not key.startswith(f"{self._context.prefix}:"):
             return self._failure(404, "Not of this prefix", "Only keys of this prefix are shown.")
         found = await self.overview.entry(key)
         if found is None:
@@ -178,7 +178,7 @@ class _Routes:
             return self._failure(403, "Not accepted", told)
         name = fields.get("namespace", "")
         contents = await self.overview.contents()
-        known = {*self.overview.reported, *contents.namespaces, *self._place.named_in_lock()}
+        known = {*self.overview.reported, *contents.namespaces, *self._context.named_in_lock()}
         if name not in known and not await self.overview.has_generation(name):
             return self._unknown(name, known)
         generation = await self.overview.invalidate(name)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memover.cli.census import Version
-    from memover.cli.running import Place
+    from memover.cli.running import StoreContext
 
 __all__ = ["AGES", "SIZES", "Contents", "Namespace", "Overview"]
 
@@ -78,19 +78,19 @@ class Contents:
 class Overview:
     """Everything the page asks for. Methods that are awaited run their look in a thread."""
 
-    def __init__(self, place: Place, interval: float = 1.0) -> None:
-        self.place = place
+    def __init__(self, context: StoreContext, interval: float = 1.0) -> None:
+        self.context = context
         self.interval = interval
         self.reports = Reports((), ())
         self.error = ""
         self.history: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
         self._by_function: dict[tuple[str, Version], deque[tuple[float, float, float | None]]] = {}
-        self._reports = _Looker("reports", place)
-        self._watcher = Watcher(self._reports.place.survey, place.prefix)
-        self._entry = _Looker("entry", place)
-        self._invalidate = _Looker("invalidate", place)
-        self._contents = _Kept("contents", place, _count)
-        self._checks = _Kept("doctor", place, examine)
+        self._reports = _Looker("reports", context)
+        self._watcher = Watcher(self._reports.context.survey, context.prefix)
+        self._entry = _Looker("entry", context)
+        self._invalidate = _Looker("invalidate", context)
+        self._contents = _Kept("contents", context, _count)
+        self._checks = _Kept("doctor", context, examine)
         self._changed = asyncio.Event()
 
     # -- what processes report -----------------------------------------------------------------------------------------
@@ -181,10 +181,10 @@ class Overview:
     async def has_generation(self, namespace: str) -> bool:
         """Whether a namespace without entries has, or had, a generation. Raises `StoreError`."""
         try:
-            name = generation_key(self.place.prefix, check_namespace(namespace)).encode()
+            name = generation_key(self.context.prefix, check_namespace(namespace)).encode()
         except ConfigurationError:
             return False
-        (token,) = await self._entry.look(lambda place: place.survey.tokens([name]))
+        (token,) = await self._entry.look(lambda context: context.survey.tokens([name]))
         return token is not None
 
     def close(self) -> None:
@@ -196,23 +196,23 @@ class Overview:
 class _Looker:
     """A thread with a survey of its own, in which one look is made after the other."""
 
-    def __init__(self, kind: str, place: Place) -> None:
-        self.place = place._replace(survey=open_survey(place.url))
+    def __init__(self, kind: str, context: StoreContext) -> None:
+        self.context = context._replace(survey=open_survey(context.url))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"memover-serve-{kind}")
 
-    async def look(self, work: Callable[[Place], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self.place)
+    async def look(self, work: Callable[[StoreContext], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self.context)
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
-        self.place.survey.close()
+        self.context.survey.close()
 
 
 class _Kept(_Looker, Generic[T]):
     """A look whose answer is kept for `_KEPT_SECONDS`; who asks meanwhile waits for the same answer."""
 
-    def __init__(self, kind: str, place: Place, make: Callable[[Place], T]) -> None:
-        super().__init__(kind, place)
+    def __init__(self, kind: str, context: StoreContext, make: Callable[[StoreContext], T]) -> None:
+        super().__init__(kind, context)
         self._make = make
         self._lock = asyncio.Lock()
         self._answers: list[T] = []
@@ -246,9 +246,9 @@ def _mean(values: list[float | None]) -> float | None:
     return sum(there) / len(there) if there else None
 
 
-def _count(place: Place) -> Contents:
-    total, looked_at = place.survey.total(), 0
-    sampled = place.survey.hashed
+def _count(context: StoreContext) -> Contents:
+    total, looked_at = context.survey.total(), 0
+    sampled = context.survey.hashed
     now = time.time()
     rows: dict[tuple[str, Version], Row] = {}
     namespaces: dict[str, Namespace] = {}
@@ -257,7 +257,7 @@ def _count(place: Place) -> Contents:
         nonlocal looked_at
         looked_at += keys
 
-    for found in entries(place.survey, place.prefix, on_step=on_step):
+    for found in entries(context.survey, context.prefix, on_step=on_step):
         for each in found:
             tally(rows, each)
             of = namespaces.setdefault(each.namespace, Namespace(each.namespace))
@@ -282,7 +282,7 @@ def _count(place: Place) -> Contents:
     if estimated:
         for row in rows.values():
             row.scale(total / looked_at)
-    complete(place, rows)
+    complete(context, rows)
     for row in sorted(rows.values(), key=order):
         namespaces[row.namespace].rows.append(row)
     return Contents(now, dict(sorted(namespaces.items())), estimated)

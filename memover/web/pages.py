@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from memover.cli.health import Check
     from memover.cli.look import Look
     from memover.cli.reports import Reports
-    from memover.cli.running import Place
+    from memover.cli.running import StoreContext
     from memover.web.overview import Contents, Namespace
 
 __all__ = ["Pages", "path_of"]
@@ -44,7 +44,7 @@ _COLUMNS = (
     ("errors", "errors/s"),
     ("agreement", "agreement"),
 )
-"""Of the table of functions, after the first: the name in `Line.texts`, and the head."""
+"""Of the table of functions, after the first: the name in `VersionActivity.texts`, and the head."""
 _SIZE_NAMES = [size_of(each) for each in SIZES]
 _AGE_NAMES = ["1 min", "10 min", "1 h", "6 h", "1 d", "7 d"]
 assert len(AGES) == len(_AGE_NAMES)
@@ -71,7 +71,7 @@ def _mood(word: str) -> str:
 class Pages:
     """Makes the pages of one server; `csrf` is "" where nothing can be invalidated."""
 
-    def __init__(self, place: Place, csrf: str) -> None:
+    def __init__(self, context: StoreContext, csrf: str) -> None:
         self._templates = Environment(
             loader=FileSystemLoader(Path(__file__).parent / "templates"),
             autoescape=True,
@@ -80,7 +80,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        names: dict[str, Any] = {"place": place, "csrf": csrf}
+        names: dict[str, Any] = {"context": context, "csrf": csrf}
         filters: dict[str, Any] = {
             "ago": ago,
             "count_of": count_of,

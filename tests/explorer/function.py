@@ -15,7 +15,7 @@ from memover.engine.judge import VERSION
 from memover.engine.steps import Step as EngineStep
 from memover.errors import StoreError
 from memover.model import Key, Source
-from memover.runtime.dependencies import Collector
+from memover.runtime.dependencies import TokenCollector
 from tests.explorer.state import (
     CALL,
     CHILD,
@@ -359,7 +359,7 @@ class WorldFunction:
     def load_by_use(self) -> Generator[Any, Any, Outcome]:
         """The load of `p` is a call of `f`, whose answer it hands on."""
         used = self.rules.function(self.scenario, self.rules, self.means, CHILD, self.store)
-        collector = Collector("world")
+        collector = TokenCollector("world")
         call = used.call(collector=collector)
         child: Outcome | None = None
         try:

@@ -601,7 +601,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("the coarse token stays where it is", "P11", "a call that is one of too many is invalidated", server=CoarseStays),
     Mutant("an invalidation leaves a shard out", "P1", "the namespace is invalidated, in shards", store=OneShardLeft),
     Mutant("an invalidation moves the namespace's own key alone", "P1", "the namespace is invalidated, in shards",
-           invalidate={"moved": moved_without_shards}, store=Own),
+           invalidate={"bumped": moved_without_shards}, store=Own),
     Mutant("an invalidation returns before all shards have moved", "P1", "an invalidation of shards is owed, for others",
            store=AcknowledgedTooSoon),
     Mutant("an owed invalidation does not concern the shards", "P8", "an invalidation of shards is owed", witness=OwedAlone),

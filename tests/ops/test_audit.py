@@ -15,7 +15,7 @@ from memover import Event, NotCached, StoreUnavailable
 from memover.codec.envelope import Header, payload_of, read_header, seal
 from memover.codec.mv1.codec import ValueCodec
 from memover.runtime.audit.auditor import Auditor, ServedEntry
-from memover.runtime.audit.differences import difference, shape_of
+from memover.runtime.audit.differences import difference, outline_of
 from memover.runtime.audit.slots import Slot, Slots
 from memover.runtime.counters import Counters
 
@@ -320,7 +320,7 @@ def test_the_share_is_by_chance() -> None:
 def test_shapes_hold_no_keys_and_no_values() -> None:
     """Types, numbers of items and the program's own names of fields."""
     value = {"alice@example.org": [Profile(7, "Alice")], "bob": ["x", 1]}
-    told = shape_of(value)
+    told = outline_of(value)
     assert told == "dict of 2 (str → list)"
-    assert shape_of([Profile(7, "Alice")] * 3) == "list of 3 (Profile(id: int, name: str of 5))"
+    assert outline_of([Profile(7, "Alice")] * 3) == "list of 3 (Profile(id: int, name: str of 5))"
     assert difference({"alice": [1, 2]}, {"alice": [1, 3]}) == "$[…][1]"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from memover import Cache
 from memover.cli.look import look
 from memover.cli.project import Project as Settings
-from memover.cli.running import Place
+from memover.cli.running import StoreContext
 from memover.codec.envelope import read_header, rewritten, seal
 from memover.stores.survey import open_survey
 
@@ -37,8 +37,8 @@ class Item:
     colour: Colour
 
 
-def place(url: str, prefix: str) -> Place:
-    return Place(url, prefix, open_survey(url), Settings.find(), None)
+def place(url: str, prefix: str) -> StoreContext:
+    return StoreContext(url, prefix, open_survey(url), Settings.find(), None)
 
 
 def stored(url: str, prefix: str, function: Any, **options: Any) -> str:

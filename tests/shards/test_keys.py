@@ -12,7 +12,7 @@ from memover.keys.shards import (
     may_have_shards,
     names_by_grain,
     nonce_of,
-    registered,
+    parse_registry,
     registry_key,
     shard_of,
     shards,
@@ -114,7 +114,7 @@ def test_no_two_shards_hold_equal_tokens() -> None:
 )
 def test_what_a_registry_says(text: bytes, counts: set[int], unsure: bool) -> None:
     """Numbers are in use; anything else means that there may be others."""
-    assert registered(text, unsure=False) == (counts, unsure)
+    assert parse_registry(text, unsure=False) == (counts, unsure)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, GRAINS + 1, 2.0, "4", None, True])

@@ -23,7 +23,7 @@ import msgpack
 
 from memover.classes.annotations import innermost
 from memover.classes.places import moved, place_of
-from memover.classes.registered import family_of, registered, stamp
+from memover.classes.registered import family_of, registered, registrations
 from memover.codec.faults import FAULTS, from_outside
 from memover.codec.mv1 import arrays, containers, frames
 from memover.codec.mv1 import format as f
@@ -73,7 +73,7 @@ class ValueCodec:
         inner = None if function is None else innermost(function)
         self._label: str = name_for_errors or getattr(inner, "__qualname__", "")
         self._writers: list[PayloadWriter] = []
-        self._stamp = stamp()
+        self._registrations = registrations()
         self._handlers: dict[type, Callable[[Any, Any], Any]] = dict(containers.WRITERS)
         self._serializers: dict[type, Serializer] = {}
         self._definitions: dict[bytes, Mark] = {}
@@ -89,7 +89,7 @@ class ValueCodec:
         Raises `UnencodableValue`, with the function and the path, for anything that `decode` would not give back
         with the same value and types. Any thread may call.
         """
-        if self._stamp != stamp() or moved(self._places):
+        if self._registrations != registrations() or moved(self._places):
             self._forget()
         try:
             writer = self._writers.pop()
@@ -123,7 +123,7 @@ class ValueCodec:
         reasons for classes that this program does not name or that changed, "damaged" for the rest. Never imports,
         calls or makes anything else than `known` admits. Any thread may call.
         """
-        if self._stamp != stamp() or (self._places and moved(self._places)):
+        if self._registrations != registrations() or (self._places and moved(self._places)):
             self._forget()
         try:
             if data[0] != f.MARKED:
@@ -242,14 +242,14 @@ class ValueCodec:
     def _forget(self) -> None:
         # Replaced rather than cleared: another thread may be using them. What makes this happen is
         # reset last, so that one who is interrupted in between does it again.
-        current = stamp()
+        current = registrations()
         self._writers = []
         self._handlers = dict(containers.WRITERS)
         self._serializers = {}
         self._definitions = {}
         self._known.forget()
         self._places = []
-        self._stamp = current
+        self._registrations = current
 
 
 def _damaged(error: Exception) -> DamagedEntry:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from memover.clocks import monotonic, wall
 from memover.later import later
 from memover.model import Event, NotCached
-from memover.runtime.audit.differences import difference, equal, shape_of
+from memover.runtime.audit.differences import difference, equal, outline_of
 from memover.runtime.audit.slots import Slot
 
 if TYPE_CHECKING:
@@ -249,11 +249,11 @@ class Auditor:
             self._failed(hit, error, load_time)
             return None
         if same:
-            shape = shape_of(result)
+            shape = outline_of(result)
             return Comparison(True, shape, shape, load_time)
         agrees = equal(served, result)
         where = "" if agrees else difference(served, result)
-        return Comparison(agrees, shape_of(served), shape_of(result), load_time, where)
+        return Comparison(agrees, outline_of(served), outline_of(result), load_time, where)
 
     @staticmethod
     def _still(hit: ServedEntry, header: Header | None) -> bool:

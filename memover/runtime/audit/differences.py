@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-__all__ = ["difference", "equal", "shape_of"]
+__all__ = ["difference", "equal", "outline_of"]
 
 _PARTS_LIMIT = 12
 _DEPTH_LIMIT = 3
@@ -24,7 +24,7 @@ def equal(served: Any, source: Any) -> bool:
         return False  # arrays have no one truth; their bytes differed
 
 
-def shape_of(value: Any, depth: int = 0) -> str:
+def outline_of(value: Any, depth: int = 0) -> str:
     """The type of a value and of what is in it, with numbers of items: no keys, no values.
 
     `list of 3 (Profile(id: int, name: str))`. Names of fields are the program's, keys of dicts may be anybody's.
@@ -34,7 +34,7 @@ def shape_of(value: Any, depth: int = 0) -> str:
         return name
     fields = _fields(value)
     if fields is not None:
-        parts = [f"{field}: {shape_of(each, depth + 1)}" for field, each in list(fields.items())[:_PARTS_LIMIT]]
+        parts = [f"{field}: {outline_of(each, depth + 1)}" for field, each in list(fields.items())[:_PARTS_LIMIT]]
         return f"{name}({', '.join(parts)}{', …' if len(fields) > _PARTS_LIMIT else ''})"
     if isinstance(value, Mapping):
         kinds = _kinds(value.values(), depth)
@@ -48,7 +48,7 @@ def shape_of(value: Any, depth: int = 0) -> str:
 
 def _kinds(values: Any, depth: int) -> str:
     found = dict.fromkeys(
-        shape_of(each, depth + 1) if _fields(each) is not None else type(each).__name__
+        outline_of(each, depth + 1) if _fields(each) is not None else type(each).__name__
         for _, each in zip(range(100), values)
     )
     return " | ".join(list(found)[:_PARTS_LIMIT])

@@ -25,7 +25,7 @@ from memover.engine.judge import is_fresh
 from memover.engine.store import Granted, Renewal, Request, Seen, SeenMany, StoredEntry, names_of
 from memover.latch import Latch
 from memover.model import MISSING
-from memover.stores.memory.items import Batch, Item, Slim, spared
+from memover.stores.memory.items import Cohort, Item, Slim, spared
 from memover.stores.memory.rounds import Rounds
 from memover.stores.memory.tokens import MemoryTokens
 from memover.stores.sieve import Sieve
@@ -70,7 +70,7 @@ class MemoryEntries:
         self.address = f"memory://{id(self):x}"
         self.max_entries = max_entries
         self.items: dict[str, Slim] = {}
-        self._batches: WeakValueDictionary[bytes, Batch] = WeakValueDictionary()
+        self._cohorts: WeakValueDictionary[bytes, Cohort] = WeakValueDictionary()
         """The last of each generation's name, while there are entries of it."""
         self._leases: dict[bytes, tuple[bytes, float]] = {}
         self._tokens = MemoryTokens(self._leases)
@@ -105,8 +105,8 @@ class MemoryEntries:
         if (
             item is None
             or item.marked
-            or item.batch.fingerprint != fingerprint
-            or not is_fresh(item.batch.generation, item, self.tokens.get(name), time.time())
+            or item.cohort.fingerprint != fingerprint
+            or not is_fresh(item.cohort.generation, item, self.tokens.get(name), time.time())
         ):
             return None
         return item
@@ -231,19 +231,19 @@ class MemoryEntries:
         assert header is not None, "a memory store is given it"
         if codec is not None and not header.marks and header.usable_until == header.fresh_until:
             # Of the same sixteenth of a second are many. Later by that is no harm: `fresh_until` is exact, and comes first.
-            batch = self._batch(name, header, codec, math.inf if ends == math.inf else math.ceil(ends * 16) / 16)
-            if batch.created(header.fresh_until) == header.created_at:
-                return Slim.of(batch, header, entry.value)
-        return Item(entry.raw, header, entry.value, entry.places, ends, self._batch(name, header))
+            cohort = self._cohort(name, header, codec, math.inf if ends == math.inf else math.ceil(ends * 16) / 16)
+            if cohort.created(header.fresh_until) == header.created_at:
+                return Slim.of(cohort, header, entry.value)
+        return Item(entry.raw, header, entry.value, entry.places, ends, self._cohort(name, header))
 
-    def _batch(self, name: bytes, header: Header, codec: Any = None, ends: float = math.inf) -> Batch:
-        batch = self._batches.get(name)
-        if batch is None or not batch.fits(header, codec, ends):
+    def _cohort(self, name: bytes, header: Header, codec: Any = None, ends: float = math.inf) -> Cohort:
+        cohort = self._cohorts.get(name)
+        if cohort is None or not cohort.fits(header, codec, ends):
             # The same object, where it is the same token: `engine.judge.FRESH_SOURCE` compares by identity.
             token = self.tokens.get(name)
             own = token if token == header.generation else None
-            batch = self._batches[name] = Batch(header, codec, ends, own)
-        return batch
+            cohort = self._cohorts[name] = Cohort(header, codec, ends, own)
+        return cohort
 
     def _place(self, text: str, item: Slim) -> None:
         items = self.items

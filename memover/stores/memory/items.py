@@ -16,10 +16,10 @@ from memover.model import MISSING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Batch", "Item", "Slim", "spared"]
+__all__ = ["Cohort", "Item", "Slim", "spared"]
 
 
-class Batch:
+class Cohort:
     """What entries have in common that one function stored about the same time, so that each need not have it.
 
     `generation` and `fingerprint` are those of their headers. Entries that are kept without their bytes have the rest too:
@@ -51,7 +51,7 @@ class Batch:
         self.ends = ends
 
     def fits(self, header: Header, codec: Any, ends: float) -> bool:
-        """Whether an entry can be of this batch."""
+        """Whether an entry can be of this cohort."""
         return (
             self.generation == header.generation
             and self.fingerprint == header.fingerprint
@@ -63,7 +63,7 @@ class Batch:
         )
 
     def created(self, fresh_until: float) -> float:
-        """When an entry of this batch was made."""
+        """When an entry of this cohort was made."""
         return self.created_at if self.lifetime == math.inf else fresh_until - self.lifetime
 
 
@@ -73,9 +73,9 @@ class Slim(float):
     It is a float, its `fresh_until`: an object for that would take a seventh of all that an entry of an int takes. `value`
     is the object itself where any caller may have it at any time, else MISSING. `visited` is the flag of `sieve`."""
 
-    __slots__ = ("batch", "value", "visited")
+    __slots__ = ("cohort", "value", "visited")
 
-    batch: Batch
+    cohort: Cohort
     value: Any
     visited: bool
 
@@ -86,9 +86,9 @@ class Slim(float):
     places: tuple[Any, ...] = ()
 
     @classmethod
-    def of(cls, batch: Batch, header: Header, value: Any) -> Slim:
+    def of(cls, cohort: Cohort, header: Header, value: Any) -> Slim:
         item = cls(header.fresh_until)
-        item.batch = batch
+        item.cohort = cohort
         item.value = value
         item.visited = False
         return item
@@ -104,7 +104,7 @@ class Slim(float):
     @property
     def ends(self) -> float:
         """The hard limit in monotonic seconds."""
-        return self.batch.ends
+        return self.cohort.ends
 
     @property
     def shared(self) -> Any:
@@ -113,20 +113,20 @@ class Slim(float):
 
     def raw(self, entry: bytes) -> bytes | None:
         """The entry's bytes under its key; None when it has left the store in the meantime."""
-        value, batch = self.value, self.batch
-        if value is MISSING or batch.codec is None:
+        value, cohort = self.value, self.cohort
+        if value is MISSING or cohort.codec is None:
             return None
         fresh_until = float(self)
         return seal(
-            batch.codec.encode(value),
+            cohort.codec.encode(value),
             key=entry,
-            generation=batch.generation,
-            codec=batch.codec_name,
-            created_at=batch.created(fresh_until),
-            load_time=batch.load_time,
+            generation=cohort.generation,
+            codec=cohort.codec_name,
+            created_at=cohort.created(fresh_until),
+            load_time=cohort.load_time,
             fresh_until=fresh_until,
             usable_until=fresh_until,
-            fingerprint=batch.fingerprint,
+            fingerprint=cohort.fingerprint,
         )
 
     def serve(self) -> Any:
@@ -142,7 +142,7 @@ class Slim(float):
 
     def end(self) -> None:
         """It has left the store. First what every hit asks for, then what it keeps."""
-        self.batch = _ENDED
+        self.cohort = _ENDED
         self.value = MISSING
 
 
@@ -165,9 +165,9 @@ class Item(Slim):
         value: Any,
         places: tuple[Any, ...] = (),
         ends: float = math.inf,
-        batch: Batch | None = None,
+        cohort: Cohort | None = None,
     ) -> None:
-        self.batch = Batch(header) if batch is None else batch
+        self.cohort = Cohort(header) if cohort is None else cohort
         self.visited = False
         self.decoded = 0
         self.marked = tuple([name for name, _ in header.marks]) if header.marks else ()
@@ -198,7 +198,7 @@ class Item(Slim):
         self.copy = None
 
 
-_ENDED = Batch(Header(0, "", 0, b"", b"", (), 0.0, 0.0, 0.0, 0.0, b"", 0, 0, 0))
+_ENDED = Cohort(Header(0, "", 0, b"", b"", (), 0.0, 0.0, 0.0, 0.0, b"", 0, 0, 0))
 """That of no entry: no token is empty."""
 
 

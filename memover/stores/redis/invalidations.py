@@ -13,7 +13,7 @@ from redis.exceptions import TryAgainError
 
 from memover.engine.steps import Send
 from memover.engine.store import Replicated
-from memover.keys.shards import GRAINS, may_have_shards, nonce_of, registered, registry_key, shards
+from memover.keys.shards import GRAINS, may_have_shards, nonce_of, parse_registry, registry_key, shards
 from memover.stores.redis import scripts
 from memover.stores.redis.asking import Command, Commands, call, margin
 from memover.stores.redis.failures import translated
@@ -83,7 +83,7 @@ class InvalidationCommands(Commands):
 
     def _move_others(self, name: bytes, registry: bytes | None, moved: set[bytes], nonce: str) -> Flow[None]:
         """Move the shards that processes of other settings read. `registry` was read after the invalidation began."""
-        said = registered(registry, unsure=self.sweeps)
+        said = parse_registry(registry, unsure=self.sweeps)
         seen = self._shards_seen.get(name, frozenset())
         if not said.counts <= seen and len(self._shards_seen) < _SEEN_LIMIT:
             self._shards_seen[name] = seen | said.counts

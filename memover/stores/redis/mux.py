@@ -32,7 +32,7 @@ from memover.errors import raised_by_handler
 from memover.stores.redis import looks
 from memover.stores.redis.failures import Lost, ValueFault
 from memover.stores.redis.limits import FLOOR_BYTES
-from memover.stores.redis.overdue import Batch, Overdue
+from memover.stores.redis.overdue import Overdue, Turn
 from memover.stores.redis.resp import NOT_ENOUGH, new_reader
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Mux:
             data, size = self._take_off()
             self.backlog += size
             now = monotonic()
-            self._overdue.written(Batch(self._sent, now, self.answered, self._received, self.backlog))
+            self._overdue.written(Turn(self._sent, now, self.answered, self._received, self.backlog))
             if self._unsent:
                 self._unsent.append(memoryview(data))
             else:

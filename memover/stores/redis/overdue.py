@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from memover.stores.redis.limits import FLOOR_BYTES, FLOOR_COMMANDS
 
-__all__ = ["Batch", "Overdue"]
+__all__ = ["Turn", "Overdue"]
 
 _LATENESS = 0.2
 """From which share of the budget a timer is late, so that the loop must have been held up."""
 
 
-class Batch(NamedTuple):
+class Turn(NamedTuple):
     """What was written in one turn, at the time `at`: `last` counts everything written so far. And the state of the
     connection then: how many answers and bytes had been received, and the `size` of what the kernel had still to send."""
 
@@ -33,32 +33,32 @@ class Overdue:
 
     def __init__(self, budget: float) -> None:
         self._budget = budget
-        self._batches: deque[Batch] = deque()
+        self._turns: deque[Turn] = deque()
         self._spared = 0
         self._extra = 0.0
 
     @property
-    def first(self) -> Batch | None:
+    def first(self) -> Turn | None:
         """The first of what had not been answered when `due` was last asked."""
-        return self._batches[0] if self._batches else None
+        return self._turns[0] if self._turns else None
 
-    def written(self, batch: Batch) -> None:
+    def written(self, turn: Turn) -> None:
         """The commands of one turn are being written."""
-        self._batches.append(batch)
+        self._turns.append(turn)
 
     def clear(self) -> None:
         """Nothing is in flight any more."""
-        self._batches.clear()
+        self._turns.clear()
 
     def due(self, done: int, answered: int, received: int) -> float:
         """When the first of what is in flight is overdue, 0.0 if nothing is: `done` of all that was written is over, and so many
         answers and bytes have been received."""
-        batches = self._batches
-        while batches and batches[0].last <= done:
-            batches.popleft()
-        if not batches:
+        turns = self._turns
+        while turns and turns[0].last <= done:
+            turns.popleft()
+        if not turns:
             return 0.0
-        first = batches[0]
+        first = turns[0]
         if self._spared != first.last:
             self._spared, self._extra = first.last, 0.0
         moved = (received - first.received + first.size) / FLOOR_BYTES
