@@ -64,7 +64,7 @@ def _collect(
     step: int,
     on_step: Callable[[int], None],
 ) -> list[Removed]:
-    """Remove it, or only count it: a scan for entries and their tokens, then one for tokens and reports. Raises `StoreError`."""
+    """Removes it, or only counts it: a scan for entries and their tokens, then one for tokens and reports. Raises `StoreError`."""
     survey, prefix = context.survey, context.prefix
     count: Counter[tuple[str, int]] = Counter()
     size: Counter[tuple[str, int]] = Counter()
@@ -77,13 +77,13 @@ def _collect(
         }
         for facts in _removed(context, [each.facts for each in over.values()], dry_run):
             entry = over[facts.key]
-            place_of = entry.namespace, number_of(entry.version)
-            count[place_of] += 1
-            size[place_of] += facts.size
+            at = entry.namespace, number_of(entry.version)
+            count[at] += 1
+            size[at] += facts.size
         for each in found:
             if each.facts.key not in over:
                 carried.update(map(hash, marks_of(survey, each)))
-    rows = [Removed("entries", *place_of, count[place_of], size[place_of]) for place_of in sorted(count)]
+    rows = [Removed("entries", *at, count[at], size[at]) for at in sorted(count)]
     stripe = re.compile(rb".*@call([0-9]{1,4})\Z", re.DOTALL)
 
     def is_call(key: bytes) -> bool:

@@ -51,7 +51,7 @@ ELSEWHERE = {
     "runtime/stepwise.py": "advance",
     "runtime/upgrades.py": "_done",
     "codec/mv1/reader.py": "read_plain read_marked",
-    "codec/mv1/limits.py": "few_objects",
+    "codec/mv1/limits.py": "_at_most",
     "codec/pickle.py": "reducer_override",
     "keys/canonical.py": "_asked",
 }

@@ -79,23 +79,29 @@ def check_keys(keys: Collection[Any]) -> None:
 
 
 def few_objects(body: bytes | memoryview, limit: int) -> bool:
-    """Whether some msgpack holds at most `limit` objects, one a byte at most. Makes no more than that many to find out.
+    """Whether some msgpack holds at most `limit` objects, counted as the head of this module says.
 
-    Raises ValueError, or what else msgpack raises, for what is none.
+    The cheapest answer that will do: by the length alone, by counting bytes, or by reading, which makes no more objects than
+    `limit` and whose time is a part of what decoding takes. Raises ValueError, or what else msgpack raises, for what is none.
     """
     size = len(body)
     if size * SLOW_OBJECTS <= 3 * limit:  # three bytes is the least that an extension takes, and frames take hundreds
         return True
-    if size <= limit:
-        # What may begin an extension stands by chance in text and numbers too, so these are at most how many there are.
-        data = bytes(body)
-        extensions = size - len(data.translate(None, _EXTENSION_HEADS))
-        marks = sum(map(data.count, _MARK_HEADS))
-        if 2 * marks * FRAME_OBJECTS > limit - size:
-            marks = sum(map(data.count, _SLOW_MARKS))
-        slow = data.count(_ADDRESS) + marks
-        if size + extensions * SCALAR_OBJECTS + min(slow, extensions) * FRAME_OBJECTS <= limit:
-            return True
+    return (size <= limit and _most_objects(bytes(body)) <= limit) or _at_most(body, limit)
+
+
+def _most_objects(data: bytes) -> int:
+    """How many objects these bytes can hold at most.
+
+    Each object takes a byte. An extension begins with one of `_EXTENSION_HEADS`, and its code is one of `_SLOW_CODES` if it is
+    slow to make; such bytes stand in text and numbers too, so there may be far fewer."""
+    extensions = len(data) - len(data.translate(None, _EXTENSION_HEADS))
+    slow = sum(map(data.count, _SLOW_CODES))
+    return len(data) + extensions * SCALAR_OBJECTS + min(slow, extensions) * FRAME_OBJECTS
+
+
+def _at_most(body: bytes | memoryview, limit: int) -> bool:
+    """Whether reading comes to at most `limit` objects; it ends at the first one more."""
     found = 1
 
     def on_array(items: list[Any]) -> None:
@@ -142,10 +148,7 @@ def few_objects(body: bytes | memoryview, limit: int) -> bool:
 
 
 _EXTENSION_HEADS = b"\xc7\xc8\xc9\xd4\xd5\xd6\xd7\xd8"
-_ADDRESS = bytes((IPADDRESS & 0xFF,))
-_MARK_HEADS = (b"\xc7\0", b"\xc8\0\0", b"\xc9\0\0\0\0")
-"""An extension without data, in the three ways it may be written."""
-_SLOW_MARKS = [head + bytes((code & 0xFF,)) for head in _MARK_HEADS for code in (NUMPY_ARRAY, NUMPY_OBJECTS, FRAME)]
+_SLOW_CODES = [bytes((code & 0xFF,)) for code in (IPADDRESS, NUMPY_ARRAY, NUMPY_OBJECTS, FRAME)]
 _SINGLE_ADDRESSES = b"\1"
 """The greatest class of an address that is no network and no interface."""
 
