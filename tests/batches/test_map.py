@@ -11,7 +11,7 @@ import pytest
 
 from memover import ConfigurationError, NotCached
 from tests.ids import steady_repr
-from tests.servers import FaultyProxy, RedisServer, hear, run_python, say, start_python, wait_until
+from tests.servers import FaultyProxy, RedisServer, await_until, hear, run_python, say, start_python, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -418,8 +418,7 @@ def test_two_batches_of_one_process_do_not_wait_for_each_others_end(way: Way, st
             return x
 
         async def answer() -> int:
-            while not gates[x].is_set():
-                await asyncio.sleep(0.001)
+            await await_until(gates[x].is_set, "the gate to open")
             return x
 
         return answer()
@@ -430,8 +429,7 @@ def test_two_batches_of_one_process_do_not_wait_for_each_others_end(way: Way, st
         async def both() -> Any:
             first = asyncio.ensure_future(f.map([1, 2]))
             second = asyncio.ensure_future(f.map([2, 1]))
-            while not (began[1].is_set() and began[2].is_set()):
-                await asyncio.sleep(0)
+            await await_until(lambda: began[1].is_set() and began[2].is_set(), "both loads")
             gates[1].set()
             gates[2].set()
             return await asyncio.wait_for(asyncio.gather(first, second), 20)

@@ -15,7 +15,7 @@ from memover import UnencodableValue
 from memover.engine.steps import Await
 from memover.runtime import run as runners
 from tests.face.ways import waiting_threads
-from tests.servers import wait_until
+from tests.servers import await_until, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,8 +194,7 @@ def test_tasks_share_an_exception_too(async_way: Way, monkeypatch: pytest.Monkey
         runs.append(1)
 
         async def later() -> int:
-            while len(waiting) < 4:
-                await asyncio.sleep(0)
+            await await_until(lambda: len(waiting) == 4, "the others to wait for this call")
             raise LookupError("nothing there")
 
         return later()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache, InvalidationFailed
-from tests.servers import FaultyProxy, run_python, wait_until
+from tests.servers import FaultyProxy, await_until, run_python, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -306,14 +306,13 @@ def a_loop_that_ends_in_the_middle(url: str, prefix: str) -> Any:
 
     async def leader() -> None:
         task = asyncio.ensure_future(f(1))
-        while not followed.is_set():
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.1)
+        await await_until(followed.is_set, "the follower to wait for this load")
         del task  # left to the end of the loop
 
     async def follower() -> int:
         task = asyncio.ensure_future(f(1))
-        await asyncio.sleep(0.05)
+        flights = cache._state.flights._flights
+        await await_until(lambda: any(each.callers == 2 for each in list(flights.values())), "the load to be shared")
         followed.set()
         return int(await asyncio.wait_for(task, 20))
 

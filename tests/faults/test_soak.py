@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from memover import Cache, NotCached
-from tests.servers import run_python
+from tests.servers import await_until, run_python, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,11 +167,7 @@ def async_soak(url: str, prefix: str, operations: int, seconds: float) -> Any:
         stop = time.monotonic() + seconds * share
         await asyncio.gather(*(work(n, int(operations * share / 20), stop) for n in range(20)))
         # Cancelled loads give their leases back from another thread, refreshes go on behind.
-        for _ in range(200):
-            if len(asyncio.all_tasks()) == 1:
-                break
-            await asyncio.sleep(0.05)
-        assert len(asyncio.all_tasks()) == 1, asyncio.all_tasks()
+        await await_until(lambda: len(asyncio.all_tasks()) == 1, "every task to end", interval=0.05)
 
     async def warm() -> None:
         for x in range(KEYS):
@@ -207,13 +203,8 @@ def measured(soak: Soak, warm: Callable[[], None], stretch: Callable[[float], No
 
 def settled(soak: Soak) -> dict[str, int]:
     """What is held when what was begun has ended: the leases of the last cancelled calls are on their way back."""
-    held = soak.held()
-    for _ in range(100):
-        if not held["leases"] and not held["flights"]:
-            break
-        time.sleep(0.05)
-        held = soak.held()
-    return held
+    wait_until(lambda: not ((held := soak.held())["leases"] or held["flights"]), "the last leases and flights to end")
+    return soak.held()
 
 
 @pytest.mark.parametrize("flavour", ["sync", "async"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from memover import Cache
+from tests.servers import wait_until
 
 
 @pytest.mark.parametrize("store", ["memory", "redis"])
@@ -38,7 +39,7 @@ def test_a_follower_is_not_given_what_is_older_than_it_accepts(
         other = Cache(url, prefix=prefix, **patient)
         follower = other.versioned(namespace="f", ttl=0.2, stale_if_error=3600)(load)
     first = f(1)
-    time.sleep(0.7)  # the value is to become older than the follower accepts
+    wait_until(lambda: time.time() - first > 0.7, "the value to be older than the follower accepts")
     working = False
     answers: list[Any] = []
 

@@ -18,6 +18,7 @@ from memover.runtime.audit.auditor import Auditor, ServedEntry
 from memover.runtime.audit.differences import difference, outline_of
 from memover.runtime.audit.slots import Slot, Slots
 from memover.runtime.counters import Counters
+from tests.servers import await_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -133,8 +134,7 @@ def audited(function: Function, raw: bytes, *, way: str) -> Function:
 
         async def run() -> None:
             assert auditor.audit_in_task(hit(raw))
-            while len(slots):
-                await asyncio.sleep(0)
+            await await_until(lambda: not len(slots), "the end of the audit")
 
         asyncio.run(run())
     first, second = Slot(), Slot()

@@ -10,7 +10,7 @@ import pytest
 
 from memover import Cache, ConfigurationError, Event
 from memover.runtime.audit import auditor
-from tests.servers import wait_until
+from tests.servers import await_until, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,10 +89,7 @@ def test_of_coroutine_functions_too(url: str, prefix: str) -> None:
             await call()
             source.value = 2
             assert await call() == {"value": 1}
-            for _ in range(400):
-                if function.cache_info().disagreements:
-                    break
-                await asyncio.sleep(0.01)
+            await await_until(lambda: function.cache_info().disagreements, "the audit")
             info = function.cache_info()
             assert (info.audits, info.disagreements) == (1, 1)
 

@@ -52,16 +52,15 @@ def test_a_cache_reports_what_it_did(redis_url: str, prefix: str, watcher: Watch
 def test_the_environment_turns_it_on(redis_url: str, prefix: str, watcher: Watcher) -> None:
     """In the forms of a duration; an option goes before it."""
     code = """
-import os, time, memover
+import memover
 cache = memover.Cache({url!r}, prefix={prefix!r})
 cached = cache.versioned(namespace="profiles")(lambda: 1)
 cached()
 from memover.stores.survey import open_survey
 survey = open_survey({url!r})
-deadline = time.monotonic() + 20
-while not [key for page in survey.keys({pattern!r}) for key in page.keys] and time.monotonic() < deadline:
-    time.sleep(0.02)
-result = [key.decode() for page in survey.keys({pattern!r}) for key in page.keys]
+from tests.servers import wait_until
+keys = wait_until(lambda: [key for page in survey.keys({pattern!r}) for key in page.keys], "a report")
+result = [key.decode() for key in keys]
 """
     code = code.format(url=redis_url, prefix=prefix, pattern=f"{prefix}:report:*".encode())
     (found,) = run_python(code, env={"MEMOVER_REPORT": "100ms"})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.promises import actors
-from tests.servers import start_python
+from tests.servers import await_until, start_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,8 +58,7 @@ def slow(way: Way, **options: Any) -> tuple[Any, Any, Any, Callable[[], Any]]:
 
         async def begin() -> Any:
             task = asyncio.ensure_future(f(1))
-            while not began.is_set():
-                await asyncio.sleep(0.001)
+            await await_until(began.is_set, "the load")
             return task
 
         task = loop.run_until_complete(begin())

@@ -107,9 +107,10 @@ def late_answer(server: RedisServer, way: Way, bound: float) -> float:
         comes_near(way, f)
         tier = cache._state.heart.tier
         proxy.half_open()
-        sent = proxy.bytes_up
-        wait_until(lambda: way.run(f(1)) is not None and proxy.bytes_up > sent, "the next beat to be sent")
-        time.sleep(0.1)
+        held = proxy.bytes_held
+        wait_until(
+            lambda: way.run(f(1)) is not None and proxy.bytes_held > held, "the answer to the next beat, held up"
+        )
         new = change(server.url, way.prefix)
         tier.moved = lambda names: None  # `other` stands for another process
         other.invalidate_namespace("answers")

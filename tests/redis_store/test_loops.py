@@ -21,7 +21,7 @@ from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import arun, run
 from memover.stores.redis.failures import Lost
 from tests.redis_store.conftest import a_key, entry_for, filled, request_for
-from tests.servers import FaultyProxy, RedisServer, run_python, wait_until
+from tests.servers import FaultyProxy, RedisServer, await_until, run_python, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -279,6 +279,19 @@ def test_a_silent_server_fails_all_at_once(open_store: Any, redis_server: RedisS
         assert store.breaker.tripped
 
 
+async def circuit_closed(store: Any, key: Key) -> None:
+    """Read until a read is answered: the circuit lets one call through from time to time."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            await store.afetch(key)
+        except StoreError:
+            assert time.monotonic() < deadline, "the circuit stays open"
+            await asyncio.sleep(0.01)
+        else:
+            return
+
+
 def test_a_lost_connection_fails_or_repeats_what_is_in_flight(
     open_store: Any, redis_server: RedisServer, prefix: str
 ) -> None:
@@ -300,7 +313,7 @@ def test_a_lost_connection_fails_or_repeats_what_is_in_flight(
                     assert (await read).raw == key.entry
                 with pytest.raises(StoreUnavailable):
                     await swap
-                await asyncio.sleep(0.3)  # until the circuit lets the next call through
+                await circuit_closed(store, keys[0])
 
         asyncio.run(whole())
 
@@ -364,16 +377,7 @@ def test_a_server_with_one_place_left(open_store: Any, start_redis: Any, prefix:
     server.run("CONFIG", "SET", "maxclients", 1)
 
     async def whole() -> None:
-        async def asked() -> bool:
-            try:
-                await store.afetch(key)
-            except StoreError:
-                await asyncio.sleep(0.05)
-                return False
-            return True
-
-        while not await asked():
-            pass
+        await circuit_closed(store, key)
         request = request_for(key)
         await arun(store.acquire(request))
         assert await arun(store.store(entry_for(request, raw)))
@@ -498,9 +502,7 @@ def test_a_store_that_is_dropped_closes_its_connections(proxy: FaultyProxy, pref
 
     async def closed() -> None:
         # The thread that opened the connection may still be at its last lines, and have the store with them.
-        while sockets(proxy):
-            gc.collect()
-            await asyncio.sleep(0.01)
+        await await_until(lambda: gc.collect() >= 0 and not sockets(proxy), "its sockets to be closed", interval=0.01)
 
     asyncio.run(whole())
 

@@ -16,7 +16,7 @@ import pytest
 from memover import Cache, versioned_cache
 from memover.codec.envelope import NO_FINGERPRINT
 from memover.runtime.dependencies import UNDER_WAY, enter
-from tests.servers.waiting import wait_until
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,7 +21,7 @@ from memover.runtime.renewal import Lease, Leases
 from memover.runtime.run import run
 from memover.runtime.state import all_states
 from tests.interrupts.striking import places, strike
-from tests.servers import wait_until
+from tests.servers import await_until, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -287,9 +287,7 @@ def test_a_lease_of_a_closed_event_loop_is_released() -> None:
 
         loop = asyncio.new_event_loop()
         caller = loop.create_task(slow(7))
-        loop.run_until_complete(asyncio.sleep(0))
-        while not begun.is_set():
-            loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(await_until(begun.is_set, "the load"))
         assert len(leases) == 1
         caller._log_destroy_pending = False  # type: ignore[attr-defined]
         loop.close()

@@ -14,6 +14,7 @@ from memover.errors import StoreUnavailable
 from memover.runtime.background import RefreshPool
 from memover.runtime.flights import Flight
 from memover.runtime.run import arun, run
+from tests.servers import await_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,8 +203,7 @@ def test_cancellation_is_thrown_into_the_flow() -> None:
 
     async def whole() -> None:
         task = asyncio.ensure_future(arun(flow()))
-        while flight.callers < 2:
-            await asyncio.sleep(0)
+        await await_until(lambda: flight.callers == 2, "the task to join the flight")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -270,8 +270,7 @@ def test_a_flow_behind_goes_on_without_its_caller() -> None:
         go_on.clear()
         assert await arun(asking(Spawn(slow, pool, ended_with, 0.01))) is True
         go_on.set()
-        while not over.is_set():
-            await asyncio.sleep(0.001)
+        await await_until(over.is_set, "the end of what was spawned")
 
     asyncio.run(whole())
     assert results == [7, 7]

@@ -14,7 +14,7 @@ from .recording import Command, Recording
 from .redis import RedisServer, primary_with_replicas
 from .sentinel import SentinelGroup
 from .stub import StubServer
-from .waiting import free_port, wait_until
+from .waiting import await_until, free_port, wait_until
 
 __all__ = [
     "INDEX",
@@ -29,6 +29,7 @@ __all__ = [
     "Worker",
     "WorkerFailed",
     "as_another_process",
+    "await_until",
     "be_patient",
     "free_port",
     "hear",

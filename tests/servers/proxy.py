@@ -65,8 +65,8 @@ class _Connection:
 class FaultyProxy:
     """A port in front of `server`; a context manager. `url` is the server's, through this port.
 
-    `connections` counts those accepted since the start, `bytes_up` what was forwarded to the server and `bytes_down`
-    what was forwarded to clients.
+    `connections` counts those accepted since the start, `bytes_up` what was forwarded to the server, `bytes_down`
+    what was forwarded to clients, and `bytes_held` what of answers was held back, be it for a moment.
     """
 
     def __init__(self, server: RedisServer) -> None:
@@ -75,6 +75,7 @@ class FaultyProxy:
         self.connections = 0
         self.bytes_up = 0
         self.bytes_down = 0
+        self.bytes_held = 0
         self._requests = _Flow.FORWARD
         self._answers = _Flow.FORWARD
         self._delay = 0.0
@@ -329,6 +330,8 @@ class FaultyProxy:
         while chunk := await reader.read(_CHUNK):
             if self._delay:
                 await asyncio.sleep(self._delay)
+            if self._answers is _Flow.HOLD:
+                self.bytes_held += len(chunk)
             while self._answers is _Flow.HOLD:
                 await self._changed.wait()
             if connection.stranded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import socket
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["free_port", "wait_until"]
+__all__ = ["await_until", "free_port", "wait_until"]
 
 T = TypeVar("T")
 
@@ -42,6 +43,16 @@ def wait_until(
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout:g} s for {what}, in vain") from last
         time.sleep(interval)
+
+
+async def await_until(condition: Callable[[], T], what: str, *, timeout: float = 30.0, interval: float = 0.001) -> T:
+    """As `wait_until`, on an event loop."""
+    deadline = time.monotonic() + timeout
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout:g} s for {what}, in vain")
+        await asyncio.sleep(interval)
+    return answer
 
 
 # Below the ports that systems give to outgoing connections (Linux from 32,768, macOS from 49,152), so that no
