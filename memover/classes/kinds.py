@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
 __all__ = [
-    "ADDRESSES", "PATHS", "RESPONSES", "ClassKind", "base_names", "declared", "declares_itself", "field_names", "foreign",
+    "ADDRESSES", "BOOKKEEPING", "PATHS", "RESPONSES", "ClassKind", "base_names", "declared", "declares_itself", "field_names", "foreign",
     "foreign_base", "foreign_module", "frozen", "is_django", "is_numpy_scalar", "is_queryset", "is_row", "kind_of",
     "model_fields", "published",
 ]  # fmt: skip
@@ -157,6 +157,9 @@ RESPONSES = frozenset(
     {"starlette.responses.Response", "werkzeug.sansio.response.Response", "django.http.response.HttpResponseBase"}
 )
 """What endpoints return, as in `base_names`: made anew for every answer."""
+
+BOOKKEEPING = frozenset({"_abc_impl", "_meta", "_sa_class_manager", "_sa_registry"})
+"""Attributes that abc, Django and SQLAlchemy put into each class: objects made with it, which say nothing that its body does not."""
 
 _ATOMIC = frozenset({"numpy", "pandas", "polars", "pyarrow", "dateutil", "msgpack", "pytz"})
 _STDLIB = os.path.dirname(os.__file__)

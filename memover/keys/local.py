@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from memover.classes.kinds import ClassKind, declared, field_names, kind_of
+from memover.classes.kinds import BOOKKEEPING, ClassKind, declared, field_names, kind_of
 from memover.classes.layout import HEAP_TYPE
 
 from .canonical import class_part, composite, encode_part, encode_whole
@@ -29,8 +29,6 @@ _GENERATED = ("<string>", "<attrs generated")
 
 _LIMIT = 4096
 _NESTED_LIMIT = 8
-_BOOKKEEPING = frozenset({"_abc_impl", "_meta", "_sa_class_manager", "_sa_registry"})
-"""What abc, Django and SQLAlchemy put into each class."""
 
 _seen: dict[bytes, tuple[list[CodeType], dict[str, Any]]] = {}
 """By name and plain captures: the code of the class that was seen last, and what others are compared with."""
@@ -125,7 +123,7 @@ def _holdings(kind: type) -> tuple[Gathered, dict[str, Any]]:
 
 def _hold_attribute(name: str, value: Any, owner: type, held: dict[str, Any]) -> None:
     """Note what an attribute of a class made inside a function is compared by; nothing for what the class's functions tell."""
-    if name in _BOOKKEEPING:
+    if name in BOOKKEEPING:
         return
     functions = list(functions_in(value))
     if any(each.__globals__.get("__name__") == owner.__module__ for each in functions):
