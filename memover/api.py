@@ -31,7 +31,7 @@ def _typed_as(cache: Callable[P, Cache]) -> Callable[[Callable[..., Cache]], Cal
 
 @_typed_as(Cache)
 def configure(url: str | None = None, **options: Any) -> Cache:
-    """Set the default cache and return it; the arguments are those of `Cache`.
+    """Sets the default cache and returns it; the arguments are those of `Cache`.
 
     What is not given comes from `MEMOVER_URL`, `MEMOVER_PREFIX`, `MEMOVER_VERSION` and `MEMOVER_TTL`, then from `Cache`'s
     own defaults; `MEMOVER_DISABLED=1` turns caching off. It may be called before or after functions are decorated, and
@@ -57,7 +57,7 @@ def default_cache() -> Cache:
 
 @contextmanager
 def using(cache: Cache) -> Generator[Cache, None, None]:
-    """Make `cache` the default inside the `with`, for every thread of the process; it is not closed at the end.
+    """Makes `cache` the default inside the `with`, for every thread of the process; it is not closed at the end.
 
     In a Django project every alias of CACHES is that cache inside; a function keeps the codec of its alias. Functions
     decorated with a `Cache` object keep it."""

@@ -229,7 +229,7 @@ class Cache(KeyValueFace):
     # -- invalidating ---------------------------------------------------------------------------------------------------
 
     def invalidate_namespace(self, name: str) -> Generation:
-        """Move a namespace to a new generation, whatever decorates with it: every entry, all versions. One round trip.
+        """Moves a namespace to a new generation, whatever decorates with it: every entry, all versions. One round trip.
 
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does. Warns
         (`MemoverWarning`) of a name that no function of this process has, where it has functions: it may be misspelt."""
@@ -242,7 +242,7 @@ class Cache(KeyValueFace):
         return await arun(invalidations.invalidate_namespace(self._state, name))
 
     def invalidate_tags(self, *tags: str) -> None:
-        """Invalidate every result that carries one of these tags, across functions, versions and processes.
+        """Invalidates every result that carries one of these tags, across functions, versions and processes.
 
         One round trip (Cluster: two, side by side on the nodes). Raises `InvalidationFailed` when the store does not
         acknowledge it, and repeats it until it does; `ConfigurationError` for a tag that is not text."""
@@ -288,7 +288,7 @@ class Cache(KeyValueFace):
 
     @contextmanager
     def detect(self) -> Generator[list[Event], None, None]:
-        """Collect the lookups made inside: `Event`s with `namespace`, `key`, `source` and times, in order of completion.
+        """Collects the lookups made inside: `Event`s with `namespace`, `key`, `source` and times, in order of completion.
 
         It holds for the current context (`contextvars`), like `disabled`."""
         lookups: list[Event] = []
@@ -298,7 +298,7 @@ class Cache(KeyValueFace):
     # -- ending ---------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Wait for refreshes under way, repeat unacknowledged invalidations, then close the connections of this process's threads.
+        """Waits for refreshes under way, repeats unacknowledged invalidations, then closes the connections of this process's threads.
 
         The cache may be used again afterwards; it opens what it needs. Raises `InvalidationFailed` if the store still
         does not acknowledge one: other processes may go on reading what it invalidates."""

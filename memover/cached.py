@@ -54,7 +54,7 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
         return run(operations.peek(self._self_call(args, kwargs)))
 
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function now, store what it returns, and return it. Two round trips.
+        """Runs the function now, stores what it returns, and returns it. Two round trips.
 
         A load under way elsewhere loses its lease, so that its older result cannot replace this one. A result that is not
         to be stored (`cache_if`, `NotCached`, ...) and an exception leave the entry before it in place. When the store
@@ -66,7 +66,7 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
         return result
 
     def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:  # type: ignore[misc]  # R is covariant
-        """Store a value known from elsewhere as this call's result. Two round trips.
+        """Stores a value known from elsewhere as this call's result. Two round trips.
 
         A value that is not to be stored (`cache_if`, a ttl of 0, `max_entry_bytes`) invalidates the call instead: the old
         entry is not its result any more. Raises `UnencodableValue`, `StoreError` when the store did not take it, and
@@ -131,7 +131,7 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
         return batch_values(outcomes, return_exceptions)
 
     def warm(self, iterable: Iterable[Any], *, concurrency: int = 8, progress: Progress = None) -> Warmed:
-        """Fill ahead: load what is not fresh, and return counts. Each item is an argument, or a tuple of arguments.
+        """Fills ahead: loads what is not fresh, and returns counts. Each item is an argument, or a tuple of arguments.
 
         Works through the iterable in steps of 1,000 calls, each as `map`; errors of the function are counted, and reported
         as events. `progress` as for `map`."""

@@ -191,7 +191,7 @@ def versioned_cache(
     audit: float = 0.0,
     follow_code: bool = False,
 ) -> Decorator:
-    """Decorate a function so that equal calls share one result, in every process, until it is invalidated.
+    """Decorates a function so that equal calls share one result, in every process, until it is invalidated.
 
     Arguments become a key under `prefix:version:namespace`; results live in the cache's store. `def` and `async def`
     functions, methods, classmethods, staticmethods (in either order of decorators) and callables are decorated

@@ -51,13 +51,13 @@ _codec_of: Callable[[str], Any] | None = None
 
 
 def make_with(make: Callable[[], Any]) -> None:
-    """Have the default cache made by `make` where none was set."""
+    """Has the default cache made by `make` where none was set."""
     global _make  # noqa: PLW0603  # there is one default cache
     _make = make
 
 
 def resolve_aliases_with(resolve: Callable[[str], Any], codec: Callable[[str], Any]) -> None:
-    """Have names of caches (the aliases of Django's CACHES) looked up by `resolve`, and their codecs by `codec`."""
+    """Has names of caches (the aliases of Django's CACHES) looked up by `resolve`, and their codecs by `codec`."""
     global _resolve, _codec_of  # one framework names caches
     _resolve, _codec_of = resolve, codec
 
@@ -77,7 +77,7 @@ def current() -> Any:
 
 
 def set_default(cache: Any) -> Any:
-    """Make `cache` the default; returns the former one, None where none was set."""
+    """Makes `cache` the default; returns the former one, None where none was set."""
     global _default  # there is one default cache
     with _latch:
         former, _default = _default, cache
@@ -86,7 +86,7 @@ def set_default(cache: Any) -> Any:
 
 
 def swap_in(cache: Any) -> None:
-    """Put `cache` before the default, until `swap_out`."""
+    """Puts `cache` before the default, until `swap_out`."""
     with _latch:
         _swapped.append(cache)
         _changed()
@@ -105,7 +105,7 @@ def swapped() -> Any:
 
 
 def swap_out(cache: Any) -> None:
-    """Take `cache` away again. By identity and from the end: blocks of several threads may overlap."""
+    """Takes `cache` away again. By identity and from the end: blocks of several threads may overlap."""
     with _latch:
         for at in range(len(_swapped) - 1, -1, -1):
             if _swapped[at] is cache:
@@ -143,7 +143,7 @@ def changed() -> None:
 
 
 def follow(follower: Follower) -> None:
-    """Have `follower.let_go()` called whenever the default cache changes."""
+    """Has `follower.let_go()` called whenever the default cache changes."""
     with _latch:
         _followers.add(follower)
 

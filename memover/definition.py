@@ -145,7 +145,7 @@ class Definition:
         self._use(self._first_call)
 
     def show_with(self, show: Callable[[Callable[..., Any]], object]) -> None:
-        """Have `show(call)` called now, and whenever there is another `call`."""
+        """Has `show(call)` called now, and whenever there is another `call`."""
         self._show = show
         show(self.call)
 
@@ -209,7 +209,7 @@ class Definition:
         return resident
 
     def add_upgrade(self, version: int, upgrade: Any) -> None:
-        """Take a function that turns an entry of an older version into this one's. Raises `ConfigurationError`."""
+        """Takes a function that turns an entry of an older version into this one's. Raises `ConfigurationError`."""
         if not callable(upgrade):
             raise ConfigurationError(
                 f"{self.name}: upgrade(from_version={version!r}) decorates a function, not {upgrade!r}."
@@ -227,7 +227,7 @@ class Definition:
         self.upgrades[version] = upgrade
 
     def declare_version(self, cache: Cache) -> None:
-        """Tell a cache of this function's version, unless it knows one of the namespace."""
+        """Tells a cache of this function's version, unless it knows one of the namespace."""
         mark = VERSION + self.policy.namespace.encode()
         cache._state.witness.versions.setdefault(mark, Claimed(self.identity).token(self.policy.version))
 
@@ -259,7 +259,7 @@ def _forgetting(memory: Any, prefix: str, namespace: str) -> Callable[[], object
 
 
 def _forget_versions(cache: Cache) -> None:
-    """Drop the versions of namespaces whose functions are gone, each time as many more have come. `_moving` is held."""
+    """Drops the versions of namespaces whose functions are gone, each time as many more have come. `_moving` is held."""
     state = cache._state
     versions = state.witness.versions
     if len(versions) < state.versions_limit:

@@ -99,7 +99,7 @@ class KeyValueFace:
     # -- writing --------------------------------------------------------------------------------------------------------
 
     def set(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> None:
-        """Store a value. One round trip.
+        """Stores a value. One round trip.
 
         Raises `UnencodableValue`, and `StoreError` when the store has not acknowledged it: an older value may live on
         (unless the cache was made with `on_set_error="forget"`)."""
@@ -108,7 +108,7 @@ class KeyValueFace:
     def set_many(
         self, data: Mapping[str, Any], ttl: Duration | EllipsisType = ..., version: int | None = None
     ) -> list[str]:
-        """Store several values, all or none (Cluster: each for itself). One round trip. Raises as `set`.
+        """Stores several values, all or none (Cluster: each for itself). One round trip. Raises as `set`.
 
         The answer is the list of keys that failed, which Django wants: it is empty, since failures raise."""
         values = {self._text(key, version): value for key, value in data.items()}
@@ -116,17 +116,17 @@ class KeyValueFace:
         return []
 
     def add(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
-        """Store a value unless there is one; whether it was stored. Of several callers one is told True.
+        """Stores a value unless there is one; whether it was stored. Of several callers one is told True.
 
         One round trip. Raises as `set`; after a timeout it may have been stored."""
         return run(flows.add(self._entries, self._text(key, version), value, self._fresh_for(ttl)))
 
     def touch(self, key: str, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
-        """Give a value a new time to live from now; whether there was one. One round trip. Raises `StoreError`."""
+        """Gives a value a new time to live from now; whether there was one. One round trip. Raises `StoreError`."""
         return run(flows.touch(self._entries, self._text(key, version), self._fresh_for(ttl)))
 
     def incr(self, key: str, delta: int = 1, version: int | None = None) -> int:
-        """Add `delta` and return the new value, which keeps its remaining time to live.
+        """Adds `delta` and returns the new value, which keeps its remaining time to live.
 
         Atomic across processes: no increment is lost. One round trip for integers below 2**53; other numbers
         (and integers under a codec of yours) are read, added to and put back unless they changed meanwhile, again until it
@@ -139,7 +139,7 @@ class KeyValueFace:
         return self.incr(key, -delta, version)
 
     def incr_version(self, key: str, delta: int = 1, version: int | None = None) -> int:
-        """Move a value to the version `delta` further on, over what may be there, and return that version.
+        """Moves a value to the version `delta` further on, over what may be there, and returns that version.
 
         The value keeps its remaining time to live, and may be anything, None included. One atomic step: nobody finds it
         under both versions or under neither, and of several callers one succeeds. In Redis Cluster the two keys are on
@@ -156,17 +156,17 @@ class KeyValueFace:
     # -- removing -------------------------------------------------------------------------------------------------------
 
     def delete(self, key: str, version: int | None = None) -> bool:
-        """Remove a value; whether there was one. A `get_or_set` under way does not store. One round trip.
+        """Removes a value; whether there was one. A `get_or_set` under way does not store. One round trip.
 
         Raises `InvalidationFailed` when the store does not acknowledge it; it is then repeated until it does."""
         return run(flows.delete(self._entries, self._text(key, version)))
 
     def delete_many(self, keys: Iterable[str], version: int | None = None) -> None:
-        """Remove several values. One round trip. Raises as `delete`."""
+        """Removes several values. One round trip. Raises as `delete`."""
         run(flows.delete_many(self._entries, self._texts(keys, version).values()))
 
     def clear(self) -> None:
-        """Remove every key-value entry of this prefix, all versions; decorated functions' entries stay.
+        """Removes every key-value entry of this prefix, all versions; decorated functions' entries stay.
 
         One command on one key, whatever their number; the bytes leave when their time is over. No `get_or_set` under way
         can bring an old value back. Raises `InvalidationFailed` as `delete`."""

@@ -136,7 +136,7 @@ _sections: set[CodeType] = set()
 
 
 def section(function: F) -> F:
-    """Mark a function that holds what other threads wait for."""
+    """Marks a function that holds what other threads wait for."""
     _sections.add(function.__code__)
     return function
 

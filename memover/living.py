@@ -28,7 +28,7 @@ class Living(Generic[T]):
         self._refs: dict[int, ref[T]] = {}
 
     def add(self, thing: T) -> None:
-        """Hold it for as long as it lives."""
+        """Holds it for as long as it lives."""
         number = id(thing)
         # Nothing of Python's is called when it goes, so nothing can interrupt that. An address is used again only afterwards.
         self._refs[number] = ref(thing, partial(self._refs.pop, number))

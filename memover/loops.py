@@ -36,7 +36,7 @@ def stranded(task: asyncio.Task[Any]) -> bool:
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Run a blocking callable in a worker thread of the running loop and return what it returns, or raise what it raises.
+    """Runs a blocking callable in a worker thread of the running loop and returns what it returns, or raises what it raises.
 
     While the interpreter ends no thread can be started any more: then, and where the executor has been shut down, it runs
     in the loop's own thread. Raises `RuntimeError` outside asyncio.

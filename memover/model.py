@@ -41,13 +41,13 @@ MISSING = Missing.MISSING
 if TYPE_CHECKING:
 
     def NotCached(value: T) -> T:  # noqa: N802  # to a type checker it is what it carries
-        """Return `memover.NotCached(value)` from a cached function to have this one result returned and not stored."""
+        """What a cached function returns, as `memover.NotCached(value)`, to have this one result returned and not stored."""
         raise AssertionError
 
 else:
 
     class NotCached:
-        """Return `memover.NotCached(value)` from a cached function to have this one result returned and not stored."""
+        """What a cached function returns, as `memover.NotCached(value)`, to have this one result returned and not stored."""
 
         __slots__ = ("value",)
 

@@ -21,7 +21,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 
 def checked(name: str, example: str) -> Callable[[F], F]:
-    """Decorate a function of keyword-only options, or an `__init__`, so that wrong arguments raise `ConfigurationError`.
+    """Decorates a function of keyword-only options, or an `__init__`, so that wrong arguments raise `ConfigurationError`.
 
     `name` is what messages call it, and `example` what a right call looks like."""
 
@@ -77,7 +77,7 @@ def several(values: Any, name: str, example: str) -> tuple[Any, ...]:
 
 
 def refuse_unknown(name: str, options: Any, known: Any) -> None:
-    """Raise `WrongCall` for the first option that is not known, with the nearest that is."""
+    """Raises `WrongCall` for the first option that is not known, with the nearest that is."""
     for option in options:
         if option not in known:
             from difflib import get_close_matches

@@ -92,7 +92,7 @@ class FunctionProxy(Proxy):
         return self._self_definition.parameters()
 
     def upgrade(self, from_version: int) -> Callable[[L], L]:
-        """Decorate what turns an entry of an older version into this one's: it is called on a miss, instead of a load.
+        """Decorates what turns an entry of an older version into this one's: it is called on a miss, instead of a load.
 
         It takes the older result as plain builtins (instances as dicts of their fields, enum members as their names;
         with a codec of your own, what that decodes) and returns what the function returns. From several versions the

@@ -91,7 +91,7 @@ def _assert_loads() -> Any:
 
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the check first, if it was asked for: what it finds explains what fails after it."""
+    """Puts the check first, if it was asked for: what it finds explains what fails after it."""
     if config.getoption("--memover-check"):
         items.insert(0, CheckItem.from_parent(session, name="memover check", nodeid="memover check"))
 
@@ -104,7 +104,7 @@ class CheckItem(pytest.Item):
     """`memover check` with the settings of pyproject.toml."""
 
     def runtest(self) -> None:
-        """Raise `ChecksFailed` with the report."""
+        """Raises `ChecksFailed` with the report."""
         try:
             from memover.cli.check import check, failed
             from memover.cli.formats import as_text

@@ -56,7 +56,7 @@ def decorated(target: Any, policy: Policy, declared: dict[str, Any], *, cache: A
 
 
 def refuse_cache(cache: Any, name: str) -> None:
-    """Raise `ConfigurationError` for what is no cache. Whether an alias is one is not known before Django is set up."""
+    """Raises `ConfigurationError` for what is no cache. Whether an alias is one is not known before Django is set up."""
     if cache is None or isinstance(getattr(cache, "_state", None), CacheState):
         return
     if isinstance(cache, str):
@@ -73,7 +73,7 @@ def refuse_cache(cache: Any, name: str) -> None:
 
 
 def refuse(function: Any, name: str) -> None:
-    """Raise `ConfigurationError` for what cannot be memoized."""
+    """Raises `ConfigurationError` for what cannot be memoized."""
     if isinstance(function, property):
         raise ConfigurationError("A property cannot be decorated: put @property above @versioned_cache(...).")
     if not callable(function):

@@ -36,7 +36,7 @@ class CommandGroup(click.Group):
     """A group whose commands report an error of memover in one sentence, with exit status 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for."""
+        """Runs the command that was asked for."""
         try:
             return super().invoke(ctx)
         except MemoverError as error:

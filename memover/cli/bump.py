@@ -57,7 +57,7 @@ def bump(
     along: bool = False,
     targets: Sequence[str] = (),
 ) -> list[Bumped]:
-    """Give each function its next version and bring its block in the lock up to date.
+    """Gives each function its next version and brings its block in the lock up to date.
 
     `names` are namespaces, or functions as `module:qualname` or `qualname`. With `along`, functions that have their number
     in the same place are bumped along; else that is refused.
@@ -104,7 +104,7 @@ def bump(
 
 
 def _write(path: Path, text: bytes) -> None:
-    """Write a source, without the bytecode of before: a new number often leaves the length as it was, and the second in which
+    """Writes a source, without the bytecode of before: a new number often leaves the length as it was, and the second in which
     the file was changed may be the same, which is all that Python compares."""
     path.write_bytes(text)
     for optimization in ("", "1", "2"):
@@ -115,7 +115,7 @@ def _write(path: Path, text: bytes) -> None:
 def bump_all(
     project: Project, names: Sequence[str] = (), to: int | None = None, *, targets: Sequence[str] = ()
 ) -> tuple[list[Bumped], list[str]]:
-    """Bump what `check` wants bumped: what was done, and what is left to be done by hand, with the reasons.
+    """Bumps what `check` wants bumped: what was done, and what is left to be done by hand, with the reasons.
 
     `names` are functions that are bumped as well; those that are no function's are modules and packages beside `targets`.
     Raises `CannotRun` where there is nothing to look at.
@@ -139,7 +139,7 @@ def bump_all(
 def _bump_each(
     project: Project, names: Sequence[str], to: int | None = None, *, targets: Sequence[str] = ()
 ) -> tuple[list[Bumped], list[str]]:
-    """Bump each function for itself, with those that have their number in the same place: what was done, and for each
+    """Bumps each function for itself, with those that have their number in the same place: what was done, and for each
     function that could not be bumped, why and what to do instead."""
     able, left = list[str](), list[str]()
     current, sources = names_in_lock(find_functions(project, targets).functions), SourceFiles(project)
@@ -168,7 +168,7 @@ def _bump_each(
 
 
 def mend(project: Project, targets: Sequence[str] = (), against: str | None = None) -> Iterator[str]:
-    """Bump what has to be bumped and write the lock, and say each thing that was done; the rest is for `check` to say.
+    """Bumps what has to be bumped and writes the lock, and says each thing that was done; the rest is for `check` to say.
 
     A version that cannot be edited keeps no other from being bumped. Raises `CannotRun` as `check` does."""
     findings = [each for each in check(project, targets, against) if each.level == "error"]
@@ -201,7 +201,7 @@ def _verify(
     after: dict[str, Found],
     targets: Sequence[str],
 ) -> None:
-    """Raise `CannotRun` unless the versions of these functions, and no others, are what was written."""
+    """Raises `CannotRun` unless the versions of these functions, and no others, are what was written."""
     for each in done:
         got = after[each.name].block.version if each.name in after else None
         if got != each.new:

@@ -82,7 +82,7 @@ class Row:
         return facts
 
     def scale(self, factor: float) -> None:
-        """Make the counts of a sample those of the whole."""
+        """Makes the counts of a sample those of the whole."""
         self.entries, self.bytes = round(self.entries * factor), round(self.bytes * factor)
         self.no_ttl, self.estimated = round(self.no_ttl * factor), factor > 1
 
@@ -170,7 +170,7 @@ def marks_of(survey: Survey, entry: FoundEntry) -> set[bytes]:
 
 
 def tally(rows: dict[tuple[str, Version], Row], entry: FoundEntry) -> None:
-    """Count an entry into its row."""
+    """Counts an entry into its row."""
     place = entry.namespace, entry.version
     row = rows.get(place)
     if row is None:
@@ -214,7 +214,7 @@ def estimate(context: StoreContext, sample: int, *, on_step: Callable[[int], Non
 
 
 def complete(context: StoreContext, rows: dict[tuple[str, Version], Row]) -> None:
-    """Add what generations and the lock say to rows that were counted. One round trip a server; raises `StoreError`."""
+    """Adds what generations and the lock say to rows that were counted. One round trip a server; raises `StoreError`."""
     names = sorted({row.namespace for row in rows.values()})
     tokens = context.survey.tokens([generation_key(context.prefix, name).encode() for name in names])
     locked = lock_states(context)

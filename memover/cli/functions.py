@@ -35,7 +35,7 @@ class FoundFunctions:
 def find_functions(
     project: Project, targets: Sequence[str] = (), *, revision: Path | None = None, again: bool = False
 ) -> FoundFunctions:
-    """Import the targets in a process of their own, caching off, and collect what they decorate.
+    """Imports the targets in a process of their own, caching off, and collects what they decorate.
 
     `revision` is a directory that holds another revision of the project; `again` says that the source has changed since
     this process imported it. Raises `CannotRun` without a target.

@@ -160,7 +160,7 @@ def _memory(servers: Sequence[Server]) -> Iterator[Check]:
 
 
 def _clock(context: StoreContext) -> Check:
-    """Read once more, by itself: what counts is where our clock was when the server's was read."""
+    """Reads once more, by itself: what counts is where our clock was when the server's was read."""
     before = time.time()
     clocks = [each.clock for each in context.survey.servers() if each.clock is not None]
     after = time.time()

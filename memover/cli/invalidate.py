@@ -114,7 +114,7 @@ def _cache(context: StoreContext) -> Cache:
 
 
 def invalidate_namespace(context: StoreContext, namespace: str) -> str:
-    """Move a namespace to a new generation, `~kv` as `clear()` does; returns it. Raises `InvalidationFailed`."""
+    """Moves a namespace to a new generation, `~kv` as `clear()` does; returns it. Raises `InvalidationFailed`."""
     with _cache(context) as cache:
         if namespace == KEY_VALUES:
             cache.clear()
@@ -127,7 +127,7 @@ def invalidate_namespace(context: StoreContext, namespace: str) -> str:
 
 
 def drop_entry(context: StoreContext, key: str) -> None:
-    """Remove one entry as the application would: with its lease, and what used it. Raises `StoreError`."""
+    """Removes one entry as the application would: with its lease, and what used it. Raises `StoreError`."""
     parts = split_key(key)
     assert parts is not None
     prefix, version, rest = parts

@@ -45,7 +45,7 @@ class Written:
 
 
 def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | None = None) -> Written:
-    """Bring the lock up to date. A block whose change reviewers must see stays as it was, and its finding is in `refused`."""
+    """Brings the lock up to date. A block whose change reviewers must see stays as it was, and its finding is in `refused`."""
     seen = find_functions(project, targets)
     old = project.lock() or Lock()
     whole = not targets
@@ -106,7 +106,7 @@ def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | Non
 
 
 def relock(project: Project, names: Sequence[str], current: dict[str, Found]) -> None:
-    """Bring the blocks of a few functions up to date and leave all others as they are; nothing without a lock."""
+    """Brings the blocks of a few functions up to date and leaves all others as they are; nothing without a lock."""
     old = project.lock()
     if old is not None:
         fresh = {name: _block(current[name], old.functions.get(name)) for name in names}
@@ -115,7 +115,7 @@ def relock(project: Project, names: Sequence[str], current: dict[str, Found]) ->
 
 
 def _write(project: Project, made: Lock) -> None:
-    """Replace the lock on disk in one step; a lock that says the same is not touched."""
+    """Replaces the lock on disk in one step; a lock that says the same is not touched."""
     path, text = project.lock_path, str(made)
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return

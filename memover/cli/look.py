@@ -74,7 +74,7 @@ def split_key(key: str) -> tuple[str, int | str, str] | None:
 
 
 def look(context: StoreContext, key: str) -> Look | None:
-    """Read one entry and judge it as a call would, now. None when there is none. Two round trips; raises `StoreError`."""
+    """Reads one entry and judges it as a call would, now. None when there is none. Two round trips; raises `StoreError`."""
     survey = context.survey
     name = key.encode("utf-8", "surrogateescape")
     (facts,) = survey.facts([name])

@@ -39,7 +39,7 @@ _MEMOVER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def main(results: str) -> None:
-    """Carry out the order on stdin."""
+    """Carries out the order on stdin."""
     order = json.load(sys.stdin)
     # The application may print, and may read: neither is for us.
     sys.stdout = sys.stderr
@@ -49,7 +49,7 @@ def main(results: str) -> None:
 
 
 def answer_in_fork(order: dict[str, Any], results: str) -> int:
-    """Carry out the order in a child of this process, which has imported the application already. Answers its status."""
+    """Carries out the order in a child of this process, which has imported the application already. Answers its status."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -133,7 +133,7 @@ def _disarm() -> list[Claim]:
 
 
 def _visit(name: str, order: dict[str, Any], say: Callable[..., None], failed: set[str]) -> None:
-    """Import a module and, if it is a package, what is in it."""
+    """Imports a module and, if it is a package, what is in it."""
     if name in order["skip"]:
         return
     say(importing=name)

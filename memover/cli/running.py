@@ -88,7 +88,7 @@ class StoreContext(NamedTuple):
 
 
 def on_store(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that every command on a running cache has; the command gets their `context`, and `form`."""
+    """Adds the options that every command on a running cache has; the command gets their `context`, and `form`."""
 
     @wraps(command)
     def placed(*, url: str | None, prefix: str | None, lockfile: str | None, **options: Any) -> None:
@@ -125,12 +125,12 @@ step_option = click.option(
 
 
 def document(facts: Any) -> None:
-    """Print one JSON document to stdout, in ASCII: nothing in it can reach a terminal as a control character."""
+    """Prints one JSON document to stdout, in ASCII: nothing in it can reach a terminal as a control character."""
     click.echo(json.dumps(facts, indent=2, default=str))
 
 
 def not_there(message: str) -> NoReturn:
-    """End the command with exit status 1: what was named does not exist."""
+    """Ends the command with exit status 1: what was named does not exist."""
     click.echo(f"memover: {message}", err=True)
     sys.exit(1)
 

@@ -21,7 +21,7 @@ __all__ = ["Edit", "SourceFile", "SourceFiles", "keyword"]
 
 
 class Edit(NamedTuple):
-    """Replace characters `start` to `end` of a line (from 1) of a file by `before` and a number."""
+    """Replaces characters `start` to `end` of a line (from 1) of a file by `before` and a number."""
 
     path: Path
     line: int

@@ -169,7 +169,7 @@ class Screen:
         self._error = str(error)
 
     def key(self, pressed: str) -> bool:
-        """React to a key; False to quit."""
+        """Reacts to a key; False to quit."""
         if pressed in ("q", "Q", "\x1b", "\x03"):
             return False
         if pressed == "s":

@@ -82,27 +82,27 @@ class MemoverCache(KeyValueFace, BaseCache):
     # -- what takes a timeout -------------------------------------------------------------------------------------------
 
     def set(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:
-        """See `KeyValueFace.set`; `UnencodableValue` is also a `pickle.PicklingError`."""
+        """As `KeyValueFace.set`; `UnencodableValue` is also a `pickle.PicklingError`."""
         super().set(key, value, timeout, version)
 
     def set_many(
         self, data: Mapping[str, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> list[str]:
-        """See `KeyValueFace.set_many`."""
+        """As `KeyValueFace.set_many`."""
         return super().set_many(data, timeout, version)
 
     def add(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        """See `KeyValueFace.add`."""
+        """As `KeyValueFace.add`."""
         return super().add(key, value, timeout, version)
 
     def touch(self, key: str, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        """See `KeyValueFace.touch`."""
+        """As `KeyValueFace.touch`."""
         return super().touch(key, timeout, version)
 
     def get_or_set(
         self, key: str, default: Any | Callable[[], Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
-        """See `KeyValueFace.get_or_set`."""
+        """As `KeyValueFace.get_or_set`."""
         return super().get_or_set(key, default, timeout, version)
 
     async def aset(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:

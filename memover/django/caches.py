@@ -75,7 +75,7 @@ def stand_in(alias: str, backend: Any, *, enabled: bool) -> DjangoCache:
 
 @contextmanager
 def kept() -> Generator[None, None, None]:
-    """Have the caches of now again afterwards, with what is in their memory, if the settings are again those of now."""
+    """Has the caches of now again afterwards, with what is in their memory, if the settings are again those of now."""
     before = dict(_caches)
     try:
         yield

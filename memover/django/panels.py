@@ -44,7 +44,7 @@ class MemoverPanel(Panel):
         return "memover"
 
     def process_request(self, request: Any) -> Any:
-        """Record the lookups of every cache that decorated functions use, until the response is made."""
+        """Records the lookups of every cache that decorated functions use, until the response is made."""
         stack = ExitStack()
         self._lookups = [stack.enter_context(cache.detect()) for cache in _caches()]
         try:

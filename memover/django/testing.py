@@ -81,7 +81,7 @@ class IsolatedCaches:
     # Around the whole test, not in `setUp`: a test case that has one of its own and calls no `super().setUp()` has caches too.
 
     def run(self, result: Any = None) -> Any:
-        """Run the test inside `isolated_caches`."""
+        """Runs the test inside `isolated_caches`."""
         with isolated_caches() as self.memover_cache:
             above: Any = super()
             return above.run(result)

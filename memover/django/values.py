@@ -54,7 +54,7 @@ _NOT_VALUES = ("_state", _PREFETCHED, DJANGO_VERSION_PICKLE_KEY)  # the last one
 
 
 def install() -> None:
-    """Register every model there is and those still to be made; done when `memover.django` is imported."""
+    """Registers every model there is and those still to be made; done when `memover.django` is imported."""
     register_key(Model, _identity)
     class_prepared.connect(_prepared, dispatch_uid="memover.django.values")
     for query in (QuerySet, RawQuerySet):
@@ -78,7 +78,7 @@ def install() -> None:
 
 
 def install_users() -> None:
-    """Register the user of requests without one, whose module can be imported only when all models are there."""
+    """Registers the user of requests without one, whose module can be imported only when all models are there."""
     if apps.is_installed("django.contrib.auth"):
         from django.contrib.auth.models import AnonymousUser
 
@@ -166,7 +166,7 @@ def _apart(value: Any, owner: Any) -> tuple[Any, Any]:
 
 
 def _joined(value: Any, back: Any, owner: Any) -> None:
-    """Put the references to the owner back that `_apart` has taken out."""
+    """Puts the references to the owner back that `_apart` has taken out."""
     for each, names in zip(value, back) if type(value) is list else [(value, back)]:
         for name in names:
             each._state.fields_cache[name] = owner

@@ -34,7 +34,7 @@ def storeless(call: CachedCall, error: StoreError, arrival: int) -> Flow[Outcome
 
 
 def alone(call: CachedCall, arrival: int) -> Flow[Outcome]:
-    """Load without a lease and store nothing; share only a load of this process that began after this call did."""
+    """Loads without a lease and stores nothing; shares only a load of this process that began after this call did."""
     function = call.function
     deadline = function.monotonic() + function.wait_seconds
     while (left := deadline - function.monotonic()) > 0:

@@ -165,7 +165,7 @@ class CachedCall:
     # -- the store's verbs ----------------------------------------------------------------------------------------------
 
     def read(self) -> Flow[Reading]:
-        """Read the entry with its tokens. The call's own token, if a load tracks this call, is read before the entry or with it."""
+        """Reads the entry with its tokens. The call's own token, if a load tracks this call, is read before the entry or with it."""
         if self.call_name and self.spread:
             (self.call_token,) = yield from self.ensure((self.call_name,))
         return self.reading((yield from self.function.store.read(self.asked())))
@@ -175,14 +175,14 @@ class CachedCall:
         return self.reading((yield from self.function.store.look(self.asked())))
 
     def acquire(self, token: str, *, force: bool = False) -> Flow[Grant]:
-        """Ask for the lease. The call is registered under the token first: other callers of this process find it there, and
+        """Asks for the lease. The call is registered under the token first: other callers of this process find it there, and
         the lease is given back if this call is interrupted."""
         request = self.request(token)
         granted = yield from self.function.store.acquire(request, force=force)
         return self.granted(granted)
 
     def request(self, token: str) -> Request:
-        """Register the call under a token, and return the request for its lease."""
+        """Registers the call under a token, and returns the request for its lease."""
         function, key = self.function, self.key
         self.token = token
         function.share(self, token)
@@ -210,7 +210,7 @@ class CachedCall:
         return (yield from function.store.ensure(names, floors, function.new_token()))
 
     def store(self, token: str, sealed: Sealed) -> Flow[bool]:
-        """Store the entry if the token still holds the lease, and give the lease back."""
+        """Stores the entry if the token still holds the lease, and gives the lease back."""
         kept = yield from self.function.store.store(self.entry(token, sealed))
         self.kept(token, sealed, kept)
         return kept
@@ -256,7 +256,7 @@ class CachedCall:
         self.function.stored(self, kept, sealed)
 
     def release(self, token: str, *, failed: bool) -> Flow[None]:
-        """Give the lease back; `failed` leaves a mark for those who waited on it."""
+        """Gives the lease back; `failed` leaves a mark for those who waited on it."""
         yield from self.function.store.release(self.key, token, failed)
         self.function.let_go(token)
 
@@ -297,7 +297,7 @@ class CachedCall:
         return Outcome(self.function.own_copy(outcome), source=Source.WAITED, marks=outcome.marks)
 
     def hand_on(self, outcome: Outcome) -> None:
-        """Tell the load that asked for this call what the answer stands under."""
+        """Tells the load that asked for this call what the answer stands under."""
         collector = self.collector
         if collector is None or outcome.source is Source.BYPASSED or not self.function.is_at(collector.home):
             return

@@ -25,7 +25,7 @@ caller of each process polls; a load of 200 ms is asked for about twenty times."
 
 
 def follow(call: CachedCall, grant: Grant, deadline: float, arrival: int) -> Flow[Outcome | None]:
-    """Wait for the load that holds the lease. None: it ended without an entry, so ask for the lease again."""
+    """Waits for the load that holds the lease. None: it ended without an entry, so ask for the lease again."""
     function, holder = call.function, grant.holder
     if call.call_name:
         call.call_token = grant.reading.token(call.call_name)
@@ -62,7 +62,7 @@ def follow(call: CachedCall, grant: Grant, deadline: float, arrival: int) -> Flo
 
 
 def joined(call: CachedCall, flight: Any, deadline: float) -> Flow[Outcome | None]:
-    """Wait for a load that had not asked for its lease yet when this call came. None: it gave nothing to share.
+    """Waits for a load that had not asked for its lease yet when this call came. None: it gave nothing to share.
 
     It reads its tokens, asks for its lease and runs the function after this call began, so whatever had been invalidated by
     then is in it: as in a load of this call's own (P1, P2), nothing needs to be compared."""

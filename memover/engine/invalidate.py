@@ -69,7 +69,7 @@ def acknowledged(
     step: Callable[[], Flow[T]],
     wider: tuple[bytes, Callable[[], Flow[object]]] | None = None,
 ) -> Flow[T]:
-    """Run one invalidation of `names`: settle what was owed of them when it succeeds, owe it when it fails.
+    """Runs one invalidation of `names`: settles what was owed of them when it succeeds, owes it when it fails.
 
     `wider` is a name and its invalidation that cover this one: it is owed instead when very many are owed already."""
     told.begin()
@@ -92,7 +92,7 @@ def acknowledged(
 
 
 def bumped(ledger: Ledger, names: Sequence[bytes], nonce: str, along: Sequence[bytes]) -> Flow[list[bytes]]:
-    """Move names to new tokens and note these; those in `along` move too if they exist. One command; on a Cluster one for
+    """Moves names to new tokens and notes these; those in `along` move too if they exist. One command; on a Cluster one for
     each name and each of its shards, side by side, whose tokens follow those of the names."""
     names = with_shards(names, ledger.store.generation_shards)
     floors = [ledger.witness.floor(name) for name in names]
@@ -105,14 +105,14 @@ def bumped(ledger: Ledger, names: Sequence[bytes], nonce: str, along: Sequence[b
 def move(
     ledger: Ledger, told: Invalidation, names: Sequence[bytes], nonce: str, *, along: Sequence[bytes] = ()
 ) -> Flow[list[bytes]]:
-    """Invalidate by moving tokens: a namespace's generation, its soft mark, or tags with their clock."""
+    """Invalidates by moving tokens: a namespace's generation, its soft mark, or tags with their clock."""
     return (yield from acknowledged(ledger, told, names, lambda: bumped(ledger, names, nonce, along)))
 
 
 def drop(
     ledger: Ledger, told: Invalidation, call: CachedCall, nonce: str, older: Sequence[Key], generation_name: bytes
 ) -> Flow[None]:
-    """Remove one call's entry and its lease, so that no load under way can store, and move the tokens that stand for it.
+    """Removes one call's entry and its lease, so that no load under way can store, and moves the tokens that stand for it.
 
     The entries of older versions that it could be upgraded from go first: after the last step nothing is left to make it
     from."""

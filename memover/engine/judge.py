@@ -56,7 +56,7 @@ def judge(
     soft: bytes | None = None,
     versions: Mapping[bytes, bytes] | None = None,
 ) -> Verdict:
-    """Judge an entry by the tokens read with it.
+    """Judges an entry by the tokens read with it.
 
     `names` and `tokens` belong together; the first is the generation, the first `required` must all be in the
     entry, `soft` is the one among them that makes stale and not dead, or what its shards begin with. `versions` are

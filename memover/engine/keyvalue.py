@@ -132,7 +132,7 @@ def stamp_of(entries: KeyValues) -> Flow[Stamp]:
 
 
 def changed(entries: KeyValues, change: Change, before: Mapping[bytes, Any]) -> Change:
-    """Note the generation that a write was answered; `before` are the removals owed of entries that it has replaced."""
+    """Notes the generation that a write was answered; `before` are the removals owed of entries that it has replaced."""
     entries.ledger.witness.trusts((entries.generation_name,), (change.generation,))
     if change.done:
         entries.ledger.settled(dict(before))
@@ -145,7 +145,7 @@ def owing(entries: KeyValues, *keys: Key) -> dict[bytes, Any]:
 
 
 def set_many(entries: KeyValues, values: Mapping[str, Any], fresh_for: float) -> Flow[None]:
-    """Store values by text, all in one step (Cluster: one per entry, sent together)."""
+    """Stores values by text, all in one step (Cluster: one per entry, sent together)."""
     keys = {text: entries.named(text) for text in values}
     if not keys or entries.is_disabled():
         return
@@ -167,7 +167,7 @@ def set_many(entries: KeyValues, values: Mapping[str, Any], fresh_for: float) ->
 
 
 def add(entries: KeyValues, text: str, value: Any, fresh_for: float) -> Flow[bool]:
-    """Store a value unless there is one; whether it was stored."""
+    """Stores a value unless there is one; whether it was stored."""
     key = entries.named(text)
     if entries.is_disabled():
         return True
@@ -183,7 +183,7 @@ def add(entries: KeyValues, text: str, value: Any, fresh_for: float) -> Flow[boo
 
 
 def touch(entries: KeyValues, text: str, fresh_for: float) -> Flow[bool]:
-    """Give a value a new time to live; whether there was one."""
+    """Gives a value a new time to live; whether there was one."""
     key = entries.named(text)
     if entries.is_disabled() or key.entry in entries.ledger.witness.owed:
         return False
@@ -195,7 +195,7 @@ def touch(entries: KeyValues, text: str, fresh_for: float) -> Flow[bool]:
 
 
 def incr(entries: KeyValues, text: str, delta: Any) -> Flow[Any]:
-    """Add to a number and return the new value; MISSING when there is none."""
+    """Adds to a number and returns the new value; MISSING when there is none."""
     key = entries.named(text)
     if entries.is_disabled() or key.entry in entries.ledger.witness.owed:
         return MISSING
@@ -209,7 +209,7 @@ def incr(entries: KeyValues, text: str, delta: Any) -> Flow[Any]:
 
 
 def add_up(entries: KeyValues, key: Key, delta: Any) -> Flow[Any]:
-    """Add to what is no plain integer: read, add here, and put it in place of exactly what was read, until that succeeds."""
+    """Adds to what is no plain integer: reads, adds here, and puts it in place of exactly what was read, until that succeeds."""
     store = entries.ledger.store
     deadline = entries.monotonic() + entries.wait_seconds
     while True:
@@ -236,7 +236,7 @@ def add_up(entries: KeyValues, key: Key, delta: Any) -> Flow[Any]:
 
 
 def move(entries: KeyValues, text: str, to: str) -> Flow[bool]:
-    """Give an entry another key, for `incr_version`; whether there was one."""
+    """Gives an entry another key, for `incr_version`; whether there was one."""
     key, other = entries.named(text), entries.named(to)
     if entries.is_disabled() or key.entry in entries.ledger.witness.owed:
         return False
@@ -264,7 +264,7 @@ def clearing(entries: KeyValues) -> tuple[bytes, Callable[[], Flow[object]]]:
 
 
 def delete(entries: KeyValues, text: str) -> Flow[bool]:
-    """Remove a value; whether there was one."""
+    """Removes a value; whether there was one."""
     key = entries.named(text)
     told = entries.invalidation(f"the key {text!r}", [key])
     was_owed = key.entry in entries.ledger.witness.owed
@@ -275,7 +275,7 @@ def delete(entries: KeyValues, text: str) -> Flow[bool]:
 
 
 def delete_many(entries: KeyValues, texts: Iterable[str]) -> Flow[None]:
-    """Remove several values."""
+    """Removes several values."""
     keys = [entries.named(text) for text in texts]
     if keys:
         told = entries.invalidation(f"{len(keys)} keys", keys)
@@ -285,6 +285,6 @@ def delete_many(entries: KeyValues, texts: Iterable[str]) -> Flow[None]:
 
 
 def clear(entries: KeyValues) -> Flow[None]:
-    """Move the key-value entries, all versions, to a new generation."""
+    """Moves the key-value entries, all versions, to a new generation."""
     name, step = clearing(entries)
     yield from acknowledged(entries.ledger, entries.invalidation("the key-value entries", ()), (name,), step)

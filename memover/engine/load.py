@@ -74,12 +74,12 @@ def get(call: CachedCall) -> Flow[Outcome]:
 
 
 def served(call: CachedCall) -> Flow[Outcome | None]:
-    """Read and answer; None when that does not serve the call."""
+    """Reads and answers; None when that does not serve the call."""
     return (yield from answer(call, (yield from call.read()), Source.FRESH))
 
 
 def resolve(call: CachedCall, reading: Reading) -> Flow[Outcome]:
-    """Answer from what was read if it is fresh, else load or wait."""
+    """Answers from what was read if it is fresh, else loads or waits."""
     return miss(call) if call.found_nothing(reading) else judged(call, reading)
 
 
@@ -96,7 +96,7 @@ def judged(call: CachedCall, reading: Reading) -> Flow[Outcome]:
 
 
 def miss(call: CachedCall) -> Flow[Outcome]:
-    """Serve what is stale while it is refreshed, where the function allows it; else load or share a load."""
+    """Serves what is stale while it is refreshed, where the function allows it; else loads or shares a load."""
     return obtain(call) if call.function.soft_name is None else miss_within_windows(call)
 
 
@@ -137,7 +137,7 @@ def rescue(call: CachedCall, failed: Outcome) -> Outcome:
 
 
 def obtain(call: CachedCall, deadline: float | None = None) -> Flow[Outcome]:
-    """Take the lease and load, or share the load of another caller that has it. `deadline`: of a wait that began before."""
+    """Takes the lease and loads, or shares the load of another caller that has it. `deadline`: of a wait that began before."""
     function = call.function
     arrival = function.arrive()
     token = function.new_token()
@@ -147,7 +147,7 @@ def obtain(call: CachedCall, deadline: float | None = None) -> Flow[Outcome]:
 
 
 def granted(call: CachedCall, grant: Grant | None, token: str, arrival: int, deadline: float) -> Flow[Outcome]:
-    """Go on from the answer to a first request for the lease; None: it has not been asked for yet."""
+    """Goes on from the answer to a first request for the lease; None: it has not been asked for yet."""
     function, source = call.function, Source.FRESH
     try:
         while True:
@@ -216,7 +216,7 @@ def upgrade(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome | No
 
 
 def lead(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome]:
-    """Load under the lease and store the result with the tokens read before it and those of what the load used."""
+    """Loads under the lease and stores the result with the tokens read before it and those of what the load used."""
     if call.call_name:
         call.call_token = reading.token(call.call_name)
     done = yield from call.function.load(call)
@@ -224,7 +224,7 @@ def lead(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome]:
 
 
 def conclude(call: CachedCall, token: str, reading: Reading, done: Outcome) -> Flow[Outcome]:
-    """Store what a load came to, under the lease it was begun under, and give the lease back."""
+    """Stores what a load came to, under the lease it was begun under, and gives the lease back."""
     function = call.function
     used, done.marks = done.marks, captured(call, reading)
     if done.error is not None and (done.outside or not function.policy.keeps(done.error)):
@@ -252,7 +252,7 @@ def conclude(call: CachedCall, token: str, reading: Reading, done: Outcome) -> F
 
 
 def keep(call: CachedCall, token: str, done: Outcome, sealed: Sealed | None) -> Flow[Outcome]:
-    """Store what a load came to, sealed; None: it is not to be stored."""
+    """Stores what a load came to, sealed; None: it is not to be stored."""
     if sealed is None or sealed.error is not None or call.closed():
         yield from give_back(call, token, failed=True)
         # An error that was to be cached and cannot be is still the function's own.
@@ -277,7 +277,7 @@ def not_stored(call: CachedCall, token: str, error: StoreError) -> Flow[None]:
 
 
 def give_back(call: CachedCall, token: str, *, failed: bool = False) -> Flow[None]:
-    """Release the lease; when the store does not answer, it is released in the background, or ends by itself."""
+    """Releases the lease; when the store does not answer, it is released in the background, or ends by itself."""
     try:
         yield from call.release(token, failed=failed)
     except StoreError as error:

@@ -47,7 +47,7 @@ class Batch(Protocol):
 
 
 def gather(batch: Batch, calls: Sequence[CachedCall], readings: Sequence[Reading] | None, bulk: bool) -> Flow[None]:
-    """Answer every call. `readings` are what was read for them and found wanting, None to read first; `bulk` says
+    """Answers every call. `readings` are what was read for them and found wanting, None to read first; `bulk` says
     that there is a bulk loader."""
     closed = [call for call in calls if call.closed()]
     if closed:  # nothing is served under an invalidation that is pending
@@ -81,7 +81,7 @@ def gather(batch: Batch, calls: Sequence[CachedCall], readings: Sequence[Reading
 
 
 def each(batch: Batch, flows: Sequence[tuple[CachedCall, Flow[Outcome]]]) -> Flow[None]:
-    """Run a flow of its own for each call, a bounded number at a time, and note its outcome."""
+    """Runs a flow of its own for each call, a bounded number at a time, and notes its outcome."""
 
     def one(call: CachedCall, flow: Flow[Outcome]) -> Flow[None]:
         itself = batch.itself(call)
@@ -101,7 +101,7 @@ def each(batch: Batch, flows: Sequence[tuple[CachedCall, Flow[Outcome]]]) -> Flo
 
 
 def read(calls: Sequence[CachedCall], readings: Sequence[Reading] | None) -> Flow[list[Outcome | Reading]]:
-    """Read what has not been read; and what stands under tokens not known of before, once more, together with these."""
+    """Reads what has not been read; and what stands under tokens not known of before, once more, together with these."""
     found: list[Outcome | Reading] = [*readings] if readings is not None else (yield from read_all(calls))
     learning: list[int] = []
     for at, (call, one) in enumerate(zip(calls, found)):
@@ -149,7 +149,7 @@ def undecided(call: CachedCall, reading: Reading) -> bool:
 
 
 def lead_many(batch: Batch, calls: Sequence[CachedCall]) -> Flow[BaseException | None]:
-    """Take what leases there are, load those calls in bulk, and leave the rest to their own flows.
+    """Takes what leases there are, loads those calls in bulk, and leaves the rest to their own flows.
 
     Returns what ended the bulk loader if it was no error of its own (cancelled, interrupted): then no more is begun."""
     if not calls:
@@ -227,7 +227,7 @@ def interrupted(outcomes: Sequence[Outcome | None]) -> BaseException | None:
 
 
 def give_back_many(calls: Sequence[CachedCall]) -> Flow[None]:
-    """Release the leases of these calls, in one round trip; see `load.give_back`."""
+    """Releases the leases of these calls, in one round trip; see `load.give_back`."""
     if not calls:
         return
     function = calls[0].function
@@ -243,7 +243,7 @@ def give_back_many(calls: Sequence[CachedCall]) -> Flow[None]:
 
 
 def store_many(stored: Sequence[tuple[CachedCall, Sealed]]) -> Flow[None]:
-    """Store entries under their leases, in one round trip, and let those go on who wait for them."""
+    """Stores entries under their leases, in one round trip, and lets those go on who wait for them."""
     function = stored[0][0].function
     try:
         kept = yield from function.store.store_many([call.entry(call.token, sealed) for call, sealed in stored])
@@ -259,7 +259,7 @@ def store_many(stored: Sequence[tuple[CachedCall, Sealed]]) -> Flow[None]:
 
 
 def filled(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome]:
-    """Serve what was stored between the read and the lease, and give the lease back."""
+    """Serves what was stored between the read and the lease, and gives the lease back."""
     found = yield from answer(call, reading, Source.WAITED)
     yield from give_back(call, token)
     return found if found is not None else (yield from get(call))

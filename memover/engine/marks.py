@@ -35,7 +35,7 @@ def together(required: Marks, used: Marks | None) -> Marks | None:
 
 
 def with_late(call: CachedCall, reading: Reading, marks: Marks | None, late: list[bytes]) -> Flow[Marks | None]:
-    """Add the tags known only now, as they were before the load; None when that cannot be told."""
+    """Adds the tags known only now, as they were before the load; None when that cannot be told."""
     if not late or marks is None:
         return marks
     known = {name for name, _ in marks}

@@ -21,7 +21,7 @@ _PUT_ATTEMPTS = 3
 
 
 def renew(call: CachedCall, since: float) -> Flow[Outcome | None]:
-    """Refresh behind the callers: load if the lease is free, and unless an entry newer than `since` has come in."""
+    """Refreshes behind the callers: loads if the lease is free, and unless an entry newer than `since` has come in."""
     if call.closed():
         return None
     token = call.function.new_token()
@@ -36,7 +36,7 @@ def renew(call: CachedCall, since: float) -> Flow[Outcome | None]:
 
 
 def refresh(call: CachedCall) -> Flow[Outcome]:
-    """Run the function now and store what it returns, whatever is stored or under way."""
+    """Runs the function now and stores what it returns, whatever is stored or under way."""
     function = call.function
     if not call.closed():
         token = function.new_token()
@@ -56,7 +56,7 @@ def refresh(call: CachedCall) -> Flow[Outcome]:
 
 
 def put(call: CachedCall, outcome: Outcome) -> Flow[bool]:
-    """Store a value known from elsewhere. False: it is not to be stored, and what is stored is another. Raises `StoreError`.
+    """Stores a value known from elsewhere. False: it is not to be stored, and what is stored is another. Raises `StoreError`.
 
     A store that was refused because another `set`, `refresh`, load or invalidation came between is superseded by it, and
     that is no error; one that is still under way may fail, so what was to be replaced does not stay either. A lease that
@@ -132,7 +132,7 @@ def _stored(call: CachedCall, token: str, outcome: Outcome, marks: Marks) -> Flo
 
 
 def drop_older(call: CachedCall) -> Flow[None]:
-    """Remove this call's entries of the versions it is upgraded from, with their leases.
+    """Removes this call's entries of the versions it is upgraded from, with their leases.
 
     This comes before the lease is taken by force, which ends a load that has read one of them already. If this lease is lost
     before anything is stored, the next holder finds none of them."""

@@ -96,16 +96,16 @@ class Link(Protocol):
     """A way to servers, for threads and for asyncio."""
 
     def exchange(self, step: Send[Any]) -> list[Any]:
-        """Perform the step in the calling thread. Raises `StoreError`."""
+        """Performs the step in the calling thread. Raises `StoreError`."""
         ...
 
     def aexchange(self, step: Send[Any]) -> Awaitable[list[Any]]:
-        """Perform the step on the running event loop. Raises `StoreError`."""
+        """Performs the step on the running event loop. Raises `StoreError`."""
         ...
 
 
 class Send(Step[T]):
-    """Send commands together and read their answers, in their order; `read` makes of them what the flow is given.
+    """Sends commands together and reads their answers, in their order; `read` makes of them what the flow is given.
 
     `urgent` passes an open circuit (invalidations do); `once` forbids sending again what may have been applied. `posted` is
     for an answer that the flow need not wait for: a link may answer `POSTED`, which the flow is then given, and call
@@ -137,7 +137,7 @@ class Send(Step[T]):
 
 
 class Run(Step[T]):
-    """Call something that may block for a while, such as a write to a file that another process has locked."""
+    """Calls something that may block for a while, such as a write to a file that another process has locked."""
 
     __slots__ = ("function",)
 
@@ -146,7 +146,7 @@ class Run(Step[T]):
 
 
 class Invoke(Step[Any]):
-    """Call a user's function in the caller's context. Raises whatever it raises."""
+    """Calls a user's function in the caller's context. Raises whatever it raises."""
 
     __slots__ = ("args", "function", "kwargs")
 
@@ -169,7 +169,7 @@ class Awaited(Protocol):
     """What can be waited for by threads and event loops alike: see `runtime.flights`."""
 
     def join(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called at the end, from whichever thread ends it; False if it has ended already."""
+        """Has `wake` called at the end, from whichever thread ends it; False if it has ended already."""
         ...
 
     def leave(self, wake: Callable[[], None]) -> None:
@@ -182,7 +182,7 @@ class Awaited(Protocol):
 
 
 class Await(Step[None]):
-    """Wait until a load has ended, until it is clear that nobody will end it, or for `seconds`."""
+    """Waits until a load has ended, until it is clear that nobody will end it, or for `seconds`."""
 
     __slots__ = ("flight", "seconds")
 
@@ -192,7 +192,7 @@ class Await(Step[None]):
 
 
 class Spawn(Step["T | bool"]):
-    """Run a flow behind the caller, in a bounded pool, and wait at most `seconds` for it.
+    """Runs a flow behind the caller, in a bounded pool, and waits at most `seconds` for it.
 
     Answer: its result if it ended within that time, True when it goes on without the caller, False when there was no room
     for it. `begun` is called with the presence (`latch.Present`) of whatever runs it; `ended` when it has ended, whatever
@@ -216,7 +216,7 @@ class Spawn(Step["T | bool"]):
 
 
 class Together(Step["list[T]"]):
-    """Run flows side by side, at most `limit` at a time; the first exception of one is raised when no more is begun.
+    """Runs flows side by side, at most `limit` at a time; the first exception of one is raised when no more is begun.
 
     `done` is called with the number of flows that have ended since the last call, from the caller's thread or loop."""
 

@@ -186,37 +186,37 @@ class KeyValueStore(Protocol):
     Methods marked "once" are never sent again on a lost connection; they may have been applied all the same."""
 
     def put(self, parcels: Sequence[Parcel], stamp: Stamp) -> Flow[bytes]:
-        """Store all and end the leases on them; returns the generation they now carry."""
+        """Stores all and ends the leases on them; returns the generation they now carry."""
         ...
 
     def add(self, parcel: Parcel, stamp: Stamp, now: float) -> Flow[Change]:
-        """Store unless a live entry is there. Once."""
+        """Stores unless a live entry is there. Once."""
         ...
 
     def increment(self, key: Key, delta: int, stamp: Stamp, now: float) -> Flow[Change]:
-        """Add to a live plain integer, keeping its instants and limit; the detail is the new value.
+        """Adds to a live plain integer, keeping its instants and limit; the detail is the new value.
 
         Not done: no live entry (detail None), or one that is no plain integer or would not stay one (False). Once."""
         ...
 
     def swap(self, key: Key, old: bytes, new: bytes) -> Flow[bool]:
-        """Replace the entry, if it still is `old`, keeping its limit. Once."""
+        """Replaces the entry, if it still is `old`, keeping its limit. Once."""
         ...
 
     def touch(self, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float) -> Flow[Change]:
-        """Give a live entry a new end; of the parcel, key and `expire_ms` count."""
+        """Gives a live entry a new end; of the parcel, key and `expire_ms` count."""
         ...
 
     def move(self, key: Key, to: Key, stamp: Stamp, now: float) -> Flow[Change]:
-        """Give a live entry another key, with its instants and its remaining limit, and end the leases on both. Once."""
+        """Gives a live entry another key, with its instants and its remaining limit, and ends the leases on both. Once."""
         ...
 
     def remove(self, key: Key) -> Flow[tuple[bytes | None, bytes | None]]:
-        """Remove entry and lease; returns the generation and at least the header of what was removed."""
+        """Removes entry and lease; returns the generation and at least the header of what was removed."""
         ...
 
     def remove_many(self, keys: Sequence[Key]) -> Flow[None]:
-        """Remove entries and leases."""
+        """Removes entries and leases."""
         ...
 
 
@@ -273,8 +273,8 @@ class Store(KeyValueStore, Protocol):
         ...
 
     def acquire(self, request: Request, *, force: bool = False) -> Steps[Granted]:
-        """Put back the required tokens and the `ensured` ones where missing or below their floor (`floors` are in that
-        order), then take the lease unless it is held under the very required tokens now current; `force` takes it
+        """Puts back the required tokens and the `ensured` ones where missing or below their floor (`floors` are in that
+        order), then takes the lease unless it is held under the very required tokens now current; `force` takes it
         all the same. Seen are the required names, the ensured, and those the key has learned."""
         ...
 
@@ -287,7 +287,7 @@ class Store(KeyValueStore, Protocol):
         ...
 
     def store(self, entry: StoredEntry) -> Steps[bool]:
-        """Store the entry and give the lease back if its token still holds it; whether it was stored."""
+        """Stores the entry and gives the lease back if its token still holds it; whether it was stored."""
         ...
 
     def store_many(self, entries: Sequence[StoredEntry]) -> Flow[list[bool]]:
@@ -295,7 +295,7 @@ class Store(KeyValueStore, Protocol):
         ...
 
     def release(self, key: Key, token: str, failed: bool) -> Flow[None]:
-        """Give the lease back if `token` still holds it, leaving a mark of failure for a moment if asked."""
+        """Gives the lease back if `token` still holds it, leaving a mark of failure for a moment if asked."""
         ...
 
     def release_many(self, held: Sequence[tuple[Key, str]]) -> Flow[None]:
@@ -303,18 +303,18 @@ class Store(KeyValueStore, Protocol):
         ...
 
     def renew(self, renewals: Sequence[Renewal]) -> Flow[list[bool]]:
-        """Prolong these leases, as far as they are still held; one round trip together."""
+        """Prolongs these leases, as far as they are still held; one round trip together."""
         ...
 
     def bump(
         self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
     ) -> Flow[list[bytes]]:
-        """Move tokens to new ones beyond their floors, none numbered below the first; the same nonce moves them once.
+        """Moves tokens to new ones beyond their floors, none numbered below the first; the same nonce moves them once.
         Those in `along` move if they exist."""
         ...
 
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Flow[None]:
-        """Remove entry and lease together, and move the tokens in `along` if they exist."""
+        """Removes entry and lease together, and moves the tokens in `along` if they exist."""
         ...
 
     def direct(self) -> Direct | None:
@@ -322,15 +322,15 @@ class Store(KeyValueStore, Protocol):
         ...
 
     def settle(self, seconds: float) -> None:
-        """Read the answers to what was posted (`Send.posted`), as far as they come within `seconds`."""
+        """Reads the answers to what was posted (`Send.posted`), as far as they come within `seconds`."""
         ...
 
     def close(self) -> None:
-        """Close what this process's threads have open."""
+        """Closes what this process's threads have open."""
         ...
 
     def aclose(self) -> Awaitable[None]:
-        """Close what the running event loop has open."""
+        """Closes what the running event loop has open."""
         ...
 
     def after_fork(self) -> None:

@@ -122,7 +122,7 @@ def _holdings(kind: type) -> tuple[Gathered, dict[str, Any]]:
 
 
 def _hold_attribute(name: str, value: Any, owner: type, held: dict[str, Any]) -> None:
-    """Note what an attribute of a class made inside a function is compared by; nothing for what the class's functions tell."""
+    """Notes what an attribute of a class made inside a function is compared by; nothing for what the class's functions tell."""
     if name in BOOKKEEPING:
         return
     functions = list(functions_in(value))
@@ -149,7 +149,7 @@ def _hold_attribute(name: str, value: Any, owner: type, held: dict[str, Any]) ->
 
 
 def _hold(name: str, value: Any, held: dict[str, Any]) -> None:
-    """Note what a value is compared by: its bytes where it is plain or holds plain values, else the object itself."""
+    """Notes what a value is compared by: its bytes where it is plain or holds plain values, else the object itself."""
     kind = type(value)
     if is_plain(value) or (len(held) < _LIMIT and kind in (list, tuple, set, frozenset) and all(map(is_plain, value))):
         held[name] = encode_whole(value)

@@ -192,7 +192,7 @@ def _joined(column: Any) -> Any:
 
 
 def _arrow_content(array: Any, active: Active) -> bytes:
-    """Count, nulls and items of an array; the type is said elsewhere."""
+    """Counts, nulls and items of an array; the type is said elsewhere."""
     numpy_for(array)
     import pyarrow.compute as functions
 

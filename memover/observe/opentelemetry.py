@@ -100,7 +100,7 @@ class OpenTelemetryObserver:
     # -- after the fact ------------------------------------------------------------------------------------------------
 
     def __call__(self, event: Event) -> None:
-        """Count an event, and end its span, or make one that ends now."""
+        """Counts an event, and ends its span, or makes one that ends now."""
         attributes: dict[str, Any] = {"cache.namespace": event.namespace}
         if event.name == "lookup":
             source = str(event.source)
@@ -135,7 +135,7 @@ class OpenTelemetryObserver:
     # -- around what happens -------------------------------------------------------------------------------------------
 
     def begin(self, name: str, namespace: str, key: str, address: str = "") -> Callable[[Event | None], None]:
-        """Start the span of a "lookup", "load" or "invalidate" in the context that runs it.
+        """Starts the span of a "lookup", "load" or "invalidate" in the context that runs it.
 
         What runs in this context until it ends has the span as its parent. It ends with the next event of that name that this
         observer is given in the context, or with a call of the answer (None: it was cut short) in the same context. What was
@@ -149,7 +149,7 @@ class OpenTelemetryObserver:
         return _Begun(self, name, span, Event(name, namespace, key)).end
 
     def describe(self, span: Span, event: Event) -> None:
-        """Write what an event says on its span."""
+        """Writes what an event says on its span."""
         if not span.is_recording():
             return
         span.set_attribute("cache.namespace", event.namespace)
@@ -181,7 +181,7 @@ class _Begun:
         _OPEN.set(self)
 
     def end(self, event: Event | None) -> None:
-        """End it, once; `event` says how it went."""
+        """Ends it, once; `event` says how it went."""
         if self.ended:
             return
         self.ended = True

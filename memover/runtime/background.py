@@ -76,14 +76,14 @@ class Background:
         return bool(self._working)
 
     def later(self, seconds: float, run: Callable[[], float | None]) -> Timed:
-        """Have `run` called after `seconds`, and again as it says."""
+        """Has `run` called after `seconds`, and again as it says."""
         task = Timed(monotonic() + seconds, run)
         self._added.append(task)
         self.wake()
         return task
 
     def wake(self) -> None:
-        """See that the thread runs and looks at what was added."""
+        """Makes sure that the thread runs and looks at what was added."""
         working = self._working
         first = working[:1]  # a thread that ends empties the list
         if not first or not _there(first[0]):
@@ -197,18 +197,18 @@ class RefreshPool:
         return len(self) < 2 * self.workers
 
     def sweep(self) -> None:
-        """Let go of the tasks of closed loops, which will never end."""
+        """Lets go of the tasks of closed loops, which will never end."""
         for task in list(self._tasks):
             if stranded(task):
                 self._tasks.pop(task, None)
 
     def keep(self, task: AsyncioTask[Any]) -> None:
-        """Count a task, and hold on to it, until it is done."""
+        """Counts a task, and holds on to it, until it is done."""
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     def submit(self, run: Callable[[], None]) -> bool:
-        """Have `run` called in a thread of the pool; False when there is no room."""
+        """Has `run` called in a thread of the pool; False when there is no room."""
         if not self.room():
             return False
         self._waiting.append(run)
@@ -258,7 +258,7 @@ class RefreshPool:
             running.pop(thread, None)
 
     def drain(self, seconds: float | None = None) -> bool:
-        """Wait until what runs in threads or waits for one has ended; whether it has, within `seconds`."""
+        """Waits until what runs in threads or waits for one has ended; whether it has, within `seconds`."""
         end = None if seconds is None else monotonic() + seconds
         while self._waiting or self._running:
             if end is not None and monotonic() >= end:

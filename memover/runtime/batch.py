@@ -84,7 +84,7 @@ class Batch:
     # -- the whole --------------------------------------------------------------------------------------------------------
 
     def flow(self, presence: Any) -> Flow[list[Outcome | Hit]]:
-        """Answer every call: the outcomes in the order of the calls."""
+        """Answers every call: the outcomes in the order of the calls."""
         if self.function.observers.disabled():
             return (yield from self._disabled())
         function, lookup, at = self.function, self._lookup, list[int]()
@@ -182,7 +182,7 @@ class Batch:
     # -- near hits --------------------------------------------------------------------------------------------------------------
 
     def serve_near(self) -> int:
-        """Answer the calls that the near cache has; their number."""
+        """Answers the calls that the near cache has; their number."""
         function, number = self.function, 0
         for at, key in enumerate(self.keys):
             found = near(function, key)
@@ -208,7 +208,7 @@ class Batch:
         )
 
     def serve(self, seens: SeenMany, rest: Sequence[int], tickets: Mapping[int, Ticket | None]) -> int:
-        """Answer the hits, and keep what was read for the other calls; the number of hits. `rest` are the places of the calls,
+        """Answers the hits, and keeps what was read for the other calls; the number of hits. `rest` are the places of the calls,
         `tickets` the rights to bring them near.
 
         An entry whose generation and marks are byte for byte what would be stamped into one now is looked at no further;
@@ -249,7 +249,7 @@ class Batch:
         return hits
 
     def _judged(self, at: int, raw: bytes, tokens: Sequence[bytes | None], now: float, ticket: Ticket | None) -> bool:
-        """Answer a call from an entry in any other form, if that is fresh."""
+        """Answers a call from an entry in any other form, if that is fresh."""
         function, key = self.function, self.keys[at]
         try:
             header = read_header(raw, key.entry)
@@ -273,7 +273,7 @@ class Batch:
     # -- loading ----------------------------------------------------------------------------------------------------------
 
     def load_many(self, calls: Sequence[CachedCall]) -> Flow[list[Outcome | None]]:
-        """Run the bulk loader: an outcome for each call that it had a value for, None for the others."""
+        """Runs the bulk loader: an outcome for each call that it had a value for, None for the others."""
         if not calls or self._loader is None:
             return [None] * len(calls)
         function = self.function
@@ -337,7 +337,7 @@ def matched(calls: Sequence[Call], answered: Any) -> list[tuple[Any, ...]]:
 
 
 def answer_many(batch: Batch) -> list[Outcome | Hit]:
-    """Answer the calls of a batch in this thread: their outcomes in order."""
+    """Answers the calls of a batch in this thread: their outcomes in order."""
     presence = FramePresence()
     try:
         return run(batch.flow(presence))

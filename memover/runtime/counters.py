@@ -118,7 +118,7 @@ class Counters:
         self.load_seconds = 0.0
 
     def also(self, hits: Callable[[], int], near: bool) -> None:
-        """Count the hits of a call that counts for itself, from now on; `near` when they are the near cache's."""
+        """Counts the hits of a call that counts for itself, from now on; `near` when they are the near cache's."""
         self._also = (*self._also, (hits, near))
 
     @property

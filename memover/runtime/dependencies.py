@@ -113,7 +113,7 @@ Weakly: a load that was left before it could say that it is over goes with the c
 
 
 def enter(calls: Sequence[CachedCall], home: object, tracks: bool) -> tuple[Inside, Token[Inside | None]]:
-    """Mark this context as inside one load of these calls; `leave` takes it back."""
+    """Marks this context as inside one load of these calls; `leave` takes it back."""
     pairs, flights = [], []
     for call in calls:
         pairs.append((call.function, call.key.entry))
@@ -171,7 +171,7 @@ def collecting() -> TokenCollector | None:
 
 
 def depends_on(*tags: str) -> None:
-    """Declare, inside a cached function, that its result depends on these tags: when one is invalidated, so is it.
+    """Declares, inside a cached function, that its result depends on these tags: when one is invalidated, so is it.
 
     No round trip. Outside a load that is being cached it does nothing. Raises `ConfigurationError` for a tag that
     is no text."""

@@ -304,7 +304,7 @@ class Entries:
         return Call(args, kwargs, key=key.text, namespace=policy.namespace, version=policy.version, bind=bind)
 
     def emit(self, name: str, key: Key | None, **facts: Any) -> None:
-        """Hand an event to the observers, if there are any. `facts` are the other fields of `Event`."""
+        """Hands an event to the observers, if there are any. `facts` are the other fields of `Event`."""
         if self.state.observers.busy:
             self.state.observers.emit(Event(name, self.policy.namespace, "" if key is None else key.text, **facts))
 

@@ -62,7 +62,7 @@ class Flight:
         return presence is not None and presence.beneath(caller)
 
     def join(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called at the end, by whichever thread ends it; False if it has ended already."""
+        """Has `wake` called at the end, by whichever thread ends it; False if it has ended already."""
         if self.ended:
             return False
         self._callers[wake] = None
@@ -78,7 +78,7 @@ class Flight:
             abandon()
 
     def end(self, outcome: Outcome | None) -> None:
-        """Give the outcome to every caller. The first call counts."""
+        """Gives the outcome to every caller. The first call counts."""
         if not self.ended:
             self.outcome = outcome
             self.ended = True
@@ -116,11 +116,11 @@ class Flights:
         return len(self._flights)
 
     def share(self, token: str, flight: Flight) -> Flight:
-        """Make `flight` known under a token; returns the one that was first under it."""
+        """Makes `flight` known under a token; returns the one that was first under it."""
         return self._flights.setdefault(token, flight)
 
     def close(self, token: str, flight: Flight) -> None:
-        """Forget a token, if it is this flight's."""
+        """Forgets a token, if it is this flight's."""
         if self._flights.get(token) is flight:
             self._flights.pop(token, None)
 

@@ -116,14 +116,14 @@ class Function(CallNames, LastAnswers):
         return CachedCall(self, key, args, kwargs, flight=Flight(), collector=collector, max_age=max_age)
 
     def share(self, call: CachedCall, token: str) -> Flight:
-        """Let other callers of this process find this call under a lease token; returns the flight that was first."""
+        """Lets other callers of this process find this call under a lease token; returns the flight that was first."""
         flight = self.state.flights.share(token, call.flight)
         if flight is call.flight and token not in call.tokens:
             call.tokens.append(token)
         return flight
 
     def hold(self, call: CachedCall, token: str) -> None:
-        """Note that the lease is about to be asked for."""
+        """Notes that the lease is about to be asked for."""
         self.state.leases.hold(call, token, self.lease_ms)
 
     def quiet(self) -> bool:
@@ -147,7 +147,7 @@ class Function(CallNames, LastAnswers):
             self.coming.pop(at, None)
 
     def begin_wait(self, call: CachedCall, flight: Any) -> bool:
-        """Note that the loads which this call is part of wait for another; False when that one cannot end before this call.
+        """Notes that the loads which this call is part of wait for another; False when that one cannot end before this call.
 
         Two functions that call each other from two threads would else wait for each other (in other processes such a
         circle is not seen, and ends by `wait_timeout`), and so would a signal handler for the load that it interrupted."""
@@ -213,7 +213,7 @@ class Function(CallNames, LastAnswers):
     # -- refreshing behind the callers ------------------------------------------------------------------------------------
 
     def refresh_behind(self, call: CachedCall, seconds: float, since: float) -> Flow[Outcome | bool]:
-        """Refresh the entry made at `since` behind the caller, who waits `seconds` for it at most.
+        """Refreshes the entry made at `since` behind the caller, who waits `seconds` for it at most.
 
         Returns its outcome, True when it goes on without the caller, False when there was no room for it."""
         refreshing, entry = self.refreshing, call.key.entry
@@ -265,7 +265,7 @@ class Function(CallNames, LastAnswers):
         self.emit("lookup", None, source=Source.BYPASSED)
 
     def looked_up(self, call: CachedCall, outcome: Outcome, elapsed: float) -> None:
-        """Count a lookup and tell the observers of it; `elapsed` is the whole call in seconds."""
+        """Counts a lookup and tells the observers of it; `elapsed` is the whole call in seconds."""
         if call.collector is not None:
             call.hand_on(outcome)
         self.counters.looked_up(outcome.source)

@@ -81,7 +81,7 @@ class ShapeGuard:
         return True
 
     def warn(self, codec: Any, payload: Callable[[], Any]) -> None:
-        """Say once for the function what is missing."""
+        """Says once for the function what is missing."""
         if self._warned:
             return
         self._warned = True

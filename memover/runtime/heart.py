@@ -80,7 +80,7 @@ class _Life:
                 pass  # it has been told already
 
     def drop(self) -> None:
-        """Close what is open."""
+        """Closes what is open."""
         feed, bell, self.feed, self.bell = self.feed, self.bell, None, ()
         if feed is not None:
             feed.close()
@@ -106,7 +106,7 @@ class Heart:
     # -- life -----------------------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Have the next beat now, and start the thread if there is none. Any thread may call this; it costs little."""
+        """Has the next beat now, and starts the thread if there is none. Any thread may call this; it costs little."""
         life = self._runs.get(0)
         if life is not None:
             starting = life.starting
@@ -132,7 +132,7 @@ class Heart:
                 raise
 
     def close(self) -> None:
-        """End the thread and its connection. The next call begins anew."""
+        """Ends the thread and its connection. The next call begins anew."""
         runs, self._runs = self._runs, {}
         for life in runs.values():
             life.stopped = True
@@ -154,7 +154,7 @@ class Heart:
     # -- one turn of the thread -------------------------------------------------------------------------------------------------
 
     def turn(self, life: _Life) -> tuple[list[Any], float]:
-        """Do what is due. Returns what to wait on, and for how many seconds at most."""
+        """Does what is due. Returns what to wait on, and for how many seconds at most."""
         now = boottime()
         try:
             if life.feed is None:
@@ -189,7 +189,7 @@ class Heart:
         return feed.sources(), 0.0 if feed.waiting() else max(life.due - boottime(), 0.0)
 
     def _look_at(self, life: _Life, feed: Feed, names: set[bytes], now: float) -> None:
-        """Read the tokens of the keys that the server says were written, and drop those that changed. A token whose ttl was
+        """Reads the tokens of the keys that the server says were written, and drops those that changed. A token whose ttl was
         prolonged counts as written too. While nobody uses the tier nothing is read, and all of them are dropped."""
         looking = life.active or self.tier.asked
         if self._spread:
@@ -236,7 +236,7 @@ class Heart:
             self._emit("near-stand", None)
 
     def _make_sure(self) -> None:
-        """Have the call tokens exist that entries are to come in under. Where the store refuses (it is full, say), those
+        """Has the call tokens exist that entries are to come in under. Where the store refuses (it is full, say), those
         entries stay out."""
         names = list(self.tier.wanted)[:_BATCH]
         floors = [self._witness.floor(name) for name in names]

@@ -172,7 +172,7 @@ def _own_tokens(call: CachedCall) -> tuple[bytes, ...]:
 
 
 def bypassed(call: CachedCall) -> Flow[None]:
-    """Have the loads that a call is inside of depend on it, although it runs its function itself."""
+    """Has the loads that a call is inside of depend on it, although it runs its function itself."""
     function, collector, names = call.function, call.collector, _own_tokens(call)
     if collector is None or not names:
         return
@@ -199,7 +199,7 @@ def bypassing(call: CachedCall) -> Flow[Outcome]:
 
 
 def bypass(function: Function, call: CachedCall) -> Any:
-    """Run the function itself for a call whose key is known, and count it."""
+    """Runs the function itself for a call whose key is known, and counts it."""
     return drive(bypassing(call), call, perf_counter())
 
 
@@ -229,12 +229,12 @@ def result_of(outcome: Outcome) -> Any:
 
 
 def drive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True) -> Any:
-    """Run a call's flow in this thread, let those go on who wait for it, and return or raise what it came to."""
+    """Runs a call's flow in this thread, lets those go on who wait for it, and returns or raises what it came to."""
     return settled(run(flow, call), call, began, lookup=lookup)
 
 
 def settled(outcome: Outcome, call: CachedCall, began: float, *, lookup: bool = True) -> Any:
-    """Count a call that is over, and return or raise what it came to."""
+    """Counts a call that is over, and returns or raises what it came to."""
     function = _function_of(call)
     if lookup:
         function.looked_up(call, outcome, perf_counter() - began)
@@ -260,7 +260,7 @@ def running_loop(call: CachedCall) -> asyncio.AbstractEventLoop:
 async def adrive(
     flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True, first: bool = False
 ) -> Any:
-    """Run a call's flow in a task of its own and return or raise what it came to. `first`: until its first step, others may
+    """Runs a call's flow in a task of its own and returns or raises what it came to. `first`: until its first step, others may
     join it (see `engine.follow.joined`)."""
     loop = running_loop(call)
     task = loop.create_task(_fly(flow, call))
@@ -313,7 +313,7 @@ async def _fly(flow: Flow[Outcome], call: CachedCall) -> Outcome:
 
 
 def run_helper(flow: Flow[T], call: CachedCall) -> T:
-    """Run a helper's flow in this thread, and let those go on who may have waited for it."""
+    """Runs a helper's flow in this thread, and lets those go on who may have waited for it."""
     return run(flow, call)
 
 

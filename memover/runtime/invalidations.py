@@ -27,7 +27,7 @@ __all__ = ["invalidate_all", "invalidate_call", "invalidate_namespace", "invalid
 
 
 def invalidate_call(call: CachedCall) -> Flow[None]:
-    """Remove one call's entry everywhere, or raise `InvalidationFailed` and go on trying."""
+    """Removes one call's entry everywhere, or raises `InvalidationFailed` and goes on trying."""
     function: Any = call.function
     told = FunctionInvalidation(function, f"one call of {function.name}", call.key)
     older = [key for _, key in function.older_keys(call.key)]
@@ -35,7 +35,7 @@ def invalidate_call(call: CachedCall) -> Flow[None]:
 
 
 def invalidate_all(function: Function, soft: bool) -> Flow[Generation]:
-    """Move the namespace to a new generation (softly: its soft mark), or raise `InvalidationFailed` and go on trying."""
+    """Moves the namespace to a new generation (softly: its soft mark), or raises `InvalidationFailed` and goes on trying."""
     name, softly = function.generation_name, False
     if soft and function.soft_name is not None:
         name, softly = function.soft_name, True
@@ -48,7 +48,7 @@ def invalidate_all(function: Function, soft: bool) -> Flow[Generation]:
 
 
 def invalidate_namespace(state: CacheState, name: str) -> Flow[Generation]:
-    """Move a namespace to a new generation, whatever decorates with it."""
+    """Moves a namespace to a new generation, whatever decorates with it."""
     key = generation_key(state.prefix, check_namespace(name)).encode()
     told = CacheInvalidation(state, f"the namespace {name!r}", name, (key,))
     tokens = yield from move(state, told, (key,), new_nonce(), along=(state.coarse_name,))
@@ -57,7 +57,7 @@ def invalidate_namespace(state: CacheState, name: str) -> Flow[Generation]:
 
 
 def invalidate_tags(state: CacheState, tags: tuple[str, ...]) -> Flow[None]:
-    """Move tags to new tokens."""
+    """Moves tags to new tokens."""
     names = tuple(dict.fromkeys(tag_key(state.prefix, tag).encode() for tag in tags))
     if not names:
         return
@@ -83,18 +83,18 @@ class FunctionInvalidation:
         self._soft = soft
 
     def begin(self) -> None:
-        """Drop what is near of it, and the last answers that this concerns; a soft invalidation leaves those usable."""
+        """Drops what is near of it, and the last answers that this concerns; a soft invalidation leaves those usable."""
         moved(self._near)
         if not self._soft:
             self._function.forget(None if self._key is None else self._key.entry)
 
     def failed(self, error: Exception, failure: Exception) -> None:
-        """Count and report that the store did not acknowledge it."""
+        """Counts and reports that the store did not acknowledge it."""
         self._function.store_failed(self._key, error)
         self._function.emit("invalidate", self._key, error=failure)
 
     def done(self) -> None:
-        """Count and report it."""
+        """Counts and reports it."""
         self._function.counters.invalidations += 1
         self._function.emit("invalidate", self._key, detail="soft" if self._soft else "")
 
@@ -114,21 +114,21 @@ class CacheInvalidation:
         self._functions = [each for each in list(state.functions) if each.policy.namespace == namespace]
 
     def begin(self) -> None:
-        """Drop what is near of it, and the last answers that this concerns."""
+        """Drops what is near of it, and the last answers that this concerns."""
         moved(self._near)
         for function in list(self._state.functions):
             if function.generation_name in self.names or function.tags.early or function.late:
                 function.forget()
 
     def failed(self, error: Exception, failure: Exception) -> None:
-        """Count and report that the store did not acknowledge it."""
+        """Counts and reports that the store did not acknowledge it."""
         for function in self._functions:
             function.counters.store_errors += 1
         self._state.observers.emit(Event("store-error", self._namespace, "", error=error))
         self._state.observers.emit(Event("invalidate", self._namespace, "", error=failure, detail=self._detail))
 
     def done(self) -> None:
-        """Count and report it."""
+        """Counts and reports it."""
         for function in self._functions:
             function.counters.invalidations += 1
         self._state.observers.emit(Event("invalidate", self._namespace, "", detail=self._detail))

@@ -183,7 +183,7 @@ class KeyValueEntries(Function):
         return self.observers.disabled()
 
     def note_lookup(self, key: Key, value: Any) -> None:
-        """Count a read and tell the observers of it."""
+        """Counts a read and tells the observers of it."""
         if value is MISSING:
             self.counters.misses += 1
         else:
@@ -191,7 +191,7 @@ class KeyValueEntries(Function):
         self.emit("lookup", key, source=None if value is MISSING else Source.FRESH)
 
     def note_stored(self, parcels: Sequence[Parcel]) -> None:
-        """Count what was written and tell the observers of it."""
+        """Counts what was written and tells the observers of it."""
         self.counters.stores += len(parcels)
         if self.observers.busy:
             for parcel in parcels:
@@ -215,13 +215,13 @@ class _Removal:
         """This process keeps nothing of key-value entries beside the store."""
 
     def failed(self, error: Exception, failure: Exception) -> None:
-        """Count and report what the store did not acknowledge."""
+        """Counts and reports what the store did not acknowledge."""
         key = self._keys[0] if self._keys else None
         self._entries.store_failed(key, error)
         self._entries.emit("invalidate", key, error=failure)
 
     def done(self) -> None:
-        """Count and report it, once for each key."""
+        """Counts and reports it, once for each key."""
         for key in self._keys or (None,):
             self._entries.counters.invalidations += 1
             self._entries.emit("invalidate", key)

@@ -29,7 +29,7 @@ class LastAnswers(Loading):
         self.last_answers: Recent[bytes, Reading] | None = Recent(limit) if kept else None
 
     def keep_answer(self, key: Key, reading: Reading, forgotten: int) -> None:
-        """Keep an answer, unless last answers were dropped since `forgotten` was read, before the answer was."""
+        """Keeps an answer, unless last answers were dropped since `forgotten` was read, before the answer was."""
         answers = self.last_answers
         if answers is None or forgotten != self.forgotten:
             return
@@ -38,7 +38,7 @@ class LastAnswers(Loading):
             answers.pop(key.entry, None)
 
     def forget(self, entry: bytes | None = None) -> None:
-        """Drop the last answer for one entry, or all."""
+        """Drops the last answer for one entry, or all."""
         if self.last_answers is not None:
             self.forgotten += 1
             if entry is None:

@@ -47,7 +47,7 @@ class Loading(Entries):
         return self.observers.span(name, self.policy.namespace, key, self.state.store.address)
 
     def load(self, call: CachedCall) -> Flow[Outcome]:
-        """Run the function and gather what it uses. What it raises is in the outcome."""
+        """Runs the function and gathers what it uses. What it raises is in the outcome."""
         return self._spanned(call) if self.observers.spanning else self._load(call)
 
     def _spanned(self, call: CachedCall) -> Flow[Outcome]:

@@ -125,7 +125,7 @@ class CallNames:
         return key if names is None else key.asking(names)
 
     def learn(self, key: Key, names: Sequence[bytes]) -> Key:
-        """Read these tokens with this key from now on."""
+        """Reads these tokens with this key from now on."""
         wanted = tuple(name for name in names if not name.startswith(VERSION))
         asking = key.asking(wanted)
         if len(asking.names) > asking.required or key.text in self.learned:

@@ -116,7 +116,7 @@ def ticket_of(function: Function, key: Key) -> Ticket | None:
 
 
 def fill(function: Function, ticket: Ticket | None, key: Key, raw: bytes, header: Header, value: Any) -> None:
-    """Bring an entry in that was read under the ticket and judged FRESH."""
+    """Brings an entry in that was read under the ticket and judged FRESH."""
     tier = function.near
     if ticket is None or tier is None:
         return
@@ -133,7 +133,7 @@ def fill(function: Function, ticket: Ticket | None, key: Key, raw: bytes, header
 
 
 def fill_from(function: Function, ticket: Ticket | None, key: Key, outcome: Outcome) -> None:
-    """Bring in the entry that a call was answered from, if that was read fresh under the ticket."""
+    """Brings in the entry that a call was answered from, if that was read fresh under the ticket."""
     sealed = outcome.sealed
     if outcome.source is Source.FRESH and outcome.error is None and sealed is not None and sealed.header is not None:
         fill(function, ticket, key, sealed.raw, sealed.header, outcome.value)

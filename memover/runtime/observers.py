@@ -91,7 +91,7 @@ class Observers:
         self.busy = bool(self._observers) or not self._enabled or self._contexts > 0
 
     def emit(self, event: Event) -> None:
-        """Hand the event to every observer; what an observer raises is logged once and goes no further."""
+        """Hands the event to every observer; what an observer raises is logged once and goes no further."""
         if event.name == "lookup":
             for recorder in self._recorders.get():
                 recorder.append(event)

@@ -70,7 +70,7 @@ def peek(call: CachedCall, version: int | None = None) -> Flow[Entry | None]:
 
 
 def put(call: CachedCall, value: Any) -> Flow[None]:
-    """Store a value known from elsewhere. If it is not to be stored, the entry is removed, because it is no longer the result."""
+    """Stores a value known from elsewhere. If it is not to be stored, the entry is removed, because it is no longer the result."""
     function: Any = call.function
     if function.observers.disabled():
         return
@@ -87,12 +87,12 @@ def put(call: CachedCall, value: Any) -> Flow[None]:
 
 
 def refresh(call: CachedCall) -> Flow[Outcome]:
-    """Run the function now and store what it returns."""
+    """Runs the function now and stores what it returns."""
     return (yield from _replacing(call, replace.refresh(call)))
 
 
 def _replacing(call: CachedCall, flow: Flow[T]) -> Flow[T]:
-    """Replace an entry that may be fresh. Near caches hold the entry before it under the call's own token, which moves
+    """Replaces an entry that may be fresh. Near caches hold the entry before it under the call's own token, which moves
     with it: one more round trip, for functions with `near=` alone. What is not acknowledged is repeated."""
     function: Any = call.function
     if function.near is None:

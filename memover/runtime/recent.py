@@ -21,7 +21,7 @@ class Recent(OrderedDict[K, V]):
         self.limit = limit
 
     def put(self, key: K, value: V) -> None:
-        """Keep a value. Any thread may call."""
+        """Keeps a value. Any thread may call."""
         self[key] = value
         try:
             self.move_to_end(key)

@@ -118,7 +118,7 @@ class Leases:
         return len(self._held) + len(self._posted) + len(self._to_release)
 
     def hold(self, call: CachedCall, token: str, lease_ms: int) -> None:
-        """Note a lease that is about to be asked for."""
+        """Notes a lease that is about to be asked for."""
         self._held[token] = Lease(call, token, lease_ms)
         if not self._looking or not self._background.running:
             try:
@@ -158,7 +158,7 @@ class Leases:
         return True
 
     def abandon(self, token: str) -> None:
-        """Have a lease released that its call could not give back, or may have been given unheard. Does not wait for it."""
+        """Has a lease released that its call could not give back, or may have been given unheard. Does not wait for it."""
         lease = self._held.get(token)
         if lease is None or lease.releasing is not None:
             return
@@ -291,7 +291,7 @@ class Leases:
         return some
 
     def give_back(self) -> None:
-        """Have all leases released, also those of loads under way, which nobody will wait for. Does not wait for it."""
+        """Has all leases released, also those of loads under way, which nobody will wait for. Does not wait for it."""
         for lease in list(self._held.values()):
             self._hand_over(lease)
 

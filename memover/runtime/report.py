@@ -89,7 +89,7 @@ class Reporter:
         self._published = False
 
     def start(self) -> None:
-        """Report after one interval, and then every interval. Starting twice is starting once."""
+        """Reports after one interval, and then every interval. Starting twice is starting once."""
         if self._task is None:
             # The background must not keep alive what nobody else does.
             ours = weakref.ref(self)
@@ -101,7 +101,7 @@ class Reporter:
             self._task = self._later(self.interval, turn)
 
     def stop(self) -> None:
-        """Stop, and take the report back so that nobody counts this process any more. Never raises."""
+        """Stops, and takes the report back so that nobody counts this process any more. Never raises."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -130,7 +130,7 @@ class Reporter:
         return self.interval
 
     def publish(self) -> None:
-        """Write one report now. Raises `StoreError`."""
+        """Writes one report now. Raises `StoreError`."""
         if not self._functions():
             return
         ttl = max(_INTERVALS * self.interval, _LEAST_TTL_SECONDS)

@@ -40,7 +40,7 @@ _CHECK_SECONDS = 0.5
 
 
 def run(steps: Steps[T], call: CachedCall | None = None) -> T:
-    """Run a flow to its end in the calling thread and return what it returns, or raise what it raises.
+    """Runs a flow to its end in the calling thread and returns what it returns, or raises what it raises.
 
     A `call` whose flow it is counts as present while this function runs, and is finished when it ends: its followers go on.
     The user's function is called from here while the flow is suspended."""

@@ -139,7 +139,7 @@ class CacheState:
         return {name: owed[name] for name in names if name in owed} if owed else {}
 
     def owe(self, name: bytes, repeat: Callable[[], Flow[object]]) -> None:
-        """Treat a name as invalid in this process, and repeat its invalidation until the store acknowledges it."""
+        """Treats a name as invalid in this process, and repeats its invalidation until the store acknowledges it."""
         self.witness.owed[name] = repeat
         if self.heart is not None:
             self.heart.tier.moved(())  # of what stood so far, each hit now asks whether anything is owed
@@ -179,7 +179,7 @@ class CacheState:
                 owed.pop(name, None)
 
     def settle(self) -> bool:
-        """Repeat what is owed, once each; whether nothing is left."""
+        """Repeats what is owed, once each; whether nothing is left."""
         owed = self.witness.owed
         failed = 0
         waiting = list(owed.items())

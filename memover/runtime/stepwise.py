@@ -39,7 +39,7 @@ class Stepwise:
         self._presence: FramePresence | None = None
 
     def advance(self) -> Invoke | None:
-        """Run the flow until it wants the user's function called, or to its end: then its result is in `done`."""
+        """Runs the flow until it wants the user's function called, or to its end: then its result is in `done`."""
         if self._presence is None:
             self.call.presence = self.call.flight.presence = self._presence = FramePresence(1)
         flow, answer, error = self.flow, self.answer, self.error

@@ -27,7 +27,7 @@ _loops: dict[int, weakref.ref[asyncio.AbstractEventLoop]] = {}
 
 
 def keep(task: asyncio.Task[Any], state: CacheState) -> None:
-    """Hold on to a task until it is done."""
+    """Holds on to a task until it is done."""
     loop = task.get_loop()
     known = _loops.get(id(loop))
     if known is None or known() is not loop:
@@ -42,7 +42,7 @@ def _done(task: asyncio.Task[Any]) -> None:
 
 
 def sweep() -> None:
-    """Let go of the tasks of closed loops, refreshes among them."""
+    """Lets go of the tasks of closed loops, refreshes among them."""
     sweep_pools()
     closed = {at for at, known in list(_loops.items()) if (loop := known()) is None or loop.is_closed()}
     if not closed:
@@ -55,7 +55,7 @@ def sweep() -> None:
 
 
 async def drain(state: CacheState) -> None:
-    """Wait for what the running loop still does for a cache."""
+    """Waits for what the running loop still does for a cache."""
     loop, current = asyncio.get_running_loop(), asyncio.current_task()
     loads = [task for task, owner in list(_tasks.items()) if owner is state]
     mine = [task for task in (*loads, *state.refreshes.tasks()) if task.get_loop() is loop]

@@ -40,7 +40,7 @@ class Breaker:
         self._latch = Latch()
 
     def check(self) -> None:
-        """Pass, as the one call that tries again, or raise `StoreUnavailable`. To be called only when tripped."""
+        """Passes, as the one call that tries again, or raises `StoreUnavailable`. To be called only when tripped."""
         with self._latch:
             if not self.tripped:
                 return
@@ -54,7 +54,7 @@ class Breaker:
         )
 
     def failed(self, error: StoreError) -> None:
-        """Open, or stay open for longer if it was the probe that failed: the many calls that were under way when the
+        """Opens, or stays open for longer if it was the probe that failed: the many calls that were under way when the
         store fell silent, and invalidations, which pass at any time, fail together and say nothing new."""
         with self._latch:
             first = not self.tripped
@@ -72,7 +72,7 @@ class Breaker:
             )
 
     def answered(self) -> None:
-        """Close. To be called only when tripped."""
+        """Closes. To be called only when tripped."""
         with self._latch:
             if not self.tripped:
                 return

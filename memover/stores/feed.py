@@ -26,7 +26,7 @@ class Feed(Protocol):
         ...
 
     def keep(self, names: Sequence[bytes]) -> None:
-        """Prolong these transient tokens by the usual margin."""
+        """Prolongs these transient tokens by the usual margin."""
         ...
 
     def pushed(self) -> tuple[list[bytes], bool]:
@@ -42,5 +42,5 @@ class Feed(Protocol):
         ...
 
     def close(self) -> None:
-        """Close it. May be repeated."""
+        """Closes it. May be repeated."""
         ...

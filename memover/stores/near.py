@@ -141,7 +141,7 @@ class Tier:
         return Ticket(moves, cell)
 
     def fill(self, ticket: Ticket, item: NearItem, generation_name: bytes) -> bool:
-        """Bring in an entry that was read after the ticket was taken and judged FRESH; whether it came in."""
+        """Brings in an entry that was read after the ticket was taken and judged FRESH; whether it came in."""
         if item.cost > self.max_bytes // 8:
             return False
         header = item.header
@@ -177,7 +177,7 @@ class Tier:
             raise
 
     def grow(self, item: NearItem, cost: int) -> bool:
-        """Count a new cost of what an item keeps; False, and nothing is changed, where it is too much for one item."""
+        """Counts a new cost of what an item keeps; False, and nothing is changed, where it is too much for one item."""
         cost += ITEM_BYTES
         if cost > self.max_bytes // 8:
             return False
@@ -196,7 +196,7 @@ class Tier:
             raise
 
     def forget(self, item: NearItem) -> None:
-        """Drop one item."""
+        """Drops one item."""
         try:
             with self._latch:
                 if self.items.get(item.text) is item:
@@ -206,7 +206,7 @@ class Tier:
             raise
 
     def empty(self) -> None:
-        """Drop every item, and let the fence fall."""
+        """Drops every item, and lets the fence fall."""
         self.fall()
         with self._latch:
             self._clear()
@@ -276,6 +276,6 @@ _tiers: Living[Tier] = Living()
 
 
 def moved(names: Sequence[bytes]) -> None:
-    """Tell every tier of this process that these tokens have moved, or are about to."""
+    """Tells every tier of this process that these tokens have moved, or are about to."""
     for tier in list(_tiers):
         tier.moved(names)

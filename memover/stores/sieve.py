@@ -79,5 +79,5 @@ class Sieve:
         return None
 
     def clear(self) -> None:
-        """Begin again at the oldest item."""
+        """Begins again at the oldest item."""
         self._ahead, self._behind, self._since = [], [], None

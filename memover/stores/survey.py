@@ -145,15 +145,15 @@ class Survey(Protocol):
         ...
 
     def unlink(self, keys: Sequence[bytes]) -> list[bool]:
-        """Remove keys in bounded time; whether each was there. One round trip a server."""
+        """Removes keys in bounded time; whether each was there. One round trip a server."""
         ...
 
     def put(self, key: bytes, value: bytes, expire_ms: int) -> None:
-        """Store a value under a key that is neither an entry nor a token (a report), for so many milliseconds. One command."""
+        """Stores a value under a key that is neither an entry nor a token (a report), for so many milliseconds. One command."""
         ...
 
     def drop(self, entry: bytes, lease: bytes, along: Sequence[bytes], nonce: str) -> None:
-        """Remove an entry with its lease and move the tokens in `along` that exist, as an invalidation of one call does.
+        """Removes an entry with its lease and moves the tokens in `along` that exist, as an invalidation of one call does.
 
         It is the store's own operation of that name (`Store.drop`), in the same order and as atomic. `nonce` is 16 hex
         digits, new for each invalidation.
@@ -161,7 +161,7 @@ class Survey(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of connections; the survey may be used again afterwards."""
+        """Lets go of connections; the survey may be used again afterwards."""
         ...
 
 
@@ -198,7 +198,7 @@ def survey_of(store: Any) -> Survey:
 
 
 def remove_prefix(survey: Survey, prefix: str) -> None:
-    """Remove every key of a prefix, leases and generations too: for tests, which own theirs. Raises `StoreError`."""
+    """Removes every key of a prefix, leases and generations too: for tests, which own theirs. Raises `StoreError`."""
     for pattern in (f"{prefix}:*", f"{{{prefix}:*"):
         for page in survey.keys(pattern.encode()):
             if page.keys:

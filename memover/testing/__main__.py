@@ -14,7 +14,7 @@ from memover.testing.workload import check_history
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, run, print; the answer is the exit status."""
+    """Parses, runs, prints; the answer is the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m memover.testing",
         description="Run processes full of callers against a store, invalidating all the while, and look for stale answers.",

@@ -20,7 +20,7 @@ __all__ = ["assert_cached", "assert_loads"]
 
 
 def assert_cached(function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Fail unless this call would be answered from the cache now; the function is not run. Returns the `Entry`.
+    """Fails unless this call would be answered from the cache now; the function is not run. Returns the `Entry`.
 
     For an `async def` function the answer is awaited, in a coroutine: without a running event loop this fails, because
     nothing would be asserted. One round trip."""
@@ -43,7 +43,7 @@ def assert_cached(function: Any, /, *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def assert_loads(expected: int, /, *functions: Any) -> Generator[None, None, None]:
-    """Fail unless exactly so many loads are done inside the `with`, in any thread: of these functions, or of all.
+    """Fails unless exactly so many loads are done inside the `with`, in any thread: of these functions, or of all.
 
     A load is one run of a cached function; a call that caching is turned off for counts as none. Without a running event
     loop, a call of an `async def` function that nobody awaited inside fails the assertion, whatever was expected."""

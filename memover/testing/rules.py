@@ -56,7 +56,7 @@ def judge_history(
     rules: Iterable[str] = RULES,
     max_staleness: float = 0.0,
 ) -> Report:
-    """Look for breaches of `rules`. `max_staleness` (seconds) is what a near cache was allowed, 0 without one."""
+    """Looks for breaches of `rules`. `max_staleness` (seconds) is what a near cache was allowed, 0 without one."""
     found = _Findings(set(rules))
     by_key: dict[int, list[Read]] = defaultdict(list)
     concerning: dict[int, list[Invalidation]] = defaultdict(list)

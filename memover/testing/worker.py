@@ -221,7 +221,7 @@ class Callers:
         await asyncio.gather(*(self.task(first + number) for number in range(self.told["tasks"])))
 
     def flush(self, path: str) -> None:
-        """Append what was recorded since the last time."""
+        """Appends what was recorded since the last time."""
         records = [self.records.popleft() for _ in range(len(self.records))]
         if records:
             with open(path, "ab") as file:

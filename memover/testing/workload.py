@@ -37,7 +37,7 @@ STOP_SECONDS = 60.0
 
 
 def check_history(url: str, *, seconds: float = 10.0, rules: Iterable[str] = RULES, **options: Any) -> Report:
-    """Run a history against the store at `url` for `seconds`, and judge it; the arguments are `start_history`'s.
+    """Runs a history against the store at `url` for `seconds`, and judges it; the arguments are `start_history`'s.
 
     It writes under a prefix of its own and removes what does not expire by itself. The load on the store is
     that of `processes * (threads + loops * tasks)` callers that hardly pause."""
@@ -66,7 +66,7 @@ def start_history(
     setup: str | None = None,
     seed: int | None = None,
 ) -> HistoryRun:
-    """Start the processes of a history; it goes on until `stop()`.
+    """Starts the processes of a history; it goes on until `stop()`.
 
     * `url`: the store as `Cache` takes it; several are dealt out to the processes in turn (proxies, say).
     * `processes`, and in each `threads` sync callers and `loops` event loops of `tasks` async callers.
@@ -169,7 +169,7 @@ class HistoryRun:
         self._workers[index].send_signal(signal.SIGCONT)
 
     def stop(self, *, rules: Iterable[str] = RULES, max_staleness: float = 0.0) -> Report:
-        """Let every caller finish its call, and judge the history. Raises `MemoverError` if a process does not end."""
+        """Lets every caller finish its call, and judges the history. Raises `MemoverError` if a process does not end."""
         seconds = time.monotonic() - self._began
         for index, worker in enumerate(self._workers):
             if index not in self._killed:
@@ -201,7 +201,7 @@ class HistoryRun:
         return report
 
     def close(self) -> None:
-        """End what is running and remove what was written. May be repeated."""
+        """Ends what is running and removes what was written. May be repeated."""
         for worker in self._workers:
             worker.kill()
             worker.wait()

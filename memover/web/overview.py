@@ -96,7 +96,7 @@ class Overview:
     # -- what processes report -----------------------------------------------------------------------------------------
 
     async def go_on(self) -> None:
-        """Look at the reports every interval, until cancelled."""
+        """Looks at the reports every interval, until cancelled."""
         while True:
             began = time.monotonic()
             try:
@@ -115,7 +115,7 @@ class Overview:
         return {line.namespace for line in self.reports.lines}
 
     async def change(self) -> None:
-        """Return after the next look."""
+        """Returns after the next look."""
         await self._changed.wait()
 
     def _remember(self, found: Reports) -> None:
@@ -173,7 +173,7 @@ class Overview:
         return await self._entry.look(partial(look, key=key))
 
     async def invalidate(self, namespace: str) -> str:
-        """Move a namespace to a new generation; returns it. Raises `InvalidationFailed`."""
+        """Moves a namespace to a new generation; returns it. Raises `InvalidationFailed`."""
         generation = await self._invalidate.look(partial(invalidate_namespace, namespace=namespace))
         self._contents.forget()
         return generation
@@ -188,7 +188,7 @@ class Overview:
         return token is not None
 
     def close(self) -> None:
-        """Let go of threads and connections."""
+        """Lets go of threads and connections."""
         for each in (self._reports, self._entry, self._invalidate, self._contents, self._checks):
             each.close()
 

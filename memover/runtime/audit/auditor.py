@@ -129,7 +129,7 @@ class Auditor:
         return self._chance() < self.share
 
     def consider(self, call: CachedCall, outcome: Outcome) -> None:
-        """Audit the hit that a call was answered from, if it is one of the share. A cached error is not audited."""
+        """Audits the hit that a call was answered from, if it is one of the share. A cached error is not audited."""
         sealed = outcome.sealed
         if self.chosen() and outcome.error is None and sealed is not None and sealed.header is not None:
             hit = ServedEntry(call.key.text, sealed.raw, sealed.header, call.args, call.kwargs)
@@ -141,7 +141,7 @@ class Auditor:
     # -- threads -------------------------------------------------------------------------------------------------------
 
     def audit_in_thread(self, hit: ServedEntry) -> bool:
-        """Audit a hit of a plain function in the background; whether there was room. Returns at once, and raises nothing."""
+        """Audits a hit of a plain function in the background; whether there was room. Returns at once, and raises nothing."""
         slot, begun = Slot(), False
         try:
             begun = self._slots.take(slot) and self._submit(lambda: self._run(hit, slot))
@@ -192,7 +192,7 @@ class Auditor:
     # -- asyncio -------------------------------------------------------------------------------------------------------
 
     def audit_in_task(self, hit: ServedEntry) -> bool:
-        """Audit a hit of a coroutine function in a task of the running loop; whether there was room. Returns at once."""
+        """Audits a hit of a coroutine function in a task of the running loop; whether there was room. Returns at once."""
         slot, begun = Slot(), False
         try:
             if self._slots.take(slot):

@@ -51,12 +51,12 @@ class Slots:
         return True
 
     def occupy(self, slot: Slot, task: asyncio.Task[None]) -> None:
-        """Have a slot that was taken keep the task that audits there, until it ends or its event loop is closed."""
+        """Has a slot that was taken keep the task that audits there, until it ends or its event loop is closed."""
         self._taken[id(slot)] = (weakref.ref(slot), task)
         task.add_done_callback(lambda _: self.leave(slot))
 
     def leave(self, slot: Slot) -> None:
-        """Give a slot back, if it is taken. May be repeated."""
+        """Gives a slot back, if it is taken. May be repeated."""
         self._taken.pop(id(slot), None)
 
     def _sweep(self) -> None:

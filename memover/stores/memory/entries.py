@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 def immediate(method: Callable[P, T]) -> Callable[P, Flow[T]]:
-    """Make a flow that waits for nothing out of a method."""
+    """Makes a flow that waits for nothing out of a method."""
 
     @wraps(method)
     def flow(*args: P.args, **kwargs: P.kwargs) -> Flow[T]:
@@ -81,7 +81,7 @@ class MemoryEntries:
         self._latch = Latch()
 
     def after_fork(self) -> None:
-        """Forget what belonged to threads that did not come along."""
+        """Forgets what belonged to threads that did not come along."""
         self._leases.clear()
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ class MemoryTokens:
         return token
 
     def keep(self, name: bytes, needed_ms: float) -> None:
-        """Prolong a transient token past what needs it: a lease or an entry."""
+        """Prolongs a transient token past what needs it: a lease or an entry."""
         ends = self._ends.get(name)
         if ends is not None:
             self._ends[name] = max(ends, monotonic() + (needed_ms + TOKEN_MARGIN_MS) / 1000)

@@ -118,7 +118,7 @@ class Commands:
         return list(answers)
 
     def acknowledged(self, answers: Sequence[Any], what: str) -> None:
-        """Raise unless each answer is a count, which is how the server says that it has done it."""
+        """Raises unless each answer is a count, which is how the server says that it has done it."""
         for answer in answers:
             if isinstance(answer, Exception):
                 raise translated(answer, self.address) from None
@@ -127,7 +127,7 @@ class Commands:
 
 
 def side_by_side(together: Sequence[Steps[T]]) -> Flow[list[T]]:
-    """Run flows of one link in step, all their commands of one step in one batch.
+    """Runs flows of one link in step, all their commands of one step in one batch.
 
     An exception that is thrown in while a batch is waited for is raised by all of them."""
     flows = [iter(flow) for flow in together]

@@ -38,7 +38,7 @@ class Topology:
         self._known: tuple[Node, ...] = ()
 
     def forget(self) -> None:
-        """Ask for the map anew before the next command."""
+        """Asks for the map anew before the next command."""
         self._owners = []
 
     def primaries(self) -> tuple[Node, ...]:
@@ -51,7 +51,7 @@ class Topology:
         return owners[key_slot(route)] if owners else None
 
     def routed(self, commands: list[tuple[bytes, tuple[bytes, ...]]]) -> Hops:
-        """Send each command to the node of its key and follow the nodes' directions."""
+        """Sends each command to the node of its key and follows the nodes' directions."""
         # One map for the whole journey: another thread, or a node that fails on the way, may have it forgotten meanwhile.
         owners = self._owners or (yield from self._discover())
         answers: list[Any] = [None] * len(commands)

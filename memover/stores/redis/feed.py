@@ -37,7 +37,7 @@ _MINIMUM_SECONDS = 0.1
 
 
 class RedisFeed:
-    """See `memover.stores.feed.Feed`. Opened when it is made, within about `seconds`, which also limit each answer."""
+    """The `memover.stores.feed.Feed` of a server. Opened when it is made, within about `seconds`, which also limit each answer."""
 
     def __init__(self, store: RedisStore, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> None:
         self._store = store

@@ -82,7 +82,7 @@ class InvalidationCommands(Commands):
         return moved
 
     def _move_others(self, name: bytes, registry: bytes | None, moved: set[bytes], nonce: str) -> Flow[None]:
-        """Move the shards that processes of other settings read. `registry` was read after the invalidation began."""
+        """Moves the shards that processes of other settings read. `registry` was read after the invalidation began."""
         said = parse_registry(registry, unsure=self.sweeps)
         seen = self._shards_seen.get(name, frozenset())
         if not said.counts <= seen and len(self._shards_seen) < _SEEN_LIMIT:

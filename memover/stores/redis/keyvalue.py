@@ -108,7 +108,7 @@ class KeyValueCommands(Commands):
     def _under(
         self, script: Script, said: Sequence[tuple[Key, tuple[bytes, ...]]], stamp: Stamp, once: bool = False
     ) -> Flow[list[list[Any]]]:
-        """Call a script on all keys at once, or, in Cluster, on each; under one generation, current at some moment of it."""
+        """Calls a script on all keys at once, or, in Cluster, on each; under one generation, current at some moment of it."""
         if not self.spread:
             keys = [name for key, _ in said for name in (key.entry, key.lease)]
             words = [word for _, words in said for word in words]

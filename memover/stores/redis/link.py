@@ -61,7 +61,7 @@ _WORDS = frozenset((list, bytes, int, type(None)))
 
 
 class RedisLink:
-    """See `memover.engine.steps.Link`; one for each store."""
+    """The `memover.engine.steps.Link` of one store."""
 
     def __init__(self, target: Target, limits: Limits) -> None:
         self.servers = Servers(target, limits)
@@ -74,14 +74,14 @@ class RedisLink:
         self._in_a_row, self._last_at = 0, 0.0
 
     def close(self) -> None:
-        """Close the connections of threads: idle ones now, those in use when they are given back."""
+        """Closes the connections of threads: idle ones now, those in use when they are given back."""
         self.settle(_LAST_WORDS_SECONDS)
         self.servers.close()
 
     # -- for threads -------------------------------------------------------------------------------------------------------
 
     def single(self, packed: bytes, posting: Send[Any] | None = None) -> Any:
-        """Send one short command, which may be sent again, to the one server on an idle connection. Returns the answer, an
+        """Sends one short command, which may be sent again, to the one server on an idle connection. Returns the answer, an
         error of the server's included, or MISSING if that cannot be done: then nothing has happened. Raises `StoreError`.
 
         With `posting`, returns POSTED if the answer will be given to `posting.posted` later.
@@ -154,7 +154,7 @@ class RedisLink:
         step.posted([answer])
 
     def settle(self, seconds: float) -> None:
-        """Read the answers that nobody waited for, as far as they come within `seconds`."""
+        """Reads the answers that nobody waited for, as far as they come within `seconds`."""
         pool = self._pools.get(None)
         if pool is None:
             return
@@ -192,7 +192,7 @@ class RedisLink:
             return answers
 
     def complete(self, steps: Steps[T]) -> T:
-        """Run a flow that sends over this link and waits for nothing else."""
+        """Runs a flow that sends over this link and waits for nothing else."""
         flow = iter(steps)
         try:
             step = next(flow)
@@ -350,7 +350,7 @@ class RedisLink:
         return servers.open(node, seconds)
 
     def _find(self, route: bytes) -> None:
-        """Learn the node of a key, by asking it for the key. Raises `StoreError`."""
+        """Learns the node of a key, by asking it for the key. Raises `StoreError`."""
         for answer in self._through(routed([(route, (b"MGET", route))], self.topology), False, False):
             if isinstance(answer, Exception):
                 raise translated(answer, self.servers.address)

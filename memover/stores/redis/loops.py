@@ -128,7 +128,7 @@ class Lane:
         return (self.mux is not None and self.mux.sock is not None) or monotonic() > self.crowded_until
 
     def close(self) -> None:
-        """Close the connection; on the loop's own thread."""
+        """Closes the connection; on the loop's own thread."""
         if self._opening is not None:
             self._opening.abandon()
             self._opening = None
@@ -167,7 +167,7 @@ class Home:
         """Whether the loop cannot watch sockets, so that exchanges are done in its executor's threads."""
 
     def close_with_loop(self) -> None:
-        """Have `close` called when the loop shuts down in order."""
+        """Has `close` called when the loop shuts down in order."""
         self._closer = _closing(weakref.ref(self))
         finalizer = sys.get_asyncgen_hooks().finalizer
         try:
@@ -211,7 +211,7 @@ class Home:
         ]
 
     def retire(self, node: Node | None) -> None:
-        """Close the connections to one node: another server is the right one now, or it did not answer."""
+        """Closes the connections to one node: another server is the right one now, or it did not answer."""
         for lane in self._lanes_of(node):
             lane.close()
 
@@ -220,7 +220,7 @@ class Home:
         return [lane for lane in found if lane is not None]
 
     def close(self) -> None:
-        """Close all of them; on the loop's own thread."""
+        """Closes all of them; on the loop's own thread."""
         for lane in self._lanes():
             lane.close()
 
@@ -238,7 +238,7 @@ class Home:
 
 
 def _left(loop_of: weakref.ref[asyncio.AbstractEventLoop], here: _Open) -> None:
-    """Close what a home has left open: on its loop if that goes on."""
+    """Closes what a home has left open: on its loop if that goes on."""
     here.left = True
     loop = loop_of()
     if loop is not None and not loop.is_closed():
@@ -291,7 +291,7 @@ class Homes:
         return home
 
     def retire(self, node: Node | None) -> None:
-        """Close all loops' connections to one node: another server is the right one now."""
+        """Closes all loops' connections to one node: another server is the right one now."""
         try:
             here = asyncio.get_running_loop()
         except RuntimeError as error:
@@ -312,7 +312,7 @@ class Homes:
                     raise
 
     def sweep(self) -> None:
-        """Close what closed loops left open."""
+        """Closes what closed loops left open."""
         for key, home in list(self._homes.items()):
             loop = home.loop()
             if loop is None or loop.is_closed():
@@ -321,7 +321,7 @@ class Homes:
                 home.abandon()
 
     async def aclose(self) -> None:
-        """Close what the running loop has open."""
+        """Closes what the running loop has open."""
         home = self._homes.pop(id(asyncio.get_running_loop()), None)
         if home is not None and home.loop() is asyncio.get_running_loop():
             await home.aclose()

@@ -179,7 +179,7 @@ def _connection(target: Target, node: Node | None, seconds: float) -> Any:
 
 
 def check_options(target: Target) -> None:
-    """Raise `ConfigurationError` for options that redis-py does not know."""
+    """Raises `ConfigurationError` for options that redis-py does not know."""
     try:
         _connection(target, None, 1.0)
     except (TypeError, ValueError, RedisError):
@@ -235,7 +235,7 @@ class Opener:
             raise
 
     def discover(self, seconds: float) -> Node:
-        """Ask the sentinels, one after another, where the primary is."""
+        """Asks the sentinels, one after another, where the primary is."""
         arguments = {
             **self.target.sentinel_options,
             "socket_timeout": seconds,
@@ -294,7 +294,7 @@ class Opening:
         self.close()  # the loop that wanted it was closed before it could be handed over
 
     def start(self) -> None:
-        """Start the thread. Where the system gives none, the caller's does the work."""
+        """Starts the thread. Where the system gives none, the caller's does the work."""
         try:
             start_new_thread(self._run, ())
         except RuntimeError as error:
@@ -315,7 +315,7 @@ class Opening:
             self._ended(self)
 
     def abandon(self) -> None:
-        """Give up waiting: what waits for the server in the thread is woken up."""
+        """Gives up waiting: what waits for the server in the thread is woken up."""
         self.abandoned = True
         if self.done:
             self.close()
@@ -326,7 +326,7 @@ class Opening:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the connection if there is one and nobody has taken it."""
+        """Closes the connection if there is one and nobody has taken it."""
         line, self.line = self.line, None
         if line is not None:
             line.socket.close()

@@ -64,7 +64,7 @@ class Reader(Protocol):
     """Turns bytes into answers; one for each connection, used by one thread at a time."""
 
     def feed(self, data: bytes, /) -> None:
-        """Take in what was received."""
+        """Takes in what was received."""
         ...
 
     def gets(self) -> Any:

@@ -84,7 +84,7 @@ class Servers:
     # -- life -----------------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the connections of threads: idle ones now, those in use when they are given back."""
+        """Closes the connections of threads: idle ones now, those in use when they are given back."""
         for pool in list(self.pools.values()):
             pool.retire()
         self._opener.primary = None
@@ -124,12 +124,12 @@ class Servers:
         return failure
 
     def forget_map(self) -> None:
-        """Ask a Cluster for its map anew before the next command."""
+        """Asks a Cluster for its map anew before the next command."""
         if self.topology is not None:
             self.topology.forget()
 
     def forget_primary(self, node: Node | None = None) -> None:
-        """Ask the sentinels anew where the primary is."""
+        """Asks the sentinels anew where the primary is."""
         self._opener.primary = None
         self.pool(node).retire()
         self.homes.retire(node)
