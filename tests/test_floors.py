@@ -418,6 +418,55 @@ def test_every_package_has_a_map_at_its_door() -> None:
     assert unmapped(ROOT) == []
 
 
+ALIKE = {
+    "Batch": "what the engine asks of a batch, and the batch of `runtime`",
+    "Command": "a command of Redis; Django looks for a class of this name",
+    "Connection": "each store's own",
+    "Direct": "what `runtime.direct` asks of a store, and each store's own",
+    "Flight": "what the engine asks of a flight, and the flight of `runtime`",
+    "Function": "what the engine asks of a function, and the function of `runtime`",
+    "Invalidation": "an invalidation under way, and one in a recorded history",
+    "Limits": "each store's own",
+    "Opening": "of a connection to a server, and of a file",
+    "Reader": "of a connection, and of a file",
+}
+"""The names that two classes may have, and why."""
+
+
+def test_a_name_stands_for_one_thing() -> None:
+    """No two classes have one name, unless they are the same thing on two floors or in two stores."""
+    homes: dict[str, list[str]] = defaultdict(list)
+    for where, _ in nodes(ast.ClassDef):
+        module, _, name = where.rpartition(".")
+        if not name.startswith("_") and module in dict(modules(ROOT)):
+            homes[name].append(module)
+    for path in ROOT.rglob("*.py"):
+        if path.relative_to(ROOT).parts[0].removesuffix(".py") in EDGES:
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef):
+                    homes[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in homes.items() if len(found) > 1 and name not in ALIKE} == {}
+
+
+def imperatives(root: Path) -> list[str]:
+    """The docstrings that begin with a verb as `Close`, where others, or other verbs, begin as `Closes`."""
+    begun: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                continue
+            said = ast.get_docstring(node)
+            if said and not any("command(" in ast.unparse(each) for each in node.decorator_list):
+                begun[said.split()[0].rstrip(".,:;")].append(f"{path.relative_to(root)}: {node.name}")
+    plain = [word for word in begun if word != "A" and not begun.keys().isdisjoint({f"{word}s", f"{word}es"})]
+    return [where for word in plain for where in begun[word]]
+
+
+def test_docstrings_have_one_form() -> None:
+    """The third person ("Closes the connection") or a noun ("The connection"). Commands are shown by `--help`, in its form."""
+    assert imperatives(ROOT) == []
+
+
 # -- the checker is checked ---------------------------------------------------------------------------------------------------
 
 
@@ -456,6 +505,14 @@ def test_a_module_without_a_place_on_the_map_is_found(tmp_path: Path) -> None:
     write(root / "keys/names.py", "")
     write(root / "keys/code.py", "")
     assert unmapped(root) == ["keys: code"]
+
+
+def test_an_imperative_is_found(tmp_path: Path) -> None:
+    """Where the same verb has the other form elsewhere."""
+    root = tmp_path / "memover"
+    write(root / "one.py", 'def close():\n    """Close it."""\ndef end():\n    """The end."""\n')
+    write(root / "two.py", 'def close():\n    """Closes it."""\n')
+    assert imperatives(root) == ["one.py: close"]
 
 
 def test_a_cycle_is_found(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class Look(NamedTuple):
 
 
 def split_key(key: str) -> tuple[str, int | str, str] | None:
-    """Prefix, version and the rest of an entry's key; None for another key."""
+    """The prefix, version and rest of an entry's key; None for another key."""
     found = _KEY.match(key)
     if found is None:
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from memover.clocks import monotonic
 from memover.keys.names import report_key
 from memover.runtime.counters import LOAD_BUCKETS_SECONDS, quantile
-from memover.runtime.report import Report, read_report
+from memover.runtime.report import ProcessReport, read_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -130,7 +130,7 @@ def nines(agreement: float | None, audits: int) -> str:
 class Reports:
     """The reports at one moment; `interval` is the longest at which a process reports, 0 without any."""
 
-    reports: tuple[Report, ...]
+    reports: tuple[ProcessReport, ...]
     lines: tuple[VersionActivity, ...]
 
     @property
@@ -146,7 +146,7 @@ class Reports:
         }
 
 
-def combined(reports: Sequence[Report]) -> Reports:
+def combined(reports: Sequence[ProcessReport]) -> Reports:
     """The reports of several processes as one table, in order of namespace and version."""
     lines: dict[tuple[str, int | str], VersionActivity] = {}
     for report in reports:

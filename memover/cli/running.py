@@ -139,7 +139,7 @@ def not_there(message: str) -> NoReturn:
 
 
 def visible(text: str | bytes) -> str:
-    """Text on one line in which every character can be seen: control and format characters as escapes."""
+    """The text on one line, in which every character can be seen: control and format characters as escapes."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
     if text.isprintable():

@@ -183,7 +183,7 @@ def report_key(prefix: str, process: str) -> str:
 
 
 def escape(text: str | bytes, also: str = "") -> str:
-    """Text as printable ASCII without `% { } ~` and the characters in `also`; different texts stay different."""
+    """The text as printable ASCII without `% { } ~` and the characters in `also`; different texts stay different."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if not data.translate(None, _PLAIN_BYTES) and not any(char in also for char in data.decode("ascii")):
         return data.decode("ascii")

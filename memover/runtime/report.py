@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from memover.runtime.state import CacheState
     from memover.stores.survey import Survey
 
-__all__ = ["FORMAT", "Report", "Reported", "Reporter", "read_report"]
+__all__ = ["FORMAT", "ProcessReport", "Reported", "Reporter", "read_report"]
 
 FORMAT = 1
 _LEAST_TTL_SECONDS = 5.0
@@ -203,7 +203,7 @@ class Reported:
 
 
 @dataclass(frozen=True)
-class Report:
+class ProcessReport:
     """What one process reported; instants are on its own clock."""
 
     process: str
@@ -217,7 +217,7 @@ class Report:
     functions: tuple[Reported, ...] = field(default=())
 
 
-def read_report(raw: bytes | None) -> Report | None:
+def read_report(raw: bytes | None) -> ProcessReport | None:
     """The report in stored bytes; None for anything that no reporter of this format wrote. Any bytes may be given."""
     if raw is None or len(raw) > _SIZE_LIMIT_BYTES:
         return None
@@ -225,7 +225,7 @@ def read_report(raw: bytes | None) -> Report | None:
         facts = json.loads(raw)
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             return None
-        return Report(
+        return ProcessReport(
             process=_text(facts["process"]),
             host=_text(facts["host"]),
             pid=_whole(facts["pid"]),

@@ -56,7 +56,7 @@ def body_fingerprint(function: Callable[..., Any]) -> str:
 
 
 def source_lines(function: Callable[..., Any]) -> tuple[str, int, int]:
-    """File, first line (of the first decorator) and the line of the `def`; "" and zeros when it has no source."""
+    """The file, the first line (of the first decorator) and the line of the `def`; "" and zeros when it has no source."""
     inner = innermost(function)
     code = getattr(inner, "__code__", None)
     if code is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["Failure", "Invalidation", "Read", "Report", "Violation"]
+__all__ = ["FailedCall", "Invalidation", "Read", "Report", "Violation"]
 
 
 class Read(NamedTuple):
@@ -48,7 +48,7 @@ class Invalidation(NamedTuple):
     acknowledged: bool
 
 
-class Failure(NamedTuple):
+class FailedCall(NamedTuple):
     """A call that raised what it must not."""
 
     process: int

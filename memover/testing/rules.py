@@ -26,7 +26,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from memover.testing.history import Failure, Report, Violation
+from memover.testing.history import FailedCall, Report, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +51,7 @@ SHOWN = 20
 def judge_history(
     reads: Iterable[Read],
     invalidations: Iterable[Invalidation],
-    failures: Iterable[Failure] = (),
+    failures: Iterable[FailedCall] = (),
     *,
     rules: Iterable[str] = RULES,
     max_staleness: float = 0.0,
@@ -117,10 +117,10 @@ class _Findings:
         self.counts: Counter[str] = Counter()
         self.examples: list[Violation] = []
 
-    def add(self, rule: str, one: Read | Failure, text: str) -> None:
+    def add(self, rule: str, one: Read | FailedCall, text: str) -> None:
         self.counts[rule] += 1
         if self.counts[rule] <= SHOWN:
-            key = -1 if isinstance(one, Failure) else one.key
+            key = -1 if isinstance(one, FailedCall) else one.key
             self.examples.append(Violation(rule, key, one.process, one.client, text))
 
     def leave_out(self, rule: str) -> None:

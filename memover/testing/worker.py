@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from memover.cache import Cache
 from memover.errors import InvalidationFailed
 from memover.testing.functions import MARK, NAMESPACES, Answer, Functions, SourceDown
-from memover.testing.history import Failure, Invalidation, Read
+from memover.testing.history import FailedCall, Invalidation, Read
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -136,7 +136,7 @@ class Callers:
         self.records.append(Invalidation(self.index, client, what, floors, began, returned, acknowledged))
 
     def failed(self, client: int, what: str, error: BaseException) -> None:
-        self.records.append(Failure(self.index, client, what, repr(error), time.monotonic_ns()))
+        self.records.append(FailedCall(self.index, client, what, repr(error), time.monotonic_ns()))
 
     # -- clients ----------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from memover.errors import ConfigurationError, MemoverError, StoreError
 from memover.keys.names import generation_key
 from memover.runtime.run import run
 from memover.testing.functions import FEATURES, NAMESPACES
-from memover.testing.history import Failure, Invalidation, Read, Report
+from memover.testing.history import FailedCall, Invalidation, Read, Report
 from memover.testing.rules import RULES, judge_history
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class HistoryRun:
         report = judge_history(
             [record for record in records if isinstance(record, Read)],
             [record for record in records if isinstance(record, Invalidation)],
-            [record for record in records if isinstance(record, Failure)],
+            [record for record in records if isinstance(record, FailedCall)],
             rules=asked,
             max_staleness=max_staleness,
         )

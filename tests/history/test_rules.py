@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memover.testing import judge_history
-from memover.testing.history import Failure, Invalidation, Read
+from memover.testing.history import FailedCall, Invalidation, Read
 from memover.testing.rules import RULES
 
 
@@ -87,7 +87,7 @@ def test_single_load_a_second_load_needs_an_invalidation_between_the_two() -> No
 
 def test_error_a_call_that_raised_is_a_violation() -> None:
     """Reads fail open: whatever they raise is reported."""
-    assert broken([], [], [Failure(0, 0, "read", "ValueError()", 1)]) == {"error"}
+    assert broken([], [], [FailedCall(0, 0, "read", "ValueError()", 1)]) == {"error"}
 
 
 def test_a_run_that_reached_nothing_is_not_ok() -> None:

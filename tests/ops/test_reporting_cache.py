@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from memover.runtime.report import Report
+    from memover.runtime.report import ProcessReport
     from tests.servers import RedisServer
 
 
@@ -28,7 +28,7 @@ def watcher(redis_url: str, prefix: str) -> Iterator[Watcher]:
     survey.close()
 
 
-def reports(watcher: Watcher) -> tuple[Report, ...]:
+def reports(watcher: Watcher) -> tuple[ProcessReport, ...]:
     return watcher.look(whole=True).reports
 
 
