@@ -14,11 +14,14 @@ from memover.stores.memory.entries import MemoryEntries, immediate, limit
 from memover.stores.memory.items import Item, Slim
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from memover.model import Key
 
 __all__ = ["MemoryKeyValues"]
+
+_Found = tuple[Slim, bytes, Header]
+_Decision = tuple[Change, "Callable[[], object] | None"]
 
 
 class MemoryKeyValues(MemoryEntries):
@@ -34,33 +37,26 @@ class MemoryKeyValues(MemoryEntries):
 
     @immediate
     def add(self, parcel: Parcel, stamp: Stamp, now: float) -> Change:
-        with self._latch:
-            while True:
-                entries = self._latch.entries
-                generation = self._under(stamp)
-                if self._live(parcel.key, generation, now) is not None:
-                    return Change(False, generation)
-                if entries == self._latch.entries:
-                    self._lay(parcel, generation)
-                    return Change(True, generation)
+        def decide(generation: bytes, found: _Found | None) -> _Decision:
+            if found is not None:
+                return Change(False, generation), None
+            return Change(True, generation), lambda: self._lay(parcel, generation)
+
+        return self._decided(parcel.key, stamp, now, decide)
 
     @immediate
     def increment(self, key: Key, delta: int, stamp: Stamp, now: float) -> Change:
-        with self._latch:
-            while True:
-                entries = self._latch.entries
-                generation = self._under(stamp)
-                found = self._live(key, generation, now)
-                if found is None:
-                    return Change(False, generation)
-                old, raw, header = found
-                value = incremented(raw, header, delta)
-                if value is None or value is False:
-                    return Change(False, generation, value)
-                item = self._item(key, rewritten(raw, header, payload=b"%d" % value), value, ends=old.ends)
-                if entries == self._latch.entries:
-                    self._place(key.text, item)
-                    return Change(True, generation, value)
+        def decide(generation: bytes, found: _Found | None) -> _Decision:
+            if found is None:
+                return Change(False, generation), None
+            old, raw, header = found
+            value = incremented(raw, header, delta)
+            if value is None or value is False:
+                return Change(False, generation, value), None
+            item = self._item(key, rewritten(raw, header, payload=b"%d" % value), value, ends=old.ends)
+            return Change(True, generation, value), lambda: self._place(key.text, item)
+
+        return self._decided(key, stamp, now, decide)
 
     @immediate
     def swap(self, key: Key, old: bytes, new: bytes) -> bool:
@@ -77,40 +73,35 @@ class MemoryKeyValues(MemoryEntries):
 
     @immediate
     def touch(self, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float) -> Change:
-        with self._latch:
-            while True:
-                entries = self._latch.entries
-                generation = self._under(stamp)
-                found = self._live(parcel.key, generation, now)
-                if found is None:
-                    return Change(False, generation)
-                old, raw, header = found
-                raw = rewritten(raw, header, fresh_until=fresh_until)
-                item = self._item(parcel.key, raw, old.shared, old.places, limit(max(parcel.expire_ms, 0)))
-                if entries != self._latch.entries:
-                    continue  # something ran in the middle of this section, perhaps a removal
-                if parcel.expire_ms < 0:
-                    self._remove(parcel.key)
-                else:
-                    self._place(parcel.key.text, item)
-                return Change(True, generation)
+        key = parcel.key
+
+        def decide(generation: bytes, found: _Found | None) -> _Decision:
+            if found is None:
+                return Change(False, generation), None
+            old, raw, header = found
+            raw = rewritten(raw, header, fresh_until=fresh_until)
+            item = self._item(key, raw, old.shared, old.places, limit(max(parcel.expire_ms, 0)))
+            ended = parcel.expire_ms < 0
+            return Change(True, generation), lambda: self._remove(key) if ended else self._place(key.text, item)
+
+        return self._decided(key, stamp, now, decide)
 
     @immediate
     def move(self, key: Key, to: Key, stamp: Stamp, now: float) -> Change:
-        with self._latch:
-            while True:
-                entries = self._latch.entries
-                generation = self._under(stamp)
-                found = self._live(key, generation, now)
-                if found is None:
-                    return Change(False, generation)
-                old, raw, header = found
-                item = self._item(to, rewritten(raw, header, key=to.entry), old.shared, old.places, old.ends)
-                if entries == self._latch.entries:
-                    self._remove(key)
-                    self._remove(to)
-                    self._place(to.text, item)
-                    return Change(True, generation)
+        def decide(generation: bytes, found: _Found | None) -> _Decision:
+            if found is None:
+                return Change(False, generation), None
+            old, raw, header = found
+            item = self._item(to, rewritten(raw, header, key=to.entry), old.shared, old.places, old.ends)
+
+            def carry() -> None:
+                self._remove(key)
+                self._remove(to)
+                self._place(to.text, item)
+
+            return Change(True, generation), carry
+
+        return self._decided(key, stamp, now, decide)
 
     @immediate
     def remove(self, key: Key) -> tuple[bytes | None, bytes | None]:
@@ -127,12 +118,28 @@ class MemoryKeyValues(MemoryEntries):
                 self._remove(key)
                 self._sweep_items()
 
+    def _decided(
+        self, key: Key, stamp: Stamp, now: float, decide: Callable[[bytes, _Found | None], _Decision]
+    ) -> Change:
+        """What becomes of the live entry of a key: `decide` is given the generation and the entry, and answers with the change
+        and what carries it out. It is asked again where something ran in the middle of this section, perhaps a removal."""
+        with self._latch:
+            while True:
+                entries = self._latch.entries
+                generation = self._under(stamp)
+                change, carry_out = decide(generation, self._live(key, generation, now))
+                if carry_out is None:
+                    return change
+                if entries == self._latch.entries:
+                    carry_out()
+                    return change
+
     # -- inside the latch -----------------------------------------------------------------------------------------------
 
     def _under(self, stamp: Stamp) -> bytes:
         return self._tokens.ensure(stamp.name, stamp.nonce, stamp.floor, 0)
 
-    def _live(self, key: Key, generation: bytes, now: float) -> tuple[Slim, bytes, Header] | None:
+    def _live(self, key: Key, generation: bytes, now: float) -> _Found | None:
         item = self._item_at(key.text)
         raw = None if item is None else item.raw(key.entry)
         if item is None or raw is None:
