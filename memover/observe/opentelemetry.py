@@ -28,7 +28,8 @@ from opentelemetry import context, metrics, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from memover.model import Event, Source
-from memover.runtime.counters import LOAD_BUCKETS_SECONDS
+from memover.runtime.counters import COUNTERS, LOAD_BUCKETS_SECONDS
+from memover.runtime.events import EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,20 +41,7 @@ __all__ = ["OpenTelemetryObserver"]
 
 _HITS = frozenset(("near", "fresh", "stale", "stale-if-error"))
 _SPANS = {"lookup": "get", "load": "load", "invalidate": "invalidate"}
-_COUNTED = {
-    "store": ("stores", "Results stored."),
-    "store-refused": ("refused_stores", "Results that were overtaken, and not stored."),
-    "store-error": ("store_errors", "Times that the store did not answer, or refused."),
-    "damaged": ("damaged", "Entries that were not whole, or not of this key."),
-    "other-shape": ("other_shape", "Entries of another shape under the same version."),
-    "unencodable": ("unencodable", "Results that the codec refused."),
-    "too-large": ("too_large", "Results longer than max_entry_bytes."),
-    "upgrade": ("upgrades", "Entries of an older version made into this one's."),
-    "upgrade-error": ("upgrade_errors", "Upgrades that raised, or returned what cannot be stored."),
-    "invalidate": ("invalidations", "Invalidations that the store acknowledged."),
-    "too-many-tags": ("too_many_tags", "Results that name more tags than an entry can carry."),
-    "audit": ("audits", "Hits that were compared with the source."),
-}
+_ABOUT = {each.name: each.sentence for each in COUNTERS}
 
 
 class OpenTelemetryObserver:
@@ -80,11 +68,11 @@ class OpenTelemetryObserver:
         self._spans = spans
         self._keys = keys
         self._address = address
-        self._hits = meter.create_counter("memover.hits", "{call}", "Calls answered from an entry.")
-        self._misses = meter.create_counter("memover.misses", "{call}", "Calls not answered from an entry.")
-        self._loads = meter.create_counter("memover.loads", "{load}", "Runs of the function.")
-        self._load_errors = meter.create_counter("memover.load_errors", "{load}", "Runs of the function that raised.")
-        self._disagreements = meter.create_counter("memover.disagreements", "{call}", "Audits whose result differed.")
+        self._hits = meter.create_counter("memover.hits", "{call}", _ABOUT["hits"])
+        self._misses = meter.create_counter("memover.misses", "{call}", _ABOUT["misses"])
+        self._loads = meter.create_counter("memover.loads", "{load}", _ABOUT["loads"])
+        self._load_errors = meter.create_counter("memover.load_errors", "{load}", _ABOUT["load_errors"])
+        self._disagreements = meter.create_counter("memover.disagreements", "{call}", _ABOUT["disagreements"])
         options: dict[str, Any] = {"explicit_bucket_boundaries_advisory": LOAD_BUCKETS_SECONDS}
         try:
             self._durations = meter.create_histogram(
@@ -93,8 +81,11 @@ class OpenTelemetryObserver:
         except TypeError:  # an API older than 1.24 takes no advice on bounds
             self._durations = meter.create_histogram("memover.load.duration", "s", "How long the function ran.")
         self._counters = {
-            name: meter.create_counter(f"memover.{metric}", "{event}", about)
-            for name, (metric, about) in _COUNTED.items()
+            each.name: meter.create_counter(
+                f"memover.{each.counted}", "{event}", _ABOUT.get(each.counted, f"Times that {each.when}.")
+            )
+            for each in EVENTS
+            if each.counted
         }
 
     # -- after the fact ------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Collector(_Collector):
         yield hits
         yield misses
         for counter in _PLAIN:
-            family = CounterMetricFamily(f"memover_{counter.metric}", _sentence(counter.counts), labels=_LABELS)
+            family = CounterMetricFamily(f"memover_{counter.metric}", counter.sentence, labels=_LABELS)
             for labels, (totals, _, _) in series.items():
                 family.add_metric(labels, totals[counter.name])
             yield family
@@ -95,7 +95,3 @@ def _added_up(caches: tuple[Any, ...]) -> dict[tuple[str, str, str], Totals]:
             buckets = [a + b for a, b in zip(buckets, counters.load_buckets)]
             series[labels] = (totals, buckets, seconds + counters.load_seconds)
     return series
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."

@@ -29,6 +29,11 @@ class Counter(NamedTuple):
     kind: str
     metric: str
 
+    @property
+    def sentence(self) -> str:
+        """What it counts, as metrics say it."""
+        return f"{self.counts[0].upper()}{self.counts[1:]}."
+
 
 COUNTERS = (
     Counter("hits", "calls answered from an entry: near, fresh or stale", "answer", "hits"),
