@@ -111,7 +111,7 @@ class Connection:
         self._limit(budget)
 
     def close(self) -> None:
-        """Close it. May be repeated."""
+        """Closes it. May be repeated."""
         self.owed = 1
         self._sock.close()  # and not `_ending()`, which does nothing any more while the interpreter ends
         self._ending.detach()
@@ -120,7 +120,7 @@ class Connection:
             posted(RedisConnectionError("the connection was closed before the server answered"))
 
     def single(self, packed: bytes) -> Any:
-        """Send one short command and return its answer, the server's error as an answer: the exchange of every hit."""
+        """Sends one short command and returns its answer, the server's error as an answer: the exchange of every hit."""
         if self._limited:
             self._limit(self._budget)
         self.owed = 1
@@ -140,7 +140,7 @@ class Connection:
         return answer
 
     def post(self, packed: bytes, posted: Callable[[Any], None]) -> bool:
-        """Send one short command whose answer nobody waits for; False where that cannot be told from a closed end."""
+        """Sends one short command whose answer nobody waits for; False where that cannot be told from a closed end."""
         if not self._kernel:
             return False
         if self._limited:
@@ -183,7 +183,7 @@ class Connection:
         return monotonic() - self.posted_at > self._budget
 
     def send(self, packed: bytes, count: int, end: float) -> None:
-        """Send commands that will have `count` answers, until the time `end`."""
+        """Sends commands that will have `count` answers, until the time `end`."""
         self._limit_until(end)
         self.owed = count
         if len(packed) <= WHOLE_BYTES:
@@ -256,7 +256,7 @@ class Connection:
                 return answer, end
 
     def _put(self, packed: bytes) -> None:
-        """Send a short command."""
+        """Sends a short command."""
         sock = self._sock
         if _send is None or not self._kernel:
             sock.sendall(packed)
@@ -266,7 +266,7 @@ class Connection:
             sock.sendall(packed[max(sent, 0) :])
 
     def _comes(self) -> bool:
-        """Look for the answer for a moment: whether there is something to be read."""
+        """Looks for the answer for a moment: whether there is something to be read."""
         look = self._look
         if look is None:
             return False
@@ -284,7 +284,7 @@ class Connection:
         return False
 
     def _wait(self, event: int, seconds: float) -> None:
-        """Wait until the socket is ready; `poll` goes on with what is left of the time after a signal."""
+        """Waits until the socket is ready; `poll` goes on with what is left of the time after a signal."""
         poll = select.poll()
         poll.register(self._sock, event)
         if not poll.poll(max(seconds, 0.0) * 1000):

@@ -29,7 +29,7 @@ class Direct:
         self._exchange = store.link.exchange
 
     def take(self, call: CachedCall, token: str, seen: Seen) -> Granted:
-        """Ask for the lease, and read the tokens and the entry with it."""
+        """Asks for the lease, and reads the tokens and the entry with it."""
         step = self._store.asking(call.request(token), b"0")
         return step.read(self._exchange(step))
 
@@ -40,7 +40,7 @@ class Direct:
         sealed: Sealed,
         heard: Callable[[Callable[[list[Any]], bool], list[Any]], None] | None,
     ) -> bool | None:
-        """Store an entry if `token` has the lease, and give the lease back. The answer may be waited for later: see `RedisLink.single`."""
+        """Stores an entry if `token` has the lease, and gives the lease back. The answer may be waited for later: see `RedisLink.single`."""
         step = self._store.storing(key, (), token, sealed.raw, sealed.expire_ms)
         if heard is not None:
             step.posted = partial(heard, step.read)

@@ -96,7 +96,7 @@ class Mux:
         return not self._flying and not self._pending
 
     def submit(self, packed: bytes, count: int = 1) -> asyncio.Future[Any]:
-        """Send commands with the others of this turn; answers: the one answer, or a list if `count` is not 1. Where nothing is in
+        """Sends commands with the others of this turn; answers: the one answer, or a list if `count` is not 1. Where nothing is in
         flight and the last command was alone in its turn, this one is taken to be alone too, and sent at once.
 
         The future raises `Lost`, `TimeoutError` or redis-py's `InvalidResponse`."""
@@ -111,7 +111,7 @@ class Mux:
         return future
 
     async def room(self) -> None:
-        """Return when not too much waits for the kernel to be sent."""
+        """Returns when not too much waits for the kernel to be sent."""
         while self.backlog > _BACKLOG_BYTES and self.sock is not None:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._room.append(turn)
@@ -133,7 +133,7 @@ class Mux:
         return True
 
     def close(self, error: Exception | None = None) -> None:
-        """Close the connection now; what is in flight fails with `error` (a `Lost` where there is none)."""
+        """Closes the connection now; what is in flight fails with `error` (a `Lost` where there is none)."""
         sock, self.sock = self.sock, None
         if sock is not None:
             loop = asyncio.get_running_loop()
@@ -145,7 +145,7 @@ class Mux:
         self._fail(error)
 
     def abandon(self) -> None:
-        """Close the socket of a loop that is closed, from whichever thread."""
+        """Closes the socket of a loop that is closed, from whichever thread."""
         sock, self.sock = self.sock, None
         if sock is not None:
             sock.close()

@@ -123,7 +123,7 @@ class Pool:
         return self._room
 
     def _shrink(self) -> bool:
-        """Limit the pool to the connections that it has, for a while; False if it has none."""
+        """Limits the pool to the connections that it has, for a while; False if it has none."""
         self._room_until = monotonic() + _CROWDED_SECONDS
         self._room = max(1, len(self._open))
         return bool(self._open)
@@ -173,7 +173,7 @@ class Pool:
             self.ring(all_of_them=opening.error is not None)
 
     def give(self, connection: Connection) -> None:
-        """Take a connection back; one that is not clean, or from before `retire`, is closed."""
+        """Takes a connection back; one that is not clean, or from before `retire`, is closed."""
         if connection.owed or connection.era != self.era:
             self.discard(connection)
             return
@@ -182,7 +182,7 @@ class Pool:
             self.ring()
 
     def ring(self, all_of_them: bool = False) -> None:
-        """Wake one waiting thread, or all of them: there is a connection or an error to look at."""
+        """Wakes one waiting thread, or all of them: there is a connection or an error to look at."""
         while True:
             try:
                 bell = self.waiting.popleft()
@@ -200,14 +200,14 @@ class Pool:
                 return
 
     def discard(self, connection: Connection) -> None:
-        """Close a connection."""
+        """Closes a connection."""
         connection.close()
         self._open.discard(connection.ref)
         if self.waiting:
             self.ring()
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Closes idle connections."""
         while True:
             try:
                 self.idle.pop().close()  # in no variable: a frame that a traceback keeps would keep its place as well
@@ -217,14 +217,14 @@ class Pool:
                 return
 
     def retire(self) -> None:
-        """Close idle connections now and those in use when they are given back: another server has taken over."""
+        """Closes idle connections now and those in use when they are given back: another server has taken over."""
         self.era += 1
         self.close()
 
     # -- an exchange ----------------------------------------------------------------------------------------------------
 
     def begin(self, visit: Visit, urgent: bool = False, once: bool = False) -> None:
-        """Send a visit's commands. Raises redis-py's errors, OSError and `StoreUnavailable`.
+        """Sends a visit's commands. Raises redis-py's errors, OSError and `StoreUnavailable`.
 
         `once`: never sent again, so an idle connection is first looked at for whether the server has hung up."""
         while True:
@@ -256,7 +256,7 @@ class Pool:
         self.close()
 
     def _settled(self, connection: Connection) -> bool:
-        """Read the answer that nobody waited for; False when the server has hung up. Raises what `begin` raises."""
+        """Reads the answer that nobody waited for; False when the server has hung up. Raises what `begin` raises."""
         posted = connection.posted
         try:
             answer = connection.settle()
@@ -273,7 +273,7 @@ class Pool:
         return True
 
     def settle(self, seconds: float) -> None:
-        """Read the answers that nobody waited for, as far as they come within `seconds`. Raises what `begin` raises."""
+        """Reads the answers that nobody waited for, as far as they come within `seconds`. Raises what `begin` raises."""
         end = monotonic() + seconds
         for connection in list(self.idle):
             if connection.posted is None:
@@ -294,7 +294,7 @@ class Pool:
             self.give(connection)
 
     def finish(self, visit: Visit, urgent: bool = False, once: bool = False) -> list[Any]:
-        """Read the answers to what `begin` sent, the server's errors among them. Raises what `begin` raises."""
+        """Reads the answers to what `begin` sent, the server's errors among them. Raises what `begin` raises."""
         connection: Connection | None = None
         try:
             while True:
