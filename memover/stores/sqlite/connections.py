@@ -107,7 +107,7 @@ _PLACEHOLDER = re.compile(r"\?([0-9]*)")
 
 
 def run_to_end(connection: Connection, sql: str, parameters: Sequence[Any]) -> None:
-    """Perform a statement of which `execute` would take one step: PRAGMA incremental_vacuum."""
+    """Performs a statement of which `execute` would take one step: PRAGMA incremental_vacuum."""
     connection.executescript(sql)
 
 

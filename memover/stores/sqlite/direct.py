@@ -45,7 +45,7 @@ class Direct:
         self._whole_way = whole_way
 
     def take(self, call: CachedCall, token: str, seen: Seen) -> Granted | None:
-        """Take the lease on a key, if its generation still is that which was seen, no entry is there, and nobody has it under
+        """Takes the lease on a key, if its generation still is that which was seen, no entry is there, and nobody has it under
         that generation. None: nothing was changed."""
         function, key, (generation,) = call.function, call.key, seen.tokens
         call.token = token
@@ -56,7 +56,7 @@ class Direct:
         return Granted(True, "", seen) if self._write(sql.TAKE, asked) == 1 else None
 
     def put(self, key: Key, token: str, sealed: Sealed, heard: object) -> bool | None:
-        """Store an entry if `token` has the lease, and give the lease back. None for one that takes more than one row."""
+        """Stores an entry if `token` has the lease, and gives the lease back. None for one that takes more than one row."""
         now, raw = time_ms(), sealed.raw
         if len(raw) > INLINE_BYTES:
             return None

@@ -23,7 +23,7 @@ _AT_ONCE = 100
 
 
 class SqliteFeed:
-    """See `memover.stores.feed.Feed`. It has no connection of its own: those of the store wait for nobody."""
+    """The `memover.stores.feed.Feed` of a file. It has no connection of its own: those of the store wait for nobody."""
 
     commands = 1
 

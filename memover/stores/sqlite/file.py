@@ -94,7 +94,7 @@ class File:
     # -- whether it is still there ------------------------------------------------------------------------------------------
 
     def look(self, moment: int) -> None:
-        """Leave the file if another is in its place. For reads, once a millisecond."""
+        """Leaves the file if another is in its place. For reads, once a millisecond."""
         self.moment = moment
         if moment >= self.recent_due and self.recent and self.behind is not None:
             self.recent_due = moment + RECENT_MS
@@ -105,13 +105,13 @@ class File:
             self.leave()
 
     def leave(self) -> None:
-        """Close what is open: the next call opens what is at the path."""
+        """Closes what is open: the next call opens what is at the path."""
         self._identity = None
         left, self.idle = self.idle, []
         self.drain(left)
 
     def drain(self, pool: list[Connection]) -> None:
-        """Close what is in a pool that has been left."""
+        """Closes what is in a pool that has been left."""
         while pool:
             try:
                 connection = pool.pop()
@@ -122,7 +122,7 @@ class File:
             self._close(connection)
 
     def give_back(self, pool: list[Connection], connection: Connection) -> None:
-        """Put a connection back where it was taken from."""
+        """Puts a connection back where it was taken from."""
         pool.append(connection)
         if pool is not self.idle or len(pool) > _IDLE_CONNECTIONS:
             self.drain(pool)
@@ -145,17 +145,17 @@ class File:
     # -- statements -----------------------------------------------------------------------------------------------------------
 
     def rows(self, sql: str, parameters: Sequence[Any], deadline: float | None) -> list[Row]:
-        """Perform one statement and return all its rows. Without a deadline it never waits and raises `Busy` instead."""
+        """Performs one statement and returns all its rows. Without a deadline it never waits and raises `Busy` instead."""
         rows: list[Row] = self._perform(rows_of, sql, parameters, deadline)
         return rows
 
     def count(self, sql: str, parameters: Sequence[Any], deadline: float | None) -> int:
-        """Perform one statement and return how many rows it changed."""
+        """Performs one statement and returns how many rows it changed."""
         count: int = self._perform(changed, sql, parameters, deadline)
         return count
 
     def script(self, sql: str, deadline: float | None) -> None:
-        """Perform one statement to its end, of which sqlite3 would otherwise take one step: PRAGMA incremental_vacuum."""
+        """Performs one statement to its end, of which sqlite3 would otherwise take one step: PRAGMA incremental_vacuum."""
         self._perform(run_to_end, sql, (), deadline)
 
     def _perform(
@@ -256,7 +256,7 @@ class File:
             self._underway.remove(mark)
 
     def sync(self) -> None:
-        """Have what was committed on the disk: it survives a power loss then, as far as the disk keeps its word.
+        """Has what was committed on the disk: it survives a power loss then, as far as the disk keeps its word.
 
         The log is opened anew as a plain file: it carries no POSIX locks that closing it could drop."""
         try:
@@ -342,7 +342,7 @@ class File:
     # -- forks ----------------------------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Close every connection; those in use are waited for, a moment."""
+        """Closes every connection; those in use are waited for, a moment."""
         began = monotonic()
         while True:
             self.leave()

@@ -57,6 +57,6 @@ class Job(Generic[T]):
         return self._thread != get_ident()
 
     def wait(self) -> None:
-        """Wait until it has ended."""
+        """Waits until it has ended."""
         if self._bell.acquire(True, _LONGEST_SECONDS):
             self._bell.release()

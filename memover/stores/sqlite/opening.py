@@ -209,7 +209,7 @@ class Opening:
         sync_directory(self.path)
 
     def rename_damaged(self, error: Exception) -> None:
-        """Put the file and its log aside, under names that nobody has."""
+        """Puts the file and its log aside, under names that nobody has."""
         aside = f"{self.path}.damaged-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
         while os.path.exists(aside):
             aside += "x"
@@ -254,7 +254,7 @@ def _remove(path: str) -> None:
 
 
 def sync_directory(path: str) -> None:
-    """Have the directory of a file on the disk, with the file's name in it."""
+    """Has the directory of a file on the disk, with the file's name in it."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)

@@ -204,7 +204,7 @@ class SqliteStore(SqliteKeyValues):
     # -- running ------------------------------------------------------------------------------------------------------------------
 
     def _lasting(self, work: Callable[[], T]) -> T:
-        """Do what invalidates, and answer when it is on the disk, in the file that is at the path."""
+        """Does what invalidates, and answers when it is on the disk, in the file that is at the path."""
         file = self._file
         for _ in range(ATTEMPTS):
             done = work()

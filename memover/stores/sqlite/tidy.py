@@ -141,7 +141,7 @@ class Tidier:
         return file.count(sql.SWEEP_LEASES, (hand, page[-1][0], now), deadline) == _ROWS
 
     def _evict(self, over: int, deadline: float | None) -> bool:
-        """Make room for so many bytes, and some more; whether there were any to make."""
+        """Makes room for so many bytes, and some more; whether there were any to make."""
         file = self._file
         if over <= 0:
             return False
@@ -180,7 +180,7 @@ class Tidier:
     # -- in a thread of its own -----------------------------------------------------------------------------------------------
 
     def begin_behind(self) -> None:
-        """Start the thread, unless it is at work."""
+        """Starts the thread, unless it is at work."""
         if monotonic() - self._at_work < _AT_WORK_SECONDS:
             return
         self._at_work = monotonic()
@@ -202,7 +202,7 @@ class Tidier:
         self._at_work = 0.0
 
     def tidy(self, seconds: float) -> bool:
-        """Do what is to be done, for as long as that; False if it was cut short. Raises nothing of the store's."""
+        """Does what is to be done, for as long as that; False if it was cut short. Raises nothing of the store's."""
         end = monotonic() + seconds
         try:
             self._note_recent()
@@ -223,7 +223,7 @@ class Tidier:
     # -- the log ------------------------------------------------------------------------------------------------------------
 
     def relieve(self) -> None:
-        """Copy a full log into the file, in the writer's thread: after whatever adds more than a few pages to it. Raises nothing
+        """Copies a full log into the file, in the writer's thread: after whatever adds more than a few pages to it. Raises nothing
         of the store's."""
         try:
             length = os.stat(self._file.log).st_size
@@ -241,7 +241,7 @@ class Tidier:
         self._full_log = _FULL_LOG_BYTES if begun else length + _FULL_LOG_BYTES
 
     def _checkpoint(self) -> bool:
-        """Copy the log into the file while others write; whether a long one will begin anew with the next write. Raises
+        """Copies the log into the file while others write; whether a long one will begin anew with the next write. Raises
         `StoreError`."""
         ((busy, pages, copied),) = self._file.rows("PRAGMA wal_checkpoint(PASSIVE)", (), monotonic() + 1.0)
         if not busy and pages <= _LONG_LOG_PAGES:

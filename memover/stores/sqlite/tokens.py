@@ -49,7 +49,7 @@ class Tokens:
         raise StoreUnavailable(f"{self._file.address}: tokens go as soon as they are made.", store=self._file.address)
 
     def put_back(self, names: Sequence[bytes], floors: Sequence[int], nonce: str, until: int, deadline: float) -> None:
-        """Have those that are missing or behind their floors made anew."""
+        """Has those that are missing or behind their floors made anew."""
         for at in range(0, len(names), _NAMES_AT_ONCE):
             asked = [
                 word
@@ -59,7 +59,7 @@ class Tokens:
             self._file.count(sql.ensure(len(asked) // 3), (*asked, time_us(), nonce), deadline)
 
     def keep(self, names: Sequence[bytes], until: int, deadline: float) -> None:
-        """Have the short-lived ones among these tokens live until then, at least."""
+        """Has the short-lived ones among these tokens live until then, at least."""
         texts = [name.decode() for name in names if transient(name)]
         for at in range(0, len(texts), _NAMES_AT_ONCE):
             some = texts[at : at + _NAMES_AT_ONCE]
@@ -69,7 +69,7 @@ class Tokens:
     def bump(
         self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes], deadline: float
     ) -> list[bytes]:
-        """Move tokens; the new ones of `names`. See `engine.store.Store.bump`."""
+        """Moves tokens; the new ones of `names`. See `engine.store.Store.bump`."""
         now_us = time_us()
         until = now_us // 1000 + TOKEN_MARGIN_MS
         asked = [
@@ -87,7 +87,7 @@ class Tokens:
         return [moved[name] for name in names]
 
     def drop(self, entry: bytes, nonce: str, along: Sequence[bytes], deadline: float) -> None:
-        """Remove an entry and its lease, and move tokens that exist. See `engine.store.Store.drop`."""
+        """Removes an entry and its lease, and moves tokens that exist. See `engine.store.Store.drop`."""
         now_us = time_us()
         until = now_us // 1000 + TOKEN_MARGIN_MS
         texts = [name.decode() for name in along]

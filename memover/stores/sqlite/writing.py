@@ -57,7 +57,7 @@ class Writer:
     # -- leases -----------------------------------------------------------------------------------------------------------
 
     def acquire(self, request: Request, force: bool, deadline: float) -> Granted:
-        """See `engine.store.Store.acquire`."""
+        """As `engine.store.Store.acquire`."""
         key, token, lease_ms, ensured, floors = request
         required = key.required
         names = _names(key, ensured)
@@ -88,7 +88,7 @@ class Writer:
         raise StoreUnavailable(f"{address}: the tokens of {key.text} move all the time.", store=address)
 
     def acquire_many(self, requests: Sequence[Request], deadline: float) -> list[Granted]:
-        """See `engine.store.Store.acquire_many`. Those that are held, or whose tokens move, are asked for singly."""
+        """As `engine.store.Store.acquire_many`. Those that are held, or whose tokens move, are asked for singly."""
         if len(requests) <= _FEW:
             return [self.acquire(request, False, deadline) for request in requests]
         self._prepare(requests, deadline)
@@ -107,7 +107,7 @@ class Writer:
         ]
 
     def _prepare(self, requests: Sequence[Request], deadline: float) -> None:
-        """Have the tokens there that the leases are taken under, and kept for as long as the leases."""
+        """Has the tokens there that the leases are taken under, and kept for as long as the leases."""
         least: dict[bytes, int] = {}
         for request in requests:
             for name, floor in zip(_names(request.key, request.ensured), request.floors):
@@ -137,7 +137,7 @@ class Writer:
         return granted
 
     def release(self, key: Key, token: str, failed: bool, deadline: float) -> None:
-        """See `engine.store.Store.release`."""
+        """As `engine.store.Store.release`."""
         now = time_ms()
         if failed:
             self._file.count(sql.FAIL, (key.text, token, now, now + leases.FAILED_MS), deadline)
@@ -146,14 +146,14 @@ class Writer:
         self._tidier.wrote()
 
     def release_many(self, held: Sequence[tuple[Key, str]], deadline: float) -> None:
-        """See `engine.store.Store.release_many`."""
+        """As `engine.store.Store.release_many`."""
         now = time_ms()
         for key, token in held:
             self._file.count(sql.RELEASE, (key.text, token, now), deadline)
         self._tidier.wrote()
 
     def renew(self, renewals: Sequence[Renewal], deadline: float) -> list[bool]:
-        """See `engine.store.Store.renew`."""
+        """As `engine.store.Store.renew`."""
         now = time_ms()
         last = max(renewal.lease_ms for renewal in renewals)
         names = dict.fromkeys(name for renewal in renewals for name in renewal.names)
@@ -172,7 +172,7 @@ class Writer:
     # -- entries ----------------------------------------------------------------------------------------------------------
 
     def store(self, entry: StoredEntry, deadline: float) -> bool:
-        """See `engine.store.Store.store`."""
+        """As `engine.store.Store.store`."""
         now = time_ms()
         expires = now + entry.expire_ms if entry.expire_ms else FOREVER
         if entry.names:
@@ -189,7 +189,7 @@ class Writer:
         return bool(stored)
 
     def store_many(self, entries: Sequence[StoredEntry], deadline: float) -> list[bool]:
-        """See `engine.store.Store.store_many`. Those too long for one row are stored singly."""
+        """As `engine.store.Store.store_many`. Those too long for one row are stored singly."""
         if len(entries) <= _FEW:
             return [self.store(entry, deadline) for entry in entries]
         now = time_ms()
