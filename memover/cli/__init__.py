@@ -8,7 +8,7 @@ On source and lock:
     source      files as they are read and edited · versions: where a version number stands
 
 On running caches:
-    running     what these have in common: the place, progress, tables
+    running     what these have in common: the store, options, progress · text: sizes, ages, tables
     ls, gc (by census) · inspect (by look) · invalidate · doctor (by health) · top (by reports) · serve
 """
 

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from memover.cli.health import MARKS, Check, examine
-from memover.cli.running import Column, StoreContext, count_of, document, on_store, step_option, table, visible
+from memover.cli.running import StoreContext, document, on_store, step_option
+from memover.cli.text import Column, count_of, table, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from memover.cli.census import KEY_VALUES, entries, lock_states, marks_of, number_of
 from memover.cli.project import CannotRun
-from memover.cli.running import StoreContext, count_of, document, on_store, progress, size_of, visible
+from memover.cli.running import StoreContext, document, on_store, progress
+from memover.cli.text import count_of, size_of, visible
 from memover.keys.names import STRIPES, generation_key, report_key, tag_key
 from memover.stores.survey import HEAD_LIMIT_BYTES
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.cli.census import count
 from memover.cli.reports import Watcher
-from memover.cli.running import StoreContext, count_of, progress, size_of, visible
+from memover.cli.running import StoreContext, progress
+from memover.cli.text import count_of, size_of, visible
 from memover.errors import StoreError
 from memover.keys.names import tag_key
 

@@ -15,7 +15,8 @@ from rich.text import Text
 from memover.cache import Cache
 from memover.cli.look import Look, look
 from memover.cli.project import CannotRun
-from memover.cli.running import StoreContext, ago, did_you_mean, document, not_there, on_store, size_of, visible
+from memover.cli.running import StoreContext, document, not_there, on_store
+from memover.cli.text import ago, did_you_mean, size_of, visible
 from memover.errors import MemoverError
 
 if TYPE_CHECKING:

@@ -15,17 +15,8 @@ from memover.cache import Cache
 from memover.cli.census import KEY_VALUES, entries, marks_of, namespaces
 from memover.cli.look import split_key
 from memover.cli.project import CannotRun
-from memover.cli.running import (
-    StoreContext,
-    count_of,
-    did_you_mean,
-    document,
-    not_there,
-    on_store,
-    progress,
-    step_option,
-    visible,
-)
+from memover.cli.running import StoreContext, document, not_there, on_store, progress, step_option
+from memover.cli.text import count_of, did_you_mean, visible
 from memover.codec.envelope import HEAD_BYTES, KIND_AT, KIND_KEY_VALUE, MAGIC
 from memover.keys.keyvalue import Name
 from memover.keys.names import (

@@ -12,7 +12,7 @@ from pprint import pformat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.cli.census import KEY_VALUES
-from memover.cli.running import StoreContext, ago, count_of, visible
+from memover.cli.text import ago, count_of, visible
 from memover.clocks import wall
 from memover.codec.envelope import KIND_ERROR, KIND_KEY_VALUE, NO_FINGERPRINT, Header, payload_of, read_header
 from memover.engine.judge import VERSION
@@ -24,6 +24,8 @@ from memover.keys.shards import parse_registry, registry_key, shard_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from memover.cli.running import StoreContext
 
 __all__ = ["Look", "Token", "look", "split_key"]
 

@@ -10,21 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from memover.cli.census import Row, count, estimate, order, prefixes
-from memover.cli.running import (
-    Column,
-    StoreContext,
-    ago,
-    count_of,
-    did_you_mean,
-    document,
-    not_there,
-    on_store,
-    progress,
-    size_of,
-    step_option,
-    table,
-    visible,
-)
+from memover.cli.running import StoreContext, document, not_there, on_store, progress, step_option
+from memover.cli.text import Column, ago, count_of, did_you_mean, size_of, table, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,53 +1,27 @@
-"""What the commands on running caches have in common: the store they look at, progress bars, and tables.
-
-Text that comes from a store may hold anything, escape sequences of terminals included: it goes through `visible` before
-it is shown, and is never read as markup.
-"""
+"""What the commands on running caches have in common: the store they look at, their options, and progress bars."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
-import unicodedata
 from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 from rich.console import Console
-from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
-from rich.text import Text
 
 from memover.cli.project import CannotRun, Project
 from memover.stores.survey import open_survey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator
 
     from memover.schema.lock import Lock
     from memover.stores.survey import Survey
 
-__all__ = [
-    "Column",
-    "StoreContext",
-    "ago",
-    "count_of",
-    "did_you_mean",
-    "document",
-    "nearest",
-    "not_there",
-    "on_store",
-    "progress",
-    "size_of",
-    "step_option",
-    "table",
-    "visible",
-]
-
-_NEAREST_LIMIT = 3
+__all__ = ["StoreContext", "document", "not_there", "on_store", "progress", "step_option"]
 
 
 class StoreContext(NamedTuple):
@@ -135,79 +109,6 @@ def not_there(message: str) -> NoReturn:
     sys.exit(1)
 
 
-# -- showing ---------------------------------------------------------------------------------------------------------------
-
-
-def visible(text: str | bytes) -> str:
-    """The text on one line, in which every character can be seen: control and format characters as escapes."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() and unicodedata.category(char)[0] != "C" else char.encode("unicode_escape").decode()
-        for char in text
-    )
-
-
-def size_of(count: int | None) -> str:
-    """Bytes as people read them: 3.2 MB; a dash where they are not known."""
-    return "–" if count is None else decimal(count)
-
-
-def count_of(number: int, one: str, many: str = "") -> str:
-    """`1 entry`, `12,345 entries`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def ago(instant: float | None, now: float | None = None) -> str:
-    """How long ago an instant was, in the largest unit that fits; a dash where there is none."""
-    if instant is None:
-        return "–"
-    seconds = (time.time() if now is None else now) - instant
-    if seconds < 0:
-        return f"in {_span(-seconds)}"
-    return f"{_span(seconds)} ago"
-
-
-def _span(seconds: float) -> str:
-    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= length:
-            return f"{seconds / length:.3g} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-
-
-class Column(NamedTuple):
-    """One column: its head, whether numbers stand in it, and its style in a terminal."""
-
-    head: str
-    right: bool = False
-    style: str = ""
-
-
-def table(console: Console, columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Rows under their heads: as wide as the terminal in one, and never cut or coloured in a pipe."""
-    listed = [[each if isinstance(each, Text) else Text(each) for each in row] for row in rows]
-    if console.is_terminal:
-        shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold dim")
-        for column in columns:
-            shown.add_column(
-                column.head, justify="right" if column.right else "left", style=column.style, overflow="fold"
-            )
-        for row in listed:
-            shown.add_row(*row)
-        console.print(shown)
-        return
-    lines = [[column.head for column in columns], *([each.plain for each in row] for row in listed)]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
-    for line in lines:
-        cells = [
-            each.rjust(width) if column.right else each.ljust(width)
-            for each, width, column in zip(line, widths, columns)
-        ]
-        click.echo("  ".join(cells).rstrip())
-
-
 class Bar:
     """How far a scan is; `advance` takes the number of keys looked at in one step.
 
@@ -239,16 +140,3 @@ def progress(what: str, total: int) -> Generator[Bar, None, None]:
     )
     with shown:
         yield Bar(shown, shown.add_task(what, total=max(1, total)), max(1, total))
-
-
-def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The known names most like this one, the likest first."""
-    import difflib
-
-    return difflib.get_close_matches(name, sorted(set(known)), n=_NEAREST_LIMIT, cutoff=0.6)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that names the nearest known names; "" where none is near."""
-    near = nearest(name, known)
-    return f"did you mean {', '.join(near)}?" if near else ""

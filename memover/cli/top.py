@@ -21,7 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from memover.cli.reports import Reports, VersionActivity, Watcher, number_text
-from memover.cli.running import Column, StoreContext, ago, count_of, document, on_store, table, visible
+from memover.cli.running import StoreContext, document, on_store
+from memover.cli.text import Column, ago, count_of, table, visible
 from memover.errors import StoreError
 from memover.runtime.counters import quantile
 

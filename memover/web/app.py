@@ -26,7 +26,7 @@ from starlette.responses import (
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from memover.cli.running import nearest
+from memover.cli.text import nearest
 from memover.errors import MemoverError
 from memover.web.guard import RequestGuard
 from memover.web.overview import Overview

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from memover.cli.health import MARKS
 from memover.cli.reports import time_text
-from memover.cli.running import ago, count_of, size_of, visible
+from memover.cli.text import ago, count_of, size_of, visible
 from memover.web.overview import AGES, SIZES
 
 if TYPE_CHECKING:
