@@ -14,17 +14,9 @@ if TYPE_CHECKING:
 else:
     asyncio = later(__name__, "asyncio")
 
-__all__ = ["asyncio_only", "in_thread", "stranded"]
+__all__ = ["in_thread", "running_loop", "stranded"]
 
 T = TypeVar("T")
-
-
-def asyncio_only(what: str = "An `async def` function") -> RuntimeError:
-    """The error of an asynchronous call outside asyncio, which says what is supported."""
-    return RuntimeError(
-        f"{what} was awaited without a running asyncio event loop. memover's `async def` functions run under "
-        f"asyncio only (and uvloop): not under trio, nor under anyio on its trio backend."
-    )
 
 
 def stranded(task: asyncio.Task[Any]) -> bool:
@@ -35,18 +27,26 @@ def stranded(task: asyncio.Task[Any]) -> bool:
     return closed
 
 
+def running_loop(what: str = "An `async def` function") -> asyncio.AbstractEventLoop:
+    """The running event loop. Raises `RuntimeError` that says what is supported where there is none of asyncio's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as error:
+        if raised_beneath(error):
+            raise
+        raise RuntimeError(
+            f"{what} was awaited without a running asyncio event loop. memover's `async def` functions run under "
+            f"asyncio only (and uvloop): not under trio, nor under anyio on its trio backend."
+        ) from None
+
+
 async def in_thread(function: Callable[[], T]) -> T:
     """Runs a blocking callable in a worker thread of the running loop and returns what it returns, or raises what it raises.
 
     While the interpreter ends no thread can be started any more: then, and where the executor has been shut down, it runs
     in the loop's own thread. Raises `RuntimeError` outside asyncio.
     """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError as error:
-        if raised_beneath(error):
-            raise
-        raise asyncio_only() from None
+    loop = running_loop()
     if not threading.main_thread().is_alive():
         return function()  # an executor that is made now fails again when the loop is closed
     turn = [None]  # who pops it runs the function: an executor that fails may have queued its work all the same

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memover.engine import load as flows
 from memover.engine.answers import Outcome
 from memover.engine.steps import Invoke, itself
-from memover.errors import StoreError, raised_beneath, raised_by_handler
+from memover.errors import StoreError, raised_by_handler
 from memover.latch import TaskPresence
 from memover.later import later
-from memover.loops import asyncio_only
+from memover.loops import running_loop
 from memover.model import Source
 from memover.runtime.dependencies import INSIDE, current, is_loading
 from memover.runtime.near import behind_tier
@@ -88,7 +88,7 @@ async def aabsent(
     if seen is None or seen.raw is not None or function.soft_name is not None or INSIDE.get() is not None:
         return await adrive(_flow_after(call, error, seen), call, began)
     # With no entry and no stale window, the next thing that the call does is to ask for the lease.
-    flight = function.coming.get((key.entry, running_loop(call)))
+    flight = function.coming.get((key.entry, running_loop(_function_of(call).name)))
     if flight is None or not flight.present():
         return await adrive(_flow_after(call, error, seen), call, began, first=True)
     deadline = function.monotonic() + function.wait_seconds
@@ -246,23 +246,12 @@ def settled(outcome: Outcome, call: CachedCall, began: float, *, lookup: bool = 
         del outcome  # its error's traceback refers to this frame
 
 
-def running_loop(call: CachedCall) -> asyncio.AbstractEventLoop:
-    """The event loop of this call. Raises `RuntimeError` that says what is supported where there is none of asyncio's."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError as error:
-        if raised_beneath(error):
-            raise
-        function = _function_of(call)
-        raise asyncio_only(function.name) from None
-
-
 async def adrive(
     flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True, first: bool = False
 ) -> Any:
     """Runs a call's flow in a task of its own and returns or raises what it came to. `first`: until its first step, others may
     join it (see `engine.follow.joined`)."""
-    loop = running_loop(call)
+    loop = running_loop(_function_of(call).name)
     task = loop.create_task(_fly(flow, call))
     call.presence = call.flight.presence = TaskPresence(task, loop)
     function = _function_of(call)
@@ -319,7 +308,7 @@ def run_helper(flow: Flow[T], call: CachedCall) -> T:
 
 async def arun_helper(flow: Flow[T], call: CachedCall) -> T:
     """As `run_helper`, awaited."""
-    running_loop(call)
+    running_loop(_function_of(call).name)
     call.presence = call.flight.presence = presence = TaskPresence.of_current()
     function = _function_of(call)
     try:

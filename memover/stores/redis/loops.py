@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.clocks import monotonic
 from memover.errors import raised_beneath, raised_by_handler
-from memover.loops import asyncio_only
+from memover.loops import running_loop
 from memover.stores.redis.mux import Mux
 from memover.stores.redis.opening import Crowded, Opening
 
@@ -276,12 +276,7 @@ class Homes:
 
     def here(self) -> Home:
         """The running loop's. Raises `RuntimeError` that says what is supported where there is none of asyncio's."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError as error:
-            if raised_beneath(error):
-                raise
-            raise asyncio_only() from None
+        loop = running_loop()
         home = self._homes.get(id(loop))
         if home is None or home.loop() is not loop:
             self.sweep()
