@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
     from memover.stores.survey import Survey
 
-__all__ = ["VersionActivity", "Reports", "Watcher", "combined", "nines", "number_text", "time_text"]
+__all__ = ["COLUMNS", "VersionActivity", "Reports", "Watcher", "combined", "nines", "number_text", "time_text"]
+
+COLUMNS = (
+    ("version", "version"), ("processes", "processes"), ("calls", "calls/s"), ("ratio", "hits"), ("near", "near/s"),
+    ("loads", "loads/s"), ("p50", "p50"), ("p95", "p95"), ("waits", "waits/s"), ("stale", "stale/s"), ("errors", "errors/s"),
+    ("agreement", "agreement"),
+)  # fmt: skip
+"""In the order in which they are shown after the function: the names of `VersionActivity.texts`, and their heads."""
 
 _SCAN_SECONDS = 0.1
 """For how long one look continues the scan for new processes; the next look continues where it ended."""

@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from memover.cli.reports import Reports, VersionActivity, Watcher, number_text
+from memover.cli.reports import COLUMNS, Reports, VersionActivity, Watcher, number_text
 from memover.cli.running import StoreContext, document, on_store
 from memover.cli.text import Column, ago, count_of, table, visible
 from memover.errors import StoreError
@@ -79,18 +79,7 @@ def top(context: StoreContext, form: str, once: bool, interval: float) -> None:
 
 _COLUMNS = (
     Column("function", style="cyan"),
-    Column("version", right=True),
-    Column("processes", right=True),
-    Column("calls/s", right=True, style="bold"),
-    Column("hits", right=True),
-    Column("near/s", right=True),
-    Column("loads/s", right=True),
-    Column("p50", right=True),
-    Column("p95", right=True),
-    Column("waits/s", right=True),
-    Column("stale/s", right=True),
-    Column("errors/s", right=True),
-    Column("agreement", right=True),
+    *(Column(head, right=True, style="bold" if name == "calls" else "") for name, head in COLUMNS),
 )
 
 
@@ -100,11 +89,12 @@ def _cells(line: VersionActivity) -> list[str | Text]:
         "errors": "bold red" if line.errors_per_second else "dim",
         "agreement": "bold red" if line.totals.get("disagreements", 0) else "",
     }
-    cells = {name: visible(text) for name, text in line.texts().items()}
-    return [
-        visible(line.namespace),
-        *(Text(text, style=styles[name]) if name in styles else text for name, text in cells.items()),
-    ]
+    texts = line.texts()
+    cells: list[str | Text] = [visible(line.namespace)]
+    for name, _ in COLUMNS:
+        text = visible(texts[name])
+        cells.append(Text(text, style=styles[name]) if name in styles else text)
+    return cells
 
 
 def _print(context: StoreContext, found: Reports) -> None:

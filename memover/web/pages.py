@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from memover.cli.health import MARKS
-from memover.cli.reports import time_text
+from memover.cli.reports import COLUMNS, time_text
 from memover.cli.text import ago, count_of, size_of, visible
 from memover.web.overview import AGES, SIZES
 
@@ -30,21 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Pages", "path_of"]
 
-_COLUMNS = (
-    ("version", "version"),
-    ("processes", "processes"),
-    ("calls", "calls/s"),
-    ("ratio", "hits"),
-    ("near", "near/s"),
-    ("loads", "loads/s"),
-    ("p50", "load p50"),
-    ("p95", "load p95"),
-    ("waits", "waits/s"),
-    ("stale", "stale/s"),
-    ("errors", "errors/s"),
-    ("agreement", "agreement"),
-)
-"""Of the table of functions, after the first: the name in `VersionActivity.texts`, and the head."""
 _SIZE_NAMES = [size_of(each) for each in SIZES]
 _AGE_NAMES = ["1 min", "10 min", "1 h", "6 h", "1 d", "7 d"]
 assert len(AGES) == len(_AGE_NAMES)
@@ -100,7 +85,7 @@ class Pages:
         """The functions that processes report."""
         names = sorted({line.namespace for line in reports.lines})
         return self._made(
-            "functions", "Functions", "/", lines=reports.lines, namespaces=names, columns=_COLUMNS, error=error
+            "functions", "Functions", "/", lines=reports.lines, namespaces=names, columns=COLUMNS, error=error
         )
 
     def contents(self, found: Contents) -> str:
