@@ -127,7 +127,8 @@ class Bare:
             return MISSING
         form = function.form
         if form is not None and ticket is None and self.unkept:
-            # Nobody wants the header, and the marks are to be those that would be stamped now.
+            # Nobody wants the header, and the marks are to be those that would be stamped now. `call` below has the same for an
+            # entry without marks written out, because a frame is a twentieth of a hit in a file.
             current: Any = tokens  # they are trusted, so they are there
             generation = current[0]
             marks = pack_marks([*zip(names[1:], current[1:])]) if len(names) > 1 else b""
@@ -202,8 +203,7 @@ def cached_call(
         key = lookup(*args, **kwargs)
         if not straight or witness.owed or function.learned:
             return answer(key, args, kwargs)
-        # What `answer` and `served` come to without a tier, for an entry that carries its generation alone: each frame less is
-        # a twentieth of a hit in a file.
+        # What `answer` and `served` come to without a tier, for an entry that carries its generation alone.
         began = perf_counter()
         try:
             seen = fetch(key)

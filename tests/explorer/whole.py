@@ -295,9 +295,14 @@ class WholeStore(RedisCommands):
         self._shards_seen = {}
         self.link: Any = SimpleNamespace(
             exchange=lambda step: process.run.ask(step.commands),
-            open_line=lambda route, seconds: process.new_line(),
+            topology=None,
             complete=run_flow,
-            servers=SimpleNamespace(sentinel=False, forget_map=lambda: None, forget_primary=lambda: None),
+            servers=SimpleNamespace(
+                sentinel=False,
+                open=lambda node, seconds: process.new_line(),
+                forget_map=lambda: None,
+                forget_primary=lambda: None,
+            ),
         )
 
     def fetch(self, key: Key) -> Seen:

@@ -17,6 +17,7 @@ from redis.exceptions import InvalidResponse, RedisError
 
 from memover.clocks import monotonic
 from memover.engine.store import TOKEN_MARGIN_MS
+from memover.errors import StoreUnavailable
 from memover.stores.redis import scripts
 from memover.stores.redis.asking import Command, call
 from memover.stores.redis.failures import translated
@@ -51,7 +52,7 @@ class RedisFeed:
         self._pulse = pack((b"MGET", coarse)) + (pack((b"ROLE",)) if self._sentinel else b"")
         self._socket: Any = None
         try:
-            self._socket = store.link.open_line(coarse, self._seconds)
+            self._socket = _opened(store, coarse, self._seconds)
             self._socket.settimeout(self._seconds)
             (hello,) = self._asked(pack((b"HELLO", b"3")), 1)
             if not isinstance(hello, Exception):
@@ -178,6 +179,19 @@ class RedisFeed:
         if self._store.spread:
             self._store.link.servers.forget_map()  # it may be another node's by now
         return translated(error, self._store.address)
+
+
+def _opened(store: RedisStore, route: bytes, seconds: float) -> Any:
+    """A connected socket to the node of a key, opened in the calling thread. Raises redis-py's errors, OSError and `StoreError`."""
+    link, topology, node = store.link, store.link.topology, None
+    if topology is not None:
+        node = topology.owner(route)
+        if node is None:  # it is learned by asking for the key
+            link.complete(store.asked([Command(route, (b"MGET", route))]))
+            node = topology.owner(route)
+        if node is None:
+            raise StoreUnavailable(f"{store.address}: no node answers for the slot of {route!r}.", store=store.address)
+    return link.servers.open(node, seconds)
 
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from memover.clocks import monotonic
 from memover.engine.steps import POSTED, returned
-from memover.errors import StoreError, StoreUnavailable, raised_beneath
+from memover.errors import StoreError, raised_beneath
 from memover.loops import in_thread
 from memover.model import MISSING
 from memover.stores.redis.asking import KnownScripts
@@ -27,10 +27,9 @@ from memover.stores.redis.failures import (
     ValueFault,
     last_word,
     lost,
-    translated,
     transport_error,
 )
-from memover.stores.redis.journey import journey, routed
+from memover.stores.redis.journey import journey
 from memover.stores.redis.limits import FLOOR_BYTES, LARGE_BYTES
 from memover.stores.redis.resp import pack, pack_all
 from memover.stores.redis.servers import Servers
@@ -332,25 +331,3 @@ class RedisLink:
                 raise self.servers.failed(node, error) from None
             self.servers.answered(breaker, node, answers if count > 1 else (answers,))
             return answers
-
-    # -- a connection apart, for a near tier -----------------------------------------------------------------------------------
-
-    def open_line(self, route: bytes, seconds: float) -> Any:
-        """A connected socket to the node of a key, opened in the calling thread. Raises redis-py's errors, OSError and
-        `StoreError`."""
-        servers, topology = self.servers, self.topology
-        node = None if topology is None else topology.owner(route)
-        if topology is not None and node is None:
-            self._find(route)
-            node = topology.owner(route)
-            if node is None:
-                raise StoreUnavailable(
-                    f"{servers.address}: no node answers for the slot of {route!r}.", store=servers.address
-                )
-        return servers.open(node, seconds)
-
-    def _find(self, route: bytes) -> None:
-        """Learns the node of a key, by asking it for the key. Raises `StoreError`."""
-        for answer in self._through(routed([(route, (b"MGET", route))], self.topology), False, False):
-            if isinstance(answer, Exception):
-                raise translated(answer, self.servers.address)

@@ -80,7 +80,7 @@ class RedisStore(KeyValueCommands, RedisCommands):
         mux = None if large else link.at_hand(home, packed)
         if mux is not None:
             try:
-                answer = await mux.submit(packed)
+                answer = await mux.submit(packed)  # `RedisLink.asingle` would be one coroutine more for each hit
             except TRANSPORT_ERRORS as error:
                 answer = await link.again(packed, error)
             if answer.__class__ is not list:
