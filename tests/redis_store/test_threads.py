@@ -216,7 +216,9 @@ def strikes(work: Callable[[], Any], limit: int, keeping: bool = False) -> Any:
             if keeping:
                 kept.append(strike)
                 for frame, _ in traceback.walk_tb(strike.__traceback__):
-                    _ = frame.f_locals  # up to Python 3.12 tracing leaves the variables there as they were at the strike
+                    _ = (
+                        frame.f_locals
+                    )  # up to Python 3.12 tracing leaves the variables there as they were at the strike
         finally:
             sys.settrace(None)
         yield at
