@@ -303,7 +303,7 @@ COMPARING = {
     "engine.load.rescue": "how far past its end a stale entry may stand in for an error",
     "runtime.audit.auditor.Auditor._still": "an audit that took too long says nothing",
     "runtime.upgrades.Upgrading._done": "what would be stored has expired",
-    "stores.memory.entries.MemoryEntries._place": "makes room; such an entry is judged DEAD",
+    "stores.memory.entries.MemoryEntries._sweep_items": "makes room; such an entry is judged DEAD",
 }
 """Where the instants of an entry are compared with anything, and why that decides no freshness but in the first two."""
 
