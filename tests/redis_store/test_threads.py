@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,10 +214,6 @@ def strikes(work: Callable[[], Any], limit: int, keeping: bool = False) -> Any:
             struck = True
             if keeping:
                 kept.append(strike)
-                for frame, _ in traceback.walk_tb(strike.__traceback__):
-                    _ = (
-                        frame.f_locals
-                    )  # up to Python 3.12 tracing leaves the variables there as they were at the strike
         finally:
             sys.settrace(None)
         yield at
@@ -260,8 +255,8 @@ def test_an_exception_at_any_bytecode_leaves_everything_whole(
 
     answers: list[Any] = []
     # Nowhere in an exchange of several commands is a connection left in a variable; in that of a hit, at one bytecode where no signal
-    # handler is run.
-    for at in strikes(work, 20_000, keeping=kind == "leases"):
+    # handler is run. Python 3.10, traced, keeps in a frame what its code has let go of, and may crash when it frees such frames.
+    for at in strikes(work, 20_000, keeping=kind == "leases" and sys.version_info >= (3, 11)):
         for key in (two, one):
             assert store.fetch(key).raw == key.entry, at
             assert run(store.read(key)).raw == key.entry, at
