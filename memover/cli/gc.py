@@ -19,6 +19,7 @@ from memover.cli.project import CannotRun
 from memover.cli.running import StoreContext, document, on_store, progress
 from memover.cli.text import count_of, size_of, visible
 from memover.keys.names import STRIPES, generation_key, report_key, tag_key
+from memover.schema.lock import namespace_of
 from memover.stores.survey import HEAD_LIMIT_BYTES
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _unread(context: StoreContext) -> Callable[[str, Version], bool]:
             f"There is no {context.project.lockfile} in {context.project.root}, which says what is over: write it with `memover lock`."
         )
     blocks = context.lock.functions.items()
-    upgraded = {(name.partition(" ")[0], version) for name, block in blocks for version in block.upgrades}
+    upgraded = {(namespace_of(name), version) for name, block in blocks for version in block.upgrades}
     state = lock_states(context)
     return lambda namespace, version: (
         state(namespace, version) == "old" and (namespace, number_of(version)) not in upgraded

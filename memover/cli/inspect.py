@@ -121,7 +121,7 @@ def _key_of_call(context: StoreContext, namespace: str, args: Sequence[str]) -> 
 
 def _key_by_lock(context: StoreContext, lock: Lock, namespace: str, args: Sequence[str]) -> str:
     """The key of a call, from what the lock says of its function. Raises `CannotRun` for what the lock cannot say."""
-    blocks = [block for name, block in lock.functions.items() if name.partition(" ")[0] == namespace]
+    blocks = lock.blocks_of(namespace)
     if len(blocks) > 1:
         raise CannotRun(f"Several functions have the namespace {namespace!r}: name one with --import module:function.")
     (block,) = blocks

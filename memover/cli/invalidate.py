@@ -130,14 +130,8 @@ def drop_entry(context: StoreContext, key: str) -> None:
         context.survey.drop(name.entry, name.lease, (), secrets.token_hex(8))
         return
     # What an upgrade would make it from again goes first.
-    blocks = context.lock.functions.items() if context.lock is not None else ()
-    older = {
-        each
-        for name, block in blocks
-        if name.partition(" ")[0] == namespace and block.version == version
-        for each in block.upgrades
-    }
-    for each in sorted(older):
+    blocks = () if context.lock is None else context.lock.blocks_of(namespace)
+    for each in sorted({each for block in blocks if block.version == version for each in block.upgrades}):
         old = entry_key(prefix, each, namespace, text)
         context.survey.drop(old.encode(), lease_key(old).encode(), (), secrets.token_hex(8))
     along = (stripe_key(prefix, namespace, text).encode(), coarse_key(prefix).encode())

@@ -219,11 +219,8 @@ def _verdict(
 def _shape_in_lock(context: StoreContext, namespace: str | None, version: int | str | None) -> bytes | None:
     if context.lock is None:
         return None
-    shapes = {
-        block.shape.fingerprint
-        for name, block in context.lock.functions.items()
-        if name.partition(" ")[0] == namespace and block.version == version
-    }
+    blocks = context.lock.blocks_of(namespace)
+    shapes = {block.shape.fingerprint for block in blocks if block.version == version}
     (only,) = shapes if len(shapes) == 1 else (NO_FINGERPRINT,)
     return None if only == NO_FINGERPRINT else only
 

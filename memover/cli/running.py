@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from memover.cli.project import CannotRun, Project
+from memover.schema.lock import namespace_of
 from memover.stores.survey import open_survey
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class StoreContext(NamedTuple):
         """The namespaces that the lock knows, each with its version; where several functions share one, the lowest."""
         named: dict[str, int] = {}
         for name, block in (self.lock.functions if self.lock is not None else {}).items():
-            namespace = name.partition(" ")[0]
+            namespace = namespace_of(name)
             named[namespace] = min(block.version, named.get(namespace, block.version))
         return named
 
@@ -58,7 +59,7 @@ class StoreContext(NamedTuple):
         """The namespaces of functions that are gone, with the last version of each."""
         if self.lock is None:
             return {}
-        return {name.partition(" ")[0]: version for name, version in self.lock.removed.items()}
+        return {namespace_of(name): version for name, version in self.lock.removed.items()}
 
 
 def on_store(command: Callable[..., None]) -> Callable[..., None]:

@@ -37,7 +37,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]  # checkers look at 3.10, where it would be
 
-__all__ = ["FORMAT", "Accepted", "Block", "Lock", "block_of", "read_lock", "tomllib"]
+__all__ = ["FORMAT", "Accepted", "Block", "Lock", "block_of", "namespace_of", "read_lock", "tomllib"]
 
 FORMAT = 1
 _HEAD = (
@@ -84,6 +84,10 @@ class Lock:
     functions: Mapping[str, Block] = field(default_factory=dict)
     removed: Mapping[str, int] = field(default_factory=dict)
 
+    def blocks_of(self, namespace: str | None) -> list[Block]:
+        """The blocks of a namespace: several where caches share it."""
+        return [block for name, block in self.functions.items() if namespace_of(name) == namespace]
+
     def __str__(self) -> str:
         import tomli_w
 
@@ -92,6 +96,11 @@ class Lock:
         if self.removed:
             whole["removed"] = {name: self.removed[name] for name in sorted(self.removed)}
         return _HEAD + tomli_w.dumps(whole, multiline_strings=True)
+
+
+def namespace_of(name: str) -> str:
+    """The namespace of a function by its name in the lock, where the function follows it if there are several."""
+    return name.partition(" ")[0]
 
 
 def read_lock(text: str, name: str = "memover.lock") -> Lock:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from memover.schema.compare import changes
 from memover.schema.findings import RULES, Finding, Found, bump_or_accept, listed
+from memover.schema.lock import namespace_of
 
 if TYPE_CHECKING:
     from memover.schema.compare import ShapeChange
@@ -146,7 +147,7 @@ def _moved(current: Mapping[str, Found], lock: Lock) -> dict[str, str]:
         fitting = [
             was
             for was, block in gone.items()
-            if was.partition(" ")[0] == each.namespace
+            if namespace_of(was) == each.namespace
             and block.function.partition(":")[2] == each.block.function.partition(":")[2]
             and (block.version, block.shape.canonical) == (each.block.version, each.block.shape.canonical)
         ]
