@@ -34,7 +34,9 @@ def test_the_format_is_in_the_file(store: SqliteStore, path: str) -> None:
     assert int.from_bytes(head[68:72], "big") == APPLICATION_ID
     assert int.from_bytes(head[60:64], "big") == USER_VERSION
     assert check(path) == "ok"
-    assert sorted(os.listdir(os.path.dirname(path))) == ["store.db", "store.db-lock"], "the log goes with the last user"
+    assert sorted(os.listdir(os.path.dirname(path))) == ["store.db", "store.db-lock", "store.db-marks"], (
+        "the log goes with the last user"
+    )
 
 
 # -- what is no store ---------------------------------------------------------------------------------------------------------

@@ -19,13 +19,14 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from memover.clocks import monotonic
 from memover.errors import StoreTimeout, StoreUnavailable, raised_beneath
 from memover.latch import section
 from memover.stores.sqlite.connections import changed, is_open, rows_of, run_to_end
 from memover.stores.sqlite.failures import ERRORS, Failure, failure_of
+from memover.stores.sqlite.marks import beside
 from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.opening import Opening, may_write, sync_directory
 
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memover.stores.sqlite.connections import Connection, Row
+    from memover.stores.sqlite.marks import Page
 
 __all__ = ["RECENT_MS", "Busy", "File"]
+
+T = TypeVar("T")
 
 _random = random.Random()
 """For pauses. Its own, because background threads draw from it and the program's may be seeded."""
@@ -46,6 +50,7 @@ _YIELDS = 12
 _PAUSE_FIRST_SECONDS, _PAUSE_LAST_SECONDS = 0.0002, 0.004
 _FORK_PATIENCE_SECONDS, _FORK_WAIT_SECONDS = 0.05, 1.0
 _FAILURES_IN_A_ROW = 20
+_ATTEMPTS = 8
 
 RECENT_MS = 5000
 """How often it is written down which entries were read."""
@@ -56,8 +61,8 @@ class Busy(Exception):
     """What was asked cannot be answered without waiting; raised only to those who said that they will not wait."""
 
 
-Identity = tuple[int, int, int, int]
-"""Device and inode of the file, and of its log."""
+Identity = tuple[int, int, int, int, int, int]
+"""Device and inode of the file, of its log, and of its marks (0, 0 where there are none)."""
 
 
 class File:
@@ -69,9 +74,12 @@ class File:
     def __init__(self, path: str) -> None:
         self.path = path
         self.log = path + "-wal"
+        self.marks = beside(path)
         self.address = f"sqlite:///{path}"
         self.idle: list[Connection] = []
         """The pool; another list takes its place when all its connections are to be left."""
+        self.page: Page | None = None
+        """The marks, and the rows kept under them; None where nothing is kept."""
         self.moment = 0
         """The millisecond in which the file was last looked at."""
         self.recent: dict[int, None] = {}
@@ -95,18 +103,23 @@ class File:
 
     def look(self, moment: int) -> None:
         """Leaves the file if another is in its place. For reads, once a millisecond."""
-        self.moment = moment
+        identity = self._identity
+        if identity is None:
+            if self.page is not None:
+                self.leave()  # as another thread is just doing
+        elif identity != self._identity_now():
+            self.leave()
+        self.moment = moment  # now: what another thread answers in this millisecond without a look is of this file
         if moment >= self.recent_due and self.recent and self.behind is not None:
             self.recent_due = moment + RECENT_MS
             self.behind()
             if len(self.recent) > _RECENT_ROWS:
                 self.recent = {}
-        if self._identity is not None and self._identity != self._identity_now():
-            self.leave()
 
     def leave(self) -> None:
         """Closes what is open: the next call opens what is at the path."""
         self._identity = None
+        self.page = None  # after that, so that no page is there without an identity that `look` compares
         left, self.idle = self.idle, []
         self.drain(left)
 
@@ -140,7 +153,11 @@ class File:
             log = os.stat(self.log)
         except OSError:
             return None
-        return file.st_dev, file.st_ino, log.st_dev, log.st_ino
+        try:
+            marks = os.stat(self.marks)
+        except OSError:
+            return file.st_dev, file.st_ino, log.st_dev, log.st_ino, 0, 0
+        return file.st_dev, file.st_ino, log.st_dev, log.st_ino, marks.st_dev, marks.st_ino
 
     # -- statements -----------------------------------------------------------------------------------------------------------
 
@@ -153,6 +170,48 @@ class File:
         """Performs one statement and returns how many rows it changed."""
         count: int = self._perform(changed, sql, parameters, deadline)
         return count
+
+    # -- what processes have kept -------------------------------------------------------------------------------------------
+
+    def change(self, places: Sequence[int], sql: str, parameters: Sequence[Any], deadline: float) -> int:
+        """As `count`, of a statement that changes rows which processes may have kept: `places` are those of their marks."""
+        return self.changing(places, lambda: self.count(sql, parameters, deadline), deadline)
+
+    def changing(self, places: Sequence[int], work: Callable[[], T], deadline: float) -> T:
+        """Do what changes rows that processes may have kept. When this returns, nobody serves what they were before: see `marks`."""
+        page = self._marks(deadline)
+        if page is None or not places:
+            return work()
+        begun = page.begin(places)
+        try:
+            done = work()
+        finally:
+            page.end(places, begun)
+        for _ in range(_ATTEMPTS):
+            if self._identity is not None and self._identity_now() == self._identity and page is self.page:
+                return done
+            # Other marks are at the path: somebody may have kept under these what was there before.
+            self.leave()
+            page = self._marks(deadline)
+            if page is None:
+                return done
+            page.end(places)
+        raise StoreUnavailable(f"{self.marks} is replaced all the time: by whom?", store=self.address)
+
+    def _marks(self, deadline: float) -> Page | None:
+        """The marks that are at the path; None for a file in which nothing is kept. Raises `StoreError` where there are some that
+        this process cannot change: others may serve what they have kept under them."""
+        if self.page is None:
+            pool, connection = self.open(deadline)
+            self.give_back(pool, connection)
+            if self.page is None and self._opening.keeps:
+                self.leave()
+                raise StoreUnavailable(
+                    f"{self.marks} cannot be mapped: see that it is a file, or that there is none, and that this process may write "
+                    f"it and its directory.",
+                    store=self.address,
+                )
+        return self.page
 
     def script(self, sql: str, deadline: float | None) -> None:
         """Performs one statement to its end, of which sqlite3 would otherwise take one step: PRAGMA incremental_vacuum."""
@@ -304,11 +363,13 @@ class File:
         try:
             with self._opening.lock(deadline):
                 connection = self._opening.connect(deadline)
+                page = self._opening.page()
                 identity = self._identity_now()
-                if identity is None:
+                if identity is None or (page is not None and page.identity != identity[4:]):
                     raise StoreUnavailable(f"{self.address} was removed while it was being opened.", store=self.address)
                 if identity != self._identity:
                     self.leave()  # others of this process's connections are to a file that is not there any more
+                    self.page = page
                     self._identity = identity
                     self._directory_synced = False
                 self._opened = [known for known in self._opened if known() is not None]

@@ -23,12 +23,14 @@ from memover.errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from memover.stores.sqlite.connections import connect
 from memover.stores.sqlite.failures import ERRORS, Failure, failure_of
 from memover.stores.sqlite.guards import check_file_system, lock
+from memover.stores.sqlite.marks import open_page
 from memover.stores.sqlite.schema import APPLICATION_ID, SCHEMA, TABLES, USER_VERSION
 
 if TYPE_CHECKING:
     from io import FileIO
 
     from memover.stores.sqlite.connections import Connection
+    from memover.stores.sqlite.marks import Page
 
 __all__ = ["Opening", "may_write", "sync_directory"]
 
@@ -49,6 +51,8 @@ class Opening:
         self._headers: dict[tuple[int, int], int] = {}
         """The descriptor by which a file's first bytes can be read, by its device and inode."""
         self._checked = False
+        self.keeps = False
+        """Whether all who write the file mark what they change, so that rows may be kept."""
 
     def lock(self, deadline: float) -> FileIO:
         """The lock, held until what is returned is closed. Makes the directory if it is missing.
@@ -76,6 +80,7 @@ class Opening:
                 self.rename_damaged(sqlite3.DatabaseError("its first bytes are missing"))
             if not self._is_there():
                 self._begin()
+            self.keeps = self._is_current() or self._upgraded()
             self._mend_modes()
             connection = None
             try:
@@ -101,6 +106,10 @@ class Opening:
                     store=self.address,
                 ) from error
             return connection
+
+    def page(self) -> Page | None:
+        """The marks beside the file that was opened last."""
+        return open_page(self.path) if self.keeps else None
 
     def after_fork_in_child(self) -> None:
         """The descriptor stays open in the child, and is the parent's."""
@@ -131,6 +140,28 @@ class Opening:
         connection.execute("SELECT 1 FROM tokens LIMIT 1").fetchall()
         connection.execute("SELECT 1 FROM entries LIMIT 1").fetchall()
 
+    # -- the format -----------------------------------------------------------------------------------------------------------
+
+    def _is_current(self) -> bool:
+        head = self._first_bytes()
+        return head is not None and _version(head) == USER_VERSION
+
+    def _upgraded(self) -> bool:
+        """Have a file of format 1 be one of the current format, if no process has it open: one that runs an older memover would
+        go on to change rows without marking them. Otherwise it stays as it is, and nothing is kept."""
+        connection = None
+        try:
+            connection = connect(self.path)
+            # The log can be left by the only user of a file, and by nobody else.
+            if connection.execute("PRAGMA journal_mode=DELETE").fetchall() == [("delete",)]:
+                connection.execute(f"PRAGMA user_version={USER_VERSION}")
+        except ERRORS:
+            return False
+        finally:
+            if connection is not None:
+                connection.close()
+        return self._is_current()
+
     # -- looking, beginning, moving aside -----------------------------------------------------------------------------------
 
     def _is_there(self) -> bool:
@@ -147,7 +178,7 @@ class Opening:
             raise ConfigurationError(
                 f"{self.path} is an SQLite database of another application, and was not touched: give another path."
             )
-        version = int.from_bytes(head[60:64], "big")
+        version = _version(head)
         if version > USER_VERSION:
             raise ConfigurationError(
                 f"{self.path} is a memover store of format {version}, newer than this memover's ({USER_VERSION}), and was not "
@@ -230,6 +261,10 @@ def _head(descriptor: int) -> bytes:
         return os.pread(descriptor, _HEADER_BYTES, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return os.read(descriptor, _HEADER_BYTES)
+
+
+def _version(head: bytes) -> int:
+    return int.from_bytes(head[60:64], "big")
 
 
 def _is_cut_off(head: bytes) -> bool:

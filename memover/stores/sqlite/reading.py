@@ -50,7 +50,7 @@ class Reader:
     def read(self, key: Key, deadline: float | None) -> Seen:
         """Tokens and entry, of one moment."""
         statement, names = key.packed or packed(key)
-        ((*tokens, row, raw, size, parts),) = self._file.rows(statement, (*names, time_ms()), deadline)
+        ((*tokens, row, raw, size, parts, _),) = self._file.rows(statement, (*names, time_ms()), deadline)
         if raw is not None:
             self._file.recent[row] = None
             if parts is not None:

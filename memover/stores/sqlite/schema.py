@@ -36,8 +36,9 @@ __all__ = [
 
 APPLICATION_ID = 0x6D767231
 """`mvr1`, at offset 68 of the file."""
-USER_VERSION = 1
-"""The version of these tables, at offset 60 of the file; a file with a greater one is not touched."""
+USER_VERSION = 2
+"""The version of the format, at offset 60 of the file; a file with a greater one is not touched. 2 has the tables of 1; all
+who write it mark what they change (`marks`)."""
 
 FOREVER = 1 << 62
 INLINE_BYTES = 64 * 1024

@@ -19,17 +19,17 @@ from memover.stores.sqlite.schema import DROPPED_NAMES, FOREVER
 
 @lru_cache(maxsize=256)
 def read(names: int) -> str:
-    """name..., key, now · one row: token or NULL for each name, id, raw, size, parts of the entry, or NULLs."""
+    """name..., key, now · one row: token or NULL for each name, id, raw, size, parts, expires of the entry, or NULLs."""
     return (
         "SELECT "
         + "(SELECT token FROM tokens WHERE name = ?), " * names
-        + "e.id, e.raw, e.size, e.parts FROM (SELECT 1) LEFT JOIN entries e ON e.key = ? AND e.expires > ?"
+        + "e.id, e.raw, e.size, e.parts, e.expires FROM (SELECT 1) LEFT JOIN entries e ON e.key = ? AND e.expires > ?"
     )
 
 
 @lru_cache(maxsize=256)
 def look(names: int) -> str:
-    """name..., now, key · as `read`, then holder, under of a lease that has not ended, or NULLs."""
+    """name..., now, key · as `read` without `expires`, then holder, under of a lease that has not ended, or NULLs."""
     return (
         "SELECT "
         + "(SELECT token FROM tokens WHERE name = ?), " * names

@@ -91,6 +91,24 @@ class SqliteStore(SqliteKeyValues):
         moment = _clock() // 1_000_000
         if moment != file.moment:
             file.look(moment)
+        page = file.page
+        marks = None
+        if page is not None:
+            text = key.text
+            kept = page.rows.get(text) or (page.find(text) if page.older else None)
+            if kept is not None:
+                seen, number, expires, first, first_word, second, second_word, more = kept
+                words = page.words
+                if (
+                    words[first] == first_word
+                    and words[second] == second_word
+                    and moment < expires
+                    and seen[0] == key.names
+                    and (not more or all([words[place] == word for place, word in more]))
+                ):
+                    file.recent[number] = None
+                    return seen
+            marks = page.marks(key.names, key.entry)
         statement, names = key.packed or packed(key)
         idle = file.idle
         try:
@@ -107,12 +125,16 @@ class SqliteStore(SqliteKeyValues):
         idle.append(connection)
         if idle is not file.idle:
             file.drain(idle)
-        *tokens, number, raw, _, parts = row
-        if raw is not None:
-            file.recent[number] = None
-            if parts is not None:
-                return self._slow_read(key, waits)
-        return _made(Seen, (key.names, tokens, raw, None))
+        *tokens, number, raw, _, parts, expires = row
+        if raw is None:
+            return _made(Seen, (key.names, tokens, None, None))
+        file.recent[number] = None
+        if parts is not None:
+            return self._slow_read(key, waits)
+        seen = _made(Seen, (key.names, tokens, raw, None))
+        if marks is not None and page is not None and None not in tokens:
+            page.keep(key.text, seen, number, expires, marks, len(raw))
+        return seen
 
     async def afetch(self, key: Key) -> Seen:
         try:

@@ -18,6 +18,7 @@ from memover.errors import StoreError
 from memover.model import Key
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.limits import Limits
+from memover.stores.sqlite.marks import entry_place, token_place
 from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.schema import FOREVER, USER_VERSION
 from memover.stores.sqlite.store import SqliteStore
@@ -186,14 +187,17 @@ class SqliteSurvey:
         ):
             if statement.startswith("DELETE FROM leases") and not text.startswith("{"):
                 continue
-            if self._file.count(statement, (text,), self._deadline()):
+            name = text.encode()
+            if self._file.change((entry_place(name), token_place(name)), statement, (text,), self._deadline()):
                 self._store._tidier.wrote()
                 return True
         return False
 
     def put(self, key: bytes, value: bytes, expire_ms: int) -> None:
         now = time_ms()
-        self._file.count(_PUT, (_text(key), now + expire_ms, now, len(value), value), self._deadline())
+        text = _text(key)
+        asked = (text, now + expire_ms, now, len(value), value)
+        self._file.change((entry_place(text.encode()),), _PUT, asked, self._deadline())
         self._store._tidier.wrote(len(value))
 
     def drop(self, entry: bytes, lease: bytes, along: Sequence[bytes], nonce: str) -> None:

@@ -11,6 +11,7 @@ from memover.engine.store import TOKEN_MARGIN_MS
 from memover.errors import StoreUnavailable
 from memover.keys.names import transient
 from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite.marks import entry_place, token_place
 from memover.stores.sqlite.moments import time_us
 from memover.stores.sqlite.reading import ATTEMPTS
 from memover.stores.sqlite.schema import DROPPED_NAMES, FOREVER
@@ -51,12 +52,12 @@ class Tokens:
     def put_back(self, names: Sequence[bytes], floors: Sequence[int], nonce: str, until: int, deadline: float) -> None:
         """Has those that are missing or behind their floors made anew."""
         for at in range(0, len(names), _NAMES_AT_ONCE):
+            some = list(zip(names[at : at + _NAMES_AT_ONCE], floors[at : at + _NAMES_AT_ONCE]))
             asked = [
-                word
-                for name, floor in zip(names[at : at + _NAMES_AT_ONCE], floors[at : at + _NAMES_AT_ONCE])
-                for word in (name.decode(), floor, until if transient(name) else FOREVER)
+                word for name, floor in some for word in (name.decode(), floor, until if transient(name) else FOREVER)
             ]
-            self._file.count(sql.ensure(len(asked) // 3), (*asked, time_us(), nonce), deadline)
+            places = [token_place(name) for name, floor in some if floor]  # without a floor, one that is there stays
+            self._file.change(places, sql.ensure(len(some)), (*asked, time_us(), nonce), deadline)
 
     def keep(self, names: Sequence[bytes], until: int, deadline: float) -> None:
         """Has the short-lived ones among these tokens live until then, at least."""
@@ -79,11 +80,15 @@ class Tokens:
         ]
         first = (asked[0][0], max(now_us, asked[0][1] + 1))
         moved: dict[bytes, bytes] = {}
-        for at in range(0, len(asked), _NAMES_AT_ONCE):
-            some = asked[at : at + _NAMES_AT_ONCE]
-            parameters = [word for each in some for word in each]
-            for text, token in self._file.rows(sql.bump(len(some)), (*parameters, *first, nonce), deadline):
-                moved[text.encode()] = token
+
+        def work() -> None:
+            for at in range(0, len(asked), _NAMES_AT_ONCE):
+                some = asked[at : at + _NAMES_AT_ONCE]
+                parameters = [word for each in some for word in each]
+                for text, token in self._file.rows(sql.bump(len(some)), (*parameters, *first, nonce), deadline):
+                    moved[text.encode()] = token
+
+        self._file.changing([token_place(name) for name in (*names, *along)], work, deadline)
         return [moved[name] for name in names]
 
     def drop(self, entry: bytes, nonce: str, along: Sequence[bytes], deadline: float) -> None:
@@ -92,9 +97,13 @@ class Tokens:
         until = now_us // 1000 + TOKEN_MARGIN_MS
         texts = [name.decode() for name in along]
         some: list[str | None] = [*texts[:DROPPED_NAMES], *[None] * (DROPPED_NAMES - len(texts))]
-        self._file.count(sql.DROP, (entry.decode(), nonce, now_us, until, *some), deadline)
-        for text in texts[DROPPED_NAMES:]:
-            self._file.count(sql.DROP, (None, nonce, now_us, until, text, *some[1:]), deadline)
+
+        def work() -> None:
+            self._file.count(sql.DROP, (entry.decode(), nonce, now_us, until, *some), deadline)
+            for text in texts[DROPPED_NAMES:]:
+                self._file.count(sql.DROP, (None, nonce, now_us, until, text, *some[1:]), deadline)
+
+        self._file.changing([entry_place(entry), *map(token_place, along)], work, deadline)
 
 
 def is_behind(token: bytes | None, floor: int) -> bool:

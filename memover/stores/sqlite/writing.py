@@ -17,6 +17,7 @@ from memover.engine.store import TOKEN_MARGIN_MS, Granted, Seen
 from memover.errors import StoreUnavailable
 from memover.keys.names import transient
 from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite.marks import entry_place
 from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.reading import ATTEMPTS, texts_of
 from memover.stores.sqlite.schema import FOREVER, INLINE_BYTES, PIECE_BYTES
@@ -182,7 +183,9 @@ class Writer:
             self._file.count(sql.RELEASE, (entry.key.text, entry.token, now), deadline)
             return False
         size = len(entry.raw)
-        stored = self._file.count(sql.STORE, (entry.key.text, entry.token, now, head, size, parts, expires), deadline)
+        places = (entry_place(entry.key.entry),)
+        asked = (entry.key.text, entry.token, now, head, size, parts, expires)
+        stored = self._file.change(places, sql.STORE, asked, deadline)
         if not stored and parts is not None:
             self._file.count(sql.DOOM, (parts, 0), deadline)
         self._tidier.wrote(size)
@@ -210,8 +213,7 @@ class Writer:
                 parameters += row
             count = sql.padded(len(some))
             parameters += [None] * ((count - len(some)) * 6)
-            answered = self._file.rows(sql.store_many(count), parameters, monotonic() + self._patience)
-            stored.update(text for (text,) in answered)
+            stored.update(self._store_rows(sql.store_many(count), parameters, [row[0] for row in some]))
             self._tidier.wrote(sum(row[3] for row in some), len(some))
         return [
             entry.key.text in stored
@@ -219,6 +221,12 @@ class Writer:
             else self.store(entry, monotonic() + self._patience)
             for entry in entries
         ]
+
+    def _store_rows(self, statement: str, parameters: list[object], texts: list[str]) -> set[str]:
+        deadline = monotonic() + self._patience
+        places = [entry_place(text.encode()) for text in texts]
+        answered = self._file.changing(places, lambda: self._file.rows(statement, parameters, deadline), deadline)
+        return {text for (text,) in answered}
 
     def laid(self, raw: bytes, deadline: float) -> tuple[bytes | None, int | None]:
         """What of an entry goes into its row, and where the rest has been written to; (None, None) if it is too long."""
