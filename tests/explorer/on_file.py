@@ -13,6 +13,7 @@ import random
 import sqlite3
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ import memover.cache
 import memover.stores.near
 import memover.stores.sqlite.connections
 import memover.stores.sqlite.direct
+import memover.stores.sqlite.marks
 import memover.stores.sqlite.moments
 import memover.stores.sqlite.store
 import memover.stores.sqlite.writing
@@ -33,6 +35,8 @@ from tests.explorer.whole import WALL, Actor, Choice, Process, Request, Run, Vio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
+
+    from memover.stores.sqlite.marks import Kept, Page
 
 __all__ = ["FileProcess", "FileRun", "OnFile", "file_world"]
 
@@ -152,6 +156,8 @@ class FileProcess(Process):
             self.connections = [self.file.open(monotonic() + 60.0)[1] for _ in range(self.count)]
             self.identity = self.file._identity
         self.file.idle[:] = self.connections
+        assert self.file.page is not None, "rows are kept"
+        self.file.page.rows, self.file.page.older = {}, {}
         self.file.moment, self.file.recent, self.file.recent_before = NOW_MS, {}, {}
         tidier = self.sqlite._tidier
         tidier._writes = tidier._bytes = tidier._pages = tidier._hand = 0
@@ -173,6 +179,8 @@ class FileRun(Run):
         self.left_behind: set[Any] = set()
         """Connections to a file that is not at the path any more."""
         super().__init__(scenario, processes)
+        words = processes[0].file.page.words
+        words[_FIRST_MARK:] = memoryview(bytes(8 * (len(words) - _FIRST_MARK))).cast("Q")
         if scenario.stored:
             processes[0].f(1)
             processes[0].begin(self)
@@ -317,7 +325,18 @@ class FileRun(Run):
             raise Violated("atomic", f"the counter is {found} where {self.scenario.counts} were counted")
 
     def digest(self) -> Hashable:
-        return super().digest(), self.loaded
+        kept = tuple(
+            tuple(sorted((text, str(row[0])) for text, row in page.rows.items() if _stands(page, row)))
+            for process in self.processes
+            if (page := process.file.page) is not None
+        )
+        page = self.processes[0].file.page
+        odd = () if page is None else tuple((at, word) for at, word in enumerate(page.words) if word & 1 and at >= _FIRST_MARK)
+        return super().digest(), self.loaded, kept, odd
+
+
+def _stands(page: Page, row: Kept) -> bool:
+    return all(page.words[at] == word for at, word in (row[3:5], row[5:7], *row[7]))
 
 
 def _writes(waits: Request) -> bool:
@@ -328,6 +347,18 @@ def _writes(waits: Request) -> bool:
 # -- the world --------------------------------------------------------------------------------------------------------------
 
 _directory: list[str] = []
+_FIRST_MARK = 8
+_words = count(1 << 63, 2)
+
+
+def _new_word() -> int:
+    """A word that was never there: the same in each run of a schedule."""
+    run: Any = whole._run[0] if whole._run else None
+    if run is None or run.current is None:
+        return next(_words)
+    return int.from_bytes(run.random(8), "big") << 1
+
+
 NOW_MS = int(WALL * 1000)
 
 
@@ -364,6 +395,8 @@ def file_world(directory: str) -> Iterator[None]:
         (sqlite.store, "file_at", File),
         (sqlite.connections, "Connection", FileConnection),
         (sqlite.writing, "random", _Chance()),
+        (sqlite.marks, "_new_word", _new_word),
+        (sqlite.marks, "_NOTICED_MS", -1),  # the clock stands still
         (sqlite.writing, "INLINE_BYTES", _INLINE_BYTES),
         (sqlite.writing, "PIECE_BYTES", _PIECE_BYTES),
         (sqlite.direct, "INLINE_BYTES", _INLINE_BYTES),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memover.errors import StoreError
 from memover.stores.sqlite import statements
 from memover.stores.sqlite.file import File
+from memover.stores.sqlite.marks import Page
 from memover.stores.sqlite.tokens import Tokens
 from memover.stores.sqlite.writing import Writer
 from tests.explorer.on_file import FileProcess, OnFile
@@ -56,6 +57,10 @@ SCENARIOS: tuple[OnFile, ...] = (
     OnFile("a long entry is set anew while it is read", "P2", ((A, reader_twice), (B, writer_who_sets)), stored=True, long=True),
     OnFile("the file is locked when all is invalidated", "P8", ((A, reader_twice), (A, writer_of_all)), ("locked:1",), stored=True),
     OnFile("two count", "atomic", ((A, counter), (B, counter)), counts=2),
+    OnFile("kept while another process invalidates all", "P1", ((A, reader_twice), (B, writer_of_all)), stored=True),
+    OnFile("kept while another process invalidates the call", "P2", ((A, reader_twice), (B, writer_of_one)), stored=True),
+    OnFile("kept while another process refreshes the call", "P2", ((A, reader_twice), (B, writer_who_refreshes)), stored=True),
+    OnFile("kept while a writer is killed", "P1", ((A, reader_twice), (B, writer_of_all), (C, writer_of_all)), ("death:1",), stored=True),
 )  # fmt: skip
 
 LONG: tuple[OnFile, ...] = (
@@ -142,7 +147,33 @@ def the_file_is_not_looked_at_again() -> Callable[[], None]:
     return replaced(File, "unmoved", lambda self: True)
 
 
+def rows_are_kept_under_marks_read_afterwards() -> Callable[[], None]:
+    real = Page.keep
+
+    def keep(self: Any, text: str, seen: Any, number: int, expires: int, marks: Any, size: int) -> None:
+        later = self.marks(seen.names, text.encode())
+        if later is not None:
+            real(self, text, seen, number, expires, later, size)
+
+    return replaced(Page, "keep", keep)
+
+
+def marks_are_even_before_the_commit() -> Callable[[], None]:
+    def changing(self: Any, places: Any, work: Callable[[], Any], deadline: float) -> Any:
+        page = self._marks(deadline)
+        page.end(places, page.begin(places))
+        return work()
+
+    return replaced(File, "changing", changing)
+
+
 MUTANTS: tuple[Mutant, ...] = (
+    Mutant("a row is kept under marks that were read after it", "P1", "kept while another process invalidates all",
+           rows_are_kept_under_marks_read_afterwards),
+    Mutant("the marks say that all is over before it is", "P1", "kept while another process invalidates all",
+           marks_are_even_before_the_commit),
+    Mutant("the marks of an invalidated call say that all is over before it is", "P2", "kept while another process invalidates the call",
+           marks_are_even_before_the_commit),
     Mutant("an entry is stored without the lease", "P2", "another process invalidates the call",
            without("STORE", "EXISTS (SELECT 1 FROM leases WHERE key = ?1 AND holder = ?2 AND under IS NOT NULL AND ends > ?3)")),
     Mutant("an entry is stored by whoever had a lease", "P2", "a lease ends while its holder loads",

@@ -162,8 +162,8 @@ def open_page(path: str) -> Page | None:
             page = _mapped(beside(path))
     except (OSError, ValueError):  # the latter: it cannot be mapped
         return None
-    while page is not None and 0 <= time_ms() - page.words[1] <= _NOTICED_MS:
-        time.sleep(0.001)  # also after one who was interrupted here
+    if page is not None and 0 <= (age_ms := time_ms() - page.words[1]) <= _NOTICED_MS:
+        time.sleep((_NOTICED_MS + 1 - age_ms) / 1000)  # whoever made it: that one may have been interrupted here
     return page
 
 
