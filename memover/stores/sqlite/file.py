@@ -179,23 +179,24 @@ class File:
 
     def changing(self, places: Sequence[int], work: Callable[[], T], deadline: float) -> T:
         """Do what changes rows that processes may have kept. When this returns, nobody serves what they were before: see `marks`."""
-        page = self._marks(deadline)
-        if page is None or not places:
+        if not places:
             return work()
-        begun = page.begin(places)
-        try:
+        page = self._marks(deadline)
+        if page is None:
             done = work()
-        finally:
-            page.end(places, begun)
+        else:
+            begun = page.begin(places)
+            try:
+                done = work()
+            finally:
+                page.end(places, begun)
         for _ in range(_ATTEMPTS):
-            if self._identity is not None and self._identity_now() == self._identity and page is self.page:
+            if page is self.page and self.unmoved():
                 return done
-            # Other marks are at the path: somebody may have kept under these what was there before.
-            self.leave()
+            # Another file is at the path, or other marks: somebody may have kept under these what was there before.
             page = self._marks(deadline)
-            if page is None:
-                return done
-            page.end(places)
+            if page is not None:
+                page.end(places)
         raise StoreUnavailable(f"{self.marks} is replaced all the time: by whom?", store=self.address)
 
     def _marks(self, deadline: float) -> Page | None:

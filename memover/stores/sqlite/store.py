@@ -149,7 +149,11 @@ class SqliteStore(SqliteKeyValues):
         return self._guarded(lambda deadline: self._reader.read(key, deadline), self._reads)
 
     def read(self, key: Key) -> Flow[Seen]:
-        return self._read_flow(lambda deadline: self._reader.read(key, deadline))
+        try:
+            return self.fetch(key, waits=False)
+        except Busy:
+            pass
+        return (yield from Run(lambda: self._slow_read(key, True)))
 
     def look(self, key: Key) -> Flow[Seen]:
         def work(deadline: float | None) -> Seen:
