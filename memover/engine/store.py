@@ -35,6 +35,7 @@ __all__ = [
     "Change",
     "Direct",
     "Granted",
+    "Kept",
     "KeyValueStore",
     "Parcel",
     "Replicated",
@@ -58,6 +59,15 @@ class Seen(NamedTuple):
     tokens: Sequence[bytes | None]
     raw: bytes | None
     lease: bytes | None = None
+
+
+class Kept(Seen):
+    """What a read of a store came to that answers the next ones with the same object, as long as they would come to the same.
+
+    `decoded` is what its readers keep beside it, None at first (see `runtime.again`); `grew(size)` counts the bytes of that."""
+
+    decoded: Any = None
+    grew: Callable[[int], None]
 
 
 class Granted(NamedTuple):

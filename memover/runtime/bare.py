@@ -20,8 +20,10 @@ from memover.clocks import boottime, real, wall
 from memover.codec.envelope import pack_marks, read_header, read_plain
 from memover.engine.answers import Reading
 from memover.engine.judge import FRESH, FRESH_SOURCE, is_fresh, judge
+from memover.engine.store import Kept
 from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING
+from memover.runtime.again import again, decoded
 from memover.runtime.dependencies import INSIDE, UNDER_WAY
 from memover.runtime.direct import direct_miss
 from memover.runtime.hit import aabsent, absent, ageneral, general, inside_a_load, settled
@@ -131,6 +133,12 @@ class Bare:
             # entry without marks written out, because a frame is a twentieth of a hit in a file.
             current: Any = tokens  # they are trusted, so they are there
             generation = current[0]
+            made = seen.decoded if type(seen) is Kept else None
+            if made is not None and made.form is form and is_fresh(generation, made.fresh_until, generation, wall()):
+                value = again(made)
+                if value is not MISSING:
+                    function.counters.own_hits += 1
+                    return value
             marks = pack_marks([*zip(names[1:], current[1:])]) if len(names) > 1 else b""
             plain = read_plain(raw, form, generation, key.entry, marks)
             if plain is not None and is_fresh(generation, plain[0], generation, wall()):
@@ -138,6 +146,8 @@ class Bare:
                     value = function.decode_payload(plain[1])
                 except DamagedEntry:
                     return MISSING
+                if type(seen) is Kept:
+                    decoded(function, seen, *plain, value)
                 function.counters.own_hits += 1
                 return value
         try:
@@ -216,12 +226,20 @@ def cached_call(
             return absent(function, key, args, kwargs, None, seen, began)
         form, token = function.form, tokens[0]
         if form is not None and len(names) == 1 and token is not None and last(names[0]) == token:
+            made = seen.decoded if type(seen) is Kept else None
+            if made is not None and made.form is form and is_fresh(token, made.fresh_until, token, wall()):
+                value = again(made)
+                if value is not MISSING:
+                    counters.own_hits += 1
+                    return value
             plain = read_plain(raw, form, token, key.entry)
             if plain is not None and is_fresh(token, plain[0], token, wall()):
                 try:
                     value = function.decode_payload(plain[1])
                 except DamagedEntry:
                     return absent(function, key, args, kwargs, None, seen, began)
+                if type(seen) is Kept:
+                    decoded(function, seen, *plain, value)
                 counters.own_hits += 1
                 return value
         value = served(key, seen, function.forgotten, None)

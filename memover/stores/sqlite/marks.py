@@ -39,9 +39,9 @@ from memover.stores.sqlite.moments import time_ms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from memover.engine.store import Seen
+    from memover.engine.store import Kept
 
-__all__ = ["Kept", "Page", "beside", "entry_place", "open_page", "token_place"]
+__all__ = ["Page", "Row", "beside", "entry_place", "open_page", "token_place"]
 
 _MAGIC = int.from_bytes(b"mvrmark1", "little")
 _HEAD_WORDS = 8
@@ -53,7 +53,7 @@ _LEFT_SECONDS = 2.0
 _KEPT_ROWS, _KEPT_BYTES = 10_000, 8 << 20
 """When so much has come in, what has not been asked for since the last time goes."""
 
-Kept = tuple["Seen", int, int, int, int, int, int, tuple[tuple[int, int], ...]]
+Row = tuple["Kept", int, int, int, int, int, int, tuple[tuple[int, int], ...]]
 """What was read, the row's number, when it expires, then the place and the word of the generation, of the entry, and of all
 other tokens."""
 
@@ -80,9 +80,9 @@ class Page:
         self.words = words
         self.identity = identity
         """Device and inode of the file."""
-        self.rows: dict[str, Kept] = {}
+        self.rows: dict[str, Row] = {}
         """Rows by the key of their entry, and below those that were there before the last time that there were too many."""
-        self.older: dict[str, Kept] = {}
+        self.older: dict[str, Row] = {}
         self._bytes = 0
         self._left: dict[int, tuple[int, float]] = {}
 
@@ -119,21 +119,25 @@ class Page:
                 return None
         return marks
 
-    def keep(self, text: str, seen: Seen, number: int, expires: int, marks: list[tuple[int, int]], size: int) -> None:
+    def keep(self, text: str, kept: Kept, number: int, expires: int, marks: list[tuple[int, int]], size: int) -> None:
         """Keep a row that was read after its marks."""
         entry, generation, *more = marks
+        kept.grew = self._grew
         self._bytes += size
         if len(self.rows) >= _KEPT_ROWS or self._bytes > _KEPT_BYTES:
             self.older, self.rows, self._bytes = self.rows, {}, size
-        self.rows[text] = seen, number, expires, *generation, *entry, tuple(more)
+        self.rows[text] = kept, number, expires, *generation, *entry, tuple(more)
 
-    def find(self, text: str) -> Kept | None:
+    def find(self, text: str) -> Row | None:
         """A row of those that were not asked for lately."""
-        kept = self.older.pop(text, None)
-        if kept is not None:
-            self.rows[text] = kept
-            self._bytes += len(kept[0].raw or b"")
-        return kept
+        row = self.older.pop(text, None)
+        if row is not None:
+            self.rows[text] = row
+            self._bytes += len(row[0].raw or b"")
+        return row
+
+    def _grew(self, size: int) -> None:
+        self._bytes += size
 
     def settle(self, place: int, word: int) -> None:
         """A reader has found this odd word: if it has been there for long, its writer was killed, and an even one takes its place."""

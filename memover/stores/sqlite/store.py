@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from memover.clocks import monotonic
 from memover.engine.steps import Run
-from memover.engine.store import TOKEN_MARGIN_MS, Seen
+from memover.engine.store import TOKEN_MARGIN_MS, Kept, Seen
 from memover.errors import StoreError, StoreUnavailable, raised_beneath
 from memover.living import Living
 from memover.loops import in_thread
@@ -54,6 +54,7 @@ T = TypeVar("T")
 
 _made: Callable[[type[Seen], tuple[object, ...]], Seen] = tuple.__new__
 """A named tuple without the function that makes one, which is written in Python."""
+_kept: Callable[[type[Kept], tuple[object, ...]], Kept] = tuple.__new__
 _stores: Living[SqliteStore] = Living()
 
 
@@ -95,19 +96,19 @@ class SqliteStore(SqliteKeyValues):
         marks = None
         if page is not None:
             text = key.text
-            kept = page.rows.get(text) or (page.find(text) if page.older else None)
-            if kept is not None:
-                seen, number, expires, first, first_word, second, second_word, more = kept
+            row = page.rows.get(text) or (page.find(text) if page.older else None)
+            if row is not None:
+                kept, number, expires, first, first_word, second, second_word, more = row
                 words = page.words
                 if (
                     words[first] == first_word
                     and words[second] == second_word
                     and moment < expires
-                    and seen[0] == key.names
+                    and kept[0] == key.names
                     and (not more or all([words[place] == word for place, word in more]))
                 ):
                     file.recent[number] = None
-                    return seen
+                    return kept
             marks = page.marks(key.names, key.entry)
         statement, names = key.packed or packed(key)
         idle = file.idle
@@ -118,23 +119,24 @@ class SqliteStore(SqliteKeyValues):
                 raise
             return self._slow_read(key, waits)
         try:
-            row = connection.execute(statement, (*names, moment)).fetchone()
+            found = connection.execute(statement, (*names, moment)).fetchone()
         except ERRORS:
             file.give_back(idle, connection)  # it is found again, and dealt with, there:
             return self._slow_read(key, waits)
         idle.append(connection)
         if idle is not file.idle:
             file.drain(idle)
-        *tokens, number, raw, _, parts, expires = row
+        *tokens, number, raw, _, parts, expires = found
         if raw is None:
             return _made(Seen, (key.names, tokens, None, None))
         file.recent[number] = None
         if parts is not None:
             return self._slow_read(key, waits)
-        seen = _made(Seen, (key.names, tokens, raw, None))
-        if marks is not None and page is not None and None not in tokens:
-            page.keep(key.text, seen, number, expires, marks, len(raw))
-        return seen
+        if marks is None or page is None or None in tokens:
+            return _made(Seen, (key.names, tokens, raw, None))
+        kept = _kept(Kept, (key.names, tokens, raw, None))
+        page.keep(key.text, kept, number, expires, marks, len(raw))
+        return kept
 
     async def afetch(self, key: Key) -> Seen:
         try:
