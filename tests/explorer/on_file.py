@@ -331,7 +331,11 @@ class FileRun(Run):
             if (page := process.file.page) is not None
         )
         page = self.processes[0].file.page
-        odd = () if page is None else tuple((at, word) for at, word in enumerate(page.words) if word & 1 and at >= _FIRST_MARK)
+        odd = (
+            ()
+            if page is None
+            else tuple((at, word) for at, word in enumerate(page.words) if word & 1 and at >= _FIRST_MARK)
+        )
         return super().digest(), self.loaded, kept, odd
 
 

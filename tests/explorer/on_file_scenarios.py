@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memover.errors import StoreError
-from memover.stores.sqlite import statements
+from memover.stores.sqlite import statements, tokens
 from memover.stores.sqlite.file import File
 from memover.stores.sqlite.marks import Page
 from memover.stores.sqlite.tokens import Tokens
@@ -159,12 +159,11 @@ def rows_are_kept_under_marks_read_afterwards() -> Callable[[], None]:
 
 
 def marks_are_even_before_the_commit() -> Callable[[], None]:
-    def changing(self: Any, places: Any, work: Callable[[], Any], deadline: float) -> Any:
-        page = self._marks(deadline)
-        page.end(places, page.begin(places))
+    def changing(file: Any, places: Any, work: Callable[[], Any], deadline: float) -> Any:
+        file.page.end(places, file.page.begin(places))
         return work()
 
-    return replaced(File, "changing", changing)
+    return replaced(tokens, "changing", changing)
 
 
 MUTANTS: tuple[Mutant, ...] = (

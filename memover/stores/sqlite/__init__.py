@@ -5,6 +5,8 @@ statements  every statement: the specification, as `stores.redis.scripts` is for
 connections one connection, and how a statement is performed on it
 opening     what may be at the path: nothing, a store, a damaged one, somebody else's file
 file        the pool of connections, the file deleted or replaced meanwhile, the budget against locks
+marks       what tells processes that rows they have kept may have changed
+changing    marking what changes them
 forks       the files of this process, at a fork and at exit
 failures    what an error of sqlite3 means
 guards      the lock that processes take to begin a file, and where a file must not be

@@ -19,7 +19,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from memover.clocks import monotonic
 from memover.errors import StoreTimeout, StoreUnavailable, raised_beneath
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RECENT_MS", "Busy", "File"]
 
-T = TypeVar("T")
-
 _random = random.Random()
 """For pauses. Its own, because background threads draw from it and the program's may be seeded."""
 
@@ -50,7 +48,6 @@ _YIELDS = 12
 _PAUSE_FIRST_SECONDS, _PAUSE_LAST_SECONDS = 0.0002, 0.004
 _FORK_PATIENCE_SECONDS, _FORK_WAIT_SECONDS = 0.05, 1.0
 _FAILURES_IN_A_ROW = 20
-_ATTEMPTS = 8
 
 RECENT_MS = 5000
 """How often it is written down which entries were read."""
@@ -140,6 +137,11 @@ class File:
         if pool is not self.idle or len(pool) > _IDLE_CONNECTIONS:
             self.drain(pool)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether rows of the file that was opened last may be kept."""
+        return self._opening.keeps
+
     def unmoved(self) -> bool:
         """Whether what was just written is in the file that is at the path; if not, the file is left."""
         if self._identity is not None and self._identity == self._identity_now():
@@ -170,49 +172,6 @@ class File:
         """Performs one statement and returns how many rows it changed."""
         count: int = self._perform(changed, sql, parameters, deadline)
         return count
-
-    # -- what processes have kept -------------------------------------------------------------------------------------------
-
-    def change(self, places: Sequence[int], sql: str, parameters: Sequence[Any], deadline: float) -> int:
-        """As `count`, of a statement that changes rows which processes may have kept: `places` are those of their marks."""
-        return self.changing(places, lambda: self.count(sql, parameters, deadline), deadline)
-
-    def changing(self, places: Sequence[int], work: Callable[[], T], deadline: float) -> T:
-        """Do what changes rows that processes may have kept. When this returns, nobody serves what they were before: see `marks`."""
-        if not places:
-            return work()
-        page = self._marks(deadline)
-        if page is None:
-            done = work()
-        else:
-            begun = page.begin(places)
-            try:
-                done = work()
-            finally:
-                page.end(places, begun)
-        for _ in range(_ATTEMPTS):
-            if page is self.page and self.unmoved():
-                return done
-            # Another file is at the path, or other marks: somebody may have kept under these what was there before.
-            page = self._marks(deadline)
-            if page is not None:
-                page.end(places)
-        raise StoreUnavailable(f"{self.marks} is replaced all the time: by whom?", store=self.address)
-
-    def _marks(self, deadline: float) -> Page | None:
-        """The marks that are at the path; None for a file in which nothing is kept. Raises `StoreError` where there are some that
-        this process cannot change: others may serve what they have kept under them."""
-        if self.page is None:
-            pool, connection = self.open(deadline)
-            self.give_back(pool, connection)
-            if self.page is None and self._opening.keeps:
-                self.leave()
-                raise StoreUnavailable(
-                    f"{self.marks} cannot be mapped: see that it is a file, or that there is none, and that this process may write "
-                    f"it and its directory.",
-                    store=self.address,
-                )
-        return self.page
 
     def script(self, sql: str, deadline: float | None) -> None:
         """Performs one statement to its end, of which sqlite3 would otherwise take one step: PRAGMA incremental_vacuum."""

@@ -15,6 +15,7 @@ from memover.engine.judge import is_fresh
 from memover.engine.store import TOKEN_MARGIN_MS, Change, incremented
 from memover.errors import DamagedEntry, StoreTimeout
 from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite.changing import change
 from memover.stores.sqlite.marks import entry_place
 from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.schema import FOREVER
@@ -117,7 +118,8 @@ class SqliteKeyValues:
                         continue
                 gone.append(parcel.key.text)
             if all(
-                self._file.change(
+                change(
+                    self._file,
                     [entry_place(each[0].encode()) for each in some],
                     sql.put(len(some)),
                     (*(word for each in some for word in each), now, stamp.name.decode(), generation),
@@ -144,7 +146,8 @@ class SqliteKeyValues:
             raw = _stamped(parcel.raw, key, generation)
             head, parts = self._writer.laid(raw, deadline)
             moment = time_ms()
-            if head is None or self._file.change(
+            if head is None or change(
+                self._file,
                 (entry_place(key.entry),),
                 sql.ADD,
                 (
@@ -186,7 +189,7 @@ class SqliteKeyValues:
         if head is None:
             return False
         places = (entry_place(key.entry),)
-        swapped = self._file.change(places, sql.SWAP, (key.text, found[0], head, len(new), parts, now), deadline)
+        swapped = change(self._file, places, sql.SWAP, (key.text, found[0], head, len(new), parts, now), deadline)
         if not swapped and parts is not None:
             self._file.count(sql.DOOM, (parts, 0), deadline)
         self._tidier.wrote(len(new))
@@ -218,8 +221,8 @@ class SqliteKeyValues:
             head, parts = self._writer.laid(raw, deadline)
             guard = (key.text, found.head, stamp.name.decode(), generation)
             places = (entry_place(key.entry), entry_place(to.entry))
-            if head is not None and self._file.change(
-                places, sql.MOVE, (*guard, to.text, head, len(raw), parts, time_ms()), deadline
+            if head is not None and change(
+                self._file, places, sql.MOVE, (*guard, to.text, head, len(raw), parts, time_ms()), deadline
             ):
                 self._tidier.wrote(len(raw))
                 return Change(True, generation)
@@ -271,8 +274,12 @@ class SqliteKeyValues:
     ) -> bool:
         head, parts = self._writer.laid(raw, deadline)
         guard = (key.text, found.head, stamp.name.decode(), generation)
-        if head is not None and self._file.change(
-            (entry_place(key.entry),), sql.CHANGE, (*guard, head, len(raw), parts, expires, time_ms()), deadline
+        if head is not None and change(
+            self._file,
+            (entry_place(key.entry),),
+            sql.CHANGE,
+            (*guard, head, len(raw), parts, expires, time_ms()),
+            deadline,
         ):
             self._tidier.wrote(len(raw))
             return True
@@ -285,11 +292,17 @@ class SqliteKeyValues:
             some = texts[at : at + sql.BATCH]
             self._file.count(sql.end_leases(len(some)), some, deadline)
             places = [entry_place(text.encode()) for text in some]
-            self._file.change(places, sql.remove(len(some)), some, deadline)
+            change(self._file, places, sql.remove(len(some)), some, deadline)
 
     def _discard(self, key: Key, found: _Found, stamp: Stamp, generation: bytes, deadline: float) -> bool:
         self._file.count(sql.end_leases(1), (key.text,), deadline)
-        done = self._file.change((entry_place(key.entry),), sql.DISCARD, (key.text, found.head, stamp.name.decode(), generation), deadline)
+        done = change(
+            self._file,
+            (entry_place(key.entry),),
+            sql.DISCARD,
+            (key.text, found.head, stamp.name.decode(), generation),
+            deadline,
+        )
         if not done:
             self._again(None, deadline)
         return bool(done)

@@ -105,7 +105,7 @@ class SqliteStore(SqliteKeyValues):
                     and words[second] == second_word
                     and moment < expires
                     and kept[0] == key.names
-                    and (not more or all([words[place] == word for place, word in more]))
+                    and (not more or all(words[place] == word for place, word in more))
                 ):
                     file.recent[number] = None
                     return kept

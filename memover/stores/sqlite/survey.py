@@ -17,6 +17,7 @@ from memover.engine import lease as leases
 from memover.errors import StoreError
 from memover.model import Key
 from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite.changing import change
 from memover.stores.sqlite.limits import Limits
 from memover.stores.sqlite.marks import entry_place, token_place
 from memover.stores.sqlite.moments import time_ms
@@ -188,7 +189,7 @@ class SqliteSurvey:
             if statement.startswith("DELETE FROM leases") and not text.startswith("{"):
                 continue
             name = text.encode()
-            if self._file.change((entry_place(name), token_place(name)), statement, (text,), self._deadline()):
+            if change(self._file, (entry_place(name), token_place(name)), statement, (text,), self._deadline()):
                 self._store._tidier.wrote()
                 return True
         return False
@@ -197,7 +198,7 @@ class SqliteSurvey:
         now = time_ms()
         text = _text(key)
         asked = (text, now + expire_ms, now, len(value), value)
-        self._file.change((entry_place(text.encode()),), _PUT, asked, self._deadline())
+        change(self._file, (entry_place(text.encode()),), _PUT, asked, self._deadline())
         self._store._tidier.wrote(len(value))
 
     def drop(self, entry: bytes, lease: bytes, along: Sequence[bytes], nonce: str) -> None:

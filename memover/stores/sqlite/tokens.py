@@ -11,6 +11,7 @@ from memover.engine.store import TOKEN_MARGIN_MS
 from memover.errors import StoreUnavailable
 from memover.keys.names import transient
 from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite.changing import change, changing
 from memover.stores.sqlite.marks import entry_place, token_place
 from memover.stores.sqlite.moments import time_us
 from memover.stores.sqlite.reading import ATTEMPTS
@@ -57,7 +58,7 @@ class Tokens:
                 word for name, floor in some for word in (name.decode(), floor, until if transient(name) else FOREVER)
             ]
             places = [token_place(name) for name, floor in some if floor]  # without a floor, one that is there stays
-            self._file.change(places, sql.ensure(len(some)), (*asked, time_us(), nonce), deadline)
+            change(self._file, places, sql.ensure(len(some)), (*asked, time_us(), nonce), deadline)
 
     def keep(self, names: Sequence[bytes], until: int, deadline: float) -> None:
         """Has the short-lived ones among these tokens live until then, at least."""
@@ -88,7 +89,7 @@ class Tokens:
                 for text, token in self._file.rows(sql.bump(len(some)), (*parameters, *first, nonce), deadline):
                     moved[text.encode()] = token
 
-        self._file.changing([token_place(name) for name in (*names, *along)], work, deadline)
+        changing(self._file, [token_place(name) for name in (*names, *along)], work, deadline)
         return [moved[name] for name in names]
 
     def drop(self, entry: bytes, nonce: str, along: Sequence[bytes], deadline: float) -> None:
@@ -103,7 +104,7 @@ class Tokens:
             for text in texts[DROPPED_NAMES:]:
                 self._file.count(sql.DROP, (None, nonce, now_us, until, text, *some[1:]), deadline)
 
-        self._file.changing([entry_place(entry), *map(token_place, along)], work, deadline)
+        changing(self._file, [entry_place(entry), *map(token_place, along)], work, deadline)
 
 
 def is_behind(token: bytes | None, floor: int) -> bool:

@@ -17,6 +17,7 @@ from memover.engine.store import TOKEN_MARGIN_MS, Granted, Seen
 from memover.errors import StoreUnavailable
 from memover.keys.names import transient
 from memover.stores.sqlite import statements as sql
+from memover.stores.sqlite.changing import change, changing
 from memover.stores.sqlite.marks import entry_place
 from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.reading import ATTEMPTS, texts_of
@@ -185,7 +186,7 @@ class Writer:
         size = len(entry.raw)
         places = (entry_place(entry.key.entry),)
         asked = (entry.key.text, entry.token, now, head, size, parts, expires)
-        stored = self._file.change(places, sql.STORE, asked, deadline)
+        stored = change(self._file, places, sql.STORE, asked, deadline)
         if not stored and parts is not None:
             self._file.count(sql.DOOM, (parts, 0), deadline)
         self._tidier.wrote(size)
@@ -225,7 +226,7 @@ class Writer:
     def _store_rows(self, statement: str, parameters: list[object], texts: list[str]) -> set[str]:
         deadline = monotonic() + self._patience
         places = [entry_place(text.encode()) for text in texts]
-        answered = self._file.changing(places, lambda: self._file.rows(statement, parameters, deadline), deadline)
+        answered = changing(self._file, places, lambda: self._file.rows(statement, parameters, deadline), deadline)
         return {text for (text,) in answered}
 
     def laid(self, raw: bytes, deadline: float) -> tuple[bytes | None, int | None]:
