@@ -58,6 +58,7 @@ SCENARIOS: tuple[OnFile, ...] = (
     OnFile("the file is locked when all is invalidated", "P8", ((A, reader_twice), (A, writer_of_all)), ("locked:1",), stored=True),
     OnFile("two count", "atomic", ((A, counter), (B, counter)), counts=2),
     OnFile("kept while another process invalidates all", "P1", ((A, reader_twice), (B, writer_of_all)), stored=True),
+    OnFile("kept by two while another process invalidates all", "P1", ((A, reader_twice), (A, reader), (B, writer_of_all)), stored=True),
     OnFile("kept while another process invalidates the call", "P2", ((A, reader_twice), (B, writer_of_one)), stored=True),
     OnFile("kept while another process refreshes the call", "P2", ((A, reader_twice), (B, writer_who_refreshes)), stored=True),
     OnFile("kept while a writer is killed", "P1", ((A, reader_twice), (B, writer_of_all), (C, writer_of_all)), ("death:1",), stored=True),
@@ -167,7 +168,7 @@ def marks_are_even_before_the_commit() -> Callable[[], None]:
 
 
 MUTANTS: tuple[Mutant, ...] = (
-    Mutant("a row is kept under marks that were read after it", "P1", "kept while another process invalidates all",
+    Mutant("a row is kept under marks that were read after it", "P1", "kept by two while another process invalidates all",
            rows_are_kept_under_marks_read_afterwards),
     Mutant("the marks say that all is over before it is", "P1", "kept while another process invalidates all",
            marks_are_even_before_the_commit),
