@@ -8,7 +8,8 @@ status is 1 when a target is missed. The processor time of each call is shown be
 others use, it is the steadier of the two.
 
 Both sides write to a log (WAL) with synchronous=NORMAL: what was stored last may be lost with the machine's power, not with
-the process. Our invalidations are synced besides. No call is answered by this process's memory.
+the process. Our invalidations are synced besides. Of ours, a hit of an entry that the process has read before is answered from its
+memory, as long as no process has changed it; diskcache asks SQLite each time. All others ask SQLite.
 
 * hit, miss: `diskcache.Cache.memoize` with its defaults, a dict of five fields.
 * map: 1,000 calls at once, by a bulk loader where they are misses; per call.

@@ -270,7 +270,7 @@ def test_what_is_kept_is_bounded(store: SqliteStore, monkeypatch: pytest.MonkeyP
         assert valid(store, KEY) is not None
         assert number == 0 or counted.count == 0
         assert len(page.rows) + len(page.older) <= 22
-    monkeypatch.setattr(marks, "_KEPT_BYTES", 2000)
+    monkeypatch.setattr(marks, "_KEPT_BYTES", 2000 + 5 * marks._ROW_BYTES)
     for number in range(50):
         keep(store, key_of(str(number)), bytes(300))
         store.fetch(key_of(str(number)))

@@ -50,8 +50,10 @@ _TOKENS, _ENTRIES = 1024, 3064
 _BYTES = 8 * (_HEAD_WORDS + _TOKENS + _ENTRIES)
 _NOTICED_MS = 3
 _LEFT_SECONDS = 2.0
-_KEPT_ROWS, _KEPT_BYTES = 10_000, 8 << 20
+_KEPT_ROWS, _KEPT_BYTES = 10_000, 16 << 20
 """When so much has come in, what has not been asked for since the last time goes."""
+_ROW_BYTES = 700
+"""What a row takes besides its bytes, about."""
 
 Row = tuple["Kept", int, int, int, int, int, int, tuple[tuple[int, int], ...]]
 """What was read, the row's number, when it expires, then the place and the word of the generation, of the entry, and of all
@@ -123,6 +125,7 @@ class Page:
         """Keep a row that was read after its marks."""
         entry, generation, *more = marks
         kept.grew = self._grew
+        size += _ROW_BYTES
         self._bytes += size
         if len(self.rows) >= _KEPT_ROWS or self._bytes > _KEPT_BYTES:
             self.older, self.rows, self._bytes = self.rows, {}, size
@@ -132,8 +135,9 @@ class Page:
         """A row of those that were not asked for lately."""
         row = self.older.pop(text, None)
         if row is not None:
+            row[0].decoded = None  # it was counted with the others: it is made, and counted, again
             self.rows[text] = row
-            self._bytes += len(row[0].raw or b"")
+            self._bytes += len(row[0].raw or b"") + _ROW_BYTES
         return row
 
     def _grew(self, size: int) -> None:
