@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from memover.clocks import monotonic
+from memover.errors import raised_by_handler
 from memover.stores.sqlite.moments import time_ms
 
 if TYPE_CHECKING:
@@ -168,7 +169,9 @@ def open_page(path: str) -> Page | None:
         if page is None:
             _make(path)
             page = _mapped(beside(path))
-    except (OSError, ValueError):  # the latter: it cannot be mapped
+    except (OSError, ValueError) as error:  # the latter: it has been cut off since it was looked at
+        if raised_by_handler(error):
+            raise
         return None
     if page is not None and 0 <= (age_ms := time_ms() - page.words[1]) <= _NOTICED_MS:
         time.sleep((_NOTICED_MS + 1 - age_ms) / 1000)  # whoever made it: that one may have been interrupted here
