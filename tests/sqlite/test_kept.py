@@ -4,11 +4,13 @@ The reader is this process, who changes something is another one. `known` is wha
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sqlite3
 import threading
 import time
+import weakref
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -275,6 +277,24 @@ def test_what_is_kept_is_bounded(store: SqliteStore, monkeypatch: pytest.MonkeyP
         keep(store, key_of(str(number)), bytes(300))
         store.fetch(key_of(str(number)))
         assert sum(len(row[0].raw or b"") for rows in (page.rows, page.older) for row in rows.values()) < 6000
+
+
+def test_a_store_that_is_closed_keeps_nothing(store: SqliteStore) -> None:
+    """Neither rows nor the marks' file, and the collector is not needed for that."""
+    keep(store, KEY, b"x")
+    assert is_kept(store)
+    page = store._file.page
+    assert page is not None and page.rows
+    left = weakref.ref(page)
+    del page
+    gc.disable()
+    try:
+        store.close()
+        assert left() is None
+    finally:
+        gc.enable()
+    store.fetch(KEY)  # opens the file
+    assert is_kept(store)
 
 
 # -- in between -----------------------------------------------------------------------------------------------------------------

@@ -116,7 +116,12 @@ class File:
     def leave(self) -> None:
         """Closes what is open: the next call opens what is at the path."""
         self._identity = None
-        self.page = None  # after that, so that no page is there without an identity that `look` compares
+        page, self.page = (
+            self.page,
+            None,
+        )  # after that, so that no page is there without an identity that `look` compares
+        if page is not None:
+            page.forget()
         left, self.idle = self.idle, []
         self.drain(left)
 

@@ -141,6 +141,10 @@ class Page:
             self._bytes += len(row[0].raw or b"") + _ROW_BYTES
         return row
 
+    def forget(self) -> None:
+        """Drop all rows. They refer to the page, which would keep its file open until the collector comes by."""
+        self.rows, self.older = {}, {}
+
     def _grew(self, size: int) -> None:
         self._bytes += size
 
@@ -206,7 +210,7 @@ def _make(path: str) -> None:
         if hasattr(os, "fchmod"):
             # As SQLite does with its log: who may write the database may mark what they change.
             os.fchmod(descriptor, stat.S_IMODE(owner.st_mode))
-            if os.geteuid() == 0:
+            if hasattr(os, "geteuid") and os.geteuid() == 0:
                 os.fchown(descriptor, owner.st_uid, owner.st_gid)
         head = b"".join(word.to_bytes(8, "little") for word in (_MAGIC, time_ms()))
         os.write(descriptor, head + bytes(_BYTES - len(head)))
