@@ -26,7 +26,7 @@ def change(file: File, places: Sequence[int], sql: str, parameters: Sequence[Any
 
 
 def changing(file: File, places: Sequence[int], work: Callable[[], T], deadline: float) -> T:
-    """Do what changes rows that processes may have kept. When this returns, nobody serves what they were before.
+    """Does what changes rows that processes may have kept. When this returns, nobody serves what they were before.
 
     Raises what `work` raises, and `StoreError` where there are marks that this process cannot change."""
     if not places:

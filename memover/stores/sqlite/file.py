@@ -116,10 +116,8 @@ class File:
     def leave(self) -> None:
         """Closes what is open: the next call opens what is at the path."""
         self._identity = None
-        page, self.page = (
-            self.page,
-            None,
-        )  # after that, so that no page is there without an identity that `look` compares
+        # After that, so that no page is there without an identity that `look` compares.
+        page, self.page = self.page, None
         if page is not None:
             page.forget()
         left, self.idle = self.idle, []

@@ -123,7 +123,7 @@ class Page:
         return marks
 
     def keep(self, text: str, kept: Kept, number: int, expires: int, marks: list[tuple[int, int]], size: int) -> None:
-        """Keep a row that was read after its marks."""
+        """Keeps a row that was read after its marks."""
         entry, generation, *more = marks
         kept.grew = self._grew
         size += _ROW_BYTES
@@ -142,7 +142,7 @@ class Page:
         return row
 
     def forget(self) -> None:
-        """Drop all rows. They refer to the page, which would keep its file open until the collector comes by."""
+        """Drops all rows. They refer to the page, which would keep its file open until the collector comes by."""
         self.rows, self.older = {}, {}
 
     def _grew(self, size: int) -> None:

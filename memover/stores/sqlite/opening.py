@@ -147,7 +147,7 @@ class Opening:
         return head is not None and _version(head) == USER_VERSION
 
     def _upgraded(self) -> bool:
-        """Have a file of format 1 be one of the current format, if no process has it open: one that runs an older memover would
+        """Makes a file of format 1 one of the current format, if no process has it open: one that runs an older memover would
         go on to change rows without marking them. Otherwise it stays as it is, and nothing is kept."""
         connection = None
         try:
