@@ -58,13 +58,13 @@ SCENARIOS: tuple[OnFile, ...] = (
     OnFile("the file is locked when all is invalidated", "P8", ((A, reader_twice), (A, writer_of_all)), ("locked:1",), stored=True),
     OnFile("two count", "atomic", ((A, counter), (B, counter)), counts=2),
     OnFile("kept while another process invalidates all", "P1", ((A, reader_twice), (B, writer_of_all)), stored=True),
-    OnFile("kept by two while another process invalidates all", "P1", ((A, reader_twice), (A, reader), (B, writer_of_all)), stored=True),
     OnFile("kept while another process invalidates the call", "P2", ((A, reader_twice), (B, writer_of_one)), stored=True),
     OnFile("kept while another process refreshes the call", "P2", ((A, reader_twice), (B, writer_who_refreshes)), stored=True),
-    OnFile("kept while a writer is killed", "P1", ((A, reader_twice), (B, writer_of_all), (C, writer_of_all)), ("death:1",), stored=True),
 )  # fmt: skip
 
 LONG: tuple[OnFile, ...] = (
+    OnFile("kept by two while another process invalidates all", "P1", ((A, reader_twice), (A, reader), (B, writer_of_all)), stored=True),
+    OnFile("kept while a writer is killed", "P1", ((A, reader_twice), (B, writer_of_all), (C, writer_of_all)), ("death:1",), stored=True),
     OnFile("two call while one invalidates the call", "P2", ((A, reader), (B, reader), (C, writer_of_one))),
     OnFile("two call while one invalidates all", "P1", ((A, reader), (B, reader), (C, writer_of_all))),
     OnFile("two call in one process while it invalidates the call", "P2", ((A, reader), (A, reader), (A, writer_of_one))),
