@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import traceback
+from typing import TYPE_CHECKING
 
 import pytest
 
 from memover import Cache
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SECRET = "s3cr3t"
 URLS = [
@@ -85,3 +90,31 @@ def _everything(error: BaseException) -> list[str]:
     # What a user sees in a log: only of the error's own text, for the call that raised it has the URL in its source line.
     said += [line for line in traceback.format_exception_only(type(error), error) if line]
     return said
+
+
+WAYS = ["option", "environment", "settings"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("url", [each for each in URLS if not each.startswith("sqlite:///")])
+def test_no_command_shows_a_password(
+    url: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wherever the URL comes from: an option, MEMOVER_URL, or [tool.memover]."""
+    from click.testing import CliRunner
+
+    from memover.cli.app import memover
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEMOVER_URL", raising=False)
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.memover]\n" + (f"url = {json.dumps(url)}\n" if how == "settings" else "")
+    )
+    for command in (["ls"], ["doctor", "--format", "json"], ["inspect", "f", "1"], ["invalidate", "f", "--yes"]):
+        result = CliRunner(env={"MEMOVER_URL": url} if how == "environment" else {}).invoke(
+            memover, [*command, *(["--url", url] if how == "option" else [])]
+        )
+        assert result.exit_code in (1, 2)
+        said = [result.output, *(_everything(result.exception) if result.exception is not None else [])]
+        assert [text for text in said if SECRET in text] == []
+    assert SECRET not in caplog.text
