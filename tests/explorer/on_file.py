@@ -36,7 +36,7 @@ from tests.explorer.whole import WALL, Actor, Choice, Process, Request, Run, Vio
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
 
-    from memover.stores.sqlite.marks import Page, Row
+    from memover.stores.sqlite.marks import MarkPage, Row
 
 __all__ = ["FileProcess", "FileRun", "OnFile", "file_world"]
 
@@ -339,7 +339,7 @@ class FileRun(Run):
         return super().digest(), self.loaded, kept, odd
 
 
-def _stands(page: Page, row: Row) -> bool:
+def _stands(page: MarkPage, row: Row) -> bool:
     return all(page.words[at] == word for at, word in (row[3:5], row[5:7], *row[7]))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memover.errors import StoreError
 from memover.stores.sqlite import statements, tokens
 from memover.stores.sqlite.file import File
-from memover.stores.sqlite.marks import Page
+from memover.stores.sqlite.marks import MarkPage
 from memover.stores.sqlite.tokens import Tokens
 from memover.stores.sqlite.writing import Writer
 from tests.explorer.on_file import FileProcess, OnFile
@@ -149,14 +149,14 @@ def the_file_is_not_looked_at_again() -> Callable[[], None]:
 
 
 def rows_are_kept_under_marks_read_afterwards() -> Callable[[], None]:
-    real = Page.keep
+    real = MarkPage.keep
 
     def keep(self: Any, text: str, seen: Any, number: int, expires: int, marks: Any, size: int) -> None:
         later = self.marks(seen.names, text.encode())
         if later is not None:
             real(self, text, seen, number, expires, later, size)
 
-    return replaced(Page, "keep", keep)
+    return replaced(MarkPage, "keep", keep)
 
 
 def marks_are_even_before_the_commit() -> Callable[[], None]:

@@ -22,7 +22,7 @@ from memover.engine.store import Request, StoredEntry
 from memover.errors import StoreUnavailable
 from memover.runtime.run import run
 from memover.stores.sqlite import marks
-from memover.stores.sqlite.marks import Page, beside
+from memover.stores.sqlite.marks import MarkPage, beside
 from memover.stores.sqlite.schema import USER_VERSION
 from tests.interrupts.striking import places, strike
 from tests.servers import wait_until
@@ -43,7 +43,7 @@ from memover.engine.store import Parcel, Request, Stamp, StoredEntry
 from memover.model import Key
 from memover.runtime.run import run
 from memover.stores.sqlite.limits import Limits
-from memover.stores.sqlite.marks import Page
+from memover.stores.sqlite.marks import MarkPage
 from memover.stores.sqlite.store import SqliteStore
 from memover.stores.sqlite.survey import SqliteSurvey
 from memover.codec.envelope import KIND_KEY_VALUE
@@ -101,13 +101,13 @@ def locked():
 
 
 def killed_before():
-    real = Page.begin
-    Page.begin = lambda self, places: (real(self, places), os.kill(os.getpid(), signal.SIGKILL))
+    real = MarkPage.begin
+    MarkPage.begin = lambda self, places: (real(self, places), os.kill(os.getpid(), signal.SIGKILL))
     bump(GENERATION)
 
 
 def killed_after():
-    Page.end = lambda self, places, begun=0: os.kill(os.getpid(), signal.SIGKILL)
+    MarkPage.end = lambda self, places, begun=0: os.kill(os.getpid(), signal.SIGKILL)
     bump(GENERATION)
 
 
@@ -302,15 +302,15 @@ def test_a_store_that_is_closed_keeps_nothing(store: SqliteStore) -> None:
 
 def test_a_change_between_marks_and_row(writer: Child, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that is stopped after it has read the marks keeps nothing that it would serve."""
-    real = Page.marks
+    real = MarkPage.marks
 
-    def stopped(self: Page, names: Any, entry: bytes) -> Any:
+    def stopped(self: MarkPage, names: Any, entry: bytes) -> Any:
         found = real(self, names, entry)
         assert writer.say("all") == "done"
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(Page, "marks", stopped)
+        patched.setattr(MarkPage, "marks", stopped)
         store.fetch(KEY)
     assert writer.say("all") == "done"
     assert store.fetch(KEY) == known(store)
@@ -318,14 +318,14 @@ def test_a_change_between_marks_and_row(writer: Child, store: SqliteStore, monke
 
 def test_a_change_between_row_and_keeping(writer: Child, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that is stopped with the row in its hands keeps it under marks that are not those any more."""
-    real = Page.keep
+    real = MarkPage.keep
 
-    def stopped(self: Page, *arguments: Any) -> None:
+    def stopped(self: MarkPage, *arguments: Any) -> None:
         assert writer.say("all") == "done"
         real(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Page, "keep", stopped)
+        patched.setattr(MarkPage, "keep", stopped)
         before = store.fetch(KEY)
     assert store.fetch(KEY) == known(store) != before
 
@@ -367,7 +367,7 @@ def test_two_writers_of_one_word() -> None:
     ]
     for order in orders:
         for read_at in range(len(order) + 1):
-            page = Page(words, (0, 0))
+            page = MarkPage(words, (0, 0))
             words[9] = 0
             begun: dict[str, int] = {}
             state, kept = frozenset[str](), None

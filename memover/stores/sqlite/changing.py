@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from memover.stores.sqlite.file import File
-    from memover.stores.sqlite.marks import Page
+    from memover.stores.sqlite.marks import MarkPage
 
 __all__ = ["change", "changing"]
 
@@ -50,7 +50,7 @@ def changing(file: File, places: Sequence[int], work: Callable[[], T], deadline:
     raise StoreUnavailable(f"{file.marks} is replaced all the time: by whom?", store=file.address)
 
 
-def _marks(file: File, deadline: float) -> Page | None:
+def _marks(file: File, deadline: float) -> MarkPage | None:
     """The marks that are at the path; None for a file in which nothing is kept."""
     if file.page is None:
         pool, connection = file.open(deadline)

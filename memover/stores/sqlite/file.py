@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memover.stores.sqlite.connections import Connection, Row
-    from memover.stores.sqlite.marks import Page
+    from memover.stores.sqlite.marks import MarkPage
 
 __all__ = ["RECENT_MS", "Busy", "File"]
 
@@ -75,7 +75,7 @@ class File:
         self.address = f"sqlite:///{path}"
         self.idle: list[Connection] = []
         """The pool; another list takes its place when all its connections are to be left."""
-        self.page: Page | None = None
+        self.page: MarkPage | None = None
         """The marks, and the rows kept under them; None where nothing is kept."""
         self.moment = 0
         """The millisecond in which the file was last looked at."""

@@ -11,7 +11,7 @@ and whoever keeps a row has read its words *before* the statement that read the 
 and the same. No word is ever written twice (it is drawn at random), which is why no lock is needed: a row that was read
 before a COMMIT was kept under words from before it, and at least one of them is another one when the change is
 acknowledged, whatever several writers of one word do in between. The odd word is for a writer that is killed between the
-two: nothing kept is served until somebody writes an even word. Readers do that (`Page.settle`) for a word that has been odd
+two: nothing kept is served until somebody writes an even word. Readers do that (`MarkPage.settle`) for a word that has been odd
 for `_LEFT_SECONDS`; it never makes what was kept earlier valid again.
 
 What need not be marked: rows that are written where none was, or an expired one (nobody serves a row past its end); rows that
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from memover.engine.store import Kept
 
-__all__ = ["Page", "Row", "beside", "entry_place", "open_page", "token_place"]
+__all__ = ["MarkPage", "Row", "beside", "entry_place", "open_page", "token_place"]
 
 _MAGIC = int.from_bytes(b"mvrmark1", "little")
 _HEAD_WORDS = 8
@@ -76,7 +76,7 @@ def entry_place(entry: bytes) -> int:
     return _HEAD_WORDS + _TOKENS + crc32(entry) % _ENTRIES
 
 
-class Page:
+class MarkPage:
     """A marks file that is mapped into memory, and the rows that this process has kept under it. Any thread may call anything."""
 
     def __init__(self, words: memoryview, identity: tuple[int, int]) -> None:
@@ -165,7 +165,7 @@ def _new_word() -> int:
     return int.from_bytes(os.urandom(8), "little")
 
 
-def open_page(path: str) -> Page | None:
+def open_page(path: str) -> MarkPage | None:
     """The marks of the database at this path, made where there are none. To be called under the lock of `opening`. None where
     they cannot be had: nothing is kept then."""
     try:
@@ -182,7 +182,7 @@ def open_page(path: str) -> Page | None:
     return page
 
 
-def _mapped(name: str) -> Page | None:
+def _mapped(name: str) -> MarkPage | None:
     """None for a file that is not there, or is none of ours."""
     try:
         descriptor = os.open(name, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
@@ -195,7 +195,7 @@ def _mapped(name: str) -> Page | None:
         words = memoryview(mmap.mmap(descriptor, _BYTES)).cast("Q")
     finally:
         os.close(descriptor)
-    return Page(words, (state.st_dev, state.st_ino)) if words[0] == _MAGIC else None
+    return MarkPage(words, (state.st_dev, state.st_ino)) if words[0] == _MAGIC else None
 
 
 def _make(path: str) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from io import FileIO
 
     from memover.stores.sqlite.connections import Connection
-    from memover.stores.sqlite.marks import Page
+    from memover.stores.sqlite.marks import MarkPage
 
 __all__ = ["Opening", "may_write", "sync_directory"]
 
@@ -107,7 +107,7 @@ class Opening:
                 ) from error
             return connection
 
-    def page(self) -> Page | None:
+    def page(self) -> MarkPage | None:
         """The marks beside the file that was opened last."""
         return open_page(self.path) if self.keeps else None
 
