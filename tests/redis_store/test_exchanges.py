@@ -26,6 +26,10 @@ ASKED, ANSWER = b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n"
 BUDGET = 30.0
 
 
+class Strike(BaseException):
+    """An exception from outside."""
+
+
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = socket.socketpair()
@@ -154,11 +158,18 @@ def test_a_thread_looks_no_longer_than_its_time(
 def test_an_exception_during_a_look_leaves_a_connection_that_nobody_uses_again(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def strike(*_: object) -> None:
+        raise Strike
+
     ours, _ = pair
     connection = Connection(Line(ours, None), BUDGET, 0)
-    monkeypatch.setattr(looks, "give_way", lambda: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        connection.single(ASKED)
+    monkeypatch.setattr(looks, "give_way", lambda: signal.raise_signal(signal.SIGUSR1))
+    before = signal.signal(signal.SIGUSR1, strike)
+    try:
+        with pytest.raises(Strike):
+            connection.single(ASKED)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     assert connection.owed == 1
     connection.close()
 

@@ -222,6 +222,9 @@ def strikes(work: Callable[[], Any], limit: int, keeping: bool = False) -> Any:
     raise AssertionError(f"more than {limit} bytecodes")
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python 3.10 may crash after a trace function has raised between two bytecodes"
+)
 @pytest.mark.parametrize("kind", ["hit", "lease", "leases", "new connection", "busy", "posted"])
 def test_an_exception_at_any_bytecode_leaves_everything_whole(
     open_store: Any, redis_server: RedisServer, prefix: str, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -255,8 +258,8 @@ def test_an_exception_at_any_bytecode_leaves_everything_whole(
 
     answers: list[Any] = []
     # Nowhere in an exchange of several commands is a connection left in a variable; in that of a hit, at one bytecode where no signal
-    # handler is run. Python 3.10, traced, keeps in a frame what its code has let go of, and may crash when it frees such frames.
-    for at in strikes(work, 20_000, keeping=kind == "leases" and sys.version_info >= (3, 11)):
+    # handler is run.
+    for at in strikes(work, 20_000, keeping=kind == "leases"):
         for key in (two, one):
             assert store.fetch(key).raw == key.entry, at
             assert run(store.read(key)).raw == key.entry, at
