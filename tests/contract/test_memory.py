@@ -211,6 +211,19 @@ def test_the_tokens_of_evicted_entries_leave_and_those_of_kept_ones_stay() -> No
         assert all(store.tokens[name] == token for name, token in header.marks)
 
 
+def test_tokens_that_have_ended_leave_though_no_new_ones_come() -> None:
+    """Entries that carry tags which are there already are occasion enough."""
+    store = MemoryStore(10_000)
+    for number in range(500):
+        tagged(store, number)
+    assert len(store.tokens) == 501
+    for name in store._tokens._ends:
+        store._tokens._ends[name] = 0.0
+    for _ in range(500):
+        tagged(store, 499)
+    assert len(store.tokens) <= 100
+
+
 def test_the_token_of_a_load_under_way_stays() -> None:
     """It is carried by no entry yet, and would be by one that nobody could read."""
     store = MemoryStore(10)

@@ -46,6 +46,10 @@ class Rounds(Generic[K]):
         self._gone[key] = self._gone.get(key, 0) + 1
         self._changes += 1
 
+    def stayed(self) -> None:
+        """A key was used that had come before: those that nobody uses are looked at though no new ones come."""
+        self._changes += 1
+
     def due(self) -> list[K]:
         """The keys to look at now, mostly none; some may have left the dictionary. Called after keys have come or left."""
         if self._changes < _EVERY:

@@ -85,6 +85,9 @@ class MemoryTokens:
         """An item came that carries the tokens of these names."""
         for name in marked:
             self._carried[name] = self._carried.get(name, 0) + 1
+            self._rounds.stayed()
+        if marked:
+            self._sweep()
 
     def left(self, marked: Sequence[bytes]) -> None:
         """An item that carried them has left."""
