@@ -213,7 +213,7 @@ class File:
                     left = deadline - monotonic()
                     if left <= 0:
                         raise StoreTimeout(
-                            f"{self.address} is locked by another process for longer than this call may wait ({error}); who "
+                            f"{self.address} is locked by another connection for longer than this call may wait ({error}); who "
                             f"has a transaction open on it?",
                             store=self.address,
                         ) from error
