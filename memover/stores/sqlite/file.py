@@ -79,6 +79,8 @@ class File:
         """The marks, and the rows kept under them; None where nothing is kept."""
         self.moment = 0
         """The millisecond in which the file was last looked at."""
+        self.left = 0
+        """Counts `leave`: what was written before may be in a file that is not at the path any more."""
         self.recent: dict[int, None] = {}
         """The rows read since that was last written down: see `tidy`."""
         self.recent_before: dict[int, None] = {}
@@ -115,6 +117,8 @@ class File:
 
     def leave(self) -> None:
         """Closes what is open: the next call opens what is at the path."""
+        if self._identity is not None:
+            self.left += 1
         self._identity = None
         # After that, so that no page is there without an identity that `look` compares.
         page, self.page = self.page, None

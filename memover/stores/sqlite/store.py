@@ -235,9 +235,10 @@ class SqliteStore(SqliteKeyValues):
         """Does what invalidates, and answers when it is on the disk, in the file that is at the path."""
         file = self._file
         for _ in range(ATTEMPTS):
+            left = file.left
             done = work()
             file.sync()
-            if file.unmoved():
+            if file.unmoved() and file.left == left:
                 return done
         raise StoreUnavailable(f"{self.address} is replaced all the time: by whom?", store=self.address)
 
