@@ -291,9 +291,8 @@ def test_slots_of_a_cluster_move_and_a_node_dies() -> None:
 @pytest.mark.parametrize("processes", [4])
 def test_a_long_history_without_faults(processes: int, redis_server: RedisServer) -> None:
     """All rules, for a while, with many callers."""
-    with start_history(
-        redis_server.url, processes=processes, threads=4, loops=2, options={"socket_timeout": 5.0}
-    ) as run:
+    patient = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}  # the machine may be busy
+    with start_history(redis_server.url, processes=processes, threads=4, loops=2, options=patient) as run:
         time.sleep(15)
         report = run.stop()
     assert report.ok, str(report)
