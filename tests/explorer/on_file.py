@@ -8,6 +8,7 @@ numbers and nonces keep generations apart. The file is given back what it held a
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sqlite3
@@ -401,6 +402,7 @@ def file_world(directory: str) -> Iterator[None]:
         (sqlite.writing, "random", _Chance()),
         (sqlite.marks, "_new_word", _new_word),
         (sqlite.marks, "_NOTICED_MS", -1),  # the clock stands still
+        (sqlite.marks, "_LEFT_SECONDS", math.inf),
         (sqlite.writing, "INLINE_BYTES", _INLINE_BYTES),
         (sqlite.writing, "PIECE_BYTES", _PIECE_BYTES),
         (sqlite.direct, "INLINE_BYTES", _INLINE_BYTES),
