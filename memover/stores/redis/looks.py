@@ -25,4 +25,4 @@ BLIND = 100
 """How many exchanges sleep at once, after one that looked in vain."""
 
 give_way: Callable[[], Any] = getattr(os, "sched_yield", lambda: None)
-"""Let others run that wait for the processor."""
+"""Lets others run that wait for the processor."""
