@@ -165,7 +165,7 @@ def test_redis_freezes_and_thaws(start_redis: Callable[..., RedisServer]) -> Non
     """SIGSTOP and SIGCONT: what was sent meanwhile is carried out late, invalidations included."""
     server = start_redis()
     with history(server.url) as run:
-        for _ in range(4):
+        for _ in range(12):  # so many that some invalidation meets a silence
             served(server)
             server.freeze()
             time.sleep(0.3)
