@@ -12,13 +12,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
-from rich.console import Console
 
 from memover.cli.census import KEY_VALUES, entries, lock_states, marks_of, number_of
 from memover.cli.project import CannotRun
-from memover.cli.running import StoreContext, document, on_store, progress
+from memover.cli.running import StoreContext, document, on_store, progress, step_option
 from memover.cli.text import count_of, size_of, visible
-from memover.keys.names import STRIPES, generation_key, report_key, tag_key
+from memover.keys.names import STRIPES, generation_key, report_key, token_prefixes
 from memover.schema.lock import namespace_of
 from memover.stores.survey import HEAD_LIMIT_BYTES
 
@@ -99,12 +98,12 @@ def _collect(
         return facts.expires_ms is None or facts.expires_ms > _REPORT_LIMIT_MS
 
     for kind, pattern, is_over in (
-        ("tags", f"{tag_key(prefix, 'x')[:-1]}*", unused),
-        ("calls", generation_key(prefix, "*@call*"), lambda facts: is_call(facts.key) and unused(facts)),
-        ("reports", report_key(prefix, "*"), left_behind),
+        ("tags", token_prefixes(prefix)[1] + b"*", unused),
+        ("calls", generation_key(prefix, "*@call*").encode(), lambda facts: is_call(facts.key) and unused(facts)),
+        ("reports", report_key(prefix, "*").encode(), left_behind),
     ):
         sizes = []
-        for page in survey.keys(pattern.encode(), step):
+        for page in survey.keys(pattern, step):
             there = [each for each in survey.facts(page.keys, 1) if each is not None and is_over(each)]
             sizes += [each.size for each in _removed(context, there, dry_run)]
             on_step(page.looked_at)
@@ -124,9 +123,7 @@ def _removed(context: StoreContext, unwanted: list[Facts], dry_run: bool) -> lis
 @click.command("gc")
 @on_store
 @click.option("--dry-run", is_flag=True, help="Count, and remove nothing.")
-@click.option(
-    "--step", type=click.IntRange(10, 100_000), default=1000, show_default=True, help="Keys looked at per command."
-)
+@step_option
 @click.option("--pause", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds between two steps.")
 def gc(context: StoreContext, form: str, dry_run: bool, step: int, pause: float) -> None:
     """Remove the entries of versions that are no longer in the lock, and tokens that no entry carries.
@@ -136,10 +133,10 @@ def gc(context: StoreContext, form: str, dry_run: bool, step: int, pause: float)
     """
     unread = _unread(context)
     # Four scans: entries, tags, call tokens, reports.
-    with progress("looking" if dry_run else "removing", 4 * context.survey.total()) as bar:
+    with progress("looking" if dry_run else "removing", 4 * context.survey.total()) as advance:
 
         def on_step(looked_at: int) -> None:
-            bar.advance(looked_at)
+            advance(looked_at)
             if pause:
                 time.sleep(pause)
 
@@ -148,21 +145,16 @@ def gc(context: StoreContext, form: str, dry_run: bool, step: int, pause: float)
     if form == "json":
         document({"removed": removed, "bytes": free, "dry_run": dry_run, "rows": [each._asdict() for each in rows]})
         return
-    console = Console(highlight=False, soft_wrap=True)
     for each in rows:
         click.echo(f"{_what(each)}, {size_of(each.bytes)}")
     entries_removed = sum(each.removed for each in rows if each.kind == "entries")
     done = "would come free" if dry_run else "came free"
     others = f" and {count_of(removed - entries_removed, 'other key')}" if removed > entries_removed else ""
-    console.print(f"{_entries(entries_removed)}{others}, {free} bytes ({size_of(free)}) {done}", markup=False)
+    click.echo(f"{count_of(entries_removed, 'entry', 'entries')}{others}, {free} bytes ({size_of(free)}) {done}")
 
 
 def _what(row: Removed) -> str:
     if row.namespace is not None:
-        return f"{visible(row.namespace)} version {row.version}: {_entries(row.removed)}"
+        return f"{visible(row.namespace)} version {row.version}: {count_of(row.removed, 'entry', 'entries')}"
     word = {"tags": "tag key", "calls": "call token", "reports": "report"}[row.kind]
     return count_of(row.removed, word)
-
-
-def _entries(number: int) -> str:
-    return f"{number} entr{'y' if number == 1 else 'ies'}"

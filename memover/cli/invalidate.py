@@ -27,6 +27,7 @@ from memover.keys.names import (
     lease_key,
     stripe_key,
     tag_key,
+    token_prefixes,
 )
 from memover.stores.survey import HEAD_LIMIT_BYTES
 
@@ -146,8 +147,8 @@ def _of_namespace(context: StoreContext, namespace: str, step: int) -> Counter[V
         check_namespace(namespace)
     covered: Counter[Version] = Counter()
     others: set[str] = set()
-    with progress("counting", context.survey.total()) as bar:
-        for found in entries(context.survey, context.prefix, step=step, on_step=bar.advance):
+    with progress("counting", context.survey.total()) as on_step:
+        for found in entries(context.survey, context.prefix, step=step, on_step=on_step):
             for each in found:
                 if each.namespace == namespace:
                     covered[each.version] += 1
@@ -167,18 +168,15 @@ def _of_namespace(context: StoreContext, namespace: str, step: int) -> Counter[V
 def _of_tag(context: StoreContext, tag: str, step: int) -> Counter[Version]:
     name = tag_key(context.prefix, tag).encode()
     covered: Counter[Version] = Counter()
-    with progress("counting", context.survey.total()) as bar:
-        for found in entries(context.survey, context.prefix, step=step, head=HEAD_LIMIT_BYTES, on_step=bar.advance):
+    with progress("counting", context.survey.total()) as on_step:
+        for found in entries(context.survey, context.prefix, step=step, head=HEAD_LIMIT_BYTES, on_step=on_step):
             for each in found:
                 if name in marks_of(context.survey, each):
                     covered[each.version] += 1
     if not covered and context.survey.tokens([name]) == [None]:
-        start = tag_key(context.prefix, "x")[:-1]
-        there = [
-            key[len(start) :].decode("utf-8", "backslashreplace")
-            for page in context.survey.keys(f"{start}*".encode(), step)
-            for key in page.keys
-        ]
+        start = token_prefixes(context.prefix)[1]
+        pages = context.survey.keys(start + b"*", step)
+        there = [key[len(start) :].decode("utf-8", "backslashreplace") for page in pages for key in page.keys]
         hint = did_you_mean(tag, there)
         told = f"no entry under the prefix {context.prefix!r} carries the tag {visible(tag)!r}"
         not_there(f"{told}: {hint}" if hint else f"{told}.")

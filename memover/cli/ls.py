@@ -33,11 +33,11 @@ def ls(context: StoreContext, pattern: str | None, form: str, sample: int | None
     there are none, as grep's.
     """
     total = context.survey.total() if sample is None else min(sample, context.survey.total())
-    with progress("counting" if sample is None else "sampling", total) as bar:
+    with progress("counting" if sample is None else "sampling", total) as on_step:
         if sample is None:
-            counted = count(context, step=step, on_step=bar.advance)
+            counted = count(context, step=step, on_step=on_step)
         else:
-            counted = estimate(context, sample, on_step=bar.advance)
+            counted = estimate(context, sample, on_step=on_step)
     rows = sorted(
         (row for row in counted.values() if pattern is None or fnmatchcase(row.namespace, pattern)), key=order
     )

@@ -110,27 +110,12 @@ def not_there(message: str) -> NoReturn:
     sys.exit(1)
 
 
-class Bar:
-    """How far a scan is; `advance` takes the number of keys looked at in one step.
-
-    A step is asked for by number and may be answered with fewer, so the bar ends at its total."""
-
-    def __init__(self, shown: Progress, task: Any, total: int) -> None:
-        self._shown = shown
-        self._task = task
-        self._left = total
-
-    def advance(self, looked_at: int) -> None:
-        step = min(looked_at, self._left)
-        self._left -= step
-        self._shown.advance(self._task, step)
-
-
 @contextmanager
-def progress(what: str, total: int) -> Generator[Bar, None, None]:
-    """A bar on stderr while a scan goes on, in a terminal; nothing in a pipe."""
+def progress(what: str, total: int) -> Generator[Callable[[int], None], None, None]:
+    """A bar on stderr while a scan goes on, in a terminal; nothing in a pipe. What it gives takes the number of keys that one
+    step looked at."""
     console = Console(stderr=True)
-    shown = Progress(
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
@@ -138,6 +123,11 @@ def progress(what: str, total: int) -> Generator[Bar, None, None]:
         console=console,
         transient=True,
         disable=not console.is_terminal,
-    )
-    with shown:
-        yield Bar(shown, shown.add_task(what, total=max(1, total)), max(1, total))
+    ) as bar:
+        task = bar.add_task(what, total=max(1, total))
+
+        def on_step(looked_at: int) -> None:
+            # A step is asked for by number and may be answered with fewer, so the bar ends at its total.
+            bar.advance(task, min(looked_at, bar.tasks[0].remaining or 0))
+
+        yield on_step

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.progress import Progress
 
 from memover import Cache
 from memover.cli.running import progress
@@ -148,9 +149,11 @@ def test_a_cluster_is_counted_whole(redis_cluster: RedisCluster, prefix: str, tm
     }
 
 
-def test_the_bar_of_a_scan_ends_at_the_number_of_keys() -> None:
+def test_the_bar_of_a_scan_ends_at_the_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step is 1,000 keys and may find three: the bar says three of three."""
-    with progress("counting", 3) as bar:
-        bar.advance(1000)
-        (task,) = bar._shown.tasks
+    bars: list[Progress] = []
+    monkeypatch.setattr(Progress, "__enter__", lambda bar: bars.append(bar) or bar)
+    with progress("counting", 3) as on_step:
+        on_step(1000)
+        (task,) = bars[0].tasks
         assert (task.completed, task.total) == (3, 3)
