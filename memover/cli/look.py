@@ -21,6 +21,7 @@ from memover.engine.tokens import parse
 from memover.errors import DamagedEntry
 from memover.keys.names import generation_key, soft_key
 from memover.keys.shards import parse_registry, registry_key, shard_of
+from memover.schema.mismatch import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -228,34 +229,6 @@ def _shape_in_lock(context: StoreContext, namespace: str | None, version: int | 
 # -- the value as text -----------------------------------------------------------------------------------------------------
 
 
-class _Instance:
-    """An instance of a class of the application, known by name and content alone."""
-
-    def __init__(self, kind: str, name: str, content: Any) -> None:
-        self._name = name.partition(":")[2].rpartition("<locals>.")[2] or name
-        self._kind = kind
-        self._content = content
-
-    def __repr__(self) -> str:
-        if self._kind == "enum":
-            return (
-                f"{self._name}.{self._content}"
-                if isinstance(self._content, str)
-                else f"{self._name}({self._content!r})"
-            )
-        if isinstance(self._content, dict) and self._kind not in ("subclass", "registered"):
-            inside = ", ".join(f"{name}={value!r}" for name, value in self._content.items())
-        else:
-            inside = repr(self._content)
-        return f"{self._name}({inside})"
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Instance) and repr(self) == repr(other)
-
-
 def _value(header: Header, payload: bytes | memoryview) -> str:
     from memover.codec.compression import expand
     from memover.codec.mv1.codec import ValueCodec
@@ -269,7 +242,7 @@ def _value(header: Header, payload: bytes | memoryview) -> str:
     if header.codec != ValueCodec.name:
         return f"{len(payload):,} bytes of codec {visible(header.codec)!r}, not opened here:\n{_dump(bytes(payload[:_DUMP_BYTES]))}"
     try:
-        value = ValueCodec().plain(payload, _Instance)
+        value = ValueCodec().plain(payload, Stored)
         text = pformat(value, width=100, sort_dicts=False)
     except RecursionError:
         return f"{len(payload):,} bytes, nested too deep to be shown."

@@ -21,7 +21,7 @@ _CONTAINERS = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple,
 
 
 class Stored(NamedTuple):
-    """An instance as it is stored: the kind of its class, the name, and what it holds."""
+    """An instance of a class of the application as it is stored: the kind of the class, its name, and what the instance holds."""
 
     kind: str
     name: str
@@ -30,7 +30,18 @@ class Stored(NamedTuple):
     @property
     def shown(self) -> str:
         """The name as shapes have it: without its module, and without the function that it was made in."""
-        return self.name.partition(":")[2].rpartition("<locals>.")[2]
+        return self.name.partition(":")[2].rpartition("<locals>.")[2] or self.name
+
+    def __repr__(self) -> str:
+        if self.kind == "enum" and isinstance(self.content, str):
+            return f"{self.shown}.{self.content}"
+        inside = repr(self.content)
+        if isinstance(self.content, dict) and self.kind not in ("subclass", "registered"):
+            inside = ", ".join(f"{name}={value!r}" for name, value in self.content.items())
+        return f"{self.shown}({inside})"
+
+    def __hash__(self) -> int:
+        return hash(repr(self))  # what it holds may be a list or a dict
 
 
 def mismatch(value: Any, shape: Shape) -> str:
