@@ -18,7 +18,7 @@ from memover.cli.locking import lock as write_lock
 from memover.cli.locking import relock
 from memover.cli.project import CannotRun, Project
 from memover.cli.source import Edit, SourceFiles
-from memover.cli.versions import edit_of
+from memover.cli.versions import edit_of, places_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +69,9 @@ def bump(
     lock = project.lock()
     sources = SourceFiles(project)
     if along:
-        chosen += _sharing(sources, chosen, current, tuple(targets))
+        standing, _ = places_of(sources, current, tuple(targets))
+        moved = {standing[name] for name in chosen if name in standing}
+        chosen += [name for name, place in standing.items() if place in moved and name not in chosen]
     edits: dict[tuple[Path, int, int], Edit] = {}
     places: dict[str, tuple[Path, int, int]] = {}
     for name in chosen:
@@ -142,15 +144,13 @@ def _bump_each(
     """Bumps each function for itself, with those that have their number in the same place: what was done, and for each
     function that could not be bumped, why and what to do instead."""
     able, left = list[str](), list[str]()
-    current, sources = names_in_lock(find_functions(project, targets).functions), SourceFiles(project)
+    current = names_in_lock(find_functions(project, targets).functions)
+    _, refused = places_of(SourceFiles(project), current, tuple(targets))
     for name in dict.fromkeys(names):
-        fitting = _fitting(name, current)
-        try:
-            for each in fitting:
-                edit_of(sources, current[each], current[each].block.version + 1, tuple(targets))
+        reasons = [refused[each] for each in _fitting(name, current) if each in refused]
+        left += reasons[:1]
+        if not reasons:
             able.append(name)
-        except CannotRun as error:
-            left.append(str(error))
     if not able:
         return [], left
     try:
@@ -180,18 +180,6 @@ def mend(project: Project, targets: Sequence[str] = (), against: str | None = No
         return
     for word, name in write_lock(project, targets).changes():
         yield f"{project.lockfile}: {word} {name}"
-
-
-def _sharing(sources: SourceFiles, chosen: list[str], current: dict[str, Found], targets: tuple[str, ...]) -> list[str]:
-    """Other functions whose numbers stand where those of the chosen ones do."""
-    places: dict[str, object] = {}
-    for name, found in current.items():
-        try:
-            places[name] = edit_of(sources, found, found.block.version + 1, targets).place
-        except CannotRun:
-            continue
-    moved = {places[name] for name in chosen if name in places}
-    return [name for name, place in places.items() if place in moved and name not in chosen]
 
 
 def _verify(

@@ -10,7 +10,7 @@ from memover.cli.functions import find_functions, names_in_lock
 from memover.cli.project import CannotRun, Project
 from memover.cli.revisions import Repository
 from memover.cli.source import SourceFiles
-from memover.cli.versions import edit_of
+from memover.cli.versions import places_of
 from memover.schema import rules
 from memover.schema.findings import BY_HAND, Finding, by_class
 
@@ -43,21 +43,14 @@ def advised(
 ) -> list[Finding]:
     """The findings in order of place, with commands that work in this project as it is: `bump` only where the source
     says the number in a way that can be edited, and with the options that this check was given."""
-    sources = SourceFiles(project)
-    places: dict[str, object] = {}
-    reasons: dict[str, str] = {}
-    if any(fix.startswith("memover bump ") for each in findings for fix in each.fixes):
-        for name, found in current.items():
-            try:
-                places[name] = edit_of(sources, found, found.block.version + 1, tuple(targets)).place
-            except CannotRun as error:
-                reasons[name] = str(error).partition(", so memover cannot")[0]
+    bumped = any(fix.startswith("memover bump ") for each in findings for fix in each.fixes)
+    places, refused = places_of(SourceFiles(project), current if bumped else {}, tuple(targets))
     made = []
     for finding in findings:
         fixes: list[str] = []
         for fix in finding.fixes:
             if fix.startswith("memover bump "):
-                fixes += _bumps(project, fix, places, reasons, targets)
+                fixes += _bumps(project, fix, places, refused, targets)
             else:
                 fixes.append(project.command(fix, targets))
         made.append(replace(finding, fixes=tuple(fixes)))
@@ -65,7 +58,7 @@ def advised(
 
 
 def _bumps(
-    project: Project, fix: str, places: dict[str, object], reasons: dict[str, str], targets: Sequence[str]
+    project: Project, fix: str, places: dict[str, object], refused: dict[str, str], targets: Sequence[str]
 ) -> list[str]:
     names = shlex.split(fix)[2:]
     last = names[names.index("--to") :] if "--to" in names else []
@@ -78,10 +71,11 @@ def _bumps(
         every = shlex.join(dict.fromkeys(ready))
         fixes.append(project.command(" ".join(["memover bump", every, *last]), targets))
     for name in names:
-        if name in reasons:
+        if name in refused:
+            reason = refused[name].partition(", so memover cannot")[0]
             number = f" to {last[1]}" if last else ""
             then = "" if project.lock() is None else f", then: {project.command('memover lock', targets)}"
-            fixes.append(f"{BY_HAND}{name}{number} by hand ({reasons[name]}){then}")
+            fixes.append(f"{BY_HAND}{name}{number} by hand ({reason}){then}")
     return fixes
 
 

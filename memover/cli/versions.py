@@ -20,10 +20,12 @@ from memover.cli.project import CannotRun
 from memover.cli.source import keyword
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from memover.cli.source import Edit, SourceFile, SourceFiles
     from memover.schema.findings import Found
 
-__all__ = ["edit_of"]
+__all__ = ["edit_of", "places_of"]
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -33,6 +35,20 @@ def edit_of(sources: SourceFiles, found: Found, new: int, targets: tuple[str, ..
     source = sources.file(sources.project.root / found.path)
     search = _Search(sources, source, found, new, targets or sources.project.targets)
     return search.edit()
+
+
+def places_of(
+    sources: SourceFiles, current: Mapping[str, Found], targets: tuple[str, ...] = ()
+) -> tuple[dict[str, object], dict[str, str]]:
+    """Where the source says each function's version, equal for those that have one number; and why it cannot be edited, for the others."""
+    places: dict[str, object] = {}
+    refused: dict[str, str] = {}
+    for name, found in current.items():
+        try:
+            places[name] = edit_of(sources, found, found.block.version + 1, targets).place
+        except CannotRun as error:
+            refused[name] = str(error)
+    return places, refused
 
 
 class _Search:
