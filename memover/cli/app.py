@@ -23,6 +23,7 @@ from memover.cli.invalidate import invalidate
 from memover.cli.ls import ls
 from memover.cli.project import CannotRun, Project
 from memover.cli.serve import serve
+from memover.cli.text import count_of
 from memover.cli.top import top
 from memover.errors import MemoverError
 
@@ -93,8 +94,7 @@ def lock_command(
         console.print(f"{head}:", style="bold", highlight=False)
         on_terminal(written.refused, console)
         sys.exit(1)
-    functions = f"{written.functions} function{'' if written.functions == 1 else 's'}"
-    console.print(f"{project.lockfile}: {functions}", highlight=False)
+    console.print(f"{project.lockfile}: {count_of(written.functions, 'function')}", highlight=False)
 
 
 @memover.command("check")

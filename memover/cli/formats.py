@@ -6,6 +6,10 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
+from memover import __version__
+from memover.cli.text import count_of
 from memover.schema.findings import RULES, ways_out
 
 if TYPE_CHECKING:
@@ -22,12 +26,8 @@ def summary(findings: Sequence[Finding]) -> str:
     """One line on the whole."""
     errors = sum(each.level == "error" for each in findings)
     warnings = len(findings) - errors
-    parts = [
-        f"{count} {word}{'' if count == 1 else 's'}"
-        for count, word in ((errors, "error"), (warnings, "warning"))
-        if count
-    ]
-    return ", ".join(parts) if parts else "no findings"
+    parts = [count_of(count, word) for count, word in ((errors, "error"), (warnings, "warning")) if count]
+    return ", ".join(parts) or "no findings"
 
 
 def place(finding: Finding) -> str:
@@ -37,8 +37,6 @@ def place(finding: Finding) -> str:
 
 def on_terminal(findings: Sequence[Finding], console: Console) -> None:
     """Each finding with what changed and what mends it, in colour where there is any."""
-    from rich.text import Text
-
     for each in findings:
         colour = "red" if each.level == "error" else "yellow"
         head = Text()
@@ -108,26 +106,13 @@ def gitlab(findings: Sequence[Finding]) -> str:
 
 def as_json(findings: Sequence[Finding]) -> str:
     """All that is known of each finding."""
-    listed = [
-        {
-            "code": each.code,
-            "name": each.name,
-            "level": each.level,
-            "namespace": each.namespace,
-            "message": each.message,
-            "details": list(each.details),
-            "fixes": list(each.fixes),
-            "path": each.path,
-            "line": each.line,
-        }
-        for each in findings
-    ]
+    names = ("code", "name", "level", "namespace", "message", "details", "fixes", "path", "line")
+    listed = [{name: getattr(each, name) for name in names} for each in findings]
     return json.dumps({"findings": listed, "failed": any(each.level == "error" for each in findings)}, indent=2)
 
 
 def sarif(findings: Sequence[Finding]) -> str:
     """SARIF 2.1.0 (OASIS), for code scanning."""
-    from memover import __version__
 
     def result(each: Finding) -> dict[str, Any]:
         location: dict[str, Any] = {"artifactLocation": {"uri": each.path or "pyproject.toml"}}

@@ -7,11 +7,13 @@ it is shown, and is never read as markup.
 from __future__ import annotations
 
 import difflib
+import io
 import time
 import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
+from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
@@ -19,11 +21,10 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rich.console import Console
-
 __all__ = ["Column", "ago", "count_of", "did_you_mean", "nearest", "size_of", "table", "visible"]
 
 _NEAREST_LIMIT = 3
+_WIDEST = 100_000
 
 
 def visible(text: str | bytes) -> str:
@@ -75,25 +76,18 @@ class Column(NamedTuple):
 
 def table(console: Console, columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> None:
     """Rows under their heads: as wide as the terminal in one, and never cut or coloured in a pipe."""
-    listed = [[each if isinstance(each, Text) else Text(each) for each in row] for row in rows]
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold dim")
+    for column in columns:
+        shown.add_column(column.head, justify="right" if column.right else "left", style=column.style, overflow="fold")
+    for row in rows:
+        shown.add_row(*(each if isinstance(each, Text) else Text(each) for each in row))
     if console.is_terminal:
-        shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold dim")
-        for column in columns:
-            shown.add_column(
-                column.head, justify="right" if column.right else "left", style=column.style, overflow="fold"
-            )
-        for row in listed:
-            shown.add_row(*row)
         console.print(shown)
-        return
-    lines = [[column.head for column in columns], *([each.plain for each in row] for row in listed)]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
-    for line in lines:
-        cells = [
-            each.rjust(width) if column.right else each.ljust(width)
-            for each, width, column in zip(line, widths, columns)
-        ]
-        click.echo("  ".join(cells).rstrip())
+    else:
+        plain = io.StringIO()
+        Console(file=plain, width=_WIDEST).print(shown)
+        for line in plain.getvalue().splitlines():
+            click.echo(line.rstrip())
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
