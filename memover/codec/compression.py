@@ -52,7 +52,7 @@ def compress(payload: bytes, *, threshold_bytes: int = 4096) -> tuple[int, bytes
     if len(payload) < threshold_bytes:
         return NONE, payload
     zstd = _zstd()
-    flag, squeeze = (ZLIB, _zlib_compress) if zstd is None else (ZSTD, zstd[0])
+    flag, (squeeze, _) = (ZLIB, _ZLIB) if zstd is None else (ZSTD, zstd)
     if len(payload) >= SAMPLE_FROM_BYTES:
         middle = len(payload) // 2
         sample = payload[:SAMPLE_BYTES] + payload[middle : middle + SAMPLE_BYTES] + payload[-SAMPLE_BYTES:]
@@ -75,19 +75,19 @@ def expand(flag: int, data: bytes | memoryview, *, limit_bytes: int) -> bytes | 
         if len(data) > limit_bytes:
             raise _too_large(limit_bytes)
         return data
-    limit_bytes = min(limit_bytes, _most(len(data)))
+    ways = _ZLIB if flag == ZLIB else _zstd() if flag == ZSTD else None
+    if ways is None and flag == ZSTD:
+        raise DamagedEntry(
+            "The entry is compressed with zstd, which this process does not have. It counts as a miss; "
+            "install the zstandard package (memover[zstd]) wherever entries are shared.",
+            reason="no-zstd",
+        )
+    if ways is None:
+        raise DamagedEntry(
+            f"The entry is compressed in an unknown way ({flag!r}). It counts as a miss.", reason="compression"
+        )
     try:
-        if flag == ZLIB:
-            return _zlib_expand(data, limit_bytes)
-        if flag == ZSTD:
-            zstd = _zstd()
-            if zstd is None:
-                raise DamagedEntry(
-                    "The entry is compressed with zstd, which this process does not have. It counts as a miss; "
-                    "install the zstandard package (memover[zstd]) wherever entries are shared.",
-                    reason="no-zstd",
-                )
-            return zstd[1](data, limit_bytes)
+        return ways[1](data, min(limit_bytes, _most(len(data))))
     except DamagedEntry:
         raise
     except _refusals() as error:
@@ -96,9 +96,6 @@ def expand(flag: int, data: bytes | memoryview, *, limit_bytes: int) -> bytes | 
         raise DamagedEntry(
             f"The stored bytes do not expand: {error}. The entry counts as a miss.", reason="compression"
         ) from error
-    raise DamagedEntry(
-        f"The entry is compressed in an unknown way ({flag!r}). It counts as a miss.", reason="compression"
-    )
 
 
 def _most(stored_bytes: int) -> int:
@@ -114,14 +111,6 @@ def _too_large(limit_bytes: int) -> DamagedEntry:
     )
 
 
-def _zlib_compress(payload: bytes) -> bytes:
-    return zlib.compress(payload, ZLIB_LEVEL)
-
-
-def _zlib_expand(data: bytes | memoryview, limit_bytes: int) -> bytes:
-    return _whole(zlib.decompressobj(), data, limit_bytes)
-
-
 def _whole(stream: Any, data: bytes | memoryview, limit_bytes: int) -> bytes:
     """All that a decompressor of the standard library makes of these bytes."""
     payload: bytes = stream.decompress(data, limit_bytes + 1)
@@ -130,6 +119,12 @@ def _whole(stream: Any, data: bytes | memoryview, limit_bytes: int) -> bytes:
     if not stream.eof or stream.unused_data:
         raise ValueError("cut off, or followed by other bytes")
     return payload
+
+
+_ZLIB: Ways = (
+    lambda payload: zlib.compress(payload, ZLIB_LEVEL),
+    lambda data, limit_bytes: _whole(zlib.decompressobj(), data, limit_bytes),
+)
 
 
 def _refusals() -> tuple[type[Exception], ...]:
@@ -142,24 +137,16 @@ def _refusals() -> tuple[type[Exception], ...]:
 @functools.lru_cache(maxsize=1)
 def _zstd() -> Ways | None:
     """The ways in and out of zstd that this process has."""
-    return _zstd_stdlib() or _zstd_package()
-
-
-def _zstd_stdlib() -> Ways | None:
     try:
         from compression import zstd  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
     except ImportError:
-        return None
-
-    def squeeze(payload: bytes) -> bytes:
-        compressed: bytes = zstd.compress(payload, ZSTD_LEVEL)
-        return compressed
+        return _zstd_package()
 
     def unsqueeze(data: bytes | memoryview, limit_bytes: int) -> bytes:
         options = {zstd.DecompressionParameter.window_log_max: WINDOW_LIMIT_BITS}
         return _whole(zstd.ZstdDecompressor(options=options), data, limit_bytes)
 
-    return squeeze, unsqueeze
+    return lambda payload: zstd.compress(payload, ZSTD_LEVEL), unsqueeze
 
 
 def _zstd_package() -> Ways | None:

@@ -115,10 +115,8 @@ class _Making:
 
     def _known(self, kind: type) -> bool:
         what = kind_of(kind)
-        if (
-            what not in (ClassKind.DATACLASS, ClassKind.ATTRS)
-            or not declares_itself(kind)
-            or not field_names(kind, what)
+        if what not in (ClassKind.DATACLASS, ClassKind.ATTRS) or not (
+            declares_itself(kind) and field_names(kind, what)
         ):
             return False
         if base_of(kind) is not object or not keeps_dict(kind) or slots_of(kind):

@@ -87,37 +87,10 @@ def _keys(items: list[Any]) -> list[Any]:
     return items
 
 
-def _write_deque(value: deque[Any], _: Any) -> list[Any]:
-    return [_DEQUE, value.maxlen, *value]
-
-
-def _build_deque(items: list[Any]) -> deque[Any]:
-    limit = items[1]
-    if limit is not None and (type(limit) is not int or len(items) - 2 > limit):
-        raise ValueError("a deque longer than its limit")
-    return deque(items[2:], limit)
-
-
 def _write_counter(value: Counter[Any], _: Any) -> list[Any]:
     if value.__dict__:
         raise Unencodable("a Counter with attributes of its own", "return a dataclass that holds both")
     return [_COUNTER, dict(value)]
-
-
-def _build_counter(items: list[Any]) -> Counter[Any]:
-    _, content = items
-    counter: Counter[Any] = Counter()
-    dict.update(counter, _map(content))
-    return counter
-
-
-def _write_defaultdict(value: defaultdict[Any, Any], _: Any) -> list[Any]:
-    return [_DEFAULTDICT, factory_name(value.default_factory), dict(value)]
-
-
-def _build_defaultdict(items: list[Any]) -> defaultdict[Any, Any]:
-    _, name, content = items
-    return defaultdict(factory_of(name), _map(content))
 
 
 def _write_ordereddict(value: OrderedDict[Any, Any], _: Any) -> list[Any]:
@@ -173,20 +146,6 @@ def _build_slice(items: list[Any]) -> slice:
     return slice(start, stop, step)
 
 
-def _write_namespace(value: types.SimpleNamespace, _: Any) -> list[Any]:
-    return [_NAMESPACE, dict(vars(value))]
-
-
-def _build_namespace(items: list[Any]) -> types.SimpleNamespace:
-    _, content = items
-    return types.SimpleNamespace(**_map(content))
-
-
-def _build_mappingproxy(items: list[Any]) -> types.MappingProxyType[Any, Any]:
-    _, content = items
-    return types.MappingProxyType(_map(content))
-
-
 def _build_aware(items: list[Any]) -> dt.time | dt.datetime:
     _, naive, zone = items
     if not isinstance(naive, (dt.time, dt.datetime)) or naive.tzinfo is not None or not isinstance(zone, dt.tzinfo):
@@ -198,31 +157,15 @@ WRITERS: dict[type, Callable[[Any, Any], list[Any]]] = {
     tuple: lambda value, _: [_TUPLE, *value],
     set: lambda value, _: [_SET, *value],
     frozenset: lambda value, _: [_FROZENSET, *value],
-    deque: _write_deque,
+    deque: lambda value, _: [_DEQUE, value.maxlen, *value],
     Counter: _write_counter,
-    defaultdict: _write_defaultdict,
+    defaultdict: lambda value, _: [_DEFAULTDICT, factory_name(value.default_factory), dict(value)],
     OrderedDict: _write_ordereddict,
     ChainMap: _write_chainmap,
     types.MappingProxyType: _write_mappingproxy,
     range: _write_range,
     slice: lambda value, _: [_SLICE, value.start, value.stop, value.step],
-    types.SimpleNamespace: _write_namespace,
-}
-
-MARKS: dict[int, Mark] = {
-    f.TUPLE: Mark(lambda items: tuple(items[1:])),
-    f.SET: Mark(lambda items: set(_keys(items[1:]))),
-    f.FROZENSET: Mark(lambda items: frozenset(_keys(items[1:]))),
-    f.DEQUE: Mark(_build_deque),
-    f.COUNTER: Mark(_build_counter),
-    f.DEFAULTDICT: Mark(_build_defaultdict),
-    f.ORDEREDDICT: Mark(_build_ordereddict),
-    f.CHAINMAP: Mark(_build_chainmap),
-    f.MAPPINGPROXY: Mark(_build_mappingproxy),
-    f.RANGE: Mark(_build_range),
-    f.SLICE: Mark(_build_slice),
-    f.NAMESPACE: Mark(_build_namespace),
-    f.AWARE: Mark(_build_aware),
+    types.SimpleNamespace: lambda value, _: [_NAMESPACE, dict(vars(value))],
 }
 
 
@@ -264,6 +207,8 @@ def _make_ordereddict(cls: Any, content: Any) -> Any:
 
 def _make_deque(cls: Any, content: Any) -> Any:
     limit, items = _array(content)
+    if limit is not None and (type(limit) is not int or len(items) > limit):
+        raise ValueError("a deque longer than its limit")
     value = deque.__new__(cls)
     deque.__init__(value, _array(items), limit)
     return value
@@ -321,4 +266,20 @@ CONTENT: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
     int: (int.__pos__, lambda cls, content: int.__new__(cls, _scalar(content, int))),
     float: (float.__pos__, lambda cls, content: float.__new__(cls, _scalar(content, float))),
     complex: (complex.__pos__, lambda cls, content: complex.__new__(cls, _scalar(content, complex))),
+}
+
+MARKS: dict[int, Mark] = {
+    f.TUPLE: Mark(lambda items: tuple(items[1:])),
+    f.SET: Mark(lambda items: set(_keys(items[1:]))),
+    f.FROZENSET: Mark(lambda items: frozenset(_keys(items[1:]))),
+    f.DEQUE: Mark(lambda items: _make_deque(deque, [items[1], items[2:]])),
+    f.COUNTER: Mark(lambda items: _make_dict(Counter, *items[1:])),
+    f.DEFAULTDICT: Mark(lambda items: _make_defaultdict(defaultdict, items[1:])),
+    f.ORDEREDDICT: Mark(_build_ordereddict),
+    f.CHAINMAP: Mark(_build_chainmap),
+    f.MAPPINGPROXY: Mark(lambda items: types.MappingProxyType(_map(*items[1:]))),
+    f.RANGE: Mark(_build_range),
+    f.SLICE: Mark(_build_slice),
+    f.NAMESPACE: Mark(lambda items: types.SimpleNamespace(**_map(*items[1:]))),
+    f.AWARE: Mark(_build_aware),
 }
