@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from memover.classes.places import look_up
+from memover.errors import raised_by_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -136,14 +137,15 @@ def nested_names(owner: type | None) -> dict[str, Any]:
 
 
 def closure_of(function: Any) -> dict[str, Any]:
-    """The names that a function has from the functions around it."""
+    """The names that a function has from the functions around it, without those that are not assigned yet."""
     found = {}
     code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
     for name, cell in zip(getattr(code, "co_freevars", ()), cells or ()):
         try:
             found[name] = cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
+        except ValueError as error:
+            if raised_by_handler(error):
+                raise
     return found
 
 

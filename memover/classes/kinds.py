@@ -77,8 +77,7 @@ def declared(cls: Any) -> ClassKind | None:
         return ClassKind.NAMEDTUPLE if named else None
     if isinstance(getattr(cls, "__required_keys__", None), frozenset) and issubclass(cls, dict):
         return ClassKind.TYPEDDICT
-    pydantic = sys.modules.get("pydantic.main")
-    if pydantic is not None and getattr(pydantic, "BaseModel", None) in cls.__mro__:
+    if _derives(cls, "pydantic.main", "BaseModel"):
         return ClassKind.MODEL
     msgspec = sys.modules.get("msgspec")
     if msgspec is not None and isinstance(cls, type(getattr(msgspec, "Struct", None))) and type(cls) is not type:
@@ -124,14 +123,18 @@ def is_row(cls: type) -> bool:
 
 def is_django(cls: type) -> bool:
     """Whether a class is a Django model."""
-    base = sys.modules.get("django.db.models.base")
-    return base is not None and getattr(base, "Model", None) in cls.__mro__
+    return _derives(cls, "django.db.models.base", "Model")
 
 
 def is_queryset(cls: type) -> bool:
     """Whether a class is a Django queryset."""
-    query = sys.modules.get("django.db.models.query")
-    return query is not None and getattr(query, "QuerySet", None) in cls.__mro__
+    return _derives(cls, "django.db.models.query", "QuerySet")
+
+
+def _derives(cls: type, module: str, name: str) -> bool:
+    """Whether a class of a library that need not be imported is among the bases."""
+    base = getattr(sys.modules.get(module), name, None)
+    return base is not None and base in cls.__mro__
 
 
 def frozen(cls: Any, kind: ClassKind) -> bool:

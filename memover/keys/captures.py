@@ -14,6 +14,7 @@ from inspect import CO_NESTED, CO_OPTIMIZED
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memover.classes.annotations import closure_of
 from memover.classes.naming import class_name, function_name
 from memover.errors import ConfigurationError, UnkeyableArgument, raised_by_handler
 
@@ -275,15 +276,7 @@ def _held(function: FunctionType) -> Iterator[tuple[str, Any]]:
     for number, value in enumerate(function.__defaults__ or ()):
         yield f"__defaults__[{number}]", value
     yield from (function.__kwdefaults__ or {}).items()
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-        try:
-            value = cell.cell_contents
-        except ValueError as error:
-            if raised_by_handler(error):
-                raise
-            continue
-        if value is not function:
-            yield name, value
+    yield from ((name, value) for name, value in closure_of(function).items() if value is not function)
 
 
 def made_inside(function: FunctionType) -> bool:

@@ -20,6 +20,7 @@ from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_VARARGS, 
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from memover.classes.annotations import closure_of
 from memover.classes.naming import function_name, module_of
 
 if TYPE_CHECKING:
@@ -165,14 +166,10 @@ def fingerprint(function: Any, *layers: FunctionType) -> str:
 
 def _called(function: FunctionType) -> Iterator[FunctionType]:
     """The plain functions that the names in a function's code lead to."""
-    names = dict(function.__globals__)
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-        try:
-            names[name] = cell.cell_contents
-        except ValueError:  # not assigned yet
-            names.pop(name, None)
-    owner = names.get("__class__") or _owner(function)
     code = function.__code__
+    # A variable of a function around it that is not assigned yet is no global either.
+    names = {**function.__globals__, **dict.fromkeys(code.co_freevars), **closure_of(function)}
+    owner = names.get("__class__") or _owner(function)
     receiver = code.co_varnames[0] if owner is not None and code.co_argcount else ""
     for each in codes_within(code):
         yield from _loaded(each, names, owner, receiver, own=each is code)

@@ -41,7 +41,7 @@ __all__ = ["find"]
 def find(kind: type) -> Encoder | None:
     """The encoder of classes and functions, or None for another type."""
     if issubclass(kind, type):
-        return _class
+        return lambda value, active: composite("class", _name(value))
     return _FUNCTIONS.get(kind)
 
 
@@ -58,14 +58,6 @@ def _name(value: Any) -> bytes:
             "something else by it; define it at module level",
         )
     return encode_part(class_name(value) if isinstance(value, type) else function_name(value), {})
-
-
-def _class(value: Any, active: Active) -> bytes:
-    return composite("class", _name(value))
-
-
-def _function(value: Any, active: Active) -> bytes:
-    return composite("function", _name(value))
 
 
 @entered
@@ -98,7 +90,7 @@ def _descriptor(value: Any, active: Active) -> bytes:
 
 
 _FUNCTIONS: dict[type, Encoder] = {
-    FunctionType: _function,
+    FunctionType: lambda value, active: composite("function", _name(value)),
     MethodType: _method,
     BuiltinFunctionType: _builtin,
     BuiltinMethodType: _builtin,
