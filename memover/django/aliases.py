@@ -13,6 +13,8 @@ that (`override_settings(CACHES=...)`) count again.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from memover.cache import Cache
 
-__all__ = ["aclear_all", "cache_of", "clear_all", "codec_of", "functions_of"]
+__all__ = ["aclear_all", "cache_of", "clear_all", "codec_of", "places_of_functions"]
 
 
 def cache_of(alias: str) -> Cache:
@@ -65,14 +67,14 @@ def codec_of(alias: str) -> Any:
         return None
 
 
-def functions_of(cache: Cache) -> Iterator[str]:
-    """The namespaces that functions of this process have on a cache, called or not."""
+def places_of_functions() -> list[tuple[Cache, str]]:
+    """The cache and the namespace of each function of this process, called or not."""
+    found: dict[tuple[int, str], tuple[Cache, str]] = {}
     for owner in owners():
-        try:
-            if owner.cache is cache:
-                yield owner.policy.namespace
-        except ConfigurationError:  # an alias that is none: the system check says so
-            continue
+        with suppress(ConfigurationError):  # an alias that is none: the system check says so, and a call
+            place = owner.cache, owner.policy.namespace
+            found[id(place[0]), place[1]] = place
+    return list(found.values())
 
 
 def clear_all() -> None:
@@ -101,15 +103,8 @@ async def aclear_all() -> None:
 def _clearing() -> Iterator[Any]:
     for alias in settings.CACHES:
         yield caches[alias].clear
-    done = set()
-    for owner in owners():
-        try:
-            cache, namespace = owner.cache, owner.policy.namespace
-        except ConfigurationError:
-            continue
-        if (id(cache), namespace) not in done:
-            done.add((id(cache), namespace))
-            yield lambda cache=cache, namespace=namespace: cache.invalidate_namespace(namespace)
+    for cache, namespace in places_of_functions():
+        yield partial(cache.invalidate_namespace, namespace)
 
 
 default.resolve_aliases_with(cache_of, codec_of)

@@ -133,19 +133,20 @@ class MemoverCache(KeyValueFace, BaseCache):
 
     def clear_all(self) -> None:
         """`clear()`, and every namespace that functions of this process have on this alias. See `memover.django.clear_all`."""
-        from memover.django.aliases import functions_of
-
         self.clear()
-        for namespace in functions_of(self.cache):
+        for namespace in self._namespaces():
             self.cache.invalidate_namespace(namespace)
 
     async def aclear_all(self) -> None:
         """`clear_all`, awaited."""
-        from memover.django.aliases import functions_of
-
         await self.aclear()
-        for namespace in functions_of(self.cache):
+        for namespace in self._namespaces():
             await self.cache.ainvalidate_namespace(namespace)
+
+    def _namespaces(self) -> list[str]:
+        from memover.django.aliases import places_of_functions
+
+        return [namespace for cache, namespace in places_of_functions() if cache is self.cache]
 
     # -- the end of a request ---------------------------------------------------------------------------------------------
 

@@ -17,11 +17,9 @@ from debug_toolbar.panels import Panel
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 
-from memover.errors import ConfigurationError
-from memover.keys.ownership import owners
+from memover.django.aliases import places_of_functions
 
 if TYPE_CHECKING:
-    from memover.cache import Cache
     from memover.model import Event
 
 __all__ = ["MemoverPanel"]
@@ -46,7 +44,8 @@ class MemoverPanel(Panel):
     def process_request(self, request: Any) -> Any:
         """Records the lookups of every cache that decorated functions use, until the response is made."""
         stack = ExitStack()
-        self._lookups = [stack.enter_context(cache.detect()) for cache in _caches()]
+        caches = {id(cache): cache for cache, _ in places_of_functions()}
+        self._lookups = [stack.enter_context(cache.detect()) for cache in caches.values()]
         try:
             toolbar: Any = super()
             response = toolbar.process_request(request)
@@ -119,14 +118,3 @@ class MemoverPanel(Panel):
         panel: Any = self
         stats: dict[str, Any] = panel.get_stats()
         return stats
-
-
-def _caches() -> list[Cache]:
-    found: dict[int, Cache] = {}
-    for owner in owners():
-        try:
-            cache = owner.cache
-        except ConfigurationError:  # an alias that is none: the call says so
-            continue
-        found[id(cache)] = cache
-    return list(found.values())
