@@ -202,7 +202,7 @@ def _processes(context: StoreContext) -> Iterator[Check]:
     yield Check("processes", status, value, advice)
     audited = [line for line in reports.lines if line.agreement is not None]
     if audited:
-        differ = [line for line in audited if line.totals.get("disagreements")]
+        differ = [line for line in audited if line.totals["disagreements"]]
         audits = sum(line.totals["audits"] for line in audited)
         value = (
             f"{audits:,} hits compared with the source, {sum(line.totals['disagreements'] for line in differ):,} differ"

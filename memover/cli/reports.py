@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,19 +39,19 @@ class VersionActivity:
     namespace: str
     version: int | str
     processes: int = 0
-    rates: dict[str, float] = field(default_factory=dict)
-    totals: dict[str, int] = field(default_factory=dict)
+    rates: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    totals: Counter[str] = field(default_factory=Counter)
     loads: list[int] = field(default_factory=lambda: [0] * (len(LOAD_BUCKETS_SECONDS) + 1))
 
     @property
     def calls_per_second(self) -> float:
-        return self.rates.get("hits", 0.0) + self.rates.get("misses", 0.0)
+        return self.rates["hits"] + self.rates["misses"]
 
     @property
     def hit_ratio(self) -> float | None:
         """The share of the calls of the last interval that were answered from an entry; None without calls."""
         calls = self.calls_per_second
-        return self.rates.get("hits", 0.0) / calls if calls else None
+        return self.rates["hits"] / calls if calls else None
 
     @property
     def grade(self) -> str:
@@ -62,8 +62,8 @@ class VersionActivity:
     @property
     def agreement(self) -> float | None:
         """The share of all audits that agreed; None without audits."""
-        audits = self.totals.get("audits", 0)
-        return 1 - self.totals.get("disagreements", 0) / audits if audits else None
+        audits = self.totals["audits"]
+        return 1 - self.totals["disagreements"] / audits if audits else None
 
     def facts(self) -> dict[str, Any]:
         """As `memover top --once --format json` has it."""
@@ -73,12 +73,12 @@ class VersionActivity:
             "processes": self.processes,
             "calls_per_second": self.calls_per_second,
             "hit_ratio": self.hit_ratio,
-            "near_hits_per_second": self.rates.get("near_hits", 0.0),
-            "loads_per_second": self.rates.get("loads", 0.0),
+            "near_hits_per_second": self.rates["near_hits"],
+            "loads_per_second": self.rates["loads"],
             "load_p50": quantile(self.loads, 0.5),
             "load_p95": quantile(self.loads, 0.95),
-            "waits_per_second": self.rates.get("waits", 0.0),
-            "stale_per_second": self.rates.get("stale", 0.0),
+            "waits_per_second": self.rates["waits"],
+            "stale_per_second": self.rates["stale"],
             "errors_per_second": self.errors_per_second,
             "agreement": self.agreement,
         }
@@ -86,7 +86,7 @@ class VersionActivity:
     @property
     def errors_per_second(self) -> float:
         """Loads that raised, and answers that the store did not give."""
-        return self.rates.get("load_errors", 0.0) + self.rates.get("store_errors", 0.0)
+        return self.rates["load_errors"] + self.rates["store_errors"]
 
     def texts(self) -> dict[str, str]:
         """The row as people read it, by column: in the terminal and on the page."""
@@ -96,14 +96,14 @@ class VersionActivity:
             "processes": str(self.processes),
             "calls": number_text(self.calls_per_second),
             "ratio": "–" if ratio is None else f"{ratio:.1%}",
-            "near": number_text(rates.get("near_hits", 0.0)),
-            "loads": number_text(rates.get("loads", 0.0)),
+            "near": number_text(rates["near_hits"]),
+            "loads": number_text(rates["loads"]),
             "p50": time_text(quantile(self.loads, 0.5)),
             "p95": time_text(quantile(self.loads, 0.95)),
-            "waits": number_text(rates.get("waits", 0.0)),
-            "stale": number_text(rates.get("stale", 0.0)),
+            "waits": number_text(rates["waits"]),
+            "stale": number_text(rates["stale"]),
             "errors": number_text(self.errors_per_second),
-            "agreement": nines(self.agreement, self.totals.get("audits", 0)),
+            "agreement": nines(self.agreement, self.totals["audits"]),
         }
 
 
@@ -163,13 +163,9 @@ def combined(reports: Sequence[ProcessReport]) -> Reports:
             line = lines.setdefault(place, VersionActivity(*place))
             line.processes += place not in seen
             seen.add(place)
-            rates: dict[str, float] = defaultdict(float, line.rates)
-            if report.window > 0:
-                for name, number in each.window.items():
-                    rates[name] += number / report.window
-            line.rates = dict(rates)
-            for name, number in each.totals.items():
-                line.totals[name] = line.totals.get(name, 0) + number
+            for name, number in each.window.items() if report.window > 0 else ():
+                line.rates[name] += number / report.window
+            line.totals.update(each.totals)
             line.loads = [a + b for a, b in zip(line.loads, each.window_loads)]
     order = sorted(lines.values(), key=lambda line: (line.namespace, str(line.version).rjust(20)))
     return Reports(tuple(sorted(reports, key=lambda each: each.process)), tuple(order))

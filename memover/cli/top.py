@@ -40,7 +40,7 @@ _SORTS: tuple[tuple[str, Callable[[VersionActivity], Any]], ...] = (
     ("calls/s", lambda line: -line.calls_per_second),
     ("function", lambda line: (line.namespace, str(line.version))),
     ("hits", lambda line: -1.0 if line.hit_ratio is None else line.hit_ratio),
-    ("loads/s", lambda line: -line.rates.get("loads", 0.0)),
+    ("loads/s", lambda line: -line.rates["loads"]),
     ("p95", lambda line: -(quantile(line.loads, 0.95) or 0.0)),
     ("errors/s", lambda line: -line.errors_per_second),
 )
@@ -87,7 +87,7 @@ def _cells(line: VersionActivity) -> list[str | Text]:
     styles = {
         "ratio": _GRADES[line.grade],
         "errors": "bold red" if line.errors_per_second else "dim",
-        "agreement": "bold red" if line.totals.get("disagreements", 0) else "",
+        "agreement": "bold red" if line.totals["disagreements"] else "",
     }
     texts = line.texts()
     cells: list[str | Text] = [visible(line.namespace)]
@@ -208,7 +208,7 @@ class Screen:
         self._first = min(self._first, max(0, len(lines) - rows))
         # What does not fit is left out from the end of the list of the less important.
         hidden = {"agreement"} if all(line.agreement is None for line in lines) else set()
-        if all(not line.rates.get("near_hits") for line in lines):
+        if all(not line.rates["near_hits"] for line in lines):
             hidden.add("near/s")
         for limit, head in ((130, "stale/s"), (120, "waits/s"), (110, "p50"), (90, "processes"), (80, "loads/s")):
             if width < limit:

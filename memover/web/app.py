@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import json
 import secrets
+import time
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,14 +92,18 @@ class _Routes:
 
     # -- pages -----------------------------------------------------------------------------------------------------------
 
+    def _page(self, template: str, title: str, here: str = "", **facts: Any) -> Response:
+        return HTMLResponse(self._pages.made(template, title, here, **facts))
+
     async def functions(self, request: Request) -> Response:
-        return HTMLResponse(self._pages.functions(self.overview.reports, self.overview.error))
+        lines, names = self.overview.reports.lines, sorted(self.overview.reported)
+        return self._page("functions", "Functions", "/", lines=lines, namespaces=names, error=self.overview.error)
 
     async def contents(self, request: Request) -> Response:
-        return HTMLResponse(self._pages.contents(await self.overview.contents()))
+        return self._page("contents", "Contents", "/contents", found=await self.overview.contents())
 
     async def doctor(self, request: Request) -> Response:
-        return HTMLResponse(self._pages.doctor(await self.overview.checks()))
+        return self._page("doctor", "Doctor", "/doctor", checks=await self.overview.checks())
 
     async def namespace(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -119,7 +124,7 @@ class _Routes:
         if found is None:
             told = "It has expired, was evicted or invalidated, or was never stored."
             return self._failure(404, "No such entry", told)
-        return HTMLResponse(self._pages.entry(found))
+        return self._page("entry", "Entry", found=found, now=time.time())
 
     # -- what is new -----------------------------------------------------------------------------------------------------
 
@@ -187,7 +192,7 @@ class _Routes:
     # -- what went wrong -------------------------------------------------------------------------------------------------
 
     def _failure(self, status: int, title: str, told: str, hints: Sequence[str] = ()) -> Response:
-        return HTMLResponse(self._pages.failure(title, told, hints), status)
+        return HTMLResponse(self._pages.made("failure", title, told=told, hints=hints), status)
 
     def _unknown(self, name: str, known: set[str]) -> Response:
         told = f"Neither the store, nor a process that reports, nor the lock knows a namespace {name[:200]!r}."

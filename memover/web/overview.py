@@ -121,13 +121,13 @@ class Overview:
     def _remember(self, found: Reports) -> None:
         now = time.time()
         calls = sum(line.calls_per_second for line in found.lines)
-        hits = sum(line.rates.get("hits", 0.0) for line in found.lines)
+        hits = sum(line.rates["hits"] for line in found.lines)
         self.history.append(
             {
                 "at": round(now, 1),
                 "calls": calls,
                 "hit_ratio": hits / calls if calls else None,
-                "loads": sum(line.rates.get("loads", 0.0) for line in found.lines),
+                "loads": sum(line.rates["loads"] for line in found.lines),
             }
         )
         for line in found.lines:

@@ -5,7 +5,6 @@ Text from a store may be anything: every value that a template shows is escaped,
 
 from __future__ import annotations
 
-import time
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +21,9 @@ from memover.web.overview import AGES, SIZES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memover.cli.health import Check
-    from memover.cli.look import Look
     from memover.cli.reports import Reports
     from memover.cli.running import StoreContext
-    from memover.web.overview import Contents, Namespace
+    from memover.web.overview import Namespace
 
 __all__ = ["Pages", "path_of"]
 
@@ -65,42 +62,20 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        names: dict[str, Any] = {"context": context, "csrf": csrf}
-        filters: dict[str, Any] = {
-            "ago": ago,
-            "count_of": count_of,
-            "lines": _lines,
-            "mood": _mood,
-            "path": path_of,
-            "seconds": time_text,
-            "size": size_of,
-        }
-        self._templates.globals.update(names)
-        self._templates.filters.update(filters)
-
-    def _made(self, template: str, title: str, here: str = "", **facts: Any) -> str:
-        return self._templates.get_template(f"{template}.html").render(title=title, here=here, **facts)
-
-    def functions(self, reports: Reports, error: str) -> str:
-        """The functions that processes report."""
-        names = sorted({line.namespace for line in reports.lines})
-        return self._made(
-            "functions", "Functions", "/", lines=reports.lines, namespaces=names, columns=COLUMNS, error=error
+        self._templates.globals.update(context=context, csrf=csrf, columns=COLUMNS, marks=MARKS)
+        self._templates.filters.update(
+            ago=ago, count_of=count_of, lines=_lines, mood=_mood, path=path_of, seconds=time_text, size=size_of
         )
 
-    def contents(self, found: Contents) -> str:
-        """What is stored, by namespace and version."""
-        return self._made("contents", "Contents", "/contents", found=found)
-
-    def doctor(self, checks: Sequence[Check]) -> str:
-        """The checks."""
-        return self._made("doctor", "Doctor", "/doctor", checks=checks, marks=MARKS)
+    def made(self, template: str, title: str, here: str = "", **facts: Any) -> str:
+        """A page; `here` is its address where it is in the menu, and `facts` are what its template shows."""
+        return self._templates.get_template(f"{template}.html").render(title=title, here=here, **facts)
 
     def namespace(self, name: str, found: Namespace | None, reports: Reports, note: str = "") -> str:
         """One namespace; `found` is None where nothing of it is stored."""
         rows = {row.version: row for row in (found.rows if found is not None else ())}
         lines = {line.version: line for line in reports.lines if line.namespace == name}
-        return self._made(
+        return self.made(
             "namespace",
             name,
             note=note,
@@ -121,14 +96,6 @@ class Pages:
                 if each.namespace == name
             ],
         )
-
-    def entry(self, found: Look) -> str:
-        """One entry."""
-        return self._made("entry", "Entry", found=found, now=time.time())
-
-    def failure(self, title: str, told: str, hints: Sequence[str] = ()) -> str:
-        """What could not be shown or done, and why; `hints` are namespaces that may have been meant."""
-        return self._made("failure", title, told=told, hints=hints)
 
 
 def _bars(numbers: Sequence[int], bounds: Sequence[str]) -> list[dict[str, Any]]:
