@@ -63,15 +63,9 @@ class LoggingObserver:
             "%s",
             Sentence(event, left_out),
             extra={
+                **{f"memover_{name}": value for name, value in event._asdict().items() if name != "name"},
                 "memover_event": event.name,
-                "memover_namespace": event.namespace,
-                "memover_key": event.key,
                 "memover_source": None if event.source is None else str(event.source),
-                "memover_elapsed": event.elapsed,
-                "memover_load_time": event.load_time,
-                "memover_size": event.size,
-                "memover_detail": event.detail,
-                "memover_error": event.error,
                 "memover_left_out": left_out,
             },
         )

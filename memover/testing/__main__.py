@@ -27,21 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keys", type=int, default=8, help="sources per function (default 8)")
     parser.add_argument("--prefix", default=None, help="the keys' prefix (default: one of its own)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    asked = parser.parse_args(arguments)
+    asked = vars(parser.parse_args(arguments))
+    as_json = asked.pop("json")
     try:
-        report = check_history(
-            asked.url,
-            seconds=asked.seconds,
-            processes=asked.processes,
-            threads=asked.threads,
-            tasks=asked.tasks,
-            keys=asked.keys,
-            prefix=asked.prefix,
-        )
+        report = check_history(**asked)
     except MemoverError as error:
         sys.stderr.write(f"memover.testing: {error}\n")
         return 2
-    sys.stdout.write((json.dumps(report.as_dict(), indent=2) if asked.json else str(report)) + "\n")
+    sys.stdout.write((json.dumps(report.as_dict(), indent=2) if as_json else str(report)) + "\n")
     return 1 if report.violations else 2 if report.inconclusive else 0
 
 
