@@ -4,9 +4,11 @@ schema      the tables, and what the file's header says
 statements  every statement: the specification, as `stores.redis.scripts` is for Redis
 connections one connection, and how a statement is performed on it
 opening     what may be at the path: nothing, a store, a damaged one, somebody else's file
-file        the pool of connections, the file deleted or replaced meanwhile, the budget against locks
+file        the pool of connections, the file deleted or replaced meanwhile
+pauses      waiting for a lock
 marks       what tells processes that rows they have kept may have changed
-changing    marking what changes them
+changing    what changes rows marks them, what invalidates lasts
+handles     the connections of this process to a file, at a fork
 forks       the files of this process, at a fork and at exit
 failures    what an error of sqlite3 means
 guards      the lock that processes take to begin a file, and where a file must not be

@@ -1,10 +1,12 @@
-"""Changing rows that processes may have kept: marked before and after, under the marks that are at the path (see `marks`)."""
+"""Changing the file at the path: marked, before and after, where processes may have kept a row (see `marks`); lasting, where it
+invalidates."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
 from memover.errors import StoreUnavailable
+from memover.stores.sqlite.reading import ATTEMPTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -13,11 +15,9 @@ if TYPE_CHECKING:
     from memover.stores.sqlite.file import File
     from memover.stores.sqlite.marks import MarkPage
 
-__all__ = ["change", "changing"]
+__all__ = ["change", "changing", "lasting"]
 
 T = TypeVar("T")
-
-_ATTEMPTS = 8
 
 
 def change(file: File, places: Sequence[int], sql: str, parameters: Sequence[Any], deadline: float) -> int:
@@ -31,23 +31,46 @@ def changing(file: File, places: Sequence[int], work: Callable[[], T], deadline:
     Raises what `work` raises, and `StoreError` where there are marks that this process cannot change."""
     if not places:
         return work()
-    page = _marks(file, deadline)
-    if page is None:
-        done = work()
-    else:
-        begun = page.begin(places)
-        try:
-            done = work()
-        finally:
-            page.end(places, begun)
-    for _ in range(_ATTEMPTS):
-        if page is file.page and file.unmoved():
-            return done
-        # Another file is at the path, or other marks: somebody may have kept under these what was there before.
+    done: list[T] = []
+
+    def marked() -> None:
         page = _marks(file, deadline)
-        if page is not None:
-            page.end(places)
-    raise StoreUnavailable(f"{file.marks} is replaced all the time: by whom?", store=file.address)
+        if done:
+            # Another file is at the path, or other marks: somebody may have kept under these what was there before.
+            if page is not None:
+                page.end(places)
+        elif page is None:
+            done.append(work())
+        else:
+            begun = page.begin(places)
+            try:
+                done.append(work())
+            finally:
+                page.end(places, begun)
+
+    _in_place(file, marked)
+    return done[0]
+
+
+def lasting(file: File, work: Callable[[], T]) -> T:
+    """Does what invalidates, and answers when it is on the disk, in the file that is at the path."""
+
+    def synced() -> T:
+        done = work()
+        file.sync()
+        return done
+
+    return _in_place(file, synced)
+
+
+def _in_place(file: File, work: Callable[[], T]) -> T:
+    """Does what has to be done on the file at the path: again, when another has come there meanwhile."""
+    for _ in range(ATTEMPTS):
+        era = file.era
+        done = work()
+        if file.unmoved() and file.era is era:
+            return done
+    raise StoreUnavailable(f"{file.address} is replaced all the time: by whom?", store=file.address)
 
 
 def _marks(file: File, deadline: float) -> MarkPage | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Connection", "Row", "changed", "connect", "is_open", "rows_of", "run_to_end"]
+__all__ = ["Connection", "Row", "changed", "connect", "rows_of", "run_to_end"]
 
 Row = tuple[Any, ...]
 
@@ -109,14 +109,3 @@ _PLACEHOLDER = re.compile(r"\?([0-9]*)")
 def run_to_end(connection: Connection, sql: str, parameters: Sequence[Any]) -> None:
     """Performs a statement of which `execute` would take one step: PRAGMA incremental_vacuum."""
     connection.executescript(sql)
-
-
-def is_open(connection: Connection | None) -> bool:
-    """Whether it has not been closed."""
-    if connection is None:
-        return False
-    try:
-        connection.total_changes  # noqa: B018
-    except sqlite3.ProgrammingError:
-        return False
-    return True

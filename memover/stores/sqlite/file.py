@@ -7,28 +7,23 @@ exception from outside, P17) is closed when nobody refers to it any more.
 **Whether the file is still the one** that is open here is asked once a millisecond by reads, and after each
 invalidation: the path's inode and its log's are compared with those of the connections. A file that was deleted or
 replaced is left, and the one at the path is opened, or begun, by `opening`.
-
-**A lock that somebody else holds** is waited for here, in short random pauses and within the budget of the whole call.
 """
 
 from __future__ import annotations
 
 import os
-import random
-import sqlite3
-import time
-import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from memover.clocks import monotonic
 from memover.errors import StoreTimeout, StoreUnavailable, raised_beneath
 from memover.latch import section
-from memover.stores.sqlite.connections import changed, is_open, rows_of, run_to_end
+from memover.stores.sqlite.connections import changed, rows_of, run_to_end
 from memover.stores.sqlite.failures import ERRORS, Failure, failure_of
+from memover.stores.sqlite.handles import Handles
 from memover.stores.sqlite.marks import beside
 from memover.stores.sqlite.moments import time_ms
-from memover.stores.sqlite.opening import Opening, may_write, sync_directory
+from memover.stores.sqlite.opening import FileOpener, may_write, sync_directory
+from memover.stores.sqlite.pauses import Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,15 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RECENT_MS", "Busy", "File"]
 
-_random = random.Random()
-"""For pauses. Its own, because background threads draw from it and the program's may be seeded."""
-
 _IDLE_CONNECTIONS = 32
 """When there are more, all are closed."""
-_YIELDS = 12
-"""How often somebody else is let run before a wait for the lock begins: a writer has it for some tens of microseconds."""
-_PAUSE_FIRST_SECONDS, _PAUSE_LAST_SECONDS = 0.0002, 0.004
-_FORK_PATIENCE_SECONDS, _FORK_WAIT_SECONDS = 0.05, 1.0
 _FAILURES_IN_A_ROW = 20
 
 RECENT_MS = 5000
@@ -58,15 +46,14 @@ class Busy(Exception):
     """What was asked cannot be answered without waiting; raised only to those who said that they will not wait."""
 
 
-Identity = tuple[int, int, int, int, int, int]
-"""Device and inode of the file, of its log, and of its marks (0, 0 where there are none)."""
+Inode = tuple[int, int]
+"""A device and the number of a file on it."""
+Identity = tuple[Inode, Inode, Inode]
+"""The inodes of the file, of its log, and of its marks (0, 0 where there are none)."""
 
 
 class File:
     """One per path and process, whoever uses it; any thread may call. All methods raise `StoreError`."""
-
-    forking: ClassVar[bool] = False
-    """Whether this process is being forked: nothing is opened meanwhile."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -79,8 +66,8 @@ class File:
         """The marks, and the rows kept under them; None where nothing is kept."""
         self.moment = 0
         """The millisecond in which the file was last looked at."""
-        self.left = 0
-        """Counts `leave`: what was written before may be in a file that is not at the path any more."""
+        self.era = object()
+        """Another one when a file is left: what was written before may be in one that is not at the path any more."""
         self.recent: dict[int, None] = {}
         """The rows read since that was last written down: see `tidy`."""
         self.recent_before: dict[int, None] = {}
@@ -90,11 +77,8 @@ class File:
         self.behind: Callable[[], object] | None = None
         """Has it done in another thread."""
         self._identity: Identity | None = None
-        self._opened: list[weakref.ref[Connection]] = []
-        self._underway: list[object] = []
-        """A mark for each opening and closing that is going on: SQLite's own locks are held then."""
-        self._opening = Opening(path, self.address)
-        self._tainted = False
+        self._handles = Handles()
+        self._opener = FileOpener(path, self.address)
         self._failing = 0
         self._directory_synced = False
 
@@ -117,8 +101,8 @@ class File:
 
     def leave(self) -> None:
         """Closes what is open: the next call opens what is at the path."""
-        if self._identity is not None:
-            self.left += 1
+        if self._identity is not None or self.page is not None:
+            self.era = object()
         self._identity = None
         # After that, so that no page is there without an identity that `look` compares.
         page, self.page = self.page, None
@@ -136,7 +120,7 @@ class File:
                 if raised_beneath(error):
                     raise
                 break
-            self._close(connection)
+            self._handles.close(connection)
 
     def give_back(self, pool: list[Connection], connection: Connection) -> None:
         """Puts a connection back where it was taken from."""
@@ -147,26 +131,27 @@ class File:
     @property
     def keeps(self) -> bool:
         """Whether rows of the file that was opened last may be kept."""
-        return self._opening.keeps
+        return self._opener.keeps
 
     def unmoved(self) -> bool:
         """Whether what was just written is in the file that is at the path; if not, the file is left."""
-        if self._identity is not None and self._identity == self._identity_now():
-            return True
-        self.leave()
-        return False
+        there = self._is_there()
+        if not there:
+            self.leave()
+        return there
+
+    def _is_there(self) -> bool:
+        return self._identity is not None and self._identity == self._identity_now()
 
     def _identity_now(self) -> Identity | None:
         try:
-            file = os.stat(self.path)
-            log = os.stat(self.log)
+            file, log = _inode(self.path), _inode(self.log)
         except OSError:
             return None
         try:
-            marks = os.stat(self.marks)
+            return file, log, _inode(self.marks)
         except OSError:
-            return file.st_dev, file.st_ino, log.st_dev, log.st_ino, 0, 0
-        return file.st_dev, file.st_ino, log.st_dev, log.st_ino, marks.st_dev, marks.st_ino
+            return file, log, (0, 0)
 
     # -- statements -----------------------------------------------------------------------------------------------------------
 
@@ -191,8 +176,8 @@ class File:
         parameters: Sequence[Any],
         deadline: float | None,
     ) -> Any:
-        pause = _PAUSE_FIRST_SECONDS
-        lost = tries = 0
+        pauses: Pauses | None = None
+        lost = 0
         while True:
             moment = time_ms()
             if moment != self.moment:
@@ -214,19 +199,13 @@ class File:
                     self.give_back(idle, connection)
                     if deadline is None:
                         raise Busy from None
-                    left = deadline - monotonic()
-                    if left <= 0:
+                    pauses = pauses or Pauses(deadline)
+                    if not pauses.another():
                         raise StoreTimeout(
                             f"{self.address} is locked by another connection for longer than this call may wait ({error}); who "
                             f"has a transaction open on it?",
                             store=self.address,
                         ) from error
-                    tries += 1
-                    if tries < _YIELDS:
-                        _yield()
-                        continue
-                    time.sleep(min(left, pause * (0.5 + _random.random())))
-                    pause = min(pause * 2, _PAUSE_LAST_SECONDS)
                     continue
                 if failure is Failure.FULL:
                     # The connection stays: with no room, another could not even be opened to read.
@@ -250,8 +229,8 @@ class File:
         """Returns if the statement is to be tried again: it has changed nothing."""
         if failure is Failure.OURS:
             raise error
-        moved = self._identity is None or self._identity != self._identity_now()
-        self._close(connection)
+        moved = not self._is_there()
+        self._handles.close(connection)
         if (moved or failure is Failure.LOST) and times < 3:
             if moved:
                 self.leave()
@@ -270,16 +249,6 @@ class File:
             f"{self.address}: {error}: see that its directory is there, and that this process may write it and the file.",
             store=self.address,
         ) from error
-
-    def _close(self, connection: sqlite3.Connection) -> None:
-        mark = object()
-        self._underway.append(mark)
-        try:
-            connection.close()
-        except sqlite3.Error:
-            pass  # it ends with its last reference
-        finally:
-            self._underway.remove(mark)
 
     def sync(self) -> None:
         """Has what was committed on the disk: it survives a power loss then, as far as the disk keeps its word.
@@ -307,40 +276,29 @@ class File:
 
     def open(self, deadline: float) -> tuple[list[Connection], Connection]:
         """A new connection, and the pool that it belongs to."""
-        mark = object()
-        while True:
-            self._underway.append(mark)
-            if not self.forking:
-                break
-            self._underway.remove(mark)
-            time.sleep(_PAUSE_FIRST_SECONDS)
-        try:
-            return self._open(deadline)
-        finally:
-            self._underway.remove(mark)
+        return self._handles.opening(lambda: self._open(deadline))
 
     @section
     def _open(self, deadline: float) -> tuple[list[Connection], Connection]:
-        if self._tainted:
+        if self._handles.tainted:
             raise StoreUnavailable(
                 f"{self.address} was in use by another thread when this process was forked: its locks cannot be had here. "
                 f"Fork before the first use, or start a new process (spawn).",
                 store=self.address,
             )
         try:
-            with self._opening.lock(deadline):
-                connection = self._opening.connect(deadline)
-                page = self._opening.page()
+            with self._opener.lock(deadline):
+                connection = self._opener.connect(deadline)
+                page = self._opener.page()
                 identity = self._identity_now()
-                if identity is None or (page is not None and page.identity != identity[4:]):
+                if identity is None or (page is not None and page.identity != identity[2]):
                     raise StoreUnavailable(f"{self.address} was removed while it was being opened.", store=self.address)
                 if identity != self._identity:
                     self.leave()  # others of this process's connections are to a file that is not there any more
                     self.page = page
                     self._identity = identity
                     self._directory_synced = False
-                self._opened = [known for known in self._opened if known() is not None]
-                self._opened.append(weakref.ref(connection))
+                self._handles.add(connection)
                 return self.idle, connection
         except OSError as error:
             raise StoreUnavailable(
@@ -353,14 +311,12 @@ class File:
         """A statement found the file damaged: unless another process has moved it aside already, do so."""
         identity = self._identity
         try:
-            with self._opening.lock(deadline):
+            with self._opener.lock(deadline):
                 self.leave()
-                try:
-                    now = os.stat(self.path)
-                except FileNotFoundError:
-                    return
-                if identity is not None and identity[:2] == (now.st_dev, now.st_ino):
-                    self._opening.rename_damaged(error)
+                if identity is not None and identity[0] == _inode(self.path):
+                    self._opener.rename_damaged(error)
+        except FileNotFoundError:
+            pass
         except OSError as failure:
             raise StoreUnavailable(
                 f"{self.address} is damaged ({error}) and cannot be moved aside: {failure}: remove it.",
@@ -371,29 +327,15 @@ class File:
 
     def before_fork(self) -> None:
         """Closes every connection; those in use are waited for, a moment."""
-        began = monotonic()
-        while True:
-            self.leave()
-            self._opened = [known for known in self._opened if is_open(known())]
-            if not (self._opened or self._underway) or monotonic() > began + _FORK_WAIT_SECONDS:
-                return
-            if monotonic() > began + _FORK_PATIENCE_SECONDS:  # a checkpoint, which goes on another time
-                for known in self._opened:
-                    connection = known()
-                    if connection is not None:
-                        try:
-                            connection.interrupt()
-                        except sqlite3.Error:
-                            pass  # it has been closed meanwhile
-            time.sleep(_PAUSE_FIRST_SECONDS)
+        self._handles.before_fork(self.leave)
 
     def after_fork_in_child(self) -> None:
         """What is still open is the parent's."""
         self.leave()  # nothing, unless the fork did not ask the hooks before it: uWSGI's
-        self._tainted = bool(self._underway) or any(is_open(known()) for known in self._opened)
-        self._opened = []
-        self._underway = []
-        self._opening.after_fork_in_child()
+        self._handles.after_fork_in_child()
+        self._opener.after_fork_in_child()
 
 
-_yield: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
+def _inode(path: str) -> Inode:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino

@@ -1,7 +1,6 @@
 """The files that this process has open, one for each path, and what becomes of them at a fork and at exit.
 
-POSIX locks do not survive a fork, and SQLite in the child would believe to hold them; so all connections are closed before
-a fork, in the parent too, which opens new ones.
+Before a fork all connections are closed (see `handles`), in the parent too, which opens new ones.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import weakref
 
 from memover.stores.sqlite.file import File
 from memover.stores.sqlite.guards import let_go_after_fork
+from memover.stores.sqlite.handles import Handles
 
 __all__ = ["file_at"]
 
@@ -25,17 +25,17 @@ def file_at(path: str) -> File:
 
 
 def _before_fork() -> None:
-    File.forking = True
+    Handles.forking = True
     for file in list(_files.values()):
         file.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    File.forking = False
+    Handles.forking = False
 
 
 def _after_fork_in_child() -> None:
-    File.forking = False
+    Handles.forking = False
     let_go_after_fork()
     for file in list(_files.values()):
         file.after_fork_in_child()

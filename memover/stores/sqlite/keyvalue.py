@@ -60,8 +60,7 @@ class SqliteKeyValues:
 
     if TYPE_CHECKING:
 
-        def _write_flow(self, work: Callable[[float], T], *, urgent: bool = False) -> Flow[T]: ...
-        def _lasting(self, work: Callable[[], T]) -> T: ...
+        def _write_flow(self, work: Callable[[float], T], *, invalidates: bool = False) -> Flow[T]: ...
 
     def put(self, parcels: Sequence[Parcel], stamp: Stamp) -> Flow[bytes]:
         return self._write_flow(lambda deadline: self._put(parcels, stamp, deadline))
@@ -89,11 +88,11 @@ class SqliteKeyValues:
             self._remove([key.text], deadline)
             return token, rows[0][0] if rows else None
 
-        return self._write_flow(lambda deadline: self._lasting(lambda: work(deadline)), urgent=True)
+        return self._write_flow(work, invalidates=True)
 
     def remove_many(self, keys: Sequence[Key]) -> Flow[None]:
         texts = [key.text for key in keys]
-        return self._write_flow(lambda deadline: self._lasting(lambda: self._remove(texts, deadline)), urgent=True)
+        return self._write_flow(lambda deadline: self._remove(texts, deadline), invalidates=True)
 
     # -- steps ------------------------------------------------------------------------------------------------------------------
 

@@ -18,12 +18,12 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from memover.clocks import monotonic
 from memover.errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from memover.stores.sqlite.connections import connect
 from memover.stores.sqlite.failures import ERRORS, Failure, failure_of
 from memover.stores.sqlite.guards import check_file_system, lock
 from memover.stores.sqlite.marks import open_page
+from memover.stores.sqlite.pauses import Pauses
 from memover.stores.sqlite.schema import APPLICATION_ID, SCHEMA, TABLES, USER_VERSION
 
 if TYPE_CHECKING:
@@ -32,17 +32,16 @@ if TYPE_CHECKING:
     from memover.stores.sqlite.connections import Connection
     from memover.stores.sqlite.marks import MarkPage
 
-__all__ = ["Opening", "may_write", "sync_directory"]
+__all__ = ["FileOpener", "may_write", "sync_directory"]
 
 logger = logging.getLogger("memover")
 
-_PAUSE_FIRST_SECONDS, _PAUSE_LAST_SECONDS = 0.0002, 0.004
 _OLDEST_SQLITE = (3, 35, 0)
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
 
 
-class Opening:
+class FileOpener:
     """One per `File`. Its methods are called under its lock."""
 
     def __init__(self, path: str, address: str) -> None:
@@ -72,7 +71,7 @@ class Opening:
 
     def connect(self, deadline: float) -> Connection:
         """A connection to a store that has been looked at; it is begun if there is none."""
-        pause = _PAUSE_FIRST_SECONDS
+        pauses = Pauses(deadline)
         damaged = False
         while True:
             head = self._first_bytes()
@@ -91,9 +90,7 @@ class Opening:
                     with contextlib.suppress(sqlite3.Error):
                         connection.close()
                 failure = failure_of(error)
-                if failure is Failure.BUSY and monotonic() < deadline:
-                    time.sleep(pause)
-                    pause = min(pause * 2, _PAUSE_LAST_SECONDS)
+                if failure is Failure.BUSY and pauses.another():
                     continue
                 if failure is Failure.DAMAGED and not damaged:
                     damaged = True

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, TypeVar
 from memover.clocks import monotonic
 from memover.engine.steps import Run
 from memover.engine.store import TOKEN_MARGIN_MS, Kept, Seen
-from memover.errors import StoreError, StoreUnavailable, raised_beneath
+from memover.errors import StoreError, raised_beneath
 from memover.living import Living
 from memover.loops import in_thread
 from memover.stores.breaker import Breaker
+from memover.stores.sqlite.changing import lasting
 from memover.stores.sqlite.direct import Direct
 from memover.stores.sqlite.failures import ERRORS
 from memover.stores.sqlite.feed import SqliteFeed
@@ -36,7 +37,7 @@ from memover.stores.sqlite.job import Job
 from memover.stores.sqlite.keyvalue import SqliteKeyValues
 from memover.stores.sqlite.limits import Limits
 from memover.stores.sqlite.moments import time_ms
-from memover.stores.sqlite.reading import ATTEMPTS, Reader, packed
+from memover.stores.sqlite.reading import Reader, packed
 from memover.stores.sqlite.tidy import Tidier
 from memover.stores.sqlite.tokens import Tokens
 from memover.stores.sqlite.writing import Writer
@@ -207,40 +208,18 @@ class SqliteStore(SqliteKeyValues):
     def bump(
         self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes]
     ) -> Flow[list[bytes]]:
-        def work(deadline: float) -> list[bytes]:
-            moved = self._tokens.bump(names, nonce, floors, along, deadline)
-            self._tidier.wrote()
-            return moved
-
-        return self._write_flow(lambda deadline: self._lasting(lambda: work(deadline)), urgent=True)
+        return self._write_flow(
+            lambda deadline: self._tokens.bump(names, nonce, floors, along, deadline), invalidates=True
+        )
 
     def drop(self, entry: bytes, lease: bytes, nonce: str, along: Sequence[bytes]) -> Flow[None]:
-        return self._write_flow(
-            lambda deadline: self._lasting(lambda: self._drop(entry, nonce, along, deadline)), urgent=True
-        )
+        return self._write_flow(lambda deadline: self._tokens.drop(entry, nonce, along, deadline), invalidates=True)
 
     def drop_now(self, entry: bytes, nonce: str, along: Sequence[bytes]) -> None:
         """As `drop`, in the calling thread."""
-        self._guarded(
-            lambda deadline: self._lasting(lambda: self._drop(entry, nonce, along, deadline)), self._writes, urgent=True
-        )
-
-    def _drop(self, entry: bytes, nonce: str, along: Sequence[bytes], deadline: float) -> None:
-        self._tokens.drop(entry, nonce, along, deadline)
-        self._tidier.wrote()
+        self._guarded(lambda deadline: self._tokens.drop(entry, nonce, along, deadline), self._writes, invalidates=True)
 
     # -- running ------------------------------------------------------------------------------------------------------------------
-
-    def _lasting(self, work: Callable[[], T]) -> T:
-        """Does what invalidates, and answers when it is on the disk, in the file that is at the path."""
-        file = self._file
-        for _ in range(ATTEMPTS):
-            left = file.left
-            done = work()
-            file.sync()
-            if file.unmoved() and file.left == left:
-                return done
-        raise StoreUnavailable(f"{self.address} is replaced all the time: by whom?", store=self.address)
 
     def _read_flow(self, work: Callable[[float | None], T]) -> Flow[T]:
         try:
@@ -249,9 +228,9 @@ class SqliteStore(SqliteKeyValues):
             pass
         return (yield from Run(lambda: self._guarded(work, self._reads)))
 
-    def _write_flow(self, work: Callable[[float], T], *, urgent: bool = False, final: bool = False) -> Flow[T]:
+    def _write_flow(self, work: Callable[[float], T], *, invalidates: bool = False, final: bool = False) -> Flow[T]:
         """`final`: it is done even if the caller is cancelled before it has begun."""
-        job = Job(lambda: self._guarded(work, self._writes, urgent=urgent))
+        job = Job(lambda: self._guarded(work, self._writes, invalidates=invalidates))
         try:
             return (yield from Run(job))
         except GeneratorExit:
@@ -263,14 +242,19 @@ class SqliteStore(SqliteKeyValues):
             if begun and job.elsewhere():
                 yield from Run(job.wait)
             elif final and not begun:
-                yield from Run(lambda: self._guarded(work, self._writes, urgent=urgent))
+                yield from Run(lambda: self._guarded(work, self._writes, invalidates=invalidates))
             raise
 
-    def _guarded(self, work: Callable[[float], T], breaker: Breaker, *, urgent: bool = False) -> T:
-        if breaker.tripped and not urgent:
+    def _guarded(self, work: Callable[[float], T], breaker: Breaker, *, invalidates: bool = False) -> T:
+        if breaker.tripped and not invalidates:
             breaker.check()
+        deadline = monotonic() + self.limits.lock_timeout
         try:
-            done = work(monotonic() + self.limits.lock_timeout)
+            if invalidates:
+                done = lasting(self._file, lambda: work(deadline))
+                self._tidier.wrote()
+            else:
+                done = work(deadline)
         except StoreError as error:
             breaker.failed(error)
             raise

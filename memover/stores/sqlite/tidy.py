@@ -14,7 +14,6 @@ each entry.) A read notes the row in a dictionary of the process; every few seco
 
 from __future__ import annotations
 
-import os
 import time
 from _thread import start_new_thread
 from typing import TYPE_CHECKING
@@ -225,10 +224,7 @@ class Tidier:
     def relieve(self) -> None:
         """Copies a full log into the file, in the writer's thread: after whatever adds more than a few pages to it. Raises nothing
         of the store's."""
-        try:
-            length = os.stat(self._file.log).st_size
-        except OSError:
-            return
+        length = self._file.log_bytes()
         if length <= self._full_log:
             if length <= _FULL_LOG_BYTES:
                 self._full_log = _FULL_LOG_BYTES
