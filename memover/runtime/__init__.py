@@ -6,7 +6,7 @@ A call, from the shortest way to the longest:
     again           the value of an entry that a store answers again with the same object
     hit             what follows when those do not serve · loading: the user's function · results: what it returned
     entries         results to entries and back · guard: entries of another shape · upgrades: entries of older versions
-    batch           many calls together · progress: the bar over them
+    batch           many calls together · bulk: their loader · progress: the bar over them
     operations      `peek`, `set`, `refresh` · invalidations: those of functions and caches · keyvalue: the key-value API
 
 Flows, for threads and for asyncio:

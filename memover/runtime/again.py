@@ -1,15 +1,17 @@
 """The value of an entry that a store answers again and again with the same object (`engine.store.Kept`): copied, not decoded.
 
-Nothing is decided here. The entry is the one that was decoded, byte for byte, so it is of the same generation and form;
-whether that generation is trusted and how long the entry is fresh is asked by the call, as of any other entry. From the second
-time on that it is decoded, what a caller gets is copied, where `copier_of` knows how."""
+The entry is the one that was decoded, byte for byte, so it is of the same generation; whether that is trusted is asked by the
+call, as of any other entry. From the second time on that it is decoded, what a caller gets is copied, where `copier_of` knows
+how."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from memover.clocks import wall
 from memover.codec.copier import Same, copier_of
 from memover.codec.sharing import moved, places_of
+from memover.engine.judge import is_fresh
 from memover.errors import DamagedEntry
 from memover.model import MISSING
 from memover.runtime.footprint import memory_of
@@ -25,24 +27,27 @@ __all__ = ["again", "decoded"]
 _LARGE_BYTES = 1 << 20
 
 
-class Again(NamedTuple):
-    """The form that an entry was decoded in, until when it is fresh, and what makes the value of one more caller while
-    `moved(places)` is False."""
+Again = tuple["tuple[bytes, bytes] | None", float, "Callable[[], Any]", "tuple[Any, ...]"]
+"""The form that an entry was decoded in, until when it is fresh, and what makes the value of one more caller while
+`moved(places)` is False, then these places."""
 
-    form: tuple[bytes, bytes] | None
-    fresh_until: float
-    make: Callable[[], Any]
-    places: tuple[Any, ...]
+_ONCE: Again = (None, 0.0, lambda: MISSING, ())
+_NEVER: Again = (None, 0.0, lambda: MISSING, ())
 
 
-_ONCE = Again(None, 0.0, lambda: MISSING, ())
-_NEVER = Again(None, 0.0, lambda: MISSING, ())
-
-
-def again(made: Again) -> Any:
-    """What one more caller gets; MISSING where the entry is to be decoded."""
-    places = made.places
-    return MISSING if places and moved(places) else made.make()
+def again(seen: Kept, form: tuple[bytes, bytes], generation: bytes) -> Any:
+    """What one more caller gets of an entry under a trusted generation; MISSING where it is to be decoded, or not fresh."""
+    made: Again | None = seen.decoded
+    if made is None:
+        return MISSING
+    decoded_in, fresh_until, make, places = made
+    if (
+        decoded_in is not form
+        or not is_fresh(generation, fresh_until, generation, wall())
+        or (places and moved(places))
+    ):
+        return MISSING
+    return make()
 
 
 def decoded(function: Function, seen: Kept, fresh_until: float, payload: bytes | memoryview, value: Any) -> None:
@@ -66,4 +71,4 @@ def decoded(function: Function, seen: Kept, fresh_until: float, payload: bytes |
         size = memory_of(original)
         if size <= _LARGE_BYTES:
             seen.grew(size)
-            seen.decoded = Again(function.form, fresh_until, make, places)
+            seen.decoded = (function.form, fresh_until, make, places)

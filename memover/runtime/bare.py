@@ -32,8 +32,9 @@ from memover.runtime.near import fill, handed_out, standing, ticket_of
 from memover.runtime.stepwise import Stepwise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from memover.codec.envelope import Header
     from memover.engine.call import CachedCall
     from memover.engine.store import Seen
     from memover.model import Key
@@ -133,9 +134,8 @@ class Bare:
             # entry without marks written out, because a frame is a twentieth of a hit in a file.
             current: Any = tokens  # they are trusted, so they are there
             generation = current[0]
-            made = seen.decoded if type(seen) is Kept else None
-            if made is not None and made.form is form and is_fresh(generation, made.fresh_until, generation, wall()):
-                value = again(made)
+            if type(seen) is Kept:
+                value = again(seen, form, generation)
                 if value is not MISSING:
                     function.counters.own_hits += 1
                     return value
@@ -151,10 +151,8 @@ class Bare:
                 function.counters.own_hits += 1
                 return value
         try:
-            header = read_header(raw, key.entry)
-            if header.kind or FRESH is not judge(
-                header, names, tokens, wall(), required=key.required, soft=function.soft_name, versions=witness.versions
-            ):
+            header = fresh_header(function, key, names, tokens, raw, wall())
+            if header is None:
                 return MISSING
             value = function.decode(raw, header)
         except DamagedEntry:
@@ -167,6 +165,16 @@ class Bare:
             fill(function, ticket, key, raw, header, value)
         function.counters.own_hits += 1
         return value
+
+
+def fresh_header(
+    function: Function, key: Key, names: Sequence[bytes], tokens: Sequence[bytes | None], raw: bytes, now: float
+) -> Header | None:
+    """The header of an entry that is plainly to be served, None for any other. Raises `DamagedEntry`."""
+    header, versions = read_header(raw, key.entry), function.witness.versions
+    required, soft = key.required, function.soft_name
+    fresh = FRESH is judge(header, names, tokens, now, required=required, soft=soft, versions=versions)
+    return header if fresh and not header.kind else None
 
 
 def cached_call(
@@ -226,9 +234,8 @@ def cached_call(
             return absent(function, key, args, kwargs, None, seen, began)
         form, token = function.form, tokens[0]
         if form is not None and len(names) == 1 and token is not None and last(names[0]) == token:
-            made = seen.decoded if type(seen) is Kept else None
-            if made is not None and made.form is form and is_fresh(token, made.fresh_until, token, wall()):
-                value = again(made)
+            if type(seen) is Kept:
+                value = again(seen, form, token)
                 if value is not MISSING:
                     counters.own_hits += 1
                     return value

@@ -6,7 +6,7 @@ Hits that concern nothing but their value take a short path, without a call obje
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +14,27 @@ from memover.clocks import wall
 from memover.codec.envelope import marks_packer, read_header, read_plain
 from memover.codec.sharing import shareable
 from memover.engine.answers import Outcome, Reading
-from memover.engine.judge import FRESH, is_fresh, judge
+from memover.engine.judge import is_fresh
 from memover.engine.many import gather
 from memover.engine.steps import Invoke, itself
-from memover.errors import ConfigurationError, DamagedEntry, StoreError, raised_by_handler
+from memover.errors import DamagedEntry, StoreError
 from memover.latch import FramePresence, TaskPresence
 from memover.model import Source
-from memover.runtime.dependencies import INSIDE, enter, is_loading, leave
+from memover.runtime.bare import fresh_header
+from memover.runtime.bulk import load_many
+from memover.runtime.dependencies import INSIDE, is_loading
 from memover.runtime.hit import bypassed
 from memover.runtime.near import fill, fill_from, in_use, near, ticket_of
 from memover.runtime.results import evaluating, unwrapped
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
     from memover.engine.store import SeenMany
-    from memover.model import Call, Key
+    from memover.model import Key
     from memover.runtime.function import Function
     from memover.stores.near import Ticket
 
@@ -252,16 +256,8 @@ class Batch:
         """Answers a call from an entry in any other form, if that is fresh."""
         function, key = self.function, self.keys[at]
         try:
-            header = read_header(raw, key.entry)
-            if header.kind or FRESH is not judge(
-                header,
-                key.names,
-                tokens,
-                now,
-                required=key.required,
-                soft=function.soft_name,
-                versions=function.witness.versions,
-            ):
+            header = fresh_header(function, key, key.names, tokens, raw, now)
+            if header is None:
                 return False
             value = function.decode(raw, header) if self._wanted or ticket is not None else None
             self.outcomes[at] = Hit(value)
@@ -276,25 +272,7 @@ class Batch:
         """Runs the bulk loader: an outcome for each call that it had a value for, None for the others."""
         if not calls or self._loader is None:
             return [None] * len(calls)
-        function = self.function
-        described = [function.described(call.key, call.args, call.kwargs) for call in calls]
-        entered = enter(calls, function.state, function.policy.track_dependencies)
-        values, error, began = list[tuple[Any, ...]](), None, perf_counter()
-        try:
-            answered = yield from Invoke(self._loader, (described,))
-            for value in matched(described, answered):  # which may be of any class
-                values.append(((yield from evaluating(value[0], awaited=function.is_async)),) if value else ())
-        except BaseException as raised:
-            error = itself(raised)
-        finally:
-            leave(entered)
-        seconds, used = perf_counter() - began, entered[0].collector
-        if error is not None:
-            return [function.loaded(call, None, error, seconds, used) for call in calls]
-        return [
-            function.loaded(call, value[0], None, seconds, used) if value else None
-            for call, value in zip(calls, values)
-        ]
+        return (yield from load_many(self.function, self._loader, calls))
 
     def itself(self, call: CachedCall) -> Flow[Outcome] | None:
         """The function alone, for a call that is part of its own load and would wait for itself; else None."""
@@ -305,32 +283,6 @@ class Batch:
         outcome = yield from self.function.load(call)
         outcome.source, outcome.marks = Source.BYPASSED, ()
         return outcome
-
-
-def matched(calls: Sequence[Call], answered: Any) -> list[tuple[Any, ...]]:
-    """The bulk loader's values in the order of the calls, each in a tuple; an empty tuple where it had none."""
-    if isinstance(answered, Mapping):
-        values: list[tuple[Any, ...]] = []
-        for call in calls:
-            if call in answered:
-                values.append((answered[call],))
-                continue
-            arguments = call.arguments
-            alone = next(iter(arguments.values())) if len(arguments) == 1 else call
-            try:
-                values.append((answered[alone],) if alone in answered else ())
-            except TypeError as error:  # an argument that cannot be a key of a dict cannot have been one
-                if raised_by_handler(error):
-                    raise
-                values.append(())
-        return values
-    if isinstance(answered, Sequence) and not isinstance(answered, (str, bytes)) and len(answered) == len(calls):
-        return [(value,) for value in answered]
-    raise ConfigurationError(
-        f"The bulk loader of {calls[0].namespace!r} answered {len(calls)} calls with {type(answered).__name__}: return a "
-        f"mapping from the calls (or, for a function of one argument, from that argument) to their values, which may leave "
-        f"some out, or a sequence of as many values as there are calls."
-    )
 
 
 # -- for threads and for asyncio ------------------------------------------------------------------------------------------------

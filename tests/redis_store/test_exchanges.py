@@ -179,14 +179,14 @@ def test_a_loop_sleeps_after_some_turns(
 ) -> None:
     """An awaited answer keeps its loop awake for fifty turns, and after one in vain the next hundred writes for none."""
     turns = 0
-    turn = Mux._turn
+    turn = looks.Awake._turn
 
-    def counted(self: Mux) -> None:
+    def counted(self: looks.Awake) -> None:
         nonlocal turns
         turns += 1
         turn(self)
 
-    monkeypatch.setattr(Mux, "_turn", counted)
+    monkeypatch.setattr(looks.Awake, "_turn", counted)
     ours, theirs = pair
 
     async def whole() -> None:

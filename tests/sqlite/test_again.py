@@ -91,7 +91,10 @@ def test_marks_that_were_just_made_serve_nobody(tmp_path: Path, monkeypatch: pyt
     assert slept == pytest.approx([(marks._NOTICED_MS + 1) / 1000, marks._NOTICED_MS / 1000])
 
 
-def test_a_function_that_was_redefined_with_another_shape(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked", [[1], [2, 1]], ids=["the kept entry first", "after an entry of its own shape"])
+def test_a_function_that_was_redefined_with_another_shape(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, asked: list[int]
+) -> None:
     """A cell that is run again with another result: what is kept is of the shape before, and a miss."""
     cell: Any = ModuleType("cell")
     monkeypatch.setitem(sys.modules, "cell", cell)
@@ -102,5 +105,6 @@ def test_a_function_that_was_redefined_with_another_shape(cache: Cache, monkeypa
     exec("def f(x) -> list[int]:\n    return [x]\n", cell.__dict__)
     with pytest.warns(MemoverWarning, match="was defined again"):
         after = versioned_cache(namespace="cell", cache=cache)(cell.f)
-    for _ in range(HITS):
-        assert after(1) == [1]
+    for x in asked:
+        for _ in range(HITS):
+            assert after(x) == [x]

@@ -11,8 +11,7 @@ nothing can be read is the server's silence; what can be read is read first, so 
 for a silent server. `_inside` says that the FIFO is being changed: an exception from outside at that moment leaves it set,
 and the connection is given up, because its next answer could be anybody's.
 
-Nothing here keeps the loop: a loop that is closed and dropped takes its connections
-with it.
+Nothing here keeps the loop: a loop that is closed and dropped takes its connections with it.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from redis.exceptions import InvalidResponse, ResponseError
 
 from memover.clocks import monotonic
 from memover.errors import raised_by_handler
-from memover.stores.redis import looks
 from memover.stores.redis.failures import Lost, ValueFault
 from memover.stores.redis.limits import FLOOR_BYTES
+from memover.stores.redis.looks import Awake
 from memover.stores.redis.overdue import Overdue, Turn
 from memover.stores.redis.resp import NOT_ENOUGH, new_reader
 
@@ -77,17 +76,13 @@ class Mux:
         self._flushing = False
         self._alone = False
         """Whether the last write was of one command only."""
-        self._looks = 0
-        """For how many turns of the loop it is still kept awake."""
-        self._awake = False
-        """Whether the next turn is one of them."""
-        self._blind = 0
         self._due = 0.0
-        self._armed = False
+        """When the timer comes; 0.0 while there is none."""
         self._room: list[asyncio.Future[None]] = []
         self.sock.setblocking(False)
         # `asyncio.get_running_loop` asks the system for the process each time, up to Python 3.11.
         self._loop = weakref.ref(asyncio.get_running_loop())
+        self._awake = Awake(self._loop, self._flying)
         asyncio.get_running_loop().add_reader(self.sock.fileno(), self._readable)
 
     @property
@@ -175,9 +170,9 @@ class Mux:
                 if done < size:
                     self._unsent.append(memoryview(data)[done:])
                     asyncio.get_running_loop().add_writer(self.sock.fileno(), self._writable)
-            if not self._armed:
+            if not self._due:
                 self._arm(now + self._budget)
-            self._keep_awake()
+            self._awake.written()
             self._inside = False
         except OSError as error:
             self._inside = False
@@ -185,30 +180,6 @@ class Mux:
         except BaseException:
             self.close()  # an exception from outside: what was sent is not known
             raise
-
-    def _keep_awake(self) -> None:
-        """After a write: the loop does not sleep for some turns. With something to do in its next turn, it only looks."""
-        if self._blind:
-            self._blind -= 1
-        else:
-            self._looks = looks.TURNS
-            if not self._awake:
-                loop: Any = self._loop()
-                loop.call_soon(self._turn)
-                self._awake = True
-
-    def _turn(self) -> None:
-        self._awake = False
-        if not self._flying:
-            return
-        if self._looks:
-            self._looks -= 1
-            loop: Any = self._loop()
-            loop.call_soon(self._turn)
-            self._awake = True
-            looks.give_way()
-        else:
-            self._blind = looks.BLIND
 
     def _take_off(self) -> tuple[bytes, int]:
         """What is pending as bytes, its futures now in flight."""
@@ -308,14 +279,13 @@ class Mux:
     def _arm(self, due: float) -> None:
         # The timer's handle is not kept: it refers to the loop, which would then refer to itself.
         self._due = due
-        self._armed = True
         asyncio.get_running_loop().call_later(max(due - monotonic(), 0.0), self._check)
 
     def _first_due(self) -> float:
         return self._overdue.due(self._sent - len(self._flying), self.answered, self._received)
 
     def _check(self) -> None:
-        self._armed = False
+        expected, self._due = self._due, 0.0
         if self.sock is None:
             return
         now, due = monotonic(), self._first_due()
@@ -326,11 +296,11 @@ class Mux:
             due = self._first_due()
             first = self._overdue.first
             if first is not None and due <= now:
-                more = self._overdue.spare(now - self._due)
+                more = self._overdue.spare(now - expected)
                 if not more:
                     message = f"{now - first.at:.3g} s"
-                    slow = first.size >= FLOOR_BYTES
-                    self.close(ValueFault(f"not taken in {message}") if slow else TimeoutError(message))
+                    large = first.size >= FLOOR_BYTES
+                    self.close(ValueFault(f"not taken in {message}") if large else TimeoutError(message))
                     return
                 due = now + more
         if due:
@@ -352,7 +322,8 @@ class Mux:
 
     def _fail(self, error: Exception | None) -> None:
         used = self.answered > 0
-        flying, self._flying = self._flying, deque()
+        flying = [*self._flying]
+        self._flying.clear()
         pending, self._pending = self._pending, []
         self._partial = []
         self._overdue.clear()
