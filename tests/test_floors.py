@@ -425,9 +425,7 @@ ALIKE = {
     "Direct": "what `runtime.direct` asks of a store, and each store's own",
     "Flight": "what the engine asks of a flight, and the flight of `runtime`",
     "Function": "what the engine asks of a function, and the function of `runtime`",
-    "Invalidation": "an invalidation under way, and one in a recorded history",
     "Limits": "each store's own",
-    "Opening": "of a connection to a server, and of a file",
     "Reader": "of a connection, and of a file",
 }
 """The names that two classes may have, and why."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from memover.engine.tokens import Witness
     from memover.model import Key
 
-__all__ = ["OWED_LIMIT", "Invalidation", "Ledger", "acknowledged", "bumped", "drop", "move"]
+__all__ = ["OWED_LIMIT", "Ledger", "Subject", "acknowledged", "bumped", "drop", "move"]
 
 T = TypeVar("T")
 
@@ -41,8 +41,8 @@ class Ledger(Protocol):
     def settled(self, before: dict[bytes, Callable[[], Flow[object]]]) -> None: ...
 
 
-class Invalidation(Protocol):
-    """One invalidation as its caller describes it."""
+class Subject(Protocol):
+    """What an invalidation concerns, as its caller describes it."""
 
     what: str
     """What it concerns, for messages."""
@@ -64,7 +64,7 @@ class Invalidation(Protocol):
 
 def acknowledged(
     ledger: Ledger,
-    told: Invalidation,
+    subject: Subject,
     names: Sequence[bytes],
     step: Callable[[], Flow[T]],
     wider: tuple[bytes, Callable[[], Flow[object]]] | None = None,
@@ -72,7 +72,7 @@ def acknowledged(
     """Runs one invalidation of `names`: settles what was owed of them when it succeeds, owes it when it fails.
 
     `wider` is a name and its invalidation that cover this one: it is owed instead when very many are owed already."""
-    told.begin()
+    subject.begin()
     before = ledger.owing(names)
     try:
         answer = yield from step()
@@ -82,12 +82,12 @@ def acknowledged(
         else:
             for name in names:
                 ledger.owe(name, step)
-        failure = failed_invalidation(told.what, told.names, ledger.store.address)
-        told.failed(error, failure)
+        failure = failed_invalidation(subject.what, subject.names, ledger.store.address)
+        subject.failed(error, failure)
         raise failure from error
-    told.begin()
+    subject.begin()
     ledger.settled(before)
-    told.done()
+    subject.done()
     return answer
 
 
@@ -103,14 +103,14 @@ def bumped(ledger: Ledger, names: Sequence[bytes], nonce: str, along: Sequence[b
 
 
 def move(
-    ledger: Ledger, told: Invalidation, names: Sequence[bytes], nonce: str, *, along: Sequence[bytes] = ()
+    ledger: Ledger, subject: Subject, names: Sequence[bytes], nonce: str, *, along: Sequence[bytes] = ()
 ) -> Flow[list[bytes]]:
     """Invalidates by moving tokens: a namespace's generation, its soft mark, or tags with their clock."""
-    return (yield from acknowledged(ledger, told, names, lambda: bumped(ledger, names, nonce, along)))
+    return (yield from acknowledged(ledger, subject, names, lambda: bumped(ledger, names, nonce, along)))
 
 
 def drop(
-    ledger: Ledger, told: Invalidation, call: CachedCall, nonce: str, older: Sequence[Key], generation_name: bytes
+    ledger: Ledger, subject: Subject, call: CachedCall, nonce: str, older: Sequence[Key], generation_name: bytes
 ) -> Flow[None]:
     """Removes one call's entry and its lease, so that no load under way can store, and moves the tokens that stand for it.
 
@@ -127,4 +127,4 @@ def drop(
 
     # Under the call's own token too, which closes what used its result.
     wider = (generation_name, lambda: bumped(ledger, (generation_name,), nonce, (ledger.coarse_name,)))
-    yield from acknowledged(ledger, told, (key.entry, call_name), remove, wider)
+    yield from acknowledged(ledger, subject, (key.entry, call_name), remove, wider)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from memover.codec.envelope import Header
-    from memover.engine.invalidate import Invalidation, Ledger
+    from memover.engine.invalidate import Ledger, Subject
     from memover.engine.steps import Flow
     from memover.model import Key
 
@@ -64,7 +64,7 @@ class KeyValues(Protocol):
     def note_lookup(self, key: Key, value: Any) -> None: ...
     def note_stored(self, parcels: Sequence[Parcel]) -> None: ...
     def store_failed(self, key: Key | None, error: BaseException) -> None: ...
-    def invalidation(self, what: str, keys: Sequence[Key]) -> Invalidation: ...
+    def invalidation(self, what: str, keys: Sequence[Key]) -> Subject: ...
     def new_token(self) -> str: ...
     def now(self) -> float: ...
     def monotonic(self) -> float: ...
@@ -266,10 +266,10 @@ def clearing(entries: KeyValues) -> tuple[bytes, Callable[[], Flow[object]]]:
 def delete(entries: KeyValues, text: str) -> Flow[bool]:
     """Removes a value; whether there was one."""
     key = entries.named(text)
-    told = entries.invalidation(f"the key {text!r}", [key])
+    subject = entries.invalidation(f"the key {text!r}", [key])
     was_owed = key.entry in entries.ledger.witness.owed
     generation, head = yield from acknowledged(
-        entries.ledger, told, (key.entry,), lambda: entries.ledger.store.remove(key), clearing(entries)
+        entries.ledger, subject, (key.entry,), lambda: entries.ledger.store.remove(key), clearing(entries)
     )
     return not was_owed and entries.header(key, generation, head, whole=False) is not None
 
@@ -278,10 +278,10 @@ def delete_many(entries: KeyValues, texts: Iterable[str]) -> Flow[None]:
     """Removes several values."""
     keys = [entries.named(text) for text in texts]
     if keys:
-        told = entries.invalidation(f"{len(keys)} keys", keys)
+        subject = entries.invalidation(f"{len(keys)} keys", keys)
         names = tuple(key.entry for key in keys)
         step = lambda: entries.ledger.store.remove_many(keys)  # noqa: E731
-        yield from acknowledged(entries.ledger, told, names, step, clearing(entries))
+        yield from acknowledged(entries.ledger, subject, names, step, clearing(entries))
 
 
 def clear(entries: KeyValues) -> Flow[None]:

@@ -29,9 +29,9 @@ __all__ = ["invalidate_all", "invalidate_call", "invalidate_namespace", "invalid
 def invalidate_call(call: CachedCall) -> Flow[None]:
     """Removes one call's entry everywhere, or raises `InvalidationFailed` and goes on trying."""
     function: Any = call.function
-    told = FunctionInvalidation(function, f"one call of {function.name}", call.key)
+    subject = FunctionSubject(function, f"one call of {function.name}", call.key)
     older = [key for _, key in function.older_keys(call.key)]
-    yield from drop(function.state, told, call, new_nonce(), older, function.generation_name)
+    yield from drop(function.state, subject, call, new_nonce(), older, function.generation_name)
 
 
 def invalidate_all(function: Function, soft: bool) -> Flow[Generation]:
@@ -40,8 +40,8 @@ def invalidate_all(function: Function, soft: bool) -> Flow[Generation]:
     if soft and function.soft_name is not None:
         name, softly = function.soft_name, True
     what = f"the namespace {function.policy.namespace!r}"
-    told = FunctionInvalidation(function, what, None, name=name, soft=softly)
-    token, *_ = yield from move(function.state, told, (name,), new_nonce(), along=(function.coarse_name,))
+    subject = FunctionSubject(function, what, None, name=name, soft=softly)
+    token, *_ = yield from move(function.state, subject, (name,), new_nonce(), along=(function.coarse_name,))
     generation = parse(token)
     assert generation is not None, "the script writes no other"
     return generation
@@ -50,8 +50,8 @@ def invalidate_all(function: Function, soft: bool) -> Flow[Generation]:
 def invalidate_namespace(state: CacheState, name: str) -> Flow[Generation]:
     """Moves a namespace to a new generation, whatever decorates with it."""
     key = generation_key(state.prefix, check_namespace(name)).encode()
-    told = CacheInvalidation(state, f"the namespace {name!r}", name, (key,))
-    tokens = yield from move(state, told, (key,), new_nonce(), along=(state.coarse_name,))
+    subject = CacheSubject(state, f"the namespace {name!r}", name, (key,))
+    tokens = yield from move(state, subject, (key,), new_nonce(), along=(state.coarse_name,))
     generation = parse(tokens[0])
     return generation if generation is not None else Generation(0, tokens[0].decode("latin-1"))
 
@@ -64,12 +64,12 @@ def invalidate_tags(state: CacheState, tags: tuple[str, ...]) -> Flow[None]:
     if not state.store.spread:
         # The clock moves first, so that no tag is numbered below it; on Cluster it would be on another node.
         names = (tag_clock_key(state.prefix).encode(), *names)
-    told = CacheInvalidation(state, f"the tags {', '.join(tags)}", "", names, detail=", ".join(tags))
-    yield from move(state, told, names, new_nonce(), along=(state.coarse_name,))
+    subject = CacheSubject(state, f"the tags {', '.join(tags)}", "", names, detail=", ".join(tags))
+    yield from move(state, subject, names, new_nonce(), along=(state.coarse_name,))
 
 
-class FunctionInvalidation:
-    """An `engine.invalidate.Invalidation` of one call (`key`) or of the whole namespace."""
+class FunctionSubject:
+    """One call (`key`) or the whole namespace, as an `engine.invalidate.Subject`."""
 
     def __init__(
         self, function: Function, what: str, key: Key | None, *, name: bytes = b"", soft: bool = False
@@ -99,8 +99,8 @@ class FunctionInvalidation:
         self._function.emit("invalidate", self._key, detail="soft" if self._soft else "")
 
 
-class CacheInvalidation:
-    """An `engine.invalidate.Invalidation` of a namespace or of tags, made on the cache."""
+class CacheSubject:
+    """A namespace or tags, invalidated on the cache: an `engine.invalidate.Subject`."""
 
     def __init__(
         self, state: CacheState, what: str, namespace: str, names: tuple[bytes, ...], *, detail: str = ""

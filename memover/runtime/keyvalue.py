@@ -203,7 +203,7 @@ class KeyValueEntries(Function):
 
 
 class _Removal:
-    """An `engine.invalidate.Invalidation` of key-value entries."""
+    """Key-value entries, as an `engine.invalidate.Subject`."""
 
     def __init__(self, entries: KeyValueEntries, what: str, keys: Sequence[Key]) -> None:
         self.what = what

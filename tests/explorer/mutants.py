@@ -395,15 +395,15 @@ class StaleAcrossBumps(CachedCall):
 
 
 def drop_this_version_alone(
-    invalidate: Any, ledger: Any, told: Any, call: Any, nonce: str, older: Any, generation_name: bytes
+    invalidate: Any, ledger: Any, subject: Any, call: Any, nonce: str, older: Any, generation_name: bytes
 ) -> Any:
-    return (yield from real_invalidate.drop(ledger, told, call, nonce, (), generation_name))
+    return (yield from real_invalidate.drop(ledger, subject, call, nonce, (), generation_name))
 
 
 def drop_older_last(
-    invalidate: Any, ledger: Any, told: Any, call: Any, nonce: str, older: Any, generation_name: bytes
+    invalidate: Any, ledger: Any, subject: Any, call: Any, nonce: str, older: Any, generation_name: bytes
 ) -> Any:
-    yield from real_invalidate.drop(ledger, told, call, nonce, (), generation_name)
+    yield from real_invalidate.drop(ledger, subject, call, nonce, (), generation_name)
     for each in older:
         yield from ledger.store.drop(each.entry, each.lease, nonce, ())
 

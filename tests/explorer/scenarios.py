@@ -111,7 +111,7 @@ def in_turn(flow: Flow) -> Flow:
 
 
 class Told:
-    """An `engine.invalidate.Invalidation` that nobody is told of."""
+    """An `engine.invalidate.Subject` that nobody is told of."""
 
     what = "the world"
     names = ()
