@@ -7,6 +7,7 @@ always gets through.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from memover.clocks import monotonic
@@ -21,7 +22,7 @@ from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.schema import FOREVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from memover.codec.envelope import Header
     from memover.engine.steps import Flow
@@ -41,11 +42,22 @@ _PARCELS_AT_ONCE = 64
 
 
 class _Found(NamedTuple):
-    """A row as it was read: `head` is what a statement compares, `raw` and `header` those of a live entry."""
+    """A row as it was read under a generation: `head` is what a statement compares, `raw` and `header` those of a live entry."""
 
+    key: Key
+    stamp: Stamp
+    generation: bytes
     head: bytes | None
-    raw: bytes | None
-    header: Header | None
+    raw: bytes | None = None
+    header: Header | None = None
+
+    @property
+    def guard(self) -> tuple[object, ...]:
+        """What a statement asks before it changes the row."""
+        return self.key.text, self.head, self.stamp.name.decode(), self.generation
+
+
+_Decide = Callable[["_Found", float], "Change | None"]
 
 
 class SqliteKeyValues:
@@ -66,19 +78,54 @@ class SqliteKeyValues:
         return self._write_flow(lambda deadline: self._put(parcels, stamp, deadline))
 
     def add(self, parcel: Parcel, stamp: Stamp, now: float) -> Flow[Change]:
-        return self._write_flow(lambda deadline: self._add(parcel, stamp, now, deadline))
+        def decide(found: _Found, deadline: float) -> Change | None:
+            if found.header is not None:
+                return Change(False, found.generation)
+            if parcel.expire_ms < 0:
+                self._discard(found, deadline)
+                return Change(True, found.generation)
+            raw = _stamped(parcel.raw, parcel.key, found.generation)
+            done = self._write(found, sql.ADD, raw, deadline, expire_ms=parcel.expire_ms, lossy=True)
+            return Change(True, found.generation) if done else None
+
+        return self._decided(parcel.key, stamp, now, decide)
 
     def increment(self, key: Key, delta: int, stamp: Stamp, now: float) -> Flow[Change]:
-        return self._write_flow(lambda deadline: self._increment(key, delta, stamp, now, deadline))
+        def decide(found: _Found, deadline: float) -> Change | None:
+            if found.raw is None or found.header is None:
+                return Change(False, found.generation)
+            value = incremented(found.raw, found.header, delta)
+            if value is None or value is False:
+                return Change(False, found.generation, value)
+            done = self._write(found, sql.CHANGE, rewritten(found.raw, found.header, payload=b"%d" % value), deadline)
+            return Change(True, found.generation, value) if done else None
+
+        return self._decided(key, stamp, now, decide)
 
     def swap(self, key: Key, old: bytes, new: bytes) -> Flow[bool]:
         return self._write_flow(lambda deadline: self._swap(key, old, new, deadline))
 
     def touch(self, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float) -> Flow[Change]:
-        return self._write_flow(lambda deadline: self._touch(parcel, fresh_until, stamp, now, deadline))
+        def decide(found: _Found, deadline: float) -> Change | None:
+            if found.raw is None or found.header is None:
+                return Change(False, found.generation)
+            if parcel.expire_ms < 0:
+                done = self._discard(found, deadline)
+            else:
+                raw = rewritten(found.raw, found.header, fresh_until=fresh_until)
+                done = self._write(found, sql.CHANGE, raw, deadline, expire_ms=parcel.expire_ms)
+            return Change(True, found.generation) if done else None
+
+        return self._decided(parcel.key, stamp, now, decide)
 
     def move(self, key: Key, to: Key, stamp: Stamp, now: float) -> Flow[Change]:
-        return self._write_flow(lambda deadline: self._move(key, to, stamp, now, deadline))
+        def decide(found: _Found, deadline: float) -> Change | None:
+            if found.raw is None or found.header is None:
+                return Change(False, found.generation)
+            done = self._write(found, sql.MOVE, rewritten(found.raw, found.header, key=to.entry), deadline, to=to)
+            return Change(True, found.generation) if done else None
+
+        return self._decided(key, stamp, now, decide)
 
     def remove(self, key: Key) -> Flow[tuple[bytes | None, bytes | None]]:
         def work(deadline: float) -> tuple[bytes | None, bytes | None]:
@@ -127,57 +174,11 @@ class SqliteKeyValues:
                 for some in _slices(laid)
             ):
                 break
-            self._undo(laid, deadline)
+            for *_, parts, _ in laid:
+                self._again(parts, deadline)
         self._remove(gone, deadline)
         self._tidier.wrote(size)
         return generation
-
-    def _add(self, parcel: Parcel, stamp: Stamp, now: float, deadline: float) -> Change:
-        key = parcel.key
-        while True:
-            generation = self._under(stamp, deadline)
-            found = self._find(key, generation, now, deadline)
-            if found.header is not None:
-                return Change(False, generation)
-            if parcel.expire_ms < 0:
-                self._discard(key, found, stamp, generation, deadline)
-                return Change(True, generation)
-            raw = _stamped(parcel.raw, key, generation)
-            head, parts = self._writer.laid(raw, deadline)
-            moment = time_ms()
-            if head is None or change(
-                self._file,
-                (entry_place(key.entry),),
-                sql.ADD,
-                (
-                    key.text,
-                    found.head,
-                    stamp.name.decode(),
-                    generation,
-                    head,
-                    len(raw),
-                    parts,
-                    _expires(moment, parcel.expire_ms),
-                    moment,
-                ),
-                deadline,
-            ):
-                self._tidier.wrote(len(raw))
-                return Change(True, generation)
-            self._again(parts, deadline)
-
-    def _increment(self, key: Key, delta: int, stamp: Stamp, now: float, deadline: float) -> Change:
-        while True:
-            generation = self._under(stamp, deadline)
-            found = self._find(key, generation, now, deadline)
-            if found.raw is None or found.header is None:
-                return Change(False, generation)
-            value = incremented(found.raw, found.header, delta)
-            if value is None or value is False:
-                return Change(False, generation, value)
-            changed = rewritten(found.raw, found.header, payload=b"%d" % value)
-            if self._change(key, found, changed, None, stamp, generation, deadline):
-                return Change(True, generation, value)
 
     def _swap(self, key: Key, old: bytes, new: bytes, deadline: float) -> bool:
         now = time_ms()
@@ -193,39 +194,6 @@ class SqliteKeyValues:
             self._file.count(sql.DOOM, (parts, 0), deadline)
         self._tidier.wrote(len(new))
         return bool(swapped)
-
-    def _touch(self, parcel: Parcel, fresh_until: float, stamp: Stamp, now: float, deadline: float) -> Change:
-        key = parcel.key
-        while True:
-            generation = self._under(stamp, deadline)
-            found = self._find(key, generation, now, deadline)
-            if found.raw is None or found.header is None:
-                return Change(False, generation)
-            if parcel.expire_ms < 0:
-                done = self._discard(key, found, stamp, generation, deadline)
-            else:
-                changed = rewritten(found.raw, found.header, fresh_until=fresh_until)
-                expires = _expires(time_ms(), parcel.expire_ms)
-                done = self._change(key, found, changed, expires, stamp, generation, deadline)
-            if done:
-                return Change(True, generation)
-
-    def _move(self, key: Key, to: Key, stamp: Stamp, now: float, deadline: float) -> Change:
-        while True:
-            generation = self._under(stamp, deadline)
-            found = self._find(key, generation, now, deadline)
-            if found.raw is None or found.header is None:
-                return Change(False, generation)
-            raw = rewritten(found.raw, found.header, key=to.entry)
-            head, parts = self._writer.laid(raw, deadline)
-            guard = (key.text, found.head, stamp.name.decode(), generation)
-            places = (entry_place(key.entry), entry_place(to.entry))
-            if head is not None and change(
-                self._file, places, sql.MOVE, (*guard, to.text, head, len(raw), parts, time_ms()), deadline
-            ):
-                self._tidier.wrote(len(raw))
-                return Change(True, generation)
-            self._again(parts, deadline)
 
     # -- inside -----------------------------------------------------------------------------------------------------------------
 
@@ -246,44 +214,62 @@ class SqliteKeyValues:
                 return self._row(key, deadline)  # another took its place meanwhile
         return head, raw, bool(alive)
 
-    def _find(self, key: Key, generation: bytes, now: float, deadline: float) -> _Found:
-        row = self._row(key, deadline)
-        if row is None:
-            return _Found(None, None, None)
-        head, raw, alive = row
-        if raw is None or not alive:
-            return _Found(head, None, None)
-        try:
-            header = read_header(raw, key.entry)
-        except DamagedEntry:
-            return _Found(head, None, None)
-        if header.kind != KIND_KEY_VALUE or not is_fresh(header.generation, header.fresh_until, generation, now):
-            return _Found(head, None, None)
-        return _Found(head, raw, header)
+    def _decided(self, key: Key, stamp: Stamp, now: float, decide: _Decide) -> Flow[Change]:
+        """What becomes of the entry of a key. `decide` is given what is found, and the deadline; it changes that, and answers None
+        where it has changed since it was read: then it is asked again."""
 
-    def _change(
+        def work(deadline: float) -> Change:
+            while True:
+                done = decide(self._find(key, stamp, now, deadline), deadline)
+                if done is not None:
+                    return done
+
+        return self._write_flow(work)
+
+    def _find(self, key: Key, stamp: Stamp, now: float, deadline: float) -> _Found:
+        generation = self._under(stamp, deadline)
+        row = self._row(key, deadline)
+        found = _Found(key, stamp, generation, None if row is None else row[0])
+        if row is None or row[1] is None or not row[2]:
+            return found
+        try:
+            header = read_header(row[1], key.entry)
+        except DamagedEntry:
+            return found
+        if header.kind != KIND_KEY_VALUE or not is_fresh(header.generation, header.fresh_until, generation, now):
+            return found
+        return found._replace(raw=row[1], header=header)
+
+    def _write(
         self,
-        key: Key,
         found: _Found,
+        statement: str,
         raw: bytes,
-        expires: int | None,
-        stamp: Stamp,
-        generation: bytes,
         deadline: float,
+        *,
+        expire_ms: int | None = None,
+        to: Key | None = None,
+        lossy: bool = False,
     ) -> bool:
+        """Writes an entry if its row still is as it was found. `lossy`: one that there is no room for counts as written."""
         head, parts = self._writer.laid(raw, deadline)
-        guard = (key.text, found.head, stamp.name.decode(), generation)
-        if head is not None and change(
-            self._file,
-            (entry_place(key.entry),),
-            sql.CHANGE,
-            (*guard, head, len(raw), parts, expires, time_ms()),
-            deadline,
-        ):
+        now = time_ms()
+        laid: tuple[object, ...] = (head, len(raw), parts)
+        asked = (
+            (*laid, None if expire_ms is None else _expires(now, expire_ms), now)
+            if to is None
+            else (to.text, *laid, now)
+        )
+        places = [entry_place(key.entry) for key in (found.key, to) if key is not None]
+        if head is None:
+            done = lossy
+        else:
+            done = change(self._file, places, statement, (*found.guard, *asked), deadline) > 0
+        if done:
             self._tidier.wrote(len(raw))
-            return True
-        self._again(parts, deadline)
-        return False
+        else:
+            self._again(parts, deadline)
+        return done
 
     def _remove(self, texts: Sequence[str], deadline: float) -> None:
         # Leases first: a load under way must not store behind the removal of its entry.
@@ -293,22 +279,13 @@ class SqliteKeyValues:
             places = [entry_place(text.encode()) for text in some]
             change(self._file, places, sql.remove(len(some)), some, deadline)
 
-    def _discard(self, key: Key, found: _Found, stamp: Stamp, generation: bytes, deadline: float) -> bool:
+    def _discard(self, found: _Found, deadline: float) -> bool:
+        key = found.key
         self._file.count(sql.end_leases(1), (key.text,), deadline)
-        done = change(
-            self._file,
-            (entry_place(key.entry),),
-            sql.DISCARD,
-            (key.text, found.head, stamp.name.decode(), generation),
-            deadline,
-        )
+        done = change(self._file, (entry_place(key.entry),), sql.DISCARD, found.guard, deadline)
         if not done:
             self._again(None, deadline)
         return bool(done)
-
-    def _undo(self, laid: Sequence[tuple[Any, ...]], deadline: float) -> None:
-        for _, _, _, parts, _ in laid:
-            self._again(parts, deadline)
 
     def _again(self, parts: int | None, deadline: float) -> None:
         """Something has changed since it was read. Raises `StoreTimeout` when it does so all the time."""

@@ -31,7 +31,7 @@ class Pauses:
         self._seconds = _FIRST_SECONDS
 
     def another(self) -> bool:
-        """Pauses; False if the time is over."""
+        """Waits a moment; False if the time is over."""
         left = self._deadline - monotonic()
         if left <= 0:
             return False
