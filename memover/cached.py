@@ -104,11 +104,7 @@ class CachedFunction(FunctionProxy, Generic[P, R]):
     ) -> list[R]: ...
     @overload
     def map(
-        self,
-        *iterables: Iterable[Any],
-        concurrency: int = 8,
-        progress: Progress = None,
-        return_exceptions: bool,
+        self, *iterables: Iterable[Any], concurrency: int = 8, progress: Progress = None, return_exceptions: bool
     ) -> list[R | BaseException]: ...
     def map(
         self,
@@ -232,11 +228,7 @@ class AsyncCachedFunction(FunctionProxy, Generic[P, R]):
     ) -> list[R]: ...
     @overload
     async def map(
-        self,
-        *iterables: Iterable[Any],
-        concurrency: int = 64,
-        progress: Progress = None,
-        return_exceptions: bool,
+        self, *iterables: Iterable[Any], concurrency: int = 64, progress: Progress = None, return_exceptions: bool
     ) -> list[R | BaseException]: ...
     async def map(
         self,
@@ -252,11 +244,7 @@ class AsyncCachedFunction(FunctionProxy, Generic[P, R]):
         return batch_values(outcomes, return_exceptions)
 
     async def warm(
-        self,
-        iterable: Iterable[Any] | AsyncIterable[Any],
-        *,
-        concurrency: int = 64,
-        progress: Progress = None,
+        self, iterable: Iterable[Any] | AsyncIterable[Any], *, concurrency: int = 64, progress: Progress = None
     ) -> Warmed:
         """As `CachedFunction.warm`; the iterable may be asynchronous, and is consumed step by step."""
         counts = Warmed(0, 0, 0)

@@ -115,10 +115,7 @@ def _flag(kind: type) -> Encoder:
 
 
 def _record(
-    label: str,
-    kind: type,
-    names: Sequence[str],
-    rest: Callable[[Any, Active], list[bytes]] = lambda value, active: [],
+    label: str, kind: type, names: Sequence[str], rest: Callable[[Any, Active], list[bytes]] = lambda value, active: []
 ) -> Encoder:
     head = record_part(kind)
     fields = [(name, encode_part(name, {})) for name in names]

@@ -36,10 +36,7 @@ _evaluations: tuple[Evaluation, ...] = ()
 def evaluate_by(kind: type, evaluate: Callable[[Any], Any], aevaluate: Callable[[Any], Awaitable[Any]]) -> None:
     """Has results of a class and its subclasses evaluated. What either function raises counts as raised by the cached one."""
     global _evaluations  # noqa: PLW0603
-    _evaluations = (
-        *(each for each in _evaluations if each.kind is not kind),
-        Evaluation(kind, evaluate, aevaluate),
-    )
+    _evaluations = (*(each for each in _evaluations if each.kind is not kind), Evaluation(kind, evaluate, aevaluate))
 
 
 def _evaluation(value: Any) -> Evaluation | None:

@@ -18,13 +18,7 @@ from memover.later import later, under_way
 from memover.living import Living
 from memover.runtime import tasks
 from memover.runtime.audit.slots import Slots
-from memover.runtime.background import (
-    EXIT_SECONDS,
-    RefreshPool,
-    background_of,
-    backgrounds_after_fork,
-    drain_pools,
-)
+from memover.runtime.background import EXIT_SECONDS, RefreshPool, background_of, backgrounds_after_fork, drain_pools
 from memover.runtime.flights import Flights, UnleasedLoads
 from memover.runtime.renewal import Leases
 from memover.runtime.run import run

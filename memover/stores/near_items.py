@@ -60,13 +60,7 @@ class NearItem:
     )
 
     def __init__(
-        self,
-        text: str,
-        header: Header,
-        value: Any,
-        make: Callable[[], Any] | None,
-        places: tuple[Any, ...],
-        cost: int,
+        self, text: str, header: Header, value: Any, make: Callable[[], Any] | None, places: tuple[Any, ...], cost: int
     ) -> None:
         self.text = text
         self.header = header

@@ -13,21 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from memover.engine import lease as leases
 from memover.engine.steps import Send
-from memover.engine.store import (
-    TOKEN_MARGIN_MS,
-    Granted,
-    Renewal,
-    Request,
-    Seen,
-    SeenMany,
-    StoredEntry,
-    names_of,
-)
+from memover.engine.store import TOKEN_MARGIN_MS, Granted, Renewal, Request, Seen, SeenMany, StoredEntry, names_of
 from memover.keys.names import transient
-from memover.keys.shards import (
-    registry_key,
-    unsharded,
-)
+from memover.keys.shards import registry_key, unsharded
 from memover.stores.redis import scripts
 from memover.stores.redis.asking import Command, Large, call, margin, side_by_side
 from memover.stores.redis.failures import translated
@@ -132,10 +120,7 @@ class RedisCommands(InvalidationCommands):
             *tokens, raw, lease = self.values(answer, len(names) + 2)
             return Seen(names, tokens, raw, lease)
         *rest, last = yield from self.asked(
-            [
-                *(Command(name, (b"MGET", name)) for name in names),
-                Command(key.entry, (b"MGET", key.entry, key.lease)),
-            ]
+            [*(Command(name, (b"MGET", name)) for name in names), Command(key.entry, (b"MGET", key.entry, key.lease))]
         )
         raw, lease = self.values(last, 2)
         return Seen(names, [self.values(answer, 1)[0] for answer in rest], raw, lease)

@@ -21,14 +21,7 @@ from memover.loops import in_thread
 from memover.model import MISSING
 from memover.stores.redis.asking import KnownScripts
 from memover.stores.redis.connection import WHOLE_BYTES
-from memover.stores.redis.failures import (
-    TRANSPORT_ERRORS,
-    Lost,
-    ValueFault,
-    last_word,
-    lost,
-    transport_error,
-)
+from memover.stores.redis.failures import TRANSPORT_ERRORS, Lost, ValueFault, last_word, lost, transport_error
 from memover.stores.redis.journey import journey
 from memover.stores.redis.limits import FLOOR_BYTES, LARGE_BYTES
 from memover.stores.redis.resp import pack, pack_all

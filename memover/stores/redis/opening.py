@@ -155,11 +155,7 @@ class _Unix(_Limited, sync_connection.UnixDomainSocketConnection):
     pass
 
 
-_ARGUMENTS: dict[str, Any] = {
-    "decode_responses": False,
-    "health_check_interval": 0,
-    "protocol": 2,
-}
+_ARGUMENTS: dict[str, Any] = {"decode_responses": False, "health_check_interval": 0, "protocol": 2}
 # Telling the server our library's name is one more round trip per connection, or two; each release of redis-py
 # has another way to leave it.
 _known = inspect.signature(sync_connection.AbstractConnection.__init__).parameters

@@ -76,11 +76,7 @@ class SqliteStore(SqliteKeyValues):
         self._tokens = Tokens(self._file, self._reader)
         self._writer = Writer(self._file, self._reader, self._tokens, self._tidier, limits.lock_timeout)
         self._reads, self._writes = (
-            Breaker(
-                self.address,
-                first_seconds=limits.breaker_first_seconds,
-                last_seconds=limits.breaker_last_seconds,
-            )
+            Breaker(self.address, first_seconds=limits.breaker_first_seconds, last_seconds=limits.breaker_last_seconds)
             for _ in range(2)
         )
         _stores.add(self)
