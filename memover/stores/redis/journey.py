@@ -6,17 +6,19 @@ alike. No I/O: generators of exchanges (see `cluster`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
+from memover.engine.steps import returned
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from memover.stores.redis.asking import Command, KnownScripts
-    from memover.stores.redis.cluster import Hops, Topology
+    from memover.stores.redis.cluster import Exchanges, Hops, Topology
 
-__all__ = ["journey", "routed"]
+__all__ = ["journey", "performed", "routed"]
 
 
 def journey(commands: Sequence[Command], scripts: KnownScripts, topology: Topology | None) -> Hops:
@@ -36,6 +38,17 @@ def journey(commands: Sequence[Command], scripts: KnownScripts, topology: Topolo
         for at, answer in zip(forgotten, (yield from routed(whole, topology))):
             answers[at] = answer
     return answers
+
+
+def performed(hops: Hops, perform: Callable[[Exchanges], list[list[Any]]]) -> list[Any]:
+    """The answers that a journey comes to in this thread."""
+    try:
+        exchanges = next(hops)
+        while True:
+            exchanges = hops.send(perform(exchanges))
+    except StopIteration as stop:
+        answers: list[Any] = returned(stop)
+        return answers
 
 
 def routed(commands: list[tuple[bytes, tuple[bytes, ...]]], topology: Topology | None) -> Hops:

@@ -22,7 +22,7 @@ from memover.model import MISSING
 from memover.stores.redis.asking import KnownScripts
 from memover.stores.redis.connection import WHOLE_BYTES
 from memover.stores.redis.failures import TRANSPORT_ERRORS, Lost, ValueFault, last_word, lost, transport_error
-from memover.stores.redis.journey import journey
+from memover.stores.redis.journey import journey, performed
 from memover.stores.redis.limits import FLOOR_BYTES, LARGE_BYTES
 from memover.stores.redis.resp import pack, pack_all
 from memover.stores.redis.servers import Servers
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memover.engine.steps import Send, Steps
-    from memover.stores.redis.cluster import Hops
     from memover.stores.redis.connection import Connection
     from memover.stores.redis.limits import Limits
     from memover.stores.redis.loops import Home
@@ -172,16 +171,10 @@ class RedisLink:
                     self._scripts.forget(None)
                 elif answer is not MISSING:
                     return POSTED if answer is POSTED else [answer]
-        return self._through(journey(step.commands, self._scripts, self.topology), step.urgent, step.once)
-
-    def _through(self, hops: Hops, urgent: bool, once: bool) -> list[Any]:
-        try:
-            exchanges = next(hops)
-            while True:
-                exchanges = hops.send(visit_all(self.servers, exchanges, urgent, once))
-        except StopIteration as stop:
-            answers: list[Any] = returned(stop)
-            return answers
+        return performed(
+            journey(step.commands, self._scripts, self.topology),
+            lambda exchanges: visit_all(self.servers, exchanges, step.urgent, step.once),
+        )
 
     def complete(self, steps: Steps[T]) -> T:
         """Runs a flow that sends over this link and waits for nothing else."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from redis.crc import key_slot
 from redis.exceptions import AskError, ResponseError
 
 from memover.clocks import monotonic
 from memover.stores.redis.failures import translated
+from memover.stores.redis.journey import performed, routed
 from memover.stores.redis.limits import Limits
 from memover.stores.redis.store import RedisStore
 from memover.stores.redis.url import parse_url
@@ -31,7 +31,6 @@ _NO_TOUCH = (b"CLIENT", b"NO-TOUCH", b"ON")
 _TOUCH = (b"CLIENT", b"NO-TOUCH", b"OFF")
 _KEYS_A_PIPELINE = 500
 """So that a page of a large step, with the heads of its values, stays some hundred kilobytes."""
-_HOPS_LIMIT = 5
 
 _ALLOWED = b"""
 if not redis.acl_check_cmd then return {} end
@@ -53,7 +52,6 @@ class RedisSurvey:
     def __init__(self, store: RedisStore) -> None:
         self._store = store
         self.address = store.address
-        self._owners: list[Node | None] = []
         self._no_touch = True
 
     @classmethod
@@ -200,30 +198,8 @@ class RedisSurvey:
         """The answers to commands, each with the key it is routed by; errors of the server are answers."""
         answers: list[Any] = []
         for at in range(0, len(commands), 3 * _KEYS_A_PIPELINE):
-            answers += self._batch(commands[at : at + 3 * _KEYS_A_PIPELINE], looking)
-        return answers
-
-    def _batch(self, commands: list[tuple[bytes, tuple[bytes, ...]]], looking: bool) -> list[Any]:
-        if not commands:
-            return []
-        if not self._store.spread:
-            return self._pipeline(None, [args for _, args in commands], looking)
-        answers: list[Any] = [None] * len(commands)
-        waiting = list(range(len(commands)))
-        for _ in range(_HOPS_LIMIT):
-            owners = self._owners or self._discover()
-            by_node: dict[Node | None, list[int]] = {}
-            for at in waiting:
-                by_node.setdefault(owners[key_slot(commands[at][0])], []).append(at)
-            waiting = []
-            for node, places in by_node.items():
-                for at, answer in zip(places, self._pipeline(node, [commands[at][1] for at in places], looking)):
-                    answers[at] = answer
-                    if isinstance(answer, AskError):  # MovedError is one too
-                        waiting.append(at)
-            if not waiting:
-                break
-            self._owners = []  # slots have moved since
+            hops = routed(commands[at : at + 3 * _KEYS_A_PIPELINE], self._store.link.topology)
+            answers += performed(hops, lambda visits: [self._pipeline(*visit, looking) for visit in visits])
         return answers
 
     def _pipeline(self, node: Node | None, commands: list[tuple[bytes, ...]], looking: bool) -> list[Any]:
@@ -233,16 +209,6 @@ class RedisSurvey:
         if isinstance(first, Exception):
             self._no_touch = False
         return answers[:-1]
-
-    def _discover(self) -> list[Node | None]:
-        nodes = self._store.nodes()
-        owners: list[Node | None] = [None] * 16384
-        for first, last, primary, *_ in self._one(nodes[0], b"CLUSTER", b"SLOTS"):
-            here = nodes[0]
-            host = primary[0].decode() if primary[0] or here is None else here[0]
-            owners[int(first) : int(last) + 1] = [(host, int(primary[1]))] * (int(last) - int(first) + 1)
-        self._owners = [nodes[0] if owner is None else owner for owner in owners]
-        return self._owners
 
 
 def _facts(key: bytes, ttl: Any, size: Any, head: Any) -> Facts | None:
