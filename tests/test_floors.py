@@ -301,7 +301,6 @@ COMPARING = {
     "engine.judge.is_fresh": "the same of an entry without marks",
     "engine.reading.early": "elects who refreshes an entry that is fresh",
     "engine.load.rescue": "how far past its end a stale entry may stand in for an error",
-    "runtime.audit.auditor.Auditor._still": "an audit that took too long says nothing",
     "runtime.upgrades.Upgrading._done": "what would be stored has expired",
     "stores.memory.entries.MemoryEntries._sweep_items": "makes room; such an entry is judged DEAD",
 }

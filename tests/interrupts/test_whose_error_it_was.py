@@ -35,7 +35,7 @@ ELSEWHERE = {
     "keys/tags.py": "_positional _check",
     "keys/template.py": "parse",
     # In threads and tasks of memover's own, or where a finalizer runs.
-    "runtime/audit/auditor.py": "_confirm _arun _same_call _compared _run",
+    "runtime/audit/auditor.py": "_differing _confirmed",
     "runtime/background.py": "_run_first _serve submit",
     "runtime/audit/differences.py": "equal",
     "runtime/heart.py": "_work",

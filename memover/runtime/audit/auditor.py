@@ -32,14 +32,16 @@ from memover.later import later
 from memover.model import Event, NotCached
 from memover.runtime.audit.differences import difference, equal, outline_of
 from memover.runtime.audit.slots import Slot
+from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from memover.codec.envelope import Header
     from memover.engine.answers import Outcome
     from memover.engine.call import CachedCall
+    from memover.engine.steps import Flow
     from memover.runtime.audit.slots import Slots
     from memover.runtime.counters import Counters
 else:
@@ -67,22 +69,21 @@ class Auditable(Protocol):
     """What the auditor needs of a function.
 
     `key` is the key of a call. `payload` is an entry's payload as the codec wrote it; `encode` and `decode` are the codec's.
-    `current` reads entry and tokens again and gives the header of what a call would be answered from now (fresh, its tokens
-    unmoved), None where it would not be; it may raise `StoreError`, as `acurrent`, its awaited twin.
+    `load` runs the function. `current` reads entry and tokens again and gives the header of what a call would be answered from
+    now (fresh, its tokens unmoved), None where it would not be; it may raise `StoreError`.
     """
 
     namespace: str
     counters: Counters
     awaited: bool
-    """Whether it is an `async def` function, whose `load` is awaited."""
+    """Whether it is an `async def` function."""
 
     def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str: ...
     def payload(self, raw: bytes, header: Header) -> bytes | memoryview: ...
     def encode(self, value: Any) -> bytes: ...
     def decode(self, payload: bytes | memoryview) -> Any: ...
-    def load(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any: ...
-    def current(self, hit: ServedEntry) -> Header | None: ...
-    def acurrent(self, hit: ServedEntry) -> Awaitable[Header | None]: ...
+    def load(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Flow[Any]: ...
+    def current(self, hit: ServedEntry) -> Flow[Header | None]: ...
     def emit(self, event: Event) -> object: ...
 
 
@@ -153,23 +154,11 @@ class Auditor:
     def _run(self, hit: ServedEntry, slot: Slot) -> None:
         waits = False
         try:
-            if not self._same_call(hit):
-                return
-            began = monotonic()
-            try:
-                result = self.function.load(hit.args, hit.kwargs)
-            except Exception as error:
-                self._failed(hit, error, monotonic() - began)
-                return
-            comparison = self._compared(hit, result, monotonic() - began)
-            if comparison is None:
-                return
-            if comparison.agrees:
-                self._conclude(hit, comparison)
-                return
-            closed = self._slots.closed
-            self._later(self._grace, lambda: self._wake(hit, comparison, closed, slot))
-            waits = True
+            comparison = run(self._differing(hit))
+            if comparison is not None:
+                closed = self._slots.closed
+                self._later(self._grace, lambda: self._wake(hit, comparison, closed, slot))
+                waits = True
         finally:
             if not waits:
                 self._slots.leave(slot)
@@ -181,11 +170,7 @@ class Auditor:
 
     def _confirm(self, hit: ServedEntry, comparison: Comparison, slot: Slot) -> None:
         try:
-            if self._still(hit, self.function.current(hit)):
-                self._conclude(hit, comparison)
-        except Exception as error:
-            # A store that does not answer now cannot tell whether the entry was invalidated: no verdict.
-            self._failed(hit, error, comparison.load_time)
+            run(self._confirmed(hit, comparison))
         finally:
             self._slots.leave(slot)
 
@@ -204,68 +189,52 @@ class Auditor:
         return begun
 
     async def _arun(self, hit: ServedEntry) -> None:
-        if not self._same_call(hit):
-            return
-        began = monotonic()
-        try:
-            result = await self.function.load(hit.args, hit.kwargs)
-        except Exception as error:
-            self._failed(hit, error, monotonic() - began)
-            return
-        comparison = self._compared(hit, result, monotonic() - began)
-        if comparison is None:
-            return
-        if not comparison.agrees:
+        comparison = await arun(self._differing(hit))
+        if comparison is not None:
             closed = self._slots.closed
             await asyncio.sleep(self._grace)
-            if closed != self._slots.closed:
-                return
-            try:
-                if not self._still(hit, await self.function.acurrent(hit)):
-                    return
-            except Exception as error:
-                self._failed(hit, error, comparison.load_time)
-                return
-        self._conclude(hit, comparison)
+            if closed == self._slots.closed:
+                await arun(self._confirmed(hit, comparison))
 
-    # -- what both decide by --------------------------------------------------------------------------------------------
+    # -- what both do ---------------------------------------------------------------------------------------------------
 
-    def _same_call(self, hit: ServedEntry) -> bool:
+    def _differing(self, hit: ServedEntry) -> Flow[Comparison | None]:
+        """Runs the function and compares, where the call still is the one that was answered. None unless they differ."""
+        function, began, load_time = self.function, monotonic(), None
         try:
-            return self.function.key(hit.args, hit.kwargs) == hit.key
+            if function.key(hit.args, hit.kwargs) != hit.key:
+                return None
         except Exception:
-            return False  # the caller has changed an argument into one that has no key
-
-    def _compared(self, hit: ServedEntry, result: Any, load_time: float) -> Comparison | None:
-        """What comparing shows; None where there is nothing to compare."""
-        function = self.function
-        if isinstance(result, _NOT_CACHED):
-            return None
+            return None  # the caller has changed an argument into one that has no key
         try:
+            result = yield from function.load(hit.args, hit.kwargs)
+            load_time = monotonic() - began
+            if isinstance(result, _NOT_CACHED):
+                return None
             served_bytes = bytes(function.payload(hit.raw, hit.header))
             same = function.encode(result) == served_bytes
-            served = None if same else function.decode(served_bytes)
+            served = result if same else function.decode(served_bytes)
         except Exception as error:
-            self._failed(hit, error, load_time)
+            self._emit(hit, monotonic() - began if load_time is None else load_time, "no verdict", error)
             return None
-        if same:
-            shape = outline_of(result)
-            return Comparison(True, shape, shape, load_time)
-        agrees = equal(served, result)
+        agrees = same or equal(served, result)
         where = "" if agrees else difference(served, result)
-        return Comparison(agrees, outline_of(served), outline_of(result), load_time, where)
+        comparison = Comparison(agrees, outline_of(served), outline_of(result), load_time, where)
+        if not agrees:
+            return comparison
+        self._conclude(hit, comparison)
+        return None
 
-    @staticmethod
-    def _still(hit: ServedEntry, header: Header | None) -> bool:
-        """Whether the entry is the one that was served, and a call would be answered from it still."""
-        return (
-            header is not None
-            and header.created_at == hit.header.created_at
-            and header.payload_check == hit.header.payload_check
-            and header.generation == hit.header.generation
-            and header.marks == hit.header.marks
-            and wall() < hit.header.fresh_until
-        )
+    def _confirmed(self, hit: ServedEntry, comparison: Comparison) -> Flow[None]:
+        """The hit differs, if a call would be answered from the same entry still."""
+        try:
+            header = yield from self.function.current(hit)
+        except Exception as error:
+            # A store that does not answer now cannot tell whether the entry was invalidated.
+            self._emit(hit, comparison.load_time, "no verdict", error)
+            return
+        if header is not None and _same(header, hit.header):
+            self._conclude(hit, comparison)
 
     def _conclude(self, hit: ServedEntry, comparison: Comparison) -> None:
         counters = self.function.counters
@@ -279,9 +248,6 @@ class Auditor:
             words.append(f"first difference at {comparison.where}" if comparison.where else "")
         self._emit(hit, comparison.load_time, "; ".join(word for word in words if word))
 
-    def _failed(self, hit: ServedEntry, error: Exception, load_time: float) -> None:
-        self._emit(hit, load_time, "no verdict", error)
-
     def _emit(self, hit: ServedEntry, load_time: float, detail: str, error: Exception | None = None) -> None:
         self.function.emit(
             Event(
@@ -294,3 +260,12 @@ class Auditor:
                 detail=detail,
             )
         )
+
+
+def _same(header: Header, served: Header) -> bool:
+    return (
+        header.created_at == served.created_at
+        and header.payload_check == served.payload_check
+        and header.generation == served.generation
+        and header.marks == served.marks
+    )

@@ -6,19 +6,19 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from memover.clocks import wall
-from memover.codec.envelope import read_header
-from memover.engine.judge import FRESH, judge
+from memover.engine.steps import Invoke
 from memover.errors import DamagedEntry
 from memover.runtime.audit.auditor import Auditor
+from memover.runtime.bare import fresh_header
 from memover.runtime.dependencies import INSIDE
-from memover.runtime.results import aevaluated, evaluated
+from memover.runtime.results import evaluating
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Mapping
 
     from memover.codec.envelope import Header
-    from memover.engine.store import Seen
-    from memover.model import Event, Key
+    from memover.engine.steps import Flow
+    from memover.model import Event
     from memover.runtime.audit.auditor import ServedEntry
     from memover.runtime.function import Function
 
@@ -35,10 +35,6 @@ def auditor_of(function: Function) -> Auditor:
         submit=state.refreshes.submit,
         later=state.background.later,
     )
-
-
-async def _evaluated(result: Awaitable[Any]) -> Any:
-    return await aevaluated(await result)
 
 
 class _Subject:
@@ -65,35 +61,22 @@ class _Subject:
     def decode(self, payload: bytes | memoryview) -> Any:
         return self._function.codec.decode(payload)
 
-    def load(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def load(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Flow[Any]:
         # Not a part of whatever load the audited call was in. Threads and tasks have a context of their own.
         INSIDE.set(None)
-        result = self._function.function(*args, **kwargs)
-        return _evaluated(result) if self.awaited else evaluated(result)
+        result = yield from Invoke(self._function.function, args, kwargs)
+        return (yield from evaluating(result, awaited=self.awaited))
 
-    def current(self, hit: ServedEntry) -> Header | None:
-        key = self._key(hit)
-        return self._judged(key, self._function.store.fetch(key))
-
-    async def acurrent(self, hit: ServedEntry) -> Header | None:
-        key = self._key(hit)
-        return self._judged(key, await self._function.store.afetch(key))
-
-    def _key(self, hit: ServedEntry) -> Key:
-        key: Key = self._lookup(*hit.args, **hit.kwargs)
-        return key.asking(tuple(name for name, _ in hit.header.marks if not name.startswith(b"@")))
-
-    def _judged(self, key: Key, seen: Seen) -> Header | None:
-        function = self._function
+    def current(self, hit: ServedEntry) -> Flow[Header | None]:
+        function, key = self._function, self._lookup(*hit.args, **hit.kwargs)
+        key = key.asking(tuple(name for name, _ in hit.header.marks if not name.startswith(b"@")))
+        seen = yield from function.store.read(key)
         if seen.raw is None or not function.witness.trusts(seen.names, seen.tokens):
             return None
         try:
-            header = read_header(seen.raw, key.entry)
+            return fresh_header(function, key, seen.names, seen.tokens, seen.raw, wall())
         except DamagedEntry:
             return None
-        versions, soft = function.witness.versions, function.soft_name
-        fresh = judge(header, seen.names, seen.tokens, wall(), required=key.required, soft=soft, versions=versions)
-        return header if fresh is FRESH else None
 
     def emit(self, event: Event) -> None:
         if self._function.observers.busy:
