@@ -50,7 +50,7 @@ def advised(
         fixes: list[str] = []
         for fix in finding.fixes:
             if fix.startswith("memover bump "):
-                fixes += _bumps(project, fix, places, refused, targets)
+                fixes += _bumps(project, finding, fix.partition(" --to ")[2], places, refused, targets)
             else:
                 fixes.append(project.command(fix, targets))
         made.append(replace(finding, fixes=tuple(fixes)))
@@ -58,22 +58,24 @@ def advised(
 
 
 def _bumps(
-    project: Project, fix: str, places: dict[str, object], refused: dict[str, str], targets: Sequence[str]
+    project: Project,
+    finding: Finding,
+    to: str,
+    places: dict[str, object],
+    refused: dict[str, str],
+    targets: Sequence[str],
 ) -> list[str]:
-    names = shlex.split(fix)[2:]
-    last = names[names.index("--to") :] if "--to" in names else []
-    names = names[: len(names) - len(last)]
-    moved = {places[name] for name in names if name in places}
+    moved = {places[name] for name in finding.functions if name in places}
     # What one call decorates has one number.
-    ready = [*(name for name in names if name in places), *(name for name in places if places[name] in moved)]
+    ready = dict.fromkeys(name for name in (*finding.functions, *places) if places.get(name) in moved)
     fixes = []
-    if moved:
-        every = shlex.join(dict.fromkeys(ready))
-        fixes.append(project.command(" ".join(["memover bump", every, *last]), targets))
-    for name in names:
+    if ready:
+        words = ["memover", "bump", *ready, *(["--to", to] if to else [])]
+        fixes.append(project.command(shlex.join(words), targets))
+    for name in finding.functions:
         if name in refused:
             reason = refused[name].partition(", so memover cannot")[0]
-            number = f" to {last[1]}" if last else ""
+            number = f" to {to}" if to else ""
             then = "" if project.lock() is None else f", then: {project.command('memover lock', targets)}"
             fixes.append(f"{BY_HAND}{name}{number} by hand ({reason}){then}")
     return fixes
@@ -157,30 +159,18 @@ def _reused(
     repository: Repository, name: str, each: Found, theirs: Found | None, old: Found | None, revision: str, tip: str
 ) -> list[Finding]:
     version = each.block.version
-    free = 0
-    message = ""
     if theirs is not None and theirs is not old and theirs.block.version >= version:
         if theirs.block.version == version and theirs.block.shape.canonical == each.block.shape.canonical:
             return []
         free = theirs.block.version + 1
-        message = f"{revision} has version {theirs.block.version} already"
-        if theirs.block.version == version:
-            message = f"{revision} has version {version} already, for another shape"
+        other = ", for another shape" if theirs.block.version == version else ""
+        message = f"{revision} has version {theirs.block.version} already{other}"
     else:
         used = repository.versions_used(each.namespace, each.path, tip)
-        if version in used:
-            free = max(used) + 1
-            message = f"version {version} was used before, in {used[version][:12]}"
-    if not free:
-        return []
-    return [
-        Finding(
-            "MV002",
-            each.namespace,
-            f"{message}: entries stored under it would be read again",
-            fixes=(f"memover bump {shlex.quote(name)} --to {free}",),
-            path=each.path,
-            line=each.line,
-            functions=(name,),
-        )
-    ]
+        if version not in used:
+            return []
+        free = max(used) + 1
+        message = f"version {version} was used before, in {used[version][:12]}"
+    message = f"{message}: entries stored under it would be read again"
+    fixes = (f"memover bump {shlex.quote(name)} --to {free}",)
+    return [rules.finding("MV002", each, message, fixes=fixes, functions=(name,))]

@@ -10,7 +10,7 @@ from memover.cli.check import advised, findings_of
 from memover.cli.functions import find_functions, names_in_lock
 from memover.cli.project import CannotRun, Project
 from memover.schema.findings import ACCEPTABLE, Finding, Found, by_class
-from memover.schema.lock import Accepted, Block, Lock
+from memover.schema.lock import Accepted, Block, Lock, is_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,27 +55,24 @@ def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | Non
     else:
         _check(accept, current)
     names = {(each.path, each.line, each.namespace): name for name, each in current.items()}
-    findings = [
-        (names.get((each.path, each.line, each.namespace), ""), each)
-        for each in findings_of(project, seen, old, whole=whole)
-    ]
+
+    def name_of(finding: Finding) -> str:
+        return names.get((finding.path, finding.line, finding.namespace), "")
+
+    findings = findings_of(project, seen, old, whole=whole)
     # What the settings leave out may be accepted too.
-    accepted = {
-        name: finding for name, finding in reversed(findings) if finding.code == accept.code and name in accept.names
-    }
+    fitting = {name_of(each): each for each in reversed(findings) if each.code == accept.code}
+    accepted = {name: fitting[name] for name in accept.names if name in fitting}
     for name in accept.names:
         if name not in accepted:
             raise CannotRun(f"There is no {accept.code} in {name!r} to accept.")
-    refused, held = [], set()
-    for finding in project.reported((each for _, each in findings), seen.functions):
-        name = names.get((finding.path, finding.line, finding.namespace), "")
-        if (
-            finding.level == "error"
-            and finding.code in (*ACCEPTABLE[:3], "MV003", "MV008")
-            and (finding.code != accept.code or name not in accepted)
-        ):
-            refused.append(finding)
-            held.add(name)
+    refused = [
+        each
+        for each in project.reported(findings, seen.functions)
+        if each.level == "error" and each.code in (*ACCEPTABLE[:3], "MV003", "MV008")
+        if each.code != accept.code or name_of(each) not in accepted
+    ]
+    held = set(map(name_of, refused))
     functions = {} if whole else dict(old.functions)
     for name, each in current.items():
         was = old.functions.get(name)
@@ -89,8 +86,7 @@ def lock(project: Project, targets: Sequence[str] = (), accept: Acceptance | Non
             exception = Accepted(accept.code, each.block.version, change, accept.reason)
             functions[name] = replace(functions[name], accepted=(*functions[name].accepted, exception))
     for name, block in old.functions.items():
-        module = block.function.partition(":")[0]
-        if name not in current and any(module == one or module.startswith(f"{one}.") for one in seen.failed):
+        if name not in current and is_below(block.function.partition(":")[0], seen.failed):
             functions[name] = block
     gone = [name for name in old.functions if name not in functions]
     removed = {**old.removed, **{name: old.functions[name].version for name in gone}}

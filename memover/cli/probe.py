@@ -180,12 +180,14 @@ def _blame(error: BaseException) -> tuple[str, int]:
 
 def facts_of(claims: Iterable[Claim], targets: Iterable[str]) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
     """The facts of the functions below the targets, and the places of the classes in their shapes by name."""
+    from memover.schema.lock import is_below
+
     wanted = tuple(targets)
     found: dict[int, dict[str, Any]] = {}
     classes: dict[str, dict[str, Any]] = {}
     for claim in claims:
         module = getattr(claim.function, "__module__", None) or ""
-        if id(claim.owner) not in found and any(module == each or module.startswith(f"{each}.") for each in wanted):
+        if id(claim.owner) not in found and is_below(module, wanted):
             found[id(claim.owner)] = _function(claim, module, classes)
     return list(found.values()), classes
 

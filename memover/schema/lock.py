@@ -30,14 +30,14 @@ from memover.errors import ConfigurationError
 from memover.schema.shape import Shape, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]  # checkers look at 3.10, where it would be
 
-__all__ = ["FORMAT", "Accepted", "Block", "Lock", "block_of", "namespace_of", "read_lock", "tomllib"]
+__all__ = ["FORMAT", "Accepted", "Block", "Lock", "block_of", "is_below", "namespace_of", "read_lock", "tomllib"]
 
 FORMAT = 1
 _HEAD = (
@@ -101,6 +101,11 @@ class Lock:
 def namespace_of(name: str) -> str:
     """The namespace of a function by its name in the lock, where the function follows it if there are several."""
     return name.partition(" ")[0]
+
+
+def is_below(module: str, tops: Iterable[str]) -> bool:
+    """Whether a module is one of these, or inside one of these packages."""
+    return any(module == each or module.startswith(f"{each}.") for each in tops)
 
 
 def read_lock(text: str, name: str = "memover.lock") -> Lock:

@@ -7,19 +7,18 @@ that moved to another module, another ttl and other tags are no findings.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memover.schema.compare import changes
 from memover.schema.findings import RULES, Finding, Found, bump_or_accept, listed
-from memover.schema.lock import namespace_of
+from memover.schema.lock import is_below, namespace_of
 
 if TYPE_CHECKING:
-    from memover.schema.compare import ShapeChange
     from memover.schema.lock import Block, Lock
 
-__all__ = ["clashes", "compare", "unknowns", "unlocked"]
+__all__ = ["clashes", "compare", "finding", "unknowns", "unlocked"]
 
 _OF_UNKNOWN = re.compile(r"(\w+)\[\?\]")
 
@@ -32,7 +31,7 @@ def clashes(functions: Iterable[Found]) -> list[Finding]:
         first = owners.setdefault((each.store, each.prefix, each.namespace), each)
         if first.identity != each.identity:
             found.append(
-                _finding(
+                finding(
                     "MV003",
                     each,
                     f"the namespace {each.namespace!r} belongs to {first.block.function} already "
@@ -49,9 +48,9 @@ def unknowns(each: Found) -> list[Finding]:
     if not shape.unknown:
         return []
     if shape.root == "?":
-        return [_finding("MV007", each, "the result's type is not known: the function has no return annotation")]
+        return [finding("MV007", each, "the result's type is not known: the function has no return annotation")]
     if not shape.known:
-        return [_finding("MV007", each, f"the result's type is not known: {shape.root} says nothing of what is stored")]
+        return [finding("MV007", each, f"the result's type is not known: {shape.root} says nothing of what is stored")]
     places = [shape.root, *(part.type for one in shape.definitions for part in one.fields if one.kind != "enum")]
     names = [name.lstrip("?") for name in shape.unknown if name != "?"]
     classes = {one.name for one in each.classes}
@@ -65,22 +64,19 @@ def unknowns(each: Found) -> list[Finding]:
     ]
     rows = sorted({name for place in places for name in _OF_UNKNOWN.findall(place)})
     reasons, fixes = [], []
-    if rows:
-        reasons.append(f"what the rows of {listed(rows)} are is not known when the program runs")
-        fixes.append(
-            f"write list[...] of the model in place of {listed(rows)}: a cached queryset is the list of its rows"
-        )
-    if silent:
-        reasons.append(f"what {listed(silent)} stores is not known, because no annotation says it")
-        fixes.append(f"annotate the attributes of {listed(silent)}, or the parameters of its __init__")
-    if missing:
-        reasons.append(f"{listed(missing)} is a name that does not exist when the program runs")
-        fixes.append(f"import {listed(missing)} outside of `if TYPE_CHECKING:`")
-    if bare:
-        reasons.append(f"{listed(bare)} {'has' if len(bare) == 1 else 'have'} no annotation")
-        fixes.append(f"annotate {listed(bare)}")
+    for unknown, reason, fix in (
+        (rows, "what the rows of {} are is not known when the program runs",
+         "write list[...] of the model in place of {}: a cached queryset is the list of its rows"),
+        (silent, "what {} stores is not known, because no annotation says it",
+         "annotate the attributes of {}, or the parameters of its __init__"),
+        (missing, "{} is a name that does not exist when the program runs", "import {} outside of `if TYPE_CHECKING:`"),
+        (bare, "{} has no annotation" if len(bare) == 1 else "{} have no annotation", "annotate {}"),
+    ):  # fmt: skip
+        if unknown:
+            reasons.append(reason.format(listed(unknown)))
+            fixes.append(fix.format(listed(unknown)))
     return [
-        _finding(
+        finding(
             "MV007",
             each,
             f"the result's type is only partly known: {'; '.join(reasons) or 'a part of it has no annotation'}",
@@ -90,7 +86,7 @@ def unknowns(each: Found) -> list[Finding]:
     ]
 
 
-def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: Iterable[str] = ()) -> list[Finding]:
+def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: Collection[str] = ()) -> list[Finding]:
     """MV004 for functions that only one side has, MV002 for a number that a function now gone has used.
 
     `whole` says that every function of the project is in `current`; modules below `spared` could not be looked at.
@@ -103,7 +99,7 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
         last = lock.removed.get(name)
         if last is not None and each.block.version <= last:
             found.append(
-                _finding(
+                finding(
                     "MV002",
                     each,
                     f"version {each.block.version} of {name!r} was used before, by a function that was removed at version {last}",
@@ -112,28 +108,13 @@ def unlocked(current: Mapping[str, Found], lock: Lock, *, whole: bool, spared: I
                 )
             )
         else:
-            found.append(
-                _finding("MV004", each, f"{each.block.function} is new and not in the lock", fixes=("memover lock",))
-            )
+            found.append(_stale(each, f"{each.block.function} is new and not in the lock"))
     if whole:
-        blind = tuple(spared)
+        known = {*current, *moved.values()}
         for name, block in lock.functions.items():
-            module = block.function.partition(":")[0]
-            if (
-                name in current
-                or name in moved.values()
-                or any(module == each or module.startswith(f"{each}.") for each in blind)
-            ):
-                continue
-            found.append(
-                Finding(
-                    "MV004",
-                    name,
-                    f"{block.function} is gone, but still in the lock",
-                    fixes=("memover lock",),
-                    path="memover.lock",
-                )
-            )
+            if name not in known and not is_below(block.function.partition(":")[0], spared):
+                told = f"{block.function} is gone, but still in the lock"
+                found.append(Finding("MV004", name, told, fixes=("memover lock",), path="memover.lock"))
     return found
 
 
@@ -161,7 +142,7 @@ def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> 
     new = each.block
     if new.version < old.version:
         return [
-            _finding(
+            finding(
                 "MV002",
                 each,
                 f"the version went down from {old.version} to {new.version}: entries stored under {new.version} before "
@@ -171,17 +152,10 @@ def compare(name: str, each: Found, old: Block, *, source: str = "the lock") -> 
             )
         ]
     if new.version > old.version:
-        return [
-            _finding(
-                "MV004",
-                each,
-                f"the version is {new.version}, {source} has {old.version}",
-                details=tuple(map(str, changes(old.shape, new.shape))),
-                fixes=("memover lock",),
-            )
-        ]
+        told = f"the version is {new.version}, {source} has {old.version}"
+        return [_stale(each, told, changes(old.shape, new.shape))]
     found = [*_shape(name, each, old), *_key(name, each, old)]
-    if not any(finding.code == "MV001" for finding in found) and old.body and new.body and old.body != new.body:
+    if not any(one.code == "MV001" for one in found) and old.body and new.body and old.body != new.body:
         found.append(_unbumped("MV006", name, each, "the source changed", ": results computed before stay cached"))
     if not found:
         if old.function.partition(":")[2] != new.function.partition(":")[2]:
@@ -217,7 +191,7 @@ def _key(name: str, each: Found, old: Block) -> list[Finding]:
         effect = ""
     else:
         effect = "; entries stored before will not be found"
-    return [_finding("MV004", each, f"the parameters changed{effect}", details=details, fixes=("memover lock",))]
+    return [_stale(each, f"the parameters changed{effect}", details)]
 
 
 def _meaning_changed(old: Block, new: Block) -> str:
@@ -272,31 +246,15 @@ def _parameters(old: Block, new: Block) -> tuple[str, ...]:
     return tuple(details)
 
 
-def _stale(each: Found, message: str) -> Finding:
-    return _finding("MV004", each, message, fixes=("memover lock",))
+def _stale(each: Found, message: str, details: Iterable[object] = ()) -> Finding:
+    return finding("MV004", each, message, details=tuple(map(str, details)), fixes=("memover lock",))
 
 
-def _unbumped(
-    code: str,
-    name: str,
-    each: Found,
-    what: str,
-    effect: str = "",
-    details: tuple[str, ...] = (),
-    changes: tuple[ShapeChange, ...] = (),
-) -> Finding:
+def _unbumped(code: str, name: str, each: Found, what: str, effect: str = "", **more: Any) -> Finding:
     message = f"{what}, but the version is still {each.block.version}{effect}"
-    return _finding(code, each, message, details, bump_or_accept(code, (name,)), (name,), changes)
+    return finding(code, each, message, fixes=bump_or_accept(code, (name,)), functions=(name,), **more)
 
 
-def _finding(
-    code: str,
-    each: Found,
-    message: str,
-    details: tuple[str, ...] = (),
-    fixes: tuple[str, ...] = (),
-    functions: tuple[str, ...] = (),
-    changes: tuple[ShapeChange, ...] = (),
-) -> Finding:
-    level = RULES[code].level
-    return Finding(code, each.namespace, message, details, fixes, each.path, each.line, level, functions, changes)
+def finding(code: str, each: Found, message: str, **more: Any) -> Finding:
+    """A finding at the place of a function; `more` are further fields of it."""
+    return Finding(code, each.namespace, message, path=each.path, line=each.line, level=RULES[code].level, **more)
