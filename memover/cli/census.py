@@ -127,12 +127,7 @@ class EntryReader:
 
 
 def entries(
-    survey: Survey,
-    prefix: str,
-    *,
-    on_step: Callable[[int], None],
-    step: int = 1000,
-    head: int = KIND_AT + 1,
+    survey: Survey, prefix: str, *, on_step: Callable[[int], None], step: int = 1000, head: int = KIND_AT + 1
 ) -> Iterator[list[FoundEntry]]:
     """Every entry of a prefix, step by step, each once. `head` is how much of each value is read, in bytes;
     `on_step` is told how many keys a step has looked at."""
@@ -242,13 +237,8 @@ def lock_states(context: StoreContext) -> Callable[[str, Version], str]:
 def namespaces(context: StoreContext) -> set[str]:
     """The namespaces that have, or had, a generation in the store. A scan of all keys; raises `StoreError`."""
     start = generation_key(context.prefix, "").encode()
-    found = set()
-    for page in context.survey.keys(start + b"*"):
-        for key in page.keys:
-            name = key[len(start) :]
-            if _NAMESPACE.match(name):
-                found.add(name.decode())
-    return found
+    names = (key[len(start) :] for page in context.survey.keys(start + b"*") for key in page.keys)
+    return {name.decode() for name in names if _NAMESPACE.match(name)}
 
 
 def prefixes(survey: Survey) -> list[str]:

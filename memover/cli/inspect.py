@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -91,14 +91,11 @@ def _literal(text: str) -> Any:
 
 
 def _key_by_import(context: StoreContext, imported: str, args: Sequence[str]) -> str:
-    module, colon, name = imported.partition(":")
-    if not colon or not name:
+    if not all(imported.partition(":")):
         raise CannotRun(f"--import {imported!r} must be module:function.")
     sys.path[:0] = [str(context.project.root / each) for each in context.project.paths]
     try:
-        function: Any = import_module(module)
-        for part in name.split("."):
-            function = getattr(function, part)
+        function = resolve_name(imported)
     except Exception as error:
         raise CannotRun(f"{imported} cannot be imported: {type(error).__name__}: {error}.") from None
     if not callable(getattr(function, "key", None)):

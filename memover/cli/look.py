@@ -58,9 +58,9 @@ class Look(NamedTuple):
     version: int | str | None
     verdict: str
     why: str
-    header: dict[str, Any] | None
-    tokens: tuple[Token, ...]
-    value: str | None
+    header: dict[str, Any] | None = None
+    tokens: tuple[Token, ...] = ()
+    value: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """As `memover inspect --format json` has it."""
@@ -87,13 +87,11 @@ def look(context: StoreContext, key: str) -> Look | None:
     parts = split_key(key)
     version = None if parts is None else parts[1]
     if raw is None:
-        return Look(
-            key, None, version, "damaged", "what is stored under this key is not a string of bytes.", None, (), None
-        )
+        return Look(key, None, version, "damaged", "what is stored under this key is not a string of bytes.")
     try:
         header = read_header(raw, name)
     except DamagedEntry as error:
-        return Look(key, _namespace(parts, 0), version, "damaged", f"{error} ({error.reason}).", None, (), _dump(raw))
+        return Look(key, _namespace(parts, 0), version, "damaged", f"{error} ({error.reason}).", value=_dump(raw))
     namespace = _namespace(parts, header.kind)
     described = _described(header, facts.expires_ms, facts.size, len(raw))
     prefix = context.prefix if parts is None else parts[0]
@@ -101,7 +99,7 @@ def look(context: StoreContext, key: str) -> Look | None:
     try:
         value = _value(header, payload_of(raw, header))
     except DamagedEntry as error:
-        return Look(key, namespace, version, "damaged", f"{error} ({error.reason}).", described, tokens, None)
+        return Look(key, namespace, version, "damaged", f"{error} ({error.reason}).", described, tokens)
     soft = soft_key(prefix, namespace or "")
     verdict, why = _verdict(context, header, tokens, soft, namespace, version)
     return Look(key, namespace, version, verdict, why, described, tokens, value)

@@ -105,14 +105,13 @@ class Project:
         for name, value in settings.items():
             if name not in _SETTINGS:
                 raise CannotRun(f"[tool.memover] has no setting {name!r}: there are {', '.join(_SETTINGS)}.")
+            is_text = isinstance(value, str)
             if name in ("lockfile", "body", "url", "prefix"):
-                if not isinstance(value, str):
+                if not is_text:
                     raise CannotRun(f"[tool.memover] {name} must be text, not {value!r}.")
-                made[name] = value
-            else:
-                if isinstance(value, str) or not all(isinstance(each, str) for each in value):
-                    raise CannotRun(f"[tool.memover] {name} must be a list of texts, not {value!r}.")
-                made[name] = tuple(value)
+            elif is_text or not all(isinstance(each, str) for each in value):
+                raise CannotRun(f"[tool.memover] {name} must be a list of texts, not {value!r}.")
+            made[name] = value if is_text else tuple(value)
         for code in (*made.get("select", ()), *made.get("ignore", ())):
             if not any(known.startswith(code) for known in RULES):
                 raise CannotRun(f"There is no code {code!r}: the codes are {', '.join(RULES)}.")
@@ -147,10 +146,7 @@ class Project:
     def level(self, finding: Finding) -> str:
         """The level of a finding under these settings: "error", "warning" or "off"."""
         code = finding.code
-        if any(code.startswith(each) for each in self.ignore):
-            return "off"
-        chosen = not self.select or any(code.startswith(each) for each in self.select)
-        if not chosen:
+        if code.startswith(self.ignore) or (self.select and not code.startswith(self.select)):
             return "off"
         if code == "MV006":
             configured = _BODY_LEVELS[self.body]
@@ -186,6 +182,6 @@ class Project:
         for finding in findings:
             level = self.level(finding)
             comments = ignored.get((finding.path, finding.line), ())
-            if level != "off" and not any(finding.code.startswith(code) for code in comments):
+            if level != "off" and not finding.code.startswith(comments):
                 kept.append(replace(finding, level=level))
         return sorted(kept, key=lambda each: (each.path, each.line, each.code, each.namespace))

@@ -65,33 +65,25 @@ class StoreContext(NamedTuple):
 def on_store(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that every command on a running cache has; the command gets their `context`, and `form`."""
 
+    @click.option("--url", envvar="MEMOVER_URL", help="The store, as in Cache(url). Default: MEMOVER_URL.")
+    @click.option(
+        "--prefix", envvar="MEMOVER_PREFIX", help="As in Cache(prefix=...). Default: MEMOVER_PREFIX, or memover."
+    )
+    @click.option(
+        "--format",
+        "form",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help="A table for people, or one JSON document.",
+    )
+    @click.option("--lockfile", help="The lock, if not memover.lock.")
     @wraps(command)
     def placed(*, url: str | None, prefix: str | None, lockfile: str | None, **options: Any) -> None:
         name = click.get_current_context().command.name or ""
         command(StoreContext.find(url, prefix, lockfile, name), **options)
 
-    placing: Any = placed
-    for option in reversed(
-        (
-            click.option("--url", envvar="MEMOVER_URL", help="The store, as in Cache(url). Default: MEMOVER_URL."),
-            click.option(
-                "--prefix",
-                envvar="MEMOVER_PREFIX",
-                help="As in Cache(prefix=...). Default: MEMOVER_PREFIX, or memover.",
-            ),
-            click.option(
-                "--format",
-                "form",
-                type=click.Choice(["table", "json"]),
-                default="table",
-                show_default=True,
-                help="A table for people, or one JSON document.",
-            ),
-            click.option("--lockfile", help="The lock, if not memover.lock."),
-        )
-    ):
-        placing = option(placing)
-    return placing  # type: ignore[no-any-return]
+    return placed
 
 
 step_option = click.option(

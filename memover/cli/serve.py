@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from contextlib import suppress
 
 import click
 
@@ -77,7 +78,5 @@ def serve(
     if token is not None:
         click.echo("Open it once with ?token=… at the end of the address; the browser is then remembered.")
     sys.stdout.flush()
-    try:
+    with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[bound])
-    except KeyboardInterrupt:
-        pass

@@ -51,7 +51,7 @@ class SourceFile:
     @cached_property
     def lines(self) -> list[str]:
         """The lines as Python counts them: str.splitlines() also splits at form feeds and the like."""
-        return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z", self.text)
+        return io.StringIO(self.text, newline="").readlines()
 
     @cached_property
     def constants(self) -> dict[str, list[ast.expr]]:

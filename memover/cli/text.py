@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Column", "ago", "count_of", "did_you_mean", "nearest", "size_of", "table", "visible"]
 
-_NEAREST_LIMIT = 3
 _WIDEST = 100_000
 
 
@@ -92,7 +91,7 @@ def table(console: Console, columns: Sequence[Column], rows: Iterable[Sequence[s
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The known names most like this one, the likest first."""
-    return difflib.get_close_matches(name, sorted(set(known)), n=_NEAREST_LIMIT, cutoff=0.6)
+    return difflib.get_close_matches(name, sorted(set(known)))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -35,6 +35,8 @@ _TICK_SECONDS = 1.0
 _HISTORY = 120
 _SPARK_WIDTH = 16
 _BARS = " ▁▂▃▄▅▆▇█"
+_SCROLLED = {"\x1b[B": 1, "j": 1, "\x1b[A": -1, "k": -1, "\x1b[6~": 10, "\x1b[5~": -10}
+"""By how many lines a key scrolls: arrows and page keys, as terminals send them."""
 _GRADES = {"": "dim", "good": "green", "fair": "yellow", "bad": "red"}
 _SORTS: tuple[tuple[str, Callable[[VersionActivity], Any]], ...] = (
     ("calls/s", lambda line: -line.calls_per_second),
@@ -169,14 +171,7 @@ class Screen:
             self._reverse = not self._reverse
         elif pressed in ("p", " "):
             self.paused = not self.paused
-        elif pressed in ("\x1b[B", "j"):
-            self._first += 1
-        elif pressed in ("\x1b[A", "k"):
-            self._first = max(0, self._first - 1)
-        elif pressed == "\x1b[6~":
-            self._first += 10
-        elif pressed == "\x1b[5~":
-            self._first = max(0, self._first - 10)
+        self._first = max(0, self._first + _SCROLLED.get(pressed, 0))
         return True
 
     def drawn(self, width: int, height: int) -> Group:

@@ -14,7 +14,7 @@ A number that others use too, or that is computed, is refused with its place: `C
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from memover.cli.project import CannotRun
 from memover.cli.source import keyword
@@ -33,8 +33,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 def edit_of(sources: SourceFiles, found: Found, new: int, targets: tuple[str, ...] = ()) -> Edit:
     """Where and how the source says the version of a function. Raises `CannotRun` with the place."""
     source = sources.file(sources.project.root / found.path)
-    search = _Search(sources, source, found, new, targets or sources.project.targets)
-    return search.edit()
+    return _Search(sources, source, found, new, targets or sources.project.targets).edit()
 
 
 def places_of(
@@ -51,29 +50,26 @@ def places_of(
     return places, refused
 
 
-class _Search:
-    def __init__(
-        self, sources: SourceFiles, source: SourceFile, found: Found, new: int, targets: tuple[str, ...]
-    ) -> None:
-        self.sources = sources
-        self.source = source
-        self.namespace = found.namespace
-        self.old = found.block.version
-        self.new = new
-        self.near = found.line
-        self.targets = targets
+class _Search(NamedTuple):
+    """The search for the number of one function in its file, to write `new` there."""
+
+    sources: SourceFiles
+    source: SourceFile
+    found: Found
+    new: int
+    targets: tuple[str, ...]
 
     def edit(self) -> Edit:
         source = self.source
         decorators = self._decorators()
-        calls = source.calls(self.namespace)
+        calls = source.calls(self.found.namespace)
         if len(calls) == 1:
             return self._of_call(calls[0])
         if calls:
             mine = [each for each in calls if any(each is inner for one in decorators for inner in ast.walk(one))]
             if len(mine) != 1:
                 places = ", ".join(f"{source.shown}:{each.lineno}" for each in calls)
-                self._refuse(None, f"{self.namespace!r} is named in several calls ({places})")
+                self._refuse(None, f"{self.found.namespace!r} is named in several calls ({places})")
             return self._of_call(mine[0])
         # Not by its text: by the place of its decorator.
         computed = [each for each in decorators if isinstance(each, ast.Call) and keyword(each, "namespace")]
@@ -82,19 +78,19 @@ class _Search:
             return self._of_call(direct[0])
         made = [each for each in decorators if isinstance(each, ast.Call) and self._maker(each)[1] is not None]
         if len(made) != 1:
-            self._refuse(None, f"no call in this file says namespace={self.namespace!r}")
+            self._refuse(None, f"no call in this file says namespace={self.found.namespace!r}")
         return self._of_maker(made[0])
 
     def _refuse(self, node: ast.AST | None, why: str, source: SourceFile | None = None) -> NoReturn:
-        line = getattr(node, "lineno", self.near)
+        line = getattr(node, "lineno", self.found.line)
         raise CannotRun(
-            f"{(source or self.source).shown}:{line}: {why}, so memover cannot change the version of {self.namespace!r} "
+            f"{(source or self.source).shown}:{line}: {why}, so memover cannot change the version of {self.found.namespace!r} "
             f"here: change it by hand, then run `{self.sources.project.command('memover lock', self.targets)}`."
         )
 
     def _decorators(self) -> list[ast.expr]:
         for node in ast.walk(self.source.tree):
-            if isinstance(node, _FUNCTIONS) and node.lineno == self.near:
+            if isinstance(node, _FUNCTIONS) and node.lineno == self.found.line:
                 return node.decorator_list
         return []
 
@@ -116,8 +112,12 @@ class _Search:
             source, written = self._constant(written)
         if not (isinstance(written, ast.Constant) and type(written.value) is int):
             self._refuse(written, f"version={ast.unparse(written)} is computed", source)
-        if written.value != self.old:
-            self._refuse(written, f"version={written.value} is written here, but the function has {self.old}", source)
+        if written.value != self.found.block.version:
+            self._refuse(
+                written,
+                f"version={written.value} is written here, but the function has {self.found.block.version}",
+                source,
+            )
         return source.replaced(written, self.new)
 
     def _constant(self, written: ast.Name | ast.Attribute) -> tuple[SourceFile, ast.expr]:
