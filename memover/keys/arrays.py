@@ -208,10 +208,7 @@ def _dataset(value: Any, active: Active) -> bytes:
 
 
 def _variables(variables: Any, active: Active) -> bytes:
-    parts = []
-    for name in variables:
-        part = named(name, _variable, variables[name].variable, active)
-        parts.append(encode_part(name, active) + part)
+    parts = [encode_part(name, active) + named(name, _variable, variables[name].variable, active) for name in variables]
     return composite("variables", *sorted(parts))
 
 

@@ -124,7 +124,7 @@ class Binding:
             return _signature(self.function)
         except (ValueError, TypeError) as error:
             if callable(key):
-                return _signature(_any_arguments)
+                return _signature(lambda *args, **kwargs: None)
             raise ConfigurationError(
                 f"{self.name} has no signature that Python can show ({error}), so its arguments have no "
                 "names; pass a callable as key=, or wrap it in a def"
@@ -244,15 +244,12 @@ class Binding:
         arguments: dict[str, Any] = bind(*args, **kwargs)
         return arguments
 
-    def _bytes(self, *values: Any) -> bytes:
+    def _digest(self, *values: Any) -> str:
+        """The default text the long way, for values of any type."""
         parts = [self._head(), b"c%d:" % len(values)]
         for head, name, value in zip(self._heads, self.counting, self._values(values), strict=True):
             parts += (head, encode(value, name, self.name))
-        return b"".join(parts)
-
-    def _digest(self, *values: Any) -> str:
-        """The default text the long way, for values of any type."""
-        return blake2b(self._bytes(*values), digest_size=16).hexdigest()
+        return blake2b(b"".join(parts), digest_size=16).hexdigest()
 
     def _inline_digest(self) -> Callable[..., str]:
         inline: Callable[..., str] | None = self.__dict__.get("_inline")
@@ -300,6 +297,3 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
         return inspect.signature(function, annotation_format=Format.FORWARDREF)
     return inspect.signature(function)
-
-
-def _any_arguments(*args: Any, **kwargs: Any) -> None: ...

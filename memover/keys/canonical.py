@@ -30,7 +30,8 @@ none of these is refused. `repr`, `str`, `hash` and `id` of foreign objects are 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memover.classes.naming import class_name
 from memover.errors import ConfigurationError
@@ -110,36 +111,23 @@ def class_part(kind: type) -> bytes:
 # ------------------------------------------------------------------ the table
 
 
-def _sequence(head: bytes) -> Encoder:
-    def encode_sequence(value: Any, active: Active) -> bytes:
+def _items(head: bytes, *, ordered: bool = True) -> Encoder:
+    def encode_items(value: Any, active: Active) -> bytes:
         enter(value, active)
         parts: list[bytes] = []
         try:
             for item in value:
                 parts.append(encode_part(item, active))
         except Unkeyable as refused:
-            refused.steps.append(f"[{len(parts)}]")
+            refused.steps.append(f"[{len(parts)}]" if ordered else "{...}")
             raise
         finally:
             del active[id(value)]
+        if not ordered:
+            parts.sort()
         return b"%b%d:%b" % (head, len(parts), b"".join(parts))
 
-    return encode_sequence
-
-
-def _unordered(head: bytes) -> Encoder:
-    def encode_unordered(value: Any, active: Active) -> bytes:
-        enter(value, active)
-        try:
-            parts = sorted([encode_part(item, active) for item in value])
-        except Unkeyable as refused:
-            refused.steps.append("{...}")
-            raise
-        finally:
-            del active[id(value)]
-        return b"%b%d:%b" % (head, len(parts), b"".join(parts))
-
-    return encode_unordered
+    return encode_items
 
 
 def pairs(items: Iterable[tuple[Any, Any]], active: Active) -> list[bytes]:
@@ -176,10 +164,10 @@ _TABLE: dict[type, Encoder] = {
     complex: lambda value, active: b"j%b,%b;" % (value.real.hex().encode(), value.imag.hex().encode()),
     str: lambda value, active: b"s%d:%b" % (len(value), value.encode("utf-8", "surrogatepass")),
     bytes: lambda value, active: b"b%d:%b" % (len(value), value),
-    tuple: _sequence(b"t"),
-    list: _sequence(b"l"),
-    set: _unordered(b"e"),
-    frozenset: _unordered(b"z"),
+    tuple: _items(b"t"),
+    list: _items(b"l"),
+    set: _items(b"e", ordered=False),
+    frozenset: _items(b"z", ordered=False),
     dict: _dict,
 }
 
@@ -224,14 +212,11 @@ def register_proxy(kind: type, inner: Callable[[Any], Any]) -> None:
 _proxies: dict[type, Callable[[Any], Any]] = {}
 
 
-class Keyed:
+class Keyed(NamedTuple):
     """Stands for an object of the class `kind` whose `__memover_key__()` returned `part`: has the object's bytes."""
 
-    __slots__ = ("kind", "part")
-
-    def __init__(self, kind: type, part: Any) -> None:
-        self.kind = kind
-        self.part = part
+    kind: type
+    part: Any
 
 
 def _encode_stand_in(value: Keyed, active: Active) -> bytes:
@@ -286,10 +271,6 @@ def _asked(fn: Callable[[Any], Any], value: Any, name: str) -> Any:
         raise
 
 
-def _call_key(value: Any) -> Any:
-    return value.__memover_key__()
-
-
 def _resolve(kind: type, value: Any) -> Encoder:
     """Finds and keeps the encoder of a type that is not in the table; raises `Unkeyable`."""
     encoder = _find(kind, value)
@@ -309,7 +290,7 @@ def _find(kind: type, value: Any) -> Encoder:
     if kind in _registered:
         return _keyed(kind, "registered", _registered[kind], "the registered key function")
     if callable(getattr(kind, "__memover_key__", None)):
-        return _keyed(kind, "key", _call_key, "__memover_key__")
+        return _keyed(kind, "key", methodcaller("__memover_key__"), "__memover_key__")
     for base in kind.__mro__[1:]:
         if base in _registered:
             return _keyed(kind, "registered", _registered[base], "the registered key function")

@@ -45,7 +45,9 @@ def record_part(kind: type) -> bytes:
     codes = [function.__code__ for function in gathered.functions]
     if codes or held:
         known, earlier = _seen.get(part, (codes, held))
-        if not _same(held, earlier) and _same_objects(codes, known):
+        if not _same(held, earlier) and list(map(id, codes)) == list(
+            map(id, known)
+        ):  # made anew when a module is executed again
             raise _refusal(kind, "captured other things under the same names")
         if not _same_code(codes, known) and _beside(kind, gathered.functions, known):
             raise _refusal(kind, "has other code")
@@ -71,11 +73,6 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() == other.keys() and all(
         value is other[name] or (type(value) is bytes and value == other[name]) for name, value in one.items()
     )
-
-
-def _same_objects(codes: list[CodeType], known: list[CodeType]) -> bool:
-    """Whether these are the same objects: they are made anew when a module is executed again."""
-    return len(codes) == len(known) and all(code is that for code, that in zip(codes, known))
 
 
 def _same_code(codes: list[CodeType], known: list[CodeType]) -> bool:

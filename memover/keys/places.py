@@ -67,11 +67,8 @@ class KeySlot:
 
     def latest(self) -> Any:
         """The decorated form that came last of those that are still there, or None."""
-        for serial in sorted(self.holders, reverse=True):
-            owner = self.holders[serial][0]()
-            if owner is not None:
-                return owner
-        return None
+        owners = (self.holders[serial][0]() for serial in sorted(self.holders, reverse=True))
+        return next((owner for owner in owners if owner is not None), None)
 
     def differing(self, identity: Identity) -> Capture | None:
         """The first thing that a function captured which is not what the holders captured."""
@@ -163,18 +160,6 @@ def same_codes(one: tuple[CodeType, ...], other: tuple[CodeType, ...]) -> bool:
 # -- functions and stores that are gone ----------------------------------------------------------------------------------
 
 
-class _Gone:
-    """Called when a decorated form is gone: notes it, and takes no latch, because the collector calls it anywhere."""
-
-    __slots__ = ("at", "key", "released", "serial")
-
-    def __init__(self, released: deque[Any], at: Any, key: tuple[int, bytes], serial: int) -> None:
-        self.released, self.at, self.key, self.serial = released, at, key, serial
-
-    def __call__(self, _: Any) -> None:
-        self.released.append((self.at, self.key, self.serial))
-
-
 class Places:
     """The namespaces that functions of this process hold or held, each a `NamespacePlace`, by (store, prefix, namespace).
 
@@ -200,8 +185,10 @@ class Places:
 
     def hold(self, at: Any, key: tuple[int, bytes], slot: KeySlot, identity: Identity, owner: Any) -> None:
         """Notes that a decorated form holds a slot of a place, until it is gone."""
-        gone = _Gone(self._released, at, key, identity.serial)
-        slot.holders[identity.serial] = (weakref.ref(owner, gone), weakref.ref(identity))
+        released, note = self._released, (at, key, identity.serial)
+        # No latch is taken: the collector calls it anywhere.
+        reference = weakref.ref(owner, lambda _: released.append(note))
+        slot.holders[identity.serial] = (reference, weakref.ref(identity))
         waiting = self._gone.get(_group(at))
         if waiting is not None:
             waiting.pop(at, None)

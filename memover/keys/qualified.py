@@ -17,7 +17,6 @@ from __future__ import annotations
 import sys
 from types import (
     BuiltinFunctionType,
-    BuiltinMethodType,
     FunctionType,
     MethodDescriptorType,
     MethodType,
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from memover.classes.naming import class_name, function_name
 
 from .canonical import Active, class_part, composite, encode_part
-from .forms import encoded, entered
+from .forms import entered
 from .refusal import Unkeyable
 
 if TYPE_CHECKING:
@@ -62,27 +61,18 @@ def _name(value: Any) -> bytes:
 
 @entered
 def _method(value: Any, active: Active) -> bytes:
+    name = _name(value.__func__) if type(value) is MethodType else encode_part(value.__qualname__, active)
     try:
-        return composite("method", _name(value.__func__), encode_part(value.__self__, active))
+        return composite("method", name, encode_part(value.__self__, active))
     except Unkeyable as refused:
-        if refused.steps or refused.kind != "function":
-            refused.steps.append(".__self__")
+        refused.steps.append(".__self__")
         raise
 
 
 def _builtin(value: Any, active: Active) -> bytes:
     owner = value.__self__
     plain = owner is None or isinstance(owner, ModuleType)
-    return composite("function", _name(value)) if plain else _builtin_method(value, active)
-
-
-@entered
-def _builtin_method(value: Any, active: Active) -> bytes:
-    try:
-        return composite("method", *encoded(active, value.__qualname__, value.__self__))
-    except Unkeyable as refused:
-        refused.steps.append(".__self__")
-        raise
+    return composite("function", _name(value)) if plain else _method(value, active)
 
 
 def _descriptor(value: Any, active: Active) -> bytes:
@@ -93,7 +83,6 @@ _FUNCTIONS: dict[type, Encoder] = {
     FunctionType: lambda value, active: composite("function", _name(value)),
     MethodType: _method,
     BuiltinFunctionType: _builtin,
-    BuiltinMethodType: _builtin,
     MethodDescriptorType: _descriptor,
     WrapperDescriptorType: _descriptor,
 }

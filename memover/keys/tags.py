@@ -24,8 +24,6 @@ __all__ = ["TAGS_LIMIT", "Tags", "TooManyTags"]
 TAGS_LIMIT = 16
 """Tags of one entry; each is one more token in every read."""
 
-_FORMATTER = Formatter()
-
 
 class TooManyTags(ConfigurationError):
     """More tags on one result than an entry can carry."""
@@ -71,7 +69,7 @@ class Tags:
     def _check(self, template: str, binding: Binding) -> set[str]:
         roots = set()
         try:
-            for _, field, _, _ in _FORMATTER.parse(template):
+            for _, field, _, _ in Formatter().parse(template):
                 if field is not None:
                     roots.add(field.partition(".")[0].partition("[")[0])
         except ValueError as error:
@@ -86,7 +84,7 @@ class Tags:
 
     def early_names(self, prefix: str, call: Call, arguments: Mapping[str, Any]) -> tuple[bytes, ...]:
         """The store's names of the tags known from the arguments."""
-        tags = [self._fill(template, arguments) for template in self._templates]
+        tags = [_Texts(self._function, each).vformat(each, (), arguments) for each in self._templates]
         for callback in self._early:
             tags.extend(self._answered(callback(call)))
         return self.names(prefix, tags)
@@ -111,9 +109,6 @@ class Tags:
         if isinstance(tags, str):
             return (tags,)
         return tags or ()
-
-    def _fill(self, template: str, arguments: Mapping[str, Any]) -> str:
-        return _Texts(self._function, template).vformat(template, (), arguments)
 
 
 class _Texts(Formatter):

@@ -73,11 +73,6 @@ def _memoryview(value: Any, active: Active) -> bytes:
 
 
 @entered
-def _deque(value: Any, active: Active) -> bytes:
-    return composite("deque", encode_part(value.maxlen, active), encode_part(list(value), active))
-
-
-@entered
 def _ordered(value: Any, active: Active) -> bytes:
     return composite("OrderedDict", *pairs(list(value.items()), active))
 
@@ -174,7 +169,7 @@ _KNOWN: dict[str, Encoder] = {
     "fractions.Fraction": fields("Fraction", lambda value: (value.numerator, value.denominator)),
     "uuid.UUID": fields("UUID", lambda value: (value.int,)),
     "re.Pattern": fields("re.Pattern", lambda value: (value.pattern, int(value.flags))),
-    "collections.deque": _deque,
+    "collections.deque": fields("deque", lambda value: (value.maxlen, list(value))),
     "collections.OrderedDict": _ordered,
     "collections.Counter": fields("Counter", _as_dict),
     "collections.defaultdict": fields("defaultdict", lambda value: (value.default_factory, dict(value.items()))),
