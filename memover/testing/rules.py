@@ -87,22 +87,15 @@ def judge_history(
         report.shared += len(own) - len(loads) - len(stored)
         done = [one for one in about if one.acknowledged]
         failed = [one for one in about if not one.acknowledged]
-        if "fresh" in found.rules:
-            _too_old(found, "fresh", key, own, done, "an invalidation", round(max_staleness * 1e9))
-        if "closed" in found.rules:
-            _in_one_process(found, "closed", key, own, failed, "a failed invalidation of its own process")
-        if "own" in found.rules:
-            _in_one_process(found, "own", key, own, done, "an invalidation of its own process")
-        if "max-age" in found.rules:
-            _max_age(found, own, done_at)
-        if "no-future" in found.rules:
-            _no_future(found, own)
-        if "monotonic" in found.rules:
-            _monotonic(found, stored)
+        _too_old(found, "fresh", key, own, done, "an invalidation", round(max_staleness * 1e9))
+        _in_one_process(found, "closed", key, own, failed, "a failed invalidation of its own process")
+        _in_one_process(found, "own", key, own, done, "an invalidation of its own process")
+        _max_age(found, own, done_at)
+        _no_future(found, own)
+        _monotonic(found, stored)
         report.most_loads = max(report.most_loads, _single_load(found, loads, about))
-    if "error" in found.rules:
-        for failure in failures:
-            found.add("error", failure, f"{failure.what} raised {failure.error}")
+    for failure in failures:
+        found.add("error", failure, f"{failure.what} raised {failure.error}")
     if report.inconclusive:
         found.leave_out("single-load")  # without the store every call loads, as it should
     report.violations = dict(found.counts)
@@ -118,6 +111,9 @@ class _Findings:
         self.examples: list[Violation] = []
 
     def add(self, rule: str, one: Read | FailedCall, text: str) -> None:
+        """Notes a breach, if it is of a rule that is judged."""
+        if rule not in self.rules:
+            return
         self.counts[rule] += 1
         if self.counts[rule] <= SHOWN:
             key = -1 if isinstance(one, FailedCall) else one.key
@@ -219,11 +215,10 @@ def _single_load(found: _Findings, loads: list[Read], about: list[Invalidation])
             continue
         run += 1
         most = max(most, run)
-        if "single-load" in found.rules:
-            found.add(
-                "single-load",
-                load,
-                f"process {load.process} loaded source {load.key} (load {load.load}) though process {before.process} had "
-                f"(load {before.load}) and nothing had been invalidated since",
-            )
+        found.add(
+            "single-load",
+            load,
+            f"process {load.process} loaded source {load.key} (load {load.load}) though process {before.process} had "
+            f"(load {before.load}) and nothing had been invalidated since",
+        )
     return most

@@ -7,7 +7,6 @@ its input. What it records goes to its file every few milliseconds, so that a pr
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import mmap
 import os
@@ -18,6 +17,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from memover.cache import Cache
@@ -255,8 +255,7 @@ def main() -> None:
     told = json.loads(sys.stdin.readline())
     sys.path[:0] = [entry for entry in told["path"] if entry not in sys.path]
     if told["setup"]:
-        module, _, name = told["setup"].partition(":")
-        getattr(importlib.import_module(module), name)(told["index"])
+        resolve_name(told["setup"])(told["index"])
     callers = Callers(told)
     print("ready", flush=True)  # noqa: T201 - read by the parent
     sys.stdin.readline()

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +90,7 @@ def start_history(
         raise ConfigurationError(f"features={sorted(unknown)}: give some of {', '.join(FEATURES)}.")
     return HistoryRun(
         urls,
-        processes=processes,
-        told={
+        {
             "processes": processes,
             "threads": threads,
             "loops": loops,
@@ -113,9 +113,13 @@ def start_history(
 
 
 class HistoryRun:
-    """The running processes of a history; a context manager that ends them."""
+    """The running processes of a history; a context manager that ends them.
 
-    def __init__(self, urls: list[str], *, processes: int, told: dict[str, Any]) -> None:
+    `seed` is that of the callers' choices, and `prefix` that of the history's keys."""
+
+    def __init__(self, urls: list[str], told: dict[str, Any]) -> None:
+        self.seed: int = told["seed"]
+        self.prefix: str = told["prefix"]
         self._urls = urls
         self._told = told
         self._directory = Path(tempfile.mkdtemp(prefix="memover-history-"))
@@ -126,9 +130,9 @@ class HistoryRun:
         try:
             sources = self._directory / "sources"
             sources.write_bytes(bytes(8 * len(NAMESPACES) * told["keys"]))
-            for index in range(processes):
+            for index in range(told["processes"]):
                 self._workers.append(self._start(index, str(sources)))
-            for index in range(processes):
+            for index in range(told["processes"]):
                 self._expect(index, "ready")
             for worker in self._workers:
                 self._say(worker, "go")
@@ -141,18 +145,6 @@ class HistoryRun:
     def pids(self) -> list[int]:
         """The processes, in order."""
         return [worker.pid for worker in self._workers]
-
-    @property
-    def seed(self) -> int:
-        """The seed of the callers' choices."""
-        seed: int = self._told["seed"]
-        return seed
-
-    @property
-    def prefix(self) -> str:
-        """The prefix of the history's keys."""
-        prefix: str = self._told["prefix"]
-        return prefix
 
     def kill(self, index: int) -> None:
         """SIGKILL one of them; what it recorded until then counts."""
@@ -207,10 +199,8 @@ class HistoryRun:
             worker.wait()
             for pipe in (worker.stdin, worker.stdout):
                 if pipe is not None:
-                    try:
+                    with suppress(OSError):  # it has ended, and did not read what was still in the pipe
                         pipe.close()
-                    except OSError:
-                        pass  # it has ended, and did not read what was still in the pipe
         shutil.rmtree(self._directory, ignore_errors=True)
         if self._workers and not self._urls[0].startswith("memory:"):
             self._sweep()
@@ -250,11 +240,9 @@ class HistoryRun:
     @staticmethod
     def _say(worker: subprocess.Popen[str], line: str) -> None:
         assert worker.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # it has died, which `_expect` reports
             worker.stdin.write(line + "\n")
             worker.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has died, which `_expect` reports
 
     def _expect(self, index: int, word: str) -> None:
         worker = self._workers[index]
@@ -273,14 +261,9 @@ class HistoryRun:
     def _sweep(self) -> None:
         # Entries and leases expire; generations and their like do not.
         cache = Cache(self._urls[0], prefix=self.prefix)
-        store = cache._state.store
-        try:
+        with closing(cache._state.store) as store, suppress(StoreError):  # where it is gone, they went with it
             for name in self._names:
                 run(store.drop(name, name, "0" * 16, ()))
-        except StoreError:
-            pass  # the store is gone, and they went with it
-        finally:
-            store.close()
 
 
 def _unpickled(path: Path) -> Iterable[Any]:
