@@ -108,15 +108,6 @@ def _shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _bytes_of(array: Any) -> Any:
-    """The memory of a C-contiguous array as a flat buffer."""
-    import numpy
-
-    if not array.nbytes:
-        return b""
-    return array.reshape(-1).view(numpy.uint8).data
-
-
 def _write_array(value: Any, writer: Any) -> list[Any]:
     import numpy
 
@@ -126,7 +117,7 @@ def _write_array(value: Any, writer: Any) -> list[Any]:
         return [_OBJECTS, list(value.shape), flags, *value.flat]
     dtype = _dtype_text(value.dtype)
     contiguous = value.T if fortran else numpy.ascontiguousarray(value) if value.ndim else value
-    content: Any = _bytes_of(contiguous)
+    content: Any = contiguous.reshape(-1).view(numpy.uint8).data if value.nbytes else b""
     if value.nbytes <= INLINE_LIMIT_BYTES or len(writer.buffers) == BUFFER_LIMIT:
         content = bytes(content)
     else:

@@ -40,11 +40,6 @@ def decode_timedelta(data: bytes) -> dt.timedelta:
     return dt.timedelta(days, seconds, microseconds)
 
 
-def _is_zoneinfo(kind: type) -> bool:
-    module = sys.modules.get("zoneinfo")
-    return module is not None and kind is module.ZoneInfo
-
-
 def zone_bytes(zone: dt.tzinfo | None) -> bytes | None:
     """The bytes of a zone; None for one of a class that is not ours to know."""
     if zone is None:
@@ -55,7 +50,8 @@ def zone_bytes(zone: dt.tzinfo | None) -> bytes | None:
         arguments: tuple[Any, ...] = zone.__getinitargs__()  # type: ignore[attr-defined]
         offset = _delta_bytes(arguments[0])
         return b"\2" + offset if len(arguments) == 1 else b"\3" + offset + arguments[1].encode("utf-8", "surrogatepass")
-    if _is_zoneinfo(type(zone)):
+    zoneinfo = sys.modules.get("zoneinfo")
+    if zoneinfo is not None and type(zone) is zoneinfo.ZoneInfo:
         key: str | None = zone.key  # type: ignore[attr-defined]
         if key is None or not ZONE_KEY.match(key):
             raise Unencodable("a ZoneInfo without a key of the time zone database", "build it as ZoneInfo(key)")
