@@ -100,14 +100,14 @@ class _Routes:
         return self._page("functions", "Functions", "/", lines=lines, namespaces=names, error=self.overview.error)
 
     async def contents(self, request: Request) -> Response:
-        return self._page("contents", "Contents", "/contents", found=await self.overview.contents())
+        return self._page("contents", "Contents", "/contents", found=await self.overview.contents.fresh())
 
     async def doctor(self, request: Request) -> Response:
-        return self._page("doctor", "Doctor", "/doctor", checks=await self.overview.checks())
+        return self._page("doctor", "Doctor", "/doctor", checks=await self.overview.checks.fresh())
 
     async def namespace(self, request: Request) -> Response:
         name = request.path_params["name"]
-        contents = await self.overview.contents()
+        contents = await self.overview.contents.fresh()
         found = contents.namespaces.get(name)
         reported = self.overview.reported
         if found is None and name not in reported and name not in self._context.named_in_lock():
@@ -182,7 +182,7 @@ class _Routes:
             told = "The form was not this page's, or the page is from before a restart: load it again."
             return self._failure(403, "Not accepted", told)
         name = fields.get("namespace", "")
-        contents = await self.overview.contents()
+        contents = await self.overview.contents.fresh()
         known = {*self.overview.reported, *contents.namespaces, *self._context.named_in_lock()}
         if name not in known and not await self.overview.has_generation(name):
             return self._unknown(name, known)

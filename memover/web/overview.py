@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from memover.cli.census import Row, complete, entries, order, tally
-from memover.cli.health import Check, examine
+from memover.cli.health import examine
 from memover.cli.invalidate import invalidate_namespace
 from memover.cli.look import Look, look
 from memover.cli.reports import Reports, Watcher
@@ -89,8 +89,10 @@ class Overview:
         self._watcher = Watcher(self._reports.context.survey, context.prefix)
         self._entry = _Looker("entry", context)
         self._invalidate = _Looker("invalidate", context)
-        self._contents = _Kept("contents", context, _count)
-        self._checks = _Kept("doctor", context, examine)
+        self.contents = _Kept("contents", context, _count)
+        """The prefix, counted at most some seconds ago."""
+        self.checks = _Kept("doctor", context, examine)
+        """The doctor's checks, made at most some seconds ago."""
         self._changed = asyncio.Event()
 
     # -- what processes report -----------------------------------------------------------------------------------------
@@ -160,14 +162,6 @@ class Overview:
 
     # -- looks on demand -----------------------------------------------------------------------------------------------
 
-    async def contents(self) -> Contents:
-        """The prefix counted, at most some seconds ago. Raises `StoreError`."""
-        return await self._contents.fresh()
-
-    async def checks(self) -> list[Check]:
-        """The doctor's checks, made at most some seconds ago."""
-        return await self._checks.fresh()
-
     async def entry(self, key: str) -> Look | None:
         """One entry, as it is now. Raises `StoreError`."""
         return await self._entry.look(partial(look, key=key))
@@ -175,7 +169,7 @@ class Overview:
     async def invalidate(self, namespace: str) -> str:
         """Moves a namespace to a new generation; returns it. Raises `InvalidationFailed`."""
         generation = await self._invalidate.look(partial(invalidate_namespace, namespace=namespace))
-        self._contents.forget()
+        self.contents.forget()
         return generation
 
     async def has_generation(self, namespace: str) -> bool:
@@ -189,7 +183,7 @@ class Overview:
 
     def close(self) -> None:
         """Lets go of threads and connections."""
-        for each in (self._reports, self._entry, self._invalidate, self._contents, self._checks):
+        for each in (self._reports, self._entry, self._invalidate, self.contents, self.checks):
             each.close()
 
 
