@@ -43,13 +43,11 @@ def check_functions(app_configs: Any, **_: Any) -> list[CheckMessage]:
     """Whether every decorated function has its namespace to itself on the cache it names. No connection is opened."""
     found: list[CheckMessage] = []
     for owner in owners():
-        alias = getattr(owner, "alias", None)
-        if alias is None:
-            continue
-        try:
-            owner.now()
-        except ConfigurationError as error:
-            found.append(Error(str(error), obj=owner.name, id="memover.E001"))
+        if owner.alias is not None:
+            try:
+                owner.now()
+            except ConfigurationError as error:
+                found.append(Error(str(error), obj=owner.name, id="memover.E001"))
     return found
 
 

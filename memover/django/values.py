@@ -20,6 +20,7 @@ are refused as results. Django gives each plural text a class of its own, so tha
 from __future__ import annotations
 
 import copy
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -61,7 +62,7 @@ def install() -> None:
         evaluate_by(query, list, sync_to_async(list))
     register_proxy(SimpleLazyObject, _behind)
     evaluate_by(SimpleLazyObject, _behind, sync_to_async(_behind))
-    register_value(QuerySet, _rows_of, _rows_from(QuerySet))
+    register_value(QuerySet, _rows_of, partial(_rows_from, QuerySet))
     for name, lazy in (
         ("gettext_lazy", gettext_lazy),
         ("pgettext_lazy", pgettext_lazy),
@@ -70,7 +71,7 @@ def install() -> None:
         kind: Any = type(lazy("a", "b") if name == "pgettext_lazy" else lazy("a"))
         # Django's proxies share one name, and a stored value goes by the name of its class.
         kind.__qualname__ = f"{name}.<locals>.__proxy__"
-        register_value(kind, _call_of, _call_from(lazy))
+        register_value(kind, _call_of, partial(_call_from, lazy))
     register_family(Promise, _plural_of, _plural_from)
     if apps.models_ready:
         for model in apps.get_models(include_auto_created=True):
@@ -88,11 +89,11 @@ def install_users() -> None:
 def _prepared(sender: Any, **_: Any) -> None:
     if sender._meta.abstract or sender._meta.swapped:
         return
-    register_value(sender, _instance_of, _instance_from(sender))
+    register_value(sender, _instance_of, partial(_instance_from, sender))
     for manager in sender._meta.managers:
         queryset = getattr(manager, "_queryset_class", None)
         if isinstance(queryset, type) and issubclass(queryset, QuerySet) and queryset is not QuerySet:
-            register_value(queryset, _rows_of, _rows_from(queryset))
+            register_value(queryset, _rows_of, partial(_rows_from, queryset))
 
 
 def _behind(lazy: Any) -> Any:
@@ -181,32 +182,29 @@ def _without_backward(row: Any, owner: Any) -> list[Any]:
     return [row, backward]
 
 
-def _instance_from(model: Any) -> Any:
-    def decode(content: Any) -> Any:
-        digest, db, adding, values, related, prefetched, *more = content
-        if digest != _fields_digest(model):
-            raise ValueError("the model has other fields now")
-        instance = model.__new__(model)
-        state = ModelState()
-        state.db, state.adding, state.fields_cache = db, adding, related
-        instance.__dict__.update(values)
-        instance.__dict__["_state"] = state
-        for backward in more:
-            for name, back in backward.items():
-                place = name.removeprefix(_RELATED)
-                _joined(values[name] if place == name else related[place], back, instance)
-        for name, rows in prefetched.items():
-            found = []
-            for row, backward in rows:
-                for each in backward:
-                    row._state.fields_cache[each] = instance
-                found.append(row)
-            queryset = getattr(instance, name).get_queryset()
-            queryset._result_cache, queryset._prefetch_done = found, True
-            instance.__dict__.setdefault(_PREFETCHED, {})[name] = queryset
-        return instance
-
-    return decode
+def _instance_from(model: Any, content: Any) -> Any:
+    digest, db, adding, values, related, prefetched, *more = content
+    if digest != _fields_digest(model):
+        raise ValueError("the model has other fields now")
+    instance = model.__new__(model)
+    state = ModelState()
+    state.db, state.adding, state.fields_cache = db, adding, related
+    instance.__dict__.update(values)
+    instance.__dict__["_state"] = state
+    for backward in more:
+        for name, back in backward.items():
+            place = name.removeprefix(_RELATED)
+            _joined(values[name] if place == name else related[place], back, instance)
+    for name, rows in prefetched.items():
+        found = []
+        for row, backward in rows:
+            for each in backward:
+                row._state.fields_cache[each] = instance
+            found.append(row)
+        queryset = getattr(instance, name).get_queryset()
+        queryset._result_cache, queryset._prefetch_done = found, True
+        instance.__dict__.setdefault(_PREFETCHED, {})[name] = queryset
+    return instance
 
 
 # -- querysets --------------------------------------------------------------------------------------------------------------
@@ -219,16 +217,13 @@ def _rows_of(queryset: Any) -> list[Any]:
     return [f"{meta.app_label}.{meta.model_name}", queryset.db, list(queryset)]
 
 
-def _rows_from(kind: Any) -> Any:
-    def decode(content: Any) -> Any:
-        label, db, rows = content
-        queryset = kind(model=apps.get_model(label), using=db)
-        # A query that is made from it asks the database, about these rows.
-        queryset = queryset.filter(pk__in=[row.pk for row in rows])
-        queryset._result_cache, queryset._prefetch_done = rows, True
-        return queryset
-
-    return decode
+def _rows_from(kind: Any, content: Any) -> Any:
+    label, db, rows = content
+    queryset = kind(model=apps.get_model(label), using=db)
+    # A query that is made from it asks the database, about these rows.
+    queryset = queryset.filter(pk__in=[row.pk for row in rows])
+    queryset._result_cache, queryset._prefetch_done = rows, True
+    return queryset
 
 
 # -- late text --------------------------------------------------------------------------------------------------------------
@@ -239,12 +234,9 @@ def _call_of(lazy: Any) -> list[Any]:
     return [list(args), dict(kwargs)]
 
 
-def _call_from(lazy: Any) -> Any:
-    def decode(content: Any) -> Any:
-        args, kwargs = content
-        return lazy(*args, **kwargs)
-
-    return decode
+def _call_from(lazy: Any, content: Any) -> Any:
+    args, kwargs = content
+    return lazy(*args, **kwargs)
 
 
 def _plural_of(lazy: Any) -> list[Any]:
