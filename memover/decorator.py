@@ -272,7 +272,7 @@ def versioned_cache(
     policy = policies.Policy(
         namespace=namespace,
         version=version,
-        ttl=_ttl(ttl),
+        ttl=None if ttl is ... else ttl if callable(ttl) else seconds_of(ttl, "ttl"),
         cache_if=cache_if,
         jitter=jitter,
         on_store_error=on_store_error,
@@ -301,12 +301,6 @@ def versioned_cache(
 
 if not TYPE_CHECKING:  # which report all this themselves
     versioned_cache = checked("versioned_cache", '@versioned_cache(namespace="profiles", ttl="5m")')(versioned_cache)
-
-
-def _ttl(ttl: Any) -> Any:
-    if ttl is ...:
-        return None
-    return ttl if callable(ttl) else seconds_of(ttl, "ttl")
 
 
 def _beta(early_refresh: Any) -> float:

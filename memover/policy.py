@@ -38,10 +38,12 @@ def staleness_of(near: Any) -> float | None:
     return seconds_of(near, "near", least=NEAR_LEAST_SECONDS, zero=True, never=False)
 
 
-def _number(name: str, value: Any) -> str:
-    from memover.spelling import number, write
+def _check_share(name: str, value: Any, meaning: str, below: float = math.inf) -> None:
+    """Raises `ConfigurationError` for what is no number from 0 to 1, and below this one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1 or value >= below:
+        from memover.spelling import number, write
 
-    return write(name, number(value), least=0, most=1)
+        raise ConfigurationError(f"{name}={value!r}: give {meaning}{write(name, number(value), least=0, most=1)}.")
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,8 @@ class Policy:
     def __post_init__(self) -> None:
         if self.on_store_error not in get_args(OnStoreError):
             raise ConfigurationError(f'on_store_error={self.on_store_error!r}: give "load", "raise" or "stale".')
-        if isinstance(self.jitter, bool) or not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter < 1:
-            raise ConfigurationError(
-                f"jitter={self.jitter!r}: give the greatest share of the ttl to take away, 0 to below 1"
-                f"{_number('jitter', self.jitter)}."
-            )
-        if isinstance(self.audit, bool) or not isinstance(self.audit, (int, float)) or not 0 <= self.audit <= 1:
-            raise ConfigurationError(
-                f"audit={self.audit!r}: give the share of the hits to compare with the source, 0 to 1"
-                f"{_number('audit', self.audit)}."
-            )
+        _check_share("jitter", self.jitter, "the greatest share of the ttl to take away, 0 to below 1", below=1)
+        _check_share("audit", self.audit, "the share of the hits to compare with the source, 0 to 1")
         for kind in self.cache_errors:
             if not (isinstance(kind, type) and issubclass(kind, Exception)):
                 meant = f": write cache_errors=({kind},)" if isinstance(kind, str) and kind.isidentifier() else ""

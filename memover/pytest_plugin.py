@@ -45,6 +45,7 @@ def memover_cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
     """The default cache of this test alone: empty, under a fresh prefix; see `memover.pytest_plugin`."""
     from memover.api import using
     from memover.cache import Cache
+    from memover.stores.survey import open_survey, remove_prefix
 
     option, ini = request.config.getoption("--memover-url"), request.config.getini("memover_url")
     url = option or os.environ.get("MEMOVER_URL") or ini or "memory://"
@@ -54,7 +55,8 @@ def memover_cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
                 yield cache
         finally:
             if not cache._state.store.local:
-                _empty(url, cache.prefix)
+                with closing(open_survey(url)) as survey:
+                    remove_prefix(survey, cache.prefix)
 
 
 def _aliases(cache: Cache) -> AbstractContextManager[object]:
@@ -65,13 +67,6 @@ def _aliases(cache: Cache) -> AbstractContextManager[object]:
     from memover.django.testing import isolated_caches
 
     return isolated_caches(cache)
-
-
-def _empty(url: str, prefix: str) -> None:
-    from memover.stores.survey import open_survey, remove_prefix
-
-    with closing(open_survey(url)) as survey:
-        remove_prefix(survey, prefix)
 
 
 @pytest.fixture(name="assert_cached")

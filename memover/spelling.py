@@ -6,6 +6,7 @@ addresses without a scheme. Messages say what to write instead. Imported only wh
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -33,11 +34,8 @@ _HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)*|\[[0-9a-f:]+\])(?::[0-9]+)?", re.IGN
 
 def write(name: str, value: object, *, least: float | None = None, most: float | None = None) -> str:
     """`; write name=value`, the end of a message; nothing where there is no value, or one out of bounds."""
-    if value is None:
-        return ""
-    if isinstance(value, (int, float)) and not (least is None or value >= least):
-        return ""
-    if isinstance(value, (int, float)) and not (most is None or value <= most):
+    low, high = -math.inf if least is None else least, math.inf if most is None else most
+    if value is None or (isinstance(value, (int, float)) and not low <= value <= high):
         return ""
     return f"; write {name}={value!r}"
 

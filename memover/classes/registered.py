@@ -97,10 +97,7 @@ def register_family(base: _TYPE, encode: Callable[[Any], Any], decode: Callable[
 
 def family_of(kind: _TYPE) -> _TYPE | None:
     """The class whose subclasses are stored alike, this one among them; None for all others."""
-    for each in _families:
-        if issubclass(kind, each.kind):
-            return each.kind
-    return None
+    return next((each.kind for each in _families if issubclass(kind, each.kind)), None)
 
 
 def registered(kind: type) -> Registration | None:

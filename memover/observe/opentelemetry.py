@@ -133,7 +133,7 @@ class OpenTelemetryObserver:
         not begun, the calls of a batch say, gets a span of its own when its event comes.
         """
         if not self._spans or name not in _SPANS:
-            return _nothing
+            return lambda event: None
         span = self._tracer.start_span(f"memover.{_SPANS[name]}", kind=_kind(name))
         if address or self._address:
             span.set_attribute("server.address", address or self._address)
@@ -187,7 +187,3 @@ _OPEN: ContextVar[_Begun | None] = ContextVar("memover-spans", default=None)
 
 def _kind(name: str) -> SpanKind:
     return SpanKind.INTERNAL if name == "load" else SpanKind.CLIENT
-
-
-def _nothing(event: Event | None) -> None:
-    """The end of a span that was never begun."""

@@ -19,6 +19,7 @@ that is gone takes its series along; Prometheus sees a counter that began anew. 
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ class Collector(_Collector):
         yield info
 
 
-Totals = tuple[dict[str, int], list[int], float]
+Totals = tuple[Counter[str], list[int], float]
 
 
 def _added_up(caches: tuple[Any, ...]) -> dict[tuple[str, str, str], Totals]:
@@ -89,9 +90,8 @@ def _added_up(caches: tuple[Any, ...]) -> dict[tuple[str, str, str], Totals]:
         for function in cache.functions():
             labels = (cache.prefix, function.namespace, str(function.version))
             counters = function.counters
-            totals, buckets, seconds = series.get(labels, ({}, [0] * (len(LOAD_BUCKETS_SECONDS) + 1), 0.0))
-            for name, number in counters.as_dict().items():
-                totals[name] = totals.get(name, 0) + number
+            totals, buckets, seconds = series.get(labels, (Counter(), [0] * (len(LOAD_BUCKETS_SECONDS) + 1), 0.0))
+            totals.update(counters.as_dict())
             buckets = [a + b for a, b in zip(buckets, counters.load_buckets)]
             series[labels] = (totals, buckets, seconds + counters.load_seconds)
     return series
