@@ -31,11 +31,15 @@ class MemoverPanel(Panel):
     """Calls of decorated functions during a request."""
 
     is_async = True
-    title = "memover"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lookups: list[list[Event]] = []
+
+    @property
+    def title(self) -> str:
+        """The panel's heading, and its name in the list of panels."""
+        return "memover"
 
     def process_request(self, request: Any) -> Any:
         """Records the lookups of every cache that decorated functions use, until the response is made."""

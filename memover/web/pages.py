@@ -50,6 +50,11 @@ def _mood(word: str) -> str:
     return {"fresh": "good", "ok": "good", "stale": "fair", "warn": "fair"}.get(word, "bad")
 
 
+_FILTERS: dict[str, Any] = {
+    "ago": ago, "count_of": count_of, "lines": _lines, "mood": _mood, "path": path_of, "seconds": time_text, "size": size_of,
+}  # fmt: skip
+
+
 class Pages:
     """Makes the pages of one server; `csrf` is "" where nothing can be invalidated."""
 
@@ -62,10 +67,9 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals.update(context=context, csrf=csrf, columns=COLUMNS, marks=MARKS)
-        self._templates.filters.update(
-            ago=ago, count_of=count_of, lines=_lines, mood=_mood, path=path_of, seconds=time_text, size=size_of
-        )
+        names: dict[str, Any] = {"context": context, "csrf": csrf, "columns": COLUMNS, "marks": MARKS}
+        self._templates.globals.update(names)
+        self._templates.filters.update(_FILTERS)
 
     def made(self, template: str, title: str, here: str = "", **facts: Any) -> str:
         """A page; `here` is its address where it is in the menu, and `facts` are what its template shows."""
