@@ -24,9 +24,9 @@ from memover.classes.annotations import closure_of
 from memover.classes.naming import function_name, module_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["codes_within", "fingerprint", "found_under", "functions_in", "outline", "same_code", "wrapped_by"]
+__all__ = ["codes_within", "fingerprint", "found_under", "functions_in", "outline", "same_codes", "wrapped_by"]
 
 _SILENT = frozenset({"CACHE", "COPY_FREE_VARS", "EXTENDED_ARG", "MAKE_CELL", "NOP", "PRECALL", "PUSH_NULL", "RESUME"})
 """Instructions that say nothing of what the code does, or that layout may add."""
@@ -40,6 +40,11 @@ _DEPTH_LIMIT = 100
 def same_code(one: CodeType, other: CodeType) -> bool:
     """Whether two code objects do the same."""
     return one is other or outline(one) == outline(other)
+
+
+def same_codes(one: Sequence[CodeType], other: Sequence[CodeType]) -> bool:
+    """Whether these do the same, one by one."""
+    return len(one) == len(other) and all(map(same_code, one, other))
 
 
 def outline(code: CodeType) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from memover.classes.layout import HEAP_TYPE
 
 from .canonical import class_part, composite, encode_part, encode_whole
 from .captures import Gathered, is_plain
-from .code import codes_within, found_under, functions_in, same_code
+from .code import codes_within, found_under, functions_in, same_codes
 from .refusal import Unkeyable, type_name
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def record_part(kind: type) -> bytes:
             map(id, known)
         ):  # made anew when a module is executed again
             raise _refusal(kind, "captured other things under the same names")
-        if not _same_code(codes, known) and _beside(kind, gathered.functions, known):
+        same = [each.co_name for each in codes] == [each.co_name for each in known] and same_codes(codes, known)
+        if not same and _beside(kind, gathered.functions, known):
             raise _refusal(kind, "has other code")
         if len(_seen) >= _LIMIT:  # classes made at run time, without end
             _seen.clear()
@@ -72,13 +73,6 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether these hold the same objects, or equal bytes."""
     return one.keys() == other.keys() and all(
         value is other[name] or (type(value) is bytes and value == other[name]) for name, value in one.items()
-    )
-
-
-def _same_code(codes: list[CodeType], known: list[CodeType]) -> bool:
-    """Whether these do the same, one by one."""
-    return len(codes) == len(known) and all(
-        code.co_name == that.co_name and same_code(code, that) for code, that in zip(codes, known)
     )
 
 

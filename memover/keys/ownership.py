@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .captures import GLOBALS
 from .clashes import captures_clash, clash, functions_clash, warn
-from .code import codes_within, fingerprint, found_under, functions_in
+from .code import codes_within, fingerprint, found_under, functions_in, same_codes
 from .identity import Identity, label
-from .places import PLACES, KeySlot, NamespacePlace, same_codes, shortened
+from .places import PLACES, KeySlot, NamespacePlace, shortened
 
 if TYPE_CHECKING:
     from memover.errors import ConfigurationError

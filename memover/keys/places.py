@@ -22,12 +22,12 @@ from memover.errors import raised_beneath
 from memover.latch import Latch
 
 from .captures import Capture
-from .code import same_code
+from .code import same_codes
 
 if TYPE_CHECKING:
     from .identity import Identity
 
-__all__ = ["GONE_LIMIT", "PLACES", "NamespacePlace", "Places", "KeySlot", "same_codes", "shortened"]
+__all__ = ["GONE_LIMIT", "PLACES", "NamespacePlace", "Places", "KeySlot", "shortened"]
 
 GONE_LIMIT = 256
 """How many namespaces whose functions are all gone are remembered; per memory store, and over all shared ones."""
@@ -150,11 +150,6 @@ def _same_capture(one: Capture, other: Capture) -> bool:
     if type(one.value) is bytes:  # a plain default: bytes themselves would be in the key
         return bool(one.value == other.value)
     return one.value is other.value or (one.cell is not None and one.cell is other.cell)
-
-
-def same_codes(one: tuple[CodeType, ...], other: tuple[CodeType, ...]) -> bool:
-    """Whether these do the same, one by one."""
-    return len(one) == len(other) and all(map(same_code, one, other))
 
 
 # -- functions and stores that are gone ----------------------------------------------------------------------------------

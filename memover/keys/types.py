@@ -179,9 +179,7 @@ _KNOWN: dict[str, Encoder] = {
     "pydantic_core._pydantic_core.Url": fields("pydantic_core.Url", lambda value: (str(value),)),
     "pydantic_core._pydantic_core.MultiHostUrl": fields("pydantic_core.Url", lambda value: (str(value),)),
     "functools.partial": _partial,
+    **{f"pathlib.{name}": fields("Path", _path) for name in PATHS},
+    **{f"pathlib._local.{name}": fields("Path", _path) for name in PATHS},  # as 3.13 alone says
+    **{f"ipaddress.{name}": fields("ipaddress", _path) for name in ADDRESSES},
 }
-for _module in ("pathlib", "pathlib._local"):  # 3.13 alone says the second
-    for _name in PATHS:
-        _KNOWN[f"{_module}.{_name}"] = fields("Path", _path)
-for _name in ADDRESSES:
-    _KNOWN[f"ipaddress.{_name}"] = fields("ipaddress", _path)
