@@ -37,5 +37,5 @@ def main() -> int:
         return 0 if asked_for_help else 2
     from memover.cli.app import memover
 
-    result: int | None = memover(prog_name="memover")
-    return result or 0
+    memover(prog_name="memover")  # ends with SystemExit
+    return 0

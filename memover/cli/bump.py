@@ -183,11 +183,7 @@ def mend(project: Project, targets: Sequence[str] = (), against: str | None = No
 
 
 def _verify(
-    project: Project,
-    done: list[Bumped],
-    before: dict[str, Found],
-    after: dict[str, Found],
-    targets: Sequence[str],
+    project: Project, done: list[Bumped], before: dict[str, Found], after: dict[str, Found], targets: Sequence[str]
 ) -> None:
     """Raises `CannotRun` unless the versions of these functions, and no others, are what was written."""
     for each in done:

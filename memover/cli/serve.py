@@ -25,14 +25,7 @@ _TOKEN_LEAST = 16
 @click.option("--port", type=click.IntRange(0, 65_535), default=8686, show_default=True, help="0 takes a free one.")
 @click.option("--token", envvar="MEMOVER_TOKEN", help="Who asks must know it. Default: MEMOVER_TOKEN, else none.")
 @click.option("--allow-invalidate", is_flag=True, help="Have the button that invalidates a namespace.")
-def serve(
-    context: StoreContext,
-    form: str,
-    host: str,
-    port: int,
-    token: str | None,
-    allow_invalidate: bool,
-) -> None:
+def serve(context: StoreContext, form: str, host: str, port: int, token: str | None, allow_invalidate: bool) -> None:
     """Show a running cache as a page that renews itself: functions, contents, entries, the doctor's checks.
 
     It only reads unless --allow-invalidate. On another address than loopback it needs --token.

@@ -148,13 +148,11 @@ class Screen:
     def saw(self, found: Reports) -> None:
         """A look at the reports succeeded."""
         self._found, self._error = found, ""
-        present = set()
+        past, self._history = self._history, {}
         for line in found.lines:
             place = line.namespace, line.version
-            present.add(place)
-            self._history.setdefault(place, deque(maxlen=_HISTORY)).append(line.calls_per_second)
-        for place in self._history.keys() - present:
-            del self._history[place]
+            self._history[place] = past.get(place, deque(maxlen=_HISTORY))
+            self._history[place].append(line.calls_per_second)
         self._all.append(sum(line.calls_per_second for line in found.lines))
 
     def failed(self, error: StoreError) -> None:

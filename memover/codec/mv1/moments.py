@@ -101,10 +101,6 @@ def encode_date(value: dt.date, _: Any) -> ExtType:
     return extension(f.DATE, _DATE.pack(value.year, value.month, value.day))
 
 
-def decode_date(data: bytes) -> dt.date:
-    return dt.date(*_DATE.unpack(data))
-
-
 def _time_bytes(value: dt.time | dt.datetime) -> bytes:
     return _TIME.pack(value.hour, value.minute, value.second, value.microsecond, value.fold)
 
@@ -137,20 +133,16 @@ def decode_datetime(data: bytes) -> dt.datetime:
     return dt.datetime(year, month, day, hour, minute, second, microsecond, decode_zone(data[12:]), fold=fold)
 
 
-def encode_timedelta(value: dt.timedelta, _: Any) -> ExtType:
-    return extension(f.TIMEDELTA, _delta_bytes(value))
-
-
 ENCODERS: dict[type, Callable[..., Any]] = {
     dt.date: encode_date,
     dt.time: encode_time,
     dt.datetime: encode_datetime,
-    dt.timedelta: encode_timedelta,
+    dt.timedelta: lambda value, _: extension(f.TIMEDELTA, _delta_bytes(value)),
     dt.timezone: encode_tzinfo,
 }
 
 DECODERS: dict[int, Callable[[bytes], Any]] = {
-    f.DATE: decode_date,
+    f.DATE: lambda data: dt.date(*_DATE.unpack(data)),
     f.TIME: decode_time,
     f.DATETIME: decode_datetime,
     f.TIMEDELTA: decode_timedelta,
