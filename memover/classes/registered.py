@@ -42,9 +42,7 @@ _registrations = 0
 
 
 def register_value(
-    type: type[T],
-    encode: Callable[[T], Any] | None = None,
-    decode: Callable[[Any], T] | None = None,
+    type: type[T], encode: Callable[[T], Any] | None = None, decode: Callable[[Any], T] | None = None
 ) -> type[T]:
     """Teaches memover to store values of a class it does not know.
 

@@ -46,11 +46,7 @@ def codec_name(codec: Codec) -> str:
 
 
 def resolve_codec(
-    spec: Any,
-    function: Callable[..., Any] | None = None,
-    *,
-    types: Iterable[type] = (),
-    name_for_errors: str = "",
+    spec: Any, function: Callable[..., Any] | None = None, *, types: Iterable[type] = (), name_for_errors: str = ""
 ) -> Codec:
     """The codec that a `codec=` option asks for.
 

@@ -34,14 +34,7 @@ from django.db.models.query import ModelIterable, RawQuerySet
 from django.db.models.signals import class_prepared
 from django.urls import reverse_lazy
 from django.utils.functional import Promise, SimpleLazyObject, empty
-from django.utils.translation import (
-    gettext_lazy,
-    ngettext,
-    ngettext_lazy,
-    npgettext,
-    npgettext_lazy,
-    pgettext_lazy,
-)
+from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy, npgettext, npgettext_lazy, pgettext_lazy
 
 from memover.classes.registered import register_family, register_value
 from memover.errors import UnkeyableArgument

@@ -62,8 +62,7 @@ def _dtype_text(dtype: Any) -> Any:
             if again == dtype and again.str == dtype.str and again.isalignedstruct == dtype.isalignedstruct:
                 return form
     raise Unencodable(
-        f"a numpy value of dtype {dtype!r}",
-        "convert it to a dtype of numbers, text, bytes or dates, or of objects",
+        f"a numpy value of dtype {dtype!r}", "convert it to a dtype of numbers, text, bytes or dates, or of objects"
     )
 
 

@@ -63,11 +63,7 @@ class ValueCodec:
     name = "mv1"
 
     def __init__(
-        self,
-        function: Callable[..., Any] | None = None,
-        *,
-        types: Iterable[type] = (),
-        name_for_errors: str = "",
+        self, function: Callable[..., Any] | None = None, *, types: Iterable[type] = (), name_for_errors: str = ""
     ) -> None:
         self._known = KnownClasses(function, types)
         inner = None if function is None else innermost(function)

@@ -241,16 +241,10 @@ def _scalar(content: Any, kind: type) -> Any:
 # Builtin -> (value -> its content as plain builtins, (class, content) -> a bare instance with that content)
 CONTENT: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
     dict: (lambda value: dict(dict.items(value)), _make_dict),
-    defaultdict: (
-        lambda value: [factory_name(value.default_factory), dict(dict.items(value))],
-        _make_defaultdict,
-    ),
+    defaultdict: (lambda value: [factory_name(value.default_factory), dict(dict.items(value))], _make_defaultdict),
     OrderedDict: (_pairs, _make_ordereddict),
     list: (lambda value: list(list.__iter__(value)), _make_list),
-    tuple: (
-        lambda value: list(tuple.__iter__(value)),
-        lambda cls, content: tuple.__new__(cls, _array(content)),
-    ),
+    tuple: (lambda value: list(tuple.__iter__(value)), lambda cls, content: tuple.__new__(cls, _array(content))),
     set: (lambda value: list(set.__iter__(value)), _make_set),
     frozenset: (
         lambda value: list(frozenset.__iter__(value)),

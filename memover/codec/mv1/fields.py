@@ -89,10 +89,7 @@ def fields_serializer(cls: type, names: tuple[str, ...]) -> Serializer | None:
         "    return self\n"
     )
     exec(compile(source, f"<memover codec of {class_name(cls)}>", "exec"), scope)  # noqa: S102 - as dataclasses does
-    marks = {
-        closed.data: Mark(scope["build"]),
-        opened.data: Mark(functools.partial(_build_open, cls, slots, has_dict)),
-    }
+    marks = {closed.data: Mark(scope["build"]), opened.data: Mark(functools.partial(_build_open, cls, slots, has_dict))}
     if not put and names:
         del marks[closed.data]
     return Serializer(scope["write"], marks, attribute_label(names))
