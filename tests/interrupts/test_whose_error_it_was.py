@@ -42,7 +42,6 @@ ELSEWHERE = {
     "runtime/renewal.py": "_look _release _some_to_release",
     "runtime/state.py": "attempt",
     "stores/redis/loops.py": "_left",
-    "stores/redis/resp3.py": "_parse",
     # What was caught is the outcome, or asked about where it is looked at.
     "runtime/batch.py": "_disabled",
     "runtime/loading.py": "late_names",

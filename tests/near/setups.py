@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memover.stores.redis.resp3 import Reader3
+from memover.stores.redis.resp import Reader3
 from memover.testing.worker import Callers
 from tests.near import mutants
 

@@ -10,7 +10,7 @@ journey, cluster            from commands to nodes: scripts; which node answers 
 servers, visits             breakers, connections and failures of each server; what threads send to several
 url, opening                what a URL says; connections made by redis-py within a time limit
 failures                    which errors are the server's or the network's, and what each becomes
-resp, resp3                 bytes of commands and answers
+resp                        bytes of commands and answers
 connection, pool            the connections of threads
 mux, loops                  the connections of event loops, shared by their tasks · overdue: how long a server may take there
 looks                       how long threads and loops look for an answer before they sleep

@@ -21,8 +21,7 @@ from memover.errors import StoreUnavailable
 from memover.stores.redis import scripts
 from memover.stores.redis.asking import Command, call
 from memover.stores.redis.failures import translated
-from memover.stores.redis.resp import NOT_ENOUGH, pack
-from memover.stores.redis.resp3 import Push, Reader3
+from memover.stores.redis.resp import NOT_ENOUGH, Push, Reader3, pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -81,13 +81,6 @@ class Pool:
                     error, mine = mine.error, None
                     if error is not None and not (isinstance(error, Crowded) and self._shrink()):
                         raise error
-                    try:
-                        return self.idle.pop()
-                    except IndexError as empty:  # another was quicker
-                        if raised_beneath(empty):
-                            raise
-                if mine is None and self._count() < self._size():
-                    mine = self._open_another()
                 if bell is None:
                     bell = allocate_lock()
                     bell.acquire()
@@ -97,6 +90,8 @@ class Pool:
                 except IndexError as empty:
                     if raised_beneath(empty):
                         raise
+                if mine is None and self._count() < self._size():
+                    mine = self._open_another()
                 left = end - monotonic()
                 if left <= 0:
                     if mine is None:

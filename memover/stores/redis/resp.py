@@ -1,4 +1,4 @@
-"""RESP2, the protocol of Redis: commands to bytes, and bytes to answers.
+"""RESP, the protocol of Redis: commands to bytes, and bytes to answers.
 
 hiredis does both where it is installed (the extra `memover[hiredis]`); otherwise what is here does, at a few times the
 cost. An error that the server answers is an answer: an exception object of redis-py's, returned and not raised.
@@ -15,7 +15,7 @@ from memover.errors import raised_beneath, raised_by_handler
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["NOT_ENOUGH", "PureReader", "Reader", "new_reader", "pack", "pack_all", "server_error"]
+__all__ = ["NOT_ENOUGH", "PureReader", "Push", "Reader", "Reader3", "new_reader", "pack", "pack_all", "server_error"]
 
 
 class _NotEnough:
@@ -26,6 +26,7 @@ class _NotEnough:
 NOT_ENOUGH = _NotEnough()
 """What `Reader.gets` returns while the next answer has not come in completely."""
 
+_LINE_LIMIT = 1 << 16
 _DEPTH_LIMIT = 32
 """Arrays within arrays. Our commands are answered with two levels at most."""
 
@@ -84,6 +85,9 @@ class PureReader:
 
     __slots__ = ("_buffer", "_need")
 
+    kinds = b"+-:$*"
+    """What answers begin with."""
+
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._need = 1
@@ -106,39 +110,55 @@ class PureReader:
     def _parse(self, at: int, depth: int) -> tuple[Any, int]:
         buffer = self._buffer
         end = buffer.find(b"\r\n", at)
+        kind = bytes(buffer[at : at + 1])
+        if kind not in self.kinds:
+            raise exceptions.InvalidResponse(f"an answer begins with {kind!r}")
         if end < 0:
-            if len(buffer) > at and buffer[at] not in b"+-:$*":
-                raise exceptions.InvalidResponse(f"an answer begins with {bytes(buffer[at : at + 1])!r}")
+            if len(buffer) - at > _LINE_LIMIT:
+                raise exceptions.InvalidResponse("an answer without an end")
             raise _Short(len(buffer) + 1)
-        kind, line = bytes(buffer[at : at + 1]), bytes(buffer[at + 1 : end])
-        end += 2
-        if kind == b"+":
-            return line, end
-        if kind == b"-":
-            return server_error(line.decode("utf-8", "replace")), end
+        line, end = bytes(buffer[at + 1 : end]), end + 2
+        if kind in b"+-,(#_":
+            said = server_error(line.decode("utf-8", "replace")) if kind == b"-" else None if kind == b"_" else line
+            return said, end
         try:
             number = int(line)
         except ValueError as error:
             if raised_beneath(error):
                 raise
-            raise exceptions.InvalidResponse(f"an answer begins with {bytes(kind)!r}") from None
+            raise exceptions.InvalidResponse(f"an answer begins with {kind!r}") from None
         if kind == b":":
             return number, end
-        if kind == b"$":
-            if number < 0:
-                return None, end
-            if len(buffer) < end + number + 2:
-                raise _Short(end + number + 2)
-            return bytes(buffer[end : end + number]), end + number + 2
-        if kind != b"*" or depth >= _DEPTH_LIMIT:
-            raise exceptions.InvalidResponse(f"an answer begins with {bytes(kind)!r}, {depth} levels deep")
         if number < 0:
             return None, end
-        answers = []
-        for _ in range(number):
+        if kind in b"$=!":
+            if len(buffer) < end + number + 2:
+                raise _Short(end + number + 2)
+            whole = bytes(buffer[end : end + number])
+            return (server_error(whole.decode("utf-8", "replace")) if kind == b"!" else whole), end + number + 2
+        if depth >= _DEPTH_LIMIT:
+            raise exceptions.InvalidResponse(f"an answer is {depth} levels deep")
+        answers: list[Any] = Push() if kind == b">" else []
+        for _ in range(2 * number if kind == b"%" else number):
             answer, end = self._parse(end, depth + 1)
             answers.append(answer)
         return answers, end
+
+
+class Push(list[Any]):
+    """What the server said without being asked."""
+
+
+class Reader3(PureReader):
+    """RESP3 (github.com/redis/redis-specifications), as far as the connection of a near tier needs it, and RESP2."""
+
+    __slots__ = ()
+
+    kinds = b"+-:$*,(#_=!>~%"
+
+    def whole(self) -> bool:
+        """Whether there is, or may be, a whole answer among what was fed."""
+        return len(self._buffer) >= self._need
 
 
 def _pure_pack(args: Sequence[bytes]) -> bytes:

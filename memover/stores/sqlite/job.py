@@ -31,19 +31,15 @@ class Job(Generic[T]):
 
     def __call__(self) -> T:
         self._thread = get_ident()
-        try:
-            self._unbegun.pop()
-        except IndexError as error:
-            if raised_beneath(error):
-                raise
-            raise StoreUnavailable("nobody waits for this any more") from None
+        if not self.call_off():
+            raise StoreUnavailable("nobody waits for this any more")
         try:
             return self._work()
         finally:
             self._bell.release()
 
     def call_off(self) -> bool:
-        """Whether it had not begun, and now never does."""
+        """Whether it had not begun, and now nobody else begins it."""
         try:
             self._unbegun.pop()
         except IndexError as error:
