@@ -17,20 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "changed",
-    "codec_of",
-    "current",
-    "follow",
-    "followers",
-    "made",
-    "make_with",
-    "named",
-    "resolve_aliases_with",
-    "set_default",
-    "swap_in",
-    "swap_out",
-    "swapped",
-]
+    "changed", "codec_of", "current", "follow", "followers", "made", "make_with", "named", "resolve_aliases_with",
+    "set_default", "swap_in", "swap_out", "swapped",
+]  # fmt: skip
 
 
 class Follower(Protocol):

@@ -22,18 +22,9 @@ import sys
 from typing import Any
 
 __all__ = [
-    "ConfigurationError",
-    "DamagedEntry",
-    "InvalidationFailed",
-    "MemoverError",
-    "MemoverWarning",
-    "StoreError",
-    "StoreTimeout",
-    "StoreUnavailable",
-    "UnencodableValue",
-    "UnkeyableArgument",
-    "failed_invalidation",
-]
+    "ConfigurationError", "DamagedEntry", "InvalidationFailed", "MemoverError", "MemoverWarning", "StoreError",
+    "StoreTimeout", "StoreUnavailable", "UnencodableValue", "UnkeyableArgument", "failed_invalidation",
+]  # fmt: skip
 
 
 def _rebuild(kind: type[MemoverError], message: str, facts: dict[str, Any]) -> MemoverError:

@@ -29,19 +29,9 @@ if TYPE_CHECKING:
     from memover.model import Key
 
 __all__ = [
-    "KeyValues",
-    "add",
-    "clear",
-    "delete",
-    "delete_many",
-    "get",
-    "get_many",
-    "has_key",
-    "incr",
-    "move",
-    "set_many",
+    "KeyValues", "add", "clear", "delete", "delete_many", "get", "get_many", "has_key", "incr", "move", "set_many",
     "touch",
-]
+]  # fmt: skip
 
 
 class KeyValues(Protocol):

@@ -33,22 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 __all__ = [
-    "POSTED",
-    "Await",
-    "Awaited",
-    "Flow",
-    "Invoke",
-    "Link",
-    "Run",
-    "Send",
-    "Sleep",
-    "Spawn",
-    "Step",
-    "Steps",
-    "Together",
-    "itself",
-    "returned",
-]
+    "POSTED", "Await", "Awaited", "Flow", "Invoke", "Link", "Run", "Send", "Sleep", "Spawn", "Step", "Steps",
+    "Together", "itself", "returned",
+]  # fmt: skip
 
 T = TypeVar("T")
 POSTED: Any = object()

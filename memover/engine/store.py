@@ -30,26 +30,10 @@ if TYPE_CHECKING:
     from memover.model import Key
 
 __all__ = [
-    "INTEGER",
-    "INTEGER_LIMIT",
-    "Change",
-    "Direct",
-    "Granted",
-    "Kept",
-    "KeyValueStore",
-    "Parcel",
-    "Replicated",
-    "Renewal",
-    "Request",
-    "Seen",
-    "SeenMany",
-    "TOKEN_MARGIN_MS",
-    "incremented",
-    "names_of",
-    "Stamp",
-    "Store",
+    "INTEGER", "INTEGER_LIMIT", "Change", "Direct", "Granted", "Kept", "KeyValueStore", "Parcel", "Replicated",
+    "Renewal", "Request", "Seen", "SeenMany", "TOKEN_MARGIN_MS", "incremented", "names_of", "Stamp", "Store",
     "StoredEntry",
-]
+]  # fmt: skip
 
 
 class Seen(NamedTuple):

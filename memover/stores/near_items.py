@@ -41,23 +41,9 @@ class NearItem:
     `raw` are the entry's bytes where somebody compares them with the source, else b""."""
 
     __slots__ = (
-        "cost",
-        "decodes",
-        "first",
-        "fresh_until",
-        "header",
-        "make",
-        "more",
-        "places",
-        "raw",
-        "round",
-        "second",
-        "text",
-        "until",
-        "value",
-        "versions",
-        "visited",
-    )
+        "cost", "decodes", "first", "fresh_until", "header", "make", "more", "places", "raw", "round", "second",
+        "text", "until", "value", "versions", "visited",
+    )  # fmt: skip
 
     def __init__(
         self, text: str, header: Header, value: Any, make: Callable[[], Any] | None, places: tuple[Any, ...], cost: int

@@ -26,16 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
-    "HEAD_LIMIT_BYTES",
-    "Facts",
-    "Page",
-    "Right",
-    "Server",
-    "Survey",
-    "open_survey",
-    "remove_prefix",
-    "survey_of",
-]
+    "HEAD_LIMIT_BYTES", "Facts", "Page", "Right", "Server", "Survey", "open_survey", "remove_prefix", "survey_of",
+]  # fmt: skip
 
 HEAD_LIMIT_BYTES = 1024
 """How much of a value `facts` reads unless asked for more: a header with the longest names is about this long."""

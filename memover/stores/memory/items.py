@@ -27,16 +27,9 @@ class Cohort:
     seconds, and the load time of the first of them, which nobody asks for: functions that refresh early keep the bytes."""
 
     __slots__ = (
-        "codec",
-        "codec_name",
-        "created_at",
-        "ends",
-        "fingerprint",
-        "generation",
-        "lifetime",
-        "load_time",
+        "codec", "codec_name", "created_at", "ends", "fingerprint", "generation", "lifetime", "load_time",
         "__weakref__",
-    )
+    )  # fmt: skip
 
     def __init__(
         self, header: Header, codec: Any = None, ends: float = math.inf, generation: bytes | None = None

@@ -65,23 +65,9 @@ class Connection:
     Where that cannot be (TLS, gevent, Windows) the limits are those of Python's sockets."""
 
     __slots__ = (
-        "__weakref__",
-        "_blind",
-        "_budget",
-        "_ending",
-        "_kernel",
-        "_limited",
-        "_look",
-        "_main",
-        "_reader",
-        "_sock",
-        "era",
-        "owed",
-        "posted",
-        "posted_at",
-        "ref",
-        "used",
-    )
+        "__weakref__", "_blind", "_budget", "_ending", "_kernel", "_limited", "_look", "_main", "_reader", "_sock",
+        "era", "owed", "posted", "posted_at", "ref", "used",
+    )  # fmt: skip
 
     def __init__(self, line: Line, budget: float, era: int) -> None:
         # Not `__del__`: in a cycle that is collected the socket may be finalized first, which warns of it as unclosed.

@@ -13,16 +13,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from memover.errors import StoreError, StoreTimeout, StoreUnavailable
 
 __all__ = [
-    "TRANSPORT_ERRORS",
-    "Lost",
-    "ValueFault",
-    "exhausted",
-    "last_word",
-    "lost",
-    "timely",
-    "translated",
+    "TRANSPORT_ERRORS", "Lost", "ValueFault", "exhausted", "last_word", "lost", "timely", "translated",
     "transport_error",
-]
+]  # fmt: skip
 
 TRANSPORT_ERRORS = (RedisError, OSError)
 """What is the transport's fault, or the server's."""

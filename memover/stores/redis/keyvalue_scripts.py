@@ -20,19 +20,9 @@ from memover.engine.store import INTEGER, INTEGER_LIMIT
 from memover.stores.redis.scripts import _TOKEN, _script
 
 __all__ = [
-    "ADD",
-    "DONE",
-    "INCREMENT",
-    "MOVE",
-    "NOT_DONE",
-    "NO_INTEGER",
-    "OUTDATED",
-    "PUT",
-    "REMOVE",
-    "SWAP",
-    "TAKE",
+    "ADD", "DONE", "INCREMENT", "MOVE", "NOT_DONE", "NO_INTEGER", "OUTDATED", "PUT", "REMOVE", "SWAP", "TAKE",
     "TOUCH",
-]
+]  # fmt: skip
 
 NOT_DONE, DONE, OUTDATED, NO_INTEGER = 0, 1, 2, 3
 

@@ -12,20 +12,9 @@ from hashlib import sha1
 from typing import NamedTuple
 
 __all__ = [
-    "ACQUIRE",
-    "BUMP",
-    "DROP",
-    "KEEP",
-    "LEASE",
-    "MOVE",
-    "REGISTER",
-    "RELEASE",
-    "RENEW",
-    "SETTLE",
-    "STORE",
-    "TOKEN",
+    "ACQUIRE", "BUMP", "DROP", "KEEP", "LEASE", "MOVE", "REGISTER", "RELEASE", "RENEW", "SETTLE", "STORE", "TOKEN",
     "Script",
-]
+]  # fmt: skip
 
 
 class Script(NamedTuple):

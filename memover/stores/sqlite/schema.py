@@ -24,15 +24,8 @@ A number is `max(now in microseconds, floor + 1, the current one + 1)`, so numbe
 from __future__ import annotations
 
 __all__ = [
-    "APPLICATION_ID",
-    "DROPPED_NAMES",
-    "FOREVER",
-    "INLINE_BYTES",
-    "PIECE_BYTES",
-    "SCHEMA",
-    "TABLES",
-    "USER_VERSION",
-]
+    "APPLICATION_ID", "DROPPED_NAMES", "FOREVER", "INLINE_BYTES", "PIECE_BYTES", "SCHEMA", "TABLES", "USER_VERSION",
+]  # fmt: skip
 
 APPLICATION_ID = 0x6D767231
 """`mvr1`, at offset 68 of the file."""
