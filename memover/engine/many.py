@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from memover.engine.answers import Grant, Reading, Sealed
     from memover.engine.call import CachedCall
+    from memover.engine.judge import Verdict
     from memover.engine.steps import Flow
 
 __all__ = ["Batch", "gather"]
@@ -105,7 +106,7 @@ def read(calls: Sequence[CachedCall], readings: Sequence[Reading] | None) -> Flo
     found: list[Outcome | Reading] = [*readings] if readings is not None else (yield from read_all(calls))
     learning: list[int] = []
     for at, (call, one) in enumerate(zip(calls, found)):
-        if not isinstance(one, Outcome) and one.header is not None and unknown(call, one):
+        if not isinstance(one, Outcome) and one.header is not None and verdict(call, one) is UNKNOWN:
             call.learn([name for name, _ in one.header.marks])
             learning.append(at)
     if learning:
@@ -125,7 +126,7 @@ def at_once(call: CachedCall, reading: Reading) -> Outcome | Reading:
     """The outcome of a reading that serves its call without another step, else the reading."""
     if reading.header is None or call.call_name or call.function.policy.beta or call.owing(reading.names):
         return reading
-    if not call.function.witness.trusts(reading.names, reading.tokens) or call.judge(reading) is not FRESH:
+    if verdict(call, reading) is not FRESH:
         return reading
     outcome = call.opened(reading, Source.FRESH)
     if outcome is None:
@@ -133,19 +134,17 @@ def at_once(call: CachedCall, reading: Reading) -> Outcome | Reading:
     return outcome or reading
 
 
-def unknown(call: CachedCall, reading: Reading) -> bool:
-    """Whether more tokens must be read before anything can be said of this reading."""
-    return call.function.witness.trusts(reading.names, reading.tokens) and call.judge(reading) is UNKNOWN
+def verdict(call: CachedCall, reading: Reading) -> Verdict | None:
+    """What is to be said of a reading; None where its tokens are behind those seen before."""
+    return call.judge(reading) if call.function.witness.trusts(reading.names, reading.tokens) else None
 
 
 def undecided(call: CachedCall, reading: Reading) -> bool:
     """Whether more than a load may come of this reading."""
     if call.closed():
         return True
-    if not call.function.witness.trusts(reading.names, reading.tokens):
-        return False
-    verdict = call.judge(reading)
-    return verdict is UNKNOWN or verdict is FRESH or (verdict is STALE and call.function.soft_name is not None)
+    found = verdict(call, reading)
+    return found is UNKNOWN or found is FRESH or (found is STALE and call.function.soft_name is not None)
 
 
 def lead_many(batch: Batch, calls: Sequence[CachedCall]) -> Flow[BaseException | None]:
@@ -171,7 +170,7 @@ def lead_many(batch: Batch, calls: Sequence[CachedCall]) -> Flow[BaseException |
         reading = grant.reading
         if not grant.ours:
             others.append((call, get(call)))
-        elif function.witness.trusts(reading.names, reading.tokens) and call.judge(reading) is FRESH:
+        elif verdict(call, reading) is FRESH:
             holding.append((call, filled(call, call.token, reading)))
         else:
             if call.call_name:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from .canonical import Encoder
 
-__all__ = ["entered", "fields", "named", "numpy_for", "encoded"]
+__all__ = ["encoded", "entered", "fields", "inside", "named", "numpy_for"]
 
 
 def entered(encode: Encoder) -> Encoder:
@@ -28,13 +28,18 @@ def entered(encode: Encoder) -> Encoder:
     return encode_entered
 
 
-def named(name: Any, encode: Callable[[Any, Active], bytes], part: Any, active: Active) -> bytes:
-    """The bytes of the part under a name; a refusal in it says which part it was."""
+def inside(path: str, encode: Encoder, part: Any, active: Active) -> bytes:
+    """The bytes of a part; a refusal in it says which part it was."""
     try:
         return encode(part, active)
     except Unkeyable as refused:
-        refused.steps.append(step(name))
+        refused.steps.append(path)
         raise
+
+
+def named(name: Any, encode: Encoder, part: Any, active: Active) -> bytes:
+    """As `inside`, of the part under a name."""
+    return inside(step(name), encode, part, active)
 
 
 def encoded(active: Active, *values: Any) -> list[bytes]:

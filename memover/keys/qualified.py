@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from memover.classes.naming import class_name, function_name
 
 from .canonical import Active, class_part, composite, encode_part
-from .forms import entered
+from .forms import entered, inside
 from .refusal import Unkeyable
 
 if TYPE_CHECKING:
@@ -55,11 +55,7 @@ def _name(value: Any) -> bytes:
 @entered
 def _method(value: Any, active: Active) -> bytes:
     name = _name(value.__func__) if type(value) is MethodType else encode_part(value.__qualname__, active)
-    try:
-        return composite("method", name, encode_part(value.__self__, active))
-    except Unkeyable as refused:
-        refused.steps.append(".__self__")
-        raise
+    return composite("method", name, inside(".__self__", encode_part, value.__self__, active))
 
 
 def _builtin(value: Any, active: Active) -> bytes:

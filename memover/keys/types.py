@@ -43,7 +43,7 @@ from memover.errors import raised_beneath
 
 from . import qualified
 from .canonical import Active, composite, encode_part, pairs
-from .forms import encoded, entered, fields
+from .forms import encoded, entered, fields, inside
 from .refusal import Unkeyable, type_name
 
 if TYPE_CHECKING:
@@ -83,14 +83,8 @@ def _as_dict(value: Any) -> tuple[Any, ...]:
 
 @entered
 def _partial(value: Any, active: Active) -> bytes:
-    parts = []
-    for name in ("func", "args", "keywords"):
-        try:
-            parts.append(encode_part(getattr(value, name), active))
-        except Unkeyable as refused:
-            refused.steps.append(f".{name}")
-            raise
-    return composite("partial", *parts)
+    names = ("func", "args", "keywords")
+    return composite("partial", *[inside(f".{name}", encode_part, getattr(value, name), active) for name in names])
 
 
 def _micros(delta: Any) -> int | None:
