@@ -112,7 +112,7 @@ def a_bump_moves_nothing() -> Callable[[], None]:
 
 def a_dropped_entry_leaves_its_lease() -> Callable[[], None]:
     def drop(self: Any, entry: bytes, nonce: str, along: Any, deadline: float) -> None:
-        self._file.count(statements.remove(1), (entry.decode(),), deadline)
+        self._file.count(statements.among(statements.REMOVE, 1), (entry.decode(),), deadline)
 
     return replaced(Tokens, "drop", drop)
 
@@ -121,8 +121,8 @@ def a_drop_is_two_statements() -> Callable[[], None]:
     """The lease ends first: whoever takes it then stores, and what was stored is older than the invalidation."""
 
     def drop(self: Any, entry: bytes, nonce: str, along: Any, deadline: float) -> None:
-        self._file.count(statements.remove(1), (entry.decode(),), deadline)
-        self._file.count(statements.end_leases(1), (entry.decode(),), deadline)
+        self._file.count(statements.among(statements.REMOVE, 1), (entry.decode(),), deadline)
+        self._file.count(statements.among(statements.END_LEASES, 1), (entry.decode(),), deadline)
 
     return replaced(Tokens, "drop", drop)
 

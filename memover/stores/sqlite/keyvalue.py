@@ -275,13 +275,13 @@ class SqliteKeyValues:
         # Leases first: a load under way must not store behind the removal of its entry.
         for at in range(0, len(texts), sql.BATCH):
             some = texts[at : at + sql.BATCH]
-            self._file.count(sql.end_leases(len(some)), some, deadline)
+            self._file.count(sql.among(sql.END_LEASES, len(some)), some, deadline)
             places = [entry_place(text.encode()) for text in some]
-            change(self._file, places, sql.remove(len(some)), some, deadline)
+            change(self._file, places, sql.among(sql.REMOVE, len(some)), some, deadline)
 
     def _discard(self, found: _Found, deadline: float) -> bool:
         key = found.key
-        self._file.count(sql.end_leases(1), (key.text,), deadline)
+        self._file.count(sql.among(sql.END_LEASES, 1), (key.text,), deadline)
         done = change(self._file, (entry_place(key.entry),), sql.DISCARD, found.guard, deadline)
         if not done:
             self._again(None, deadline)

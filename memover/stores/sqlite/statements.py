@@ -14,6 +14,13 @@ from functools import lru_cache
 
 from memover.stores.sqlite.schema import DROPPED_NAMES, FOREVER
 
+
+@lru_cache(maxsize=512)
+def among(statement: str, values: int) -> str:
+    """A statement whose last parameters are so many values in a list."""
+    return statement.replace("{}", ",".join("?" * values))
+
+
 # -- reading ----------------------------------------------------------------------------------------------------------------
 
 
@@ -93,19 +100,23 @@ ON CONFLICT (name) DO UPDATE SET
 RETURNING name, token"""
 
 
-@lru_cache(maxsize=256)
-def prolong(names: int) -> str:
-    """expires, name... · these tokens are needed until then, at least."""
-    return f"UPDATE tokens SET expires = ?1 WHERE expires < ?1 AND name IN ({','.join('?' * names)})"
-
-
-@lru_cache(maxsize=256)
-def short_lived(names: int) -> str:
-    """expires, name... · one row if one of these tokens would go before then."""
-    return f"SELECT 1 FROM tokens WHERE expires < ?1 AND name IN ({','.join('?' * names)}) LIMIT 1"
+PROLONG = "UPDATE tokens SET expires = ?1 WHERE expires < ?1 AND name IN ({})"
+"""expires, name... · these tokens are needed until then, at least."""
+SHORT_LIVED = "SELECT 1 FROM tokens WHERE expires < ?1 AND name IN ({}) LIMIT 1"
+"""expires, name... · one row if one of these tokens would go before then."""
 
 
 # -- leases and entries of calls ----------------------------------------------------------------------------------------------
+
+
+def _conditions(required: list[str], names: list[str], floors: list[str]) -> tuple[str, str]:
+    """What a lease is taken under, and that the tokens with floors are there and not behind."""
+    under = " || ',' || ".join(f"(SELECT token FROM tokens WHERE name = {each})" for each in required)
+    present = (
+        f" AND EXISTS (SELECT 1 FROM tokens WHERE name = {each} AND number >= {least})"
+        for each, least in zip(names, floors)
+    )
+    return under, "".join(present)
 
 
 @lru_cache(maxsize=256)
@@ -115,11 +126,7 @@ def acquire(names: int, required: int, floors: int) -> str:
     NULLs. None if one of the tokens that have floors is missing or behind."""
     name = [f"?{6 + at}" for at in range(names)]
     floor = [f"?{6 + names + at}" for at in range(floors)]
-    under = " || ',' || ".join(f"(SELECT token FROM tokens WHERE name = {each})" for each in name[:required])
-    present = "".join(
-        f" AND EXISTS (SELECT 1 FROM tokens WHERE name = {each} AND number >= {least})"
-        for each, least in zip(name, floor)
-    )
+    under, present = _conditions(name[:required], name, floor)
     return f"""INSERT INTO leases (key, holder, under, ends)
 SELECT ?1, ?2, CAST({under} AS BLOB), ?3 WHERE true{present}
 ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, under = excluded.under, ends = excluded.ends
@@ -152,11 +159,7 @@ def acquire_many(rows: int, required: int, floors: int) -> str:
     leases are taken as `acquire` takes one; the keys of those that were."""
     name = [f"name{at}" for at in range(max(required, floors))]
     floor = [f"floor{at}" for at in range(floors)]
-    under = " || ',' || ".join(f"(SELECT token FROM tokens WHERE name = {each})" for each in name[:required])
-    present = "".join(
-        f" AND EXISTS (SELECT 1 FROM tokens WHERE name = {each} AND number >= {least})"
-        for each, least in zip(name, floor)
-    )
+    under, present = _conditions(name[:required], name, floor)
     row = f"({','.join('?' * (3 + len(name) + floors))})"
     return f"""WITH moment (now) AS (VALUES (?)),
 asked ({", ".join(["key", "holder", "ends", *name, *floor])}) AS (VALUES {",".join([row] * rows)})
@@ -221,17 +224,10 @@ VALUES (?, ?, ?, ?, {", ".join("?" * DROPPED_NAMES)})"""
 gone, and the tokens that exist have moved. In one step: who reads what was made of the entry finds a token that has moved as
 soon as the entry can be loaded anew."""
 
-
-@lru_cache(maxsize=256)
-def end_leases(keys: int) -> str:
-    """key... · nobody has a lease on these."""
-    return f"DELETE FROM leases WHERE key IN ({','.join('?' * keys)})"
-
-
-@lru_cache(maxsize=256)
-def remove(keys: int) -> str:
-    """key... · these entries are gone."""
-    return f"DELETE FROM entries WHERE key IN ({','.join('?' * keys)})"
+END_LEASES = "DELETE FROM leases WHERE key IN ({})"
+"""key... · nobody has a lease on these."""
+REMOVE = "DELETE FROM entries WHERE key IN ({})"
+"""key... · these entries are gone."""
 
 
 # -- long entries -------------------------------------------------------------------------------------------------------------
@@ -307,20 +303,9 @@ FORGET = "DELETE FROM doomed WHERE parts = ?1 AND after < ?2 AND NOT EXISTS (SEL
 SAMPLE = "SELECT id, size, used FROM entries WHERE id > ?1 ORDER BY id LIMIT ?2"
 """id, limit · the entries after that one."""
 
-
-@lru_cache(maxsize=256)
-def evict(rows: int) -> str:
-    """used before, id... · these entries make room, unless used since."""
-    return f"DELETE FROM entries WHERE used <= ?1 AND id IN ({','.join('?' * rows)})"
-
-
-@lru_cache(maxsize=256)
-def used(rows: int) -> str:
-    """used, id... · these were read then."""
-    return f"UPDATE entries SET used = ?1 WHERE used < ?1 AND id IN ({','.join('?' * rows)})"
-
-
-@lru_cache(maxsize=256)
-def unnoted(rows: int) -> str:
-    """used before, id... · which of these were last noted before then."""
-    return f"SELECT id FROM entries WHERE used < ?1 AND id IN ({','.join('?' * rows)})"
+EVICT = "DELETE FROM entries WHERE used <= ?1 AND id IN ({})"
+"""used before, id... · these entries make room, unless used since."""
+USED = "UPDATE entries SET used = ?1 WHERE used < ?1 AND id IN ({})"
+"""used, id... · these were read then."""
+UNNOTED = "SELECT id FROM entries WHERE used < ?1 AND id IN ({})"
+"""used before, id... · which of these were last noted before then."""

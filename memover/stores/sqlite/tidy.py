@@ -169,7 +169,7 @@ class Tidier:
             recent.pop(row, None)
             file.recent_before.pop(row, None)
         if gone:
-            file.count(sql.evict(len(gone)), (before, *gone), deadline)
+            file.count(sql.among(sql.EVICT, len(gone)), (before, *gone), deadline)
         return True
 
     def _taken_bytes(self) -> int:
@@ -263,10 +263,10 @@ class Tidier:
         for at in range(0, len(rows), _NOTED_AT_ONCE):
             # Not those that were written, or noted by another process, a moment ago.
             some = rows[at : at + _NOTED_AT_ONCE]
-            due = file.rows(sql.unnoted(len(some)), (time_ms() - RECENT_MS, *some), monotonic() + 1.0)
+            due = file.rows(sql.among(sql.UNNOTED, len(some)), (time_ms() - RECENT_MS, *some), monotonic() + 1.0)
             if due:
                 self._note([row for (row,) in due], monotonic() + 1.0)
                 time.sleep(_PAUSE_SECONDS)
 
     def _note(self, rows: list[int], deadline: float | None) -> None:
-        self._file.count(sql.used(len(rows)), (time_ms(), *rows), deadline)
+        self._file.count(sql.among(sql.USED, len(rows)), (time_ms(), *rows), deadline)

@@ -65,8 +65,10 @@ class Tokens:
         texts = [name.decode() for name in names if transient(name)]
         for at in range(0, len(texts), _NAMES_AT_ONCE):
             some = texts[at : at + _NAMES_AT_ONCE]
-            if self._file.rows(sql.short_lived(len(some)), (until, *some), deadline):
-                self._file.count(sql.prolong(len(some)), (min(until + _KEEP_SLACK_MS, FOREVER), *some), deadline)
+            if self._file.rows(sql.among(sql.SHORT_LIVED, len(some)), (until, *some), deadline):
+                self._file.count(
+                    sql.among(sql.PROLONG, len(some)), (min(until + _KEEP_SLACK_MS, FOREVER), *some), deadline
+                )
 
     def bump(
         self, names: Sequence[bytes], nonce: str, floors: Sequence[int], along: Sequence[bytes], deadline: float
