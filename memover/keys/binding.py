@@ -115,8 +115,6 @@ class Binding:
         if callable(key):
             self._key_call = self._compiler.call_of(self._key_arguments(key))
 
-    # -------------------------------------------------------------- construction
-
     def _signature(self, key: object) -> inspect.Signature:
         if not callable(self.function):
             raise ConfigurationError(f"{self.function!r} is not callable; decorate a function")
@@ -172,8 +170,6 @@ class Binding:
                 f"{self.signature} do not fit; give it the same parameters, or some of them by the same names"
             ) from None
         return None
-
-    # -------------------------------------------------------------- calls
 
     def compile(self, make: Callable[[str], R], memo_size: int | None = None) -> Callable[..., R]:
         """A function with the wrapped function's signature that returns `make(text)` for a call.

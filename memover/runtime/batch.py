@@ -85,8 +85,6 @@ class Batch:
         self.outcomes: list[Outcome | Hit | None] = []
         self.readings: list[Reading] | None = None
 
-    # -- the whole --------------------------------------------------------------------------------------------------------
-
     def flow(self, presence: Any) -> Flow[list[Outcome | Hit]]:
         """Answers every call: the outcomes in the order of the calls."""
         if self.function.observers.disabled():
@@ -183,8 +181,6 @@ class Batch:
         if self._progress is not None and number:
             self._progress(number)
 
-    # -- near hits --------------------------------------------------------------------------------------------------------------
-
     def serve_near(self) -> int:
         """Answers the calls that the near cache has; their number."""
         function, number = self.function, 0
@@ -195,8 +191,6 @@ class Batch:
                 number += 1
                 function.looked_up(function.call(key, *self.arguments[at]), found, 0.0)
         return number
-
-    # -- hits -------------------------------------------------------------------------------------------------------------
 
     def bare(self) -> bool:
         """Whether hits concern nothing but their value."""
@@ -266,8 +260,6 @@ class Batch:
             return False  # the ordinary way finds out once more, and counts it
         return True
 
-    # -- loading ----------------------------------------------------------------------------------------------------------
-
     def load_many(self, calls: Sequence[CachedCall]) -> Flow[list[Outcome | None]]:
         """Runs the bulk loader: an outcome for each call that it had a value for, None for the others."""
         if not calls or self._loader is None:
@@ -283,9 +275,6 @@ class Batch:
         outcome = yield from self.function.load(call)
         outcome.source, outcome.marks = Source.BYPASSED, ()
         return outcome
-
-
-# -- for threads and for asyncio ------------------------------------------------------------------------------------------------
 
 
 def answer_many(batch: Batch) -> list[Outcome | Hit]:

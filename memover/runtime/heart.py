@@ -103,8 +103,6 @@ class Heart:
         self._open = open_feed
         self._fell = False
 
-    # -- life -----------------------------------------------------------------------------------------------------------------
-
     def wake(self) -> None:
         """Has the next beat now, and starts the thread if there is none. Any thread may call this; it costs little."""
         life = self._runs.get(0)
@@ -259,8 +257,6 @@ class Heart:
 
     def _budget(self) -> float:
         return min(self.staleness, 5.0)
-
-    # -- falling ------------------------------------------------------------------------------------------------------------
 
     def _lost(self, life: _Life, error: StoreError) -> float:
         feed, life.feed = life.feed, None

@@ -176,8 +176,6 @@ class KeyValueEntries(Function):
             return MISSING
         return memory.value(text, self.generation_name, NO_FINGERPRINT)
 
-    # -- what happened --------------------------------------------------------------------------------------------------
-
     def is_disabled(self) -> bool:
         """Whether caching is turned off in this context."""
         return self.observers.disabled()
@@ -225,9 +223,6 @@ class _Removal:
         for key in self._keys or (None,):
             self._entries.counters.invalidations += 1
             self._entries.emit("invalidate", key)
-
-
-# -- get_or_set ---------------------------------------------------------------------------------------------------------------
 
 
 def get_or_set(entries: KeyValueEntries, text: str, default: Any, fresh_for: float) -> Any:

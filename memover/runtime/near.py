@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["behind_tier", "fill", "fill_from", "in_use", "handed_out", "near", "standing", "ticket_of"]
 
-# -- whole flows --------------------------------------------------------------------------------------------------------
-
 
 def in_use(function: Function) -> bool:
     """Whether calls of this function may be answered by the tier here and now."""
@@ -77,9 +75,6 @@ def near(function: Function, key: Key, max_age: float | None = None) -> Outcome 
     if value is MISSING:
         return None
     return Outcome(value, source=Source.NEAR, sealed=Sealed(item.raw, header=item.header), marks=marks)
-
-
-# -- in and out of the tier ---------------------------------------------------------------------------------------------
 
 
 def standing(function: Function, key: Key) -> NearItem | None:

@@ -196,8 +196,6 @@ class CacheState:
             logger.warning("the invalidation of %s, which failed before, has been acknowledged", name.decode())
         return not owed
 
-    # -- fork ---------------------------------------------------------------------------------------------------------------
-
     def after_fork(self) -> None:
         """In a child: connections, threads and loads under way are the parent's; what is owed is owed by both."""
         self.flights = Flights()

@@ -139,8 +139,6 @@ class Auditor:
             else:
                 self.audit_in_thread(hit)
 
-    # -- threads -------------------------------------------------------------------------------------------------------
-
     def audit_in_thread(self, hit: ServedEntry) -> bool:
         """Audits a hit of a plain function in the background; whether there was room. Returns at once, and raises nothing."""
         slot, begun = Slot(), False
@@ -174,8 +172,6 @@ class Auditor:
         finally:
             self._slots.leave(slot)
 
-    # -- asyncio -------------------------------------------------------------------------------------------------------
-
     def audit_in_task(self, hit: ServedEntry) -> bool:
         """Audits a hit of a coroutine function in a task of the running loop; whether there was room. Returns at once."""
         slot, begun = Slot(), False
@@ -195,8 +191,6 @@ class Auditor:
             await asyncio.sleep(self._grace)
             if closed == self._slots.closed:
                 await arun(self._confirmed(hit, comparison))
-
-    # -- what both do ---------------------------------------------------------------------------------------------------
 
     def _differing(self, hit: ServedEntry) -> Flow[Comparison | None]:
         """Runs the function and compares, where the call still is the one that was answered. None unless they differ."""

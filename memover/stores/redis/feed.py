@@ -121,8 +121,6 @@ class RedisFeed:
             with suppress(OSError):
                 sock.close()
 
-    # -- bytes --------------------------------------------------------------------------------------------------------------
-
     def _asked(self, packed: bytes, count: int) -> list[Any]:
         end = monotonic() + self._seconds
         self._socket.settimeout(self._seconds)

@@ -97,8 +97,6 @@ class KeyValueCommands(Commands):
             return
         self.acknowledged((yield from self.asked(commands, urgent=True)), "a removal")
 
-    # -- inside -----------------------------------------------------------------------------------------------------------
-
     def _changing(
         self, script: Script, key: Key, said: tuple[bytes, ...], stamp: Stamp, once: bool = False
     ) -> Flow[Change]:

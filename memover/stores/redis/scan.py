@@ -69,8 +69,6 @@ class RedisSurvey:
     def close(self) -> None:
         self._store.close()
 
-    # -- going through -------------------------------------------------------------------------------------------------
-
     def total(self) -> int:
         return sum(int(self._one(node, b"DBSIZE")) for node in self._store.nodes())
 
@@ -106,8 +104,6 @@ class RedisSurvey:
         # MGET, which answers nil for a key of another type, one name each: in a Cluster they are in many slots.
         answers = self._sent([(name, (b"MGET", name)) for name in names])
         return [answer[0] if isinstance(answer, list) else None for answer in answers]
-
-    # -- what the servers say of themselves ---------------------------------------------------------------------------
 
     def servers(self) -> list[Server]:
         return [self._server(node) for node in self._store.nodes()]
@@ -172,8 +168,6 @@ class RedisSurvey:
             took.append(monotonic() - began)
         return took
 
-    # -- what writes ---------------------------------------------------------------------------------------------------
-
     def unlink(self, keys: Sequence[bytes]) -> list[bool]:
         # One command for each: in a Cluster the keys of one node are in many slots.
         return [answer == 1 for answer in self._sent([(key, (b"UNLINK", key)) for key in keys], looking=False)]
@@ -185,8 +179,6 @@ class RedisSurvey:
 
     def drop(self, entry: bytes, lease: bytes, along: Sequence[bytes], nonce: str) -> None:
         self._store.link.complete(self._store.drop(entry, lease, nonce, along))
-
-    # -- sending -------------------------------------------------------------------------------------------------------
 
     def _one(self, node: Node | None, *command: bytes) -> Any:
         (answer,) = self._store.visit(node, [command])

@@ -48,8 +48,6 @@ class Servers:
         self._opener = Opener(target)
         self.homes = Homes(self._make, limits)
 
-    # -- what there is of each ------------------------------------------------------------------------------------------------
-
     def breaker(self, node: Node | None = None) -> Breaker:
         """The circuit breaker of a node."""
         breaker = self.breakers.get(node)
@@ -81,8 +79,6 @@ class Servers:
     def _name(self, node: Node | None) -> str:
         return self.address if node is None else f"{node[0]}:{node[1]}"
 
-    # -- life -----------------------------------------------------------------------------------------------------------------
-
     def close(self) -> None:
         """Closes the connections of threads: idle ones now, those in use when they are given back."""
         for pool in list(self.pools.values()):
@@ -95,8 +91,6 @@ class Servers:
         for pool in self.pools.values():
             pool.after_fork()
         self.homes.after_fork()
-
-    # -- what came of an exchange ---------------------------------------------------------------------------------------------
 
     def answered(self, breaker: Breaker, node: Node | None, answers: Sequence[Any]) -> None:
         """A node has answered: close its circuit, and look for the primary anew if it has become a replica."""

@@ -60,8 +60,6 @@ class RedisStore(KeyValueCommands, RedisCommands):
         """The steps of a plain miss in the calling thread, for `runtime.direct`; None where they may go to different nodes."""
         return None if self.spread else Direct(self)
 
-    # -- a hit ----------------------------------------------------------------------------------------------------------
-
     def fetch(self, key: Key) -> Seen:
         link = self.link
         if link.topology is None and (answer := link.single(key.packed or self.packed(key))) is not MISSING:
@@ -112,8 +110,6 @@ class RedisStore(KeyValueCommands, RedisCommands):
     def feed(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> RedisFeed:
         """A connection for a near tier, opened in the calling thread; see `stores.feed.Feed`. Raises `StoreError`."""
         return RedisFeed(self, coarse, prefixes, seconds)
-
-    # -- life -------------------------------------------------------------------------------------------------------------
 
     def settle(self, seconds: float) -> None:
         self.link.settle(seconds)

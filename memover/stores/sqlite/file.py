@@ -272,8 +272,6 @@ class File:
         except OSError:
             return 0
 
-    # -- opening --------------------------------------------------------------------------------------------------------------
-
     def open(self, deadline: float) -> tuple[list[Connection], Connection]:
         """A new connection, and the pool that it belongs to."""
         return self._handles.opening(lambda: self._open(deadline))
@@ -322,8 +320,6 @@ class File:
                 f"{self.address} is damaged ({error}) and cannot be moved aside: {failure}: remove it.",
                 store=self.address,
             ) from failure
-
-    # -- forks ----------------------------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
         """Closes every connection; those in use are waited for, a moment."""

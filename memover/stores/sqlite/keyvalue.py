@@ -141,8 +141,6 @@ class SqliteKeyValues:
         texts = [key.text for key in keys]
         return self._write_flow(lambda deadline: self._remove(texts, deadline), invalidates=True)
 
-    # -- steps ------------------------------------------------------------------------------------------------------------------
-
     def _put(self, parcels: Sequence[Parcel], stamp: Stamp, deadline: float) -> bytes:
         laid: list[tuple[Any, ...]] = []
         gone: list[str] = []
@@ -194,8 +192,6 @@ class SqliteKeyValues:
             self._file.count(sql.DOOM, (parts, 0), deadline)
         self._tidier.wrote(len(new))
         return bool(swapped)
-
-    # -- inside -----------------------------------------------------------------------------------------------------------------
 
     def _under(self, stamp: Stamp, deadline: float) -> bytes:
         until = time_ms() + TOKEN_MARGIN_MS

@@ -137,8 +137,6 @@ class FileOpener:
         connection.execute("SELECT 1 FROM tokens LIMIT 1").fetchall()
         connection.execute("SELECT 1 FROM entries LIMIT 1").fetchall()
 
-    # -- the format -----------------------------------------------------------------------------------------------------------
-
     def _is_current(self) -> bool:
         head = self._first_bytes()
         return head is not None and _version(head) == USER_VERSION
@@ -158,8 +156,6 @@ class FileOpener:
             if connection is not None:
                 connection.close()
         return self._is_current()
-
-    # -- looking, beginning, moving aside -----------------------------------------------------------------------------------
 
     def _is_there(self) -> bool:
         """Whether a store is at the path; False where one is to be begun. Raises `ConfigurationError` for a file that is none."""

@@ -45,8 +45,6 @@ class Reader:
     def __init__(self, file: File) -> None:
         self._file = file
 
-    # -- one call ---------------------------------------------------------------------------------------------------------
-
     def read(self, key: Key, deadline: float | None) -> Seen:
         """Tokens and entry, of one moment."""
         statement, names = key.packed or packed(key)
@@ -85,8 +83,6 @@ class Reader:
                 return raw
             parts = again
         return None
-
-    # -- many -------------------------------------------------------------------------------------------------------------
 
     def read_plain(self, keys: Sequence[Key], deadline: float | None) -> SeenMany:
         """The tokens of all keys, each once, and the entries."""

@@ -194,8 +194,6 @@ class SqliteStore(SqliteKeyValues):
     def renew(self, renewals: Sequence[Renewal]) -> Flow[list[bool]]:
         return self._write_flow(lambda deadline: self._writer.renew(renewals, deadline))
 
-    # -- tokens -----------------------------------------------------------------------------------------------------------------
-
     def ensure(self, names: Sequence[bytes], floors: Sequence[int], nonce: str) -> Flow[list[bytes]]:
         return self._write_flow(
             lambda deadline: self._tokens.ensured(names, floors, nonce, time_ms() + TOKEN_MARGIN_MS, deadline)
@@ -214,8 +212,6 @@ class SqliteStore(SqliteKeyValues):
     def drop_now(self, entry: bytes, nonce: str, along: Sequence[bytes]) -> None:
         """As `drop`, in the calling thread."""
         self._guarded(lambda deadline: self._tokens.drop(entry, nonce, along, deadline), self._writes, invalidates=True)
-
-    # -- running ------------------------------------------------------------------------------------------------------------------
 
     def _read_flow(self, work: Callable[[float | None], T]) -> Flow[T]:
         try:
@@ -261,8 +257,6 @@ class SqliteStore(SqliteKeyValues):
     def feed(self, coarse: bytes, prefixes: Sequence[bytes], seconds: float) -> SqliteFeed:
         """What a near tier asks; see `stores.feed.Feed`."""
         return SqliteFeed(self, coarse)
-
-    # -- the rest -----------------------------------------------------------------------------------------------------------------
 
     def tidy(self, seconds: float) -> bool:
         """What otherwise happens behind writes, now and in this thread; False if that time was too short."""

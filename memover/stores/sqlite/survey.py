@@ -54,8 +54,6 @@ class SqliteSurvey:
     def close(self) -> None:
         self._store.close()
 
-    # -- looking ------------------------------------------------------------------------------------------------------------
-
     def total(self) -> int:
         # The last row's number is at least the number of rows, and needs no counting.
         ((entries,),) = self._rows("SELECT coalesce(max(id), 0) FROM entries")
@@ -175,8 +173,6 @@ class SqliteSurvey:
             found.append(monotonic() - began)
         return found
 
-    # -- writing ------------------------------------------------------------------------------------------------------------
-
     def unlink(self, keys: Sequence[bytes]) -> list[bool]:
         return [self._unlink(_text(key)) for key in keys]
 
@@ -203,8 +199,6 @@ class SqliteSurvey:
 
     def drop(self, entry: bytes, lease: bytes, along: Sequence[bytes], nonce: str) -> None:
         self._store.drop_now(entry, nonce, along)
-
-    # -- inside -------------------------------------------------------------------------------------------------------------
 
     def _rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return self._file.rows(statement, parameters, self._deadline())

@@ -56,8 +56,6 @@ class Writer:
         self._tidier = tidier
         self._patience = patience
 
-    # -- leases -----------------------------------------------------------------------------------------------------------
-
     def acquire(self, request: Request, force: bool, deadline: float) -> Granted:
         """As `engine.store.Store.acquire`."""
         key, token, lease_ms, ensured, floors = request
@@ -170,8 +168,6 @@ class Writer:
             parameters += [None] * ((rows - len(some)) * 3)
             renewed.update(self._file.rows(sql.renew(rows), parameters, monotonic() + self._patience))
         return [(renewal.key.text, renewal.token) in renewed for renewal in renewals]
-
-    # -- entries ----------------------------------------------------------------------------------------------------------
 
     def store(self, entry: StoredEntry, deadline: float) -> bool:
         """As `engine.store.Store.store`."""
