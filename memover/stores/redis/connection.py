@@ -139,20 +139,14 @@ class Connection:
 
     def single_after(self, packed: bytes) -> tuple[Any, Any]:
         """As `single`, on a connection with a posted command: the answer to that one, and the answer."""
-        first = self.single(packed)
-        self.owed = 1
-        second = self._reader.gets()
-        if second is NOT_ENOUGH:
-            second = self._next(monotonic() + self._budget)
-        self.posted = None
-        self.owed = 0
-        self.used = True
-        return first, second
+        return self.single(packed), self.settle()
 
     def settle(self) -> Any:
         """The answer to the posted command."""
         self.owed = 1
-        answer = self._next(monotonic() + self._budget)
+        answer = self._reader.gets()
+        if answer is NOT_ENOUGH:
+            answer = self._next(monotonic() + self._budget)
         self.posted = None
         self.owed = 0
         self.used = True

@@ -212,12 +212,9 @@ class Home:
 
     def retire(self, node: Node | None) -> None:
         """Closes the connections to one node: another server is the right one now, or it did not answer."""
-        for lane in self._lanes_of(node):
-            lane.close()
-
-    def _lanes_of(self, node: Node | None) -> list[Lane]:
-        found = [self.small.get(node), self._large.get(node), *self._apart.get(node, ())]
-        return [lane for lane in found if lane is not None]
+        for lane in (self.small.get(node), self._large.get(node), *self._apart.get(node, ())):
+            if lane is not None:
+                lane.close()
 
     def close(self) -> None:
         """Closes all of them; on the loop's own thread."""

@@ -16,7 +16,6 @@ from memover.stores.redis.link import RedisLink
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memover.engine.steps import Flow
     from memover.engine.store import Seen, Store
     from memover.model import Key
     from memover.stores.breaker import Breaker
@@ -97,11 +96,8 @@ class RedisStore(KeyValueCommands, RedisCommands):
         if topology is None:
             return [None]
         if not topology.primaries():
-            self.link.complete(self._ping())
+            self.link.complete(self.asked([Command(b"", (b"PING",))]))
         return list(topology.primaries())
-
-    def _ping(self) -> Flow[Any]:
-        return (yield from self.asked([Command(b"", (b"PING",))]))
 
     def visit(self, node: Node | None, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
         """The answers of one node to a pipeline of commands, errors as answers. One round trip. Raises `StoreError`."""

@@ -26,7 +26,7 @@ def visit_all(servers: Servers, exchanges: Exchanges, urgent: bool, once: bool) 
     # In one order for all threads, for each holds a connection while it takes the next, and small pools could lock.
     visits = [Visit(node, batch) for node, batch in exchanges]
     try:
-        for visit in visits if len(visits) == 1 else sorted(visits, key=_by_node):
+        for visit in sorted(visits, key=lambda visit: visit.node or ("", 0)):
             _begin(servers, visit, urgent, once)
         return [_finish(servers, visit, urgent, once) for visit in visits]
     except BaseException:
@@ -51,11 +51,6 @@ class Visit:
         self.connection: Connection | None = None
         self.error: StoreError | None = None
         self.end = 0.0
-
-
-def _by_node(visit: Visit) -> Node:
-    assert visit.node is not None, "only a Cluster has several"
-    return visit.node
 
 
 def _begin(servers: Servers, visit: Visit, urgent: bool, once: bool) -> None:
