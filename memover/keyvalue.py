@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from memover.runtime import keyvalue as entries
     from memover.runtime.keyvalue import KeyValueEntries
     from memover.runtime.state import CacheState
+
+    Ttl = Duration | EllipsisType
+    """A time to live, or `...` for the cache's default."""
 else:
     entries = later(__name__, "memover.runtime.keyvalue", "entries")
 
@@ -64,7 +67,7 @@ class KeyValueFace:
     def _texts(self, keys: Iterable[str], version: int | None) -> dict[str, str]:
         return {key: self._text(key, version) for key in keys}
 
-    def _fresh_for(self, ttl: Duration | EllipsisType) -> float:
+    def _fresh_for(self, ttl: Ttl) -> float:
         return self.ttl if ttl is ... else seconds_of(ttl, "ttl", least=-math.inf)
 
     # -- reading ----------------------------------------------------------------------------------------------------------
@@ -86,7 +89,7 @@ class KeyValueFace:
     def __contains__(self, key: str) -> bool:
         return self.has_key(key)
 
-    def get_or_set(self, key: str, default: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> Any:
+    def get_or_set(self, key: str, default: Any, ttl: Ttl = ..., version: int | None = None) -> Any:
         """The value under a key; else `default`, or what it returns when called, stored for `ttl`.
 
         The call is made once, however many threads and processes ask at the same time (under a lease, as for decorated
@@ -98,16 +101,14 @@ class KeyValueFace:
 
     # -- writing --------------------------------------------------------------------------------------------------------
 
-    def set(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> None:
+    def set(self, key: str, value: Any, ttl: Ttl = ..., version: int | None = None) -> None:
         """Stores a value. One round trip.
 
         Raises `UnencodableValue`, and `StoreError` when the store has not acknowledged it: an older value may live on
         (unless the cache was made with `on_set_error="forget"`)."""
         run(flows.set_many(self._entries, {self._text(key, version): value}, self._fresh_for(ttl)))
 
-    def set_many(
-        self, data: Mapping[str, Any], ttl: Duration | EllipsisType = ..., version: int | None = None
-    ) -> list[str]:
+    def set_many(self, data: Mapping[str, Any], ttl: Ttl = ..., version: int | None = None) -> list[str]:
         """Stores several values, all or none (Cluster: each for itself). One round trip. Raises as `set`.
 
         The answer is the list of keys that failed, which Django wants: it is empty, since failures raise."""
@@ -115,13 +116,13 @@ class KeyValueFace:
         run(flows.set_many(self._entries, values, self._fresh_for(ttl)))
         return []
 
-    def add(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
+    def add(self, key: str, value: Any, ttl: Ttl = ..., version: int | None = None) -> bool:
         """Stores a value unless there is one; whether it was stored. Of several callers one is told True.
 
         One round trip. Raises as `set`; after a timeout it may have been stored."""
         return run(flows.add(self._entries, self._text(key, version), value, self._fresh_for(ttl)))
 
-    def touch(self, key: str, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
+    def touch(self, key: str, ttl: Ttl = ..., version: int | None = None) -> bool:
         """Gives a value a new time to live from now; whether there was one. One round trip. Raises `StoreError`."""
         return run(flows.touch(self._entries, self._text(key, version), self._fresh_for(ttl)))
 
@@ -188,29 +189,25 @@ class KeyValueFace:
         """`has_key`, awaited."""
         return await arun(flows.has_key(self._entries, self._text(key, version)))
 
-    async def aget_or_set(
-        self, key: str, default: Any, ttl: Duration | EllipsisType = ..., version: int | None = None
-    ) -> Any:
+    async def aget_or_set(self, key: str, default: Any, ttl: Ttl = ..., version: int | None = None) -> Any:
         """`get_or_set`, awaited; the default may be an `async def` function or return an awaitable."""
         return await entries.aget_or_set(self._entries, self._text(key, version), default, self._fresh_for(ttl))
 
-    async def aset(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> None:
+    async def aset(self, key: str, value: Any, ttl: Ttl = ..., version: int | None = None) -> None:
         """`set`, awaited."""
         await arun(flows.set_many(self._entries, {self._text(key, version): value}, self._fresh_for(ttl)))
 
-    async def aset_many(
-        self, data: Mapping[str, Any], ttl: Duration | EllipsisType = ..., version: int | None = None
-    ) -> list[str]:
+    async def aset_many(self, data: Mapping[str, Any], ttl: Ttl = ..., version: int | None = None) -> list[str]:
         """`set_many`, awaited."""
         values = {self._text(key, version): value for key, value in data.items()}
         await arun(flows.set_many(self._entries, values, self._fresh_for(ttl)))
         return []
 
-    async def aadd(self, key: str, value: Any, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
+    async def aadd(self, key: str, value: Any, ttl: Ttl = ..., version: int | None = None) -> bool:
         """`add`, awaited."""
         return await arun(flows.add(self._entries, self._text(key, version), value, self._fresh_for(ttl)))
 
-    async def atouch(self, key: str, ttl: Duration | EllipsisType = ..., version: int | None = None) -> bool:
+    async def atouch(self, key: str, ttl: Ttl = ..., version: int | None = None) -> bool:
         """`touch`, awaited."""
         return await arun(flows.touch(self._entries, self._text(key, version), self._fresh_for(ttl)))
 
