@@ -12,7 +12,6 @@ import queue
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover import Cache
 from tests.interrupts.striking import Place, Unraisable, places, strike
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +80,14 @@ class Hung(BaseException):
 
 class Trouble(Exception):
     """What is not whole after an interruption."""
+
+
+def soon(condition: Callable[[], bool], trouble: str) -> None:
+    """Return when the condition holds; it is trouble if it does not come to."""
+    try:
+        wait_until(condition, trouble, timeout=GUARD, interval=0.01)
+    except TimeoutError as error:
+        raise Trouble(trouble) from error
 
 
 @contextmanager
@@ -212,11 +220,8 @@ class Bench:
         if self.client is None:
             return
         name = f"{{{f.key(x)}}}:lease"
-        deadline = time.monotonic() + GUARD
-        while (self.client.get(name) or b"").startswith(b"L "):
-            if time.monotonic() > deadline:
-                raise Trouble(f"the lease {name} stays, for {self.client.pttl(name)} ms")
-            time.sleep(0.01)
+        held = self.client.get
+        soon(lambda: not (held(name) or b"").startswith(b"L "), f"the lease {name} stays")
 
     def whole_function(self, f: Any, x: int, allowed: tuple[int, ...]) -> None:
         """The next calls, from here and from elsewhere, are right and do not wait; entries are kept, invalidations hold."""
@@ -224,17 +229,15 @@ class Bench:
             self._right(f(x), x, allowed, "the next call")
         self.no_lease(f, x)
         self._right(self.other.call(lambda: f(x), "the next call"), x, allowed, "the next call in another thread")
+
         # Whatever was owed has been settled by now or is in a moment; then the store is used again.
-        deadline = time.monotonic() + GUARD
-        while True:
+        def is_kept() -> bool:
             before = self.loads
             with guarded("the call after the next"):
                 self._right(f(x), x, allowed, "the call after the next")
-            if self.loads == before:
-                break
-            if time.monotonic() > deadline:
-                raise Trouble("calls are answered by the function for good: nothing is kept any more")
-            time.sleep(0.01)
+            return self.loads == before
+
+        soon(is_kept, "calls are answered by the function for good: nothing is kept any more")
         self.change(x)
         self.other.call(lambda: f.invalidate(x), "an invalidation")
         if f is self.parent:

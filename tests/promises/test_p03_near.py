@@ -116,8 +116,7 @@ def late_answer(server: RedisServer, way: Way, bound: float) -> float:
         other.invalidate_namespace("answers")
         del tier.moved
         returned = boottime()
-        while boottime() - returned < bound * 0.6:
-            time.sleep(0.01)
+        wait_until(lambda: boottime() - returned >= bound * 0.6, "an answer that is nearly too late")
         fence = tier.fence
         proxy.restore()
         wait_until(lambda: tier.fence > fence, "the late answer", interval=0.0005)

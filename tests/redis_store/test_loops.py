@@ -354,7 +354,7 @@ def test_waiting_for_replicas_holds_nobody_up(open_store: Any, redis_server: Red
     async def whole() -> None:
         await store.afetch(key)
         bumps = [asyncio.ensure_future(arun(store.bump([key.names[0]], f"{n:016x}", [0], ()))) for n in range(1, 6)]
-        await asyncio.sleep(0.05)
+        await await_until(lambda: redis_server.info("clients")["blocked_clients"] == 5, "each to wait for a replica")
         reads = 0
         while not any(bump.done() for bump in bumps):
             await store.afetch(key)

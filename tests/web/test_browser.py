@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.servers import wait_until
 from tests.servers.chromium import INSTALLED, start_chromium
 
 from .test_pages import EVIL, report
@@ -37,13 +37,12 @@ class Browser:
 
     def until(self, script: str, what: str) -> Any:
         """The truth that a script comes to give."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while True:
-            found = self.driver.execute_script(f"return {script}")
-            if found:
-                return found
-            assert time.monotonic() < deadline, f"{what}; there is\n{self.driver.page_source[:3000]}"
-            time.sleep(0.05)
+        try:
+            return wait_until(
+                lambda: self.driver.execute_script(f"return {script}"), what, timeout=WAIT_SECONDS, interval=0.05
+            )
+        except TimeoutError as error:
+            raise AssertionError(f"{what}; there is\n{self.driver.page_source[:3000]}") from error
 
     def text(self) -> str:
         text: str = self.driver.execute_script("return document.body.innerText")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from memover.engine.store import TOKEN_MARGIN_MS
 from memover.model import Key
+from memover.stores.sqlite.moments import time_ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,13 +43,9 @@ class SqliteFeed:
         return found
 
     def keep(self, names: Sequence[bytes]) -> None:
-        flow: Any = self._store.ensure(names, [0] * len(names), os.urandom(8).hex())
-        try:
-            step = next(flow)
-            while True:
-                step = flow.send(step.function())
-        except StopIteration:
-            pass
+        store, floors, nonce = self._store, [0] * len(names), os.urandom(8).hex()
+        until = time_ms() + TOKEN_MARGIN_MS
+        store._guarded(lambda deadline: store._tokens.ensured(names, floors, nonce, until, deadline), store._writes)
 
     def pushed(self) -> tuple[list[bytes], bool]:
         return [], False
