@@ -30,7 +30,7 @@ ELSEWHERE = {
     "stores/redis/scan.py": "_int",
     "runtime/report.py": "read_report",
     "keys/binding.py": "_signature _key_arguments",
-    "keys/code.py": "wrapped_by _called",
+    "keys/code.py": "wrapped_by",
     "keys/places.py": "_held",
     "keys/tags.py": "_positional _check",
     "keys/template.py": "parse",
