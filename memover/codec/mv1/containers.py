@@ -146,6 +146,23 @@ def _build_slice(items: list[Any]) -> slice:
     return slice(start, stop, step)
 
 
+def _build_deque(items: list[Any]) -> deque[Any]:
+    limit = items[1]
+    if limit is not None and (type(limit) is not int or len(items) - 2 > limit):
+        raise ValueError("a deque longer than its limit")
+    return deque(items[2:], limit)
+
+
+def _build_defaultdict(items: list[Any]) -> defaultdict[Any, Any]:
+    _, name, content = items
+    return defaultdict(factory_of(name), _map(content))
+
+
+def _build_namespace(items: list[Any]) -> types.SimpleNamespace:
+    _, content = items
+    return types.SimpleNamespace(**_map(content))
+
+
 def _build_aware(items: list[Any]) -> dt.time | dt.datetime:
     _, naive, zone = items
     if not isinstance(naive, (dt.time, dt.datetime)) or naive.tzinfo is not None or not isinstance(zone, dt.tzinfo):
@@ -207,8 +224,6 @@ def _make_ordereddict(cls: Any, content: Any) -> Any:
 
 def _make_deque(cls: Any, content: Any) -> Any:
     limit, items = _array(content)
-    if limit is not None and (type(limit) is not int or len(items) > limit):
-        raise ValueError("a deque longer than its limit")
     value = deque.__new__(cls)
     deque.__init__(value, _array(items), limit)
     return value
@@ -266,14 +281,14 @@ MARKS: dict[int, Mark] = {
     f.TUPLE: Mark(lambda items: tuple(items[1:])),
     f.SET: Mark(lambda items: set(_keys(items[1:]))),
     f.FROZENSET: Mark(lambda items: frozenset(_keys(items[1:]))),
-    f.DEQUE: Mark(lambda items: _make_deque(deque, [items[1], items[2:]])),
+    f.DEQUE: Mark(_build_deque),
     f.COUNTER: Mark(lambda items: _make_dict(Counter, *items[1:])),
-    f.DEFAULTDICT: Mark(lambda items: _make_defaultdict(defaultdict, items[1:])),
+    f.DEFAULTDICT: Mark(_build_defaultdict),
     f.ORDEREDDICT: Mark(_build_ordereddict),
     f.CHAINMAP: Mark(_build_chainmap),
     f.MAPPINGPROXY: Mark(lambda items: types.MappingProxyType(_map(*items[1:]))),
     f.RANGE: Mark(_build_range),
     f.SLICE: Mark(_build_slice),
-    f.NAMESPACE: Mark(lambda items: types.SimpleNamespace(**_map(*items[1:]))),
+    f.NAMESPACE: Mark(_build_namespace),
     f.AWARE: Mark(_build_aware),
 }
