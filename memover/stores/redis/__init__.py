@@ -11,7 +11,7 @@ servers, visits             breakers, connections and failures of each server; w
 url, opening                what a URL says; connections made by redis-py within a time limit
 failures                    which errors are the server's or the network's, and what each becomes
 resp                        bytes of commands and answers
-connection, pool            the connections of threads
+connection, pool            the connections of threads · endings: how a connection that is dropped is closed
 mux, loops                  the connections of event loops, shared by their tasks · overdue: how long a server may take there
 looks                       how long threads and loops look for an answer before they sleep
 feed                        what a near tier asks, and what the server tells it

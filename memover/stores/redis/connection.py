@@ -17,7 +17,6 @@ import select
 import socket
 import struct
 import threading
-import weakref
 from _thread import get_ident
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from redis.exceptions import ResponseError
 
 from memover.clocks import monotonic
 from memover.stores.redis import looks
+from memover.stores.redis.endings import Ending
 from memover.stores.redis.limits import FLOOR_BYTES
 from memover.stores.redis.resp import NOT_ENOUGH, new_reader
 
@@ -70,9 +70,7 @@ class Connection:
     )  # fmt: skip
 
     def __init__(self, line: Line, budget: float, era: int) -> None:
-        # Not `__del__`: in a cycle that is collected the socket may be finalized first, which warns of it as unclosed.
-        self._ending = weakref.finalize(self, line.socket.close)
-        self._ending.atexit = False
+        self._ending = Ending(self, line.socket)
         self._sock = line.socket
         self._budget = budget
         self._reader = new_reader()
@@ -99,7 +97,7 @@ class Connection:
     def close(self) -> None:
         """Closes it. May be repeated."""
         self.owed = 1
-        self._sock.close()  # and not `_ending()`, which does nothing any more while the interpreter ends
+        self._sock.close()
         self._ending.detach()
         posted, self.posted = self.posted, None
         if posted is not None:

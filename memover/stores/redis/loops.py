@@ -99,7 +99,7 @@ class Lane:
         return opening
 
     def _take_over(self, opening: Opening) -> None:
-        line, opening.line = opening.line, None
+        line = opening.take()
         if line is not None:
             if self._unwanted(opening):
                 line.socket.close()
@@ -161,6 +161,7 @@ class Home:
         self._open = _Open()
         # Not `__del__`: in a cycle that is collected `self.loop` has been cleared by then, and to close a socket that its
         # loop watches makes that loop deaf to the next one with the same descriptor.
+        # Not an `Ending`: on its loop a connection cannot be closed by functions of C alone.
         self._ending = weakref.finalize(self, _left, self.loop, self._open)
         self._ending.atexit = False
         self.blocking = not hasattr(loop, "add_reader") or type(loop).__name__ == "ProactorEventLoop"

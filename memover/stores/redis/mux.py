@@ -28,6 +28,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 
 from memover.clocks import monotonic
 from memover.errors import raised_by_handler
+from memover.stores.redis.endings import Ending
 from memover.stores.redis.failures import Lost, ValueFault
 from memover.stores.redis.limits import FLOOR_BYTES
 from memover.stores.redis.looks import Awake
@@ -52,10 +53,8 @@ class Mux:
 
     def __init__(self, line: Line, budget: float) -> None:
         self.sock = line.socket
-        # For a loop that is gone, closed or a parent's: to close the socket is all that is left to do. Not `__del__`: in a
-        # cycle that is collected the socket may be finalized first, which warns of it as unclosed.
-        self._ending = weakref.finalize(self, line.socket.close)
-        self._ending.atexit = False
+        # For a loop that is gone, closed or a parent's: to close the socket is all that is left to do.
+        self._ending = Ending(self, line.socket)
         self.answered = 0
         self.backlog = 0
         self._budget = budget
@@ -135,7 +134,7 @@ class Mux:
             fd = sock.fileno()
             loop.remove_reader(fd)
             loop.remove_writer(fd)
-            sock.close()  # and not `_ending()`, which does nothing any more while the interpreter ends
+            sock.close()
             self._ending.detach()
         self._fail(error)
 

@@ -26,6 +26,7 @@ from redis.retry import Retry
 
 from memover.clocks import monotonic
 from memover.errors import ConfigurationError, raised_by_handler
+from memover.stores.redis.endings import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -272,22 +273,19 @@ def _check_role(answer: Any, node: Node | None) -> None:
 
 
 class Opening:
-    """One connection being opened in a thread. `ended` is called there when there is a `line` or an `error`.
+    """One connection being opened in a thread. `ended` is called there when there is a connection to `take` or an `error`.
 
     Once it is `abandoned`, a connection that is made after all is closed at once."""
 
-    line: Line | None = None
-
     def __init__(self, work: Callable[[Opening], Line], ended: Callable[[Opening], None]) -> None:
+        self._line: Line | None = None
+        self._ending: Ending | None = None
         self.connection: Any = None
         self.error: BaseException | None = None
         self.done = False
         self.abandoned = False
         self._work = work
         self._ended = ended
-
-    def __del__(self) -> None:
-        self.close()  # the loop that wanted it was closed before it could be handed over
 
     def start(self) -> None:
         """Starts the thread. Where the system gives none, the caller's does the work."""
@@ -300,7 +298,9 @@ class Opening:
 
     def _run(self) -> None:
         try:
-            self.line = self._work(self)
+            line = self._work(self)
+            self._ending = Ending(self, line.socket)  # for a loop that is closed before it can be handed over
+            self._line = line
         except BaseException as error:
             self.error = error
         finally:
@@ -321,8 +321,15 @@ class Opening:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
+    def take(self) -> Line | None:
+        """The connection, if there is one, which is the caller's from now on."""
+        line, self._line = self._line, None
+        if self._ending is not None:
+            self._ending.detach()
+        return line
+
     def close(self) -> None:
         """Closes the connection if there is one and nobody has taken it."""
-        line, self.line = self.line, None
+        line = self.take()
         if line is not None:
             line.socket.close()

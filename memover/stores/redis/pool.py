@@ -149,7 +149,7 @@ class Pool:
         return len(self._open) + len(self._openings)
 
     def _opened(self, opening: Opening, era: int) -> None:
-        line, opening.line = opening.line, None
+        line = opening.take()
         try:
             if line is not None and len(self._open) >= self._size():
                 line.socket.close()  # others were quicker

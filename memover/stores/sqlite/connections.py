@@ -28,11 +28,21 @@ writing over what is there takes a tenth less of a commit's time than making the
 class Connection(sqlite3.Connection):
     """As sqlite3's; weakly referable, and closed without a warning when an exception from outside has lost it."""
 
-    def __del__(self) -> None:
+    # By a function of C: what a signal handler raises in bytecode that the interpreter runs of itself reaches nobody.
+    __del__: Any = sqlite3.Connection.close
+
+    def __init__(self, *args: Any, **options: Any) -> None:
         try:
-            self.close()
+            super().__init__(*args, **options)
         except sqlite3.Error:
-            pass  # it was never opened
+            object.__setattr__(self, "__class__", _Unopened)  # there is nothing to close, which would be another error
+            raise
+
+
+class _Unopened(Connection):
+    """A connection that could not be opened."""
+
+    __del__: Any = object.__sizeof__  # does nothing
 
 
 def connect(path: str) -> Connection:
