@@ -9,9 +9,11 @@ the store can put one signed pickle in another's place.
 
 from __future__ import annotations
 
+import copyreg
 import hmac
 import io
 import pickle
+import sys
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -123,11 +125,27 @@ class PickleCodec:
 
 
 def _dumps(value: Any, protocol: int) -> bytes:
-    if not program_names():
+    numpy: Any = sys.modules.get("numpy")
+    ours = bool(program_names())
+    if numpy is None and not ours:
         return pickle.dumps(value, protocol)
     file = io.BytesIO()
-    _Pickler(file, protocol).dump(value)
+    pickler = _Pickler(file, protocol) if ours else pickle.Pickler(file, protocol)
+    if numpy is not None:
+        arrays = [numpy.ndarray, numpy.matrix, numpy.recarray, numpy.ma.MaskedArray]
+        pickler.dispatch_table = {
+            **copyreg.dispatch_table,
+            **dict.fromkeys(arrays, lambda each: _array(each, protocol)),
+        }
+    pickler.dump(value)
     return file.getvalue()
+
+
+def _array(value: Any, protocol: int) -> Any:
+    """A numpy array's own reduction, which makes one of another byte order native; such a one is converted back when it is read."""
+    if value.dtype.isnative:
+        return value.__reduce_ex__(protocol)
+    return type(value).astype, (value.astype(value.dtype.newbyteorder("=")), value.dtype)
 
 
 class _Pickler(pickle.Pickler):
