@@ -37,7 +37,7 @@ from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from memover.errors import ConfigurationError
+from memover.errors import ConfigurationError, raised_by_handler
 from memover.later import later
 
 if TYPE_CHECKING:
@@ -160,10 +160,21 @@ def tag_key(prefix: str, tag: str) -> str:
     an empty tag or one that is no str.
     """
     if not isinstance(tag, str):
-        raise ConfigurationError(f"a tag must be a str, not {tag!r} ({type(tag).__name__}); write f'user:{{id}}', say")
+        raise ConfigurationError(
+            f"a tag must be a str, not {_said(tag)} ({type(tag).__name__}); write f'user:{{id}}', say"
+        )
     if not tag:
         raise ConfigurationError("a tag must not be empty; write 'user:7', say")
     return f"{prefix}:tag:{shorten(escape(tag))}"
+
+
+def _said(tag: Any) -> str:
+    try:
+        return repr(tag)
+    except ValueError as error:
+        if raised_by_handler(error):
+            raise
+        return "..."  # an int of more digits than Python writes
 
 
 def tag_of(prefix: str, key: str) -> str | None:

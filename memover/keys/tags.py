@@ -108,6 +108,10 @@ class Tags:
     def _answered(self, tags: Any) -> Iterable[str]:
         if isinstance(tags, str):
             return (tags,)
+        if tags and not isinstance(tags, Iterable):
+            raise ConfigurationError(
+                f"{self._function}: a callable in tags= answered with one {type(tags).__name__}; let it return text, or a list of it."
+            )
         return tags or ()
 
 
@@ -132,6 +136,28 @@ class _Texts(Formatter):
                 kind=f"{kind.__module__}.{kind.__qualname__}",
             )
         return value, first
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        return self._written(super().format_field, value, format_spec)
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        return self._written(super().convert_field, value, conversion)
+
+    def _written(self, write: Callable[[Any, Any], Any], value: Any, how: Any) -> Any:
+        """What `write` answers; an int of more digits than `sys.set_int_max_str_digits` says cannot be written."""
+        try:
+            return write(value, how)
+        except (TypeError, ValueError) as error:
+            raised = error.__traceback__ and error.__traceback__.tb_next
+            if raised is None or raised.tb_next is not None:
+                raise  # by the value's own `__format__`, or by a signal handler
+            kind = type(value)
+            raise UnkeyableArgument(
+                f"{self._function}: the tag {self._template!r} cannot be written: {error}. Let it name something shorter, or give "
+                f"tags= a callable.",
+                function=self._function,
+                kind=f"{kind.__module__}.{kind.__qualname__}",
+            ) from error
 
 
 def _positional(callback: Callable[..., Any]) -> int:
