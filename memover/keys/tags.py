@@ -80,6 +80,12 @@ class Tags:
             raise ConfigurationError(
                 f"{self._function}: the tag {template!r} names {sorted(unknown)}; the parameters are: {known}."
             )
+        ignored = sorted(roots & set(binding.ignore))
+        if ignored:
+            raise ConfigurationError(
+                f"{self._function}: the tag {template!r} names {ignored}, which ignore= leaves out: calls that differ in nothing else "
+                f"have one entry, with the tags of the first of them."
+            )
         return roots
 
     def early_names(self, prefix: str, call: Call, arguments: Mapping[str, Any]) -> tuple[bytes, ...]:

@@ -14,6 +14,9 @@ LONG = 10**5000
 
 
 class Raising(int):
+    def __memover_key__(self) -> int:
+        return 1
+
     def __format__(self, spec: str) -> str:
         raise ValueError("of its own")
 
@@ -27,7 +30,7 @@ def test_a_template_that_cannot_be_filled_is_refused(tags: Any, argument: Any) -
     """As an argument that cannot be keyed, by every verb that needs the tag."""
     f: Any = Cache().versioned(namespace="f", tags=tags)(lambda x: 1)
     for verb in (f, f.peek, f.refresh, f.invalidate):
-        with pytest.raises(UnkeyableArgument, match="cannot be written: .*Let it name something shorter"):
+        with pytest.raises(UnkeyableArgument, match=r"cannot be written: .*Let it name something shorter"):
             verb(argument)
 
 
@@ -57,7 +60,13 @@ def test_a_callable_may_have_no_tag(answer: Any) -> None:
 
 def test_what_a_value_raises_itself_comes_through() -> None:
     """An error of the value's class is not said to be the template's."""
-    f: Any = Cache().versioned(namespace="f", tags="t:{x}", ignore=("x",))(lambda x: 1)
+    f: Any = Cache().versioned(namespace="f", tags="t:{x}")(lambda x: 1)
     with pytest.raises(ValueError, match="of its own") as caught:
         f(Raising(1))
     assert type(caught.value) is ValueError
+
+
+def test_a_template_that_names_what_is_ignored_is_refused_at_decoration() -> None:
+    """Every call would have failed."""
+    with pytest.raises(ConfigurationError, match="which ignore= leaves out"):
+        Cache().versioned(namespace="f", tags="t:{x.id}", ignore=("x",))(lambda x, y: 1)
