@@ -84,6 +84,12 @@ class Policy:
                 raise ConfigurationError(f"cache_errors= takes classes of exceptions, not {kind!r}{meant}.")
         if self.cache_if is not None and not callable(self.cache_if):
             raise ConfigurationError("cache_if= takes a callable (result, call) -> bool.")
+        for name, asked in (("cache_if", self.cache_if), ("ttl", self.ttl)):
+            if callable(asked):
+                from inspect import iscoroutinefunction
+
+                if iscoroutinefunction(asked) or iscoroutinefunction(type(asked).__call__):
+                    raise ConfigurationError(f"{name}= takes a callable that is not awaited: write def, not async def.")
 
     @property
     def stale_window(self) -> float:
