@@ -1,4 +1,4 @@
-"""The two clocks. Freshness follows `time.time`, which a test may freeze; waiting, leases and timeouts follow a
+"""The clocks. Freshness follows `time.time`, which a test may freeze; waiting, leases and timeouts follow a
 monotonic clock that a frozen test does not stop, or a waiter in such a test would wait for ever.
 
 freezegun replaces module attributes; a clock held as a default argument is out of its reach, and one that is looked up while
@@ -11,12 +11,12 @@ import sys
 import time
 from functools import partial
 from types import BuiltinFunctionType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["boottime", "is_real", "monotonic", "real", "wall"]
+__all__ = ["ACTUAL", "boottime", "is_real", "monotonic", "real", "wall"]
 
 real = time.time if type(time.time) is BuiltinFunctionType else None
 """The wall clock itself: what `time.time` is while nobody has put another in its place. None, which it never is, where a test
@@ -26,6 +26,19 @@ _steady: Callable[[], float] = (
     if type(time.monotonic) is BuiltinFunctionType or not hasattr(time, "CLOCK_MONOTONIC")
     else partial(time.clock_gettime, time.CLOCK_MONOTONIC)  # the same clock, by a name that freezegun does not know
 )
+
+
+class _Actual(NamedTuple):
+    nanoseconds: Callable[[], int]
+
+
+ACTUAL = _Actual(
+    time.time_ns
+    if type(time.time_ns) is BuiltinFunctionType or not hasattr(time, "CLOCK_REALTIME")
+    else partial(time.clock_gettime_ns, time.CLOCK_REALTIME)
+)
+"""Nanoseconds since the epoch, frozen by nothing, for a default argument: a store in this process or on this machine goes by them,
+as a server goes by a clock of its own. freezegun does not look for clocks inside of objects."""
 
 
 def wall() -> float:

@@ -8,17 +8,16 @@ Everything here is called inside the latch of `entries`.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from memover.clocks import monotonic
+from memover.clocks import ACTUAL, monotonic
 from memover.engine import lease as leases
 from memover.engine.store import TOKEN_MARGIN_MS
 from memover.keys.names import transient
 from memover.stores.memory.rounds import Rounds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["MemoryTokens"]
 
@@ -66,12 +65,12 @@ class MemoryTokens:
             if name in self.current:
                 self._move(name, nonce, 0)
 
-    def _move(self, name: bytes, nonce: str, floor: int) -> bytes:
+    def _move(self, name: bytes, nonce: str, floor: int, _clock: Callable[[], int] = ACTUAL.nanoseconds) -> bytes:
         token = self.current.get(name)
         if token is not None and token.endswith(nonce.encode()):
             return token
         least = max(_number(token), floor) + 1
-        new = self.current[name] = b"%d-%b" % (max(least, time.time_ns() // 1000), nonce.encode())
+        new = self.current[name] = b"%d-%b" % (max(least, _clock() // 1000), nonce.encode())
         if transient(name):
             if name not in self._ends:
                 self._rounds.came(name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
+
+from memover.clocks import ACTUAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -11,11 +12,11 @@ if TYPE_CHECKING:
 __all__ = ["time_ms", "time_us"]
 
 
-def time_ms(_clock: Callable[[], int] = time.time_ns) -> int:
+def time_ms(_clock: Callable[[], int] = ACTUAL.nanoseconds) -> int:
     """Milliseconds since the epoch."""
     return _clock() // 1_000_000
 
 
-def time_us(_clock: Callable[[], int] = time.time_ns) -> int:
+def time_us(_clock: Callable[[], int] = ACTUAL.nanoseconds) -> int:
     """Microseconds since the epoch."""
     return _clock() // 1000

@@ -17,10 +17,9 @@ have not moved.
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, TypeVar
 
-from memover.clocks import monotonic
+from memover.clocks import ACTUAL, monotonic
 from memover.engine.steps import Run
 from memover.engine.store import TOKEN_MARGIN_MS, Kept, Seen
 from memover.errors import StoreError, raised_beneath
@@ -83,7 +82,7 @@ class SqliteStore(SqliteKeyValues):
 
     # -- the read of a hit ----------------------------------------------------------------------------------------------------
 
-    def fetch(self, key: Key, *, waits: bool = True, _clock: Callable[[], int] = time.time_ns) -> Seen:
+    def fetch(self, key: Key, *, waits: bool = True, _clock: Callable[[], int] = ACTUAL.nanoseconds) -> Seen:
         """As `engine.store.Store.fetch`. With `waits=False` it raises `Busy` where it would wait."""
         file = self._file
         moment = _clock() // 1_000_000
