@@ -36,7 +36,8 @@ class CachedCall:
     * `call_name`: this call's own token, b"" unless a load that tracks what it uses waits for the answer; `call_token` is
       what was read under it.
     * `usable`: the last reading that was stale. `shared`: what other callers get, where it is not the call's own outcome.
-    * `token`: the lease it asked for last; `tokens`: every lease token under which others of this process find it.
+    * `token`: the lease it asked for last, `renewed` when that was last known to be prolonged (monotonic seconds); `tokens`:
+      every lease token under which others of this process find it.
     * `presence`: whether its caller is still running it; `unleased`: it loads without a lease.
     """
 
@@ -55,6 +56,7 @@ class CachedCall:
         "outcome",
         "presence",
         "refused",
+        "renewed",
         "required",
         "shared",
         "token",
@@ -89,7 +91,8 @@ class CachedCall:
         self.outcome: Outcome | None = None
         self.presence: Any = None
         self.token = ""
-        self.tokens: list[str] = []
+        self.tokens: tuple[str, ...] = ()
+        self.renewed = 0.0
         self.unleased = False
         self.refused = False
         self.load_time = 0.0

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from memover.engine.answers import Marks, Reading
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
+    from memover.engine.store import Seen
 
 __all__ = ["MARKS_LIMIT", "captured", "coarse", "together", "with_late"]
 
@@ -15,7 +16,7 @@ MARKS_LIMIT = 32
 """More tokens than this are replaced by one that moves with every invalidation: what it stands for is a superset."""
 
 
-def captured(call: CachedCall, reading: Reading) -> Marks:
+def captured(call: CachedCall, reading: Reading | Seen) -> Marks:
     """The required names with the tokens they had before the load."""
     if call.required == 1:
         return ((reading.names[0], reading.tokens[0] or b""),)

@@ -223,11 +223,8 @@ class Direct(Protocol):
     def take(self, call: Any, token: str, seen: Seen) -> Granted | None:
         """As `Store.acquire` for a call that found no entry; None where it is to be asked for the whole way."""
 
-    def put(
-        self, key: Key, token: str, sealed: Any, heard: Callable[[Callable[[list[Any]], bool], list[Any]], None] | None
-    ) -> bool | None:
-        """As `Store.store` under the generation alone; None where it is to be stored the whole way. Where there is `heard` the
-        answer may be POSTED: `heard(read, answers)` is called when the answers are known, or why there are none."""
+    def put(self, call: Any, token: str, sealed: Any) -> bool | None:
+        """As `CachedCall.storing`, and what that answers; None where it is to be stored the whole way."""
 
 
 class Store(KeyValueStore, Protocol):

@@ -7,14 +7,13 @@ A context variable holds the collector of the load under way, so what runs in ta
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ReferenceType
 
 from memover.errors import ConfigurationError, raised_beneath
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from memover.engine.answers import Marks
     from memover.engine.call import CachedCall
@@ -40,16 +39,17 @@ class TokenCollector:
     """The marks of one load. `home` is the state of the cache whose store and prefix they must be of: others cannot be read in the same step.
     `tracks` is False where only what is declared by hand counts.
 
-    `spoiled` is True once something was used that cannot be tracked: the result is then returned and not stored."""
+    `spoiled` is True once something was used that cannot be tracked: the result is then returned and not stored. `marks` and
+    `tags` are dictionaries of its own from the first use on, made by one operation: what a load began in other threads may
+    use something, too."""
 
-    __slots__ = ("home", "marks", "spoiled", "tags", "tracks")
+    marks: Mapping[bytes, bytes] = {}
+    tags: Mapping[str, None] = {}
+    spoiled = False
 
     def __init__(self, home: object, tracks: bool = True) -> None:
         self.home = home
         self.tracks = tracks
-        self.marks: dict[bytes, bytes] = {}
-        self.tags: dict[str, None] = {}
-        self.spoiled = False
 
     def use(self, marks: Marks | None) -> None:
         """Something that stands under these marks was used; None when that is not known.
@@ -58,48 +58,54 @@ class TokenCollector:
         if marks is None:
             self.spoiled = True
             return
+        own: dict[bytes, bytes] = vars(self).setdefault("marks", {})
         for name, token in marks:
-            if self.marks.setdefault(name, token) != token:
+            if own.setdefault(name, token) != token:
                 self.spoiled = True
+
+    def declare(self, tag: str) -> None:
+        """The load depends on this tag."""
+        vars(self).setdefault("tags", {})[tag] = None
 
     def result(self) -> Marks | None:
         return None if self.spoiled else tuple(self.marks.items())
 
 
-class Inside:
+class Inside(TokenCollector):
     """A load under way, as the contexts it runs in know it: its calls, what it collects, and the load it is part of.
 
     A task that a load began may outlive it, with the load still in its context: `over` says that it means nothing any
-    more. So does `presence`, where the load was interrupted before it could say so."""
+    more. So does the presence of its calls, where the load was interrupted before it could say so."""
 
-    __slots__ = ("__weakref__", "calls", "collector", "flights", "outer", "over", "presence")
+    over = False
 
-    def __init__(
-        self,
-        calls: tuple[tuple[object, bytes], ...],
-        flights: tuple[Flight, ...],
-        collector: TokenCollector | None,
-        outer: Inside | None,
-        presence: Present | None,
-    ) -> None:
+    def __init__(self, calls: Sequence[CachedCall], home: object, tracks: bool, outer: Inside | None) -> None:
+        self.home = home
+        self.tracks = tracks
         self.calls = calls
-        self.flights = flights
-        self.collector = collector
         self.outer = outer
-        self.over = False
-        self.presence = presence
+        self.presence: Present | None = calls[0].presence
 
     def ended(self) -> bool:
         """Whether the load is over."""
         if not self.over and self.presence is not None and not self.presence.present():
-            self.over = True
+            self.end()
         return self.over
+
+    def end(self) -> None:
+        """The load is over: what outlives it keeps nothing of its calls."""
+        self.over = True
+        self.calls = ()
+
+    def is_of(self, function: object, entry: bytes) -> bool:
+        """Whether this very call is one of its own."""
+        return any(call.function is function and call.key.entry == entry for call in self.calls)
 
     def loads(self, function: object, entry: bytes) -> bool:
         """Whether this very call is being loaded in this context."""
         inside: Inside | None = self
         while inside is not None:
-            if not inside.over and any(whose is function and what == entry for whose, what in inside.calls):
+            if not inside.over and inside.is_of(function, entry):
                 return True
             inside = inside.outer
         return False
@@ -107,31 +113,26 @@ class Inside:
 
 INSIDE: ContextVar[Inside | None] = ContextVar("memover-inside", default=None)
 
-UNDER_WAY: dict[int, ReferenceType[Inside]] = {}
-"""The loads of this process that are not over, by id. While it is empty no context is inside one, which a hit sees quicker so.
+UNDER_WAY: set[ReferenceType[Inside]] = set()
+"""The loads of this process that are not over. While it is empty no context is inside one, which a hit sees quicker so.
 Weakly: a load that was left before it could say that it is over goes with the contexts that know it."""
 
 
 def enter(calls: Sequence[CachedCall], home: object, tracks: bool) -> tuple[Inside, Token[Inside | None]]:
     """Marks this context as inside one load of these calls; `leave` takes it back."""
-    pairs, flights = [], []
-    for call in calls:
-        pairs.append((call.function, call.key.entry))
-        flights.append(call.flight)
-    outer = None if INSIDE.get() is None else current()
-    inside = Inside(tuple(pairs), tuple(flights), TokenCollector(home, tracks), outer, calls[0].presence)
-    number = id(inside)
+    inside = Inside(calls, home, tracks, None if INSIDE.get() is None else current())
     # No code of Python at its end: what a signal handler raises in there reaches nobody.
-    UNDER_WAY[number] = ReferenceType(inside, partial(UNDER_WAY.pop, number))
+    UNDER_WAY.add(ReferenceType(inside, UNDER_WAY.discard))
     return inside, INSIDE.set(inside)
 
 
 def leave(entered: tuple[Inside, Token[Inside | None]]) -> None:
     """The load is over, in this context and in those it began."""
-    entered[0].over = True
-    UNDER_WAY.pop(id(entered[0]), None)
+    inside, token = entered
+    inside.end()
+    UNDER_WAY.discard(ReferenceType(inside))  # equal to the one that is there
     try:
-        INSIDE.reset(entered[1])
+        INSIDE.reset(token)
     except ValueError as error:  # a load whose event loop was closed is ended by the collector, in another context
         if raised_beneath(error):
             raise
@@ -159,15 +160,14 @@ def enclosing_flights() -> list[Flight]:
     inside = INSIDE.get()
     while inside is not None:
         if not inside.over:
-            found.extend(inside.flights)
+            found.extend(call.flight for call in inside.calls)
         inside = inside.outer
     return found
 
 
 def collecting() -> TokenCollector | None:
-    """The collector of the load that this context is in, None when there is none."""
-    inside = current()
-    return None if inside is None else inside.collector
+    """The load that this context is in, as what collects what it uses; None when there is none."""
+    return current()
 
 
 def depends_on(*tags: str) -> None:
@@ -180,4 +180,4 @@ def depends_on(*tags: str) -> None:
         if not isinstance(tag, str) or not tag:
             raise ConfigurationError(f"depends_on() takes tags, which are text such as 'user:7', not {tag!r}.")
         if collector is not None:
-            collector.tags[tag] = None
+            collector.declare(tag)

@@ -9,12 +9,10 @@ used cached results, the store failed), the flow goes on from there. Tests hold 
 
 from __future__ import annotations
 
-from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from memover.engine import load as flows
-from memover.engine.answers import Outcome, Reading
 from memover.engine.call import CachedCall
 from memover.engine.marks import captured
 from memover.engine.steps import POSTED
@@ -30,6 +28,7 @@ from memover.runtime.run import run
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from memover.engine.answers import Outcome
     from memover.engine.store import Granted, Seen
     from memover.model import Key
     from memover.runtime.function import Function
@@ -67,8 +66,7 @@ def direct_miss(function: Function) -> Missed | None:
         value = error = None
         done: Outcome | None = None
         try:
-            arrival = function.arrive()
-            token = function.new_token()
+            arrival, token = function.arrive(), function.new_token()
             granted: Granted | None = None
             try:
                 granted = take(this, token, seen)
@@ -76,9 +74,10 @@ def direct_miss(function: Function) -> Missed | None:
                 function.abandon(token)
                 done = run(flows.storeless(this, failure, arrival))
             if granted is not None and granted.ours and granted.seen.raw is None:
-                names, tokens, _, _ = granted.seen
-                if not witness.owed:
-                    witness.trusts(names, tokens)
+                if granted.seen is not seen:
+                    seen = granted.seen
+                    if not witness.owed:
+                        witness.trusts(seen.names, seen.tokens)
                 entered = enter((this,), state, tracks)
                 started = perf_counter()
                 try:
@@ -90,13 +89,11 @@ def direct_miss(function: Function) -> Missed | None:
                 finally:
                     seconds = perf_counter() - started
                     leave(entered)
-                done = function.loaded(this, value, error, seconds, entered[0].collector)
-                reading = Reading(names, tokens, None, None)
+                done = function.loaded(this, value, error, seconds, entered[0])
                 if done.error is not None or done.marks != () or done.declared or not done.keep:
-                    done = run(flows.conclude(this, token, reading, done))
+                    done = run(flows.conclude(this, token, this.reading(seen), done))
                 else:
-                    done.marks = captured(this, reading)
-                    done = stored(this, token, done)
+                    done = stored(this, token, seen, done)
             elif granted is not None:
                 deadline = function.monotonic() + function.wait_seconds
                 done = run(flows.granted(this, this.granted(granted), token, arrival, deadline))
@@ -116,16 +113,15 @@ def direct_miss(function: Function) -> Missed | None:
         finally:
             del done
 
-    def stored(this: CachedCall, token: str, done: Outcome) -> Outcome:
+    def stored(this: CachedCall, token: str, seen: Seen, done: Outcome) -> Outcome:
         # The end of `engine.load.conclude`.
-        assert done.marks is not None, "its tokens"
-        sealed = function.seal(this, done, done.marks)
-        if sealed is None or sealed.error is not None or this.closed():
+        done.marks = marks = captured(this, seen)
+        sealed = function.seal(this, done, marks)
+        if sealed is None or sealed.error is not None or (witness.owed and this.closed()):
             return run(flows.keep(this, token, done, sealed))
         done.sealed = sealed
-        heard = partial(this.answered, token, sealed) if function.quiet() else None
         try:
-            kept = None if sealed.marks else put(this.key, token, sealed, heard)
+            kept = put(this, token, sealed)
             if kept is None:
                 kept = run(this.storing(token, sealed))
             if kept is POSTED:

@@ -49,7 +49,10 @@ UNREADABLE_LIMIT = 1000
 
 def limit_ms(seconds: float) -> int:
     """The hard limit in the store, in milliseconds, for a time to live in seconds; 0 for none."""
-    return 0 if seconds == math.inf else max(1, min(math.ceil(seconds * 1000), LIMIT_MS))
+    if seconds == math.inf:
+        return 0
+    ms = math.ceil(seconds * 1000)
+    return 1 if ms < 1 else min(ms, LIMIT_MS)
 
 
 def decoded(codec: Any, payload: bytes | memoryview) -> Any:
@@ -87,6 +90,8 @@ class Entries:
             codec.decode if self.own_codec else partial(decoded, codec)
         )
         """The value of a payload; raises `DamagedEntry` for what cannot be read."""
+        if self.own_codec:
+            self.encode = codec.encode  # type: ignore[method-assign]
         self.fingerprint = b""
         self.form: tuple[bytes, bytes] | None = None
         """What `read_plain` expects of every entry of this function; None before the fingerprint is known."""
@@ -285,7 +290,7 @@ class Entries:
         except UnencodableValue:
             raise
         except Exception as error:
-            if self.own_codec or from_outside(error):
+            if from_outside(error):
                 raise
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             raise UnencodableValue(

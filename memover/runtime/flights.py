@@ -11,45 +11,40 @@ dict, a deque or an attribute, so an exception from outside leaves nothing locke
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
-from memover.errors import raised_beneath
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from memover.engine.answers import Outcome
     from memover.latch import Present
 
-__all__ = ["Flight", "Flights", "UnleasedLoads"]
-
-_OWNER = object()
-"""Stands for the owner among the callers of a flight. The flight itself would be a cycle, which only the collector breaks."""
+__all__ = ["Flight", "Flights", "UnleasedLoads", "arrive"]
 
 
 class Flight:
     """A load under way. It ends with an outcome, or with None, which sends its followers to look again.
 
     `presence` says whether its owner is still at work; `abandon` is called when the last of its callers has left.
-    `waits_for` are the flights that this load waits for in turn, by identity."""
+    `followers` are what wakes the others who want its outcome, in the order in which they came; `waits_for` are the flights
+    that this load waits for in turn, by what waits. Most loads have none of either: each is a dictionary of its own from the
+    first on, made by one operation."""
 
-    __slots__ = ("_callers", "_waking", "abandon", "ended", "number", "outcome", "presence", "waits_for")
-
-    def __init__(self) -> None:
-        self._callers: dict[object, None] = {_OWNER: None}
-        self._waking: deque[Callable[[], None]] = deque()
-        self.ended = False
-        self.outcome: Outcome | None = None
-        self.number = 0
-        self.presence: Present | None = None
-        self.abandon: Callable[[], None] | None = None
-        self.waits_for: dict[int, Flight] = {}
+    ended = False
+    owned = True
+    """Whether its owner has not left."""
+    number = 0
+    outcome: Outcome | None = None
+    presence: Present | None = None
+    abandon: Callable[[], None] | None = None
+    followers: Mapping[Callable[[], None], None] = {}
+    waits_for: Mapping[int, Flight] = {}
 
     @property
     def callers(self) -> int:
         """How many callers want its outcome."""
-        return len(self._callers)
+        return self.owned + len(self.followers)
 
     def present(self) -> bool:
         """Whether it has ended, or its owner can still end it."""
@@ -65,16 +60,18 @@ class Flight:
         """Has `wake` called at the end, by whichever thread ends it; False if it has ended already."""
         if self.ended:
             return False
-        self._callers[wake] = None
-        self._waking.append(wake)
+        vars(self).setdefault("followers", {})[wake] = None
         # It may have ended between the two lines above; then `wake` was called, or never will be.
         return not self.ended
 
     def leave(self, wake: Callable[[], None] | None = None) -> None:
         """One caller less (None: its owner). The last follower of a load whose owner has left calls `abandon`."""
-        self._callers.pop(_OWNER if wake is None else wake, None)
+        if wake is None:
+            self.owned = False
+            return
+        vars(self)["followers"].pop(wake, None)
         abandon = self.abandon
-        if wake is not None and not self._callers and not self.ended and abandon is not None:
+        if not self.callers and not self.ended and abandon is not None:
             abandon()
 
     def end(self, outcome: Outcome | None) -> None:
@@ -83,14 +80,19 @@ class Flight:
             self.outcome = outcome
             self.ended = True
         self.presence = self.abandon = None  # they refer to an event loop
-        while self._waking:
-            try:
-                wake = self._waking.popleft()
-            except IndexError as error:
-                if raised_beneath(error):
-                    raise
-                return
-            wake()
+        while self.followers:
+            followers: dict[Callable[[], None], None] = vars(self)["followers"]
+            for wake in list(followers):
+                if followers.pop(wake, self) is None:  # by whoever else ends it, otherwise
+                    wake()
+
+    def begin_wait(self, waiting: object, flight: Flight) -> None:
+        """From now on this load waits for another; `waiting` is what waits."""
+        vars(self).setdefault("waits_for", {})[id(waiting)] = flight
+
+    def end_wait(self, waiting: object) -> None:
+        """It waits for that no more."""
+        vars(self).get("waits_for", {}).pop(id(waiting), None)
 
     def leads_to(self, flights: set[int]) -> bool:
         """Whether this load waits, directly or through others, for one of these flights."""
@@ -106,23 +108,21 @@ class Flight:
         return False
 
 
-class Flights:
-    """The flights of one cache by lease token."""
+class Flights(dict[str, Flight]):
+    """The flights of one cache by lease token. `share(token, flight)` makes a flight known under a token, and returns the one
+    that was first under it."""
 
-    def __init__(self) -> None:
-        self._flights: dict[str, Flight] = {}
-
-    def __len__(self) -> int:
-        return len(self._flights)
-
-    def share(self, token: str, flight: Flight) -> Flight:
-        """Makes `flight` known under a token; returns the one that was first under it."""
-        return self._flights.setdefault(token, flight)
+    __slots__ = ()
+    share = dict.setdefault
 
     def close(self, token: str, flight: Flight) -> None:
         """Forgets a token, if it is this flight's."""
-        if self._flights.get(token) is flight:
-            self._flights.pop(token, None)
+        if self.get(token) is flight:
+            self.pop(token, None)
+
+
+arrive: Callable[[], int] = partial(next, itertools.count(1))
+"""The number of a caller in this process: loads without a lease that begin from now on have a greater one."""
 
 
 class UnleasedLoads:
@@ -130,14 +130,9 @@ class UnleasedLoads:
 
     def __init__(self) -> None:
         self._running: dict[bytes, Flight] = {}
-        self._count = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._running)
-
-    def arrive(self) -> int:
-        """The number of a caller: loads that begin from now on have a greater one."""
-        return next(self._count)
 
     def begin(self, entry: bytes, flight: Flight) -> Flight:
         """`flight` itself when its owner is to load, else the one under way."""
@@ -145,7 +140,7 @@ class UnleasedLoads:
         if running is not flight and (running.ended or not running.present()):
             self._running[entry] = running = flight  # its owner was interrupted and will not end it
         if running is flight:
-            flight.number = next(self._count)
+            flight.number = arrive()
         return running
 
     def end(self, entry: bytes, flight: Flight) -> None:

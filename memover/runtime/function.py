@@ -20,11 +20,11 @@ from memover.latch import inside_section
 from memover.model import CacheInfo, Key, Source
 from memover.runtime.counters import Counters
 from memover.runtime.dependencies import INSIDE, collecting, enclosing_flights
-from memover.runtime.flights import Flight
+from memover.runtime.flights import Flight, arrive
 from memover.runtime.guard import ShapeGuard
 from memover.runtime.last_answers import LastAnswers
 from memover.runtime.names import CallNames
-from memover.runtime.nonce import new_nonce
+from memover.runtime.nonce import new_token
 from memover.runtime.upgrades import Upgrading
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Function(CallNames, LastAnswers):
         self.wait_seconds = state.wait_timeout if policy.wait_timeout is None else policy.wait_timeout
         self.lease_ms = max(1, min(round(self.lease_seconds * 1000), 1 << 52))
         leases = state.leases
-        self.let_go, self.post, self.withdraw = leases.let_go, leases.post, leases.withdraw
+        self.hold, self.let_go, self.post, self.withdraw = leases.hold, leases.let_go, leases.post, leases.withdraw
         self.abandon, self.orphan = leases.abandon, leases.orphan
         self.refreshing: dict[bytes, float] = {}
         self.coming: dict[tuple[bytes, AbstractEventLoop], Flight] = {}
@@ -119,20 +119,12 @@ class Function(CallNames, LastAnswers):
         """Lets other callers of this process find this call under a lease token; returns the flight that was first."""
         flight = self.state.flights.share(token, call.flight)
         if flight is call.flight and token not in call.tokens:
-            call.tokens.append(token)
+            call.tokens = (*call.tokens, token)
         return flight
-
-    def hold(self, call: CachedCall, token: str) -> None:
-        """Notes that the lease is about to be asked for."""
-        self.state.leases.hold(call, token, self.lease_ms)
 
     def quiet(self) -> bool:
         """Whether nobody is to hear at once what became of an entry."""
         return not self.observers.busy and self.last_answers is None
-
-    def arrive(self) -> int:
-        """The number of a caller among the loads without a lease."""
-        return self.state.unleased.arrive()
 
     def load_unleased(self, call: CachedCall) -> Flight:
         """The call's own flight when it is to load without a lease, else that of the load under way."""
@@ -156,7 +148,7 @@ class Function(CallNames, LastAnswers):
         enclosing = enclosing_flights()
         if not enclosing:
             return True
-        enclosing[0].waits_for[id(call)] = flight
+        enclosing[0].begin_wait(call, flight)
         if flight.leads_to({id(each) for each in enclosing}):
             self.end_wait(call, flight)
             return False
@@ -165,27 +157,27 @@ class Function(CallNames, LastAnswers):
     def end_wait(self, call: CachedCall, flight: Any) -> None:
         """The call waits no more."""
         for enclosing in enclosing_flights()[:1]:
-            enclosing.waits_for.pop(id(call), None)
+            enclosing.end_wait(call)
 
     def finish(self, call: CachedCall, outcome: Outcome | None) -> None:
         """The call is over: its followers go on, and leases that it could not give back are given back.
 
         May be called more than once, by the call and, when that was interrupted, by the background thread."""
-        state = self.state
+        state, flight = self.state, call.flight
         if outcome is not None and outcome.outside:
             outcome = None
         for token in call.tokens:
-            state.flights.close(token, call.flight)
+            state.flights.close(token, flight)
         if call.unleased:
-            state.unleased.end(call.key.entry, call.flight)
+            state.unleased.end(call.key.entry, flight)
         shared = call.shared if call.shared is not None and outcome is not None else outcome
-        if shared is not None and shared.error is not None and not call.flight.ended:
+        if shared is not None and shared.error is not None and not flight.ended:
             # As it is now: what this caller does to its error is nobody else's concern.
             error = own_error(shared.error).with_traceback(shared.traceback)
             shared = Outcome(error=error, marks=shared.marks, sealed=shared.sealed)
-        call.flight.end(shared)
-        for token in state.leases.holding(call):
-            state.leases.abandon(token)
+        flight.end(shared)
+        for token in call.tokens:
+            self.abandon(token)
 
     # -- what came of it --------------------------------------------------------------------------------------------------
 
@@ -298,7 +290,8 @@ class Function(CallNames, LastAnswers):
 
     now = staticmethod(wall)
     monotonic = staticmethod(monotonic)
-    new_token = staticmethod(new_nonce)
+    new_token = staticmethod(new_token)
+    arrive = staticmethod(arrive)
     own_error = staticmethod(own_error)
 
     def chance(self) -> float:

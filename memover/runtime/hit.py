@@ -166,7 +166,7 @@ def _own_tokens(call: CachedCall) -> tuple[bytes, ...]:
     function = call.function
     if call.collector is None or inside is None:
         return ()
-    if any(whose is function and entry == call.key.entry for whose, entry in inside.calls):
+    if inside.is_of(function, call.key.entry):
         return ()
     return (*call.names, function.call_name(call.key))
 

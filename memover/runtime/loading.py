@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
     from memover.keys.tags import Tags
+    from memover.runtime.dependencies import TokenCollector
     from memover.runtime.observers import Observers
 
 __all__ = ["Loading"]
@@ -67,10 +68,12 @@ class Loading(Entries):
         finally:
             seconds = perf_counter() - began
             leave(entered)
-        return self.loaded(call, value, error, seconds, entered[0].collector)
+        return self.loaded(call, value, error, seconds, entered[0])
 
-    def loaded(self, call: CachedCall, value: Any, error: BaseException | None, seconds: float, used: Any) -> Outcome:
-        """The outcome of a load that took `seconds`; `used` is its collector."""
+    def loaded(
+        self, call: CachedCall, value: Any, error: BaseException | None, seconds: float, used: TokenCollector
+    ) -> Outcome:
+        """The outcome of a load that took `seconds`, and of what it used."""
         keep = True
         if isinstance(value, NotCached):  # type: ignore[arg-type]  # to checkers it is a function
             value, keep = value.value, False
@@ -80,11 +83,10 @@ class Loading(Entries):
         self.counters.loaded(seconds, failed=error is not None)
         if self.observers.busy:
             self.emit("load", call.key, error=error, load_time=seconds)
-        outcome = Outcome(None if error is not None else value, error, load_time=seconds)
+        outcome = Outcome(None if error is not None else value, error, load_time=seconds, marks=used.result())
         outcome.outside = error is not None and from_outside(error)
         outcome.keep = keep
-        outcome.marks = () if used is None else used.result()
-        outcome.declared = () if used is None else tuple(used.tags)
+        outcome.declared = tuple(used.tags)
         return outcome
 
     def late_names(self, call: CachedCall, outcome: Outcome) -> list[bytes] | None:

@@ -32,7 +32,7 @@ from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from memover.engine.call import CachedCall
     from memover.engine.store import Store
@@ -61,32 +61,15 @@ _AGAIN_SECONDS = 1.0
 
 
 class Lease:
-    """A lease that is held or was asked for; `renewed` is when it was last known to be prolonged (monotonic seconds).
+    """A lease that is to be given back."""
 
-    `releasing` is the task that gives it back, where there is one."""
+    __slots__ = ("attempts", "key", "repeated", "token")
 
-    __slots__ = ("attempts", "call", "key", "lease_ms", "releasing", "renewed", "repeated", "token")
-
-    def __init__(self, call: CachedCall, token: str, lease_ms: int) -> None:
-        self.call = call
-        self.key: Key = call.key
+    def __init__(self, key: Key, token: str) -> None:
+        self.key = key
         self.token = token
-        self.lease_ms = lease_ms
-        self.renewed = monotonic()
         self.attempts = 0
         self.repeated = False
-        self.releasing: TaskPresence | None = None
-
-    def renewal(self) -> Renewal:
-        """What the store is asked for, to prolong it."""
-        return Renewal(self.key, self.token, self.lease_ms, self.call.names)
-
-    def present(self) -> bool:
-        """Whether its call, or the task that releases it, is still at work."""
-        if self.releasing is not None:
-            return self.releasing.present()
-        presence = self.call.presence
-        return presence is None or bool(presence.present())
 
 
 class Leases:
@@ -104,9 +87,12 @@ class Leases:
 
     def after_fork(self) -> None:
         """In a child: the leases are the parent's."""
-        self._held: dict[str, Lease] = {}
-        self._posted: dict[str, Lease] = {}
+        self._held: dict[str, CachedCall] = {}
+        """By token, the call that holds the lease or has asked for it."""
+        self._posted: dict[str, CachedCall] = {}
         """Those of entries that were sent, and whose answer is not there yet."""
+        self._releasing_tasks: dict[str, TaskPresence] = {}
+        """The tasks that give leases back, which are noted as held until they have."""
         self._to_release: deque[Lease] = deque()
         self._looking = False
         self._retrying = False
@@ -117,9 +103,10 @@ class Leases:
     def __len__(self) -> int:
         return len(self._held) + len(self._posted) + len(self._to_release)
 
-    def hold(self, call: CachedCall, token: str, lease_ms: int) -> None:
+    def hold(self, call: CachedCall, token: str) -> None:
         """Notes a lease that is about to be asked for."""
-        self._held[token] = Lease(call, token, lease_ms)
+        call.renewed = monotonic()
+        self._held[token] = call
         if not self._looking or not self._background.running:
             try:
                 self._looking = True
@@ -131,36 +118,42 @@ class Leases:
     def let_go(self, token: str) -> None:
         """The lease was released, used up by a store, or not granted."""
         self._held.pop(token, None)
-        self._posted.pop(token, None)
+        if self._posted:
+            self._posted.pop(token, None)
 
     def post(self, token: str) -> None:
         """The entry was sent with the lease; `let_go` or `withdraw` follows when the store has answered."""
-        lease = self._held.get(token)
-        if lease is not None:
-            self._posted[token] = lease
+        call = self._held.get(token)
+        if call is not None:
+            self._posted[token] = call
             if self._held.pop(token, None) is None:  # it was answered in the meantime
                 self._posted.pop(token, None)
 
     def withdraw(self, token: str) -> None:
         """The entry was not stored after all: have the lease released."""
-        lease = self._posted.pop(token, None) or self._held.pop(token, None)
-        if lease is not None:
-            self._give_up(lease)
+        call = self._posted.pop(token, None) or self._held.pop(token, None)
+        if call is not None:
+            self._give_up(call.key, token)
 
     def orphan(self, token: str) -> bool:
         """Whether a call of this process holds the lease and is gone. It is finished, if so; its lease is the caller's to
         release."""
-        lease = self._held.get(token)
-        if lease is None or lease.present():
+        call = self._held.get(token)
+        if call is None or self._present(call, token):
             return False
         self._held.pop(token, None)
-        lease.call.function.finish(lease.call, None)
+        call.function.finish(call, None)
         return True
+
+    def _present(self, call: CachedCall, token: str) -> bool:
+        """Whether a call, or the task that releases its lease, is still at work."""
+        presence = self._releasing_tasks.get(token, call.presence)
+        return presence is None or bool(presence.present())
 
     def abandon(self, token: str) -> None:
         """Has a lease released that its call could not give back, or may have been given unheard. Does not wait for it."""
-        lease = self._held.get(token)
-        if lease is None or lease.releasing is not None:
+        call = self._held.get(token)
+        if call is None or token in self._releasing_tasks:
             return
         if not self._store.local:
             try:
@@ -169,33 +162,38 @@ class Leases:
                 if raised_beneath(error):
                     raise
             else:
-                task = loop.create_task(self._arelease(lease))
-                lease.releasing = TaskPresence(task, loop)  # it stays noted, in case the loop is closed before
-                self._keep(task)
+                task = loop.create_task(self._arelease(call.key, token))
+                if not task.done():  # an eager task factory's may be
+                    # It stays noted, in case the loop is closed before.
+                    self._releasing_tasks[token] = TaskPresence(task, loop)
+                    self._keep(task)
                 return
-        self._hand_over(lease)
+        self._hand_over(token)
 
-    async def _arelease(self, lease: Lease) -> None:
+    async def _arelease(self, key: Key, token: str) -> None:
         released = False
         try:
-            await arun(self._store.release(lease.key, lease.token, False))
+            await arun(self._store.release(key, token, False))
             released = True
         except StoreError:
             pass  # the background thread tries again
         finally:
             if released:
-                self._held.pop(lease.token, None)
+                self._held.pop(token, None)
+                self._releasing_tasks.pop(token, None)
             else:
-                self._hand_over(lease)
+                self._hand_over(token)
 
-    def _hand_over(self, lease: Lease) -> None:
+    def _hand_over(self, token: str) -> None:
         """To the background thread."""
-        if self._held.pop(lease.token, None) is not None:
-            self._give_up(lease)
+        call = self._held.pop(token, None)
+        self._releasing_tasks.pop(token, None)
+        if call is not None:
+            self._give_up(call.key, token)
 
-    def _give_up(self, lease: Lease) -> None:
+    def _give_up(self, key: Key, token: str) -> None:
         if len(self._to_release) < _RETURNED_LIMIT:
-            self._to_release.append(lease)
+            self._to_release.append(Lease(key, token))
             if not self._told or not self._background.running:
                 try:
                     self._told = True
@@ -203,11 +201,6 @@ class Leases:
                 except BaseException:
                     self._told = False  # interrupted: the next one sees to it
                     raise
-
-    def holding(self, call: CachedCall) -> Sequence[str]:
-        """The tokens of leases that a call has not given back."""
-        held = self._held
-        return [token for token in call.tokens if token in held] if held else ()
 
     def _look(self) -> float | None:
         # In this order: a lease noted meanwhile is either in the list, or finds that nothing looks through it.
@@ -227,31 +220,33 @@ class Leases:
             self._store.settle(0.0)
         now = monotonic()
         next_look = _LOOK_SECONDS
-        due: list[Lease] = []
-        for token, lease in list(self._posted.items()):
-            if now - lease.renewed > lease.lease_ms / 1000:  # whoever was to read the answer was interrupted
+        due: list[tuple[str, CachedCall]] = []
+        for token, call in list(self._posted.items()):
+            if now - call.renewed > call.function.lease_ms / 1000:  # whoever was to read the answer was interrupted
                 self._posted.pop(token, None)
-        for lease in list(self._held.values()):
-            if not lease.present():
-                if lease.releasing is None:
-                    lease.call.function.finish(lease.call, None)
-                self._hand_over(lease)
+        for token, call in list(self._held.items()):
+            if not self._present(call, token):
+                if token not in self._releasing_tasks:
+                    call.function.finish(call, None)
+                self._hand_over(token)
                 tasks.sweep()
                 continue
-            if lease.releasing is not None:
+            if token in self._releasing_tasks:
                 continue
-            third = lease.lease_ms / 6000
+            third = call.function.lease_ms / 6000
             next_look = min(next_look, third)
-            if now - lease.renewed >= third:
-                due.append(lease)
+            if now - call.renewed >= third:
+                due.append((token, call))
         for at in range(0, len(due), _RENEWED_AT_ONCE):
             some = due[at : at + _RENEWED_AT_ONCE]
-            for lease in some:
-                lease.renewed = now
+            renewals = []
+            for token, call in some:
+                call.renewed = now
+                renewals.append(Renewal(call.key, token, call.function.lease_ms, call.names))
             try:
-                run(self._store.renew([lease.renewal() for lease in some]))
+                run(self._store.renew(renewals))
             except StoreError as error:
-                some[0].call.function.store_failed(some[0].key, error)
+                call.function.store_failed(call.key, error)  # once for all of them
                 break
         return next_look
 
@@ -292,8 +287,8 @@ class Leases:
 
     def give_back(self) -> None:
         """Has all leases released, also those of loads under way, which nobody will wait for. Does not wait for it."""
-        for lease in list(self._held.values()):
-            self._hand_over(lease)
+        for token in list(self._held):
+            self._hand_over(token)
 
     def drain(self, seconds: float) -> None:
         """As `give_back`, and wait for it, within `seconds` and while the store answers."""

@@ -61,9 +61,9 @@ class Upgrading:
             return self._failed(itself(error))
         finally:
             leave(entered)
-        used = entered[0].collector
-        done = self._done(value, () if used is None else used.result())
-        if done is not None and used is not None:
+        used = entered[0]
+        done = self._done(value, used.result())
+        if done is not None:
             done.declared = tuple(used.tags)
         return done
 

@@ -25,11 +25,11 @@ import memover.cache
 import memover.clocks
 import memover.runtime.bare
 import memover.runtime.direct
-import memover.runtime.function
 import memover.runtime.heart
 import memover.runtime.hit
 import memover.runtime.loading
 import memover.runtime.near
+import memover.runtime.nonce
 import memover.runtime.run
 import memover.stores.near
 from memover import Cache
@@ -445,7 +445,7 @@ class Process:
         return (
             tuple(sorted(witness._seen.items())), tuple(sorted(witness.owed)),
             tuple(sorted(leases._held)), tuple(lease.token for lease in leases._to_release), leases._looking, leases._retrying,
-            tuple(sorted(state.flights._flights)), tuple(sorted(state.unleased._running)),
+            tuple(sorted(state.flights)), tuple(sorted(state.unleased._running)),
             tuple(self.function.learned.items()),
             self.background.digest(),
         )  # fmt: skip
@@ -994,7 +994,7 @@ def said(command: Any) -> str:
 def world() -> Iterator[None]:
     """The clock, threads, sockets and random numbers of the code under test are the world's, inside."""
     heart, near_calls, runner = memover.runtime.heart, memover.runtime.near, memover.runtime.run
-    function = memover.runtime.function
+    nonce = memover.runtime.nonce
     replaced: list[tuple[Any, str, Any]] = [
         (heart, "boottime", boottime),
         (near_calls, "boottime", boottime),
@@ -1004,7 +1004,8 @@ def world() -> Iterator[None]:
         (heart, "_wait", idle),
         (memover.runtime.loading, "perf_counter", lambda: 0.0),
         (memover.runtime.direct, "perf_counter", lambda: 0.0),
-        (function.new_nonce, "__defaults__", (random,)),
+        (nonce.new_nonce, "__defaults__", (random,)),
+        (nonce.new_token, "__defaults__", (lambda bits: int(random(bits // 8).hex(), 16),)),
         (RedisFeed, "_readable", lambda self: self._socket.readable()),
         (memover.cache, "open_store", memover.cache.open_store),
         (memover.stores.near, "_tiers", memover.stores.near._tiers),

@@ -11,7 +11,7 @@ from memover.clocks import monotonic
 from memover.engine.answers import Outcome
 from memover.engine.steps import Await
 from memover.latch import FramePresence
-from memover.runtime.flights import Flight, Flights, UnleasedLoads
+from memover.runtime.flights import Flight, Flights, UnleasedLoads, arrive
 from memover.runtime.run import arun, run
 
 if TYPE_CHECKING:
@@ -165,9 +165,9 @@ def test_one_of_many_threads_leads() -> None:
 def test_an_unleased_load_is_numbered_between_its_callers() -> None:
     """A load has a greater number than every caller that came before it began, and a smaller one than those after."""
     loads, flight = UnleasedLoads(), Flight()
-    before = loads.arrive()
+    before = arrive()
     assert loads.begin(ENTRY, flight) is flight
-    after = loads.arrive()
+    after = arrive()
     assert before < flight.number < after
 
 
@@ -194,7 +194,7 @@ def test_threads_take_turns_to_load() -> None:
     def call(_: int) -> int:
         own = 0
         for _ in range(50):
-            arrival = loads.arrive()
+            arrival = arrive()
             while True:
                 mine = Flight()
                 flight = loads.begin(ENTRY, mine)

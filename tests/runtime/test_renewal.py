@@ -13,11 +13,12 @@ import pytest
 from memover import Cache
 from memover.clocks import monotonic
 from memover.engine.call import CachedCall
+from memover.engine.store import Renewal
 from memover.errors import StoreUnavailable
 from memover.latch import FramePresence
 from memover.runtime import renewal, tasks
 from memover.runtime.flights import Flight
-from memover.runtime.renewal import Lease, Leases
+from memover.runtime.renewal import Leases
 from memover.runtime.run import run
 from memover.runtime.state import all_states
 from tests.interrupts.striking import places, strike
@@ -144,8 +145,8 @@ def test_a_lease_that_was_lost_stays_lost(cache: Cache) -> None:
     caller.start()
     assert begun.wait(60)
     slow.invalidate(7)
-    (held,) = cache._state.leases._held.values()
-    assert run(cache._state.store.renew([held.renewal()])) == [False]
+    ((token, call),) = cache._state.leases._held.items()
+    assert run(cache._state.store.renew([Renewal(call.key, token, 1000)])) == [False]
     release.set()
     caller.join()
     assert answers == [14]
@@ -195,9 +196,9 @@ def test_many_leases_are_renewed_in_few_round_trips(redis_url: str, prefix: str,
         for number in range(450):
             calls.append(CachedCall(resident.function, resident.lookup(number), (number,), {}, flight=Flight()))
             run(calls[-1].acquire(resident.function.new_token()))
-        for lease in leases._held.values():
-            lease.renewed -= 20
-            redis_client.pexpire(lease.key.lease, 10_000)
+        for call in leases._held.values():
+            call.renewed -= 20
+            redis_client.pexpire(call.key.lease, 10_000)
         store: Any = cache._state.store
         link, exchange, trips = store.link, store.link.exchange, list[int]()
 
@@ -355,7 +356,7 @@ def test_an_interrupted_call_leaves_the_leases_of_the_next_looked_through() -> N
     """At whatever bytecode of its noting a call is interrupted: that of the next one is looked at."""
     with Cache("memory://") as cache:
         call, _ = held_call(cache)
-        record = places(partial(leases_of(cache)[0].hold, call, "first", 1000))
+        record = places(partial(leases_of(cache)[0].hold, call, "first"))
         for at in range(len(record)):
             leases, later = leases_of(cache)
 
@@ -363,8 +364,8 @@ def test_an_interrupted_call_leaves_the_leases_of_the_next_looked_through() -> N
                 raise KeyboardInterrupt
 
             with pytest.raises(KeyboardInterrupt):
-                strike(partial(leases.hold, call, "first", 1000), at, interrupt)
-            leases.hold(call, "second", 1000)
+                strike(partial(leases.hold, call, "first"), at, interrupt)
+            leases.hold(call, "second")
             assert leases._look in later.asked, record[at]
 
 
@@ -394,7 +395,7 @@ def abandoning(cache: Cache, call: CachedCall, *tokens: str) -> tuple[Leases, La
     """Leases that a call holds, of which none has been handed over yet."""
     leases, later = leases_of(cache)
     for token in tokens:
-        leases.hold(call, token, 1000)
+        leases.hold(call, token)
     return leases, later
 
 
@@ -417,7 +418,8 @@ def test_a_release_that_is_never_acknowledged_is_given_up(monkeypatch: pytest.Mo
         assert tries == [token] * renewal._ATTEMPTS
         monkeypatch.setattr(renewal, "_RETURNED_LIMIT", 1000)
         for _ in range(renewal._RETURNED_LIMIT + 5):
-            leases._hand_over(leases._held.setdefault("again", Lease(call, "again", 1000)))
+            leases.hold(call, "again")
+            leases._hand_over("again")
         assert len(leases._to_release) == renewal._RETURNED_LIMIT
 
 

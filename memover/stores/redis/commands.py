@@ -213,12 +213,9 @@ class RedisCommands(InvalidationCommands):
     def store(self, entry: StoredEntry) -> Steps[bool]:
         if self.spread and entry.names:
             return self._store_apart(entry)
-        return self.storing(entry.key, entry.names, entry.token, entry.raw, entry.expire_ms)
-
-    def storing(self, key: Key, names: Sequence[bytes], token: str, raw: bytes, expire_ms: int) -> Send[bool]:
-        """The store of an entry on the server that has its key and those of `names`."""
-        said = (token.encode(), raw, b"%d" % expire_ms, _kept_for(expire_ms))
-        command = call(scripts.STORE, (key.lease, key.entry, *names), *said)
+        key, raw, limit = entry.key, entry.raw, entry.expire_ms
+        said = (entry.token.encode(), raw, b"%d" % limit, _kept_for(limit))
+        command = call(scripts.STORE, (key.lease, key.entry, *entry.names), *said)
         return Send(self.link, [command], partial(self._stored, key, len(raw)))
 
     def _store_apart(self, entry: StoredEntry) -> Flow[bool]:

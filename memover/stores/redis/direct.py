@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memover.engine.steps import POSTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from memover.engine.answers import Sealed
     from memover.engine.call import CachedCall
     from memover.engine.store import Granted, Seen
-    from memover.model import Key
     from memover.stores.redis.store import RedisStore
 
 __all__ = ["Direct"]
@@ -33,17 +29,9 @@ class Direct:
         step = self._store.asking(call.request(token), b"0")
         return step.read(self._exchange(step))
 
-    def put(
-        self,
-        key: Key,
-        token: str,
-        sealed: Sealed,
-        heard: Callable[[Callable[[list[Any]], bool], list[Any]], None] | None,
-    ) -> bool | None:
+    def put(self, call: CachedCall, token: str, sealed: Sealed) -> bool | None:
         """Stores an entry if `token` has the lease, and gives the lease back. The answer may be waited for later: see `RedisLink.single`."""
-        step = self._store.storing(key, (), token, sealed.raw, sealed.expire_ms)
-        if heard is not None:
-            step.posted = partial(heard, step.read)
+        step = call.storing(token, sealed)
         answers: Any = self._exchange(step)
         kept: bool = POSTED if answers is POSTED else step.read(answers)
         return kept

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from memover.engine.answers import Sealed
     from memover.engine.call import CachedCall
     from memover.engine.store import Seen
-    from memover.model import Key
     from memover.stores.breaker import Breaker
     from memover.stores.sqlite.file import File
     from memover.stores.sqlite.tidy import Tidier
@@ -53,22 +52,21 @@ class Direct:
         function.hold(call, token)
         now = time_ms()
         asked = (key.text, token, generation, now + function.lease_ms, key.names[0].decode(), now)
-        return Granted(True, "", seen) if self._write(sql.TAKE, asked) == 1 else None
+        return Granted(True, "", seen) if self._write(sql.TAKE, asked, now) == 1 else None
 
-    def put(self, key: Key, token: str, sealed: Sealed, heard: object) -> bool | None:
+    def put(self, call: CachedCall, token: str, sealed: Sealed) -> bool | None:
         """Stores an entry if `token` has the lease, and gives the lease back. None for one that takes more than one row."""
         now, raw = time_ms(), sealed.raw
         if len(raw) > INLINE_BYTES:
             return None
         expires = now + sealed.expire_ms if sealed.expire_ms else FOREVER
-        stored = self._write(sql.STORE, (key.text, token, now, raw, len(raw), None, expires)) == 1
+        stored = self._write(sql.STORE, (call.key.text, token, now, raw, len(raw), None, expires), now) == 1
         self._tidier.wrote(len(raw), 2)
         return stored
 
-    def _write(self, statement: str, parameters: Sequence[object]) -> int:
+    def _write(self, statement: str, parameters: Sequence[object], moment: int) -> int:
         # As `File.count`, but for what has to be waited for, opened, or mended: that is left to it.
         file = self._file
-        moment = time_ms()
         if moment != file.moment:
             file.look(moment)
         idle = file.idle
@@ -79,11 +77,12 @@ class Direct:
                 if raised_beneath(error):
                     raise
             else:
+                count = None
                 try:
                     count = changed(connection, statement, parameters)
                 except ERRORS:
-                    file.give_back(idle, connection)
-                else:
-                    file.give_back(idle, connection)
+                    pass
+                file.give_back(idle, connection)
+                if count is not None:
                     return count
         return self._whole_way(lambda deadline: file.count(statement, parameters, deadline))
