@@ -151,7 +151,7 @@ class Counters:
             if source is Source.WAITED:
                 self.waits += 1
 
-    def loaded(self, seconds: float, *, failed: bool = False) -> None:
+    def loaded(self, seconds: float, failed: bool = False) -> None:
         """The function ran for so many seconds, and raised if it `failed`."""
         self.loads += 1
         if failed:

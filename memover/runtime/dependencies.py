@@ -68,7 +68,8 @@ class TokenCollector:
         vars(self).setdefault("tags", {})[tag] = None
 
     def result(self) -> Marks | None:
-        return None if self.spoiled else tuple(self.marks.items())
+        """All that was used with the tokens it stood under; None where that cannot be said."""
+        return None if self.spoiled else tuple(self.marks.items()) if self.marks else ()
 
 
 class Inside(TokenCollector):
@@ -89,13 +90,8 @@ class Inside(TokenCollector):
     def ended(self) -> bool:
         """Whether the load is over."""
         if not self.over and self.presence is not None and not self.presence.present():
-            self.end()
+            self.over = True
         return self.over
-
-    def end(self) -> None:
-        """The load is over: what outlives it keeps nothing of its calls."""
-        self.over = True
-        self.calls = ()
 
     def is_of(self, function: object, entry: bytes) -> bool:
         """Whether this very call is one of its own."""
@@ -118,19 +114,24 @@ UNDER_WAY: set[ReferenceType[Inside]] = set()
 Weakly: a load that was left before it could say that it is over goes with the contexts that know it."""
 
 
-def enter(calls: Sequence[CachedCall], home: object, tracks: bool) -> tuple[Inside, Token[Inside | None]]:
+Entered = tuple[Inside, ReferenceType[Inside], Token["Inside | None"]]
+"""A load with what marks it in `UNDER_WAY` and in its context."""
+
+
+def enter(calls: Sequence[CachedCall], home: object, tracks: bool) -> Entered:
     """Marks this context as inside one load of these calls; `leave` takes it back."""
     inside = Inside(calls, home, tracks, None if INSIDE.get() is None else current())
     # No code of Python at its end: what a signal handler raises in there reaches nobody.
-    UNDER_WAY.add(ReferenceType(inside, UNDER_WAY.discard))
-    return inside, INSIDE.set(inside)
+    mark = ReferenceType(inside, UNDER_WAY.discard)
+    UNDER_WAY.add(mark)
+    return inside, mark, INSIDE.set(inside)
 
 
-def leave(entered: tuple[Inside, Token[Inside | None]]) -> None:
-    """The load is over, in this context and in those it began."""
-    inside, token = entered
-    inside.end()
-    UNDER_WAY.discard(ReferenceType(inside))  # equal to the one that is there
+def leave(entered: Entered) -> None:
+    """The load is over, in this context and in those it began, which keep nothing of its calls."""
+    inside, mark, token = entered
+    inside.over, inside.calls = True, ()
+    UNDER_WAY.discard(mark)
     try:
         INSIDE.reset(token)
     except ValueError as error:  # a load whose event loop was closed is ended by the collector, in another context

@@ -206,28 +206,20 @@ class Entries:
             return None
         now = wall()
         kind = KIND_VALUE if outcome.error is None else KIND_ERROR
-        return self.packed(
-            call,
-            result,
-            marks,
-            kind=kind,
-            created_at=now,
-            load_time=outcome.load_time,
-            fresh_until=now + fresh_for,
-            usable_until=now + fresh_for + stale_for,
-        )
+        fresh_until = now + fresh_for
+        return self.packed(call, result, marks, kind, now, now, outcome.load_time, fresh_until, fresh_until + stale_for)
 
     def packed(
         self,
         call: CachedCall,
         result: Any,
         marks: Marks,
-        *,
+        kind: int,
+        now: float,
         created_at: float,
         load_time: float,
         fresh_until: float,
         usable_until: float,
-        kind: int = KIND_VALUE,
     ) -> Sealed | None:
         """A result as an entry with these instants; None, counted and reported, when it cannot be stored."""
         key = call.key
@@ -263,7 +255,7 @@ class Entries:
         places = places_of(result) if kind != KIND_ERROR and self.state.memory is not None else None
         value = MISSING if places is None else result
         again = self.codec if self.own_codec and places == () and kind == KIND_VALUE and not compression else None
-        expire_ms = limit_ms(usable_until - wall())
+        expire_ms = limit_ms(usable_until - now)
         return Sealed(raw, expire_ms, None, value, None, places or (), again, marks[1:], key.entry)
 
     def own_fingerprint(self) -> bytes:

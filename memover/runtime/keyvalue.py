@@ -124,16 +124,8 @@ class KeyValueEntries(Function):
         (_, fresh_for), now = call.args, wall()
         if fresh_for <= 0 or outcome.error is not None:
             return None
-        return self.packed(
-            call,
-            outcome.value,
-            marks,
-            kind=KIND_KEY_VALUE,
-            created_at=now,
-            load_time=outcome.load_time,
-            fresh_until=now + fresh_for,
-            usable_until=now + fresh_for,
-        )
+        end = now + fresh_for
+        return self.packed(call, outcome.value, marks, KIND_KEY_VALUE, now, now, outcome.load_time, end, end)
 
     limit_ms = staticmethod(limit_ms)
 

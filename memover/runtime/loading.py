@@ -13,7 +13,7 @@ from memover.engine.answers import Outcome
 from memover.engine.steps import Invoke, itself
 from memover.errors import UnencodableValue
 from memover.keys.tags import TooManyTags
-from memover.model import NotCached
+from memover.model import NotCached, Source
 from memover.runtime.dependencies import enter, leave
 from memover.runtime.entries import Entries
 from memover.runtime.results import evaluating, is_lazy
@@ -80,13 +80,15 @@ class Loading(Entries):
         call.load_time = seconds
         if error is None and isinstance(value, (CoroutineType, GeneratorType, AsyncGeneratorType)):
             error = refused(self.name, value)
-        self.counters.loaded(seconds, failed=error is not None)
+        self.counters.loaded(seconds, error is not None)
         if self.observers.busy:
             self.emit("load", call.key, error=error, load_time=seconds)
-        outcome = Outcome(None if error is not None else value, error, load_time=seconds, marks=used.result())
-        outcome.outside = error is not None and from_outside(error)
+        outcome = Outcome(None if error is not None else value, error, Source.LOADED, seconds, None, used.result())
+        if error is not None:
+            outcome.outside = from_outside(error)
+        if used.tags:
+            outcome.declared = tuple(used.tags)
         outcome.keep = keep
-        outcome.declared = tuple(used.tags)
         return outcome
 
     def late_names(self, call: CachedCall, outcome: Outcome) -> list[bytes] | None:

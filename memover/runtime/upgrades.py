@@ -102,10 +102,12 @@ class Upgrading:
             self._call,
             value,
             marks,
-            created_at=header.created_at,
-            load_time=header.load_time,
-            fresh_until=fresh_until,
-            usable_until=fresh_until + stale_window,
+            KIND_VALUE,
+            now,
+            header.created_at,
+            header.load_time,
+            fresh_until,
+            fresh_until + stale_window,
         )
         if sealed is None or sealed.error is not None:
             return None

@@ -25,6 +25,7 @@ from memover.engine.judge import is_fresh
 from memover.engine.store import Granted, Renewal, Request, Seen, SeenMany, StoredEntry, names_of
 from memover.latch import Latch
 from memover.model import MISSING
+from memover.stores.memory.direct import Direct
 from memover.stores.memory.items import Cohort, Item, Slim, spared
 from memover.stores.memory.rounds import Rounds
 from memover.stores.memory.tokens import MemoryTokens
@@ -87,8 +88,9 @@ class MemoryEntries:
     def close(self) -> None:
         """Nothing is open; entries stay until the store goes."""
 
-    def direct(self) -> None:
-        """None: what a miss costs is not the store's steps."""
+    def direct(self) -> Direct:
+        """The steps of a plain miss without generators, for `runtime.direct`."""
+        return Direct(self)
 
     def settle(self, seconds: float) -> None:
         pass  # nothing is sent anywhere
@@ -169,13 +171,14 @@ class MemoryEntries:
 
     @immediate
     def acquire(self, request: Request, *, force: bool = False) -> Granted:
-        return self._acquired(request, force)
+        return self.acquired(request, force)
 
     @immediate
     def acquire_many(self, requests: Sequence[Request]) -> list[Granted]:
-        return [self._acquired(request, False) for request in requests]
+        return [self.acquired(request, False) for request in requests]
 
-    def _acquired(self, request: Request, force: bool) -> Granted:
+    def acquired(self, request: Request, force: bool) -> Granted:
+        """As `acquire`, without a generator."""
         key, token, lease_ms, ensured, floors = request
         required = key.required
         names = (*key.names[:required], *ensured, *key.names[required:])
@@ -204,13 +207,14 @@ class MemoryEntries:
 
     @immediate
     def store(self, entry: StoredEntry) -> bool:
-        return self._stored(entry)
+        return self.stored(entry)
 
     @immediate
     def store_many(self, entries: Sequence[StoredEntry]) -> list[bool]:
-        return [self._stored(entry) for entry in entries]
+        return [self.stored(entry) for entry in entries]
 
-    def _stored(self, entry: StoredEntry) -> bool:
+    def stored(self, entry: StoredEntry) -> bool:
+        """As `store`, without a generator."""
         key = entry.key
         with self._latch:
             before = self._latch.entries

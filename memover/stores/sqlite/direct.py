@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Direct"]
 
+_granted: Callable[[type[Granted], tuple[object, ...]], Granted] = tuple.__new__
+"""A named tuple without the function that makes one, which is written in Python."""
+
 
 class Direct:
     """The direct writes of one store. `whole_way(work)` performs `work(deadline)` as the store's other writes are performed: it waits for the
@@ -52,7 +55,7 @@ class Direct:
         function.hold(call, token)
         now = time_ms()
         asked = (key.text, token, generation, now + function.lease_ms, key.names[0].decode(), now)
-        return Granted(True, "", seen) if self._write(sql.TAKE, asked, now) == 1 else None
+        return _granted(Granted, (True, "", seen)) if self._write(sql.TAKE, asked, now) == 1 else None
 
     def put(self, call: CachedCall, token: str, sealed: Sealed) -> bool | None:
         """Stores an entry if `token` has the lease, and gives the lease back. None for one that takes more than one row."""
