@@ -131,9 +131,7 @@ class Leases:
 
     def withdraw(self, token: str) -> None:
         """The entry was not stored after all: have the lease released."""
-        call = self._posted.pop(token, None) or self._held.pop(token, None)
-        if call is not None:
-            self._give_up(call.key, token)
+        self._give_up(self._posted.get(token) or self._held.get(token), token)
 
     def orphan(self, token: str) -> bool:
         """Whether a call of this process holds the lease and is gone. It is finished, if so; its lease is the caller's to
@@ -186,14 +184,14 @@ class Leases:
 
     def _hand_over(self, token: str) -> None:
         """To the background thread."""
-        call = self._held.pop(token, None)
+        self._give_up(self._held.get(token), token)
         self._releasing_tasks.pop(token, None)
-        if call is not None:
-            self._give_up(call.key, token)
 
-    def _give_up(self, key: Key, token: str) -> None:
+    def _give_up(self, call: CachedCall | None, token: str) -> None:
+        if call is None:
+            return
         if len(self._to_release) < _RETURNED_LIMIT:
-            self._to_release.append(Lease(key, token))
+            self._to_release.append(Lease(call.key, token))
             if not self._told or not self._background.running:
                 try:
                     self._told = True
@@ -201,6 +199,7 @@ class Leases:
                 except BaseException:
                     self._told = False  # interrupted: the next one sees to it
                     raise
+        self.let_go(token)  # at last: one that is interrupted before that is released twice, and not never
 
     def _look(self) -> float | None:
         # In this order: a lease noted meanwhile is either in the list, or finds that nothing looks through it.

@@ -130,7 +130,7 @@ def the_token_of_all_moves_first() -> Callable[[], None]:
 
 def leases_are_not_noted() -> Callable[[], None]:
     """A lease is asked for without being noted first: nobody knows of one whose caller was interrupted."""
-    return replaced(Leases, "hold", lambda self, call, token, lease_ms: None)
+    return replaced(Leases, "hold", lambda self, call, token: None)
 
 
 def leases_are_noted_when_granted() -> Callable[[], None]:
@@ -146,7 +146,7 @@ def leases_are_noted_when_granted() -> Callable[[], None]:
         try:
             grant = yield from real(self, token, force=force)
         finally:
-            del function.hold
+            function.hold = hold
         for told in noted if grant.ours else ():
             hold(*told)
         return grant
