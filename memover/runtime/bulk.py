@@ -36,7 +36,7 @@ def load_many(
         error = itself(raised)
     finally:
         leave(entered)
-    seconds, used = perf_counter() - began, entered[0].collector
+    seconds, used = perf_counter() - began, entered[0]
     if error is not None:
         return [function.loaded(call, None, error, seconds, used) for call in calls]
     return [
