@@ -245,7 +245,8 @@ class Leases:
             try:
                 run(self._store.renew(renewals))
             except StoreError as error:
-                call.function.store_failed(call.key, error)  # once for all of them
+                first = some[0][1]
+                first.function.store_failed(first.key, error)  # once for all of them
                 break
         return next_look
 
