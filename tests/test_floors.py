@@ -400,6 +400,23 @@ def test_nothing_is_logged_in_a_latched_section() -> None:
     assert logged == []
 
 
+PAIRED = re.compile(r"\b(?:list|tuple|sorted|set)\(([a-z_.]+)\.items\(\)\)")
+
+
+def test_what_others_change_is_copied_before_it_is_gone_through() -> None:
+    """To make the pairs of a dictionary may run the collector, and with it other threads, which change the dictionary: an error
+    in the middle of a call. `copy()` makes none."""
+    found = [
+        f"{path.relative_to(ROOT)}: {each[0]}"
+        for floor in ("engine", "runtime", "stores")
+        for path in sorted((ROOT / floor).rglob("*.py"))
+        for each in PAIRED.finditer(path.read_text())
+    ]
+    assert found == [
+        "runtime/audit/differences.py: list(fields.items())"
+    ]  # a value that was decoded for this comparison
+
+
 def unmapped(root: Path) -> list[str]:
     """The modules that the docstring of their package does not name."""
     missing = []

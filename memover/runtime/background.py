@@ -212,7 +212,7 @@ class RefreshPool:
         if not self.room():
             return False
         self._waiting.append(run)
-        for thread, starting in list(self._threads.items()):
+        for thread, starting in self._threads.copy().items():
             if not _there(starting):
                 self._threads.pop(thread, None)
         if len(self._threads) < self.workers:

@@ -69,7 +69,7 @@ class TokenCollector:
 
     def result(self) -> Marks | None:
         """All that was used with the tokens it stood under; None where that cannot be said."""
-        return None if self.spoiled else tuple(self.marks.items()) if self.marks else ()
+        return None if self.spoiled else tuple(dict(self.marks).items()) if self.marks else ()
 
 
 class Inside(TokenCollector):

@@ -245,7 +245,7 @@ class Function(CallNames, LastAnswers):
             return
         if len(refreshing) > _RESTING_LIMIT:
             now = monotonic()
-            for other in [other for other, until in list(refreshing.items()) if until <= now]:
+            for other in [other for other, until in refreshing.copy().items() if until <= now]:
                 refreshing.pop(other, None)
         refreshing[entry] = monotonic() + _REST_SECONDS
 

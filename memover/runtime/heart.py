@@ -248,7 +248,7 @@ class Heart:
     def _keep(self, life: _Life, feed: Feed) -> None:
         tier = self.tier
         life.unused = tier.unused(life.unused)
-        names = [name for name, cell in list(tier.cells.items()) if cell.uses and transient(name)]
+        names = [name for name, cell in tier.cells.copy().items() if cell.uses and transient(name)]
         for at in range(0, len(names), _BATCH):
             try:
                 feed.keep(names[at : at + _BATCH])

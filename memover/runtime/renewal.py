@@ -220,10 +220,10 @@ class Leases:
         now = monotonic()
         next_look = _LOOK_SECONDS
         due: list[tuple[str, CachedCall]] = []
-        for token, call in list(self._posted.items()):
+        for token, call in self._posted.copy().items():
             if now - call.renewed > call.function.lease_ms / 1000:  # whoever was to read the answer was interrupted
                 self._posted.pop(token, None)
-        for token, call in list(self._held.items()):
+        for token, call in self._held.copy().items():
             if not self._present(call, token):
                 if token not in self._releasing_tasks:
                     call.function.finish(call, None)

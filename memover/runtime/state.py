@@ -176,7 +176,7 @@ class CacheState:
         """Repeats what is owed, once each; whether nothing is left."""
         owed = self.witness.owed
         failed = 0
-        waiting = list(owed.items())
+        waiting = list(owed.copy().items())
         # Not always the same first: where keys live on several nodes, only theirs may be down.
         self._rounds += 1
         start = self._rounds * _FAILURES_A_ROUND % max(len(waiting), 1)

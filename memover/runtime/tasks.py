@@ -44,7 +44,7 @@ def _done(task: asyncio.Task[Any]) -> None:
 def sweep() -> None:
     """Lets go of the tasks of closed loops, refreshes among them."""
     sweep_pools()
-    closed = {at for at, known in list(_loops.items()) if (loop := known()) is None or loop.is_closed()}
+    closed = {at for at, known in _loops.copy().items() if (loop := known()) is None or loop.is_closed()}
     if not closed:
         return
     for at in closed:
@@ -57,7 +57,7 @@ def sweep() -> None:
 async def drain(state: CacheState) -> None:
     """Waits for what the running loop still does for a cache."""
     loop, current = asyncio.get_running_loop(), asyncio.current_task()
-    loads = [task for task, owner in list(_tasks.items()) if owner is state]
+    loads = [task for task, owner in _tasks.copy().items() if owner is state]
     mine = [task for task in (*loads, *state.refreshes.tasks()) if task.get_loop() is loop]
     if waiting := [task for task in mine if task is not current]:
         await asyncio.wait(waiting)

@@ -264,7 +264,7 @@ class Tier:
 
     def unused(self, before: set[bytes]) -> set[bytes]:
         """The names without an item; those among them that were in `before` already are dropped."""
-        found = {name for name, cell in list(self.cells.items()) if not cell.uses}
+        found = {name for name, cell in self.cells.copy().items() if not cell.uses}
         for name in found & before:
             cell = self.cells.pop(name, None)
             if cell is not None:

@@ -311,7 +311,7 @@ def a_loop_that_ends_in_the_middle(url: str, prefix: str) -> Any:
 
     async def follower() -> int:
         task = asyncio.ensure_future(f(1))
-        flights = cache._state.flights._flights
+        flights = cache._state.flights
         await await_until(lambda: any(each.callers == 2 for each in list(flights.values())), "the load to be shared")
         followed.set()
         return int(await asyncio.wait_for(task, 20))

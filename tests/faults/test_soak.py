@@ -56,7 +56,7 @@ class Soak:
         return {
             "descriptors": len(os.listdir("/proc/self/fd")),
             "threads": threading.active_count(),
-            "flights": len(shared.flights._flights),
+            "flights": len(shared.flights),
             "refreshes": len(shared.refreshes),
             "owed": len(shared.witness.owed),
             "leases": 0 if self.client is None else self._leases(),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from memover.engine import load as flows
 from memover.engine.call import CachedCall
-from memover.engine.steps import Await
+from memover.engine.steps import Await, Send
 from memover.runtime.state import CacheState
 from memover.stores.redis.asking import Command
 from memover.stores.redis.commands import RedisCommands
@@ -30,11 +30,10 @@ def stamp_after_load(index: int) -> None:
 def store_without_the_lease(index: int) -> None:
     """An entry is stored whether or not the lease still holds its token."""
 
-    def store(self: Any, entry: StoredEntry) -> Flow[bool]:
+    def store(self: Any, entry: StoredEntry) -> Send[bool]:
         key, limit = entry.key, b"%d" % (entry.expire_ms or 60_000)
-        yield from self.asked([Command(key.entry, (b"SET", key.entry, entry.raw, b"PX", limit))])
-        yield from self.asked([Command(key.lease, (b"DEL", key.lease))])
-        return True
+        set_it = Command(key.entry, (b"SET", key.entry, entry.raw, b"PX", limit))
+        return Send(self.link, [set_it, Command(key.lease, (b"DEL", key.lease))], lambda _: True)
 
     RedisCommands.store = store  # type: ignore[method-assign]
 

@@ -231,7 +231,7 @@ def test_a_plain_miss_of_others_leaves_what_is_kept(writer: Child, store: Sqlite
     direct = store.direct()
     assert direct.take(call, token, store.fetch(key_of("new"))) is not None
     raw = entry_bytes(key_of("new"), b"y", known(store).tokens[0] or b"")
-    assert direct.put(key_of("new"), token, type("Sealed", (), {"raw": raw, "expire_ms": 0})(), None)
+    assert direct.put(call, token, type("Sealed", (), {"raw": raw, "expire_ms": 0})())
     counted = Counted(store)
     store.fetch(KEY)
     assert counted.count == 0
@@ -241,7 +241,7 @@ class _Function:
     lease_ms = 10_000
 
     def share(self, call: Any, token: str) -> None: ...
-    def hold(self, call: Any, token: str) -> None: ...
+    def hold(self, call: Any, token: str, *_: Any) -> None: ...
 
 
 def test_an_entry_is_not_served_past_its_end(store: SqliteStore) -> None:

@@ -60,6 +60,6 @@ class Slots:
         self._taken.pop(id(slot), None)
 
     def _sweep(self) -> None:
-        for number, (slot, task) in list(self._taken.items()):
+        for number, (slot, task) in self._taken.copy().items():
             if (task is not None and stranded(task)) or slot() is None:
                 self._taken.pop(number, None)

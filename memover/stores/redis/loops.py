@@ -306,7 +306,7 @@ class Homes:
 
     def sweep(self) -> None:
         """Closes what closed loops left open."""
-        for key, home in list(self._homes.items()):
+        for key, home in self._homes.copy().items():
             loop = home.loop()
             if loop is None or loop.is_closed():
                 if self._homes.get(key) is home:

@@ -143,7 +143,7 @@ class Pool:
         """How many connections there are, those included that are being opened."""
         if self._openings:
             now = monotonic()
-            for opening, until in list(self._openings.items()):
+            for opening, until in self._openings.copy().items():
                 if until < now:  # whoever was about to start it was interrupted
                     self._openings.pop(opening, None)
         return len(self._open) + len(self._openings)

@@ -191,7 +191,7 @@ class FileOpener:
             file = state.st_dev, state.st_ino
             descriptor = self._headers.get(file)
             if descriptor is None:
-                for left, known in list(self._headers.items()):
+                for left, known in self._headers.copy().items():
                     if os.fstat(known).st_nlink == 0 and self._headers.pop(left, None) is not None:
                         os.close(known)  # gone for everybody: there are no locks to lose
                 descriptor = self._headers[file] = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
