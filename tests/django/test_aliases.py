@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import unittest
 import weakref
 from typing import Any
@@ -268,6 +269,9 @@ async def _get(path: str) -> Any:
 def test_the_panel_shows_the_calls_of_a_request(kind: str, backend: Any) -> None:
     """Each with its namespace, its key and where the answer came from."""
     backend()
+    pages: Any = sys.modules["memover_tests_urls"]
+    # Another test may have made this process forget which functions it has (`as_another_process`).
+    assert (pages.shown.peek(3) if kind == "sync" else asyncio.run(pages.ashown.peek(3))) is None
     stats = shown(kind)
     assert [each["source"] for each in stats["calls"]] == ["loaded", "fresh"]
     assert {each["namespace"] for each in stats["calls"]} == {
