@@ -45,9 +45,10 @@ def record_part(kind: type) -> bytes:
     codes = [function.__code__ for function in gathered.functions]
     if codes or held:
         known, earlier = _seen.get(part, (codes, held))
-        if not _same(held, earlier) and list(map(id, codes)) == list(
-            map(id, known)
-        ):  # made anew when a module is executed again
+        same_objects = [id(each) for each in codes] == [
+            id(each) for each in known
+        ]  # no more, once a module is executed again
+        if same_objects and not _same(held, earlier):
             raise _refusal(kind, "captured other things under the same names")
         same = [each.co_name for each in codes] == [each.co_name for each in known] and same_codes(codes, known)
         if not same and _beside(kind, gathered.functions, known):

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
-from memover.errors import ConfigurationError, UnkeyableArgument
+from memover.errors import ConfigurationError, UnkeyableArgument, raised_beneath
 from memover.keys.names import tag_key
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class _Texts(Formatter):
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
         value, first = super().get_field(field_name, args, kwargs)
         kind = type(value)
-        if all(getattr(kind, name) is getattr(object, name) for name in ("__str__", "__format__", "__repr__")):
+        if _texts_of(kind) == _texts_of(object):
             raise UnkeyableArgument(
                 f"{self._function}: the tag {self._template!r} would write {field_name!r} as an address, because "
                 f"{kind.__qualname__} has no text of its own: name an attribute of it ({{{field_name}.id}}), or give tags= a "
@@ -144,26 +145,30 @@ class _Texts(Formatter):
         return value, first
 
     def format_field(self, value: Any, format_spec: str) -> Any:
-        return self._written(super().format_field, value, format_spec)
+        return self._written(format, value, format_spec)
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
-        return self._written(super().convert_field, value, conversion)
+        write = _CONVERSIONS.get(conversion)
+        return super().convert_field(value, conversion) if write is None else self._written(write, value)
 
-    def _written(self, write: Callable[[Any, Any], Any], value: Any, how: Any) -> Any:
-        """What `write` answers; an int of more digits than `sys.set_int_max_str_digits` says cannot be written."""
+    def _written(self, write: Callable[..., str], *what: Any) -> str:
+        """What `write`, a function of C, answers; an int of more digits than `sys.set_int_max_str_digits` says cannot be written."""
         try:
-            return write(value, how)
+            return write(*what)
         except (TypeError, ValueError) as error:
-            raised = error.__traceback__ and error.__traceback__.tb_next
-            if raised is None or raised.tb_next is not None:
+            if raised_beneath(error):
                 raise  # by the value's own `__format__`, or by a signal handler
-            kind = type(value)
+            kind = type(what[0])
             raise UnkeyableArgument(
-                f"{self._function}: the tag {self._template!r} cannot be written: {error}. Let it name something shorter, or give "
-                f"tags= a callable.",
+                f"{self._function}: the tag {self._template!r} cannot be written: {error}. Correct the template, let it name something "
+                f"shorter, or give tags= a callable.",
                 function=self._function,
                 kind=f"{kind.__module__}.{kind.__qualname__}",
             ) from error
+
+
+_texts_of = attrgetter("__str__", "__format__", "__repr__")
+_CONVERSIONS: dict[Any, Callable[[Any], str]] = {"s": str, "r": repr, "a": ascii}
 
 
 def _positional(callback: Callable[..., Any]) -> int:

@@ -32,7 +32,7 @@ ELSEWHERE = {
     "keys/binding.py": "_signature _key_arguments",
     "keys/code.py": "wrapped_by",
     "keys/places.py": "_held",
-    "keys/tags.py": "_positional _check _written",
+    "keys/tags.py": "_positional _check",
     "keys/template.py": "parse",
     # In threads and tasks of memover's own, or where a finalizer runs.
     "runtime/audit/auditor.py": "_differing _confirmed",

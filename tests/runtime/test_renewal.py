@@ -384,6 +384,8 @@ def test_an_interrupted_release_does_not_hold_up_the_next() -> None:
             leases, later = abandoning(cache, call, first, second)
             with pytest.raises(KeyboardInterrupt):
                 strike(partial(leases.abandon, first), at, interrupt)
+            noted = {*leases._held, *(each.token for each in leases._to_release)}
+            assert {first, second} <= noted, f"a lease is lost until it ends by itself: {record[at]}"
             leases.abandon(second)
             assert leases._release in later.asked, record[at]
             leases, later = abandoning(cache, call, first, second)

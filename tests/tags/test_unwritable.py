@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
 from memover import Cache, ConfigurationError
 from memover.errors import UnkeyableArgument
+from memover.keys.tags import _Texts
+from tests.interrupts.striking import places, strike
 
 LONG = 10**5000
 """More digits than Python writes (`sys.set_int_max_str_digits`)."""
@@ -30,7 +33,7 @@ def test_a_template_that_cannot_be_filled_is_refused(tags: Any, argument: Any) -
     """As an argument that cannot be keyed, by every verb that needs the tag."""
     f: Any = Cache().versioned(namespace="f", tags=tags)(lambda x: 1)
     for verb in (f, f.peek, f.refresh, f.invalidate):
-        with pytest.raises(UnkeyableArgument, match=r"cannot be written: .*Let it name something shorter"):
+        with pytest.raises(UnkeyableArgument, match=r"cannot be written: .*Correct the template"):
             verb(argument)
 
 
@@ -64,6 +67,20 @@ def test_what_a_value_raises_itself_comes_through() -> None:
     with pytest.raises(ValueError, match="of its own") as caught:
         f(Raising(1))
     assert type(caught.value) is ValueError
+
+
+@pytest.mark.parametrize("template", ["t:{x}", "t:{x!r}"])
+def test_what_a_signal_handler_raises_meanwhile_comes_through(template: str) -> None:
+    """Even of the type that stands for a value which cannot be written."""
+    fill = partial(_Texts("f", template).vformat, template, (), {"x": 1})
+
+    def ring() -> None:
+        raise ValueError("of a handler")
+
+    for at in range(len(places(fill))):
+        with pytest.raises(ValueError, match="of a handler") as caught:
+            strike(fill, at, ring)
+        assert type(caught.value) is ValueError, at
 
 
 def test_a_template_that_names_what_is_ignored_is_refused_at_decoration() -> None:

@@ -30,10 +30,9 @@ class Ending:
 
     def __init__(self, owner: object, sock: Any) -> None:
         self._number = number = next(_NUMBERS)
-        native = isinstance(sock, SocketType)
-        close: Callable[[Any], object] = (
-            SocketType.close if native else methodcaller("close")
-        )  # gevent's are made in Python
+        close: Callable[[Any], object] = SocketType.close
+        if not isinstance(sock, SocketType):  # gevent's are made in Python
+            close = methodcaller("close")
         # One step of `zip` calls both. The reference, which `next` is called with, is what it would answer at the end.
         both = zip(map(_ENDINGS.pop, (number,)), map(close, (sock,)))
         _ENDINGS[number] = ReferenceType(owner, partial(next, both))
