@@ -148,12 +148,18 @@ class Terminal:
 
         self.ours, theirs = pty.openpty()
         import fcntl
+        import signal
         import struct
         import termios
 
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 140, 0, 0))
         self.before = termios.tcgetattr(theirs)
         self.theirs = theirs
+
+        def interruptible() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal to it
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in a shell's background are begun with it ignored
+
         self.process = subprocess.Popen(
             [sys.executable, "-m", "memover", "top", "--interval", "0.2"],
             cwd=project.root,
@@ -162,7 +168,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # so that Ctrl-C is a signal to it
+            preexec_fn=interruptible,  # noqa: PLW1509
         )
         self.text = ""
 
