@@ -33,7 +33,7 @@ class Floor(NamedTuple):
     tools: str = ""
 
 
-WORDS = "errors model clocks latch living loops later durations spelling"
+WORDS = "errors model clocks readable latch living loops later durations spelling"
 TOOLS = f"{WORDS} options classes policy keys codec schema"
 INSIDE = f"{TOOLS} engine stores runtime"
 KNOWN_TYPES = "numpy pandas polars pyarrow msgspec"
@@ -47,6 +47,7 @@ FLOORS = {
     "durations": Floor("errors spelling"),
     "options": Floor("errors spelling"),
     "clocks": Floor("", "time"),
+    "readable": Floor("", "select"),
     "latch": Floor("errors", "threading time asyncio os"),
     "living": Floor(""),
     "loops": Floor("errors later", "asyncio threading"),
@@ -78,7 +79,7 @@ FLOORS = {
     ),
     "runtime.progress": Floor("errors", "tqdm rich"),
     "runtime.heart": Floor(
-        f"{TOOLS} engine stores.feed stores.near runtime", "select socket time _thread threading random os"
+        f"{TOOLS} engine stores.feed stores.near runtime", "socket time _thread threading random os"
     ),
     "runtime.report": Floor(f"{TOOLS} engine runtime stores.survey __version__", "os socket _thread time random"),
     # the face; a module of it may name `Cache` for types

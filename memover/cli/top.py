@@ -7,7 +7,6 @@ ends, the terminal is as it was.
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from memover.cli.reports import COLUMNS, Reports, VersionActivity, Watcher, numb
 from memover.cli.running import StoreContext, document, on_store
 from memover.cli.text import Column, ago, count_of, table, visible
 from memover.errors import StoreError
+from memover.readable import readable
 from memover.runtime.counters import quantile
 
 if TYPE_CHECKING:
@@ -265,8 +265,7 @@ def _keys() -> Generator[Callable[[float], str | None], None, None]:
     before = termios.tcgetattr(descriptor)
 
     def read(seconds: float) -> str | None:
-        ready, _, _ = select.select([descriptor], [], [], seconds)
-        if not ready:
+        if not readable([descriptor], seconds):
             return None
         text = os.read(descriptor, 8).decode(errors="replace")
         return text if text.startswith("\x1b[") else text[:1] or "q"

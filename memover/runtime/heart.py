@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import math
-import select
 import socket
 from _thread import start_new_thread
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from memover.errors import ConfigurationError, StoreError, StoreTimeout, StoreUn
 from memover.keys.names import token_prefixes, transient
 from memover.latch import FramePresence
 from memover.model import Event
+from memover.readable import readable
 from memover.runtime.nonce import new_nonce
 from memover.runtime.run import run
 from memover.stores.near import Tier
@@ -309,21 +309,10 @@ def _work(heart_ref: Any, life: _Life) -> None:
             del heart
             bell = life.bell[0]
             try:
-                _wait([bell, *sources], min(seconds, 3600.0))
+                readable([bell, *sources], min(seconds, 3600.0))
                 while bell.recv(4096):
                     pass
             except (OSError, ValueError):
                 pass  # nobody rang, or a connection that has been closed
     finally:
         life.drop()
-
-
-def _wait(sources: list[Any], seconds: float) -> None:
-    """Until one of the sockets has something to read; descriptors may be beyond what select takes."""
-    if not hasattr(select, "poll"):
-        select.select(sources, [], [], seconds)
-        return
-    poll = select.poll()
-    for source in sources:
-        poll.register(source, select.POLLIN)
-    poll.poll(max(seconds, 0.0) * 1000)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -157,6 +160,55 @@ def test_a_connection_that_the_server_hung_up_is_noticed_before_an_increment(
     assert cache.incr("n") == 2
     hang_up()
     assert cache.add("m", 1) is True
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="select takes no more than 1,024 descriptors")
+@pytest.mark.parametrize("tls", [False, True])
+def test_increments_in_a_process_with_thousands_of_descriptors(
+    tls: bool, make: Callable[..., Cache], start_redis: Callable[..., RedisServer]
+) -> None:
+    """By threads and by loops; what is never sent twice goes over the connection that is there, as it does with few."""
+    server = start_redis(tls=tls)
+    cache = make(server.url)
+
+    def connections() -> int:
+        received: int = server.info("stats")["total_connections_received"]
+        return received
+
+    async def awaited() -> int:
+        await cache.aset("n", 0)
+        before = connections()
+        assert [await cache.aincr("n") for _ in range(5)] == [1, 2, 3, 4, 5]
+        return connections() - before
+
+    with beyond_select():
+        cache.set("n", 0)
+        before = connections()
+        assert [cache.incr("n") for _ in range(5)] == [1, 2, 3, 4, 5]
+        assert connections() - before == 1  # the one that asked for this number
+        assert asyncio.run(awaited()) == 1
+
+
+@contextmanager
+def beyond_select() -> Iterator[None]:
+    """What is opened in the block has a descriptor of 1,024 or more."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = 2048
+    if 0 <= hard < enough:
+        pytest.skip("a process of this user may not open so many files")
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        if 0 <= soft < enough:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+        while held[-1] < 1024:
+            held.append(os.dup(held[0]))
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_float_that_others_keep_changing_is_given_up(make: Callable[..., Cache], redis_url: str) -> None:

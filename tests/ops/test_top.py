@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import pytest
 
 from memover.cli.reports import Watcher, nines
 from memover.cli.top import sparkline
+from memover.readable import readable
 from memover.stores.survey import open_survey
 from tests.servers import wait_until
 
@@ -176,8 +176,7 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while wanted not in self.text:
             assert time.monotonic() < deadline, f"{wanted!r} did not come; there is\n{self.text[-3000:]}"
-            ready, _, _ = select.select([self.ours], [], [], 0.2)
-            if ready:
+            if readable([self.ours], 0.2):
                 self.text += os.read(self.ours, 65536).decode(errors="replace")
 
     def close(self) -> None:

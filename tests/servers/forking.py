@@ -17,7 +17,7 @@ import json
 import os
 import pkgutil
 import runpy
-import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -52,8 +52,12 @@ class Fork:
 
     def poll(self) -> int | None:
         """The status that it ended with, if it has."""
-        if self.returncode is None and select.select([self._line], [], [], 0)[0]:
-            self.wait()
+        if self.returncode is None:
+            with selectors.DefaultSelector() as selector:  # `select` takes no descriptor beyond 1,023
+                selector.register(self._line, selectors.EVENT_READ)
+                ended = selector.select(0)
+            if ended:
+                self.wait()
         return self.returncode
 
     def wait(self, timeout: float = 60.0) -> int:

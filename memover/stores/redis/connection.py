@@ -25,6 +25,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from memover.clocks import monotonic
+from memover.errors import raised_by_handler
+from memover.readable import readable
 from memover.stores.redis import looks
 from memover.stores.redis.endings import Ending
 from memover.stores.redis.limits import FLOOR_BYTES
@@ -152,9 +154,7 @@ class Connection:
 
     def settles(self, seconds: float) -> bool:
         """Whether something is to be read within `seconds`: the answer to the posted command, or the connection's end."""
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(max(seconds, 0.0) * 1000))
+        return readable([self._sock], seconds)
 
     def overdue(self) -> bool:
         """Whether the posted command should have been answered long ago."""
@@ -208,12 +208,13 @@ class Connection:
         """Whether there is anything to be read on this idle connection: its end, or an answer that nobody waits for."""
         try:
             if not self._kernel:
-                return bool(select.select([self._sock], [], [], 0)[0])
+                return readable([self._sock])
             self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
-        except OSError:
-            pass
+        except (OSError, ValueError) as error:  # a ValueError is a socket that has been closed
+            if raised_by_handler(error):
+                raise
         return True
 
     def _next(self, end: float) -> Any:

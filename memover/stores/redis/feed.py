@@ -8,7 +8,6 @@ tokens are read over the store's own connections, which know where they are.
 
 from __future__ import annotations
 
-import select
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from redis.exceptions import InvalidResponse, RedisError
 from memover.clocks import monotonic
 from memover.engine.store import TOKEN_MARGIN_MS
 from memover.errors import StoreUnavailable
+from memover.readable import readable
 from memover.stores.redis import scripts
 from memover.stores.redis.asking import Command, call
 from memover.stores.redis.failures import translated
@@ -161,11 +161,7 @@ class RedisFeed:
         pending = getattr(sock, "pending", None)
         if pending is not None and pending():
             return True
-        if not hasattr(select, "poll"):
-            return bool(select.select([sock], [], [], 0)[0])
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        return bool(poll.poll(0))
+        return readable([sock])
 
     def _values(self, answer: Any, count: int) -> list[bytes | None]:
         if isinstance(answer, Exception):

@@ -17,7 +17,6 @@ Nothing here keeps the loop: a loop that is closed and dropped takes its connect
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import ssl
 import weakref
@@ -28,6 +27,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 
 from memover.clocks import monotonic
 from memover.errors import raised_by_handler
+from memover.readable import readable
 from memover.stores.redis.endings import Ending
 from memover.stores.redis.failures import Lost, ValueFault
 from memover.stores.redis.limits import FLOOR_BYTES
@@ -117,7 +117,7 @@ class Mux:
             return True
         try:
             if self._tls:
-                return bool(select.select([self.sock], [], [], 0)[0])
+                return readable([self.sock])
             self.sock.recv(1, socket.MSG_PEEK)
         except _NOT_NOW:
             return False
