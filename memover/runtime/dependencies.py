@@ -88,8 +88,12 @@ class Inside(TokenCollector):
         self.presence: Present | None = calls[0].presence
 
     def ended(self) -> bool:
-        """Whether the load is over."""
+        """Whether the load is over.
+
+        One that its caller has left may still run: that of a batch in a thread, when the batch was interrupted. What it uses from
+        then on would not be in its entry's marks, so nothing of it is stored."""
         if not self.over and self.presence is not None and not self.presence.present():
+            self.spoiled = True
             self.over = True
         return self.over
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,9 @@ import pytest
 
 import memover
 from memover import Cache, NotCached, versioned_cache
+from memover.runtime.renewal import Leases
 from tests.face.ways import Way
-from tests.servers import FaultyProxy, RedisServer, as_another_process, run_python
+from tests.servers import FaultyProxy, RedisServer, as_another_process, run_python, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -672,3 +675,54 @@ def test_a_lost_token_of_a_dependency_can_only_cause_a_miss(redis_way: Way, redi
     assert family.loads == 2
     assert family.ask() == 1
     assert family.loads == 2
+
+
+@pytest.mark.parametrize("what", ["call", "tag"])
+def test_a_load_that_outlives_its_interrupted_batch_loses_no_dependency(
+    what: str, sync_way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends `map`, and a load of it goes on in its thread. What it uses only then counts, or nothing of it is stored:
+    also where it still has its lease, because the thread that gives that back comes late."""
+    late: list[tuple[Leases, str]] = []
+    hand_over = Leases._hand_over
+    monkeypatch.setattr(Leases, "_hand_over", lambda leases, token: late.append((leases, token)))
+    cache, value, go_on = sync_way.cache, [1], threading.Event()
+    threads: list[int] = []
+
+    @cache.versioned(namespace="inner")
+    def inner(x: int) -> int:
+        return value[0]
+
+    @cache.versioned(namespace="outer")
+    def outer(x: int) -> int:
+        if not go_on.is_set():
+            threads.append(threading.get_ident())
+            if len(threads) == 2:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            assert go_on.wait(30)
+        if what == "tag":
+            memover.depends_on("source")
+            return value[0]
+        return inner(x)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            outer.map([1, 2], concurrency=2)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    go_on.set()
+    wait_until(lambda: not {*threads} & sys._current_frames().keys(), "the loads to end")
+    assert len(late) == 2
+    for leases, token in late:
+        hand_over(leases, token)
+    monkeypatch.undo()
+    value[0] = 2
+    if what == "tag":
+        cache.invalidate_tags("source")
+    else:
+        inner.invalidate_all()
+    assert outer(1) == outer(2) == 2
