@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -17,13 +18,12 @@ from memover.errors import ConfigurationError, StoreTimeout, StoreUnavailable
 from memover.runtime.run import run
 from memover.stores.sqlite import guards
 from memover.stores.sqlite.schema import APPLICATION_ID, USER_VERSION
+from memover.stores.sqlite.store import SqliteStore
 from tests.servers import wait_until
 from tests.sqlite.conftest import GENERATION, Child, check, keep, key_of, nonce, valid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from memover.stores.sqlite.store import SqliteStore
 
 
 def test_the_format_is_in_the_file(store: SqliteStore, path: str) -> None:
@@ -64,6 +64,22 @@ def newer_store(path: str) -> None:
 
 def half_a_header(path: str) -> None:
     Path(path).write_bytes(b"SQLite format 3\0" + bytes(20))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not list descriptors there")
+def test_stores_that_are_gone_leave_one_descriptor_of_their_file(path: str) -> None:
+    """It is never closed, because of the locks; a process that opens the file again and again has one of it all the same."""
+
+    def descriptors() -> int:
+        return sum(os.path.realpath(f"/proc/self/fd/{each}") == path for each in os.listdir("/proc/self/fd"))
+
+    for _ in range(5):
+        store = SqliteStore(path)
+        keep(store, key_of("a"), b"x")
+        store.close()
+        del store
+        gc.collect()
+        assert descriptors() == 1
 
 
 @pytest.mark.parametrize(

@@ -329,7 +329,6 @@ class File:
         """What is still open is the parent's."""
         self.leave()  # nothing, unless the fork did not ask the hooks before it: uWSGI's
         self._handles.after_fork_in_child()
-        self._opener.after_fork_in_child()
 
 
 def _inode(path: str) -> Inode:

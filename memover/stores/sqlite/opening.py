@@ -4,7 +4,7 @@ All of it happens under a lock of its own file, `<path>-lock`: whether the file 
 one aside, and the first read, which opens the log beside the file by its name.
 
 The file's first bytes are read as a plain file's, to know whether it is a store before SQLite may change anything. The
-descriptor stays open, because closing it would drop the locks of every connection of this process.
+descriptor stays open, because closing it would drop the locks of every connection of this process. A forked child has it too.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ _OLDEST_SQLITE = (3, 35, 0)
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
 
+_headers: dict[tuple[int, int], int] = {}
+"""The descriptor by which a file's first bytes can be read, by its device and inode: one for each file that this process has had
+open, whatever has become of who had it."""
+
 
 class FileOpener:
     """One per `File`. Its methods are called under its lock."""
@@ -47,8 +51,6 @@ class FileOpener:
     def __init__(self, path: str, address: str) -> None:
         self.path = path
         self.address = address
-        self._headers: dict[tuple[int, int], int] = {}
-        """The descriptor by which a file's first bytes can be read, by its device and inode."""
         self._checked = False
         self.keeps = False
         """Whether all who write the file mark what they change, so that rows may be kept."""
@@ -107,10 +109,6 @@ class FileOpener:
     def page(self) -> MarkPage | None:
         """The marks beside the file that was opened last."""
         return open_page(self.path) if self.keeps else None
-
-    def after_fork_in_child(self) -> None:
-        """The descriptor stays open in the child, and is the parent's."""
-        self._headers = {}
 
     def _mend_modes(self) -> None:
         # A log that was begun while the file could not be written has the file's mode of then.
@@ -189,12 +187,10 @@ class FileOpener:
             if state.st_size == 0:
                 return None
             file = state.st_dev, state.st_ino
-            descriptor = self._headers.get(file)
+            descriptor = _headers.get(file)
             if descriptor is None:
-                for left, known in self._headers.copy().items():
-                    if os.fstat(known).st_nlink == 0 and self._headers.pop(left, None) is not None:
-                        os.close(known)  # gone for everybody: there are no locks to lose
-                descriptor = self._headers[file] = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                _close_unlinked()
+                descriptor = _headers[file] = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except FileNotFoundError:
             return None
         return _head(descriptor)
@@ -247,6 +243,14 @@ class FileOpener:
             error,
             aside,
         )
+
+
+def _close_unlinked() -> None:
+    """Closes the descriptors of files that are gone for everybody: there are no locks to lose."""
+    for file, descriptor in _headers.copy().items():
+        with contextlib.suppress(OSError):  # another thread has closed it
+            if os.fstat(descriptor).st_nlink == 0 and _headers.pop(file, None) is not None:
+                os.close(descriptor)
 
 
 def _head(descriptor: int) -> bytes:
