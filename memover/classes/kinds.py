@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
 __all__ = [
-    "ADDRESSES", "BOOKKEEPING", "PATHS", "RESPONSES", "ClassKind", "base_names", "declared", "declares_itself", "field_names", "foreign",
-    "foreign_base", "foreign_module", "frozen", "is_django", "is_numpy_scalar", "is_queryset", "is_row", "kind_of",
+    "ADDRESSES", "BOOKKEEPING", "PATHS", "RESPONSES", "VIEWS", "ClassKind", "base_names", "declared", "declares_itself", "field_names", "foreign",
+    "foreign_base", "foreign_module", "frozen", "is_django", "is_iterator", "is_numpy_scalar", "is_queryset", "is_row", "kind_of",
     "model_fields", "published",
 ]  # fmt: skip
 
@@ -54,6 +54,15 @@ class ClassKind(enum.Enum):
     ROW = "row"
     BUILTIN = "builtin"
     PLAIN = "plain"
+
+
+VIEWS = frozenset({type({}.keys()), type({}.values()), type({}.items())})
+"""What a dict's `keys()`, `values()` and `items()` are: they go on to show what the dict is later."""
+
+
+def is_iterator(cls: type) -> bool:
+    """Whether objects of this class of Python's own can be read only once: generators, `map`, `zip`, `iter(...)`, those of itertools."""
+    return cls.__module__ in ("builtins", "itertools") and hasattr(cls, "__next__")
 
 
 def kind_of(cls: type) -> ClassKind:

@@ -309,4 +309,4 @@ def _find(kind: type, value: Any) -> Encoder:
     builtin = builtin_base(kind)
     if builtin is not None:
         raise Unkeyable(value, f"a subclass never passes for its base, {builtin.__qualname__}")
-    raise Unkeyable(value, "memover knows nothing that tells its objects apart")
+    raise Unkeyable(value, *(passing.fleeting(kind) or ("memover knows nothing that tells its objects apart",)))

@@ -5,9 +5,9 @@ Recognised by the names of their classes, those of their bases included, so that
 
 from __future__ import annotations
 
-from memover.classes.kinds import RESPONSES, base_names
+from memover.classes.kinds import RESPONSES, VIEWS, base_names, is_iterator
 
-__all__ = ["hint_for"]
+__all__ = ["fleeting", "hint_for"]
 
 _REQUEST = "it differs with every request: give the function the values of it that its result depends on"
 _PROXY = "it stands for another object in each request: give the function the values that its result depends on"
@@ -54,3 +54,12 @@ _HINTS: dict[str, str] = {
 def hint_for(kind: type) -> str:
     """Why objects of a class are no part of a key, and what to give instead; "" for all other classes."""
     return next((_HINTS[name] for name in base_names(kind) if name in _HINTS), "")
+
+
+def fleeting(kind: type) -> tuple[str, str] | None:
+    """Why objects of a class of Python's own are no argument, though what they yield may be, and what to give instead."""
+    if is_iterator(kind):
+        return "it can be read only once", "give a list or a tuple of what it yields"
+    if kind in VIEWS:
+        return "it shows what the dict is later", "give a list, a tuple or a set of it"
+    return None

@@ -1001,7 +1001,7 @@ def world() -> Iterator[None]:
         (memover.runtime.bare, "boottime", boottime),
         (heart, "start_new_thread", start_thread),
         (heart, "socket", SimpleNamespace(socketpair=lambda: (Bell(),) * 2)),
-        (heart, "_wait", idle),
+        (heart, "readable", idle),
         (memover.runtime.loading, "perf_counter", lambda: 0.0),
         (memover.runtime.direct, "perf_counter", lambda: 0.0),
         (nonce.new_nonce, "__defaults__", (random,)),

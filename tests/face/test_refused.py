@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import memover
-from memover import ConfigurationError, UnencodableValue
+from memover import ConfigurationError, UnencodableValue, UnkeyableArgument
 from tests.ids import steady_repr
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
 
 def decorate(function: Any) -> Any:
@@ -105,6 +106,41 @@ def test_a_function_that_hides_a_generator_is_refused_at_the_call() -> None:
             decorate(function)()
     with pytest.raises(UnencodableValue, match=r"(?s)returned a generator.*list"):
         asyncio.run(decorate(async_hides)())
+
+
+FLEETING: dict[str, Callable[[], Any]] = {
+    "map": lambda: map(str, [1]),
+    "filter": lambda: filter(None, [1]),
+    "zip": lambda: zip([1]),
+    "enumerate": lambda: enumerate([1]),
+    "list_iterator": lambda: iter([1]),
+    "list_reverseiterator": lambda: reversed([1]),
+    "dict_keyiterator": lambda: iter({1: 2}),
+    "chain": lambda: itertools.chain([1]),
+    "generator": lambda: (each for each in [1]),
+    "dict_keys": {1: 2}.keys,
+    "dict_values": {1: 2}.values,
+    "dict_items": {1: 2}.items,
+}
+
+
+@pytest.mark.parametrize("kind", FLEETING)
+def test_what_can_be_read_only_once_or_changes_is_refused_with_the_way_out(kind: str) -> None:
+    """As an argument and as part of a result; and the next caller is not given one that has been read."""
+
+    @decorate
+    def passed(each: Any) -> int:
+        return 1
+
+    @decorate
+    def returned() -> list[Any]:
+        return [FLEETING[kind]()]
+
+    with pytest.raises(UnkeyableArgument, match=rf"argument each of type (itertools\.)?{kind} .*give a list"):
+        passed(FLEETING[kind]())
+    with pytest.raises(UnencodableValue, match=rf"at \$\[0\] there is an? .*{kind}.*return list\(it\)"):
+        returned()
+    assert returned.peek() is None
 
 
 def test_a_result_that_cannot_be_kept_faithfully_is_refused() -> None:

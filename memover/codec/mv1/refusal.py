@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from memover.classes.kinds import RESPONSES, base_names
+from memover.classes.kinds import RESPONSES, VIEWS, base_names, is_iterator
 from memover.codec.faults import FAULTS, from_outside
 from memover.codec.mv1.format import Unencodable
 from memover.errors import UnencodableValue
@@ -25,7 +25,6 @@ _HINTS: dict[type, tuple[str, str]] = {
     types.BuiltinFunctionType: ("a function", "return data, and look the function up by name"),
     types.MethodType: ("a bound method", "return data, and look the method up by name"),
     types.ModuleType: ("a module", "return data"),
-    types.GeneratorType: ("a generator, which can be read only once", "return list(it)"),
     types.CoroutineType: ("a coroutine that nobody awaited", "await it"),
     type: ("a class", "return its name, and look the class up by it"),
 }
@@ -41,6 +40,11 @@ def refusal_of(kind: type) -> Unencodable:
         return Unencodable(*known)
     if issubclass(kind, type):
         return Unencodable(*_HINTS[type])
+    if is_iterator(kind):
+        article = "an" if kind.__qualname__[0] in "aeiou" else "a"
+        return Unencodable(f"{article} {kind.__qualname__}, which can be read only once", "return list(it)")
+    if kind in VIEWS:
+        return Unencodable(f"a view of a dict ({kind.__qualname__}), which changes with it", "return list(it)")
     if not RESPONSES.isdisjoint(base_names(kind)):
         return Unencodable(
             f"a {kind.__module__}.{kind.__qualname__}, which is made anew for every request",
