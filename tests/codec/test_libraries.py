@@ -198,6 +198,52 @@ class TestPandas:
                 continue
 
 
+class TestDataThatIsRefused:
+    """What libraries for data have besides arrays and frames, and what Arrow has no place for: the error says what to return."""
+
+    pd = pytest.importorskip("pandas")
+
+    @pytest.mark.parametrize(
+        ("make", "instead"),
+        [
+            (lambda pd: pd.Timestamp("2026-01-02"), "to_pydatetime"),
+            (lambda pd: pd.Timedelta(1, "s"), "to_pytimedelta"),
+            (lambda pd: pd.Index([1, 2]), "to_numpy"),
+            (lambda pd: pd.date_range("2026-01-02", periods=2), "to_numpy"),
+            (lambda pd: pd.Period("2026-01"), "return str"),
+            (lambda pd: pd.Interval(0, 1), "left and right"),
+            (lambda pd: pd.Series([1, 2], pd.date_range("2026-01-02", periods=2)), r"index\.freq = None"),
+            (lambda pd: pd.DataFrame({"a": [1, 2]}, pd.date_range("2026-01-02", periods=2)), r"index\.freq = None"),
+            (lambda pd: pd.DataFrame({"a": pd.cut([1, 2, 3], 2)}), "make them text"),
+            (lambda pd: pd.Series(pd.cut([1, 2, 3], 2)), "make them text"),
+            (lambda pd: pd.DataFrame([[1, 2]], columns=["a", "a"]), "a name of its own"),
+            (lambda pd: pd.DataFrame([[1, 2]], columns=["a", 1]), "columns.map"),
+            (lambda pd: pd.DataFrame({"a": [1, "x"]}), "one type"),
+        ],
+    )
+    def test_pandas(self, make: Any, instead: str, recwarn: pytest.WarningsRecorder) -> None:
+        with pytest.raises(UnencodableValue, match=instead):
+            CODEC.encode(make(self.pd))
+        assert [str(each.message) for each in recwarn] == []
+
+    def test_what_is_to_be_returned_instead_is_kept(self) -> None:
+        pd = self.pd
+        frame = pd.DataFrame({"a": [1, 2]}, pd.date_range("2026-01-02", periods=2, tz="UTC"))
+        assert there_and_back(pd.Timestamp("2026-01-02").to_pydatetime()) == dt.datetime(2026, 1, 2)
+        for value in [pd.Series(frame.index), pd.Series([pd.Timestamp("2026-01-02 00:00:00.000000001")])]:
+            assert there_and_back(value).equals(value)
+        frame.index.freq = None
+        assert there_and_back(frame).equals(frame)
+
+    def test_a_table_and_a_sparse_array(self) -> None:
+        pyarrow = pytest.importorskip("pyarrow")
+        with pytest.raises(UnencodableValue, match="to_pandas"):
+            CODEC.encode(pyarrow.table({"a": [1]}))
+        sparse = pytest.importorskip("scipy.sparse")
+        with pytest.raises(UnencodableValue, match="its shape"):
+            CODEC.encode(sparse.csr_matrix([[1, 0]]))
+
+
 class TestPolars:
     pl = pytest.importorskip("polars")
 

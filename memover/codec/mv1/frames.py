@@ -66,6 +66,8 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
     if type(frame.columns) is pandas.RangeIndex:
         extra["columns"] = [frame.columns.start, frame.columns.stop, frame.columns.step, frame.columns.name]
         frame.columns = [str(place) for place in range(len(frame.columns))]
+    if not series and value.columns.inferred_type == "mixed-integer":  # of which pyarrow would warn whoever called
+        raise _refused_frame(name, value, "Arrow's are all text")
     try:
         table = pyarrow.Table.from_pandas(frame)
         sink = io.BytesIO()
@@ -77,13 +79,37 @@ def _write_pandas(value: Any, _: Any) -> list[Any]:
     except (pyarrow.ArrowException, *FAULTS) as error:
         if from_outside(error):
             raise
-        raise Unencodable(f"a {name} that Arrow cannot hold ({error})", "return columns of one type each") from error
+        raise _refused_frame(name, value, str(error)) from error
     if not faithful:
-        raise Unencodable(
-            f"a {name} that Arrow would give back otherwise (mixed objects, or an index it has no type for)",
-            "give each column one type, reset_index(), or return builtins",
-        )
+        raise _refused_frame(name, value, "")
     return [_FRAME, name, extra, content]
+
+
+def _refused_frame(name: str, value: Any, error: str) -> Unencodable:
+    """Why Arrow cannot hold a frame or series (`error` is what it said), or would give it back otherwise, and what to return instead."""
+    import pandas
+
+    columns = [] if name == "pandas.Series" else [value.iloc[:, place] for place in range(value.shape[1])]
+    for each in (value.index, *(columns or [value])):
+        categories = getattr(each.dtype, "categories", None)
+        if isinstance(each.dtype if categories is None else categories.dtype, pandas.IntervalDtype):
+            return Unencodable(
+                f"a {name} with intervals, which Arrow has no type for", "make them text with astype(str)"
+            )
+    if columns and not value.columns.is_unique:
+        return Unencodable(f"a {name} with two columns of one name", "give each column a name of its own")
+    if columns and value.columns.inferred_type == "mixed-integer":
+        return Unencodable(f"a {name} whose columns have names of several types", "make them text: columns.map(str)")
+    if error:
+        return Unencodable(f"a {name} that Arrow cannot hold ({error})", "return columns of one type each")
+    if getattr(value.index, "freq", None) is not None:
+        return Unencodable(
+            f"a {name} whose index has a frequency, which Arrow does not keep", "set its index.freq = None"
+        )
+    return Unencodable(
+        f"a {name} that Arrow would give back otherwise (mixed objects, or an index it has no type for)",
+        "give each column one type, reset_index(), or return builtins",
+    )
 
 
 def _same_pandas(one: Any, other: Any) -> bool:

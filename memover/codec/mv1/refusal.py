@@ -29,6 +29,25 @@ _HINTS: dict[type, tuple[str, str]] = {
     type: ("a class", "return its name, and look the class up by it"),
 }
 
+_DATETIME, _DURATION = (
+    f"return its {method}(), or a Series of it where nanoseconds count"
+    for method in ("to_pydatetime", "to_pytimedelta")
+)
+_INDEX = "return its to_numpy(), or pandas.Series(it)"
+_INSTEAD: dict[str, str] = {
+    "pandas.Timestamp": _DATETIME,
+    "pandas._libs.tslibs.timestamps.Timestamp": _DATETIME,
+    "pandas.Timedelta": _DURATION,
+    "pandas._libs.tslibs.timedeltas.Timedelta": _DURATION,
+    "pandas.Index": _INDEX,
+    "pandas.core.indexes.base.Index": _INDEX,
+    "pandas._libs.tslibs.period._Period": "return str(it)",
+    "pandas._libs.interval.IntervalMixin": "return its left and right",
+    "pyarrow.lib.Table": "return its to_pandas()",
+    "scipy.sparse._base._spbase": "return its arrays (data, indices, indptr, or data, row, col) and its shape",
+}
+"""What to return instead of what libraries for data have besides arrays and frames, by the names of a class and its bases."""
+
 _LEAVES = (bool, int, float, str, bytes, bytearray, msgpack.ExtType, msgpack.Timestamp)
 _TOO_DEEP = Unencodable("a value nested deeper than msgpack takes", "return a flatter one")
 
@@ -50,6 +69,9 @@ def refusal_of(kind: type) -> Unencodable:
             f"a {kind.__module__}.{kind.__qualname__}, which is made anew for every request",
             "return the data that the response is made from, and make it where the function is called",
         )
+    instead = next((_INSTEAD[name] for name in base_names(kind) if name in _INSTEAD), None)
+    if instead is not None:
+        return Unencodable(f"a {kind.__module__}.{kind.__qualname__}, which memover does not keep", instead)
     return Unencodable(
         f"a {kind.__module__}.{kind.__qualname__}, which memover does not know how to keep",
         "return builtins or a dataclass, or teach memover the class with register_value(type, encode, decode)",
