@@ -180,7 +180,7 @@ def going_on(url: str, **options: Any) -> HistoryRun:
 @pytest.mark.parametrize("setup", [None, "tests.near.setups:deaf"], ids=["pushes", "heartbeats alone"])
 def test_processes_that_rest_between_calls(setup: str | None, redis_url: str) -> None:
     """For seconds nobody looks, and what moves meanwhile is left unread; then calls come again."""
-    told: dict[str, Any] = {"processes": 3, "threads": 2, "tasks": 3, "keys": 3, "changes": 0.03, "pause": 2.5}
+    told: dict[str, Any] = {"processes": 3, "threads": 2, "tasks": 3, "keys": 3, "changes": 0.08, "pause": 2.5}
     with start_history(redis_url, options=PATIENT, function_options={"near": 1.0}, setup=setup, **told) as run:
         time.sleep(15)
         report = run.stop(rules=JUDGED, max_staleness=1.0)
