@@ -16,6 +16,7 @@ import secrets
 import sqlite3
 import stat
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from memover.errors import ConfigurationError, StoreTimeout, StoreUnavailable
@@ -40,9 +41,9 @@ _OLDEST_SQLITE = (3, 35, 0)
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
 
-_headers: dict[tuple[int, int], int] = {}
-"""The descriptor by which a file's first bytes can be read, by its device and inode: one for each file that this process has had
-open, whatever has become of who had it."""
+_headers: dict[tuple[int, int], tuple[int, weakref.ref[FileOpener]]] = {}
+"""The descriptor by which a file's first bytes can be read, and who asked for it last, by the file's device and inode: one for each file
+that this process has had open, whatever has become of who had it."""
 
 
 class FileOpener:
@@ -187,13 +188,28 @@ class FileOpener:
             if state.st_size == 0:
                 return None
             file = state.st_dev, state.st_ino
-            descriptor = _headers.get(file)
-            if descriptor is None:
-                _close_unlinked()
-                descriptor = _headers[file] = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            known = _headers.get(file)
+            if known is None:
+                self._close_unlinked()
+                descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            else:
+                descriptor, _ = known
+            _headers[file] = descriptor, weakref.ref(self)
         except FileNotFoundError:
             return None
         return _head(descriptor)
+
+    def _close_unlinked(self) -> None:
+        """Closes the descriptors of files that are gone for everybody, so that there are no locks to lose, and for whoever else in this
+        process may be about to read them."""
+        for file, (descriptor, user) in _headers.copy().items():
+            with contextlib.suppress(OSError):  # another thread has closed it
+                if (
+                    os.fstat(descriptor).st_nlink == 0
+                    and user() in (None, self)
+                    and _headers.pop(file, None) is not None
+                ):
+                    os.close(descriptor)
 
     def _begin(self) -> None:
         mode = stat.S_IMODE(os.stat(self.path).st_mode) if os.path.exists(self.path) else None  # that of an empty file
@@ -243,14 +259,6 @@ class FileOpener:
             error,
             aside,
         )
-
-
-def _close_unlinked() -> None:
-    """Closes the descriptors of files that are gone for everybody: there are no locks to lose."""
-    for file, descriptor in _headers.copy().items():
-        with contextlib.suppress(OSError):  # another thread has closed it
-            if os.fstat(descriptor).st_nlink == 0 and _headers.pop(file, None) is not None:
-                os.close(descriptor)
 
 
 def _head(descriptor: int) -> bytes:
