@@ -82,6 +82,33 @@ def test_stores_that_are_gone_leave_one_descriptor_of_their_file(path: str) -> N
         assert descriptors() == 1
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not list descriptors there")
+def test_the_descriptor_of_a_file_that_is_gone_is_closed_when_nobody_may_read_it(path: str, tmp_path: Path) -> None:
+    """By whoever opens another file next; a store of this process may be about to read it, and keeps it open."""
+
+    def left() -> bool:
+        return any(
+            os.path.realpath(f"/proc/self/fd/{each}") == f"{path} (deleted)" for each in os.listdir("/proc/self/fd")
+        )
+
+    def open_another(name: str) -> None:
+        another = SqliteStore(str(tmp_path / name))
+        keep(another, key_of("a"), b"x")
+        another.close()
+
+    store = SqliteStore(path)
+    keep(store, key_of("a"), b"x")
+    store.close()
+    for ending in ("", "-lock", "-marks"):
+        os.unlink(path + ending)
+    open_another("second.db")
+    assert left()
+    del store
+    gc.collect()
+    open_another("third.db")
+    assert not left()
+
+
 @pytest.mark.parametrize(
     ("make_file", "words"),
     [

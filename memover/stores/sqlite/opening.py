@@ -19,7 +19,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
-from memover.errors import ConfigurationError, StoreTimeout, StoreUnavailable
+from memover.errors import ConfigurationError, StoreTimeout, StoreUnavailable, raised_by_handler
 from memover.stores.sqlite.connections import connect
 from memover.stores.sqlite.failures import ERRORS, Failure, failure_of
 from memover.stores.sqlite.guards import check_file_system, lock
@@ -203,13 +203,14 @@ class FileOpener:
         """Closes the descriptors of files that are gone for everybody, so that there are no locks to lose, and for whoever else in this
         process may be about to read them."""
         for file, (descriptor, user) in _headers.copy().items():
-            with contextlib.suppress(OSError):  # another thread has closed it
-                if (
-                    os.fstat(descriptor).st_nlink == 0
-                    and user() in (None, self)
-                    and _headers.pop(file, None) is not None
-                ):
-                    os.close(descriptor)
+            try:
+                gone = os.fstat(descriptor).st_nlink == 0
+            except OSError as error:  # another thread has closed it
+                if raised_by_handler(error):
+                    raise
+                continue
+            if gone and user() in (None, self) and _headers.pop(file, None) is not None:
+                os.close(descriptor)
 
     def _begin(self) -> None:
         mode = stat.S_IMODE(os.stat(self.path).st_mode) if os.path.exists(self.path) else None  # that of an empty file
