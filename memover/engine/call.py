@@ -39,6 +39,8 @@ class CachedCall:
     * `token`: the lease it asked for last, `renewed` when that was last known to be prolonged (monotonic seconds); `tokens`:
       every lease token under which others of this process find it.
     * `presence`: whether its caller is still running it; `unleased`: it loads without a lease.
+    * `ran`: its load has run, or an upgrade in its place. `left`: its caller was interrupted and does not count it any more;
+      `counted`: it has been counted, or is no lookup.
     """
 
     __slots__ = (
@@ -47,14 +49,17 @@ class CachedCall:
         "call_name",
         "call_token",
         "collector",
+        "counted",
         "flight",
         "function",
         "key",
         "kwargs",
+        "left",
         "load_time",
         "max_age",
         "outcome",
         "presence",
+        "ran",
         "refused",
         "renewed",
         "required",
@@ -96,6 +101,7 @@ class CachedCall:
         self.unleased = False
         self.refused = False
         self.load_time = 0.0
+        self.ran = self.left = self.counted = False
 
     # -- facts ----------------------------------------------------------------------------------------------------------
 

@@ -200,6 +200,7 @@ def upgrade(call: CachedCall, token: str, reading: Reading) -> Flow[Outcome | No
             done = yield from function.upgrade(call, version, older)
             if done is None:
                 return None
+            call.ran = True
             if done.error is not None:
                 yield from give_back(call, token, failed=not done.outside)
                 return done

@@ -161,6 +161,10 @@ class Batch:
             call.presence = call.flight.presence = presence
         try:
             yield from gather(self, calls, self.readings, self._loader is not None)
+        except BaseException:
+            for call in calls:
+                call.left = True  # those that still run in threads count themselves when they have ended
+            raise
         finally:
             for call in calls:
                 self.function.finish(call, call.outcome)

@@ -100,6 +100,9 @@ def direct_miss(function: Function) -> Missed | None:
             elif done is None:
                 function.let_go(token)  # it was not given
                 done = run(flows.miss(this))
+        except BaseException:
+            this.left = True
+            raise
         finally:
             function.finish(this, done)
             presence.forget()
@@ -107,6 +110,7 @@ def direct_miss(function: Function) -> Missed | None:
         assert done is not None, "it came to something"
         if done.error is None and done.source is LOADED and not observers.busy:
             counters.misses += 1
+            this.counted = True
             return done.value
         try:
             return settled(done, this, began)

@@ -164,6 +164,9 @@ class Function(CallNames, LastAnswers):
 
         May be called more than once, by the call and, when that was interrupted, by the background thread."""
         state, flight = self.state, call.flight
+        if (outcome is None or call.left) and not call.counted and (call.ran or outcome is not None):
+            # Nobody has its answer, but what ran did run.
+            self._count(call, Outcome(source=Source.LOADED) if outcome is None else outcome, call.load_time)
         if outcome is not None and outcome.outside:
             outcome = None
         for token in call.tokens:
@@ -214,6 +217,7 @@ class Function(CallNames, LastAnswers):
         # Not for ever: an event loop may be left with the refresh in it. The lease sees to it that there is but one.
         refreshing[entry] = monotonic() + self.lease_seconds
         behind = CachedCall(self, call.key, call.args, call.kwargs, flight=Flight())
+        behind.counted = True
         ran: list[Outcome | None] = []
 
         def work() -> Flow[Outcome | None]:
@@ -260,9 +264,15 @@ class Function(CallNames, LastAnswers):
         """Counts a lookup and tells the observers of it; `elapsed` is the whole call in seconds."""
         if call.collector is not None:
             call.hand_on(outcome)
-        self.counters.looked_up(outcome.source)
+        self._count(call, outcome, elapsed)
         if self.auditor is not None and (outcome.source is Source.FRESH or outcome.source is Source.NEAR):
             self.auditor.consider(call, outcome)
+
+    def _count(self, call: CachedCall, outcome: Outcome, elapsed: float) -> None:
+        if outcome.outside and not call.ran and outcome.source is Source.LOADED:
+            return  # interrupted before its load began
+        call.counted = True
+        self.counters.looked_up(outcome.source)
         if self.observers.busy:
             self.emit(
                 "lookup",

@@ -229,7 +229,9 @@ def result_of(outcome: Outcome) -> Any:
 
 
 def drive(flow: Flow[Outcome], call: CachedCall, began: float, *, lookup: bool = True) -> Any:
-    """Runs a call's flow in this thread, lets those go on who wait for it, and returns or raises what it came to."""
+    """Runs a call's flow in this thread, lets those go on who wait for it, and returns or raises what it came to. It is counted
+    as a `lookup` or not at all."""
+    call.counted = not lookup
     return settled(run(flow, call), call, began, lookup=lookup)
 
 
@@ -252,6 +254,7 @@ async def adrive(
     """Runs a call's flow in a task of its own and returns or raises what it came to. `first`: until its first step, others may
     join it (see `engine.follow.joined`)."""
     loop = running_loop(_function_of(call).name)
+    call.counted = not lookup
     task = loop.create_task(_fly(flow, call))
     call.presence = call.flight.presence = TaskPresence(task, loop)
     function = _function_of(call)
@@ -269,8 +272,11 @@ async def adrive(
         function.coming[call.key.entry, loop] = call.flight
     try:
         outcome = await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
+    except BaseException as error:
+        call.left = True  # the task counts the call at its end
+        if task.done():
+            function.finish(call, None if task.cancelled() or task.exception() is not None else task.result())
+        elif isinstance(error, asyncio.CancelledError):
             call.flight.leave()  # cancels the task if nobody else waits for it
             if not call.flight.callers:
                 # The function may have something to clean up; its caller goes on when it has, as without a cache.

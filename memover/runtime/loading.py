@@ -77,7 +77,7 @@ class Loading(Entries):
         keep = True
         if isinstance(value, NotCached):  # type: ignore[arg-type]  # to checkers it is a function
             value, keep = value.value, False
-        call.load_time = seconds
+        call.load_time, call.ran = seconds, True
         if error is None and isinstance(value, (CoroutineType, GeneratorType, AsyncGeneratorType)):
             error = refused(self.name, value)
         self.counters.loaded(seconds, error is not None)

@@ -237,11 +237,18 @@ def _any_alive(threads: list[int]) -> bool:
 
 
 async def _atogether(step: Together[T]) -> list[T]:
-    room, done = asyncio.Semaphore(step.limit), step.done
+    room, done, stopped = asyncio.Semaphore(step.limit), step.done, False
 
     async def one(flow: Flow[T]) -> T:
+        nonlocal stopped
         async with room:
-            result = await arun(flow)
+            if stopped:  # the room that this one got is that of one which was cancelled, or interrupted
+                raise asyncio.CancelledError
+            try:
+                result = await arun(flow)
+            except BaseException:
+                stopped = True
+                raise
         if done is not None:
             done(1)
         return result
