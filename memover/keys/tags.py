@@ -8,12 +8,12 @@ that only has `object`'s would put its address into the tag.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
-from memover.errors import ConfigurationError, UnkeyableArgument, raised_beneath
+from memover.errors import ConfigurationError, UnkeyableArgument, raised_beneath, raised_by_handler
 from memover.keys.names import tag_key
 
 if TYPE_CHECKING:
@@ -68,11 +68,8 @@ class Tags:
         self.stable = not self._early and roots <= set(binding.counting) and not callable(binding.key)
 
     def _check(self, template: str, binding: Binding) -> set[str]:
-        roots = set()
         try:
-            for _, field, _, _ in Formatter().parse(template):
-                if field is not None:
-                    roots.add(field.partition(".")[0].partition("[")[0])
+            roots = set(_roots(template))
         except ValueError as error:
             raise ConfigurationError(f"{self._function}: the tag {template!r} cannot be read: {error}.") from None
         unknown = roots - set(binding.parameters)
@@ -130,7 +127,22 @@ class _Texts(Formatter):
         self._template = template
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
-        value, first = super().get_field(field_name, args, kwargs)
+        try:
+            value, first = super().get_field(field_name, args, kwargs)
+        except (AttributeError, LookupError, TypeError) as error:
+            if raised_by_handler(error):
+                raise
+            root = _root(field_name)
+            kind = type(kwargs[root])
+            raise UnkeyableArgument(
+                f"{self._function}: the tag {self._template!r} asks for {field_name!r}, which the argument {root} of type "
+                f"{kind.__qualname__} does not have ({type(error).__name__}: {error}). Correct the template, give an argument that "
+                f"has it, or give tags= a callable.",
+                function=self._function,
+                parameter=root,
+                path=field_name,
+                kind=f"{kind.__module__}.{kind.__qualname__}",
+            ) from error
         kind = type(value)
         if _texts_of(kind) == _texts_of(object):
             raise UnkeyableArgument(
@@ -169,6 +181,44 @@ class _Texts(Formatter):
 
 _texts_of = attrgetter("__str__", "__format__", "__repr__")
 _CONVERSIONS: dict[Any, Callable[[Any], str]] = {"s": str, "r": repr, "a": ascii}
+
+
+def _root(field: str) -> str:
+    """The parameter that a field of a template begins with."""
+    return field.partition(".")[0].partition("[")[0]
+
+
+def _roots(template: str, depth: int = 2) -> Iterator[str]:
+    """The parameters that a template names, those in the formats of its fields (`{price:.{digits}f}`) included. Raises ValueError
+    for one that cannot be filled, whatever the arguments."""
+    if depth < 0:
+        raise ValueError("its formats are nested too deep")
+    for _, field, form, conversion in _READER.parse(template):
+        if field is not None:
+            _READER.get_field(field, (), {})
+            _READER.convert_field("", conversion)
+            yield _root(field)
+            yield from _roots(form or "", depth - 1)
+
+
+class _Anything:
+    """Has every attribute and every item."""
+
+    def __getattr__(self, name: str) -> _Anything:
+        return self
+
+    def __getitem__(self, key: object) -> _Anything:
+        return self
+
+
+class _Reader(Formatter):
+    """Reads a template that is not filled yet."""
+
+    def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
+        return _Anything()
+
+
+_READER = _Reader()
 
 
 def _positional(callback: Callable[..., Any]) -> int:
