@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import secrets
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import hypothesis  # noqa: F401 - before the freeze: it asks the collector what 
 import pytest
 
 from tests.servers import RedisCluster, RedisServer, SentinelGroup, be_patient
+from tests.servers.recording import own_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,9 +70,10 @@ def sentinel_group() -> Iterator[SentinelGroup]:
 
 
 @pytest.fixture
-def prefix() -> str:
+def prefix() -> Iterator[str]:
     """A key prefix that no other test has."""
-    return f"t{secrets.token_hex(6)}"
+    with own_prefix() as prefix:
+        yield prefix
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from tests.servers import (
     start_python,
     wait_until,
 )
-from tests.servers.recording import parse
+from tests.servers.recording import own_prefix, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -249,6 +249,23 @@ def test_a_recording_sees_pipelines_command_by_command(redis_server: RedisServer
                 pipeline.delete(f"{prefix}:b")
                 pipeline.execute()
     assert calls == ["GET", "DEL", "MULTI", "GET", "DEL", "EXEC"]
+
+
+def test_a_recording_leaves_out_what_is_about_the_keys_of_a_test_that_is_over(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    """A cache which that test did not close may go on behind it; the prefix of a test that runs is never left out."""
+    with own_prefix() as former:
+        keys = [f"{former}:1:f:x", f"{{{former}a:1:f:x}}:lease"]
+        with user_of(redis_server.url) as client, redis_server.recording() as calls:
+            client.mget(keys)
+        assert calls == ["MGET"]
+    with user_of(redis_server.url) as client, redis_server.recording() as calls:
+        client.mget(keys)
+        client.eval("return redis.call('GET', KEYS[1])", 1, keys[1])
+        client.get(f"{prefix}:1:f:x")
+        client.ping()
+    assert (calls, calls.inner) == (["GET", "PING"], [])
 
 
 def test_a_recording_can_be_read_while_it_runs(redis_server: RedisServer) -> None:
