@@ -18,6 +18,7 @@ from memover.runtime.results import evaluating
 from memover.stores.near import moved
 
 if TYPE_CHECKING:
+    from memover.engine.answers import Sealed
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
 
@@ -88,7 +89,28 @@ def put(call: CachedCall, value: Any) -> Flow[None]:
 
 def refresh(call: CachedCall) -> Flow[Outcome]:
     """Runs the function now and stores what it returns."""
-    return (yield from _replacing(call, replace.refresh(call)))
+    outcome = yield from _replacing(call, replace.refresh(call))
+    if call.function.near is not None and call.call_name and outcome.sealed is not None:  # type: ignore[attr-defined]
+        yield from _as_stored(call, outcome.sealed)
+    return outcome
+
+
+def _as_stored(call: CachedCall, sealed: Sealed) -> Flow[None]:
+    """Has the load that asked for this refresh depend on the entry as it stands now.
+
+    The call's own token has moved since its lease was taken, with the entry before it: what carries the older token is never served.
+    The newer one may be of an invalidation that came between. So it counts only where the entry is found with it, as for a hit."""
+    captured = call.call_token
+    try:
+        reading = yield from call.read()
+    except StoreError as error:
+        call.call_token = captured
+        call.function.store_failed(call.key, error)
+        return
+    if not call.spread:
+        call.call_token = reading.token(call.call_name)
+    if reading.raw != sealed.raw:
+        call.call_token = captured
 
 
 def _replacing(call: CachedCall, flow: Flow[T]) -> Flow[T]:

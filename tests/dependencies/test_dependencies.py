@@ -13,6 +13,10 @@ import pytest
 
 import memover
 from memover import Cache, NotCached, versioned_cache
+from memover.engine import replace
+from memover.engine.answers import Outcome
+from memover.runtime import operations
+from memover.runtime.invalidations import invalidate_call
 from memover.runtime.renewal import Leases
 from tests.face.ways import Way
 from tests.servers import FaultyProxy, RedisServer, as_another_process, run_python, wait_until
@@ -531,6 +535,67 @@ def test_peek_and_refresh_inside_a_load_are_dependencies(way: Way) -> None:
         way.run(change())
         way.run(child())
         assert way.run(parent()) == (value[0], value[0])
+
+
+class Refreshing(Family):
+    """A parent that has its child run anew; the child is kept near."""
+
+    def __init__(self, way: Way) -> None:
+        super().__init__(way, near=1.0)
+        child, refresh = self.child, self.child.refresh
+        self.value = 1
+
+        @way.cached("family/refreshing")
+        def parent_of() -> Any:
+            self.loads += 1
+            return refresh(0)
+
+        self.parent, self.child = parent_of, child
+
+    def ask(self) -> int:
+        return self.way.run(self.parent())  # type: ignore[no-any-return]
+
+    def checked(self) -> None:
+        for _ in range(3):
+            assert self.ask() == 1
+        assert self.loads == 1
+        self.value = 2
+        self.way.run(self.child.invalidate(0))
+        assert self.ask() == self.ask() == 2
+        assert self.loads == 2
+
+
+def test_a_refresh_of_a_near_function_inside_a_load_can_be_a_hit(way: Way) -> None:
+    """It moves the token that the parent stands under: the parent stands under what it is moved to."""
+    Refreshing(way).checked()
+
+
+def test_a_refresh_of_a_near_function_inside_a_load_can_be_a_hit_in_a_cluster(cluster_way: Way) -> None:
+    """The same, where entry and token are on different nodes."""
+    Refreshing(cluster_way).checked()
+
+
+@pytest.mark.parametrize("how", ["invalidated", "replaced"])
+def test_what_comes_between_a_refresh_and_its_notice_is_not_lost(
+    how: str, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry that the parent was made of is gone before near caches hear of the refresh: the parent is not served."""
+    family = Refreshing(way)
+    real, first = operations.bumped, [True]
+
+    def bumped(*args: Any) -> Any:
+        if first:
+            first.clear()
+            family.value = 2
+            call = family.child._self_call((0,), {})
+            yield from invalidate_call(call) if how == "invalidated" else replace.put(call, Outcome(2))
+        return (yield from real(*args))
+
+    monkeypatch.setattr(operations, "bumped", bumped)
+    assert family.ask() == (1 if way.is_shared else family.value)
+    if way.is_shared:
+        assert not first
+        assert family.ask() == 2
 
 
 def test_peek_inside_a_load_is_a_dependency_in_a_cluster(cluster_way: Way) -> None:
