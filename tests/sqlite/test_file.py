@@ -135,6 +135,45 @@ def test_a_file_of_others_is_refused_and_not_touched(
     assert os.listdir(os.path.dirname(path)) == ["store.db"]
 
 
+@pytest.mark.parametrize("kind", [ConfigurationError, StoreUnavailable, KeyboardInterrupt])
+@pytest.mark.parametrize("first", ["fetch", "bump"])
+def test_what_is_raised_while_the_file_is_opened_has_nothing_of_the_stores_own_before_it(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException], first: str
+) -> None:
+    """Its traceback begins with the mistake, or with Ctrl-C, and not with a search for an open connection that found none."""
+
+    def connect(*_: object) -> None:
+        raise kind("raised while the file is opened")
+
+    monkeypatch.setattr("memover.stores.sqlite.opening.FileOpener.connect", connect)
+    with pytest.raises(kind, match="raised while") as caught:
+        if first == "fetch":
+            store.fetch(key_of("a"))
+        else:
+            run(store.bump((GENERATION,), nonce(), (0,), ()))
+    assert caught.value.__context__ is None
+
+
+def test_what_is_raised_while_a_read_is_done_again_has_nothing_of_the_stores_own_before_it(
+    store: SqliteStore, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that failed is done again, and may wait for a lock then: Ctrl-C has no error of SQLite's before it."""
+    keep(store, key_of("a"), b"x" * 100_000)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("DROP TABLE entries")
+    other.execute("COMMIT")
+    other.close()
+
+    def read(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("memover.stores.sqlite.reading.Reader.read", read)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        store.fetch(key_of("a"))
+    assert caught.value.__context__ is None
+
+
 def test_a_look_at_a_foreign_file_drops_none_of_its_locks(
     store: SqliteStore, path: str, child: Callable[..., Child]
 ) -> None:

@@ -183,13 +183,15 @@ class File:
             if moment != self.moment:
                 self.look(moment)
             idle = self.idle
+            connection = None
             try:
                 connection = idle.pop()
             except IndexError as error:
                 if raised_beneath(error):
                     raise
+            if connection is None:  # not above: what is raised while it is opened would have the IndexError as its context
                 if deadline is None:
-                    raise Busy from None
+                    raise Busy
                 idle, connection = self.open(deadline)
             try:
                 answer = perform(connection, sql, parameters)

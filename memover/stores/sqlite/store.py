@@ -108,16 +108,19 @@ class SqliteStore(SqliteKeyValues):
             marks = page.marks(key.names, key.entry)
         statement, names = key.packed or packed(key)
         idle = file.idle
+        connection = found = None
         try:
             connection = idle.pop()
         except IndexError as error:
             if raised_beneath(error):
                 raise
-            return self._slow_read(key, waits)
-        try:
-            found = connection.execute(statement, (*names, moment)).fetchone()
-        except ERRORS:
-            file.give_back(idle, connection)  # it is found again, and dealt with, there:
+        if connection is not None:
+            try:
+                found = connection.execute(statement, (*names, moment)).fetchone()
+            except ERRORS:
+                file.give_back(idle, connection)
+        # Opened there, and an error found again and dealt with; not above, where what it raises would have a context.
+        if connection is None or found is None:
             return self._slow_read(key, waits)
         idle.append(connection)
         if idle is not file.idle:
