@@ -13,6 +13,7 @@ from memover.cli.running import StoreContext, progress
 from memover.cli.text import count_of, size_of, visible
 from memover.errors import StoreError
 from memover.keys.names import token_prefixes
+from memover.stores.survey import LEAST_RECENTLY_USED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,9 +64,10 @@ def examine(context: StoreContext, *, step: int = 1000) -> list[Check]:
             checks += _contents(context, step, on_step)
     except StoreError as error:
         name = "reachable" if not checks else "answers"
-        advice = (
-            "Is the server running, and may this machine connect to it? Check --url, the network and the credentials."
-        )
+        if context.survey.address.startswith("sqlite:"):
+            advice = "Check --url, and whether this user may read and write the file and its directory."
+        else:
+            advice = "Is the server running, and may this machine connect to it? Check --url, the network and the credentials."
         checks.append(Check(name, "fail", str(error), advice))
     return checks
 
@@ -119,6 +121,9 @@ def _memory(server: Server, name: str) -> Check:
         note = server.notes[0] if server.notes else "the server does not say"
         return Check(name, "warn", note, "Look at maxmemory and maxmemory-policy yourself, or allow INFO.")
     limit, used, policy = server.memory_limit or 0, server.memory_used or 0, server.policy or ""
+    if policy == LEAST_RECENTLY_USED and not limit:
+        value = f"{size_of(used)} used, bounded by the max_bytes of the processes that store there, {policy}"
+        return Check(name, "ok", value)
     value = f"{size_of(used)} used of {size_of(limit) if limit else 'no limit'}, {policy}"
     if server.evicted:
         value += f", {server.evicted:,} keys evicted since it started"
@@ -135,6 +140,12 @@ def _memory(server: Server, name: str) -> Check:
     else:
         status = "ok"
     return Check(name, status, value, advice)
+
+
+def _evicts_any(server: Server) -> bool:
+    """Whether entries without expiry make room, too."""
+    policy = server.policy or ""
+    return policy == LEAST_RECENTLY_USED or (policy.startswith("allkeys") and bool(server.memory_limit))
 
 
 def _clock(context: StoreContext) -> Check:
@@ -220,8 +231,10 @@ def _contents(context: StoreContext, step: int, on_step: Callable[[int], None]) 
     status, value, advice = "ok", f"none of {entries}", ""
     if lasting:
         names = ", ".join(f"{_named(row)}: {row.no_ttl:,}" for row in lasting[:_NAMED])
-        status, value = "warn", f"{sum(row.no_ttl for row in lasting):,} of {entries} ({names})"
-        advice = "They stay until they are invalidated or evicted; give the function a ttl, or a store that evicts (volatile-* does not)."
+        value = f"{sum(row.no_ttl for row in lasting):,} of {entries} ({names})"
+        if not all(_evicts_any(each) for each in context.survey.servers()):
+            status = "warn"
+            advice = "They stay until they are invalidated or evicted; give the function a ttl, or a store that evicts (volatile-* does not)."
     yield Check("entries without ttl", status, value, advice)
     old = [row for row in rows if row.locked == "old"]
     status, value, advice = "ok", "none", ""

@@ -6,11 +6,12 @@ implementation:
 * Bounded steps. No method holds the store up for longer than one step takes, however much is stored: going through the
   keys is `keys`, a page at a time, and nothing here asks for all of them at once.
 * Looking changes nothing: not what is stored, not when it expires and, where the store can do so, not what it would
-  evict next. Only `unlink`, `put` and `drop` write.
+  evict next; a survey that a URL was given for begins no file. Only `unlink`, `put` and `drop` write, and none of them
+  makes room: how much a file may take is for the processes that store in it to say.
 * A key that was there in one step may be gone in the next. That is an answer (`None`, `False`), never an error.
 
 Keys are bytes as stored. Which keys are memover's is for the caller to say: by pattern, and by the first bytes of the value.
-Every method raises `StoreError` when the store does not answer.
+Every method raises `StoreError` when the store does not answer, `NotBegun` where there is no file.
 """
 
 from __future__ import annotations
@@ -19,18 +20,22 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from memover.errors import ConfigurationError
+from memover.errors import ConfigurationError, StoreUnavailable
 from memover.stores import store_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
-    "HEAD_LIMIT_BYTES", "Facts", "Page", "Right", "Server", "Survey", "open_survey", "remove_prefix", "survey_of",
+    "HEAD_LIMIT_BYTES", "LEAST_RECENTLY_USED", "Facts", "NotBegun", "Page", "Right", "Server", "Survey", "open_survey",
+    "remove_prefix", "survey_of",
 ]  # fmt: skip
 
 HEAD_LIMIT_BYTES = 1024
 """How much of a value `facts` reads unless asked for more: a header with the longest names is about this long."""
+
+LEAST_RECENTLY_USED = "least recently used"
+"""The policy of a file: whatever was not used for long makes room, whether it expires or not."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ class Right:
 class Server:
     """One server (a primary; the file, for SQLite) as it describes itself. None where it does not say.
 
-    `memory_limit` 0 is no limit, in bytes. `policy` is Redis's `maxmemory-policy`, or what bounds the file.
+    `memory_limit` 0 is no limit, in bytes; a file does not say how much it may take. `policy` is Redis's
+    `maxmemory-policy`, or `LEAST_RECENTLY_USED`.
     `clock` is its wall clock, in seconds since the epoch. `replicas` counts those that are connected.
     """
 
@@ -86,6 +92,10 @@ class Server:
     replicas: int | None = None
     clock: float | None = None
     notes: tuple[str, ...] = ()
+
+
+class NotBegun(StoreUnavailable):
+    """There is no file at the path that a URL names: nothing to look at."""
 
 
 class Survey(Protocol):
@@ -191,10 +201,13 @@ def survey_of(store: Any) -> Survey:
 
 def remove_prefix(survey: Survey, prefix: str) -> None:
     """Removes every key of a prefix, leases and generations too: for tests, which own theirs. Raises `StoreError`."""
-    for pattern in (f"{prefix}:*", f"{{{prefix}:*"):
-        for page in survey.keys(pattern.encode()):
-            if page.keys:
-                survey.unlink(page.keys)
+    try:
+        for pattern in (f"{prefix}:*", f"{{{prefix}:*"):
+            for page in survey.keys(pattern.encode()):
+                if page.keys:
+                    survey.unlink(page.keys)
+    except NotBegun:
+        pass
 
 
 def _class_of(kind: str) -> Any:

@@ -71,6 +71,46 @@ def test_the_doctor_looks_at_a_file(project: Project) -> None:
     assert found["version"]["value"].startswith("SQLite")
 
 
+def test_the_doctor_advises_what_a_file_has(project: Project) -> None:
+    """A file does not say how much it may take, and entries without ttl leave it for room: neither is a warning."""
+    fill(project.url, "shop", 3)
+    found = {each["name"]: each for each in project.facts("doctor")["checks"]}
+    assert "bounded by the max_bytes of the processes" in found["maxmemory"]["value"]
+    lasting = found["entries without ttl"]
+    assert (lasting["status"], lasting["advice"]) == ("ok", "")
+    assert lasting["value"].startswith("20 of ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ls",),
+        ("inspect", "shop:1:profiles:x"),
+        ("top", "--once"),
+        ("gc",),
+        ("invalidate", "profiles", "--yes"),
+        ("invalidate", "--tag", "all", "--yes"),
+        ("invalidate", "--key", "shop:1:profiles:x", "--yes"),
+    ],
+)
+def test_a_path_where_nothing_is_is_said_and_stays_as_it_is(project: Project, command: tuple[str, ...]) -> None:
+    """A mistyped path makes neither a file nor a directory."""
+    project.lock()
+    before = sorted(project.root.iterdir())
+    ended = project.run(*command, "--url", "sqlite:///typo/cache.db", status=2)
+    assert f"sqlite:///{project.root}/typo/cache.db: there is no such file" in ended.stderr
+    assert sorted(project.root.iterdir()) == before
+
+
+def test_the_doctor_says_that_there_is_no_file(project: Project) -> None:
+    """It is a check that fails, with what to look at; the file is not made."""
+    (check,) = project.facts("doctor", status=1)["checks"]
+    assert (check["name"], check["status"]) == ("reachable", "fail")
+    assert "there is no such file" in check["value"] and "--url" in check["advice"]
+    assert "server" not in check["advice"]
+    assert not (project.root / "cache.db").exists()
+
+
 def test_processes_report_into_the_file(project: Project) -> None:
     """What this process does is seen by another."""
     with Cache(project.url, prefix="shop", report=60) as cache:

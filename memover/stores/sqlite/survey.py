@@ -24,7 +24,7 @@ from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.schema import FOREVER, USER_VERSION
 from memover.stores.sqlite.store import SqliteStore
 from memover.stores.sqlite.url import parse_url
-from memover.stores.survey import HEAD_LIMIT_BYTES, Facts, Page, Right, Server
+from memover.stores.survey import HEAD_LIMIT_BYTES, LEAST_RECENTLY_USED, Facts, NotBegun, Page, Right, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +33,7 @@ __all__ = ["SqliteSurvey"]
 
 _ROW_BYTES = 40
 """About what a row takes besides its key and value, with its place in the indexes."""
+_UNBOUNDED_BYTES = 1 << 62
 _LEASE = re.compile(rb"\{.*\}:lease(?::.*)?\Z", re.DOTALL)
 
 
@@ -41,15 +42,16 @@ class SqliteSurvey:
 
     hashed = False
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqliteStore, *, begins: bool = True) -> None:
         self._store = store
-        self._file = store._file
+        self._begins = begins
         self.address = store.address
 
     @classmethod
     def at(cls, url: str, answer_seconds: float) -> SqliteSurvey:
-        """A survey with a connection of its own."""
-        return cls(SqliteStore(parse_url(url), Limits(lock_timeout=answer_seconds)))
+        """A survey with a connection of its own, which begins no file and makes no room in it."""
+        limits = Limits(max_bytes=_UNBOUNDED_BYTES, lock_timeout=answer_seconds)
+        return cls(SqliteStore(parse_url(url), limits), begins=False)
 
     def close(self) -> None:
         self._store.close()
@@ -104,13 +106,13 @@ class SqliteSurvey:
             if alive:
                 whole: bytes | None = raw
                 if parts is not None:
-                    whole = self._store._reader.whole(Key(_text(key), ()), raw, size, parts, self._deadline())
+                    whole = self._there()._reader.whole(Key(_text(key), ()), raw, size, parts, self._deadline())
                 return whole
         (token,) = self.tokens([key])
         return token
 
     def tokens(self, names: Sequence[bytes]) -> list[bytes | None]:
-        found = self._store._reader.tokens(names, self._deadline())
+        found = self._there()._reader.tokens(names, self._deadline())
         return [found[name] if name in found else self._other(name) for name in names]
 
     def _other(self, key: bytes) -> bytes | None:
@@ -137,9 +139,10 @@ class SqliteSurvey:
         numbers = {name: self._rows(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size")}
         taken = (numbers["page_count"] - numbers["freelist_count"]) * numbers["page_size"]
         notes = (
-            f"file {numbers['page_count'] * numbers['page_size']:,} bytes, log {self._file.log_bytes():,} bytes",
+            f"file {numbers['page_count'] * numbers['page_size']:,} bytes, log {self._store._file.log_bytes():,} bytes",
             f"format {USER_VERSION}",
         )
+        limit = self._store.limits.max_bytes
         return [
             Server(
                 address=self.address,
@@ -147,8 +150,8 @@ class SqliteSurvey:
                 version=sqlite3.sqlite_version,
                 role="file",
                 memory_used=int(taken),
-                memory_limit=self._store.limits.max_bytes,
-                policy="least recently used",
+                memory_limit=limit if limit < _UNBOUNDED_BYTES else None,
+                policy=LEAST_RECENTLY_USED,
                 clock=time.time(),
                 notes=notes,
             )
@@ -185,7 +188,7 @@ class SqliteSurvey:
             if statement.startswith("DELETE FROM leases") and not text.startswith("{"):
                 continue
             name = text.encode()
-            if change(self._file, (entry_place(name), token_place(name)), statement, (text,), self._deadline()):
+            if change(self._there()._file, (entry_place(name), token_place(name)), statement, (text,), self._deadline()):
                 self._store._tidier.wrote()
                 return True
         return False
@@ -194,14 +197,24 @@ class SqliteSurvey:
         now = time_ms()
         text = _text(key)
         asked = (text, now + expire_ms, now, len(value), value)
-        change(self._file, (entry_place(text.encode()),), _PUT, asked, self._deadline())
+        change(self._there()._file, (entry_place(text.encode()),), _PUT, asked, self._deadline())
         self._store._tidier.wrote(len(value))
 
     def drop(self, entry: bytes, lease: bytes, along: Sequence[bytes], nonce: str) -> None:
-        self._store.drop_now(entry, nonce, along)
+        self._there().drop_now(entry, nonce, along)
+
+    def _there(self) -> SqliteStore:
+        """The store. Raises `NotBegun`."""
+        if not self._begins and not os.path.exists(self._store.path):
+            raise NotBegun(
+                f"{self.address}: there is no such file, or none that this user may see. The first process that uses a cache in "
+                f"it begins it; after three slashes a path is relative to the current directory, after four it is absolute.",
+                store=self.address,
+            )
+        return self._store
 
     def _rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        return self._file.rows(statement, parameters, self._deadline())
+        return self._there()._file.rows(statement, parameters, self._deadline())
 
     def _deadline(self) -> float:
         return monotonic() + self._store.limits.lock_timeout
