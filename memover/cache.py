@@ -65,7 +65,8 @@ class Cache(KeyValueFace):
     Options, all keyword-only:
 
     * `max_entries` (10,000): entries in a memory store; what is not asked for again leaves first (SIEVE).
-    * `max_bytes` (1 GiB): the size of a SQLite file in bytes; expired entries leave first, then the least recently used.
+    * `max_bytes` (1 GiB): the size of a SQLite file in bytes; expired entries leave first, then the least recently used. An entry
+      of more than half of it is returned and not stored.
     * `max_entry_bytes` (64 MiB): a longer entry is returned to its callers and not stored: counted (`too_large`), with one
       warning per function.
     * `socket_timeout` (0.25 s): the longest any answer of the store is waited for; a call adds no more than this to
@@ -83,8 +84,9 @@ class Cache(KeyValueFace):
     * `wait_timeout` (30 s): how long a call waits for another's load; can be set per function.
     * `lease_ttl` (10 s): how long a dead loader holds others up; can be set per function.
     * `compress_from` (4,096 bytes): encoded results from this size on are compressed; None: never.
-    * `expanded_limit` (512 MiB): the greatest size in bytes that a compressed entry may come to; nor may it come to more than
-      256 MiB or 64 times its stored size, whichever is more. What compresses further is stored without compression.
+    * `expanded_limit` (512 MiB): the greatest size in bytes that an entry may come to when it is read; a result that would come to
+      more is returned and not stored, as with `max_entry_bytes`. Nor may a compressed one come to more than 256 MiB or 64
+      times its stored size, whichever is more: what compresses further is stored without compression.
     * `on_unencodable` ("raise"): what happens to a result that cannot be kept faithfully: raise `UnencodableValue`,
       or "return" it unstored, counted and warned of once per function.
     * `background_workers` (4): refreshes that run behind their callers at a time; as many again wait for their turn.

@@ -46,7 +46,7 @@ COUNTERS = (
     Counter("load_errors", "the loads that raised", "load", "load_errors"),
     Counter("stores", "results stored", "store", "stores"),
     Counter("refused_stores", "results not stored: declined by cache_if, a ttl of zero, or a lease that was lost", "store", "refused_stores"),
-    Counter("too_large", "results not stored because they were longer than max_entry_bytes", "store", "too_large"),
+    Counter("too_large", "results not stored because they were longer than max_entry_bytes, expanded_limit or half of max_bytes", "store", "too_large"),
     Counter("unencodable", "results not stored because the codec refused them", "store", "unencodable"),
     Counter("store_errors", "times that the store did not answer, or refused", "store", "store_errors"),
     Counter("damaged", "entries that were not whole, or not of this key; misses, each counted once until it is replaced", "store", "damaged"),

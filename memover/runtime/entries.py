@@ -233,9 +233,12 @@ class Entries:
             if self.counters.unencodable == 1:
                 logger.warning("%s: a result was not stored, and such results will not be: %s", self.name, error)
             return None
-        # What no reader would expand is not stored either.
-        if len(payload) > self.state.max_entry_bytes or whole > self.state.expanded_bytes_limit:
-            self.too_large(key, len(payload))
+        state = self.state
+        if len(payload) > state.max_entry_bytes:
+            self.too_large(key, len(payload), "max_entry_bytes", state.max_entry_bytes)
+            return None
+        if whole > state.expanded_bytes_limit:  # no reader would expand it
+            self.too_large(key, whole, "expanded_limit", state.expanded_bytes_limit)
             return None
         raw = seal(
             payload,
@@ -251,6 +254,9 @@ class Entries:
             compression=compression,
             fingerprint=self.fingerprint or self.own_fingerprint(),
         )
+        if state.longest_bytes is not None and len(raw) > state.longest_bytes:
+            self.too_large(key, len(raw), "max_bytes", state.longest_bytes)
+            return None
         # Only a store in this process can hand out the object itself.
         places = places_of(result) if kind != KIND_ERROR and self.state.memory is not None else None
         value = MISSING if places is None else result
@@ -305,17 +311,19 @@ class Entries:
         if self.state.observers.busy:
             self.state.observers.emit(Event(name, self.policy.namespace, "" if key is None else key.text, **facts))
 
-    def too_large(self, key: Key, size: int) -> None:
-        """A result is longer than the cache stores: count it, and warn once for the function."""
+    def too_large(self, key: Key, size: int, option: str, limit: int) -> None:
+        """A result is longer than this option of the cache lets it store: count it, and warn once for the function."""
         self.counters.too_large += 1
         self.emit("too-large", key, size=size)
         if self.counters.too_large == 1:
             logger.warning(
-                "%s: a result of %d bytes is longer than max_entry_bytes=%d, so it was returned and not stored (further "
-                "ones are only counted). Raise max_entry_bytes=, or leave such results out with cache_if=.",
+                "%s: a result of %d bytes is longer than the %d that %s= allows, so it was returned and not stored (further "
+                "ones are only counted). Raise %s=, or leave such results out with cache_if=.",
                 self.name,
                 size,
-                self.state.max_entry_bytes,
+                limit,
+                option,
+                option,
             )
 
     def damaged(self, key: Key, error: DamagedEntry, raw: bytes) -> None:

@@ -37,7 +37,7 @@ EVENTS = (
     EventKind("upgrade-error", "an upgrade raised, or returned what cannot be stored; the function runs", "`namespace`, `key`, `error`, `detail`", "warning", "warning", "upgrade_errors"),
     EventKind("store-error", "the store did not answer, or refused", "`namespace`, `key`, `error`", "warning", "warning", "store_errors"),
     EventKind("unencodable", "a result was let through unstored (`on_unencodable=\"return\"`)", "`namespace`, `key`, `error`", "warning", "warning", "unencodable"),
-    EventKind("too-large", "a result is longer than `max_entry_bytes` and was not stored", "`namespace`, `key`, `size`", "warning", "warning", "too_large"),
+    EventKind("too-large", "a result is longer than `max_entry_bytes`, `expanded_limit` or half of `max_bytes`, and was not stored", "`namespace`, `key`, `size`", "warning", "warning", "too_large"),
     EventKind("too-many-tags", "a result names more tags than an entry can carry, and was not stored", "`namespace`, `key`, `error`", "warning", "warning", "too_many_tags"),
     EventKind("near-fall", "the near cache is not trusted any more: calls go to the store", "`detail`: why", "info", "info"),
     EventKind("near-stand", "the near cache is trusted again", "", "info", "info"),

@@ -76,6 +76,8 @@ class CacheState:
         self.observers = observers
         self.store = store
         self.memory: Any = store if store.local else None
+        self.longest_bytes: int | None = getattr(store, "longest_bytes", None)
+        """The longest entry that the store takes, None where it does not say."""
         self.coarse_name = coarse_key(prefix).encode()
         self.max_entries = max_entries
         self.max_entry_bytes = max_entry_bytes

@@ -9,6 +9,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from memover import Cache
 from memover.engine.store import TOKEN_MARGIN_MS, Request, StoredEntry
 from memover.runtime.run import run
 from memover.stores.sqlite import direct, file, keyvalue, moments, reading, tidy, writing
@@ -20,8 +23,6 @@ from tests.sqlite.conftest import GENERATION, entry_bytes, header_of, keep, key_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import pytest
 
     from memover.stores.sqlite.store import SqliteStore
     from tests.sqlite.conftest import Child
@@ -416,3 +417,29 @@ def test_noting_what_was_read_writes_few_pages(
     ((noted,),) = store._file.rows("SELECT count(*) FROM entries WHERE used > ?", (moments.time_ms() + 30_000,), None)
     assert noted == len(keys)
     assert store._file.log_bytes() < len(keys) // 4 * 4096
+
+
+@pytest.mark.parametrize(
+    ("option", "options", "result"),
+    [
+        ("max_entry_bytes", {"max_entry_bytes": 1000}, os.urandom(2000)),
+        ("expanded_limit", {"expanded_limit": 1000}, os.urandom(2000)),
+        ("expanded_limit", {"expanded_limit": 10_000}, bytes(20_000)),  # short when it is compressed
+        ("max_bytes", {"max_bytes": 200_000}, os.urandom(150_000)),
+    ],
+)
+def test_a_result_that_is_too_long_is_said_with_the_option_that_keeps_it_out(
+    path: str, caplog: pytest.LogCaptureFixture, option: str, options: dict[str, Any], result: bytes
+) -> None:
+    """It is returned and counted as too large; the one warning names the option to raise, and a `set` invalidates."""
+    with Cache(f"sqlite:///{path}", ttl=None, compress_from=4096, **options) as cache:
+        f: Any = cache.versioned(namespace="long")(lambda x: result if x else b"")
+        assert f.map([1, 0]) == [result, b""]
+        assert f(1) == f.refresh(1) == result
+        info = f.cache_info()
+        assert (info.hits, info.too_large, info.refused_stores, info.stores) == (0, 3, 0, 1)
+        (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert f"that {option}= allows" in warning and f"Raise {option}=," in warning
+        f.set(b"", 1)
+        f.set(result, 1)
+        assert f.peek(1) is None

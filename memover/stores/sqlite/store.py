@@ -71,6 +71,7 @@ class SqliteStore(SqliteKeyValues):
         self._file = file_at(path)
         self.address = self._file.address
         self._tidier = Tidier(self._file, limits.max_bytes)
+        self.longest_bytes = self._tidier.longest_bytes
         self._reader = Reader(self._file)
         self._tokens = Tokens(self._file, self._reader)
         self._writer = Writer(self._file, self._reader, self._tokens, self._tidier, limits.lock_timeout)

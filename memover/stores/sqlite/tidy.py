@@ -62,6 +62,8 @@ class Tidier:
     def __init__(self, file: File, max_bytes: int) -> None:
         self._file = file
         self._max_bytes = max_bytes
+        self.longest_bytes = max_bytes // 2
+        """The longest entry for which room is made."""
         self._step_bytes = min(_STEP_BYTES, max_bytes // 32)
         self._writes = 0
         self._bytes = 0
@@ -92,7 +94,7 @@ class Tidier:
 
     def room_for(self, size: int, deadline: float) -> bool:
         """Whether a long entry may be written: makes room for it first. Raises `StoreError`."""
-        if size > self._max_bytes // 2:
+        if size > self.longest_bytes:
             return False
         tries = _ROOM_TRIES
         # What is written until the next step needs room beside it.
