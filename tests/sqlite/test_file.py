@@ -146,11 +146,12 @@ def test_what_is_raised_while_the_file_is_opened_has_nothing_of_the_stores_own_b
         raise kind("raised while the file is opened")
 
     monkeypatch.setattr("memover.stores.sqlite.opening.FileOpener.connect", connect)
+    ways: dict[str, Callable[[], object]] = {
+        "fetch": lambda: store.fetch(key_of("a")),
+        "bump": lambda: run(store.bump((GENERATION,), nonce(), (0,), ())),
+    }
     with pytest.raises(kind, match="raised while") as caught:
-        if first == "fetch":
-            store.fetch(key_of("a"))
-        else:
-            run(store.bump((GENERATION,), nonce(), (0,), ()))
+        ways[first]()
     assert caught.value.__context__ is None
 
 

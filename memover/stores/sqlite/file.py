@@ -189,7 +189,9 @@ class File:
             except IndexError as error:
                 if raised_beneath(error):
                     raise
-            if connection is None:  # not above: what is raised while it is opened would have the IndexError as its context
+            if (
+                connection is None
+            ):  # not above: what is raised while it is opened would have the IndexError as its context
                 if deadline is None:
                     raise Busy
                 idle, connection = self.open(deadline)

@@ -188,7 +188,9 @@ class SqliteSurvey:
             if statement.startswith("DELETE FROM leases") and not text.startswith("{"):
                 continue
             name = text.encode()
-            if change(self._there()._file, (entry_place(name), token_place(name)), statement, (text,), self._deadline()):
+            if change(
+                self._there()._file, (entry_place(name), token_place(name)), statement, (text,), self._deadline()
+            ):
                 self._store._tidier.wrote()
                 return True
         return False
