@@ -5,8 +5,8 @@ Comments, layout, docstrings, annotations and line numbers do not count. Code di
 Python versions, so a fingerprint is good for processes of one version.
 
 `fingerprint` follows what a function calls: functions and classes of its own top-level package (its own module, for a
-program or a notebook), found by name through globals, closures, modules, classes and `self`. Not seen: values of globals,
-functions of other packages, what is only found at run time (an argument, an element of a dict), compiled functions.
+program or a notebook), found by name through globals, closures, modules, classes with their bases, and `self`. Not seen: values
+of globals, functions of other packages, what is only found at run time (an argument, an element of a dict), compiled functions.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def functions_in(thing: Any) -> Iterator[FunctionType]:
     Asks the object itself for nothing: what a program's globals hold may be proxies that load something when asked."""
     for _ in range(_DEPTH_LIMIT):
         kind = type(thing)
-        if issubclass(kind, (functools.partial, functools.cached_property)):
+        if issubclass(kind, (functools.partial, functools.partialmethod, functools.cached_property)):
             thing = thing.func
         elif issubclass(kind, (classmethod, staticmethod, MethodType)):
             thing = thing.__func__
@@ -192,7 +192,7 @@ def _loaded(code: CodeType, names: dict[str, Any], owner: Any, receiver: str, ow
             found = owner if name == receiver and kind != "LOAD_GLOBAL" else names.get(name)
         elif kind.startswith("LOAD_FAST"):
             found = owner if own and receiver and (name[-1] if isinstance(name, tuple) else name) == receiver else None
-        elif kind in ("LOAD_ATTR", "LOAD_METHOD"):
+        elif kind in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"):
             found = _attribute(found, name)
         elif kind.startswith("LOAD_SUPER"):
             found = _attribute(owner, name, 1)
@@ -211,12 +211,17 @@ def _attribute(thing: Any, name: Any, skip: int = 0) -> Any:
 
 
 def _functions_of(thing: Any) -> Iterator[FunctionType]:
-    if isinstance(thing, type):  # which of its methods are called on its instances is not known
-        for each in vars(thing).values():
-            if not isinstance(each, type):
-                yield from functions_in(each)
+    if isinstance(thing, type):  # which of its methods are called on its instances is not known, its bases' among them
+        for base in thing.__mro__:
+            for each in vars(base).values():
+                if not isinstance(each, type):
+                    yield from _functions_of(each)
+    elif issubclass(type(thing), property):
+        for each in (thing.fget, thing.fset, thing.fdel):
+            yield from functions_in(each)
     elif thing is not None and not isinstance(thing, ModuleType):
         yield from functions_in(thing)
+        yield from functions_in(_attribute(thing, "__call__"))
 
 
 def _owner(function: FunctionType) -> type | None:

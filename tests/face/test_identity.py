@@ -819,6 +819,56 @@ def top(x):
     assert [a == b for a, b in zip(prints(text.replace("return f(*args)", "return -f(*args)")), before)] == [False] * 3
 
 
+@pytest.mark.parametrize(
+    ("text", "expression"),
+    [
+        ("class Base:\n  def of(self, x): return x * 2\nclass Tax(Base): pass", "Tax().of(x)"),
+        ("class Base:\n  def __init__(self, x): self.x = x * 2\nclass Tax(Base): pass", "Tax(x).x"),
+        (
+            "class Base:\n  def of(self, x): return x * 2\nclass Tax(Base):\n  def of(self, x): return super().of(x)",
+            "Tax().of(x)",
+        ),
+        (
+            "class Base:\n  @classmethod\n  def of(cls, x): return x * 2\nclass Tax(Base): pass\ntax = Tax()",
+            "tax.of(x)",
+        ),
+        ("class Tax:\n  def __call__(self, x): return x * 2\ntax = Tax()", "tax(x)"),
+        ("class Base:\n  def __call__(self, x): return x * 2\nclass Tax(Base): pass\ntax = Tax()", "tax(x)"),
+        (
+            "class Tax:\n  x = property(None, lambda self, x: vars(self).update(y=x * 2))\ntax = Tax()\ndef of(x): tax.x = x; return tax.y",
+            "of(x)",
+        ),
+        (
+            "class Tax:\n  def both(self, x, y): return x * 2\n  of = functools.partialmethod(both, y=1)\ntax = Tax()",
+            "tax.of(x)",
+        ),
+    ],
+    ids=[
+        "inherited",
+        "__init__ of a base",
+        "super",
+        "inherited, of an object",
+        "__call__",
+        "inherited __call__",
+        "setter",
+        "partialmethod",
+    ],
+)
+def test_follow_code_sees_what_an_object_is_made_of(text: str, expression: str) -> None:
+    """Methods of base classes, the call of a global object, setters of properties; undoing the edit gives the first print again."""
+    from memover.keys.code import fingerprint
+
+    def answered(text: str) -> tuple[int, str]:
+        space: dict[str, Any] = {"__name__": "followed_module", "functools": functools}
+        exec(f"{text}\ndef top(x):\n    return {expression}\n", space)
+        return space["top"](10), fingerprint(space["top"])
+
+    first, edited = answered(text), answered(text.replace("x * 2", "x * 3"))
+    assert (first[0], edited[0]) == (20, 30)
+    assert edited[1] != first[1]
+    assert answered(text) == first
+
+
 # -- functions that are gone
 
 
