@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from memover import Cache
 from memover.engine.store import TOKEN_MARGIN_MS, Request, StoredEntry
+from memover.errors import StoreError
 from memover.runtime.run import run
 from memover.stores.sqlite import direct, file, keyvalue, moments, reading, tidy, writing
 from memover.stores.sqlite import statements as sql
@@ -443,3 +446,80 @@ def test_a_result_that_is_too_long_is_said_with_the_option_that_keeps_it_out(
         f.set(b"", 1)
         f.set(result, 1)
         assert f.peek(1) is None
+
+
+def stored(store: SqliteStore, name: str, payload: bytes) -> bool:
+    """Takes the lease and stores the entry; whether it was stored. Raises `StoreError`."""
+    key, token = key_of(name), nonce()
+    granted = run(store.acquire(Request(key, token, 60_000, (), (0,))))
+    raw = entry_bytes(key, payload, granted.seen.tokens[0] or b"")
+    return run(store.store(StoredEntry(key, token, raw, 0, header_of(raw, key))))
+
+
+def test_the_row_of_a_long_entry_may_wait_for_the_lock_as_long_as_any_write(
+    make: Callable[..., SqliteStore], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its pieces took is the entry's own time, and no part of the budget for the lock."""
+    store = make(lock_timeout=0.3)
+    assert stored(store, "short", b"x")
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    timers: list[threading.Timer] = []
+
+    def relieve(_: object) -> None:
+        if not timers:  # behind the only piece: its row comes next
+            time.sleep(0.35)
+            other.execute("BEGIN IMMEDIATE")
+            timers.append(threading.Timer(0.1, other.execute, ("COMMIT",)))
+            timers[0].start()
+
+    monkeypatch.setattr(tidy.Tidier, "relieve", relieve)
+    assert stored(store, "long", bytes(PIECE_BYTES))
+    assert timers
+    timers[0].join()
+    other.close()
+    assert valid(store, key_of("long")) is not None
+
+
+def test_threads_write_their_long_entries_one_after_the_other(
+    make: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So their pieces do not contend for SQLite's lock, which does not come to who has waited for the longest time."""
+    store = make()
+    assert stored(store, "short", b"x")
+    pieces: list[int] = []
+    count_of = file.File.count
+
+    def count(self: file.File, statement: str, parameters: Sequence[Any], deadline: float | None) -> int:
+        if statement == sql.ADD_PIECE:
+            pieces.append(parameters[0] // 65536)
+            time.sleep(0.001)
+        return count_of(self, statement, parameters, deadline)
+
+    monkeypatch.setattr(file.File, "count", count)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda number: stored(store, f"{number}", os.urandom(8 * PIECE_BYTES)), range(8)))
+    changes = sum(one != other for one, other in pairwise(pieces))
+    assert len(set(pieces)) == 8 and changes < 16  # two may see in one moment that nobody writes
+
+
+def test_threads_with_long_entries_wait_for_a_strangers_lock_once(make: Callable[..., SqliteStore], path: str) -> None:
+    """Once for their turn, at most, and once for it: the time is not multiplied by the number of threads."""
+    store = make(lock_timeout=0.5)
+    names = [f"{number}" for number in range(8)]
+    tokens = {name: nonce() for name in names}
+    for name in names:
+        assert run(store.acquire(Request(key_of(name), tokens[name], 60_000, (), (0,)))).ours
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    def fails(name: str) -> float:
+        raw = entry_bytes(key_of(name), os.urandom(2 * PIECE_BYTES))
+        began = time.monotonic()
+        with pytest.raises(StoreError):
+            run(store.store(StoredEntry(key_of(name), tokens[name], raw, 0, header_of(raw, key_of(name)))))
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(8) as pool:
+        assert max(pool.map(fails, names)) < 1.5
+    other.execute("COMMIT")
+    other.close()

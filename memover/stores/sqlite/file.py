@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from memover.errors import StoreTimeout, StoreUnavailable, raised_beneath
-from memover.latch import section
+from memover.latch import FramePresence, section
 from memover.stores.sqlite.connections import changed, rows_of, run_to_end
 from memover.stores.sqlite.failures import ERRORS, Failure, failure_of
 from memover.stores.sqlite.handles import Handles
@@ -76,6 +76,9 @@ class File:
         """The millisecond from which on that should be done."""
         self.behind: Callable[[], object] | None = None
         """Has it done in another thread."""
+        self.turn: FramePresence | None = None
+        """Of the call that writes a long entry, if one does: see `writing`."""
+        self.piece_written = 0.0
         self._identity: Identity | None = None
         self._handles = Handles()
         self._opener = FileOpener(path, self.address)

@@ -155,7 +155,7 @@ class SqliteKeyValues:
                 raw = parcel.raw
                 if parcel.expire_ms >= 0:
                     raw = _stamped(raw, parcel.key, generation)
-                    head, parts = self._writer.laid(raw, deadline)
+                    head, parts, deadline = self._writer.laid(raw, deadline)
                     if head is not None:
                         size += len(raw)
                         laid.append((parcel.key.text, head, len(raw), parts, _expires(now, parcel.expire_ms)))
@@ -183,7 +183,7 @@ class SqliteKeyValues:
         found = self._row(key, deadline)
         if found is None or not found[2] or found[1] != old:
             return False
-        head, parts = self._writer.laid(new, deadline)
+        head, parts, deadline = self._writer.laid(new, deadline)
         if head is None:
             return False
         places = (entry_place(key.entry),)
@@ -248,7 +248,7 @@ class SqliteKeyValues:
         lossy: bool = False,
     ) -> bool:
         """Writes an entry if its row still is as it was found. `lossy`: one that there is no room for counts as written."""
-        head, parts = self._writer.laid(raw, deadline)
+        head, parts, deadline = self._writer.laid(raw, deadline)
         now = time_ms()
         laid: tuple[object, ...] = (head, len(raw), parts)
         asked = (

@@ -20,6 +20,9 @@ _random = random.Random()
 _YIELDS = 12
 """How often somebody else is let run before a pause: a writer has the lock for some tens of microseconds."""
 _FIRST_SECONDS, _LAST_SECONDS = 0.0002, 0.004
+_HURRY_SECONDS = 0.1
+"""Who has no more time left than this asks as often as at first: the lock goes to whoever asks next, not to who has waited longest,
+and where others have it most of the time a few questions may all miss it."""
 
 
 class Pauses:
@@ -39,7 +42,8 @@ class Pauses:
         if self._taken < _YIELDS:
             _yield()
         else:
-            time.sleep(min(left, self._seconds * (0.5 + _random.random())))
+            seconds = self._seconds if left > _HURRY_SECONDS else _FIRST_SECONDS
+            time.sleep(min(left, seconds * (0.5 + _random.random())))
             self._seconds = min(self._seconds * 2, _LAST_SECONDS)
         return True
 

@@ -8,7 +8,9 @@ them may wait as long as a single call may: what a long batch takes is its own t
 from __future__ import annotations
 
 import random
+import time
 from functools import lru_cache
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from memover.clocks import monotonic
@@ -16,6 +18,7 @@ from memover.engine import lease as leases
 from memover.engine.store import TOKEN_MARGIN_MS, Granted, Seen
 from memover.errors import StoreUnavailable
 from memover.keys.names import transient
+from memover.latch import FramePresence
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.changing import change, changing
 from memover.stores.sqlite.marks import entry_place
@@ -41,6 +44,7 @@ _FEW = 4
 """So many are written one by one: a statement of many rows is not quicker then."""
 _UNLINKED_MS = 600_000
 """How long a long entry may take to be written."""
+_TURN_PAUSE_SECONDS = 0.001
 
 Row = tuple[str, str, bytes, int, "int | None", int]
 """What `sql.store_many` takes of an entry: key, holder, raw, size, parts, expires."""
@@ -175,7 +179,7 @@ class Writer:
         expires = now + entry.expire_ms if entry.expire_ms else FOREVER
         if entry.names:
             self._tokens.keep(entry.names, min(expires + TOKEN_MARGIN_MS, FOREVER), deadline)
-        head, parts = self.laid(entry.raw, deadline)
+        head, parts, deadline = self.laid(entry.raw, deadline)
         if head is None:
             self._file.count(sql.RELEASE, (entry.key.text, entry.token, now), deadline)
             return False
@@ -225,24 +229,46 @@ class Writer:
         answered = changing(self._file, places, lambda: self._file.rows(statement, parameters, deadline), deadline)
         return {text for (text,) in answered}
 
-    def laid(self, raw: bytes, deadline: float) -> tuple[bytes | None, int | None]:
-        """What of an entry goes into its row, and where the rest has been written to; (None, None) if it is too long."""
+    def laid(self, raw: bytes, deadline: float) -> tuple[bytes | None, int | None, float]:
+        """What of an entry goes into its row, where the rest has been written to, and until when its row may wait for the
+        lock; None and None first if it is too long."""
         if len(raw) <= INLINE_BYTES:
-            return raw, None
-        if not self._tidier.room_for(len(raw), deadline):
-            return None, None
+            return raw, None, deadline
+        self._wait_for_turn()
+        self._file.turn = turn = FramePresence()
+        try:
+            return self._laid_in_pieces(raw)
+        finally:
+            turn.forget()
+
+    def _wait_for_turn(self) -> None:
+        """Waits while another thread of this process writes a long entry, piece by piece.
+
+        The pieces of several would contend for SQLite's lock, and it comes to whoever asks at the right moment: one of eight threads may
+        ask in vain until its time is over. It is a courtesy, and no lock: who sees no piece written for as long as a call may wait
+        (the lock is a stranger's, or that thread was interrupted by a handler that waits for this one) waits no longer."""
+        file, began = self._file, monotonic()
+        while (turn := file.turn) is not None and turn.thread != get_ident() and turn.present():
+            if monotonic() - max(began, file.piece_written) > self._patience:
+                return
+            time.sleep(_TURN_PAUSE_SECONDS)
+
+    def _laid_in_pieces(self, raw: bytes) -> tuple[bytes | None, int | None, float]:
+        if not self._tidier.room_for(len(raw), monotonic() + self._patience):
+            return None, None, monotonic() + self._patience
         head = max(
             4096, 64 + sum(raw[58:60]) + int.from_bytes(raw[60:62], "little") + int.from_bytes(raw[62:64], "little")
         )
         parts = random.getrandbits(46)
         whole = memoryview(raw)
-        self._file.count(sql.DOOM, (parts, time_ms() + _UNLINKED_MS), deadline)
+        self._file.count(sql.DOOM, (parts, time_ms() + _UNLINKED_MS), monotonic() + self._patience)
         for number, at in enumerate(range(head, len(raw), PIECE_BYTES)):
             piece = whole[at : at + PIECE_BYTES]
             # Each has the whole budget: what a long entry takes is its own time, and nobody is held up by it.
             self._file.count(sql.ADD_PIECE, (parts * 65536 + number, piece), monotonic() + self._patience)
+            self._file.piece_written = monotonic()
             self._tidier.relieve()
-        return raw[:head], parts
+        return raw[:head], parts, monotonic() + self._patience
 
 
 def _names(key: Key, ensured: Sequence[bytes]) -> tuple[bytes, ...]:
