@@ -46,6 +46,10 @@ class Batch(Protocol):
         """So many calls have been answered."""
         ...
 
+    def over(self, call: CachedCall) -> None:
+        """A call has its outcome and has been finished; what nobody wants of it any more may go."""
+        ...
+
 
 def gather(batch: Batch, calls: Sequence[CachedCall], readings: Sequence[Reading] | None, bulk: bool) -> Flow[None]:
     """Answers every call. `readings` are what was read for them and found wanting, None to read first; `bulk` says
@@ -94,6 +98,7 @@ def each(batch: Batch, flows: Sequence[tuple[CachedCall, Flow[Outcome]]]) -> Flo
         finally:
             # Now, and not with the batch: others may wait for this call, of whom the batch may need one.
             call.function.finish(call, call.outcome)
+        batch.over(call)
         if outcome.error is not None and outcome.outside:
             raise outcome.error
 

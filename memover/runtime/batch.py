@@ -23,6 +23,7 @@ from memover.model import Source
 from memover.runtime.bare import fresh_header
 from memover.runtime.bulk import load_many
 from memover.runtime.dependencies import INSIDE, is_loading
+from memover.runtime.flights import Flight
 from memover.runtime.hit import bypassed
 from memover.runtime.near import fill, fill_from, in_use, near, ticket_of
 from memover.runtime.results import evaluating, unwrapped
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from memover.stores.near import Ticket
 
 __all__ = ["Batch", "CallArguments", "Hit", "aanswer_many", "answer_many"]
+
+_FIRST_STEP = 8
+"""So many entries of a file are read first, and more or fewer after that, as they turn out to be short or long."""
+_SHORT_STEP_BYTES, _LONG_STEP_BYTES = 1 << 20, 16 << 20
 
 CallArguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
@@ -147,12 +152,11 @@ class Batch:
             tickets = {at: ticket_of(self.function, self.keys[at]) for at in rest}
         if rest and self.bare():
             try:
-                seens = yield from self.function.store.read_plain([self.keys[at] for at in rest])
+                yield from self._read(rest, tickets)
             except StoreError as error:
                 self.function.store_failed(None, error)
-            else:
-                self.done(self.serve(seens, rest, tickets))
-                rest = [at for at in rest if self.outcomes[at] is None]
+                self.readings = None
+            rest = [at for at in rest if self.outcomes[at] is None]
         if not rest:
             return
         began = perf_counter()
@@ -179,11 +183,43 @@ class Batch:
             if done is not None and done.outside and done.error is not None:
                 raise done.error  # cancelled or interrupted: a caller of `warm` is not to go on from that
 
+    def _read(self, rest: Sequence[int], tickets: Mapping[int, Ticket | None]) -> Flow[None]:
+        """Reads the calls at these places and answers the hits. Raises `StoreError`.
+
+        In one round trip; from a file in steps where no values are wanted, so that long entries are not all in memory."""
+        store, readings, begin = self.function.store, list[Reading](), 0
+        step = _FIRST_STEP if not self._wanted and getattr(store, "read_in_steps", False) else len(rest)
+        while begin < len(rest):
+            some = rest[begin : begin + step]
+            begin += step
+            seens = yield from store.read_plain([self.keys[at] for at in some])
+            self.done(self.serve(seens, some, tickets))
+            readings += self.readings or ()
+            taken = sum(len(raw) for raw in seens[2] if raw is not None)
+            if taken < _SHORT_STEP_BYTES:
+                step *= 16
+            elif taken > _LONG_STEP_BYTES and step > 1:
+                step //= 2
+            del seens
+        self.readings = readings
+
     def done(self, number: int) -> None:
         """So many calls have been answered."""
         self._told += number
         if self._progress is not None and number:
             self._progress(number)
+
+    def over(self, call: CachedCall) -> None:
+        """Where no values are wanted, the call lets go of its own, and of the entry's bytes: the results of a thousand calls may be more
+        than there is memory. Callers that have waited for it hold its flight."""
+        outcome = call.outcome
+        if self._wanted or outcome is None or outcome.error is not None:
+            return
+        if in_use(self.function) or self.function.observers.busy:
+            return  # the near cache takes the entry, observers hear how long it is
+        flight = Flight()
+        flight.end(None)
+        call.flight, call.outcome = flight, Outcome(source=outcome.source, marks=outcome.marks)
 
     def serve_near(self) -> int:
         """Answers the calls that the near cache has; their number."""

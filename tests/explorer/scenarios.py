@@ -70,6 +70,8 @@ class Batch:
 
     def done(self, number: int) -> None: ...
 
+    def over(self, call: Any) -> None: ...
+
 
 def batch(scenario: Scenario, rules: Rules, means: Means) -> Flow:
     """Two calls in one batch; what counts is the answer of the first."""

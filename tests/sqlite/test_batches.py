@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import os
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from memover import Cache
 from memover.engine.store import TOKEN_MARGIN_MS, Request, StoredEntry
 from memover.runtime.run import run
 from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.schema import FOREVER, INLINE_BYTES
+from tests.servers import wait_until
 from tests.sqlite.conftest import GENERATION, entry_bytes, header_of, key_of, nonce, valid
 
 if TYPE_CHECKING:
@@ -175,3 +183,58 @@ def test_long_and_short_entries_are_stored_together(make: Callable[..., SqliteSt
     ]
     assert run(store.store_many(entries)) == [True] * 60
     assert [valid(store, entry.key) for entry in entries] == [entry.raw for entry in entries]
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_warm_takes_no_memory_for_all_of_its_results(path: str, awaited: bool) -> None:
+    """Neither for those that it loads, nor for the entries that are fresh: nobody wants their values."""
+    number, length = 60, 1_000_000
+
+    def result(x: int) -> bytes:
+        return x.to_bytes(2, "big") + os.urandom(length)
+
+    async def later(x: int) -> bytes:
+        return result(x)
+
+    def peak(warm: Callable[[], Any]) -> tuple[int, Any]:
+        gc.collect()
+        tracemalloc.start()
+        try:
+            counts = warm()
+            return tracemalloc.get_traced_memory()[1], tuple(counts)
+        finally:
+            tracemalloc.stop()
+
+    with Cache(f"sqlite:///{path}", ttl=None) as cache:
+        f: Any = cache.versioned(namespace="long")(later if awaited else result)
+
+        def warm() -> Any:
+            warmed = f.warm(range(number), concurrency=2)
+            return asyncio.run(warmed) if awaited else warmed
+
+        taken, counts = peak(warm)
+        assert counts == (0, number, 0) and taken < number * length / 3
+        taken, counts = peak(warm)
+        assert counts == (number, 0, 0) and taken < number * length / 2
+
+
+def test_who_waits_for_a_load_of_warm_has_its_value(path: str) -> None:
+    """What the batch lets go of, its followers have."""
+    began, go = threading.Event(), threading.Event()
+
+    def slow(x: int) -> list[int]:
+        began.set()
+        assert go.wait(30)
+        return [x]
+
+    with Cache(f"sqlite:///{path}", ttl=None) as cache, ThreadPoolExecutor(2) as pool:
+        f: Any = cache.versioned(namespace="slow")(slow)
+        warmed = pool.submit(f.warm, [1], concurrency=1)
+        assert began.wait(30)
+        waiting = pool.submit(f, 1)
+        wait_until(lambda: any(flight.followers for flight in cache._state.flights.values()), "a call that waits")
+        go.set()
+        assert waiting.result(30) == [1]
+        assert tuple(warmed.result(30)) == (0, 1, 0)
+        assert f.cache_info()[:2] == (0, 2) and f.cache_info().loads == 1
+        assert f(1) == [1]

@@ -64,6 +64,8 @@ class SqliteStore(SqliteKeyValues):
     local = False
     spread = False
     generation_shards = 1
+    read_in_steps = True
+    """A read is no round trip: the calls of a batch are read a few at a time."""
 
     def __init__(self, path: str, limits: Limits | None = None) -> None:
         self.path = path
