@@ -158,7 +158,8 @@ class Cache(KeyValueFace):
                     f"The observer {observer!r} is not callable: give callables that take an Event."
                 )
         if not isinstance(url, str):
-            raise ConfigurationError(f"The store's URL must be text such as 'redis://localhost:6379/0', not {url!r}.")
+            meant = f"sqlite:///{url}" if isinstance(url, os.PathLike) else "redis://localhost:6379/0"
+            raise ConfigurationError(f"The store's URL must be text such as {meant!r}, not {url!r}.")
         store = open_store(
             url,
             max_entries=at_least(1, max_entries, "max_entries"),

@@ -6,7 +6,7 @@ import dataclasses
 import re
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -29,6 +29,7 @@ MISSING = object()
         (lambda: versioned_cache(namespace="n", colour=5), "no option colour=: there are .*namespace, "),
         (lambda: Cache(max_entrys=1), r"no option max_entrys=: did you mean max_entries=\?"),
         (lambda: memover.configure(prefx="shop"), r"no option prefx=: did you mean prefix=\?"),
+        (lambda: Cache(PurePosixPath("data/x.db")), "must be text such as 'sqlite:///data/x.db'"),  # type: ignore[arg-type]
     ],
     ids=[
         "bare",
@@ -40,6 +41,7 @@ MISSING = object()
         "unknown",
         "of Cache",
         "of configure",
+        "a path",
     ],
 )
 def test_wrong_options_are_answered_with_what_to_write(write: Any, told: str) -> None:
