@@ -6,6 +6,7 @@ Hits that concern nothing but their value take a short path, without a call obje
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from memover.clocks import wall
 from memover.codec.envelope import marks_packer, read_header, read_plain
 from memover.codec.sharing import shareable
 from memover.engine.answers import Outcome, Reading
-from memover.engine.judge import is_fresh
+from memover.engine.judge import DEAD, is_fresh, judge
 from memover.engine.many import gather
 from memover.engine.steps import Invoke, itself
 from memover.errors import DamagedEntry, StoreError
@@ -32,6 +33,7 @@ from memover.runtime.run import arun, run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from memover.codec.envelope import Header
     from memover.engine.call import CachedCall
     from memover.engine.steps import Flow
     from memover.engine.store import SeenMany
@@ -280,11 +282,18 @@ class Batch:
                     except DamagedEntry:
                         pass  # the ordinary way finds out once more, and counts it
             own = [current[name] for name in key.names]
-            readings.append(Reading(key.names, own, raw, function.read_header(key, raw)))
+            header = function.read_header(key, raw)
+            if trusted and header is not None and self._invalidated(header, key, own):
+                raw = None  # whatever the clock says; those of a whole batch would be in memory until it ends
+            readings.append(Reading(key.names, own, raw, header))
         hits = len(rest) - len(readings)
         function.counters.own_hits += hits
         self.readings = readings
         return hits
+
+    def _invalidated(self, header: Header, key: Key, tokens: Sequence[bytes | None]) -> bool:
+        required, soft = key.required, self.function.soft_name
+        return judge(header, key.names, tokens, -math.inf, required=required, soft=soft) is DEAD
 
     def _judged(self, at: int, raw: bytes, tokens: Sequence[bytes | None], now: float, ticket: Ticket | None) -> bool:
         """Answers a call from an entry in any other form, if that is fresh."""

@@ -187,7 +187,7 @@ def test_long_and_short_entries_are_stored_together(make: Callable[..., SqliteSt
 
 @pytest.mark.parametrize("awaited", [False, True])
 def test_warm_takes_no_memory_for_all_of_its_results(path: str, awaited: bool) -> None:
-    """Neither for those that it loads, nor for the entries that are fresh: nobody wants their values."""
+    """Neither for those that it loads, nor for the entries that are fresh, or invalid: nobody wants their values."""
     number, length = 60, 1_000_000
 
     def result(x: int) -> bytes:
@@ -216,6 +216,9 @@ def test_warm_takes_no_memory_for_all_of_its_results(path: str, awaited: bool) -
         assert counts == (0, number, 0) and taken < number * length / 3
         taken, counts = peak(warm)
         assert counts == (number, 0, 0) and taken < number * length / 2
+        cache.invalidate_namespace("long")
+        taken, counts = peak(warm)
+        assert counts == (0, number, 0) and taken < number * length / 2
 
 
 def test_who_waits_for_a_load_of_warm_has_its_value(path: str) -> None:
