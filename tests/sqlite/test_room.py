@@ -36,6 +36,16 @@ def count(store: SqliteStore, table: str) -> int:
     return int(rows)
 
 
+def pages(store: SqliteStore) -> tuple[int, int]:
+    """The length that the file has, or gets when the log is copied into it; and how much of it is taken."""
+    ((number, free),) = store._file.rows(
+        "SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count)",
+        (),
+        None,
+    )
+    return number * 4096, (number - free) * 4096
+
+
 def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """The machine's clock, as the store sees it, is ahead from now on."""
     real = moments.time_ms
@@ -59,6 +69,132 @@ def test_the_file_stays_within_max_bytes(make: Callable[..., SqliteStore], path:
     assert valid(store, key_of("0")) is None
     assert store.tidy(10)
     assert os.stat(path).st_size + os.stat(path + "-wal").st_size < 1_000_000 + (24 << 20)
+
+
+def test_a_small_file_stays_within_max_bytes(make: Callable[..., SqliteStore]) -> None:
+    """Of 29 pages: what rounding to whole pages takes is counted, too."""
+    store, sizes, longest = make(max_bytes=120_000), random.Random(0), 0
+    for number in range(1500):
+        keep(store, key_of(str(number)), os.urandom(sizes.randrange(2000)))
+        longest = max(longest, pages(store)[0])
+    assert 80_000 < longest <= 120_000
+
+
+def test_processes_that_write_little_stay_within_max_bytes(make: Callable[..., SqliteStore]) -> None:
+    """Scripts that store an entry or two, and end, however they do: what others left is seen to by each."""
+    for number in range(400):
+        store = make(max_bytes=120_000)
+        keep(store, key_of(str(number)), os.urandom(1000))
+    assert pages(store)[0] <= 120_000
+    assert valid(store, key_of("399")) is not None
+    assert 20 < count(store, "entries") < 100
+
+
+def test_expired_entries_of_processes_that_write_little_leave(
+    make: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same of what nobody can read any more, far from the limit."""
+    store = make()
+    for number in range(200):
+        keep(store, key_of(f"old{number}"), b"x", 1000)
+    later(monkeypatch, 2)
+    for number in range(10):
+        keep(make(), key_of(f"new{number}"), b"x", 3_600_000)
+    assert count(store, "entries") == 10
+
+
+def test_a_step_that_found_the_file_locked_is_made_with_the_next_write(
+    make: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not only when as much has been written again."""
+    store = make(max_bytes=1_000_000)
+    keep(store, key_of("first"), b"x")
+    steps: list[bool] = []
+    real = store._tidier.step
+
+    def step(*arguments: Any) -> bool:
+        steps.append(len(steps) < 3)
+        if steps[-1]:
+            raise file.Busy
+        return real(*arguments)
+
+    monkeypatch.setattr(store._tidier, "step", step)
+    keep(store, key_of("much"), os.urandom(60_000))
+    for number in range(5):
+        keep(store, key_of(str(number)), b"x")
+    assert steps == [True, True, True, False]
+
+
+def test_a_file_that_several_filled_too_far_shrinks_to_max_bytes(make: Callable[..., SqliteStore]) -> None:
+    """Each writes a thirty-second of the limit before it sees to the room: together that may be too much, for a moment."""
+    stores = [make(max_bytes=2_000_000, lock_timeout=30.0) for _ in range(12)]
+    for number, store in enumerate(stores):
+        keep(store, key_of(f"first{number}"), b"x")
+    longest, number = 0, 0
+    for _ in range(30):
+        for _ in range(10):
+            for store in stores:
+                number += 1
+                keep(store, key_of(str(number)), os.urandom(5000))
+                longest = max(longest, pages(store)[0])
+    assert longest < 2_000_000 + 12 * (2_000_000 // 32 + 5000 + 4096)
+    wait_until(lambda: stores[0].tidy(10) and pages(stores[0])[0] <= 2_000_000, "a file of that length")
+    assert pages(stores[0])[1] > 1_000_000
+
+
+def test_tokens_of_tags_leave_room_for_entries(make: Callable[..., SqliteStore]) -> None:
+    """Entries without ttl need theirs for ever: of very many the older ones go, and what stands under them is a miss."""
+    store, longest = make(max_bytes=1_000_000), 0
+    for number in range(8000):
+        tag = f"p:tag:{number}".encode()
+        keep(store, key_of(str(number), tag), os.urandom(500), 0, names=(tag,))
+        longest = max(longest, pages(store)[0])
+    assert longest <= 1_000_000
+    assert 1000 < count(store, "tokens") < 7000
+    assert count(store, "entries") > 100
+    assert store.fetch(key_of("7999", b"p:tag:7999")).tokens.count(None) == 0
+    generations = store._file.rows("SELECT name FROM tokens WHERE name NOT LIKE 'p:tag:%'", (), None)
+    assert generations == [(GENERATION.decode(),)]
+
+
+def test_tokens_leave_room_for_entries_of_processes_that_write_little(make: Callable[..., SqliteStore]) -> None:
+    """The same of scripts, each with a few tags of its own."""
+    store = make(max_bytes=200_000)
+    for number in range(3000):
+        if not number % 4:
+            store = make(max_bytes=200_000)
+        tag = f"p:tag:{number}".encode()
+        keep(store, key_of(str(number), tag), os.urandom(500), 0, names=(tag,))
+    assert pages(store)[0] <= 200_000
+    assert count(store, "entries") > 10
+
+
+def test_a_token_that_made_room_can_only_cause_misses(path: str) -> None:
+    """What a process has kept under it goes with the next invalidation all the same, and nothing older comes back."""
+    value = [1]
+    with Cache(f"sqlite:///{path}", ttl=None) as cache, Cache(f"sqlite:///{path}", ttl=None) as other:
+
+        @cache.versioned(namespace="child", tags="t:{x}")
+        def child(x: int) -> int:
+            return value[0]
+
+        @cache.versioned(namespace="parent")
+        def parent(x: int) -> int:
+            return child(x)
+
+        def evict() -> None:
+            names = [f"{cache.prefix}:tag:t:{x}" for x in range(2)]
+            assert cache._state.store._file.count(sql.among(sql.EVICT_TOKENS, 2), (1 << 60, *names), None) == 2  # type: ignore[attr-defined]
+
+        for x in range(2):
+            assert [child(x), parent(x), child(x), parent(x)] == [1] * 4
+        evict()
+        value[0] = 2
+        other.invalidate_tags("t:0")
+        assert child(0) == parent(0) == 2
+        assert child(1) in (1, 2)
+        other.invalidate_tags("t:1")
+        assert child(1) == parent(1) == 2
 
 
 def test_long_and_short_entries_together_stay_within_max_bytes(make: Callable[..., SqliteStore], path: str) -> None:

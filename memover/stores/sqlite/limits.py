@@ -10,7 +10,7 @@ __all__ = ["Limits"]
 @dataclass(frozen=True)
 class Limits:
     """`max_bytes`: what the file may take, least recently used out first (the write-ahead log comes on top of it: a few
-    MB). `lock_timeout`: seconds that one call may wait for a lock that somebody else holds, all its steps together.
+    MB; and for a moment a 32nd of it, 1 MiB at most, and an entry for each process that writes). `lock_timeout`: seconds that one call may wait for a lock that somebody else holds, all its steps together.
     `breaker_first_seconds`, `breaker_last_seconds`: for how long writes are not tried after that, at first and at most.
     """
 

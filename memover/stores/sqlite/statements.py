@@ -302,9 +302,13 @@ FORGET = "DELETE FROM doomed WHERE parts = ?1 AND after < ?2 AND NOT EXISTS (SEL
 """parts, now."""
 SAMPLE = "SELECT id, size, used FROM entries WHERE id > ?1 ORDER BY id LIMIT ?2"
 """id, limit · the entries after that one."""
+SAMPLE_TOKENS = "SELECT name, number FROM tokens WHERE name > ?1 ORDER BY name LIMIT ?2"
+"""name, limit · the tokens after that one."""
 
 EVICT = "DELETE FROM entries WHERE used <= ?1 AND id IN ({})"
 """used before, id... · these entries make room, unless used since."""
+EVICT_TOKENS = "DELETE FROM tokens WHERE number <= ?1 AND name IN ({})"
+"""number, name... · these tokens make room, unless moved since."""
 USED = "UPDATE entries SET used = ?1 WHERE used < ?1 AND id IN ({})"
 """used, id... · these were read then."""
 UNNOTED = "SELECT id FROM entries WHERE used < ?1 AND id IN ({})"

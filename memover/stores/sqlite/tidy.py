@@ -1,8 +1,8 @@
 """What happens behind writes, in bounded steps: expired rows leave, the least recently used make room, the file shrinks.
 
 A step does at most one statement of each kind, each for some milliseconds at most, and never waits for a lock: whoever has
-it is writing, and will come by here. A step follows every `_WRITES`-th write or `_STEP_BYTES` bytes, in the writer's
-thread, so that a writer cannot outrun it. What is slow (copying the log into the file, with its syncs) or has no writer
+it is writing, and will come by here. A step follows the first write of a process, and every `_WRITES`-th or `_STEP_BYTES` bytes, in the
+writer's thread, so that a writer cannot outrun it; one that did not get the lock is made with the next write. What is slow (copying the log into the file, with its syncs) or has no writer
 (noting what was read) is done by a thread that is started for it and ends when nothing is left. Where that thread does not
 keep up with the writers of all processes, the log grows to `_FULL_LOG_BYTES` and the writers copy it themselves.
 
@@ -10,6 +10,9 @@ keep up with the writers of all processes, the log grows to `_FULL_LOG_BYTES` an
 used for the longest time; a store of fewer entries is sampled whole. (An index by use would be one more page to write with
 each entry.) A read notes the row in a dictionary of the process; every few seconds the rows noted get their
 `used` in the file. A process that evicts spares, besides, what it has read itself since.
+
+The token of a tag stays as long as an entry may need it: for ever, where entries have no ttl. Where there are so many tags that their
+tokens leave little room for entries, the older ones of those go. What still stands under one is a miss, as it is whenever a token is lost.
 """
 
 from __future__ import annotations
@@ -34,6 +37,10 @@ _STEP_BYTES = 1 << 20
 _ROWS = 64
 _PIECES = 16
 _VACUUM_PAGES = 256
+_EARLY_PAGES = 4
+"""What rounding to whole pages takes besides of what is written between two steps."""
+_EARLY_SHARE = 8
+_EARLY_DECAY = 256
 _LOG_PAGES = 2000
 """When about so many pages have been written by a process, it copies the log into the file."""
 _LONG_LOG_PAGES = 3000
@@ -51,6 +58,8 @@ _RECENT_ROWS = 10_000
 _NOTED_AT_ONCE = 100
 _SAMPLE_ROWS = 256
 _SAMPLED_TIMES = 4
+_TOKENS_SHARE = 4
+"""Tokens of tags make room where entries have less than a quarter of the limit."""
 _BEHIND_SECONDS = 0.02
 _AT_WORK_SECONDS = 4.0
 _PAUSE_SECONDS = 0.002
@@ -65,10 +74,15 @@ class Tidier:
         self.longest_bytes = max_bytes // 2
         """The longest entry for which room is made."""
         self._step_bytes = min(_STEP_BYTES, max_bytes // 32)
-        self._writes = 0
+        # Two steps early: what is written until the next one has room, with the rest of its pages.
+        self._least_early = self._early = 2 * self._step_bytes + min(_EARLY_PAGES * 4096, max_bytes // _EARLY_SHARE)
+        self._writes = _WRITES  # the first write is followed by a step: a process may make few, and end
         self._bytes = 0
         self._pages = 0
         self._hand = 0
+        self._entries_bytes = max_bytes  # of all entries, when they were last added up
+        self._adding = (0, 0)  # the last of those that are added up already, and their bytes
+        self._tokens_hand = ""
         self._leases_hand = ""
         self._full_log = _FULL_LOG_BYTES
         self._at_work = 0.0  # when the thread was last seen at work; it may be killed without a word
@@ -87,7 +101,7 @@ class Tidier:
         try:
             more = self.step()
         except (Busy, StoreError):
-            more = False  # the next write comes by, too
+            more, self._writes = False, _WRITES  # the next write comes by
         if more or self._pages > _LOG_PAGES:
             self.begin_behind()
         self.relieve()
@@ -98,7 +112,7 @@ class Tidier:
             return False
         tries = _ROOM_TRIES
         # What is written until the next step needs room beside it.
-        while self._taken_bytes() + size + 2 * self._step_bytes > self._max_bytes:
+        while self._taken_bytes() + size + self._early > self._max_bytes:
             if not self.step(size, deadline):  # nothing to evict; or another writer took the room that there was
                 if not tries:
                     return False
@@ -124,13 +138,23 @@ class Tidier:
                     break
                 file.count(sql.FORGET, (parts, now), deadline)
             return True
-        # Two steps early: what is written until the next one has room, with the rest of its pages.
-        if self._evict((pages - free) * page_bytes + wanted + 2 * self._step_bytes - self._max_bytes, deadline):
-            return True
-        if free > _VACUUM_PAGES and free * 8 > pages:
-            file.script(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})", deadline)
-            return True
+        taken, over = (pages - free) * page_bytes, pages - self._max_bytes // page_bytes
+        self._begin_early(taken)
+        more = self._evict(taken + wanted + self._early - self._max_bytes, deadline) or more
+        if free and (over > 0 or (free > _VACUUM_PAGES and free * 8 > pages)):
+            given = min(over, _VACUUM_PAGES) if over > 0 else _VACUUM_PAGES
+            file.script(f"PRAGMA incremental_vacuum({given})", deadline)
+            return more or over <= 0 or over > given
         return more
+
+    def _begin_early(self, taken: int) -> None:
+        """Room is made earlier where the file was found too full: other processes write between two steps, too."""
+        if taken > self._max_bytes:
+            self._early = min(
+                self._early + taken - self._max_bytes, max(self._max_bytes // _EARLY_SHARE, self._least_early)
+            )
+        else:
+            self._early = max(self._early - self._early // _EARLY_DECAY, self._least_early)
 
     def _sweep_leases(self, now: int, deadline: float | None) -> bool:
         """Those of loads that ended without a word, and marks of failure: a page of the table a time."""
@@ -151,8 +175,9 @@ class Tidier:
         sample = file.rows(sql.SAMPLE, (self._hand, _SAMPLE_ROWS), deadline)
         if len(sample) < _SAMPLE_ROWS:  # around the end
             sample += file.rows(sql.SAMPLE, (0, _SAMPLE_ROWS - len(sample)), deadline)
+        crowded = self._crowded(deadline) and self._evict_tokens(deadline)
         if not sample:
-            return False
+            return crowded
         self._hand = sample[len(sample) // _SAMPLED_TIMES][0]
         read = {row[0] for row in sample if row[0] in recent or row[0] in file.recent_before}
         spared = list(read)
@@ -173,6 +198,33 @@ class Tidier:
         if gone:
             file.count(sql.among(sql.EVICT, len(gone)), (before, *gone), deadline)
         return True
+
+    def _crowded(self, deadline: float | None) -> bool:
+        """Whether tokens leave little room for entries, whose bytes are added up some hundred rows a time."""
+        file, (hand, size) = self._file, self._adding
+        if not hand and len(file.rows(sql.SAMPLE_TOKENS, ("", _SAMPLE_ROWS), deadline)) < _SAMPLE_ROWS:
+            return False
+        part = file.rows(sql.SAMPLE, (hand, _SAMPLE_ROWS), deadline)
+        size += sum(row[1] for row in part)
+        self._adding = (part[-1][0], size) if len(part) == _SAMPLE_ROWS else (0, 0)
+        if not self._adding[0]:
+            self._entries_bytes = size
+        return self._entries_bytes < self._max_bytes // _TOKENS_SHARE
+
+    def _evict_tokens(self, deadline: float | None) -> bool:
+        """Makes room of the older tokens among some hundred; whether there were so many."""
+        sample = self._file.rows(sql.SAMPLE_TOKENS, (self._tokens_hand, _SAMPLE_ROWS), deadline)
+        if len(sample) < _SAMPLE_ROWS:
+            around = bool(self._tokens_hand)
+            self._tokens_hand = ""
+            return around and self._evict_tokens(deadline)
+        self._tokens_hand = str(sample[-1][0])
+        tags = sorted((row for row in sample if _is_tag(str(row[0]))), key=lambda row: int(row[1]))
+        gone = tags[: len(tags) // 2]
+        if not gone:
+            return False
+        names = [name for name, _ in gone]
+        return self._file.count(sql.among(sql.EVICT_TOKENS, len(names)), (gone[-1][1], *names), deadline) > 0
 
     def _taken_bytes(self) -> int:
         ((_, _, _, pages, free, page_bytes),) = self._file.rows(sql.PROBE, (), monotonic() + 1.0)
@@ -199,8 +251,9 @@ class Tidier:
         self._at_work = 0.0
 
     def after_fork(self) -> None:
-        """In a child there is no such thread."""
+        """In a child there is no such thread, and its first write is followed by a step."""
         self._at_work = 0.0
+        self._writes = _WRITES
 
     def tidy(self, seconds: float) -> bool:
         """Does what is to be done, for as long as that; False if it was cut short. Raises nothing of the store's."""
@@ -272,3 +325,8 @@ class Tidier:
 
     def _note(self, rows: list[int], deadline: float | None) -> None:
         self._file.count(sql.among(sql.USED, len(rows)), (time_ms(), *rows), deadline)
+
+
+def _is_tag(name: str) -> bool:
+    """Whether a token's key is that of a tag (see `keys.names`)."""
+    return name.partition(":")[2].startswith("tag:")
