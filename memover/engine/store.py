@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from memover.model import Key
 
 __all__ = [
-    "INTEGER", "INTEGER_LIMIT", "Change", "Direct", "Granted", "Kept", "KeyValueStore", "Parcel", "Replicated",
-    "Renewal", "Request", "Seen", "SeenMany", "TOKEN_MARGIN_MS", "incremented", "names_of", "Stamp", "Store",
+    "INTEGER", "INTEGER_LIMIT", "Again", "Change", "Direct", "Granted", "Kept", "KeyValueStore", "Parcel", "Replicated",
+    "Renewal", "Request", "Rereads", "Seen", "SeenMany", "TOKEN_MARGIN_MS", "incremented", "names_of", "Stamp", "Store",
     "StoredEntry",
 ]  # fmt: skip
 
@@ -45,13 +45,57 @@ class Seen(NamedTuple):
     lease: bytes | None = None
 
 
+class Again:
+    """What makes the value of one more caller, of an entry that a store answers with the same object (`Kept`).
+
+    By its reader: the form and the generation of the entry, until when it is fresh, what makes the value, and the places that it
+    goes by. By the store, when it last found that a read would come to the same: `era`, `word`, `expires`, `row`
+    (`Rereads`)."""
+
+    __slots__ = ("era", "expires", "form", "fresh_until", "generation", "make", "places", "row", "word")
+
+    value = MISSING
+    """Nothing is handed out without `make`."""
+
+    def __init__(
+        self,
+        form: tuple[bytes, bytes] | None,
+        generation: bytes,
+        fresh_until: float,
+        make: Callable[[], Any] | None,
+        places: tuple[Any, ...],
+    ) -> None:
+        self.form = form
+        self.generation = generation
+        self.fresh_until = fresh_until
+        self.make = make
+        self.places = places
+        self.era: object = None
+        self.word = self.expires = self.row = 0
+
+    def end(self) -> None:
+        """To be called when the store keeps the entry no more: its value goes, whoever refers to this."""
+        self.make = None
+
+
 class Kept(Seen):
     """What a read of a store came to that answers the next ones with the same object, as long as they would come to the same.
 
     `decoded` is what its readers keep beside it, None at first (see `runtime.again`); `grew(size)` counts the bytes of that."""
 
-    decoded: Any = None
+    decoded: Again | None = None
     grew: Callable[[int], None]
+
+
+class Rereads(NamedTuple):
+    """How calls ask a store whether the read that they would do would come to what they have read.
+
+    `find(key)` returns what is kept of such a read, after the store has noted in its `decoded` how that can be asked again: by
+    `stands`, the source of one expression over `{p}item`, with these names, which notes the use besides."""
+
+    find: Callable[[Key], Kept | None]
+    stands: str
+    names: dict[str, Any]
 
 
 class Granted(NamedTuple):
@@ -310,6 +354,10 @@ class Store(KeyValueStore, Protocol):
 
     def direct(self) -> Direct | None:
         """The short way of plain misses; None where there is none."""
+        ...
+
+    def rereads(self) -> Rereads | None:
+        """How to ask for reads that need not be done again; None in a store that has none."""
         ...
 
     def settle(self, seconds: float) -> None:

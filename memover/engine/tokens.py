@@ -17,7 +17,7 @@ from memover.keys.shards import unsharded
 from memover.model import Generation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from memover.engine.steps import Flow
 
@@ -85,6 +85,11 @@ class Witness:
         """The token last believed under this name."""
         known = self._seen.get(name)
         return None if known is None else known[0]
+
+    @property
+    def believed(self) -> Mapping[bytes, tuple[bytes, int]]:
+        """The tokens last believed, with their numbers, by name; always the same object."""
+        return self._seen
 
     def doubt(self, *names: bytes) -> None:
         """These tokens are being moved, to what is not known yet: what was last believed is not current."""

@@ -12,6 +12,7 @@ from memover.clocks import wall
 from memover.codec.copier import Same, copier_of
 from memover.codec.sharing import moved, places_of
 from memover.engine.judge import is_fresh
+from memover.engine.store import Again
 from memover.errors import DamagedEntry
 from memover.model import MISSING
 from memover.runtime.footprint import memory_of
@@ -22,35 +23,36 @@ if TYPE_CHECKING:
     from memover.engine.store import Kept
     from memover.runtime.function import Function
 
-__all__ = ["again", "decoded"]
+__all__ = ["again", "decoded", "made"]
 
 _LARGE_BYTES = 1 << 20
 
-
-Again = tuple["tuple[bytes, bytes] | None", float, "Callable[[], Any]", "tuple[Any, ...]"]
-"""The form that an entry was decoded in, until when it is fresh, and what makes the value of one more caller while
-`moved(places)` is False, then these places."""
-
-_ONCE: Again = (None, 0.0, lambda: MISSING, ())
-_NEVER: Again = (None, 0.0, lambda: MISSING, ())
+_ONCE = Again(None, b"", 0.0, None, ())
+_NEVER = Again(None, b"", 0.0, None, ())
 
 
 def again(seen: Kept, form: tuple[bytes, bytes], generation: bytes) -> Any:
     """What one more caller gets of an entry under a trusted generation; MISSING where it is to be decoded, or not fresh."""
-    made: Again | None = seen.decoded
-    if made is None:
+    item = seen.decoded
+    if item is None or item.form is not form or not is_fresh(generation, item.fresh_until, generation, wall()):
         return MISSING
-    decoded_in, fresh_until, make, places = made
-    if (
-        decoded_in is not form
-        or not is_fresh(generation, fresh_until, generation, wall())
-        or (places and moved(places))
-    ):
-        return MISSING
-    return make()
+    return made(item)
 
 
-def decoded(function: Function, seen: Kept, fresh_until: float, payload: bytes | memoryview, value: Any) -> None:
+def made(item: Again) -> Any:
+    """What one more caller gets; MISSING where the entry is to be decoded."""
+    make, places = item.make, item.places
+    return MISSING if make is None or (places and moved(places)) else make()
+
+
+def decoded(
+    function: Function,
+    seen: Kept,
+    generation: bytes,
+    fresh_until: float,
+    payload: bytes | memoryview,
+    value: Any,
+) -> None:
     """To be called with each decoding of an entry, with what came of it."""
     before = seen.decoded
     if before is None:
@@ -71,4 +73,4 @@ def decoded(function: Function, seen: Kept, fresh_until: float, payload: bytes |
         size = memory_of(original)
         if size <= _LARGE_BYTES:
             seen.grew(size)
-            seen.decoded = (function.form, fresh_until, make, places)
+            seen.decoded = Again(function.form, generation, fresh_until, make, places)

@@ -23,7 +23,7 @@ from memover.engine.judge import FRESH, FRESH_SOURCE, is_fresh, judge
 from memover.engine.store import Kept
 from memover.errors import DamagedEntry, StoreError
 from memover.model import MISSING
-from memover.runtime.again import again, decoded
+from memover.runtime.again import again, decoded, made
 from memover.runtime.dependencies import INSIDE, UNDER_WAY
 from memover.runtime.direct import direct_miss
 from memover.runtime.hit import aabsent, absent, ageneral, general, inside_a_load, settled
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from memover.codec.envelope import Header
     from memover.engine.call import CachedCall
-    from memover.engine.store import Seen
+    from memover.engine.store import Rereads, Seen
     from memover.model import Key
     from memover.runtime.function import Function
     from memover.stores.near import Ticket
@@ -57,6 +57,8 @@ class FunctionTier(NamedTuple):
     pausing: str
     names: dict[str, Any]
     near: bool
+    kept_read: bool = False
+    """Whether an item is a read of the store that need not be done again: the read itself finds it, too."""
 
 
 def fresh(generation: str, token: str, fresh_until: str, now: str = "{p}time.time()") -> str:
@@ -67,6 +69,7 @@ def fresh(generation: str, token: str, fresh_until: str, now: str = "{p}time.tim
 def tier_of(function: Function) -> FunctionTier | None:
     """The tier of a function, None where every call goes to the store."""
     memory, near = function.state.memory, function.near
+    rereads = function.state.store.rereads()
     if near is not None:
         # In the round in which it was found to stand no token has moved. One clock is asked for its end and for the fence.
         stands = fresh("{p}item.round", "{p}tier.round", "{p}item.until", now="({p}now := {p}boottime())")
@@ -79,6 +82,8 @@ def tier_of(function: Function) -> FunctionTier | None:
             {"boottime": boottime, "real": real, "tier": near, "staleness": function.policy.near},
             True,
         )
+    if rereads is not None:
+        return kept_reads(function, rereads)
     if memory is None or not function.simple:
         return None
     name, tokens = function.generation_name, memory.tokens
@@ -91,6 +96,36 @@ def tier_of(function: Function) -> FunctionTier | None:
         "{p}observers.busy or ({p}under_way and {p}inside() is not None)",
         {"tokens": tokens, "name": name},
         False,
+    )
+
+
+def kept_reads(function: Function, rereads: Rereads) -> FunctionTier | None:
+    """The reads that the store keeps of a function whose entries carry their generation alone."""
+    if not function.simple or function.last_answers is not None:
+        return None
+    name, last = function.generation_name, function.witness.last
+
+    def find(key: Key) -> Any:
+        kept = rereads.find(key)
+        item = None if kept is None else kept.decoded
+        if item is None or item.form is not function.form or item.form is None or len(key.names) > 1:
+            return None
+        token = last(name)
+        if token is None or token != item.generation or not is_fresh(token, item.fresh_until, item.generation, wall()):
+            return None
+        item.generation = token  # the same object, by which generated calls know it
+        return item
+
+    stands = fresh("{p}item.generation", "{p}believed[{p}name][0]", "{p}item.fresh_until")
+    return FunctionTier(
+        find,
+        made,
+        lambda item: True,
+        f"{rereads.stands} and {stands}",
+        "{p}observers.busy or {p}owed or ({p}under_way and {p}inside() is not None)",
+        {"believed": function.witness.believed, "owed": function.witness.owed, "name": name, **rereads.names},
+        False,
+        True,
     )
 
 
@@ -117,10 +152,15 @@ class Bare:
             counters.own_hits += 1
             if tier.near:
                 counters.own_near_hits += 1
-            warmed, self.warmed = self.warmed, None
-            if warmed is not None:
-                warmed()
+            if self.warmed is not None:
+                self.warm()
         return value
+
+    def warm(self) -> None:
+        """To be called when the tier has answered, or could have: from now on generated code asks it."""
+        warmed, self.warmed = self.warmed, None
+        if warmed is not None:
+            warmed()
 
     def served(self, key: Key, seen: Seen, forgotten: int, ticket: Ticket | None) -> Any:
         """The value of an entry that was read, MISSING where it is not plainly to be served. It comes into the tier."""
@@ -137,6 +177,8 @@ class Bare:
             if type(seen) is Kept:
                 value = again(seen, form, generation)
                 if value is not MISSING:
+                    if self.warmed is not None and len(names) == 1:
+                        self.warm()
                     function.counters.own_hits += 1
                     return value
             marks = pack_marks([*zip(names[1:], current[1:])]) if len(names) > 1 else b""
@@ -147,7 +189,7 @@ class Bare:
                 except DamagedEntry:
                     return MISSING
                 if type(seen) is Kept:
-                    decoded(function, seen, *plain, value)
+                    decoded(function, seen, generation, *plain, value)
                 function.counters.own_hits += 1
                 return value
         try:
@@ -193,15 +235,15 @@ def cached_call(
 
     def warmed() -> None:
         if install is not None and tier is not None:
-            hot = hot_call(function, lookup, tier, general, answer, nested)
+            hot = hot_call(function, lookup, tier, general, answered, nested)
             if hot is not None:
                 install(hot)
 
     bare, miss = Bare(function, tier, warmed), direct_miss(function)
     at_hand, served = bare.at_hand, bare.served
     near, whole = function.near is not None, function.whole
-    tiered = tier is not None and not whole
-    straight, last, counters = tier is None and bare.unkept and not whole, witness.last, function.counters
+    tiered = tier is not None and not tier.kept_read and not whole
+    straight, last, counters = not tiered and bare.unkept and not whole, witness.last, function.counters
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if observers.busy or (near and witness.owed) or (under_way and inside() is not None):
@@ -218,10 +260,13 @@ def cached_call(
             finally:
                 stepwise.end()
             return settled(stepwise.done, this, began)
-        key = lookup(*args, **kwargs)
-        if not straight or witness.owed or function.learned:
+        return answered(lookup(*args, **kwargs), args, kwargs)
+
+    def at_once(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if witness.owed or function.learned:
             return answer(key, args, kwargs)
-        # What `answer` and `served` come to without a tier, for an entry that carries its generation alone.
+        # What `answer` and `served` come to where there is nothing to ask before the store, for an entry that carries its generation
+        # alone.
         began = perf_counter()
         try:
             seen = fetch(key)
@@ -237,6 +282,8 @@ def cached_call(
             if type(seen) is Kept:
                 value = again(seen, form, token)
                 if value is not MISSING:
+                    if bare.warmed is not None:
+                        bare.warm()
                     counters.own_hits += 1
                     return value
             plain = read_plain(raw, form, token, key.entry)
@@ -246,7 +293,7 @@ def cached_call(
                 except DamagedEntry:
                     return absent(function, key, args, kwargs, None, seen, began)
                 if type(seen) is Kept:
-                    decoded(function, seen, *plain, value)
+                    decoded(function, seen, token, *plain, value)
                 counters.own_hits += 1
                 return value
         value = served(key, seen, function.forgotten, None)
@@ -272,6 +319,7 @@ def cached_call(
         value = served(key, seen, forgotten, ticket)
         return value if value is not MISSING else absent(function, key, args, kwargs, None, seen, began)
 
+    answered = at_once if straight else answer
     return call
 
 
@@ -292,8 +340,8 @@ def acached_call(
     bare = Bare(function, tier, warmed)
     at_hand, served = bare.at_hand, bare.served
     near, whole = function.near is not None, function.whole
-    tiered = tier is not None and not whole
-    straight = tier is None and not whole and fetch is None
+    tiered = tier is not None and not tier.kept_read and not whole
+    straight = not tiered and not whole and fetch is None
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         if observers.busy or (under_way and inside() is not None) or (near and witness.owed):

@@ -88,6 +88,9 @@ class MemoryEntries:
     def close(self) -> None:
         """Nothing is open; entries stay until the store goes."""
 
+    def rereads(self) -> None:
+        """There is nothing to be read."""
+
     def direct(self) -> Direct:
         """The steps of a plain miss without generators, for `runtime.direct`."""
         return Direct(self)

@@ -55,6 +55,9 @@ class RedisStore(KeyValueCommands, RedisCommands):
         nodes = topology.primaries()
         return "cluster " + ",".join(sorted(f"{host}:{port}" for host, port in nodes)) if nodes else None
 
+    def rereads(self) -> None:
+        """Every read of a server is done."""
+
     def direct(self) -> Direct | None:
         """The steps of a plain miss in the calling thread, for `runtime.direct`; None where they may go to different nodes."""
         return None if self.spread else Direct(self)

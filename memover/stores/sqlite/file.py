@@ -64,6 +64,8 @@ class File:
         """The pool; another list takes its place when all its connections are to be left."""
         self.page: MarkPage | None = None
         """The marks, and the rows kept under them; None where nothing is kept."""
+        self.words: memoryview | None = None
+        """The words of the page."""
         self.moment = 0
         """The millisecond in which the file was last looked at."""
         self.era = object()
@@ -108,9 +110,10 @@ class File:
             self.era = object()
         self._identity = None
         # After that, so that no page is there without an identity that `look` compares.
-        page, self.page = self.page, None
+        page, self.page, self.words = self.page, None, None
         if page is not None:
             page.forget()
+            self.era = object()  # once more: whoever finds the page that has been left has read the other one before
         left, self.idle = self.idle, []
         self.drain(left)
 
@@ -300,7 +303,7 @@ class File:
                     raise StoreUnavailable(f"{self.address} was removed while it was being opened.", store=self.address)
                 if identity != self._identity:
                     self.leave()  # others of this process's connections are to a file that is not there any more
-                    self.page = page
+                    self.page, self.words = page, None if page is None else page.words
                     self._identity = identity
                     self._directory_synced = False
                 self._handles.add(connection)

@@ -2,10 +2,12 @@
 
 `SqliteStore.fetch` keeps the rows that it has read, and answers from them while nobody can have changed what the same read
 would answer now. The marks are words of 64 bits in a file that all processes map into memory; a token and an entry each
-have one by their name, which they share with others. Whoever changes a row that may be kept (`changing`)
+have one by their name, which they share with others, and one is of all that may be kept. Whoever changes a row that may be kept (`changing`)
 
     writes a new odd word        before the statement
     writes a new even word       after its COMMIT, before the call returns
+
+each into the words of the row and into that of all,
 
 and whoever keeps a row has read its words *before* the statement that read the row, and serves it only while they are even
 and the same. No word is ever written twice (it is drawn at random), which is why no lock is needed: a row that was read
@@ -13,6 +15,9 @@ before a COMMIT was kept under words from before it, and at least one of them is
 acknowledged, whatever several writers of one word do in between. The odd word is for a writer that is killed between the
 two: nothing kept is served until somebody writes an even word. Readers do that (`MarkPage.settle`) for a word that has been odd
 for `_LEFT_SECONDS`; it never makes what was kept earlier valid again.
+
+**The word of all** tells with one comparison that nothing has been changed. What was found to be served while it was even, the
+words of the row having been read after it, may be served while it is the same (`SqliteStore.rereads`).
 
 What need not be marked: rows that are written where none was, or an expired one (nobody serves a row past its end); rows that
 leave because they have expired or to make room (they were valid, and still are); leases, which nobody keeps.
@@ -42,10 +47,12 @@ if TYPE_CHECKING:
 
     from memover.engine.store import Kept
 
-__all__ = ["MarkPage", "Row", "beside", "entry_place", "open_page", "token_place"]
+__all__ = ["ALL", "MarkPage", "Row", "beside", "entry_place", "open_page", "token_place"]
 
 _MAGIC = int.from_bytes(b"mvrmark1", "little")
 _HEAD_WORDS = 8
+ALL = 2
+"""Where the word of all is, in the head."""
 _TOKENS, _ENTRIES = 1024, 3064
 """Words for tokens and for entries. Those of tokens stand for many rows, so they are apart: entries change more often."""
 _BYTES = 8 * (_HEAD_WORDS + _TOKENS + _ENTRIES)
@@ -93,15 +100,15 @@ class MarkPage:
 
     def begin(self, places: Iterable[int]) -> int:
         """To be called before what changes these: nothing that was kept under them is served. Returns the word."""
-        word = _new_word() | 1
-        for place in places:
-            self.words[place] = word
+        words, word = self.words, _new_word() | 1
+        for place in (*places, ALL):
+            words[place] = word
         return word
 
     def end(self, places: Iterable[int], begun: int = 0) -> None:
         """To be called after the change: what is read from now on may be kept. `begun` is what `begin` returned."""
         words, word = self.words, _new_word() & ~1
-        for place in places:
+        for place in (*places, ALL):
             # Another writer's odd word stays: it may be in the middle of its change, and its own even word comes after ours.
             if words[place] == begun or not words[place] & 1:
                 words[place] = word
@@ -129,21 +136,26 @@ class MarkPage:
         size += _ROW_BYTES
         self._bytes += size
         if len(self.rows) >= _KEPT_ROWS or self._bytes > _KEPT_BYTES:
-            self.older, self.rows, self._bytes = self.rows, {}, size
+            oldest, self.older, self.rows, self._bytes = self.older, self.rows, {}, size
+            _drop(list(oldest.values()))
+        before = self.rows.get(text)
+        if before is not None:
+            _drop([before])
         self.rows[text] = kept, number, expires, *generation, *entry, tuple(more)
 
     def find(self, text: str) -> Row | None:
         """A row of those that were not asked for lately."""
         row = self.older.pop(text, None)
         if row is not None:
-            row[0].decoded = None  # it was counted with the others: it is made, and counted, again
+            _drop([row])  # it was counted with the others: it is made, and counted, again
             self.rows[text] = row
             self._bytes += len(row[0].raw or b"") + _ROW_BYTES
         return row
 
     def forget(self) -> None:
         """Drops all rows. They refer to the page, which would keep its file open until the collector comes by."""
-        self.rows, self.older = {}, {}
+        rows, self.rows, older, self.older = self.rows, {}, self.older, {}
+        _drop([*rows.values(), *older.values()])
 
     def _grew(self, size: int) -> None:
         self._bytes += size
@@ -158,6 +170,15 @@ class MarkPage:
         elif monotonic() - since > _LEFT_SECONDS:
             self._left.pop(place, None)
             self.end((place,), word)
+
+
+def _drop(rows: list[Row]) -> None:
+    """Lets go of what readers keep beside these rows."""
+    for row in rows:
+        kept = row[0]
+        item, kept.decoded = kept.decoded, None
+        if item is not None:
+            item.end()
 
 
 def _new_word() -> int:
@@ -212,7 +233,7 @@ def _make(path: str) -> None:
             os.fchmod(descriptor, stat.S_IMODE(owner.st_mode))
             if hasattr(os, "geteuid") and os.geteuid() == 0:
                 os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        head = b"".join(word.to_bytes(8, "little") for word in (_MAGIC, time_ms()))
+        head = b"".join(word.to_bytes(8, "little") for word in (_MAGIC, time_ms(), _new_word() & ~1))
         os.write(descriptor, head + bytes(_BYTES - len(head)))
     finally:
         os.close(descriptor)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from memover.clocks import ACTUAL, monotonic
 from memover.engine.steps import Run
-from memover.engine.store import TOKEN_MARGIN_MS, Kept, Seen
+from memover.engine.store import TOKEN_MARGIN_MS, Kept, Rereads, Seen
 from memover.errors import StoreError, raised_beneath
 from memover.living import Living
 from memover.loops import in_thread
@@ -35,6 +35,7 @@ from memover.stores.sqlite.forks import file_at
 from memover.stores.sqlite.job import Job
 from memover.stores.sqlite.keyvalue import SqliteKeyValues
 from memover.stores.sqlite.limits import Limits
+from memover.stores.sqlite.marks import ALL
 from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.reading import Reader, packed
 from memover.stores.sqlite.tidy import Tidier
@@ -56,6 +57,10 @@ _made: Callable[[type[Seen], tuple[object, ...]], Seen] = tuple.__new__
 """A named tuple without the function that makes one, which is written in Python."""
 _kept: Callable[[type[Kept], tuple[object, ...]], Kept] = tuple.__new__
 _stores: Living[SqliteStore] = Living()
+_STANDS = f"""(({{p}}now := {{p}}nanoseconds() // 1_000_000) == {{p}}file.moment or not {{p}}file.look({{p}}now)) \
+and {{p}}item.era is {{p}}file.era and {{p}}file.words[{ALL}] == {{p}}item.word and {{p}}now < {{p}}item.expires \
+and {{p}}file.recent.setdefault({{p}}item.row) is None"""
+"""What `fetch` asks before it answers from what is kept. That no row was changed is asked first: `_reread` says of one row."""
 
 
 class SqliteStore(SqliteKeyValues):
@@ -139,6 +144,34 @@ class SqliteStore(SqliteKeyValues):
         kept = _kept(Kept, (key.names, tokens, raw, None))
         page.keep(key.text, kept, number, expires, marks, len(raw))
         return kept
+
+    def rereads(self) -> Rereads:
+        return Rereads(self._reread, _STANDS, {"file": self._file, "nanoseconds": ACTUAL.nanoseconds})
+
+    def _reread(self, key: Key, _clock: Callable[[], int] = ACTUAL.nanoseconds) -> Kept | None:
+        file = self._file
+        moment = _clock() // 1_000_000
+        if moment != file.moment:
+            file.look(moment)
+        era, page = file.era, file.page
+        row = None if page is None else page.rows.get(key.text)
+        if page is None or row is None:
+            return None
+        kept, number, expires, first, first_word, second, second_word, more = row
+        item, words = kept.decoded, page.words
+        word = words[ALL]  # before those of the row
+        if word & 1:
+            page.settle(ALL, word)
+        elif (
+            item is not None
+            and words[first] == first_word
+            and words[second] == second_word
+            and not more
+            and kept[0] == key.names
+        ):
+            item.era, item.word, item.expires, item.row = era, word, expires, number
+            return kept
+        return None
 
     async def afetch(self, key: Key) -> Seen:
         try:
