@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memover import Cache
+from memover.clocks import monotonic
 from memover.codec.envelope import payload_of, read_header, seal
 from memover.engine.judge import FRESH, FRESH_SOURCE, is_fresh, judge
 from memover.engine.store import Request, StoredEntry
@@ -22,9 +23,12 @@ from memover.runtime.counters import COUNTERS
 from memover.runtime.run import run
 from memover.stores.memory import MemoryStore
 from memover.stores.memory.items import Item
+from memover.stores.sqlite.changing import change
+from memover.stores.sqlite.marks import entry_place, token_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import redis
 
@@ -51,7 +55,7 @@ class Watched:
         def noted(*args: Any, **kwargs: Any) -> Any:
             if name in ("fetch", "afetch"):
                 self._calls.append("read")
-            elif name not in ("standing", "decoded"):
+            elif name not in ("standing", "decoded", "rereads"):
                 self._calls.append(name)
             answer = found(*args, **kwargs)
             if name == "standing" and answer is not None and answer.shared is not MISSING:
@@ -121,6 +125,39 @@ class Ground:
         }  # fmt: skip
         payload = changes.pop("payload", None) or bytes(payload_of(raw, header))
         return seal(payload, **{**facts, **changes})
+
+
+class FileGround(Ground):
+    """The same in a SQLite file: what changes it is marked, as every process marks what it changes."""
+
+    def __init__(self, resident: Resident) -> None:
+        super().__init__(resident, None)
+        store: Any = resident.function.state.store
+        self.file = store._file
+
+    def raw(self, key: Key) -> bytes:
+        ((found,),) = self.file.rows("SELECT raw FROM entries WHERE key = ?", (key.text,), monotonic() + 1)
+        assert isinstance(found, bytes)
+        return found
+
+    def put(self, raw: bytes | None) -> None:
+        of_key = "DELETE FROM entries WHERE key = ?2 AND ?1 IS NULL"
+        if raw is not None:
+            of_key = "UPDATE entries SET raw = ?1, size = length(?1) WHERE key = ?2"
+        self._marked(entry_place(self.key.entry), of_key, raw, self.key.text)
+
+    def token(self) -> bytes | None:
+        found = self.file.rows("SELECT token FROM tokens WHERE name = ?", (self.name.decode(),), monotonic() + 1)
+        return found[0][0] if found else None
+
+    def put_token(self, token: bytes | None) -> None:
+        of_name = "DELETE FROM tokens WHERE name = ?2 AND ?1 IS NULL"
+        if token is not None:
+            of_name = "UPDATE tokens SET token = ?1, number = CAST(?1 AS INTEGER) WHERE name = ?2"
+        self._marked(token_place(self.name), of_name, token, self.name.decode())
+
+    def _marked(self, place: int, statement: str, *parameters: Any) -> None:
+        assert change(self.file, (place,), statement, parameters, monotonic() + 1) == 1
 
 
 def past() -> float:
@@ -253,8 +290,9 @@ def test_the_bare_path_and_the_flow_agree(
 
 @pytest.mark.parametrize("awaited", [False, True], ids=["def", "async def"])
 @pytest.mark.parametrize("result", [SHARED, COPIED], ids=["shared", "copied"])
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_generated_call_agrees(kind: str, result: Any, awaited: bool) -> None:
+def test_the_generated_call_agrees(kind: str, store: str, result: Any, awaited: bool, tmp_path: Path) -> None:
     """For every kind of entry, after hits that had a call of its own made for the function: served by the flow, served by it."""
     spoil, served = KINDS[kind]
     runs: list[int] = []
@@ -267,24 +305,27 @@ def test_the_generated_call_agrees(kind: str, result: Any, awaited: bool) -> Non
         return load(number)
 
     async def observed() -> None:
-        made = Cache().versioned(namespace="f", version=1, ttl=1000)(load_awaited if awaited else load)
+        cache = Cache() if store == "memory" else Cache(f"sqlite:///{tmp_path}/f.db")
+        made = cache.versioned(namespace="f", version=1, ttl=1000)(load_awaited if awaited else load)
 
         async def call(number: int = ARGUMENT) -> Any:
             answer = made(number)
             return await answer if awaited else answer
 
-        for number in (ARGUMENT, ARGUMENT + 1):
+        for number in (ARGUMENT, ARGUMENT + 1, ARGUMENT):
             assert [await call(number) for _ in range(4)] == [result] * 4
         resident: Resident = made._self_definition.now()
         assert resident.call.__name__ == made.__name__, "a call of its own"
         before = made.cache_info()[:2]
         runs.clear()
-        spoil(Ground(resident, None))
+        spoil(Ground(resident, None) if store == "memory" else FileGround(resident))
         assert await call() == result
         assert len(runs) == (0 if served else 1)
         hits, misses = (now - then for now, then in zip(made.cache_info()[:2], before))
         assert (hits, misses) == ((1, 0) if served else (0, 1))
         assert await call() == result
+        await cache.aclose()
+        cache.close()
 
     asyncio.run(observed())
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memover import Cache, InvalidationFailed, versioned_cache
-from memover.engine.store import Request, StoredEntry
+from memover.engine.store import Again, Kept, Request, StoredEntry
 from memover.errors import StoreUnavailable
 from memover.runtime.run import run
 from memover.stores.sqlite import marks
@@ -226,15 +226,21 @@ def test_a_change_of_this_process_is_seen(store: SqliteStore) -> None:
 def test_a_plain_miss_of_others_leaves_what_is_kept(writer: Child, store: SqliteStore) -> None:
     """An entry that is stored where none was changes nothing that anybody has kept."""
     assert is_kept(store)
+    plain_miss(store)
+    counted = Counted(store)
+    store.fetch(KEY)
+    assert counted.count == 0
+
+
+def plain_miss(store: SqliteStore) -> None:
+    """An entry is stored where none was, as a miss without tags stores it."""
     token = nonce()
     call: Any = type("Call", (), {"function": _Function(), "key": key_of("new"), "token": ""})()
     direct = store.direct()
     assert direct.take(call, token, store.fetch(key_of("new"))) is not None
     raw = entry_bytes(key_of("new"), b"y", known(store).tokens[0] or b"")
-    assert direct.put(call, token, type("Sealed", (), {"raw": raw, "expire_ms": 0})())
-    counted = Counted(store)
-    store.fetch(KEY)
-    assert counted.count == 0
+    sealed: Any = type("Sealed", (), {"raw": raw, "expire_ms": 0})()
+    assert direct.put(call, token, sealed)
 
 
 class _Function:
@@ -295,6 +301,172 @@ def test_a_store_that_is_closed_keeps_nothing(store: SqliteStore) -> None:
         gc.enable()
     store.fetch(KEY)  # opens the file
     assert is_kept(store)
+
+
+# -- reads that need not be done again ------------------------------------------------------------------------------------------
+
+
+class Reread:
+    """What calls that are generated ask of one row (`SqliteStore.rereads`)."""
+
+    def __init__(self, store: SqliteStore, key: Any = KEY) -> None:
+        self.rereads = store.rereads()
+        self.key = key
+        source = f"lambda item: {self.rereads.stands}".replace("{p}", "")
+        self.stands: Callable[[Again], bool] = eval(source, dict(self.rereads.names))  # as the compiler of calls does
+        seen: Any = store.fetch(key)
+        self.item = Again((b"", b""), b"", 0.0, None, ())
+        if isinstance(seen, Kept):
+            seen.decoded = self.item
+
+    def found(self) -> bool:
+        """Whether the store says that the row is kept, and how to ask that again."""
+        kept = self.rereads.find(self.key)
+        return kept is not None and kept.decoded is self.item
+
+    def __call__(self) -> bool:
+        """Whether that which was found before stands."""
+        return self.stands(self.item)
+
+
+def test_what_is_kept_stands_without_a_statement(store: SqliteStore) -> None:
+    """From when it was found to be kept; a plain miss leaves it. Its use is noted."""
+    keep(store, KEY, b"x")
+    row = Reread(store)
+    assert not row(), "nothing was asked"
+    counted = Counted(store)
+    assert row.found() and row()
+    store._file.recent.clear()
+    assert row()
+    assert list(store._file.recent) == [row.item.row]
+    assert counted.count == 0
+    plain_miss(store)
+    assert row()
+
+
+@pytest.mark.parametrize(
+    "work", ["all", "one", "remove", "remove many", "refresh", "refresh many", "put", "heal", "gc", "unlooked"]
+)
+def test_it_stands_until_a_change_has_returned(writer: Child, store: SqliteStore, work: str) -> None:
+    """Whatever another process changes."""
+    row = Reread(store)
+    assert row.found() and row()
+    assert writer.say(work) == "done"
+    assert not row()
+    assert not row.found(), "the change was one of this row"
+    assert not row()
+
+
+def test_a_change_of_another_row_has_it_asked_for_anew(writer: Child, store: SqliteStore) -> None:
+    """Of one that was read under another token, too."""
+    run(store.ensure((TAG,), (0,), nonce()))
+    row, tagged = Reread(store), Reread(store, key_of("a", TAG))
+    assert not tagged.found(), "rows with tags are read by fetch alone"
+    row = Reread(store)
+    assert row.found() and row()
+    assert writer.say("tag") == "done"
+    assert not row()
+    assert row.found() and row()
+
+
+def test_it_ends_with_its_entry_and_its_store(store: SqliteStore) -> None:
+    """By the clock of the machine; and the value that readers kept beside it goes."""
+    keep(store, KEY, b"x", expire_ms=200)
+    row = Reread(store)
+    assert row.found() and row()
+    wait_until(lambda: not row(), "the entry to end")
+    keep(store, KEY, b"x")
+    row = Reread(store)
+    row.item.make = list
+    assert row.found() and row()
+    store.close()
+    assert not row()
+    assert row.item.make is None
+    store.fetch(KEY)
+    assert not row(), "it was of what was open then"
+
+
+def test_it_stands_in_no_other_file(store: SqliteStore, make: Callable[..., SqliteStore], path: str) -> None:
+    """A database that takes the place of this one, whose marks stay."""
+    keep(store, KEY, b"x")
+    row = Reread(store)
+    assert row.found() and row()
+    other = make(path + ".other")
+    keep(other, KEY, b"theirs")
+    other.close()
+    for ending in ("-wal", "-shm"):
+        os.unlink(path + ending)
+    os.replace(path + ".other", path)
+    wait_until(lambda: not row(), "the other file to be noticed")
+    store.fetch(KEY)
+    assert not row()
+
+
+def test_it_does_not_stand_while_a_writer_is_in_the_middle(
+    writer: Child, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was killed there holds it up for a while."""
+    row = Reread(store)
+    assert row.found() and row()
+    assert writer.say("killed before") == ""
+    assert not row()
+    assert not row.found()
+    monkeypatch.setattr(marks, "_LEFT_SECONDS", 0.0)
+    wait_until(lambda: Reread(store).found(), "the words to be settled")
+
+
+def test_what_readers_keep_goes_with_the_row(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it makes room, and when the row is read anew: nobody who refers to it has the value any more."""
+    monkeypatch.setattr(marks, "_KEPT_ROWS", 10)
+    keep(store, KEY, b"x")
+    row = Reread(store)
+    row.item.make = list
+    for number in range(30):
+        keep(store, key_of(str(number)), b"y")
+        store.fetch(key_of(str(number)))
+    assert row.item.make is None
+    again = Reread(store)
+    again.item.make = list
+    run(store.bump((GENERATION,), nonce(), (0,), ()))
+    store.fetch(KEY)
+    assert again.item.make is None
+
+
+def test_the_word_of_all_changes_with_every_other() -> None:
+    """Whatever the order of two writers, of one word or of two: what was found to stand does not when the change of it has
+    returned."""
+    words = memoryview(bytearray(8 * 16)).cast("Q")
+    orders = [
+        order
+        for order in permutations(["b1", "c1", "e1", "b2", "c2", "e2"])
+        if all(order.index(a) < order.index(b) for a, b in (("b1", "c1"), ("c1", "e1"), ("b2", "c2"), ("c2", "e2")))
+    ]
+    stood = 0
+    for writes in ({"1": 9, "2": 9}, {"1": 9, "2": 10}):
+        for order in orders:
+            for asked_at in range(len(order) + 1):
+                page = MarkPage(words, (0, 0))
+                words[9] = words[10] = words[marks.ALL] = 0
+                begun: dict[str, int] = {}
+                changed: set[str] = set()
+                returned: set[str] = set()
+                found: tuple[int, frozenset[str]] | None = None
+                for at, step in enumerate((*order, "")):
+                    if at == asked_at and not words[marks.ALL] & 1 and not words[9] & 1:
+                        found = words[marks.ALL], frozenset(changed)
+                    if found is not None and words[marks.ALL] == found[0]:
+                        stood += 1
+                        assert returned <= found[1], (order, asked_at, step)
+                    kind, who = step[:1], step[1:]
+                    if kind == "b":
+                        begun[who] = page.begin((writes[who],))
+                    elif kind == "c" and writes[who] == 9:
+                        changed.add(who)
+                    elif kind == "e":
+                        page.end((writes[who],), begun[who])
+                        returned |= {who} if writes[who] == 9 else set()
+                assert not words[marks.ALL] & 1, "all is over"
+    assert stood > 100
 
 
 # -- in between -----------------------------------------------------------------------------------------------------------------

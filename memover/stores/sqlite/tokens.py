@@ -110,5 +110,6 @@ class Tokens:
 
 
 def is_behind(token: bytes | None, floor: int) -> bool:
-    """Whether a token is missing, or has a number less than that."""
-    return token is None or int(token.partition(b"-")[0]) < floor
+    """Whether a token is missing, is none of ours, or has a number less than that."""
+    digits = b"" if token is None else token.partition(b"-")[0]
+    return not digits.isdigit() or int(digits) < floor
