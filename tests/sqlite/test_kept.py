@@ -415,6 +415,36 @@ def test_it_does_not_stand_while_a_writer_is_in_the_middle(
     wait_until(lambda: Reread(store).found(), "the words to be settled")
 
 
+def test_nothing_is_found_while_any_change_is_under_way(store: SqliteStore) -> None:
+    """A processor may show the word of all before the others that were written with it."""
+    keep(store, KEY, b"x")
+    row, page = Reread(store), store._file.page
+    assert page is not None
+    other = marks.entry_place(b"another")
+    begun = page.begin((other,))
+    assert not row.found()
+    page.end((other,), begun)
+    assert row.found() and row()
+
+
+def test_what_is_found_while_a_file_is_left_stands_nowhere(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that still has the page reads the era when the leaving has begun."""
+    keep(store, KEY, b"x")
+    row, real = Reread(store), MarkPage.forget
+    page, eras = store._file.page, []
+    assert page is not None
+
+    def stopped(self: MarkPage) -> None:
+        eras.append(store._file.era)
+        real(self)
+
+    monkeypatch.setattr(MarkPage, "forget", stopped)
+    store._file.leave()
+    row.item.era, row.item.word, row.item.expires = eras[0], page.words[marks.ALL], 1 << 62
+    store.fetch(KEY)  # opens the file, with the same marks
+    assert not row()
+
+
 def test_what_readers_keep_goes_with_the_row(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """When it makes room, and when the row is read anew: nobody who refers to it has the value any more."""
     monkeypatch.setattr(marks, "_KEPT_ROWS", 10)
@@ -793,6 +823,36 @@ def test_a_function_is_answered_without_sqlite(store: SqliteStore, path: str) ->
         number.invalidate_all()
         number(1)
         assert number.cache_info().loads == 2
+
+
+@pytest.mark.parametrize("mutable", [False, True])
+def test_generated_hits_end_with_an_invalidation_that_is_owed(path: str, mutable: bool) -> None:
+    """No lock, no acknowledgement: what this process had read is not served, though the file has not changed."""
+    with Cache(f"sqlite:///{path}", prefix="p", socket_timeout=0.1) as cache:
+        runs: list[int] = []
+
+        @versioned_cache(namespace="ns", cache=cache)
+        def number(x: int) -> Any:
+            runs.append(x)
+            return [x] if mutable else x
+
+        for _ in range(6):
+            number(1)
+        assert runs == [1]
+        counters = number._self_definition.now().function.counters
+        before = counters.own_hits
+        number(1)
+        assert counters.own_hits == before, "it is generated code that counts"
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(InvalidationFailed):
+            number.invalidate_all()
+        number(1)
+        assert runs == [1, 1]
+        other.execute("ROLLBACK")
+        other.close()
+        wait_until(lambda: (number(1), number.cache_info().hits)[1] > before + 2, "hits to come back")
+        assert len(runs) < 100
 
 
 def test_a_refresh_of_another_lease_is_marked(store: SqliteStore) -> None:
