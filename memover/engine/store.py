@@ -270,6 +270,9 @@ class Direct(Protocol):
     def put(self, call: Any, token: str, sealed: Any) -> bool | None:
         """As `CachedCall.storing`, and what that answers; None where it is to be stored the whole way."""
 
+    def presumed(self, key: Key, token: bytes | None) -> Seen | None:
+        """What a read under that generation would come to, where `take` asks it again and it is likely that there is no entry."""
+
 
 class Store(KeyValueStore, Protocol):
     """A store. `close`, `aclose` and `after_fork` may be called at any time; a closed store opens again when it is used."""

@@ -239,7 +239,8 @@ def cached_call(
             if hot is not None:
                 install(hot)
 
-    bare, miss = Bare(function, tier, warmed), direct_miss(function)
+    bare, miss, direct = Bare(function, tier, warmed), direct_miss(function), function.state.store.direct()
+    presumed = direct.presumed if direct is not None and miss is not None else None
     at_hand, served = bare.at_hand, bare.served
     near, whole = function.near is not None, function.whole
     tiered = tier is not None and not tier.kept_read and not whole
@@ -268,6 +269,12 @@ def cached_call(
         # What `answer` and `served` come to where there is nothing to ask before the store, for an entry that carries its generation
         # alone.
         began = perf_counter()
+        if presumed is not None and miss is not None:
+            likely = presumed(key, last(key.names[0]))
+            if likely is not None:
+                value = miss(key, args, kwargs, likely, began, True)
+                if value is not MISSING:
+                    return value
         try:
             seen = fetch(key)
         except StoreError as error:

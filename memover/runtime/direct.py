@@ -18,7 +18,7 @@ from memover.engine.marks import captured
 from memover.engine.steps import POSTED
 from memover.errors import StoreError
 from memover.latch import FramePresence
-from memover.model import Source
+from memover.model import MISSING, Source
 from memover.runtime.dependencies import enter, leave
 from memover.runtime.flights import Flight
 from memover.runtime.hit import absent, settled
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from memover.model import Key
     from memover.runtime.function import Function
 
-    Missed = Callable[[Key, tuple[Any, ...], Mapping[str, Any], Seen, float], Any]
+    Missed = Callable[..., Any]
 
 __all__ = ["direct_miss"]
 
@@ -42,7 +42,7 @@ LOADED = Source.LOADED
 
 def direct_miss(function: Function) -> Missed | None:
     """What follows a read that found no entry for a call of this function, outside any load; None where its misses always go
-    the whole way."""
+    the whole way. Where the read was only `presumed`, and the lease is not given, it returns MISSING."""
     state, observers, witness = function.state, function.observers, function.witness
     direct = state.store.direct()
     if direct is None or function.soft_name is not None or function.near is not None or function.whole:
@@ -50,7 +50,9 @@ def direct_miss(function: Function) -> Missed | None:
     take, put, most = direct.take, direct.put, direct.most
     load, tracks, counters = function.function, function.policy.track_dependencies, function.counters
 
-    def miss(key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any], seen: Seen, began: float) -> Any:
+    def miss(
+        key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any], seen: Seen, began: float, presumed: bool = False
+    ) -> Any:
         names, tokens, _, _ = seen
         if (
             not len(names) == key.required <= most
@@ -60,7 +62,7 @@ def direct_miss(function: Function) -> Missed | None:
             or witness.owed
             or not witness.trusts(names, tokens)
         ):
-            return absent(function, key, args, kwargs, None, seen, began)
+            return MISSING if presumed else absent(function, key, args, kwargs, None, seen, began)
         this = CachedCall(function, key, args, kwargs, flight=Flight())
         this.presence = this.flight.presence = presence = FramePresence()
         value = error = None
@@ -99,6 +101,8 @@ def direct_miss(function: Function) -> Missed | None:
                 done = run(flows.granted(this, this.granted(granted), token, arrival, deadline))
             elif done is None:
                 function.let_go(token)  # it was not given
+                if presumed:
+                    return MISSING
                 done = run(flows.miss(this))
         except BaseException:
             this.left = True

@@ -109,8 +109,9 @@ def situation(request: pytest.FixtureRequest) -> Situation:
     return SITUATIONS[request.param]
 
 
-def _played(situation: Situation, url: str, written: list[str] | None) -> Came:
-    """The second call of a function, of another argument than the first; `written` is told of direct writes, None: there are none."""
+def _played(situation: Situation, url: str, written: list[str] | None, absences: int = 0) -> Came:
+    """The second call of a function, of another argument than the first; `written` is told of direct writes, None: there are none.
+    `absences`: how many reads before it found no entry, one after the other."""
     with Cache(url, **situation.cache) as cache:
         store: Any = cache._state.store
         noting = _Noting(store, situation.between, written)
@@ -128,6 +129,8 @@ def _played(situation: Situation, url: str, written: list[str] | None) -> Came:
             mine.invalidate_all()
         else:
             situation.before(mine)
+        if absences:
+            store._absences[mine._self_definition.now().function.generation_name] = absences
         noting.begin()
         answer = _tried(mine)
         counted = {name: value for name, value in mine.cache_info()._asdict().items() if "seconds" not in name}
@@ -168,6 +171,12 @@ class _Noting:
     def end(self) -> None:
         """What follows is not noted."""
         self._written = None if self._written is None else []
+
+    def presumed(self, *given: Any) -> Any:
+        found = self._direct.presumed(*given)
+        if found is not None and self._written is not None:
+            self._written.append("presumed")
+        return found
 
     def take(self, *given: Any) -> bool:
         self._meanwhile()
@@ -210,6 +219,17 @@ def test_a_plain_miss_is_what_the_flow_says(situation: Situation, at: str, tmp_p
     assert short == whole
     if at == "sqlite":  # who asks for a lease in memory has an answer, whatever it is
         assert tuple(written) == situation.writes
+
+
+def test_a_plain_miss_that_is_presumed_is_what_the_flow_says(situation: Situation, tmp_path: Path) -> None:
+    """Where the reads before it found nothing, this one is not done; whatever there is all the same is found."""
+    written: list[str] = []
+    short = _played(situation, f"sqlite:///{tmp_path}/short.db", written, absences=8)
+    assert short == _played(situation, f"sqlite:///{tmp_path}/whole.db", None)
+    if situation is SITUATIONS["plain"]:
+        assert written[0] == "presumed"
+    if situation is not SITUATIONS["the generation has moved"]:  # the read that is done then says to what
+        assert tuple(each for each in written if each != "presumed") == situation.writes
 
 
 def test_a_store_without_direct_writes_has_the_flow_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -825,6 +825,44 @@ def test_a_function_is_answered_without_sqlite(store: SqliteStore, path: str) ->
         assert number.cache_info().loads == 2
 
 
+def test_misses_in_a_row_are_not_read_before_the_lease_is_asked_for(store: SqliteStore, path: str) -> None:
+    """After eight that found nothing: two statements each. One that finds an entry all the same is a hit, and reads begin again."""
+    with Cache(f"sqlite:///{path}", prefix="p") as cache, Cache(f"sqlite:///{path}", prefix="p") as another:
+        runs: list[int] = []
+
+        def number(x: int) -> int:
+            runs.append(x)
+            return x
+
+        mine, theirs = (versioned_cache(namespace="ns", cache=each)(number) for each in (cache, another))
+        for x in range(9):
+            mine(x)
+        said: dict[str, None] = {}  # triggers say the statement that they belong to
+        for connection in store._file.idle:
+            connection.set_trace_callback(lambda statement: said.update({statement: None}))
+        assert [mine(x) for x in range(9, 12)] == [9, 10, 11]
+        assert len(said) == 6
+        assert theirs(12) == 12
+        runs.clear()
+        said.clear()
+        before = mine.cache_info()
+        assert mine(12) == 12
+        assert runs == []
+        after = mine.cache_info()
+        assert (after.hits - before.hits, after.misses - before.misses) == (1, 0)
+        assert len(said) == 2, "a lease that was not given, and a read"
+        said.clear()
+        assert mine(13) == 13
+        assert len(said) == 3
+        theirs.invalidate_all()
+        for x in range(20, 32):
+            assert mine(x) == x
+        runs.clear()
+        theirs.invalidate_all()
+        assert mine(40) == mine(40) == 40
+        assert runs == [40], "it is stored under the generation that there is now"
+
+
 @pytest.mark.parametrize("mutable", [False, True])
 def test_generated_hits_end_with_an_invalidation_that_is_owed(path: str, mutable: bool) -> None:
     """No lock, no acknowledgement: what this process had read is not served, though the file has not changed."""

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from memover.engine.answers import Sealed
     from memover.engine.call import CachedCall
     from memover.engine.store import Granted, Seen
+    from memover.model import Key
     from memover.stores.memory.entries import MemoryEntries
 
 __all__ = ["Direct"]
@@ -28,3 +29,6 @@ class Direct:
     def put(self, call: CachedCall, token: str, sealed: Sealed) -> bool:
         """Stores an entry if `token` has the lease, and gives the lease back."""
         return self._store.stored(call.entry(token, sealed))
+
+    def presumed(self, key: Key, token: bytes | None) -> None:
+        """What is not read is not known."""

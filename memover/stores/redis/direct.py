@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from memover.engine.answers import Sealed
     from memover.engine.call import CachedCall
     from memover.engine.store import Granted, Seen
+    from memover.model import Key
     from memover.stores.redis.store import RedisStore
 
 __all__ = ["Direct"]
@@ -35,3 +36,6 @@ class Direct:
         answers: Any = self._exchange(step)
         kept: bool = POSTED if answers is POSTED else step.read(answers)
         return kept
+
+    def presumed(self, key: Key, token: bytes | None) -> None:
+        """What is not read is not known."""

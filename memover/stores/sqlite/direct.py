@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memover.engine.store import Granted
+from memover.engine.store import Granted, Seen
 from memover.errors import raised_beneath
 from memover.stores.sqlite import statements as sql
 from memover.stores.sqlite.connections import changed
@@ -17,31 +17,40 @@ from memover.stores.sqlite.moments import time_ms
 from memover.stores.sqlite.schema import FOREVER, INLINE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from memover.engine.answers import Sealed
     from memover.engine.call import CachedCall
-    from memover.engine.store import Seen
+    from memover.model import Key
     from memover.stores.breaker import Breaker
     from memover.stores.sqlite.file import File
     from memover.stores.sqlite.tidy import Tidier
 
 __all__ = ["Direct"]
 
+_ABSENCES = 8
+
 _granted: Callable[[type[Granted], tuple[object, ...]], Granted] = tuple.__new__
 """A named tuple without the function that makes one, which is written in Python."""
+_seen: Callable[[type[Seen], tuple[object, ...]], Seen] = tuple.__new__
 
 
 class Direct:
     """The direct writes of one store. `whole_way(work)` performs `work(deadline)` as the store's other writes are performed: it waits for the
-    lock, and counts failures against `breaker`. Methods raise `StoreError`."""
+    lock, and counts failures against `breaker`; `absences` are the reads in a row that found no entry, by generation. Methods raise `StoreError`."""
 
     most = 1
 
     def __init__(
-        self, file: File, tidier: Tidier, breaker: Breaker, whole_way: Callable[[Callable[[float], int]], int]
+        self,
+        file: File,
+        tidier: Tidier,
+        breaker: Breaker,
+        whole_way: Callable[[Callable[[float], int]], int],
+        absences: Mapping[bytes, int],
     ) -> None:
         self._file = file
+        self._absences = absences
         self._tidier = tidier
         self._breaker = breaker
         self._whole_way = whole_way
@@ -56,6 +65,15 @@ class Direct:
         now = time_ms()
         asked = (key.text, token, generation, now + function.lease_ms, key.names[0].decode(), now)
         return _granted(Granted, (True, "", seen)) if self._write(sql.TAKE, asked, now) == 1 else None
+
+    def presumed(self, key: Key, token: bytes | None) -> Seen | None:
+        """Where the last reads of the function's entries found none, and nothing is kept of this one: no entry."""
+        page, text = self._file.page, key.text
+        if self._absences.get(key.names[0], 0) < _ABSENCES or token is None or len(key.names) > 1 or page is None:
+            return None
+        if text in page.rows or text in page.older:
+            return None
+        return _seen(Seen, (key.names, [token], None, None))
 
     def put(self, call: CachedCall, token: str, sealed: Sealed) -> bool | None:
         """Stores an entry if `token` has the lease, and gives the lease back. None for one that takes more than one row."""

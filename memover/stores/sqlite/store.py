@@ -86,6 +86,8 @@ class SqliteStore(SqliteKeyValues):
             Breaker(self.address, first_seconds=limits.breaker_first_seconds, last_seconds=limits.breaker_last_seconds)
             for _ in range(2)
         )
+        self._absences: dict[bytes, int] = {}
+        """How many reads in a row found no entry, by the generation that they were under."""
         _stores.add(self)
 
     # -- the read of a hit ----------------------------------------------------------------------------------------------------
@@ -134,8 +136,11 @@ class SqliteStore(SqliteKeyValues):
         if idle is not file.idle:
             file.drain(idle)
         *tokens, number, raw, _, parts, expires = found
+        absences, generation = self._absences, key.names[0]
         if raw is None:
+            absences[generation] = absences.get(generation, 0) + 1
             return _made(Seen, (key.names, tokens, None, None))
+        absences[generation] = 0
         file.recent[number] = None
         if parts is not None:
             return self._slow_read(key, waits)
@@ -227,7 +232,8 @@ class SqliteStore(SqliteKeyValues):
 
     def direct(self) -> Direct:
         """The writes of a plain miss in the calling thread, for `runtime.direct`."""
-        return Direct(self._file, self._tidier, self._writes, lambda work: self._guarded(work, self._writes))
+        whole_way: Callable[[Callable[[float], int]], int] = lambda work: self._guarded(work, self._writes)  # noqa: E731
+        return Direct(self._file, self._tidier, self._writes, whole_way, self._absences)
 
     def renew(self, renewals: Sequence[Renewal]) -> Flow[list[bool]]:
         return self._write_flow(lambda deadline: self._writer.renew(renewals, deadline))
