@@ -27,7 +27,8 @@ What the source of `hot_call` comes to for `def price(sku, count=1)` on a memory
         if item is not None: keep((type(sku), type(count)), (sku, count), (sku, count), item)
         return answer(key, (sku, count), {})
 
-`known` is held to the items by what ends them: an item that left its tier, or whose token moved, does not stand.
+`known` is held to the items by what ends them: an item that left its tier, or whose token moved, does not stand. On SQLite the items are
+what makes the values of reads that need not be done again; `engine.store.Rereads` has the rest of what is asked of one.
 """
 
 from __future__ import annotations
