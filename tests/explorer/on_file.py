@@ -76,6 +76,8 @@ class OnFile(Whole):
     """Whether the entry of the first truth is there when it begins."""
     counts: int = 0
     """What the key-value entry `n` is at the end, which is 0 at first."""
+    presumed: bool = False
+    """Whether the processes have read in vain so often that they ask for leases without a read, under the generation read last."""
 
     def process(self, at: int) -> Process:
         return FileProcess(self, at)
@@ -158,7 +160,11 @@ class FileProcess(Process):
             self.identity = self.file._identity
         self.file.idle[:] = self.connections
         assert self.file.page is not None, "rows are kept"
-        self.file.page.rows, self.file.page.older = {}, {}
+        self.file.page.forget()
+        self.file.era = object()  # what calls keep is of another schedule
+        self.sqlite._absences.clear()
+        if run.scenario.presumed:  # type: ignore[attr-defined]
+            self.sqlite._absences[self.f._self_definition.now().function.generation_name] = 8
         self.file.moment, self.file.recent, self.file.recent_before = NOW_MS, {}, {}
         tidier = self.sqlite._tidier
         tidier._writes = tidier._bytes = tidier._pages = tidier._hand = 0

@@ -60,6 +60,9 @@ SCENARIOS: tuple[OnFile, ...] = (
     OnFile("kept while another process invalidates all", "P1", ((A, reader_twice), (B, writer_of_all)), stored=True),
     OnFile("kept while another process invalidates the call", "P2", ((A, reader_twice), (B, writer_of_one)), stored=True),
     OnFile("kept while another process refreshes the call", "P2", ((A, reader_twice), (B, writer_who_refreshes)), stored=True),
+    OnFile("misses without a read while another process invalidates all", "P1", ((A, reader_twice), (B, writer_of_all)), presumed=True),
+    OnFile("misses without a read while another process invalidates the call", "P2", ((A, reader_twice), (B, writer_of_one)),
+           presumed=True),
 )  # fmt: skip
 
 LONG: tuple[OnFile, ...] = (
@@ -70,6 +73,10 @@ LONG: tuple[OnFile, ...] = (
     OnFile("two call in one process while it invalidates the call", "P2", ((A, reader), (A, reader), (A, writer_of_one))),
     OnFile("two call while one sets the call", "P2", ((A, reader), (B, reader), (C, writer_who_sets))),
     OnFile("two call while one refreshes the call", "P2", ((A, reader), (B, reader), (C, writer_who_refreshes))),
+    OnFile("two call without a read while one invalidates all", "P1", ((A, reader_twice), (B, reader_twice), (C, writer_of_all)),
+           presumed=True),
+    OnFile("two call without a read in one process while one invalidates the call", "P2", ((A, reader_twice), (A, reader), (C, writer_of_one)),
+           presumed=True),
     OnFile("a lease ends while two call", "P2", ((A, reader), (B, reader), (C, writer_of_one)), ("expiry",)),
     OnFile("a caller is killed", "P2", ((A, reader), (B, reader), (C, writer_of_one)), ("death:0",)),
     OnFile("a writer is killed", "P2", ((A, reader), (B, reader_twice), (C, writer_of_one)), ("death:2",)),
