@@ -175,7 +175,7 @@ class Binding:
         """A function with the wrapped function's signature that returns `make(text)` for a call.
 
         A repeated call of short simple arguments returns the record made before, without a digest; the memo
-        holds at most `memo_size` records (0: no memo; None: `MEMO_LIMIT`) and is emptied when full. `make` must not return None.
+        holds at most `memo_size` records (0: no memo; None: `MEMO_LIMIT`). `make` must not return None.
         May be called from any thread. Raises the `TypeError` of the function itself for wrong arguments,
         `UnkeyableArgument`, and what a `__memover_key__()` or a `key=` callable raises.
         """

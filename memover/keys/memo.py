@@ -1,8 +1,12 @@
-"""What the functions that `compiler` writes keep by their arguments, as long as these are simple: of builtin types, and short."""
+"""What the functions that `compiler` writes keep by their arguments, as long as these are simple: of builtin types, and short.
+
+Where there is no room, any one of those that are kept goes, at random. A program that goes through a few more arguments than there is
+room for, again and again, finds most of them so; with the oldest going, or all of them, it would find none.
+"""
 
 from __future__ import annotations
 
-from itertools import count
+from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -21,23 +25,64 @@ _LENGTH_LIMIT = 200
 _INT_LIMIT = 2**60
 
 
+_TAKEN_IN = 0.25
+"""The share of what is taken in where something has to go for it. What is asked for often comes in soon enough, and the others cost less."""
+
+_chance = Random().random
+"""Not the numbers that `random.random()` answers: a program that seeds them counts on each."""
+
+
+class _Room:
+    """The places of what is kept in some dictionaries, `size` of them: a dictionary and the key in it.
+
+    Every step is one operation of a list or a dict. Two threads that take one place at once leave one thing that has none."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._places: list[tuple[dict[Any, Any], Any]] = []
+
+    def declines(self) -> bool:
+        """Whether something is not to be kept this time."""
+        return len(self._places) >= self._size and _chance() >= _TAKEN_IN
+
+    def give(self, known: dict[Any, Any], key: Any) -> bool:
+        """Gives a place to what is about to be kept; whether there are things without one, so that all are to be forgotten."""
+        places = self._places
+        if len(places) < self._size:
+            places.append((known, key))
+            return False
+        at = int(_chance() * self._size)
+        other, gone = places[at]
+        other.pop(gone, None)  # first: an interruption leaves a place for nothing, and nothing without a place
+        places[at] = known, key
+        return len(known) > self._size
+
+    def clear(self) -> None:
+        """Every place is free again."""
+        self._places = []
+
+
 def noting(memo: dict[Any, dict[Any, Any]], size: int) -> Callable[[Any, Any, tuple[Any, ...], R], R]:
     """The function that notes a record in the memo if the call may be in it, and returns it.
 
-    The memo is emptied at every `size`-th record noted, so it never holds more. Without the GIL a tick may be lost,
-    which lets it grow to the next multiple.
+    The memo holds `size` records at most.
     """
-    ticks = count(1)
+    room = _Room(size)
 
     def keep(types: Any, values: Any, flat: tuple[Any, ...], record: R) -> R:
-        if not _simple(flat):
+        if room.declines() or not _simple(flat):
             return record
-        if not next(ticks) % size or len(memo) > _TYPES_LIMIT:
-            memo.clear()
         known = memo.get(types)
         if known is None:
+            if len(memo) > _TYPES_LIMIT:
+                memo.clear()
+                room.clear()
             known = memo.setdefault(types, {})
-        known[values] = record
+        if room.give(known, values):
+            memo.clear()
+            room.clear()
+        else:
+            known[values] = record
         return record
 
     return keep
@@ -64,20 +109,19 @@ def _simple(values: tuple[Any, ...]) -> bool:
 class CallMemo:
     """What a call of `Compiler.hot` keeps by its arguments: dictionaries by the type of each, then one by the values.
 
-    Emptied at every `size`-th thing kept, as the memo is. Every step is one operation of a dict."""
+    It holds `size` things at most, as the memo does. Every step is one operation of a dict."""
 
     def __init__(self, size: int, same: Callable[[Any, Any, tuple[Any, ...], Any], bool] | None) -> None:
         self.known: dict[Any, Any] = {}
-        self._size = size
-        self._ticks = count(1)
+        self._room = _Room(size)
         self._kinds = 0
         self._same = same
 
     def keep(self, types: tuple[Any, ...], values: Any, flat: tuple[Any, ...], item: Any) -> None:
         """Keeps an item for these arguments, if they are simple."""
-        if not _simple(flat):
+        if self._room.declines() or not _simple(flat):
             return
-        if not next(self._ticks) % self._size or self._kinds > _TYPES_LIMIT:
+        if self._kinds > _TYPES_LIMIT:
             self.clear()
         known = self.known
         for kind in types:
@@ -86,7 +130,10 @@ class CallMemo:
                 inner = known.setdefault(kind, {})
                 self._kinds += 1
             known = inner
-        known[values] = item
+        if self._room.give(known, values):
+            self.clear()
+        else:
+            known[values] = item
 
     def keep_keyed(
         self, own: Any, types: tuple[Any, ...], values: tuple[Any, ...], flat: tuple[Any, ...], item: Any, key: Any
@@ -104,3 +151,4 @@ class CallMemo:
         """Forgets all that was kept."""
         self._kinds = 0
         self.known.clear()
+        self._room.clear()

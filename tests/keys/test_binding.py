@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import random
 import sys
 import threading
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from memover.errors import ConfigurationError, UnkeyableArgument
 from memover.keys.canonical import encode
 from memover.keys.compiler import digest
+from memover.keys.memo import CallMemo
 from tests.keys import samples as s
 from tests.keys.samples import Binding
 
@@ -274,13 +276,67 @@ def test_long_and_compound_values_are_not_kept_in_the_memo(value: Any) -> None:
 
 
 def test_the_memo_is_bounded() -> None:
-    """It never holds more records than its size, over all types of arguments, and is emptied when full."""
+    """It never holds more records than its size, over all types of arguments."""
     lookup = Binding(plain).compile(lambda text: [text], memo_size=8)
     for number in range(100):
         for value in (number, str(number), float(number), str(number).encode()):
             lookup(value)
     memo: Any = next(v for k, v in lookup.__globals__.items() if k.endswith("memo"))
     assert 0 < sum(map(len, memo.values())) <= 8
+
+
+@pytest.mark.parametrize(("distinct", "least"), [(1250, 0.4), (2000, 0.1)])
+def test_more_arguments_than_the_memo_holds_are_found_in_part(distinct: int, least: float) -> None:
+    """One after another, again and again: where the oldest went, or all, none would be found."""
+    made: list[str] = []
+
+    def make(text: str) -> list[str]:
+        made.append(text)
+        return [text]
+
+    lookup = Binding(plain).compile(make, memo_size=1000)
+    for _ in range(20):
+        made.clear()
+        for number in range(distinct):
+            lookup(number)
+    assert distinct - len(made) >= least * distinct
+    kept: Any = next(v for k, v in lookup.__globals__.items() if k.endswith("memo"))
+    assert sum(map(len, kept.values())) == 1000
+
+
+def test_what_is_asked_for_often_comes_into_a_full_memo() -> None:
+    """Whatever filled it."""
+    lookup = Binding(plain).compile(lambda text: [text], memo_size=100)
+    for number in range(1000):
+        lookup(number)
+    for _ in range(200):
+        for number in range(5000, 5010):
+            lookup(number)
+    assert all(lookup(number) is lookup(number) for number in range(5000, 5010))
+
+
+def test_the_memo_takes_no_numbers_of_the_program() -> None:
+    """Of a generator that it has seeded."""
+    random.seed(1)
+    numbers = [random.random() for _ in range(3)]
+    random.seed(1)
+    lookup = Binding(plain).compile(lambda text: [text], memo_size=4)
+    for number in range(100):
+        lookup(number)
+    assert [random.random() for _ in range(3)] == numbers
+
+
+def test_the_memo_of_a_call_is_bounded() -> None:
+    """It holds no more than its size over all types, and forgets all at once when it is to."""
+    memo = CallMemo(8, None)
+    for number in range(100):
+        for value in (number, str(number), float(number + 1)):
+            memo.keep((type(value),), value, (value,), object())
+    assert 4 < sum(map(len, memo.known.values())) <= 8
+    memo.clear()
+    assert not memo.known
+    memo.keep((int,), 1, (1,), "item")
+    assert memo.known == {int: {1: "item"}}
 
 
 def test_the_memo_runs_no_code_of_the_arguments() -> None:
