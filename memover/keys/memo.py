@@ -118,7 +118,15 @@ class CallMemo:
         self._same = same
 
     def keep(self, types: tuple[Any, ...], values: Any, flat: tuple[Any, ...], item: Any) -> None:
-        """Keeps an item for these arguments, if they are simple."""
+        """Keeps an item for these arguments, if they are simple. It takes the place of the one there is."""
+        known: Any = self.known
+        for kind in types:
+            known = known.get(kind)
+            if known is None:
+                break
+        if known is not None and values in known:
+            known[values] = item
+            return
         if self._room.declines() or not _simple(flat):
             return
         if self._kinds > _TYPES_LIMIT:

@@ -326,6 +326,15 @@ def test_the_memo_takes_no_numbers_of_the_program() -> None:
     assert [random.random() for _ in range(3)] == numbers
 
 
+def test_what_is_kept_again_takes_its_own_place() -> None:
+    """Entries that are replaced all the time drive out no others."""
+    memo = CallMemo(8, None)
+    for round_ in range(100):
+        for number in range(5):
+            memo.keep((int,), number, (number,), (round_, number))
+        assert memo.known == {int: {number: (round_, number) for number in range(5)}}
+
+
 def test_the_memo_of_a_call_is_bounded() -> None:
     """It holds no more than its size over all types, and forgets all at once when it is to."""
     memo = CallMemo(8, None)
