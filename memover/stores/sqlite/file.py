@@ -195,9 +195,8 @@ class File:
             except IndexError as error:
                 if raised_beneath(error):
                     raise
-            if (
-                connection is None
-            ):  # not above: what is raised while it is opened would have the IndexError as its context
+            # Not above: what is raised while it is opened would have the IndexError as its context.
+            if connection is None:
                 if deadline is None:
                     raise Busy
                 idle, connection = self.open(deadline)

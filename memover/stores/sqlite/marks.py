@@ -2,7 +2,8 @@
 
 `SqliteStore.fetch` keeps the rows that it has read, and answers from them while nobody can have changed what the same read
 would answer now. The marks are words of 64 bits in a file that all processes map into memory; a token and an entry each
-have one by their name, which they share with others, and one is of all that may be kept. Whoever changes a row that may be kept (`changing`)
+have one by their name, which they share with others, and one is of all that may be kept. Whoever changes a row that may be
+kept (`changing`)
 
     writes a new odd word        before the statement
     writes a new even word       after its COMMIT, before the call returns
