@@ -6,7 +6,6 @@ room for, again and again, finds most of them so; with the oldest going, or all 
 
 from __future__ import annotations
 
-from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -27,9 +26,8 @@ _INT_LIMIT = 2**60
 
 _TAKEN_IN = 0.25
 """The share of what is taken in where something has to go for it. What is asked for often comes in soon enough, and the others cost less."""
-
-_chance = Random().random
-"""Not the numbers that `random.random()` answers: a program that seeds them counts on each."""
+_MODULUS, _MULTIPLIER = 2**31 - 1, 48271
+"""Of the generator MINSTD: a key depends on nothing that is drawn, so nothing here imports what draws."""
 
 
 class _Room:
@@ -40,10 +38,16 @@ class _Room:
     def __init__(self, size: int) -> None:
         self._size = size
         self._places: list[tuple[dict[Any, Any], Any]] = []
+        self._drawn = 1
+
+    def _chance(self) -> float:
+        """A number from 0 to 1, neither of them."""
+        self._drawn = drawn = self._drawn * _MULTIPLIER % _MODULUS
+        return drawn / _MODULUS
 
     def declines(self) -> bool:
         """Whether something is not to be kept this time."""
-        return len(self._places) >= self._size and _chance() >= _TAKEN_IN
+        return len(self._places) >= self._size and self._chance() >= _TAKEN_IN
 
     def give(self, known: dict[Any, Any], key: Any) -> bool:
         """Gives a place to what is about to be kept; whether there are things without one, so that all are to be forgotten."""
@@ -51,7 +55,7 @@ class _Room:
         if len(places) < self._size:
             places.append((known, key))
             return False
-        at = int(_chance() * self._size)
+        at = int(self._chance() * self._size)
         other, gone = places[at]
         other.pop(gone, None)  # first: an interruption leaves a place for nothing, and nothing without a place
         places[at] = known, key

@@ -311,6 +311,9 @@ class WholeStore(RedisCommands):
     async def afetch(self, key: Key) -> Seen:
         raise AssertionError("nobody awaits here")
 
+    def rereads(self) -> None:
+        """Every read is done."""
+
     def direct(self) -> Direct | None:
         store: Any = self
         return None if self.spread else Direct(store)
