@@ -2,7 +2,7 @@
 
 A call, from the shortest way to the longest:
     bare, hot       a hit: one read, one judgement; the call made for one function, before a tier in this process
-    near, direct    the tier before the store; a plain miss
+    tiers, near     what of this process is asked before the store; its near cache · direct: a plain miss
     again           the value of an entry that a store answers again with the same object
     hit             what follows when those do not serve · loading: the user's function · results: what it returned
     entries         results to entries and back · guard: entries of another shape · upgrades: entries of older versions

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memover.model import Key
-    from memover.runtime.bare import FunctionTier
     from memover.runtime.function import Function
+    from memover.runtime.tiers import FunctionTier
 
 __all__ = ["hot_call"]
 
