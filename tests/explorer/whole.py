@@ -23,7 +23,6 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 import memover.cache
 import memover.clocks
-import memover.runtime.bare
 import memover.runtime.direct
 import memover.runtime.heart
 import memover.runtime.hit
@@ -31,6 +30,7 @@ import memover.runtime.loading
 import memover.runtime.near
 import memover.runtime.nonce
 import memover.runtime.run
+import memover.runtime.tiers
 import memover.stores.near
 from memover import Cache
 from memover.engine.steps import Await, Sleep
@@ -1001,7 +1001,7 @@ def world() -> Iterator[None]:
     replaced: list[tuple[Any, str, Any]] = [
         (heart, "boottime", boottime),
         (near_calls, "boottime", boottime),
-        (memover.runtime.bare, "boottime", boottime),
+        (memover.runtime.tiers, "boottime", boottime),
         (heart, "start_new_thread", start_thread),
         (heart, "socket", SimpleNamespace(socketpair=lambda: (Bell(),) * 2)),
         (heart, "readable", idle),
@@ -1014,7 +1014,7 @@ def world() -> Iterator[None]:
         (memover.stores.near, "_tiers", memover.stores.near._tiers),
         (time, "time", wall),
         (memover.clocks, "real", wall),
-        (memover.runtime.bare, "real", wall),
+        (memover.runtime.tiers, "real", wall),
     ]
     before = [(where, name, getattr(where, name)) for where, name, _ in replaced]
     steps = dict(runner._PERFORM)

@@ -15,7 +15,7 @@ import pytest
 from memover import Cache, MemoverWarning, clocks
 from memover import Source as From
 from memover.errors import ConfigurationError
-from memover.runtime import bare
+from memover.runtime import tiers
 from tests.near.actors import UNTOLD, Source, comes_near, is_near, near_function, tier_of
 from tests.servers import wait_until
 
@@ -331,7 +331,7 @@ def test_a_clock_that_is_set_is_followed(
     def wall() -> float:
         return real() + ahead
 
-    for module, name in ((time, "time"), (clocks, "real"), (bare, "real")):
+    for module, name in ((time, "time"), (clocks, "real"), (tiers, "real")):
         monkeypatch.setattr(module, name, wall)
     source = Source()
     f = near_function(cache_of(redis_url), source, ttl=600, near=60)
@@ -357,7 +357,7 @@ def test_a_clock_that_is_another_behind_its_name_is_followed_at_once(
     def wall() -> float:
         return real() + ahead
 
-    for module, name in ((time, "time"), (clocks, "real"), (bare, "real")):
+    for module, name in ((time, "time"), (clocks, "real"), (tiers, "real")):
         monkeypatch.setattr(module, name, wall)
     monkeypatch.setitem(sys.modules, "time_machine", types.ModuleType("time_machine"))
     source = Source()
